@@ -1,0 +1,108 @@
+"""The commands. Each says what it does in its help; every expected failure ends as a sentence, not as a traceback."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.logging import RichHandler
+
+from orchestration.settings import Settings
+
+app = typer.Typer(
+    help="Which failed Stripe payments come back, when, how, and what that is worth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, highlight=False)
+
+INCOMPLETE = 3
+"""Exit code of a sync that went through, but could not read every stream."""
+
+
+def main() -> None:
+    """Entry point of the `recoup` command."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
+    )
+    try:
+        app()
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
+        sys.exit(130)
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        errors.print(_sentence(error), style="red", markup=False)
+        sys.exit(1)
+
+
+def _is_expected(error: Exception) -> bool:
+    from orchestration.cli.query import QueryRefused
+    from orchestration.pipeline import KeyMissing
+    from orchestration.stripe_api import StripeApiError
+    from orchestration.transform import ModelsFailed
+    from orchestration.warehouse.connection import WarehouseError
+
+    return isinstance(
+        error, StripeApiError | WarehouseError | KeyMissing | ModelsFailed | QueryRefused | ValidationError | OSError
+    )
+
+
+def _sentence(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problems = [
+        f"{str(found['loc'][0]).upper()}: {found['msg'].removeprefix('Value error, ')}" for found in error.errors()
+    ]
+    return "\n".join(["A setting is not usable (from the environment or .env):", *problems])
+
+
+@app.command()
+def sync() -> None:
+    """Read what changed at Stripe, build the models, publish the analysts' file."""
+    from orchestration.cli.run import run_pipeline
+
+    if run_pipeline(Settings()).missing:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def demo(
+    payments: Annotated[int, typer.Option(help="Payment intents of the simulated account's first half year.")] = 20_000,
+    days: Annotated[int, typer.Option(help="Simulated days that pass between two runs.")] = 1,
+    seed: Annotated[int, typer.Option(help="Which simulated account.")] = 1,
+) -> None:
+    """The same for a simulated Stripe account on this machine. Every further run lets its clock move on."""
+    from orchestration.cli.demo import simulated_account
+    from orchestration.cli.run import run_pipeline
+
+    with simulated_account(Settings(), payments=payments, days=days, seed=seed) as settings:
+        run_pipeline(settings)
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
+    speed: Annotated[float, typer.Option(help="Without a key: simulated seconds in a second.")] = 360.0,
+) -> None:
+    """Dagster's UI and daemon, on your account if STRIPE_API_KEY is set, else on the simulated one."""
+    from orchestration.cli.dev import run_dagster_dev
+
+    raise typer.Exit(run_dagster_dev(Settings(), port=port, speed=speed))
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A query on the published tables, such as 'from marts.recovery_cohorts'.")],
+    csv: Annotated[Path | None, typer.Option(help="Write the result to this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the result to this Parquet file.")] = None,
+) -> None:
+    """Ask the published tables, at any time, also during a sync."""
+    from orchestration.cli.query import run_query
+
+    run_query(Settings(), sql, csv=csv, parquet=parquet)

@@ -1,0 +1,186 @@
+"""One run of the pipeline in a terminal: progress while it works, then what changed and what it means."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from orchestration import pipeline
+from orchestration.cli.query import open_published
+from orchestration.settings import Settings
+from orchestration.sync import Progress, SyncReport
+
+_STREAM_LABELS: Final = {
+    "payment_intents": "payment intents",
+    "charges": "charges",
+    "refunds": "refunds",
+    "disputes": "disputes",
+    "payment_intent_events": "events of payment intents",
+    "charge_events": "events of charges",
+}
+
+_SUMMARY: Final = """
+SELECT
+    account_id, livemode, currency, count(*) AS failed,
+    count(*) FILTER (recovery_status IN ('recovered', 'recovered_late')) AS recovered,
+    count(*) FILTER (recovery_status = 'in_recovery') AS in_recovery,
+    count(*) FILTER (recovery_status IN ('lost_canceled', 'lost_expired')) AS lost,
+    sum(at_risk_amount) AS at_risk_amount,
+    sum(recovered_amount) AS recovered_amount,
+    max(exponent) AS exponent
+FROM marts.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = currency
+WHERE is_in_scope
+GROUP BY ALL ORDER BY account_id, livemode, failed DESC
+"""
+_COUNTS: Final = ("failed", "recovered", "in_recovery", "lost")
+
+Summary = dict[tuple[str, bool, str], dict[str, Any]]
+console = Console(highlight=False)
+
+
+def run_pipeline(settings: Settings) -> SyncReport:
+    """Extract, build, publish; print progress, what changed, and the recovery summary.
+
+    Raises:
+        The exceptions of `pipeline.extract`, `pipeline.build` and `pipeline.publish_marts`.
+    """
+    before = _summary(settings) if settings.published_path.exists() else None
+    with _stage("Reading from Stripe") as show:
+        report = pipeline.extract(settings, lambda progress: show(_progress_line(progress)))
+    _print_report(report)
+    with _stage("Building and testing the models") as show:
+        built = pipeline.build(settings, _NodeCounter(show))
+    console.print(f"  Models: {', '.join(f'{count} {kind}s' for kind, count in sorted(built.nodes.items()))} passed")
+    with _stage("Publishing"):
+        pipeline.publish_marts(settings)
+    _print_summary(_summary(settings), before)
+    _print_next_steps(settings)
+    return report
+
+
+@contextmanager
+def _stage(title: str) -> Iterator[Any]:
+    """A line with a spinner that a callback fills; in a file or a pipe only the title is printed."""
+    if not console.is_terminal:
+        console.print(title)
+        yield lambda line: None
+        return
+    spinner = Spinner("dots", Text(title, style="bold"))
+    with Live(spinner, console=console, refresh_per_second=8) as live:
+        yield lambda line: live.update(Group(spinner, Text(f"  {line}", overflow="ellipsis", no_wrap=True)))
+        live.update(Text(f"{title}: done", style="bold"))
+
+
+def _progress_line(progress: Progress) -> str:
+    rows = sum(counts.read for counts in progress.counts.values())
+    reached = f", down to {_day(progress.reached)}" if progress.reached else ""
+    limited = f", {progress.requests.rate_limited} rate-limited" if progress.requests.rate_limited else ""
+    return (
+        f"{_STREAM_LABELS[progress.stream]}{reached}: {rows:,} rows in {progress.requests.requests:,} requests{limited}"
+    )
+
+
+class _NodeCounter:
+    """Counts dbt's finished nodes as its events tell of them."""
+
+    def __init__(self, show: Any) -> None:
+        self._show, self._finished = show, 0
+
+    def __call__(self, event: Any) -> None:
+        if event.info.name == "NodeFinished":
+            self._finished += 1
+            self._show(f"{self._finished} nodes done, last {event.data.node_info.node_name}")
+
+
+def _print_report(report: SyncReport) -> None:
+    mode = "live" if report.account.livemode else "test"
+    console.print(f"  Account {report.account.account_id} ({mode} mode), {report.requests.requests:,} requests", end="")
+    console.print(f", {report.requests.retries:,} of them repeated" if report.requests.retries else "")
+    for name, counts in report.counts.items():
+        if counts.read:
+            console.print(
+                f"  {name.replace('_', ' '):<16} {counts.read:>8,} read {counts.written:>8,} new or changed "
+                f"{counts.unchanged + counts.outdated:>8,} known already"
+            )
+    if not report.written:
+        console.print("  Nothing has changed since the last sync.")
+    if report.data_through is not None:
+        console.print(f"  Data through {_instant(report.data_through)}")
+    for feed in report.relisted:
+        console.print(
+            f"  Events had aged out since the last sync ({feed}): everything was listed anew.", style="yellow"
+        )
+    for stream, permission in report.missing.items():
+        console.print(
+            f"  NOT READ: {_STREAM_LABELS[stream]}. The key lacks {permission}; what depends on it is unknown.",
+            style="bold red",
+        )
+
+
+def _summary(settings: Settings) -> Summary:
+    with open_published(settings) as connection:
+        cursor = connection.execute(_SUMMARY)
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return {(row["account_id"], row["livemode"], row["currency"]): row for row in rows}
+
+
+def _print_summary(summary: Summary, before: Summary | None) -> None:
+    if not summary:
+        console.print("\nNo failed payment is known yet.")
+    for account in sorted({key[:2] for key in summary}):
+        title = f"Failed payments of {account[0]} ({'live' if account[1] else 'test'} mode)"
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None)
+        for column in ("", "failed", "recovered", "in recovery", "lost", "rate", "at risk", "recovered"):
+            table.add_column(column, justify="left" if not column else "right")
+        for key, row in summary.items():
+            if key[:2] == account:
+                table.add_row(*_cells(key, row, before))
+        console.print()
+        console.print(table)
+    if before is not None:
+        console.print("In brackets: the change since the last run.", style="dim")
+
+
+def _cells(key: tuple[str, bool, str], row: Mapping[str, Any], before: Summary | None) -> list[str]:
+    counts = [_with_change(row[name], before, key, name) for name in _COUNTS]
+    rate = f"{row['recovered'] / row['failed']:.1%}"
+    money = [format_amount(row[name], row["exponent"]) for name in ("at_risk_amount", "recovered_amount")]
+    return [key[2].upper(), *counts, rate, *money]
+
+
+def _with_change(value: int, before: Summary | None, key: tuple[str, bool, str], name: str) -> str:
+    if before is None:
+        return f"{value:,}"
+    change = value - before.get(key, {}).get(name, 0)
+    return f"{value:,} ({change:+,})" if change else f"{value:,}"
+
+
+def format_amount(minor: int, exponent: int | None) -> str:
+    """Minor units as a decimal number; minor units as they are where the currency's exponent is not known."""
+    if exponent is None:
+        return f"{minor:,} minor units"
+    major, rest = divmod(int(minor), 10**exponent)
+    return f"{major:,}.{rest:0{exponent}d}" if exponent else f"{major:,}"
+
+
+def _print_next_steps(settings: Settings) -> None:
+    console.print(f"\nTables for analysts: {settings.published_path}")
+    console.print('  recoup query "from marts.recovery_cohorts limit 10"', style="cyan", markup=False)
+    console.print(f"  duckdb -readonly {settings.published_path}", style="cyan", markup=False, soft_wrap=True)
+    console.print("  make dev", style="cyan", end="")
+    console.print("   the Dagster UI: assets, checks, schedules, run history")
+
+
+def _day(instant: int) -> str:
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d")
+
+
+def _instant(instant: int) -> str:
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,102 @@
+"""THE place for paths and environment variables. Nothing else in the project reads either.
+
+Every variable is listed with its meaning in `.env.example` and in the README; a test holds the three equal.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
+DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
+
+
+class Settings(BaseSettings):
+    """What a user can set: from the environment, else from `.env` in the project's folder, else the default."""
+
+    model_config = SettingsConfigDict(env_file=PROJECT_ROOT / ".env", extra="ignore", env_ignore_empty=True)
+
+    stripe_api_key: SecretStr | None = Field(
+        default=None,
+        description="Restricted key (rk_live_… or rk_test_…) that may read payment intents, charges and refunds, "
+        "events, and disputes.",
+    )
+    stripe_api_base: str = Field(
+        default="https://api.stripe.com",
+        description="Address of Stripe, or of any server that behaves like it.",
+    )
+    stripe_account_id: str | None = Field(
+        default=None,
+        pattern=r"^acct_\w+$",
+        description="The account's id (acct_…), needed only where the key may not read it from Stripe.",
+    )
+    recoup_data_dir: Path = Field(
+        default=PROJECT_ROOT / "data", description="Folder of all state: tables, run history, published file."
+    )
+    recoup_sync_cron: str = Field(
+        default="0 * * * *",
+        description="When Dagster syncs, as a cron expression in UTC. An idle sync costs three reads.",
+    )
+
+    @field_validator("stripe_api_key")
+    @classmethod
+    def _one_key_without_blanks(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        key = value.get_secret_value().strip()
+        if not key.isascii() or any(character.isspace() for character in key):
+            raise ValueError("the key contains blanks or characters that no Stripe key has; copy it again")
+        if not key.startswith(("rk_", "sk_")):
+            raise ValueError(
+                "a Stripe API key starts with rk_ (restricted, enough here) or sk_ (secret); "
+                "pk_… is publishable, whsec_… signs webhooks, acct_… and we_… are ids"
+            )
+        return SecretStr(key)
+
+    @field_validator("stripe_api_base")
+    @classmethod
+    def _an_http_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("give an address such as https://api.stripe.com or http://127.0.0.1:12111")
+        return value.rstrip("/")
+
+    @field_validator("recoup_data_dir")
+    @classmethod
+    def _an_absolute_folder(cls, value: Path) -> Path:
+        """dbt and Dagster run in folders of their own, so a relative path would name several places."""
+        return value.expanduser().resolve()
+
+    @cached_property
+    def warehouse_path(self) -> Path:
+        """DuckDB file of the pipeline: raw tables, checkpoints, models. Opened by one writer at a time."""
+        return self.recoup_data_dir / "warehouse.duckdb"
+
+    @cached_property
+    def published_path(self) -> Path:
+        """DuckDB file of the analysts: marts and seeds, swapped in whole. May be opened at any time."""
+        return self.recoup_data_dir / "recovery.duckdb"
+
+    @cached_property
+    def dbt_target_dir(self) -> Path:
+        """dbt's compiled SQL and artifacts."""
+        return self.recoup_data_dir / "dbt" / "target"
+
+    @cached_property
+    def dbt_log_dir(self) -> Path:
+        """dbt's own log files."""
+        return self.recoup_data_dir / "dbt" / "logs"
+
+    @cached_property
+    def dagster_home(self) -> Path:
+        """Dagster's run history, schedules' and sensors' state."""
+        return self.recoup_data_dir / "dagster"
+
+    @cached_property
+    def simulator_state_path(self) -> Path:
+        """Where the simulated account of `recoup demo` keeps its seed and its clock between runs."""
+        return self.recoup_data_dir / "simulator.json"

@@ -1,0 +1,35 @@
+"""Talking to Stripe: requests, retries, errors in our words.
+
+Belongs here: everything that knows HTTP and Stripe's error bodies. Does not: which streams there are, what has been
+read already (`sync`), and how rows are stored (`warehouse`).
+"""
+
+from orchestration.stripe_api.client import (
+    API_VERSION,
+    PAGE_SIZE,
+    Answer,
+    RequestCounts,
+    RetryPolicy,
+    StripeClient,
+)
+from orchestration.stripe_api.errors import (
+    AccessRefused,
+    AuthenticationFailed,
+    InvalidRequest,
+    StripeApiError,
+    StripeUnavailable,
+)
+
+__all__ = [
+    "API_VERSION",
+    "PAGE_SIZE",
+    "AccessRefused",
+    "Answer",
+    "AuthenticationFailed",
+    "InvalidRequest",
+    "RequestCounts",
+    "RetryPolicy",
+    "StripeApiError",
+    "StripeClient",
+    "StripeUnavailable",
+]

@@ -1,0 +1,11 @@
+"""The sync engine: brings a Stripe account's raw tables up to Stripe's now, and resumes wherever it was stopped.
+
+Belongs here: which streams there are, windows, checkpoints, the order of reading. Does not: HTTP and retries
+(`stripe_api`), the newer-wins load (`warehouse`), schedules and metadata (`assets`).
+"""
+
+from orchestration.sync.engine import StreamState, SyncReport, sync_account
+from orchestration.sync.identity import AccountMismatch
+from orchestration.sync.walk import Progress
+
+__all__ = ["AccountMismatch", "Progress", "StreamState", "SyncReport", "sync_account"]

@@ -1,0 +1,95 @@
+"""Running the dbt project, in this process.
+
+Belongs here: how dbt is called, and its failures in words. Does not: what the models say (`dbt_project`), nor how
+Dagster shows them (`assets/models.py`).
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orchestration.settings import DBT_PROJECT_DIR, Settings
+
+EventCallback = Callable[[Any], None]
+"""Called with each of dbt's structured log events."""
+
+_SHOWN_FAILURES: Final = 8
+
+
+class ModelsFailed(Exception):
+    """A model or one of its tests failed. The text names them; the published file is left as it was."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """A successful build: nodes by kind of resource (`model`, `test`, `seed`, ...)."""
+
+    nodes: dict[str, int]
+
+
+def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence[EventCallback] = ()) -> Any:
+    """Run a dbt command on the warehouse and return dbt's own result, successful or not.
+
+    Logs go to the data folder; nothing is printed.
+    """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    where = ["--project-dir", str(DBT_PROJECT_DIR), "--profiles-dir", str(DBT_PROJECT_DIR)]
+    quiet = ["--log-level", "none", "--log-level-file", "info", "--log-path", str(settings.dbt_log_dir)]
+    target = ["--target-path", str(settings.dbt_target_dir)]
+    settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
+    with _environment(RECOUP_WAREHOUSE_PATH=str(settings.warehouse_path)):
+        try:
+            return dbtRunner(callbacks=list(callbacks)).invoke([*quiet, *arguments, *where, *target])
+        finally:
+            DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+
+
+def build_models(settings: Settings, callbacks: Sequence[EventCallback] = ()) -> Build:
+    """Build and test everything: seeds, models, tests.
+
+    Raises:
+        ModelsFailed: something failed. What depends on it was skipped.
+    """
+    result = invoke_dbt(settings, ["build"], callbacks)
+    if not result.success:
+        raise ModelsFailed(failure_text(result, settings))
+    nodes: dict[str, int] = {}
+    for node in result.result.results:
+        kind = str(node.node.resource_type)
+        nodes[kind] = nodes.get(kind, 0) + 1
+    return Build(nodes)
+
+
+def failure_text(result: Any, settings: Settings) -> str:
+    """What failed, on one screen."""
+    nodes = getattr(result.result, "results", None) or []
+    failed = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
+    if not failed:
+        return f"dbt could not start: {result.exception}"
+    lines = [f"{node.node.name}: {_first_line(node.message)}" for node in failed[:_SHOWN_FAILURES]]
+    more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
+    where = f"dbt's log: {settings.dbt_log_dir / 'dbt.log'}. The published file is as it was before."
+    return "\n".join([f"{len(failed)} of {len(nodes)} dbt nodes failed:", *lines, *more, where])
+
+
+def _first_line(message: str | None) -> str:
+    return " ".join((message or "no message").split())[:300]
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """dbt takes the profile's path from the environment of the process only."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

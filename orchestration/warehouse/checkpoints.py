@@ -1,0 +1,73 @@
+"""How far each stream is known. Written in the transaction of the rows that a checkpoint vouches for.
+
+Instants are unix seconds on Stripe's clock; in the table they are TIMESTAMPs in UTC.
+"""
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import duckdb
+
+from orchestration.warehouse.load import AccountKey
+
+_INSTANTS: Final = ("complete_through", "known_since", "walk_floor", "walk_ceiling", "walk_cursor_at")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One stream's state. See the columns of `sync.streams` in schema.sql.
+
+    A walk is one pass over [walk_floor, walk_ceiling], newest first; everything newer than `walk_cursor` is loaded.
+    """
+
+    stream: str
+    missing_permission: str | None = None
+    complete_through: int | None = None
+    known_since: int | None = None
+    walk_floor: int | None = None
+    walk_ceiling: int | None = None
+    walk_cursor: str | None = None
+    walk_cursor_at: int | None = None
+
+    @property
+    def is_walking(self) -> bool:
+        return self.walk_ceiling is not None
+
+
+_COLUMNS: Final = [field.name for field in fields(Checkpoint)]
+
+
+def read_checkpoint(connection: duckdb.DuckDBPyConnection, account: AccountKey, stream: str) -> Checkpoint:
+    """The stream's state, or a fresh one where it was never read."""
+    row = connection.execute(
+        f"SELECT {', '.join(_COLUMNS)} FROM sync.streams WHERE account_id = ? AND livemode = ? AND stream = ?",
+        [account.account_id, account.livemode, stream],
+    ).fetchone()
+    if row is None:
+        return Checkpoint(stream)
+    values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
+    return Checkpoint(**values | {name: _seconds(values[name]) for name in _INSTANTS})
+
+
+def write_checkpoint(
+    connection: duckdb.DuckDBPyConnection, account: AccountKey, checkpoint: Checkpoint, *, now: int
+) -> None:
+    """Replace the stream's state. `now` is Stripe's clock."""
+    values: dict[str, Any] = {name: getattr(checkpoint, name) for name in _COLUMNS}
+    values |= {name: _timestamp(values[name]) for name in _INSTANTS}
+    values |= {"account_id": account.account_id, "livemode": account.livemode, "updated_at": _timestamp(now)}
+    connection.execute(
+        "DELETE FROM sync.streams WHERE account_id = ? AND livemode = ? AND stream = ?",
+        [account.account_id, account.livemode, checkpoint.stream],
+    )
+    placeholders = ", ".join(f"${name}" for name in values)
+    connection.execute(f"INSERT INTO sync.streams ({', '.join(values)}) VALUES ({placeholders})", values)
+
+
+def _seconds(instant: datetime | None) -> int | None:
+    return None if instant is None else int(instant.replace(tzinfo=UTC).timestamp())
+
+
+def _timestamp(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

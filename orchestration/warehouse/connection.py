@@ -1,0 +1,73 @@
+"""Opening the warehouse file: one writer at a time, a bounded wait for it, and a plain sentence when it stays busy."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
+"""Every opener in one process must use the same. The version keeps files readable by 1.5 when 2.0 writes them."""
+
+DEFAULT_WAIT: Final = 120.0
+"""Seconds to wait for another writer: longer than a build of the models takes on a large account's increment."""
+
+
+class WarehouseError(Exception):
+    """The warehouse file cannot be used. The text is for the reader: what is wrong, what to do."""
+
+
+class WarehouseBusy(WarehouseError):
+    """Another process holds the file."""
+
+
+@contextmanager
+def open_warehouse(path: Path, *, wait: float = DEFAULT_WAIT) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse, opened for writing, its raw tables there. Closed on leaving, whatever happens.
+
+    Raises:
+        WarehouseBusy: another process still holds it after `wait` seconds.
+        WarehouseError: the file is not a DuckDB database, or of a newer DuckDB.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = _connect(path, wait)
+    try:
+        connection.execute(resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8"))
+        yield connection
+    finally:
+        connection.close()
+
+
+def _connect(path: Path, wait: float) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return duckdb.connect(str(path), config=CONFIG)
+        except duckdb.IOException as error:
+            if "Could not set lock" not in str(error):
+                raise WarehouseError(f"{path} cannot be opened as a DuckDB database: {_first_line(error)}") from None
+            if time.monotonic() > deadline:
+                raise WarehouseBusy(
+                    f"{path} is held by another process: {_first_line(error)} Wait for that run to end, or close the "
+                    "program that has the file open. Analysts open recovery.duckdb, which is never locked."
+                ) from None
+            time.sleep(0.2)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].removeprefix("IO Error: ")
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All or nothing: rows and the checkpoint that vouches for them."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

@@ -1,0 +1,71 @@
+-- The raw tables. Money inside a payload is Stripe's (integer minor units); every TIMESTAMP is UTC.
+-- Keys begin with (account_id, livemode) and are kept unique by the load, not by a PRIMARY KEY: an index
+-- would double the file and slow the load about fourfold. dbt's `unique` tests watch over it.
+
+CREATE SCHEMA IF NOT EXISTS raw_stripe;
+CREATE SCHEMA IF NOT EXISTS sync;
+
+-- One number for each load, rising: what an incremental model compares with to find the rows that changed.
+CREATE SEQUENCE IF NOT EXISTS sync.load_ids;
+
+CREATE TABLE IF NOT EXISTS raw_stripe.payment_intents (
+    account_id   VARCHAR   NOT NULL,
+    livemode     BOOLEAN   NOT NULL,
+    id           VARCHAR   NOT NULL,
+    created      TIMESTAMP NOT NULL,
+    payload      JSON      NOT NULL,  -- Stripe's object, without client_secret and personal fields, keys sorted
+    _as_of       TIMESTAMP NOT NULL,  -- the instant, on Stripe's clock, at which Stripe vouched for this payload
+    _source      VARCHAR   NOT NULL,  -- list | retrieve | event | webhook
+    _event_id    VARCHAR,             -- the event that carried it, where one did
+    _api_version VARCHAR,             -- the API version that rendered it
+    _precedence  VARCHAR   NOT NULL,  -- at equal _as_of the greater wins; see warehouse/load.py
+    _needs_read  BOOLEAN   NOT NULL,  -- the payload is in doubt: the next sync retrieves the object
+    _loaded_at   TIMESTAMP NOT NULL,  -- when the payload last changed here, on this machine's clock
+    _load_id     BIGINT    NOT NULL   -- the load that last changed the payload
+);
+CREATE TABLE IF NOT EXISTS raw_stripe.charges AS FROM raw_stripe.payment_intents LIMIT 0;
+CREATE TABLE IF NOT EXISTS raw_stripe.refunds AS FROM raw_stripe.payment_intents LIMIT 0;
+CREATE TABLE IF NOT EXISTS raw_stripe.disputes AS FROM raw_stripe.payment_intents LIMIT 0;
+
+-- Append-only, one row for each event id, whichever way it came.
+CREATE TABLE IF NOT EXISTS raw_stripe.events (
+    account_id   VARCHAR   NOT NULL,
+    livemode     BOOLEAN   NOT NULL,
+    id           VARCHAR   NOT NULL,
+    created      TIMESTAMP NOT NULL,
+    type         VARCHAR   NOT NULL,
+    object_id    VARCHAR   NOT NULL,  -- data.object.id
+    payload      JSON      NOT NULL,  -- the whole event, pruned like the objects
+    _source      VARCHAR   NOT NULL,  -- event (polled) | webhook
+    _api_version VARCHAR,
+    _loaded_at   TIMESTAMP NOT NULL,
+    _load_id     BIGINT    NOT NULL
+);
+
+-- Append-only. A failure that made no charge is told by `last_payment_error` alone once its event is older than
+-- thirty days, and Stripe clears that field at the next update. So each one that a listing shows is kept here.
+CREATE TABLE IF NOT EXISTS raw_stripe.last_payment_errors (
+    account_id        VARCHAR   NOT NULL,
+    livemode          BOOLEAN   NOT NULL,
+    id                VARCHAR   NOT NULL,  -- <payment intent id>:lpe:<hash of code, decline_code, type and payment method>
+    payment_intent_id VARCHAR   NOT NULL,
+    first_seen_at     TIMESTAMP NOT NULL,  -- _as_of of the first payload that showed it
+    payload           JSON      NOT NULL,  -- the last_payment_error itself, pruned
+    _loaded_at        TIMESTAMP NOT NULL,
+    _load_id          BIGINT    NOT NULL
+);
+
+-- How far each stream is known: checkpoints and watermarks, written in the transaction of the rows they vouch for.
+CREATE TABLE IF NOT EXISTS sync.streams (
+    account_id         VARCHAR NOT NULL,
+    livemode           BOOLEAN NOT NULL,
+    stream             VARCHAR NOT NULL,  -- payment_intents | charges | refunds | disputes | payment_intent_events | charge_events
+    missing_permission VARCHAR,           -- the permission the key lacks (rak_…_read); NULL where the stream can be read
+    complete_through   TIMESTAMP,         -- everything up to here, on Stripe's clock, is in the tables; NULL until a first pass ends
+    known_since        TIMESTAMP,         -- event streams: the instant from which on no event is missing
+    walk_floor         TIMESTAMP,         -- the pass under way covers [walk_floor, walk_ceiling], newest first …
+    walk_ceiling       TIMESTAMP,
+    walk_cursor        VARCHAR,           -- … and has loaded everything down to this object
+    walk_cursor_at     TIMESTAMP,         -- which was created then
+    updated_at         TIMESTAMP NOT NULL -- Stripe's clock at the last change of this row
+);

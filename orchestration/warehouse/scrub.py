@@ -1,0 +1,74 @@
+"""The door: what may not be stored is dropped here, from objects, events and webhook bodies alike.
+
+Dropped at any depth: secrets (`client_secret`), and what names or reaches a person (names, e-mail and postal
+addresses, phone numbers, tax ids, IP addresses, free text of the merchant or of dispute evidence). Kept: what recovery
+needs and what identifies a card without a person, such as brand, expiry, last4, fingerprint and the bank's name.
+"""
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+_DROPPED_KEYS: Final = frozenset(
+    {
+        "billing_details",
+        "business_profile",
+        "cashtag",
+        "client_secret",
+        "description",
+        "evidence",
+        "level3",
+        "payer_details",
+        "receipt_url",
+        "shipping",
+        "shipping_details",
+        "verified_details",
+    }
+)
+_PERSONAL_KEY: Final = re.compile(
+    r"(^|_)(name|firstname|lastname|fullname|email|mail|phone|telephone|mobile|address|addr|street|line1|line2|city|"
+    r"postal|postcode|zip|iban|ip|tax_id|vat_id|cpf|cnpj|ssn|dob|birthday|birthdate|passport|card_number|"
+    r"account_number|cardholder|recipient)(_|s?$)"
+)
+_HARMLESS_KEY: Final = re.compile(r"_check$|^bank_name$|^postal_check$")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
+_PHONE: Final = re.compile(r"^\+\d[\d\s().-]{6,}$")
+_KEPT_OF_NEXT_ACTION: Final = ("type",)
+
+
+@lru_cache(maxsize=4096)
+def _is_dropped(key: str) -> bool:
+    if key in _DROPPED_KEYS:
+        return True
+    snake = _CAMEL.sub("_", key).replace("-", "_").replace(" ", "_").lower()
+    return bool(_PERSONAL_KEY.search(snake)) and not _HARMLESS_KEY.search(snake)
+
+
+def scrub(node: Any) -> Any:
+    """A copy of a parsed JSON value without secrets and personal fields. Strings that hold an e-mail address or a phone
+    number become null wherever they stand, since merchants put such things into metadata under any key."""
+    if type(node) is dict:
+        return {key: _scrub_value(key, value) for key, value in node.items() if not _is_dropped(key)}
+    if type(node) is list:
+        return [scrub(value) for value in node]
+    if type(node) is str and _names_a_person(node):
+        return None
+    return node
+
+
+def _scrub_value(key: str, value: Any) -> Any:
+    if key == "next_action" and type(value) is dict:
+        return {kept: value.get(kept) for kept in _KEPT_OF_NEXT_ACTION}
+    return scrub(value)
+
+
+def _names_a_person(text: str) -> bool:
+    return ("@" in text and bool(_EMAIL.search(text))) or (text[:1] == "+" and bool(_PHONE.match(text)))
+
+
+def to_stored_json(node: Any) -> str:
+    """Scrubbed and serialised with sorted keys, so that equal objects are equal text."""
+    return orjson.dumps(scrub(node), option=orjson.OPT_SORT_KEYS).decode()
