@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from orchestration.settings import DBT_PROJECT_DIR, Settings
@@ -16,6 +18,8 @@ EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""
 
 _SHOWN_FAILURES: Final = 8
+_PARSED: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
+"""Suffixes of the project's files that dbt reads when it parses."""
 
 
 class ModelsFailed(Exception):
@@ -29,7 +33,13 @@ class Build:
     nodes: dict[str, int]
 
 
-def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence[EventCallback] = ()) -> Any:
+def invoke_dbt(
+    settings: Settings,
+    arguments: Sequence[str],
+    callbacks: Sequence[EventCallback] = (),
+    *,
+    target: Path | None = None,
+) -> Any:
     """Run a dbt command on the warehouse and return dbt's own result, successful or not.
 
     Logs go to the data folder; nothing is printed.
@@ -39,11 +49,11 @@ def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence
 
     where = ["--project-dir", str(DBT_PROJECT_DIR), "--profiles-dir", str(DBT_PROJECT_DIR)]
     quiet = ["--log-level", "none", "--log-level-file", "info", "--log-path", str(settings.dbt_log_dir)]
-    target = ["--target-path", str(settings.dbt_target_dir)]
+    into = ["--target-path", str(target or settings.dbt_target_dir)]
     settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     with _environment(RECOUP_WAREHOUSE_PATH=str(settings.warehouse_path)):
         try:
-            return dbtRunner(callbacks=list(callbacks)).invoke([*quiet, *arguments, *where, *target])
+            return dbtRunner(callbacks=list(callbacks)).invoke([*quiet, *arguments, *where, *into])
         finally:
             DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
 
@@ -62,6 +72,29 @@ def build_models(settings: Settings, callbacks: Sequence[EventCallback] = ()) ->
         kind = str(node.node.resource_type)
         nodes[kind] = nodes.get(kind, 0) + 1
     return Build(nodes)
+
+
+def ensure_manifest(settings: Settings) -> Path:
+    """dbt's manifest, parsed anew where a file of the project is newer. Dagster needs it to load its definitions.
+
+    Raises:
+        ModelsFailed: the project cannot be parsed.
+    """
+    manifest = settings.dbt_target_dir / "manifest.json"
+    if manifest.exists() and manifest.stat().st_mtime > _last_change():
+        return manifest
+    settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
+        result = invoke_dbt(settings, ["parse"], target=Path(beside))
+        if not result.success:
+            raise ModelsFailed(failure_text(result, settings))
+        os.replace(Path(beside) / "manifest.json", manifest)
+    return manifest
+
+
+def _last_change() -> float:
+    files = (path for path in DBT_PROJECT_DIR.rglob("*") if path.suffix in _PARSED and "target" not in path.parts)
+    return max(path.stat().st_mtime for path in files)
 
 
 def failure_text(result: Any, settings: Settings) -> str:

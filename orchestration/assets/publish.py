@@ -1,0 +1,39 @@
+"""The analysts' file as an asset. It is reached only when every model was built and every test passed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from orchestration import pipeline
+from orchestration.resources import WAREHOUSE_POOL
+from orchestration.settings import Settings
+from orchestration.warehouse.connection import WarehouseError
+
+
+def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+    """The asset `published/recovery`: marts and seeds in a file of their own, swapped in whole."""
+
+    @dg.asset(
+        key=["published", "recovery"],
+        group_name="published",
+        deps=list(marts),
+        kinds={"duckdb"},
+        pool=WAREHOUSE_POOL,
+        description="recovery.duckdb, the file that analysts open: marts and seeds, readable at any time.",
+    )
+    def recovery() -> dg.MaterializeResult[Any]:
+        try:
+            published = pipeline.publish_marts(settings)
+        except WarehouseError as error:
+            raise dg.Failure(description=str(error)) from None
+        return dg.MaterializeResult(
+            metadata={
+                "path": dg.MetadataValue.path(str(published.path)),
+                "size_bytes": published.size,
+                "tables": dg.MetadataValue.json(published.rows),
+                "dagster/row_count": sum(published.rows.values()),
+            }
+        )
+
+    return recovery

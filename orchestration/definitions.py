@@ -1,0 +1,35 @@
+"""What Dagster loads: `defs`, put together by `build_defs`. Nothing else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from orchestration.assets.extract import extract_asset
+from orchestration.assets.models import models_asset
+from orchestration.assets.publish import publish_asset
+from orchestration.jobs import build_jobs
+from orchestration.resources import WarehouseResource
+from orchestration.schedules import sync_schedule
+from orchestration.settings import Settings
+from orchestration.transform import ensure_manifest
+
+
+def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """All assets, checks, jobs and schedules. They load without a key; only a run that reads from Stripe needs one.
+
+    `settings` and `resources` replace what the environment says, for tests and for code locations that embed Recoup.
+    """
+    settings = settings or Settings()
+    models = models_asset(settings, ensure_manifest(settings))
+    published_inputs = [key for key in models.keys if key.path[0] in ("marts", "seeds")]
+    published = publish_asset(settings, sorted(published_inputs))
+    return dg.Definitions(
+        assets=[extract_asset(settings), models, published],
+        jobs=build_jobs(models, published),
+        schedules=[sync_schedule(settings)],
+        resources={"warehouse": WarehouseResource(database=str(settings.warehouse_path))} | dict(resources or {}),
+    )
+
+
+defs = build_defs()
