@@ -1,0 +1,47 @@
+# Shortcuts. What each runs is ordinary: recoup, dagster, dbt, pytest (see README, "Without make").
+# An environment in .venv is made from constraints.txt by uv where there is one, else by pip.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+WORKERS ?= 2
+
+.PHONY: help setup demo dev test lint bench clean
+
+help:
+	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
+	@echo "make dev     Dagster's UI on your account (STRIPE_API_KEY) or on the simulated one"
+	@echo "make test    everything that must hold"
+	@echo "make lint    ruff, mypy, sqlfluff"
+	@echo "make bench   speed and memory against a baseline of the same run"
+	@echo "make setup   only the environment in .venv"
+	@echo "make clean   forget all tables and history under data/"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" .ci/make-environment $(VENV)
+	@touch $@
+
+demo: setup
+	@$(BIN)/recoup demo
+
+dev: setup
+	@$(BIN)/recoup dev
+
+test: setup
+	@.ci/install-browser
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/recoup dbt parse >/dev/null
+	@cd dbt_project && ../$(BIN)/sqlfluff lint models tests
+
+bench: setup
+	@$(BIN)/python -m tests.bench
+
+clean:
+	@find data -mindepth 1 ! -name README.md -delete
