@@ -1,0 +1,36 @@
+{#
+    A PaymentIntent's `last_payment_error`, which two raw tables hold: payment_failed events, and the errors that listings
+    showed. One shape and one list of columns, so that both tell the same failure in the same words.
+#}
+{% macro last_payment_error_shape() -%}
+    {{ return({
+        'type': 'varchar', 'code': 'varchar', 'decline_code': 'varchar', 'advice_code': 'varchar',
+        'network_advice_code': 'varchar', 'network_decline_code': 'varchar', 'charge': 'varchar',
+        'payment_method': {
+            'id': 'varchar', 'type': 'varchar',
+            'card': {
+                'brand': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
+                'exp_month': 'integer', 'exp_year': 'integer', 'wallet': {'type': 'varchar'}
+            }
+        }
+    }) }}
+{%- endmacro %}
+
+{% macro last_payment_error_columns(error) -%}
+    {{ expandable_id(error ~ '.charge') }} as error_charge_id,
+    {{ error }}.payment_method.id as error_payment_method_id,
+    {{ error }}.type as error_type,
+    {{ error }}.code as error_code,
+    {{ error }}.decline_code as error_decline_code,
+    {{ error }}.advice_code as error_advice_code,
+    {{ error }}.network_advice_code as error_network_advice_code,
+    {{ error }}.network_decline_code as error_network_decline_code,
+    {{ error }}.payment_method.type as payment_method_type,
+    {{ error }}.payment_method.card.brand as card_brand,
+    {{ error }}.payment_method.card.funding as card_funding,
+    {{ error }}.payment_method.card.country as card_country,
+    {{ error }}.payment_method.card.fingerprint as card_fingerprint,
+    {{ error }}.payment_method.card.wallet.type as card_wallet,
+    {{ error }}.payment_method.card.exp_month as card_exp_month,
+    {{ error }}.payment_method.card.exp_year as card_exp_year
+{%- endmacro %}

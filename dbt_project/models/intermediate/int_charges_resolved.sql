@@ -1,0 +1,200 @@
+{# Stripe docs, delayed notification payment methods; of these, the debits can be taken back by the payer's bank. #}
+{% set bank_debits = [
+    'ach_debit', 'acss_debit', 'au_becs_debit', 'bacs_debit', 'nz_bank_account', 'sepa_debit', 'us_bank_account'
+] %}
+{% set vouchers_and_transfers = [
+    'ach_credit_transfer', 'boleto', 'customer_balance', 'konbini', 'multibanco', 'oxxo', 'sepa_credit_transfer', 'sofort'
+] %}
+
+{# Why a bank takes a debit back, of the reasons in the SDK's dispute; the others are a payer's complaint. #}
+{% set return_reasons = [
+    'bank_cannot_process', 'check_returned', 'debit_not_authorized', 'incorrect_account_details', 'insufficient_funds'
+] %}
+
+with charges as (
+
+    select * from {{ ref('stg_stripe__charges') }}
+    where payment_intent_id is not null
+
+),
+
+payment_intents as (
+
+    select * from {{ ref('stg_stripe__payment_intents') }}
+
+),
+
+disputes as (
+
+    select * from {{ ref('stg_stripe__disputes') }}
+
+),
+
+events as (
+
+    select * from {{ ref('stg_stripe__events') }}
+
+),
+
+verdicts as (
+
+    select
+        account_id,
+        livemode,
+        object_id as charge_id,
+        bool_or(event_type = 'charge.pending') as was_pending,
+        min(case when event_type = 'charge.succeeded' then created_at end) as succeeded_at,
+        min(case when event_type = 'charge.failed' then created_at end) as failed_at,
+        min(case when event_type = 'charge.captured' then created_at end) as captured_at
+    from events
+    where event_type in ('charge.pending', 'charge.succeeded', 'charge.failed', 'charge.captured')
+    group by account_id, livemode, object_id
+
+),
+
+returns as (
+
+    select
+        account_id,
+        livemode,
+        charge_id,
+        reason,
+        created_at as returned_at,
+        row_number() over (
+            partition by account_id, livemode, charge_id order by created_at, dispute_id
+        ) as return_number
+    from disputes
+    where
+        reason in ('{{ return_reasons | join("', '") }}')
+        and status is distinct from 'won'
+
+),
+
+joined as (
+
+    select
+        charges.*,
+        verdicts.succeeded_at,
+        verdicts.failed_at,
+        verdicts.captured_at,
+        returns.reason as return_reason,
+        returns.returned_at,
+        coalesce(charges.amount, payment_intents.amount) as attempted_amount,
+        coalesce(charges.currency, payment_intents.currency) as attempted_currency,
+        coalesce(charges.customer_id, payment_intents.customer_id) as paying_customer_id,
+        coalesce(payment_intents.capture_method = 'manual', false) as is_captured_by_hand,
+        coalesce(charges.payment_method_type in ('{{ bank_debits | join("', '") }}'), false) as is_bank_debit,
+        coalesce(charges.payment_method_type in ('{{ vouchers_and_transfers | join("', '") }}'), false)
+        or coalesce(verdicts.was_pending, false) as is_delayed_otherwise
+    from charges
+    left join payment_intents
+        on
+            charges.account_id = payment_intents.account_id
+            and charges.livemode = payment_intents.livemode
+            and charges.payment_intent_id = payment_intents.payment_intent_id
+    left join verdicts
+        on
+            charges.account_id = verdicts.account_id
+            and charges.livemode = verdicts.livemode
+            and charges.charge_id = verdicts.charge_id
+    left join returns
+        on
+            charges.account_id = returns.account_id
+            and charges.livemode = returns.livemode
+            and charges.charge_id = returns.charge_id
+            and returns.return_number = 1
+
+),
+
+classified as (
+
+    select
+        *,
+        is_bank_debit or is_delayed_otherwise as is_delayed,
+        is_bank_debit and returned_at is not null as is_returned,
+        case
+            when outcome_type = 'blocked' then 'blocked'
+            when is_bank_debit and returned_at is not null then 'failed'
+            when status = 'succeeded' and is_captured then 'succeeded'
+            when status = 'succeeded' then 'authorized'
+            when status = 'failed' then 'failed'
+            else 'processing'
+        end as outcome
+    from joined
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        charge_id,
+        payment_intent_id,
+        paying_customer_id as customer_id,
+        payment_method_id,
+
+        -- strings
+        attempted_currency as currency,
+        outcome,
+        case
+            when outcome <> 'failed' then null
+            when is_returned then 'bank_return'
+            when network_status = 'declined_by_network' then 'declined'
+            when is_bank_debit then 'bank_return'
+            else 'invalid_or_processing'
+        end as failure_class,
+        case
+            when outcome not in ('failed', 'blocked') then null
+            when is_returned then return_reason
+            when outcome_type = 'issuer_declined' then coalesce(outcome_reason, failure_code)
+            else failure_code
+        end as failure_code,
+        case when outcome = 'failed' and outcome_type = 'issuer_declined' then outcome_reason end as decline_code,
+        failure_code as charge_failure_code,
+        outcome_type,
+        outcome_reason,
+        network_status,
+        advice_code,
+        network_advice_code,
+        network_decline_code,
+        risk_level,
+        payment_method_type,
+        card_brand,
+        card_funding,
+        card_country,
+        card_fingerprint,
+        card_wallet,
+        three_d_secure_result,
+
+        -- numerics
+        attempted_amount as amount,
+        captured_amount,
+        card_exp_month,
+        card_exp_year,
+
+        -- booleans
+        is_returned,
+        case
+            when outcome = 'succeeded' and is_captured_by_hand then captured_at is null
+            when outcome = 'succeeded' and is_delayed then captured_at is null and succeeded_at is null
+            when outcome = 'failed' and is_delayed and not is_returned then failed_at is null
+            else false
+        end as is_resolved_at_estimated,
+
+        -- timestamps
+        created_at as attempted_at,
+        case
+            when outcome in ('authorized', 'processing') then null
+            when is_returned then returned_at
+            when outcome = 'succeeded' and captured_at is not null then captured_at
+            when outcome = 'succeeded' and is_delayed then coalesce(succeeded_at, created_at)
+            when outcome = 'failed' and is_delayed then coalesce(failed_at, created_at)
+            else created_at
+        end as resolved_at
+    from classified
+
+)
+
+select * from final

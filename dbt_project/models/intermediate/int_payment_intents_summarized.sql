@@ -1,0 +1,174 @@
+{{ config(materialized='table') }}
+
+with payment_intents as (
+
+    select * from {{ ref('stg_stripe__payment_intents') }}
+
+),
+
+attempts as (
+
+    select * from {{ ref('int_payment_attempts_unioned') }}
+
+),
+
+reversals as (
+
+    select * from {{ ref('int_reversals_summed') }}
+
+),
+
+events as (
+
+    select * from {{ ref('stg_stripe__events') }}
+
+),
+
+attempts_counted as (
+
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        count(*) as attempt_count,
+        count(*) filter (where outcome = 'failed') as failed_attempt_count,
+        count(*) filter (where outcome = 'blocked') as blocked_attempt_count,
+        cast(sum(captured_amount) filter (where outcome = 'succeeded') as bigint) as captured_amount,
+        bool_or(outcome = 'authorized') as has_authorized_attempt,
+        bool_or(is_returned) as has_returned_attempt,
+        min(case when outcome = 'failed' then attempt_number end) as failed_attempt_number,
+        min(case when outcome = 'succeeded' then attempt_number end) as succeeded_attempt_number,
+        min(attempted_at) as first_attempted_at,
+        max(attempted_at) as last_attempted_at
+    from attempts
+    group by account_id, livemode, payment_intent_id
+
+),
+
+success_events as (
+
+    select
+        account_id,
+        livemode,
+        object_id as payment_intent_id,
+        min(created_at) as succeeded_at
+    from events
+    where event_type = 'payment_intent.succeeded'
+    group by account_id, livemode, object_id
+
+),
+
+joined as (
+
+    select
+        payment_intents.*,
+        attempts_counted.first_attempted_at,
+        attempts_counted.last_attempted_at,
+        attempts_counted.succeeded_attempt_number,
+        success_events.succeeded_at as success_event_at,
+        coalesce(attempts_counted.attempt_count, 0) as attempt_count,
+        coalesce(attempts_counted.failed_attempt_count, 0) as failed_attempt_count,
+        coalesce(attempts_counted.blocked_attempt_count, 0) as blocked_attempt_count,
+        coalesce(attempts_counted.captured_amount, 0) as captured_amount,
+        coalesce(attempts_counted.has_authorized_attempt, false) as has_authorized_attempt,
+        coalesce(reversals.refunded_amount, 0) as refunded_amount,
+        coalesce(reversals.disputed_amount, 0) as disputed_amount,
+        coalesce(reversals.lost_dispute_amount, 0) as lost_dispute_amount,
+        case
+            when
+                attempts_counted.succeeded_attempt_number is null
+                or attempts_counted.failed_attempt_number < attempts_counted.succeeded_attempt_number
+                then attempts_counted.failed_attempt_number
+        end as first_failed_attempt_number,
+        -- Stripe says so, and the charge is not known: it is in flight, or charges may not be read.
+        payment_intents.status = 'succeeded'
+        and attempts_counted.succeeded_attempt_number is null
+        and not coalesce(attempts_counted.has_returned_attempt, false) as is_succeeded_without_charge
+    from payment_intents
+    left join attempts_counted
+        on
+            payment_intents.account_id = attempts_counted.account_id
+            and payment_intents.livemode = attempts_counted.livemode
+            and payment_intents.payment_intent_id = attempts_counted.payment_intent_id
+    left join success_events
+        on
+            payment_intents.account_id = success_events.account_id
+            and payment_intents.livemode = success_events.livemode
+            and payment_intents.payment_intent_id = success_events.payment_intent_id
+    left join reversals
+        on
+            payment_intents.account_id = reversals.account_id
+            and payment_intents.livemode = reversals.livemode
+            and payment_intents.payment_intent_id = reversals.payment_intent_id
+            and payment_intents.currency = reversals.currency
+
+),
+
+final as (
+
+    select
+        -- ids
+        joined.account_id,
+        joined.livemode,
+        joined.payment_intent_id,
+        joined.customer_id,
+        joined.invoice_id,
+        joined.latest_charge_id,
+        joined.payment_method_id,
+
+        -- strings
+        joined.currency,
+        joined.status,
+        joined.capture_method,
+        joined.cancellation_reason,
+
+        -- numerics
+        joined.amount,
+        joined.capturable_amount,
+        greatest(joined.received_amount, joined.captured_amount) as received_amount,
+        joined.refunded_amount,
+        joined.disputed_amount,
+        joined.lost_dispute_amount,
+        joined.attempt_count,
+        joined.failed_attempt_count,
+        joined.blocked_attempt_count,
+        joined.first_failed_attempt_number,
+        joined.succeeded_attempt_number,
+
+        -- booleans
+        joined.has_authorized_attempt,
+        joined.is_succeeded_without_charge,
+        first_failures.is_resolved_at_estimated as is_first_failed_at_estimated,
+        case
+            when joined.is_succeeded_without_charge then joined.success_event_at is null
+            else successes.is_resolved_at_estimated
+        end as is_first_succeeded_at_estimated,
+
+        -- timestamps
+        joined.created_at,
+        joined.first_attempted_at,
+        joined.last_attempted_at,
+        first_failures.resolved_at as first_failed_at,
+        case
+            when joined.is_succeeded_without_charge
+                then coalesce(joined.success_event_at, joined.last_attempted_at, joined.created_at)
+            else successes.resolved_at
+        end as first_succeeded_at,
+        joined.canceled_at
+    from joined
+    left join attempts as first_failures
+        on
+            joined.account_id = first_failures.account_id
+            and joined.livemode = first_failures.livemode
+            and joined.payment_intent_id = first_failures.payment_intent_id
+            and joined.first_failed_attempt_number = first_failures.attempt_number
+    left join attempts as successes
+        on
+            joined.account_id = successes.account_id
+            and joined.livemode = successes.livemode
+            and joined.payment_intent_id = successes.payment_intent_id
+            and joined.succeeded_attempt_number = successes.attempt_number
+
+)
+
+select * from final

@@ -1,0 +1,81 @@
+with charges as (
+
+    select * from {{ ref('stg_stripe__charges') }}
+
+),
+
+refunds as (
+
+    select * from {{ ref('stg_stripe__refunds') }}
+
+),
+
+disputes as (
+
+    select * from {{ ref('stg_stripe__disputes') }}
+
+),
+
+reversals as (
+
+    select
+        account_id,
+        livemode,
+        charge_id,
+        payment_intent_id,
+        currency,
+        case when status = 'succeeded' then amount else 0 end as refunded_amount,
+        0 as disputed_amount,
+        0 as lost_dispute_amount
+    from refunds
+    union all
+    select
+        account_id,
+        livemode,
+        charge_id,
+        payment_intent_id,
+        currency,
+        0 as refunded_amount,
+        amount as disputed_amount,
+        case when status = 'lost' then amount else 0 end as lost_dispute_amount
+    from disputes
+
+),
+
+-- Older API versions name only the charge.
+attributed as (
+
+    select
+        reversals.account_id,
+        reversals.livemode,
+        reversals.currency,
+        reversals.refunded_amount,
+        reversals.disputed_amount,
+        reversals.lost_dispute_amount,
+        coalesce(reversals.payment_intent_id, charges.payment_intent_id) as payment_intent_id
+    from reversals
+    left join charges
+        on
+            reversals.account_id = charges.account_id
+            and reversals.livemode = charges.livemode
+            and reversals.charge_id = charges.charge_id
+
+),
+
+final as (
+
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        currency,
+        cast(sum(refunded_amount) as bigint) as refunded_amount,
+        cast(sum(disputed_amount) as bigint) as disputed_amount,
+        cast(sum(lost_dispute_amount) as bigint) as lost_dispute_amount
+    from attributed
+    where payment_intent_id is not null
+    group by account_id, livemode, payment_intent_id, currency
+
+)
+
+select * from final

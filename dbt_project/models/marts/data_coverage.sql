@@ -1,0 +1,133 @@
+with payment_intents as (
+
+    select * from {{ ref('int_payment_intents_summarized') }}
+
+),
+
+charges as (
+
+    select * from {{ ref('stg_stripe__charges') }}
+
+),
+
+attempts as (
+
+    select * from {{ ref('int_payment_attempts_unioned') }}
+
+),
+
+streams as (
+
+    select * from {{ ref('int_streams_pivoted') }}
+
+),
+
+payment_intents_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as payment_intent_count,
+        count(*) filter (where is_succeeded_without_charge) as succeeded_without_charge_count
+    from payment_intents
+    group by account_id, livemode
+
+),
+
+charges_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as charge_count,
+        count(*) filter (where payment_intent_id is null) as charges_without_payment_intent_count
+    from charges
+    group by account_id, livemode
+
+),
+
+attempts_counted as (
+
+    select
+        attempts.account_id,
+        attempts.livemode,
+        count(*) as attempt_count,
+        count(*) filter (where attempts.attempt_source <> 'charge') as chargeless_attempt_count,
+        count(*) filter (where attempts.is_attempted_at_estimated) as estimated_attempted_at_count,
+        count(*) filter (where attempts.is_resolved_at_estimated) as estimated_resolved_at_count,
+        count(*) filter (where payment_intents.payment_intent_id is null)
+            as attempts_of_unknown_payment_intents_count
+    from attempts
+    left join payment_intents
+        on
+            attempts.account_id = payment_intents.account_id
+            and attempts.livemode = payment_intents.livemode
+            and attempts.payment_intent_id = payment_intents.payment_intent_id
+    group by attempts.account_id, attempts.livemode
+
+),
+
+-- An account is listed wherever anything is known of it, also before the first sync has saved how far it came.
+accounts as (
+
+    select account_id, livemode from streams
+    union
+    select account_id, livemode from payment_intents_counted
+    union
+    select account_id, livemode from charges_counted
+    union
+    select account_id, livemode from attempts_counted
+
+),
+
+final as (
+
+    select
+        -- ids
+        accounts.account_id,
+        accounts.livemode,
+
+        -- strings
+        streams.missing_permissions,
+
+        -- numerics
+        coalesce(payment_intents_counted.payment_intent_count, 0) as payment_intent_count,
+        coalesce(charges_counted.charge_count, 0) as charge_count,
+        coalesce(charges_counted.charges_without_payment_intent_count, 0) as charges_without_payment_intent_count,
+        coalesce(attempts_counted.attempt_count, 0) as attempt_count,
+        coalesce(attempts_counted.chargeless_attempt_count, 0) as chargeless_attempt_count,
+        coalesce(attempts_counted.attempts_of_unknown_payment_intents_count, 0)
+            as attempts_of_unknown_payment_intents_count,
+        coalesce(payment_intents_counted.succeeded_without_charge_count, 0) as succeeded_without_charge_count,
+        coalesce(attempts_counted.estimated_attempted_at_count, 0) as estimated_attempted_at_count,
+        coalesce(attempts_counted.estimated_resolved_at_count, 0) as estimated_resolved_at_count,
+
+        -- timestamps
+        streams.data_through_at,
+        streams.payment_intent_events_known_since_at as events_known_since_at,
+        streams.charge_events_known_since_at,
+        streams.payment_intents_complete_through_at,
+        streams.charges_complete_through_at,
+        streams.refunds_complete_through_at,
+        streams.disputes_complete_through_at,
+        streams.payment_intent_events_complete_through_at,
+        streams.charge_events_complete_through_at
+    from accounts
+    left join streams
+        on accounts.account_id = streams.account_id and accounts.livemode = streams.livemode
+    left join payment_intents_counted
+        on
+            accounts.account_id = payment_intents_counted.account_id
+            and accounts.livemode = payment_intents_counted.livemode
+    left join charges_counted
+        on
+            accounts.account_id = charges_counted.account_id
+            and accounts.livemode = charges_counted.livemode
+    left join attempts_counted
+        on
+            accounts.account_id = attempts_counted.account_id
+            and accounts.livemode = attempts_counted.livemode
+
+)
+
+select * from final

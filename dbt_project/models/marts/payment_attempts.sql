@@ -1,0 +1,65 @@
+with attempts as (
+
+    select * from {{ ref('int_payment_attempts_unioned') }}
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        attempt_id,
+        payment_intent_id,
+        charge_id,
+        customer_id,
+        payment_method_id,
+
+        -- strings
+        attempt_source,
+        currency,
+        outcome,
+        failure_class,
+        failure_code,
+        decline_code,
+        charge_failure_code,
+        advice_code,
+        network_status,
+        network_decline_code,
+        network_advice_code,
+        outcome_type,
+        outcome_reason,
+        risk_level,
+        payment_method_type,
+        card_brand,
+        card_funding,
+        card_country,
+        card_fingerprint,
+        card_wallet,
+        three_d_secure_result,
+
+        -- numerics
+        attempt_number,
+        amount,
+        captured_amount,
+        card_exp_month,
+        card_exp_year,
+        date_diff('second', lag(attempted_at) over (
+            partition by account_id, livemode, payment_intent_id order by attempt_number
+        ), attempted_at) / 3600.0 as hours_since_previous_attempt,
+
+        -- booleans
+        attempt_number > 1 as is_retry,
+        is_returned,
+        is_attempted_at_estimated,
+        is_resolved_at_estimated,
+
+        -- timestamps
+        attempted_at,
+        resolved_at
+    from attempts
+
+)
+
+select * from final

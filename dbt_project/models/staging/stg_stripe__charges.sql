@@ -1,0 +1,79 @@
+{% set shape = {
+    'payment_intent': 'varchar', 'customer': 'varchar', 'payment_method': 'varchar',
+    'currency': 'varchar', 'status': 'varchar', 'failure_code': 'varchar',
+    'amount': 'bigint', 'amount_captured': 'bigint', 'captured': 'boolean',
+    'outcome': {
+        'type': 'varchar', 'reason': 'varchar', 'network_status': 'varchar', 'advice_code': 'varchar',
+        'network_advice_code': 'varchar', 'network_decline_code': 'varchar', 'risk_level': 'varchar'
+    },
+    'payment_method_details': {
+        'type': 'varchar',
+        'card': {
+            'brand': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
+            'exp_month': 'integer', 'exp_year': 'integer',
+            'wallet': {'type': 'varchar'}, 'three_d_secure': {'result': 'varchar'}
+        }
+    }
+} %}
+
+with source as (
+
+    select * from {{ source('stripe', 'charges') }}
+
+),
+
+parsed as (
+
+    select
+        *,
+        {{ json_read('payload', shape) }} as doc
+    from source
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        id as charge_id,
+        {{ expandable_id('doc.payment_intent') }} as payment_intent_id,
+        {{ expandable_id('doc.customer') }} as customer_id,
+        doc.payment_method as payment_method_id,
+
+        -- strings
+        doc.currency,
+        doc.status,
+        doc.failure_code,
+        doc.outcome.type as outcome_type,
+        doc.outcome.reason as outcome_reason,
+        doc.outcome.network_status,
+        doc.outcome.advice_code,
+        doc.outcome.network_advice_code,
+        doc.outcome.network_decline_code,
+        doc.outcome.risk_level,
+        doc.payment_method_details.type as payment_method_type,
+        doc.payment_method_details.card.brand as card_brand,
+        doc.payment_method_details.card.funding as card_funding,
+        doc.payment_method_details.card.country as card_country,
+        doc.payment_method_details.card.fingerprint as card_fingerprint,
+        doc.payment_method_details.card.wallet.type as card_wallet,
+        doc.payment_method_details.card.three_d_secure.result as three_d_secure_result,
+
+        -- numerics
+        doc.amount,
+        coalesce(doc.amount_captured, 0) as captured_amount,
+        doc.payment_method_details.card.exp_month as card_exp_month,
+        doc.payment_method_details.card.exp_year as card_exp_year,
+
+        -- booleans
+        coalesce(doc.captured, false) as is_captured,
+
+        -- timestamps
+        created as created_at
+    from parsed
+
+)
+
+select * from final

@@ -1,0 +1,45 @@
+{% set shape = {
+    'payment_intent': 'varchar', 'charge': 'varchar', 'currency': 'varchar', 'status': 'varchar', 'reason': 'varchar',
+    'amount': 'bigint'
+} %}
+
+with source as (
+
+    select * from {{ source('stripe', 'disputes') }}
+
+),
+
+parsed as (
+
+    select
+        *,
+        {{ json_read('payload', shape) }} as doc
+    from source
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        id as dispute_id,
+        {{ expandable_id('doc.payment_intent') }} as payment_intent_id,
+        {{ expandable_id('doc.charge') }} as charge_id,
+
+        -- strings
+        doc.currency,
+        doc.status,
+        doc.reason,
+
+        -- numerics
+        coalesce(doc.amount, 0) as amount,
+
+        -- timestamps
+        created as created_at
+    from parsed
+
+)
+
+select * from final

@@ -1,0 +1,34 @@
+with source as (
+
+    select * from {{ source('stripe', 'last_payment_errors') }}
+
+),
+
+parsed as (
+
+    select
+        *,
+        {{ json_read('payload', last_payment_error_shape()) }} as doc
+    from source
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        id as last_payment_error_id,
+        payment_intent_id,
+
+        -- the failure
+        {{ last_payment_error_columns('doc') }},
+
+        -- timestamps
+        first_seen_at
+    from parsed
+
+)
+
+select * from final

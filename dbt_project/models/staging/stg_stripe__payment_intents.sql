@@ -1,0 +1,52 @@
+{% set shape = {
+    'customer': 'varchar', 'invoice': 'varchar', 'latest_charge': 'varchar', 'payment_method': 'varchar',
+    'currency': 'varchar', 'status': 'varchar', 'capture_method': 'varchar', 'cancellation_reason': 'varchar',
+    'amount': 'bigint', 'amount_capturable': 'bigint', 'amount_received': 'bigint', 'canceled_at': 'bigint'
+} %}
+
+with source as (
+
+    select * from {{ source('stripe', 'payment_intents') }}
+
+),
+
+parsed as (
+
+    select
+        *,
+        {{ json_read('payload', shape) }} as doc
+    from source
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        id as payment_intent_id,
+        {{ expandable_id('doc.customer') }} as customer_id,
+        {{ expandable_id('doc.invoice') }} as invoice_id,
+        {{ expandable_id('doc.latest_charge') }} as latest_charge_id,
+        {{ expandable_id('doc.payment_method') }} as payment_method_id,
+
+        -- strings
+        doc.currency,
+        doc.status,
+        doc.capture_method,
+        doc.cancellation_reason,
+
+        -- numerics
+        doc.amount,
+        coalesce(doc.amount_capturable, 0) as capturable_amount,
+        coalesce(doc.amount_received, 0) as received_amount,
+
+        -- timestamps
+        created as created_at,
+        {{ from_unix_seconds('doc.canceled_at') }} as canceled_at
+    from parsed
+
+)
+
+select * from final

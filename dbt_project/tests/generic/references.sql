@@ -1,0 +1,9 @@
+{# Every row is about a row of `to` with the same values in these columns, the account and mode among them. #}
+{% test references(model, to, columns) %}
+select child.*
+from {{ model }} as child
+where not exists (
+    select 1 from {{ to }} as parent
+    where {% for column in columns %}parent.{{ column }} = child.{{ column }}{{ ' and ' if not loop.last }}{% endfor %}
+)
+{% endtest %}

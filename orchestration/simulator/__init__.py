@@ -1,0 +1,41 @@
+"""A Stripe account that lives on this machine: a function of a seed that behaves over HTTP as Stripe does.
+
+    from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
+
+    account = SimulatedAccount(seed=1, payments=2_000, days=90)
+    with SimulatorServer(account) as server:      # STRIPE_API_BASE=server.url STRIPE_API_KEY=DEFAULT_API_KEY
+        ...                                       # sync
+        account.now += 7 * 86_400                 # old payments change, new ones come
+        ...                                       # sync again
+        truth = account.truth(account.now, syncs=[first, account.now])
+
+As a process: `python -m orchestration.simulator --seed 1 --port 12111`, controlled under `/_sim` (see `control`).
+
+It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories` and `aftermath`,
+which write `steps`; `account` indexes them; `state`, `objects`, `instruments`, `singletons` and `events` render them as
+Stripe would; `api`, `parameters`, `keys` and `errors` answer for it; `faults`, `control` and `server` run it; `truth`
+tells what really happened.
+"""
+
+from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, SimulatedAccount
+from orchestration.simulator.faults import Fault, Limits
+from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
+from orchestration.simulator.payers import PERSONAL_MARKERS
+from orchestration.simulator.server import SimulatorServer
+from orchestration.simulator.truth import AttemptTruth, EpisodeTruth, PaymentTruth, Truth
+
+__all__ = [
+    "API_VERSION",
+    "DEFAULT_API_KEY",
+    "DEFAULT_LIVE_API_KEY",
+    "EVENT_RETENTION",
+    "PERSONAL_MARKERS",
+    "AttemptTruth",
+    "EpisodeTruth",
+    "Fault",
+    "Limits",
+    "PaymentTruth",
+    "SimulatedAccount",
+    "SimulatorServer",
+    "Truth",
+]

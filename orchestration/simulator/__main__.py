@@ -1,0 +1,42 @@
+"""`python -m orchestration.simulator`: a simulated Stripe account until interrupted."""
+
+import argparse
+from typing import get_args
+
+from orchestration.simulator.account import OPENED_AT, SimulatedAccount, TieOrder
+from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
+from orchestration.simulator.server import SimulatorServer
+
+
+def main() -> None:
+    """Serve the account that the command line describes."""
+    parser = argparse.ArgumentParser(prog="python -m orchestration.simulator", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--payments", type=int, default=20_000, help="PaymentIntents in the first --days days")
+    parser.add_argument("--days", type=int, default=180, help="age of the account at the start")
+    parser.add_argument("--opened-at", type=int, default=OPENED_AT, help="unix seconds of a midnight UTC")
+    parser.add_argument("--at", type=int, help="unix seconds that the clock starts at, not before --days days")
+    parser.add_argument("--speed", type=float, default=0.0, help="simulated seconds per second; 0 is a frozen clock")
+    parser.add_argument("--tie-order", choices=get_args(TieOrder), default="forward")
+    parser.add_argument("--livemode", action="store_true")
+    parser.add_argument("--port", type=int, default=12111)
+    options = parser.parse_args()
+    account = SimulatedAccount(
+        options.seed,
+        options.payments,
+        options.days,
+        options.opened_at,
+        livemode=options.livemode,
+        tie_order=options.tie_order,
+        speed=options.speed,
+    )
+    if options.at is not None:
+        account.now = options.at
+    server = SimulatorServer(account, port=options.port)
+    key = DEFAULT_LIVE_API_KEY if options.livemode else DEFAULT_API_KEY
+    print(f"{account.id} at {server.url}, key {key}", flush=True)
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

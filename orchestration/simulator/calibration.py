@@ -1,0 +1,162 @@
+"""The numbers behind the simulated account, each with where it comes from. No behaviour: `stories` draws from them.
+
+`published` means a figure somebody published about real payments; `preset` means our choice within published ranges;
+`texture` means a choice that only serves to make every case of Stripe's occur often enough to be tested.
+"""
+
+from typing import Final, NamedTuple
+
+HOUR: Final = 3_600
+DAY: Final = 86_400
+
+
+class Failure(NamedTuple):
+    """A way to fail: how often it is the first failure, how often it is recovered in the end, and Stripe's words.
+
+    `code` is the charge's failure_code (or the error's code where there is no charge), `decline_code` the bank's word.
+    `needs` says what a recovery takes: the same instrument will do, details must be updated, another instrument is
+    needed, or the payer must authenticate.
+    """
+
+    name: str
+    weight: float
+    recovery: float
+    needs: str
+    code: str
+    decline_code: str | None
+    outcome_type: str = "issuer_declined"
+    network_status: str = "declined_by_network"
+    advice_code: str | None = None
+    network_decline_code: str | None = None
+
+
+FIRST_FAILURE: Final = 0.10
+"""Share of card obligations whose first attempt fails. preset; published: 5-18 % (Recurly 2013), 14-16 % (2015)."""
+
+CARD_FAILURES: Final = (
+    Failure("insufficient_funds", 38.0, 0.65, "same", "card_declined", "insufficient_funds",
+            advice_code="try_again_later", network_decline_code="51"),
+    Failure("generic_decline", 16.0, 0.38, "same", "card_declined", "generic_decline", network_decline_code="05"),
+    Failure("do_not_honor", 14.0, 0.42, "same", "card_declined", "do_not_honor",
+            advice_code="try_again_later", network_decline_code="05"),
+    Failure("expired_card", 8.0, 0.50, "update", "expired_card", "expired_card",
+            advice_code="confirm_card_data", network_decline_code="54"),
+    Failure("authentication_failed", 4.0, 0.45, "authenticate", "payment_intent_authentication_failure", None),
+    Failure("authentication_required", 2.0, 0.45, "authenticate", "authentication_required", "authentication_required",
+            network_decline_code="1A"),
+    Failure("transaction_not_allowed", 4.0, 0.20, "other", "card_declined", "transaction_not_allowed",
+            advice_code="do_not_try_again", network_decline_code="57"),
+    Failure("card_velocity_exceeded", 3.0, 0.45, "same", "card_declined", "card_velocity_exceeded",
+            advice_code="try_again_later", network_decline_code="65"),
+    Failure("incorrect_cvc", 3.0, 0.55, "same", "incorrect_cvc", "incorrect_cvc",
+            advice_code="confirm_card_data", network_decline_code="N7"),
+    Failure("processing_error", 2.0, 0.82, "same", "processing_error", "processing_error",
+            advice_code="try_again_later", network_decline_code="96"),
+    Failure("try_again_later", 2.0, 0.82, "same", "card_declined", "try_again_later",
+            advice_code="try_again_later", network_decline_code="91"),
+    Failure("incorrect_number", 2.0, 0.40, "update", "incorrect_number", "incorrect_number",
+            outcome_type="invalid", network_status="not_sent_to_network", advice_code="confirm_card_data"),
+    Failure("lost_card", 0.6, 0.30, "other", "card_declined", "lost_card",
+            advice_code="do_not_try_again", network_decline_code="41"),
+    Failure("stolen_card", 0.5, 0.30, "other", "card_declined", "stolen_card",
+            advice_code="do_not_try_again", network_decline_code="43"),
+    Failure("pickup_card", 0.4, 0.30, "other", "card_declined", "pickup_card",
+            advice_code="do_not_try_again", network_decline_code="04"),
+    Failure("fraudulent", 0.25, 0.05, "other", "card_declined", "fraudulent",
+            advice_code="do_not_try_again", network_decline_code="59"),
+)  # fmt: skip
+"""Mix and 30-day recovery by code. preset, 51.7 % recovered overall; published: NSF, generic and hold > 90 % of first
+failures (Recurly), NSF 38 / expired 24 / generic 17 (unverified); recovery 47-57 % (Recurly, Slicker, Churnbuster)."""
+
+BLOCKED: Final = Failure("blocked", 0.0, 0.0, "other", "card_declined", "fraudulent", outcome_type="blocked",
+                         network_status="not_sent_to_network", advice_code="do_not_try_again")  # fmt: skip
+"""What Radar's refusal looks like. Stripe's declines documentation."""
+
+BLOCKED_SHARE: Final = 0.006
+"""Share of card obligations that Radar blocks at first. texture."""
+
+FAILURE_FACTOR: Final = {
+    ("funding", "credit"): 0.90, ("funding", "debit"): 1.08, ("funding", "prepaid"): 1.75,
+    ("border", "domestic"): 0.92, ("border", "foreign"): 1.55,
+    ("entry", "wallet"): 0.55, ("entry", "keyed"): 1.10,
+    ("use", "saved"): 0.85, ("use", "new"): 1.25,
+}  # fmt: skip
+"""How the chance to fail depends on the card. Only the order is published: credit fails less than debit less than
+prepaid, domestic less than foreign, wallet less than keyed, saved less than new (Stripe, acceptance)."""
+
+ATTEMPTS_WHEN_RECOVERED: Final = ((2, 0.68), (3, 0.21), (4, 0.08), (5, 0.02), (6, 0.01))
+ATTEMPTS_WHEN_LOST: Final = ((1, 0.30), (2, 0.15), (3, 0.13), (4, 0.14), (5, 0.14), (6, 0.09), (8, 0.05))
+"""How many attempts an obligation sees. preset: together they make every further retry less likely to succeed.
+published: Stripe retries up to 8 times in two weeks by default, Recurly stops at 7 declines."""
+
+RECOVERED_IN_SESSION: Final = 0.15
+"""Share of recoveries within the hour: the payer tries again at once. published: 12-21 % before any contact."""
+RECOVERY_MEDIAN: Final = 2.7 * DAY
+RECOVERY_SIGMA: Final = 0.92
+"""Log-normal delay of the other recoveries. published: 90 % of recoveries inside 10 days (Recurly 2026)."""
+RECOVERED_LATE: Final = 0.02
+"""Share of recoveries after 20 to 50 days. texture: old payments must change."""
+PAYDAY_PULL: Final = 0.30
+"""Share of insufficient_funds retries that wait for payday, here the next Friday. preset."""
+
+KEEPS_INSTRUMENT: Final = 0.74
+"""Share of recoveries by the same instrument where the failure allows it. With the mix above this gives 60 % of all
+recoveries by the same instrument, 10 % updated, 25 % another one, 5 % authenticated. published: 60-63 % from retries
+(Churnbuster); the rest preset."""
+THROUGH_NEW_INTENT: Final = 0.25
+"""Share of recoveries through another PaymentIntent; half of them name the order. preset."""
+WITH_ORDER_KEY: Final = 0.5
+DOUBLE_PAYMENT: Final = 0.02
+"""Share of recoveries where the order is paid twice. preset."""
+WASTED_RETRY: Final = 0.35
+"""Share of do_not_try_again failures that are retried all the same; about 4 % of failures. preset."""
+TWICE_IN_A_SECOND: Final = 0.03
+"""Share of failed obligations whose first retry comes in the same second. texture."""
+
+REFUND: Final = 0.03
+REFUND_OF_RECOVERED: Final = 0.05
+"""Share of successes refunded. preset 3 %; recovered ones are refunded more often, so that the net amount is tested."""
+REFUND_PENDING: Final = 0.30
+REFUND_FAILS: Final = 0.08
+DISPUTE: Final = 0.006
+DISPUTE_OF_RECOVERED: Final = 0.02
+DISPUTE_ENDS: Final = (("lost", 0.45), ("won", 0.30), ("warning_closed", 0.15), ("open", 0.10))
+"""texture; published: 0.5 % disputed."""
+
+BANK_DEBIT: Final = 0.05
+"""Share of obligations paid by bank debit, settled in 3 to 6 days. preset."""
+DEBIT_BOUNCES: Final = 0.09
+DEBIT_RETURNED_LATE: Final = 0.025
+DEBIT_RECOVERY: Final = 0.60
+"""published: 71 % of bank-debit NSF recovered (GoCardless); ours lower, since some are closed accounts."""
+DEBIT_FAILURES: Final = (("insufficient_funds", 0.70), ("account_closed", 0.15), ("debit_not_authorized", 0.15))
+RETURN_REASONS: Final = (("insufficient_funds", 0.6), ("debit_not_authorized", 0.2), ("bank_cannot_process", 0.1),
+                         ("incorrect_account_details", 0.1))  # fmt: skip
+
+MANUAL_CAPTURE: Final = 0.04
+CAPTURE_ENDS: Final = (("full", 0.62), ("partial", 0.18), ("expired", 0.12), ("voided", 0.08))
+AUTHORIZATION_LIFE: Final = 7 * DAY
+"""An authorization that is not captured lapses after 7 days by default (SDK: capture docstring). Shares: texture."""
+
+CHALLENGED: Final = 0.08
+"""Share of card payments that pass a 3-D Secure challenge on the way. texture."""
+ABANDONED_IN_CHALLENGE: Final = 0.012
+UNATTEMPTED: Final = 0.02
+CANCELED_UNATTEMPTED: Final = 0.008
+REQUIRES_CONFIRMATION: Final = 0.003
+TOUCHED_AFTER_FAILURE: Final = 0.06
+"""Shares of obligations; the last of lost ones, whose merchant edits metadata, which clears last_payment_error."""
+
+CANCEL_REASONS: Final = (("abandoned", 0.45), ("requested_by_customer", 0.20), ("duplicate", 0.10),
+                         ("fraudulent", 0.07), ("automatic", 0.06), ("expired", 0.05), (None, 0.07))  # fmt: skip
+CANCELED_WHEN_LOST: Final = 0.40
+"""Share of lost obligations whose merchant cancels the PaymentIntent. texture."""
+
+BURST_EVERY: Final = 7
+BURST_SHARE: Final = 0.32
+"""Every 7th day renewals are charged in one second at midnight UTC: this share of a week's obligations. texture."""
+RENEWAL_CYCLE: Final = 4
+"""Renewal batches before the same customers come round again: every 28 days. texture."""
+
+CURRENCIES: Final = (("usd", 0.55), ("eur", 0.22), ("gbp", 0.13), ("jpy", 0.06), ("kwd", 0.04))
+"""texture: two, zero and three decimals."""

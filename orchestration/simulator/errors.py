@@ -1,0 +1,101 @@
+"""Stripe's error answers: what goes wrong, in the words and with the codes of its API."""
+
+from typing import Any
+
+_SUPPORT = "we can help at https://support.stripe.com/."
+
+
+class StripeError(Exception):
+    """An answer that is an error. `body` is Stripe's JSON, `headers` what goes with it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers or {}
+        error = {"code": code, "message": message, "param": param, "type": kind}
+        self.body: dict[str, Any] = {"error": {key: value for key, value in error.items() if value is not None}}
+
+
+def no_such(noun: str, object_id: str, param: str) -> StripeError:
+    """An unknown id: 404 in a path, 400 as a cursor."""
+    status = 404 if param in ("id", "intent") else 400
+    return StripeError(status, f"No such {noun}: '{object_id}'", code="resource_missing", param=param)
+
+
+def aged_out(event_id: str, param: str) -> StripeError:
+    """A cursor that names an event older than the retention."""
+    message = f"The event '{event_id}' is no longer available because it's aged out of our retention policy."
+    return StripeError(400, message, param=param)
+
+
+def unknown_parameter(name: str) -> StripeError:
+    return StripeError(400, f"Received unknown parameter: {name}", code="parameter_unknown", param=name)
+
+
+def invalid_integer(text: str, param: str) -> StripeError:
+    return StripeError(400, f"Invalid integer: {text}", code="parameter_invalid_integer", param=param)
+
+
+def exclusive(*params: str) -> StripeError:
+    return StripeError(400, f"You may only specify one of these parameters: {', '.join(params)}.", param=params[0])
+
+
+def not_expandable(path: str) -> StripeError:
+    return StripeError(400, f"This property cannot be expanded ({path}).", param="expand")
+
+
+def unknown_url(method: str, path: str) -> StripeError:
+    """Also Stripe's answer to a method that a URL does not take."""
+    message = f"Unrecognized request URL ({method}: {path}). Please see https://stripe.com/docs or {_SUPPORT}"
+    return StripeError(404, message)
+
+
+def no_key() -> StripeError:
+    return StripeError(
+        401,
+        "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer "
+        f"auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY'), or {_SUPPORT}",
+    )
+
+
+def invalid_key(key: str) -> StripeError:
+    return StripeError(401, f"Invalid API Key provided: {masked(key)}")
+
+
+def missing_permission(key: str, account: str, permission: str) -> StripeError:
+    return StripeError(
+        403,
+        f"The provided key '{masked(key)}' does not have the required permissions for this endpoint on account "
+        f"'{account}'. Having the '{permission}' permission would allow this request to continue.",
+        code="more_permissions_required",
+    )
+
+
+def rate_limited(reason: str) -> StripeError:
+    message = "Request rate limit exceeded. Learn more about rate limits at https://stripe.com/docs/rate-limits."
+    return StripeError(429, message, code="rate_limit", headers={"Stripe-Rate-Limited-Reason": reason})
+
+
+def lock_timeout() -> StripeError:
+    """Comes without a reason in its headers."""
+    message = "This object cannot be accessed right now because another API request or Stripe process is accessing it."
+    return StripeError(429, message, code="lock_timeout")
+
+
+def server_error(status: int) -> StripeError:
+    return StripeError(status, "An unknown error occurred. Please try again.", kind="api_error")
+
+
+def masked(key: str) -> str:
+    """A key as Stripe repeats it: its kind and its last four characters."""
+    kind = "_".join(key.split("_")[:2]) + "_" if key.count("_") >= 2 else ""
+    return f"{kind}{'*' * 10}{key[-4:]}"

@@ -1,0 +1,85 @@
+"""The simulated account as a server: in a thread for tests, in the foreground for people."""
+
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+
+import uvicorn
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from orchestration.simulator.account import SimulatedAccount
+from orchestration.simulator.api import StripeApi
+from orchestration.simulator.control import Control
+from orchestration.simulator.faults import FaultQueue, Gate, Limits, RequestLog
+from orchestration.simulator.keys import Keys
+
+HOST = "127.0.0.1"
+
+
+class SimulatorServer:
+    """An account over HTTP on the loopback interface, while the context lasts.
+
+    Args:
+        keys: for each API key the permissions it has, None for all of them; default as `Keys`.
+        port: 0 takes any free one; `url` tells which.
+    """
+
+    def __init__(
+        self, account: SimulatedAccount, *, keys: Mapping[str, Iterable[str] | None] | None = None, port: int = 0
+    ) -> None:
+        self.account = account
+        self.faults = FaultQueue(account.seed)
+        self.limits = Limits()
+        self.requests = RequestLog()
+        self._socket = socket.create_server((HOST, port))
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._app(Keys(account.id, livemode=account.livemode, permissions=keys)),
+                log_level="critical",
+                access_log=False,
+                date_header=False,
+                server_header=False,
+                lifespan="off",
+                timeout_keep_alive=60,
+            )
+        )
+        self._thread = threading.Thread(target=self.run, name="simulator", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where the server listens; what STRIPE_API_BASE takes."""
+        host, port = self._socket.getsockname()
+        return f"http://{host}:{port}"
+
+    def run(self) -> None:
+        """Serve until stopped, in the calling thread."""
+        self._server.run(sockets=[self._socket])
+
+    def __enter__(self) -> "SimulatorServer":
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            self._thread.join(0.005)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join()
+        self._socket.close()
+
+    def _app(self, keys: Keys) -> ASGIApp:
+        api = StripeApi(self.account, keys)
+        gate = Gate(self.account, api, self.faults, self.limits, self.requests)
+        control = Router(Control(self.account, self.faults, self.limits, self.requests).routes())
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            """Everything but the controls is Stripe's, unknown paths included."""
+            if scope["path"].startswith("/_sim/"):
+                await control({**scope, "path": scope["path"].removeprefix("/_sim")}, receive, send)
+            else:
+                await gate(scope, receive, send)
+
+        return app

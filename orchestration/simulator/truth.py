@@ -1,0 +1,372 @@
+"""What really happened, told from the stories alone: attempts, payments and episodes as of an instant.
+
+This is what the pipeline's tables are measured against. It reads no JSON and shares no rule with `state` or `objects`,
+so that a wrong rendering cannot agree with a wrong truth. Times are unix seconds UTC, money is minor units.
+
+Definitions: an episode is one PaymentIntent that failed at least once before its first success. A card succeeds when it
+is charged, a bank debit when it settles, a manual capture when it is captured. A bank debit fails when it bounces; one
+that a bank takes back after it settled fails when the dispute is opened. An unfinished authentication is no attempt.
+"""
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import takewhile
+from typing import Any, Final, Literal
+
+from orchestration.simulator.calibration import DAY
+from orchestration.simulator.steps import Act, Attempt, Intent, Step
+
+RECOVERY_WINDOW: Final = 30 * DAY
+EVENT_MEMORY: Final = 30 * DAY
+"""How long Stripe lists an event; a failure without a charge is told of by events almost alone."""
+
+Outcome = Literal["succeeded", "authorized", "processing", "failed", "blocked"]
+FailureClass = Literal["declined", "bank_return", "authentication_failed", "invalid_or_processing"]
+RecoveryStatus = Literal["recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery"]
+
+
+@dataclass(frozen=True)
+class AttemptTruth:
+    """One try to collect. Without a charge (`charge_id` None) it may be that no reader could know of it.
+
+    `failure_code` is the most telling code Stripe shows: the charge's outcome.reason or failure_code, for a failure
+    without a charge the error's code; for a debit taken back, the dispute's reason. `resolved_at` is the instant of the
+    outcome: settlement, bounce, capture, dispute; else the attempt's own. `is_time_known` and
+    `is_resolution_time_known` say whether a reader at the syncs could know the two instants.
+    """
+
+    payment_intent_id: str
+    charge_id: str | None
+    currency: str
+    amount: int
+    attempted_at: int
+    outcome: Outcome
+    failure_class: FailureClass | None
+    failure_code: str | None
+    resolved_at: int
+    is_knowable: bool
+    is_time_known: bool
+    is_resolution_time_known: bool
+
+
+@dataclass(frozen=True)
+class PaymentTruth:
+    """One PaymentIntent. `order_key` is what Stripe shows of the order; `obligation` is what the payer really owed, so
+    that payments which share it are tries to pay for one thing. `attempt_count` counts knowable attempts."""
+
+    id: str
+    created: int
+    currency: str
+    amount: int
+    status: str
+    amount_received: int
+    canceled_at: int | None
+    cancellation_reason: str | None
+    order_key: str | None
+    obligation: str
+    attempt_count: int
+
+
+@dataclass(frozen=True)
+class EpisodeTruth:
+    """One failed payment and what became of it. `recovered_amount` is at most what was at risk; net of refunds that
+    succeeded and disputes that were lost. `is_in_scope` is False for payments canceled as duplicate or fraudulent."""
+
+    payment_intent_id: str
+    currency: str
+    recovery_status: RecoveryStatus
+    first_failed_at: int
+    first_succeeded_at: int | None
+    at_risk_amount: int
+    recovered_amount: int
+    recovered_amount_net: int
+    attempts_to_recovery: int | None
+    is_in_scope: bool
+    is_first_failed_at_known: bool
+    is_first_succeeded_at_known: bool
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The world as of `at`, inclusive, and what could be known of it by reading everything at each of `syncs`."""
+
+    at: int
+    syncs: tuple[int, ...]
+    attempts: list[AttemptTruth] = field(default_factory=list)
+    payments: list[PaymentTruth] = field(default_factory=list)
+    episodes: list[EpisodeTruth] = field(default_factory=list)
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Per currency: counts of payments, of knowable attempts and of those by outcome, of failed payments in scope
+        and of those by status; what was at risk (`at_risk`, `at_risk_<status>`), and what was recovered of it."""
+        totals: dict[str, Counter[str]] = defaultdict(Counter)
+        for payment in self.payments:
+            totals[payment.currency]["payments"] += 1
+        for attempt in self.attempts:
+            totals[attempt.currency]["attempts"] += attempt.is_knowable
+            totals[attempt.currency][f"attempts_{attempt.outcome}"] += attempt.is_knowable
+        for episode in self.episodes:
+            if episode.is_in_scope:
+                total = totals[episode.currency]
+                total["failed"] += 1
+                total[episode.recovery_status] += 1
+                total["at_risk"] += episode.at_risk_amount
+                total[f"at_risk_{episode.recovery_status}"] += episode.at_risk_amount
+                total["recovered_amount"] += episode.recovered_amount
+                total["recovered_amount_net"] += episode.recovered_amount_net
+        return {currency: dict(sorted(total.items())) for currency, total in sorted(totals.items())}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types, with the summary."""
+        return asdict(self) | {"summary": self.summary()}
+
+
+def tell_truth(intents: Iterable[Intent], at: int, syncs: Sequence[int]) -> Truth:
+    """The truth about these intents as of `at`, for somebody who read everything at each of `syncs`."""
+    reader = _Reader(sync for sync in syncs if sync <= at)
+    truth = Truth(at, tuple(reader.syncs))
+    for intent in intents:
+        past = list(takewhile(lambda step: step.at <= at, intent.steps))
+        attempts = _attempts(intent, past, reader)
+        knowable = [attempt for attempt in attempts if attempt.is_knowable]
+        payment = _payment(intent, past, len(knowable))
+        truth.attempts.extend(attempts)
+        truth.payments.append(payment)
+        episode = _episode(intent, past, payment, knowable, at)
+        if episode is not None:
+            truth.episodes.append(episode)
+    return truth
+
+
+class _Reader:
+    """What somebody can know who reads everything at certain instants, and nothing in between."""
+
+    def __init__(self, syncs: Iterable[int]) -> None:
+        self.syncs = sorted(set(syncs))
+
+    def looks_between(self, first: int, last: float) -> bool:
+        """Whether a sync falls into `first <= sync < last`."""
+        index = bisect_left(self.syncs, first)
+        return index < len(self.syncs) and self.syncs[index] < last
+
+    def hears_of(self, instant: int) -> bool:
+        """Whether an event of that instant is still listed at the first sync after it."""
+        return self.looks_between(instant, instant + EVENT_MEMORY + 1)
+
+
+def _attempts(intent: Intent, past: Sequence[Step], reader: _Reader) -> list[AttemptTruth]:
+    decisive = {
+        Act.FAILED: _failed_at_once,
+        Act.AUTHENTICATION_FAILED: _failed_without_charge,
+        Act.SUCCEEDED: _succeeded_at_once,
+        Act.AUTHORIZED: _waiting,
+        Act.PROCESSING: _waiting,
+        Act.CAPTURED: _resolved_later,
+        Act.SETTLED: _resolved_later,
+        Act.BOUNCED: _resolved_later,
+    }
+    told: dict[int, AttemptTruth] = {}
+    for step in past:
+        if step.act in decisive:
+            told[step.nth] = decisive[step.act](intent, intent.attempts[step.nth], step, reader)
+    for attempt_index, taken_back in _returns(intent, past).items():
+        told[attempt_index] = _as_returned(told[attempt_index], *taken_back)
+    return [told[index] for index in sorted(told)]
+
+
+def _attempt(
+    intent: Intent,
+    attempt: Attempt,
+    outcome: Outcome,
+    resolved_at: int,
+    *,
+    failure_class: FailureClass | None = None,
+    failure_code: str | None = None,
+    is_knowable: bool = True,
+    is_time_known: bool = True,
+    is_resolution_time_known: bool = True,
+) -> AttemptTruth:
+    return AttemptTruth(
+        payment_intent_id=intent.id,
+        charge_id=attempt.charge,
+        currency=intent.currency,
+        amount=intent.amount,
+        attempted_at=attempt.at,
+        outcome=outcome,
+        failure_class=failure_class,
+        failure_code=failure_code,
+        resolved_at=resolved_at,
+        is_knowable=is_knowable,
+        is_time_known=is_time_known,
+        is_resolution_time_known=is_resolution_time_known,
+    )
+
+
+def _failed_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    failure = attempt.failure
+    assert failure is not None
+    if failure.outcome_type == "blocked":
+        return _attempt(intent, attempt, "blocked", step.at, failure_code="highest_risk_level")
+    is_declined = failure.network_status == "declined_by_network"
+    return _attempt(
+        intent,
+        attempt,
+        "failed",
+        step.at,
+        failure_class="declined" if is_declined else "invalid_or_processing",
+        failure_code=failure.decline_code or failure.code,
+    )
+
+
+def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    """Told of by its event, and by the intent's last_payment_error until something else happens to the intent."""
+    failure = attempt.failure
+    assert failure is not None
+    keeps_error = (Act.CANCELED,)
+    later = intent.steps[intent.steps.index(step) + 1 :]
+    cleared_at = next((each.at for each in later if each.act not in keeps_error), float("inf"))
+    is_heard_of = reader.hears_of(step.at)
+    return _attempt(
+        intent,
+        attempt,
+        "failed",
+        step.at,
+        failure_class="authentication_failed",
+        failure_code=failure.decline_code or failure.code,
+        is_knowable=is_heard_of or reader.looks_between(step.at, cleared_at),
+        is_time_known=is_heard_of,
+        is_resolution_time_known=is_heard_of,
+    )
+
+
+def _succeeded_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    return _attempt(intent, attempt, "succeeded", step.at)
+
+
+def _waiting(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    return _attempt(intent, attempt, "authorized" if step.act is Act.AUTHORIZED else "processing", step.at)
+
+
+def _resolved_later(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    is_known = reader.hears_of(step.at)
+    if step.act is not Act.BOUNCED:
+        return _attempt(intent, attempt, "succeeded", step.at, is_resolution_time_known=is_known)
+    assert attempt.failure is not None
+    return _attempt(
+        intent,
+        attempt,
+        "failed",
+        step.at,
+        failure_class="bank_return",
+        failure_code=attempt.failure.code,
+        is_resolution_time_known=is_known,
+    )
+
+
+def _returns(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]:
+    """Attempts whose money a bank took back and keeps: when that began, and for what reason."""
+    returns: dict[int, tuple[int, str]] = {}
+    for step in past:
+        if step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
+            dispute = intent.disputes[step.nth]
+            if dispute.is_return and step.word != "won":
+                returns[dispute.attempt] = dispute.at, dispute.reason
+            else:
+                returns.pop(dispute.attempt, None)
+    return returns
+
+
+def _as_returned(settled: AttemptTruth, at: int, reason: str) -> AttemptTruth:
+    """The dispute itself tells when it began, so that instant is always known."""
+    changed: dict[str, Any] = {"outcome": "failed", "failure_class": "bank_return", "failure_code": reason}
+    return AttemptTruth(**vars(settled) | changed | {"resolved_at": at, "is_resolution_time_known": True})
+
+
+def _payment(intent: Intent, past: Sequence[Step], attempt_count: int) -> PaymentTruth:
+    status = "requires_confirmation" if intent.starts_confirmable else "requires_payment_method"
+    after = {
+        Act.CHALLENGED: "requires_action",
+        Act.AUTHENTICATION_FAILED: "requires_payment_method",
+        Act.FAILED: "requires_payment_method",
+        Act.BOUNCED: "requires_payment_method",
+        Act.PROCESSING: "processing",
+        Act.AUTHORIZED: "requires_capture",
+        Act.SUCCEEDED: "succeeded",
+        Act.SETTLED: "succeeded",
+        Act.CAPTURED: "succeeded",
+        Act.CANCELED: "canceled",
+        Act.LAPSED: "canceled",
+    }
+    for step in past:
+        status = after.get(step.act, status)
+    end = next((step for step in past if step.act in (Act.CANCELED, Act.LAPSED)), None)
+    return PaymentTruth(
+        id=intent.id,
+        created=intent.created,
+        currency=intent.currency,
+        amount=intent.amount,
+        status=status,
+        amount_received=sum(step.amount for step in past),
+        canceled_at=end.at if end else None,
+        cancellation_reason=end.word if end else None,
+        order_key=intent.order_key,
+        obligation=intent.obligation,
+        attempt_count=attempt_count,
+    )
+
+
+def _episode(
+    intent: Intent, past: Sequence[Step], payment: PaymentTruth, attempts: Sequence[AttemptTruth], at: int
+) -> EpisodeTruth | None:
+    success = next((attempt for attempt in attempts if attempt.outcome == "succeeded"), None)
+    failures = [
+        attempt
+        for attempt in attempts
+        if attempt.outcome == "failed" and (success is None or attempt.resolved_at <= success.resolved_at)
+    ]
+    if not failures:
+        return None
+    first = min(failures, key=lambda attempt: attempt.resolved_at)
+    recovered = min(payment.amount_received, intent.amount) if success else 0
+    return EpisodeTruth(
+        payment_intent_id=intent.id,
+        currency=intent.currency,
+        recovery_status=_status(first, success, is_canceled=payment.status == "canceled", at=at),
+        first_failed_at=first.resolved_at,
+        first_succeeded_at=success.resolved_at if success else None,
+        at_risk_amount=first.amount,
+        recovered_amount=recovered,
+        recovered_amount_net=max(0, recovered - _given_back(intent, past)),
+        attempts_to_recovery=attempts.index(success) + 1 if success else None,
+        is_in_scope=payment.cancellation_reason not in ("duplicate", "fraudulent"),
+        is_first_failed_at_known=all(failure.is_resolution_time_known for failure in failures),
+        is_first_succeeded_at_known=success is None or success.is_resolution_time_known,
+    )
+
+
+def _status(first: AttemptTruth, success: AttemptTruth | None, *, is_canceled: bool, at: int) -> RecoveryStatus:
+    window_end = first.resolved_at + RECOVERY_WINDOW
+    if success is not None:
+        return "recovered" if success.resolved_at <= window_end else "recovered_late"
+    if is_canceled:
+        return "lost_canceled"
+    return "lost_expired" if window_end <= at else "in_recovery"
+
+
+def _given_back(intent: Intent, past: Sequence[Step]) -> int:
+    """Refunds that stand as succeeded, and disputes that are lost."""
+    given: dict[tuple[str, int], int] = {}
+    for step in past:
+        if (
+            step.act is Act.REFUNDED and intent.refunds[step.nth].status == "succeeded"
+        ) or step.act is Act.REFUND_SETTLED:
+            given["refund", step.nth] = intent.refunds[step.nth].amount
+        elif step.act is Act.REFUND_FAILED:
+            given.pop(("refund", step.nth), None)
+        elif step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
+            dispute = intent.disputes[step.nth]
+            if (step.word or dispute.status) == "lost":
+                given["dispute", step.nth] = dispute.amount
+    return sum(given.values())
