@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import dagster as dg
 
 
-def build_jobs(models: dg.AssetsDefinition, published: dg.AssetsDefinition) -> Sequence[dg.UnresolvedAssetJobDefinition]:
+def build_jobs(
+    models: dg.AssetsDefinition, published: dg.AssetsDefinition
+) -> Sequence[dg.UnresolvedAssetJobDefinition]:
     """`sync_stripe` (extract, models, publish) and `rebuild_marts` (without reading from Stripe).
 
     Both run in one process: a step's own process costs three seconds, and only one may write anyway.

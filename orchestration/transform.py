@@ -5,6 +5,8 @@ Dagster shows them (`assets/models.py`).
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,19 @@ class Build:
     """A successful build: nodes by kind of resource (`model`, `test`, `seed`, ...)."""
 
     nodes: dict[str, int]
+
+
+def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
+    """Run a dbt command as its user knows it, output and all, on the warehouse. Returns dbt's exit code."""
+    environment = os.environ | {
+        "RECOUP_WAREHOUSE_PATH": str(settings.warehouse_path),
+        "DBT_PROJECT_DIR": str(DBT_PROJECT_DIR),
+        "DBT_PROFILES_DIR": str(DBT_PROJECT_DIR),
+        "DBT_TARGET_PATH": str(settings.dbt_target_dir),
+        "DBT_LOG_PATH": str(settings.dbt_log_dir),
+    }
+    settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
+    return subprocess.run([sys.executable, "-m", "dbt.cli.main", *arguments], env=environment, check=False).returncode
 
 
 def invoke_dbt(

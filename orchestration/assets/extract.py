@@ -99,7 +99,11 @@ def _table_figures(report: SyncReport, table: str) -> dict[str, Any]:
         "rows_written": counts.written if counts else 0,
         "rows_unchanged": counts.unchanged + counts.outdated if counts else 0,
     }
-    return figures | ({"watermark": dg.MetadataValue.timestamp(float(max(known)))} if known else {}) | _data_through(report)
+    return (
+        figures
+        | ({"watermark": dg.MetadataValue.timestamp(float(max(known)))} if known else {})
+        | _data_through(report)
+    )
 
 
 def _run_figures(report: SyncReport) -> dict[str, Any]:

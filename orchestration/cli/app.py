@@ -42,15 +42,15 @@ def main() -> None:
 
 
 def _is_expected(error: Exception) -> bool:
+    from orchestration.cli.demo import SimulatorFailed
     from orchestration.cli.query import QueryRefused
     from orchestration.pipeline import KeyMissing
     from orchestration.stripe_api import StripeApiError
     from orchestration.transform import ModelsFailed
     from orchestration.warehouse.connection import WarehouseError
 
-    return isinstance(
-        error, StripeApiError | WarehouseError | KeyMissing | ModelsFailed | QueryRefused | ValidationError | OSError
-    )
+    expected = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | QueryRefused | SimulatorFailed
+    return isinstance(error, expected | ValidationError | OSError)
 
 
 def _sentence(error: Exception) -> str:
@@ -106,3 +106,19 @@ def query(
     from orchestration.cli.query import run_query
 
     run_query(Settings(), sql, csv=csv, parquet=parquet)
+
+
+@app.command("dagster-home")
+def dagster_home() -> None:
+    """Prepare Dagster's home with Recoup's settings and print its path, for DAGSTER_HOME."""
+    from orchestration.cli.dev import prepare_dagster_home
+
+    print(prepare_dagster_home(Settings()))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def dbt(context: typer.Context) -> None:
+    """Run any dbt command on the warehouse: recoup dbt build, recoup dbt test --select recovery_episodes, …"""
+    from orchestration.transform import run_dbt_command
+
+    raise typer.Exit(run_dbt_command(Settings(), context.args))

@@ -17,7 +17,7 @@ Stripe would; `api`, `parameters`, `keys` and `errors` answer for it; `faults`, 
 tells what really happened.
 """
 
-from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, SimulatedAccount
+from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount
 from orchestration.simulator.faults import Fault, Limits
 from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
 from orchestration.simulator.payers import PERSONAL_MARKERS
@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_API_KEY",
     "DEFAULT_LIVE_API_KEY",
     "EVENT_RETENTION",
+    "OPENED_AT",
     "PERSONAL_MARKERS",
     "AttemptTruth",
     "EpisodeTruth",

@@ -21,7 +21,6 @@ def account_object(account: SimulatedAccount) -> Json:
         "email": "owner@payer.example.com",
         "metadata": {},
         "payouts_enabled": True,
-        "settings": {"dashboard": {"display_name": "Simulated Shop", "timezone": "Etc/UTC"}},
         "type": "standard",
     }
 

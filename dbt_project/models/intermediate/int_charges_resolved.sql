@@ -148,7 +148,7 @@ final as (
         case
             when outcome not in ('failed', 'blocked') then null
             when is_returned then return_reason
-            when outcome_type = 'issuer_declined' then coalesce(outcome_reason, failure_code)
+            when outcome_type in ('issuer_declined', 'blocked') then coalesce(outcome_reason, failure_code)
             else failure_code
         end as failure_code,
         case when outcome = 'failed' and outcome_type = 'issuer_declined' then outcome_reason end as decline_code,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
+
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 
 

@@ -6,11 +6,12 @@ from typing import Any, ForwardRef, Literal, Union, get_args, get_origin
 
 import pytest
 import stripe
+from stripe import StripeObject
+
 from orchestration.simulator import PERSONAL_MARKERS, SimulatedAccount
 from orchestration.simulator.account import RESOURCES, Resource
 from orchestration.simulator.objects import Renderer
 from orchestration.simulator.singletons import account_object, balance_object
-from stripe import StripeObject
 
 CLASSES = {
     "payment_intents": stripe.PaymentIntent,
@@ -97,9 +98,7 @@ def test_snapshots_in_events_have_the_fields_that_the_sdk_declares(account: Simu
 
 def test_event_types_are_those_that_the_sdk_declares(account: SimulatedAccount) -> None:
     declared = {
-        event_type
-        for member in alternatives(stripe.Event.__annotations__["type"])
-        for event_type in get_args(member)
+        event_type for member in alternatives(stripe.Event.__annotations__["type"]) for event_type in get_args(member)
     }
     emitted = {event["type"] for event in rendered(account, "events")}
     assert len(emitted) > 15

@@ -1,0 +1,127 @@
+"""The simulated account that `recoup demo` and `recoup dev` use: a process of its own, whose clock outlives it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import requests
+from pydantic import SecretStr
+
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
+
+DAY: Final = 86_400
+FIRST_DAYS: Final = 180
+"""Age of the account, in days, when it is first met."""
+
+_START_SECONDS: Final = 60.0
+
+
+class SimulatorFailed(Exception):
+    """The simulated account did not start. The text holds what it said."""
+
+
+@dataclass(frozen=True)
+class SimulatorState:
+    """What a later run needs to meet the same account again. `now` is the account's clock, in unix seconds."""
+
+    seed: int
+    payments: int
+    now: int
+
+
+@contextmanager
+def simulated_account(
+    settings: Settings, *, payments: int, days: int, seed: int, speed: float = 0.0
+) -> Iterator[Settings]:
+    """Settings that point at a simulated account, which runs while the context lasts.
+
+    The first run meets it after half a year; each later one `days` days after the last.
+
+    Raises:
+        SimulatorFailed: it did not start.
+    """
+    state = _next_state(settings.simulator_state_path, seed, payments, days)
+    with _process(state, speed) as url:
+        _write(settings.simulator_state_path, state)
+        try:
+            yield settings.model_copy(
+                update={"stripe_api_key": SecretStr(DEFAULT_API_KEY), "stripe_api_base": url, "stripe_account_id": None}
+            )
+        finally:
+            reached = requests.get(f"{url}/_sim/clock", timeout=10).json()["now"]
+            _write(settings.simulator_state_path, SimulatorState(state.seed, state.payments, int(reached)))
+
+
+def _next_state(path: Path, seed: int, payments: int, days: int) -> SimulatorState:
+    fresh = SimulatorState(seed, payments, OPENED_AT + FIRST_DAYS * DAY)
+    if not path.exists():
+        return fresh
+    last = SimulatorState(**json.loads(path.read_text(encoding="utf-8")))
+    if (last.seed, last.payments) != (seed, payments):
+        return fresh
+    return SimulatorState(seed, payments, last.now + days * DAY)
+
+
+def _write(path: Path, state: SimulatorState) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(asdict(state)), encoding="utf-8")
+    os.replace(beside, path)
+
+
+@contextmanager
+def _process(state: SimulatorState, speed: float) -> Iterator[str]:
+    options = {
+        "seed": state.seed,
+        "payments": state.payments,
+        "days": FIRST_DAYS,
+        "at": state.now,
+        "speed": speed,
+        "port": 0,
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestration.simulator", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield _url(process)
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _url(process: subprocess.Popen[str]) -> str:
+    """The address that the simulator prints once it listens."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    url = next((word.rstrip(",") for word in line.split() if word.startswith("http://")), None)
+    if url is None:
+        process.terminate()
+        raise SimulatorFailed(f"The simulated account did not start: {line}{process.stdout.read()[-600:]}")
+    _wait_until_it_answers(url)
+    return url
+
+
+def _wait_until_it_answers(url: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            requests.get(f"{url}/_sim/health", timeout=5).raise_for_status()
+            return
+        except requests.RequestException as error:
+            if time.monotonic() > deadline:
+                raise SimulatorFailed(f"The simulated account at {url} does not answer: {error}") from None
+            time.sleep(0.05)

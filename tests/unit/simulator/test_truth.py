@@ -1,0 +1,163 @@
+"""Identities that the truth must keep, and the cases where knowing is the question."""
+
+from collections import Counter
+
+import pytest
+
+from orchestration.simulator import AttemptTruth, SimulatedAccount, Truth
+from orchestration.simulator.calibration import DAY
+from orchestration.simulator.objects import Renderer
+from orchestration.simulator.steps import Act, Intent
+from orchestration.simulator.truth import EVENT_MEMORY
+
+
+@pytest.fixture(scope="module", params=[0, 35, 90])
+def truth(account: SimulatedAccount, request: pytest.FixtureRequest) -> Truth:
+    """The truth some days before the clock, known by a reader who looked every 20 days."""
+    at = account.now - request.param * DAY
+    return account.truth(at, syncs=range(account.opened_at, at + 1, 20 * DAY))
+
+
+@pytest.fixture(scope="module")
+def attempts(truth: Truth) -> dict[str, list[AttemptTruth]]:
+    grouped: dict[str, list[AttemptTruth]] = {payment.id: [] for payment in truth.payments}
+    for attempt in truth.attempts:
+        grouped[attempt.payment_intent_id].append(attempt)
+    return grouped
+
+
+def test_statuses_add_up_to_the_failed_payments(truth: Truth) -> None:
+    for total in truth.summary().values():
+        statuses = ("recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery")
+        assert sum(total.get(status, 0) for status in statuses) == total.get("failed", 0)
+        assert sum(total.get(f"at_risk_{status}", 0) for status in statuses) == total.get("at_risk", 0)
+
+
+def test_an_episode_recovers_no_more_than_was_at_risk(truth: Truth) -> None:
+    for episode in truth.episodes:
+        assert 0 <= episode.recovered_amount_net <= episode.recovered_amount <= episode.at_risk_amount
+        is_recovered = episode.recovery_status in ("recovered", "recovered_late")
+        assert is_recovered == (episode.first_succeeded_at is not None)
+        assert is_recovered == (episode.recovered_amount > 0)
+        assert is_recovered == (episode.attempts_to_recovery is not None)
+
+
+def test_a_payment_has_succeeded_exactly_if_one_attempt_did_or_was_taken_back(
+    truth: Truth, attempts: dict[str, list[AttemptTruth]]
+) -> None:
+    reasons = {"insufficient_funds", "debit_not_authorized", "bank_cannot_process", "incorrect_account_details"}
+    for payment in truth.payments:
+        paid = [attempt for attempt in attempts[payment.id] if attempt.outcome == "succeeded"]
+        if payment.status == "succeeded":
+            last = attempts[payment.id][-1]
+            assert len(paid) == 1 or (last.failure_class == "bank_return" and last.failure_code in reasons)
+            assert payment.amount_received > 0
+        else:
+            assert paid == []
+            assert payment.amount_received == 0
+
+
+def test_canceled_payments_have_an_instant_and_others_none(truth: Truth) -> None:
+    assert all((payment.status == "canceled") == (payment.canceled_at is not None) for payment in truth.payments)
+
+
+def test_attempts_are_classed_exactly_if_they_failed(truth: Truth) -> None:
+    for attempt in truth.attempts:
+        assert (attempt.outcome == "failed") == (attempt.failure_class is not None)
+        assert (attempt.outcome in ("failed", "blocked")) == (attempt.failure_code is not None)
+        assert attempt.attempted_at <= attempt.resolved_at <= truth.at
+        assert attempt.is_knowable or attempt.charge_id is None
+
+
+def test_the_truth_agrees_with_what_stripe_shows_of_every_payment(account: SimulatedAccount, truth: Truth) -> None:
+    renderer = Renderer(account)
+    told = {payment.id: payment for payment in truth.payments}
+    shown = [
+        renderer.render("payment_intents", entry, truth.at)
+        for entry in account.listed("payment_intents", truth.at, created=(0, truth.at))
+    ]
+    assert len(shown) == len(told)
+    for body in shown:
+        payment = told[body["id"]]
+        assert (body["status"], body["amount_received"]) == (payment.status, payment.amount_received)
+        assert (body["canceled_at"], body["cancellation_reason"]) == (payment.canceled_at, payment.cancellation_reason)
+
+
+def test_every_outcome_and_every_status_occurs() -> None:
+    account = SimulatedAccount(1)
+    truth = account.truth(account.now)
+    assert set(Counter(attempt.outcome for attempt in truth.attempts)) == {
+        "succeeded", "authorized", "processing", "failed", "blocked",
+    }  # fmt: skip
+    assert {attempt.failure_class for attempt in truth.attempts} == {
+        None, "declined", "bank_return", "authentication_failed", "invalid_or_processing",
+    }  # fmt: skip
+    assert {episode.recovery_status for episode in truth.episodes} == {
+        "recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery",
+    }  # fmt: skip
+    assert not all(attempt.is_knowable for attempt in truth.attempts)
+    assert not all(episode.is_in_scope for episode in truth.episodes)
+
+
+def chargeless(account: SimulatedAccount, *, is_left_alone: bool) -> tuple[Intent, int]:
+    """A first failure without a charge, and its instant; nothing happened to the payment after it, or something did."""
+    for intent in account.intents.values():
+        acts = [step.act for step in intent.steps if step.act is not Act.CHALLENGED]
+        if acts[1:2] == [Act.AUTHENTICATION_FAILED] and (len(acts) == 2) is is_left_alone:
+            step = next(step for step in intent.steps if step.act is Act.AUTHENTICATION_FAILED)
+            return intent, step.at
+    raise AssertionError("no such story")
+
+
+def told_of(account: SimulatedAccount, intent: Intent, syncs: list[int]) -> AttemptTruth:
+    truth = account.truth(syncs[-1], syncs)
+    return next(attempt for attempt in truth.attempts if attempt.payment_intent_id == intent.id)
+
+
+def test_a_failure_without_a_charge_is_known_from_its_event_for_thirty_days() -> None:
+    account = SimulatedAccount(1)
+    intent, at = chargeless(account, is_left_alone=False)
+    in_time = told_of(account, intent, [at + EVENT_MEMORY])
+    assert in_time.is_knowable
+    assert in_time.is_time_known
+    too_late = told_of(account, intent, [at + 90 * DAY])
+    assert not too_late.is_knowable
+    assert told_of(account, intent, [at, at + 90 * DAY]).is_knowable
+
+
+def test_a_failure_without_a_charge_is_known_for_ever_from_an_error_that_was_never_cleared() -> None:
+    account = SimulatedAccount(1)
+    intent, at = chargeless(account, is_left_alone=True)
+    attempt = told_of(account, intent, [at + EVENT_MEMORY + 1])
+    assert attempt.is_knowable
+    assert not attempt.is_time_known
+
+
+def test_an_unknowable_failure_makes_no_episode() -> None:
+    account = SimulatedAccount(1)
+    intent, at = chargeless(account, is_left_alone=False)
+    late = account.truth(at + 90 * DAY)
+    in_time = account.truth(at + 90 * DAY, syncs=[at])
+    assert intent.id in {episode.payment_intent_id for episode in in_time.episodes}
+    told = [attempt for attempt in late.attempts if attempt.payment_intent_id == intent.id]
+    payment = next(payment for payment in late.payments if payment.id == intent.id)
+    assert payment.attempt_count == sum(attempt.is_knowable for attempt in told) < len(told)
+
+
+def test_a_debit_taken_back_fails_when_the_dispute_begins() -> None:
+    account = SimulatedAccount(1)
+    intent, dispute = next(
+        (intent, dispute)
+        for intent in account.intents.values()
+        for dispute in intent.disputes
+        if dispute.is_return and dispute.status == "lost"
+    )
+    before, after = (account.truth(at) for at in (dispute.at - 1, dispute.at))
+    charge = intent.attempts[dispute.attempt].charge
+    settled, returned = (
+        next(attempt for attempt in truth.attempts if attempt.charge_id == charge) for truth in (before, after)
+    )
+    assert settled.outcome == "succeeded"
+    assert (returned.outcome, returned.resolved_at) == ("failed", dispute.at)
+    episode = next(episode for episode in after.episodes if episode.payment_intent_id == intent.id)
+    assert (episode.recovery_status, episode.first_succeeded_at) == ("in_recovery", None)
