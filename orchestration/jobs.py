@@ -1,14 +1,13 @@
 """Which assets are made together."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
 
-def build_jobs(
-    models: dg.AssetsDefinition, published: dg.AssetsDefinition
-) -> Sequence[dg.UnresolvedAssetJobDefinition]:
-    """`sync_stripe` (extract, models, publish) and `rebuild_marts` (without reading from Stripe).
+def build_jobs(models: dg.AssetsDefinition, published: dg.AssetsDefinition) -> Sequence[Any]:
+    """The jobs `sync_stripe` (extract, models, publish) and `rebuild_marts` (the same without Stripe).
 
     Both run in one process: a step's own process costs three seconds, and only one may write anyway.
     """

@@ -1,1 +1,1 @@
-"""Dagster's view of the pipeline: what each step produces and what is worth knowing about it. Thin: the engines work."""
+"""Dagster's view of the pipeline: what each step makes and what is worth knowing of it. Thin: the engines work."""

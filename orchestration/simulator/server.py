@@ -2,7 +2,8 @@
 
 import socket
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
 import uvicorn
@@ -24,12 +25,19 @@ class SimulatorServer:
     Args:
         keys: for each API key the permissions it has, None for all of them; default as `Keys`.
         port: 0 takes any free one; `url` tells which.
+        monotonic: the real clock, which rate limits count by.
     """
 
     def __init__(
-        self, account: SimulatedAccount, *, keys: Mapping[str, Iterable[str] | None] | None = None, port: int = 0
+        self,
+        account: SimulatedAccount,
+        *,
+        keys: Mapping[str, Iterable[str] | None] | None = None,
+        port: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.account = account
+        self._monotonic = monotonic
         self.faults = FaultQueue(account.seed)
         self.limits = Limits()
         self.requests = RequestLog()
@@ -72,7 +80,7 @@ class SimulatorServer:
 
     def _app(self, keys: Keys) -> ASGIApp:
         api = StripeApi(self.account, keys)
-        gate = Gate(self.account, api, self.faults, self.limits, self.requests)
+        gate = Gate(self.account, api, self.faults, self.limits, self.requests, self._monotonic)
         control = Router(Control(self.account, self.faults, self.limits, self.requests).routes())
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,9 +9,25 @@ from orchestration.warehouse.scrub import scrub, to_stored_json
 
 @pytest.mark.parametrize(
     "key",
-    ["client_secret", "billing_details", "shipping", "receipt_email", "customer_name", "customerEmail", "phone"]
-    + ["billing_address", "tax_id", "evidence", "receipt_url", "verified_name", "payer-email", "Full Name", "iban"]
-    + ["ip_address", "description"],
+    [
+        "client_secret",
+        "billing_details",
+        "shipping",
+        "receipt_email",
+        "customer_name",
+        "customerEmail",
+        "phone",
+        "billing_address",
+        "tax_id",
+        "evidence",
+        "receipt_url",
+        "verified_name",
+        "payer-email",
+        "Full Name",
+        "iban",
+        "ip_address",
+        "description",
+    ],
 )
 def test_a_personal_or_secret_key_is_dropped_at_any_depth(key: str) -> None:
     node = {key: "secret", "list": [{"deeper": {key: {"line1": "secret"}}}]}
