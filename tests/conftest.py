@@ -1,0 +1,32 @@
+"""What every test needs: no setting of the person who runs it, and the whole way from a simulated account to the marts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def _no_personal_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the environment nor a .env file of the checkout reaches a test."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> MakeSettings:
+    """Settings that point at a simulated account; state in a folder of the test's own."""
+
+    def make(server: SimulatorServer, *, key: str = DEFAULT_API_KEY, folder: str = "data") -> Settings:
+        return Settings(
+            stripe_api_key=SecretStr(key), stripe_api_base=server.url, recoup_data_dir=tmp_path / folder
+        )
+
+    return make

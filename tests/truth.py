@@ -1,0 +1,242 @@
+"""The published tables held against the simulator's truth, number by number.
+
+Two readings that share nothing: the truth comes from the stories, the tables from JSON over HTTP and dbt.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from orchestration.settings import Settings
+from orchestration.simulator import SimulatedAccount, Truth
+
+STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
+OUTCOMES: Final = ("succeeded", "authorized", "processing", "failed", "blocked")
+
+Rows = list[tuple[Any, ...]]
+
+
+def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[int]) -> list[str]:
+    """Everything in which the published file differs from what a reader at `syncs` can know by the last of them."""
+    truth = account.truth(syncs[-1], syncs=syncs)
+    with duckdb.connect(str(settings.published_path), read_only=True) as published:
+        return [
+            *_attempts(truth, published),
+            *_payments(truth, published),
+            *_episodes(truth, published),
+            *_totals(truth, published),
+            *_cohorts(truth, published),
+            *_coverage(truth, published),
+        ]
+
+
+def contents(path: Path, *, without: Iterable[str] = ()) -> dict[str, Rows]:
+    """All rows of all tables of a DuckDB file, sorted, but for the columns named in `without`."""
+    left_out = set(without)
+    with duckdb.connect(str(path), read_only=True) as connection:
+        columns: dict[str, list[str]] = defaultdict(list)
+        for table, column in connection.execute(
+            """SELECT schema_name || '.' || table_name, column_name
+               FROM duckdb_columns() SEMI JOIN duckdb_tables() USING (database_name, schema_name, table_name)
+               WHERE database_name = current_database() ORDER BY ALL"""
+        ).fetchall():
+            if column not in left_out:
+                columns[table].append(f'"{column}"')
+        return {
+            table: connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY ALL").fetchall()
+            for table, names in columns.items()
+        }
+
+
+def _attempts(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    """By payment, in the order in which they were made."""
+    expected: dict[str, Rows] = defaultdict(list)
+    known: dict[str, Rows] = defaultdict(list)
+    for attempt in truth.attempts:
+        if attempt.is_knowable:
+            expected[attempt.payment_intent_id].append(
+                (
+                    attempt.charge_id,
+                    attempt.currency,
+                    attempt.amount,
+                    attempt.outcome,
+                    attempt.failure_class,
+                    attempt.failure_code,
+                )
+            )
+            is_resolved = attempt.outcome not in ("authorized", "processing")
+            known[attempt.payment_intent_id].append(
+                (
+                    attempt.attempted_at if attempt.is_time_known else None,
+                    attempt.resolved_at if attempt.is_resolution_time_known and is_resolved else None,
+                )
+            )
+    found: dict[str, Rows] = defaultdict(list)
+    instants: dict[str, Rows] = defaultdict(list)
+    for intent, number, attempted_at, resolved_at, *values in published.execute(
+        """SELECT payment_intent_id, attempt_number, epoch(attempted_at)::BIGINT, epoch(resolved_at)::BIGINT,
+                  charge_id, currency, amount, outcome, failure_class, failure_code
+           FROM marts.payment_attempts ORDER BY payment_intent_id, attempt_number"""
+    ).fetchall():
+        found[intent].append(tuple(values))
+        instants[intent].append((attempted_at, resolved_at))
+        if number != len(found[intent]):
+            found[intent].append(("attempt_number", number))
+    return [
+        *_unequal("attempts", expected, found),
+        *(
+            f"instants of attempts: {intent} is {instants[intent]}, truth {known[intent]}"
+            for intent in known
+            if not all(
+                told is None or told == shown
+                for row, seen in zip_longest(known[intent], instants[intent], fillvalue=(0, 0))
+                for told, shown in zip(row, seen, strict=True)
+            )
+        ),
+    ]
+
+
+def _payments(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    expected = {
+        payment.id: (
+            payment.created,
+            payment.currency,
+            payment.amount,
+            payment.status,
+            payment.amount_received,
+            payment.canceled_at,
+            payment.cancellation_reason,
+            payment.attempt_count,
+        )
+        for payment in truth.payments
+    }
+    found = _by_id(
+        published,
+        """SELECT payment_intent_id, epoch(created_at)::BIGINT, currency, amount, status, received_amount,
+                  epoch(canceled_at)::BIGINT, cancellation_reason, attempt_count
+           FROM marts.payment_intents""",
+    )
+    return _unequal("payment intents", expected, found)
+
+
+def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    expected = {
+        episode.payment_intent_id: (
+            episode.currency,
+            episode.recovery_status,
+            episode.at_risk_amount,
+            episode.recovered_amount,
+            episode.recovered_amount_net,
+            episode.attempts_to_recovery,
+            episode.is_in_scope,
+            episode.first_succeeded_at is None,
+        )
+        for episode in truth.episodes
+    }
+    found = _by_id(
+        published,
+        """SELECT episode_id, currency, recovery_status, at_risk_amount, recovered_amount, recovered_amount_net,
+                  attempts_to_recovery, is_in_scope, first_succeeded_at IS NULL
+           FROM marts.recovery_episodes""",
+    )
+    instants = _by_id(
+        published,
+        """SELECT episode_id, epoch(first_failed_at)::BIGINT, epoch(first_succeeded_at)::BIGINT
+           FROM marts.recovery_episodes""",
+    )
+    known = {
+        episode.payment_intent_id: (
+            episode.first_failed_at if episode.is_first_failed_at_known else None,
+            episode.first_succeeded_at if episode.is_first_succeeded_at_known else None,
+        )
+        for episode in truth.episodes
+    }
+    return [
+        *_unequal("episodes", expected, found),
+        *(
+            f"instants of episodes: {episode} is {instants[episode]}, truth {told}"
+            for episode, told in known.items()
+            if episode in instants
+            and not all(one is None or one == other for one, other in zip(told, instants[episode], strict=True))
+        ),
+    ]
+
+
+def _totals(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for currency, payments in published.execute(
+        "SELECT currency, count(*) FROM marts.payment_intents GROUP BY ALL"
+    ).fetchall():
+        found[currency]["payments"] = payments
+    for currency, outcome, attempts in published.execute(
+        "SELECT currency, outcome, count(*) FROM marts.payment_attempts GROUP BY ALL"
+    ).fetchall():
+        found[currency] += Counter({"attempts": attempts, f"attempts_{outcome}": attempts})
+    for currency, status, failed, at_risk, recovered, net in published.execute(
+        """SELECT currency, recovery_status, count(*), sum(at_risk_amount)::BIGINT, sum(recovered_amount)::BIGINT,
+                  sum(recovered_amount_net)::BIGINT
+           FROM marts.recovery_episodes WHERE is_in_scope GROUP BY ALL"""
+    ).fetchall():
+        found[currency] += Counter(
+            {
+                "failed": failed,
+                status: failed,
+                "at_risk": at_risk,
+                f"at_risk_{status}": at_risk,
+                "recovered_amount": recovered,
+                "recovered_amount_net": net,
+            }
+        )
+    return _unequal("totals", _without_zeros(truth.summary()), _without_zeros(found))
+
+
+def _cohorts(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    """The cohorts, added up, are the failed payments once more."""
+    names = ["failed", *STATUSES, "at_risk", *(f"at_risk_{status}" for status in STATUSES), "recovered_amount_net"]
+    sums = ", ".join(
+        [
+            "sum(failed_count)",
+            *(f"sum({status}_count)" for status in STATUSES),
+            "sum(at_risk_amount)",
+            *(f"sum({status}_at_risk_amount)" for status in STATUSES),
+            "sum(recovered_amount_net)",
+        ]
+    )
+    found = {
+        currency: dict(zip(names, map(int, row), strict=True))
+        for currency, *row in published.execute(
+            f"SELECT currency, {sums} FROM marts.recovery_cohorts GROUP BY ALL"
+        ).fetchall()
+    }
+    expected = {
+        currency: {name: total[name] for name in names if name in total} for currency, total in truth.summary().items()
+    }
+    return _unequal("cohorts", _without_zeros(expected), _without_zeros(found))
+
+
+def _coverage(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    found = published.execute(
+        "SELECT epoch(data_through_at)::BIGINT, missing_permissions FROM marts.data_coverage"
+    ).fetchall()
+    return [] if found == [(truth.at, None)] else [f"coverage is {found}, truth is {truth.at}"]
+
+
+def _by_id(published: duckdb.DuckDBPyConnection, query: str) -> dict[str, tuple[Any, ...]]:
+    return {row[0]: row[1:] for row in published.execute(query).fetchall()}
+
+
+def _without_zeros(totals: dict[str, Any]) -> dict[str, dict[str, int]]:
+    kept = {currency: {name: value for name, value in total.items() if value} for currency, total in totals.items()}
+    return {currency: total for currency, total in kept.items() if total}
+
+
+def _unequal(what: str, expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    return [
+        f"{what}: {key} is {found.get(key)}, truth is {expected.get(key)}"
+        for key in sorted(expected.keys() | found.keys())
+        if expected.get(key) != found.get(key)
+    ]
