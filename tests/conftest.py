@@ -1,4 +1,4 @@
-"""What every test needs: no setting of the person who runs it, and the whole way from a simulated account to the marts."""
+"""What every test needs: no setting of the person who runs it, and settings that point at a simulated account."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +25,6 @@ def make_settings(tmp_path: Path) -> MakeSettings:
     """Settings that point at a simulated account; state in a folder of the test's own."""
 
     def make(server: SimulatorServer, *, key: str = DEFAULT_API_KEY, folder: str = "data") -> Settings:
-        return Settings(
-            stripe_api_key=SecretStr(key), stripe_api_base=server.url, recoup_data_dir=tmp_path / folder
-        )
+        return Settings(stripe_api_key=SecretStr(key), stripe_api_base=server.url, recoup_data_dir=tmp_path / folder)
 
     return make

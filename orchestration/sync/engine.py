@@ -108,7 +108,7 @@ class _Sync:
             self._forget_across_a_gap(feed)
         readable = [stream for stream in OBJECT_STREAMS if self._is_read(stream.name, partial(self._backfill, stream))]
         for feed in EVENT_FEEDS:
-            self._is_read(feed.name, partial(self._follow, feed, [stream.name for stream in readable]))
+            self._is_read(feed.name, partial(self._follow, feed, [s.name for s in feed.streams if s in readable]))
         for stream in readable:
             self._is_read(stream.name, partial(self._read_again, stream))
         return self._report
@@ -148,13 +148,22 @@ class _Sync:
         state = self._checkpoint(stream.name)
         if state.complete_through is not None:
             return replace(state, missing_permission=None)
-        if not state.is_walking:
+        is_new = not state.is_walking
+        if is_new:
             state = Checkpoint(stream.name, walk_ceiling=self._run.client.now)
 
         def load(loader: Loader, answer: Answer) -> Mapping[str, LoadCounts]:
+            if is_new:
+                self._forget_feed(stream)
             return {stream.name: loader.load_objects(stream.name, _listed(answer))}
 
         return walk(self._run, state, stream.path, {}, load)
+
+    def _forget_feed(self, stream: ObjectStream) -> None:
+        """A feed tells only of streams that the key could read as it passed: for one that is new to it, it passes over
+        all events again that are still to be had."""
+        feed = next(feed for feed in EVENT_FEEDS if stream in feed.streams)
+        self._run.save(Checkpoint(feed.name))
 
     def _follow(self, feed: EventFeed, readable: Sequence[str]) -> Checkpoint:
         state = self._checkpoint(feed.name)

@@ -1,0 +1,67 @@
+"""No client secret, no API key and nothing of a cardholder reaches the disk."""
+
+from pathlib import Path
+
+import duckdb
+import orjson
+import pytest
+import requests
+
+from orchestration import pipeline
+from orchestration.simulator import DEFAULT_API_KEY, PERSONAL_MARKERS, SimulatedAccount, SimulatorServer
+from tests.conftest import MakeSettings
+
+DAY = 86_400
+FORBIDDEN = (*PERSONAL_MARKERS, "client_secret", DEFAULT_API_KEY)
+
+
+def exported(database: Path, into: Path) -> None:
+    """What a database holds, uncompressed."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        connection.execute(f"EXPORT DATABASE '{into}' (FORMAT csv)")
+
+
+def found_in(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
+    """The files under a folder that contain any of the words."""
+    hits = {
+        str(path.relative_to(folder)): [word for word in words if word.encode() in path.read_bytes()]
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    return {name: words for name, words in hits.items() if words}
+
+
+@pytest.fixture
+def answered() -> str:
+    """What Stripe would show a reader of the account, which is what must not be kept."""
+    with SimulatorServer(SimulatedAccount(seed=21, payments=500, days=40)) as server:
+        bodies = [
+            requests.get(
+                f"{server.url}/v1/{resource}?limit=100",
+                headers={"Authorization": f"Bearer {DEFAULT_API_KEY}"},
+                timeout=10,
+            ).json()
+            for resource in ("payment_intents", "charges", "events", "refunds", "disputes")
+        ]
+    return orjson.dumps(bodies).decode()
+
+
+def test_nothing_of_a_cardholder_and_no_key_is_stored(
+    answered: str, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    assert all(marker in answered for marker in PERSONAL_MARKERS), "the simulator answers with each kind"
+    account = SimulatedAccount(seed=21, payments=500, days=40)
+    with SimulatorServer(account) as server:
+        settings = make_settings(server)
+        for pause in (0, 3 * DAY):
+            account.now += pause
+            pipeline.extract(settings)
+            pipeline.build(settings)
+            pipeline.publish_marts(settings)
+
+    assert found_in(settings.recoup_data_dir, FORBIDDEN) == {}
+    for database in (settings.warehouse_path, settings.published_path):
+        into = tmp_path / f"{database.name}.csv"
+        exported(database, into)
+        assert found_in(into, (*PERSONAL_MARKERS, '"client_secret"', DEFAULT_API_KEY)) == {}
+        assert found_in(into, ("pi_3",)), "the export holds the tables"

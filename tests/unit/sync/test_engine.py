@@ -1,0 +1,276 @@
+"""The order of a sync, and what it makes of gaps, refusals, cursors that vanish and events of another version."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pydantic import SecretStr
+
+from orchestration.simulator import (
+    DEFAULT_API_KEY,
+    DEFAULT_LIVE_API_KEY,
+    Fault,
+    SimulatedAccount,
+    SimulatorServer,
+)
+from orchestration.stripe_api import AuthenticationFailed, StripeClient, StripeUnavailable
+from orchestration.stripe_api.client import RetryPolicy
+from orchestration.sync import AccountMismatch, SyncReport, sync_account
+from orchestration.warehouse.connection import open_warehouse
+
+DAY = 86_400
+EVERYTHING = ("payment_intent_read", "charge_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read")
+OBJECTS = ("payment_intents", "charges", "refunds", "disputes")
+TABLES = (*OBJECTS, "events", "last_payment_errors")
+
+Sync = Callable[..., SyncReport]
+
+
+def new_account(**options: Any) -> SimulatedAccount:
+    """Small, with two disputes in it."""
+    return SimulatedAccount(**{"seed": 34, "payments": 300, "days": 45} | options)
+
+
+@contextmanager
+def serving(account: SimulatedAccount, **without: str) -> Iterator[SimulatorServer]:
+    """The account, for a key that reads all and for one key for each permission that it lacks."""
+    keys: dict[str, Any] = {DEFAULT_LIVE_API_KEY if account.livemode else DEFAULT_API_KEY: None}
+    keys |= {key: [name for name in EVERYTHING if name != lacks] for key, lacks in without.items()}
+    with SimulatorServer(account, keys=keys) as server:
+        yield server
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+        yield connection
+
+
+@pytest.fixture
+def sync(warehouse: duckdb.DuckDBPyConnection) -> Sync:
+    def run(server: SimulatorServer, key: str = DEFAULT_API_KEY, **options: Any) -> SyncReport:
+        client = StripeClient(
+            SecretStr(key), api_base=server.url, retry=RetryPolicy(tries=4), sleep=lambda seconds: None
+        )
+        try:
+            return sync_account(client, warehouse, **options)
+        finally:
+            client.close()
+
+    return run
+
+
+def stored(warehouse: duckdb.DuckDBPyConnection) -> dict[str, list[Any]]:
+    return {table: warehouse.execute(f"FROM raw_stripe.{table} ORDER BY ALL").fetchall() for table in TABLES}
+
+
+def statuses(warehouse: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    return dict(warehouse.execute("SELECT id, payload ->> 'status' FROM raw_stripe.payment_intents").fetchall())
+
+
+def true_statuses(account: SimulatedAccount) -> dict[str, str]:
+    return {payment.id: payment.status for payment in account.truth(account.now).payments}
+
+
+def test_a_sync_with_nothing_new_asks_three_times_and_writes_nothing(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    with serving(new_account()) as server:
+        sync(server)
+        before = stored(warehouse)
+        server.requests.clear()
+        report = sync(server)
+    assert report.written == 0
+    assert server.requests.total == report.requests.requests == 3
+    assert stored(warehouse) == before
+
+
+def test_counts_in_equal_counts_out(sync: Sync) -> None:
+    account = new_account()
+    with serving(account) as server:
+        for pause in (0, DAY, 40 * DAY):
+            account.now += pause
+            for counts in sync(server).counts.values():
+                assert counts.read == counts.written + counts.unchanged + counts.outdated
+
+
+def test_a_later_sync_sees_old_payments_change(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:
+    account = new_account()
+    with serving(account) as server:
+        sync(server)
+        first = statuses(warehouse)
+        account.now += 6 * DAY
+        report = sync(server)
+    now = statuses(warehouse)
+    assert now == true_statuses(account)
+    assert any(now[intent] != status for intent, status in first.items()), "something old has changed"
+    assert report.relisted == []
+    assert report.data_through == account.now
+
+
+def test_a_pause_longer_than_events_are_kept_lists_everything_anew(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    account = new_account()
+    with serving(account) as server:
+        sync(server)
+        account.now += 31 * DAY
+        report = sync(server)
+        assert report.relisted == ["payment_intent_events", "charge_events"]
+        assert statuses(warehouse) == true_statuses(account)
+        assert report.streams["payment_intent_events"].known_since == account.now - 30 * DAY
+        assert sync(server).relisted == []
+
+
+@pytest.mark.parametrize(
+    ("lacks", "missing"),
+    [
+        ("payment_intent_read", {"payment_intents", "payment_intent_events"}),
+        ("charge_read", {"charges", "refunds"}),
+        ("dispute_read", {"disputes"}),
+        ("event_read", {"payment_intent_events", "charge_events"}),
+    ],
+)
+def test_a_missing_permission_is_named_each_time_and_what_it_hid_is_read_once_it_is_there(
+    lacks: str, missing: set[str], sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    account = new_account()
+    with serving(account, rk_test_lacking=lacks) as server:
+        for pause in (0, DAY):
+            account.now += pause
+            report = sync(server, "rk_test_lacking")
+            assert set(report.missing) == missing
+            assert set(report.missing.values()) == {f"rak_{lacks}"}
+            assert all(report.streams[stream].complete_through is None for stream in missing)
+        assert {name for name in OBJECTS if not stored(warehouse)[name]} == missing.intersection(OBJECTS)
+        report = sync(server)
+        assert report.missing == {}
+        assert statuses(warehouse) == true_statuses(account)
+        assert report.data_through == account.now
+    truth = account.truth(account.now)
+    charges = {attempt.charge_id for attempt in truth.attempts if attempt.charge_id}
+    assert {row[2] for row in stored(warehouse)["charges"]} == charges
+
+
+def test_a_stream_that_becomes_readable_gets_all_events_still_to_be_had(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    with serving(new_account(), rk_test_lacking="charge_read") as server:
+        sync(server, "rk_test_lacking")
+        server.account.now += DAY
+        sync(server, "rk_test_lacking")
+        report = sync(server)
+        late = stored_events(warehouse)
+        warehouse.execute("DELETE FROM raw_stripe.events")
+        warehouse.execute("DELETE FROM sync.streams")
+        sync(server)
+    assert late == stored_events(warehouse)
+    assert report.streams["charge_events"].known_since == server.account.now - 30 * DAY
+
+
+def stored_events(warehouse: duckdb.DuckDBPyConnection) -> list[Any]:
+    rows = warehouse.execute("SELECT id FROM raw_stripe.events WHERE type LIKE 'charge%' ORDER BY id").fetchall()
+    assert rows
+    return rows
+
+
+def test_a_permission_that_is_taken_away_keeps_what_is_known_and_says_how_old_it_is(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    account = new_account()
+    with serving(account, rk_test_lacking="event_read") as server:
+        sync(server)
+        before, through = stored(warehouse), account.now
+        account.now += 2 * DAY
+        report = sync(server, "rk_test_lacking")
+        assert set(report.missing) == {"payment_intent_events", "charge_events"}
+        assert report.data_through is None
+        assert report.streams["charge_events"].complete_through == through
+        assert stored(warehouse) == before
+        sync(server)
+    assert statuses(warehouse) == true_statuses(account)
+
+
+def test_a_key_that_stripe_does_not_know_stops_the_sync(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:
+    with serving(new_account()) as server, pytest.raises(AuthenticationFailed):
+        sync(server, "rk_test_unknown")
+    assert all(rows == [] for rows in stored(warehouse).values())
+
+
+def test_a_cursor_that_stripe_no_longer_knows_loses_nothing(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:
+    """The object under the cursor was deleted, or the event aged out, between a killed run and the next."""
+    with serving(new_account()) as server:
+        for stream, path in (("payment_intents", "/v1/payment_intents"), ("charge_events", "/v1/events")):
+            warehouse.execute("DELETE FROM sync.streams")
+            for table in TABLES:
+                warehouse.execute(f"DELETE FROM raw_stripe.{table}")
+            stop_after_pages(server, sync, path)
+            warehouse.execute("UPDATE sync.streams SET walk_cursor = 'gone' WHERE walk_cursor IS NOT NULL")
+            assert warehouse.execute("SELECT count(*) FROM sync.streams WHERE walk_cursor = 'gone'").fetchone() == (1,)
+            sync(server)
+            assert statuses(warehouse) == true_statuses(server.account), stream
+
+
+def stop_after_pages(server: SimulatorServer, sync: Sync, path: str) -> None:
+    """A sync that ends after two pages of a list."""
+    pages = 0
+
+    def observe(progress: Any) -> None:
+        nonlocal pages
+        pages += progress.requests.by_path.get(path, 0) > 0
+        if pages == 2:
+            server.faults.add(Fault("drop", times=1_000, path=path))
+
+    with pytest.raises(StripeUnavailable):
+        sync(server, observe=observe)
+    server.faults.clear()
+
+
+@pytest.mark.parametrize("event_api_version", ["2024-06-20", None])
+def test_events_of_another_api_version_are_settled_by_reading_their_objects(
+    event_api_version: str | None, sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    account = new_account(event_api_version=event_api_version)
+    with serving(account) as server:
+        sync(server)
+        account.now += 2 * DAY
+        report = sync(server)
+        versions = warehouse.execute(
+            """SELECT DISTINCT _api_version
+               FROM (FROM raw_stripe.payment_intents UNION ALL FROM raw_stripe.charges)"""
+        ).fetchall()
+    assert report.reread > 0
+    assert versions == [("2026-10-28.endive",)]
+    assert statuses(warehouse) == true_statuses(account)
+
+
+def test_two_accounts_and_two_modes_share_a_warehouse_and_never_a_row(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    accounts = [new_account(), new_account(seed=35), new_account(livemode=True)]
+    for account in accounts:
+        with serving(account) as server:
+            sync(server, DEFAULT_LIVE_API_KEY if account.livemode else DEFAULT_API_KEY)
+    found = warehouse.execute(
+        """SELECT account_id, livemode, count(*), count(DISTINCT id)
+           FROM raw_stripe.payment_intents GROUP BY ALL ORDER BY ALL"""
+    ).fetchall()
+    expected = [(each.id, each.livemode, len(true_statuses(each)), len(true_statuses(each))) for each in accounts]
+    assert found == sorted(expected)
+
+
+def test_an_account_that_stripe_does_not_tell_is_found_in_its_refusal(sync: Sync) -> None:
+    account = new_account()
+    with serving(account, rk_test_lacking="accounts_kyc_id_numbers_read") as server:
+        report = sync(server, "rk_test_lacking")
+    assert report.account.account_id == account.id
+    assert report.missing == {}
+
+
+def test_a_stated_account_that_is_not_the_keys_is_refused(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:
+    with serving(new_account()) as server, pytest.raises(AccountMismatch, match="acct_other"):
+        sync(server, stated_id="acct_other")
+    assert all(rows == [] for rows in stored(warehouse).values())
