@@ -49,7 +49,7 @@ def simulated_account(
         SimulatorFailed: it did not start.
     """
     state = _next_state(settings.simulator_state_path, seed, payments, days)
-    with _process(state, speed) as url:
+    with simulator_process(state, speed) as url:
         _write(settings.simulator_state_path, state)
         try:
             yield settings.model_copy(
@@ -78,7 +78,12 @@ def _write(path: Path, state: SimulatorState) -> None:
 
 
 @contextmanager
-def _process(state: SimulatorState, speed: float) -> Iterator[str]:
+def simulator_process(state: SimulatorState, speed: float) -> Iterator[str]:
+    """The address of a simulated account in a process of its own, which ends with the context.
+
+    Raises:
+        SimulatorFailed: it did not start.
+    """
     options = {
         "seed": state.seed,
         "payments": state.payments,
