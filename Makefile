@@ -31,7 +31,7 @@ dev: setup
 
 test: setup
 	@.ci/install-browser
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: setup
 	@$(BIN)/ruff check .
