@@ -10,7 +10,9 @@ from orchestration.stripe_api.client import (
     Answer,
     RequestCounts,
     RetryPolicy,
+    Stopped,
     StripeClient,
+    is_live,
 )
 from orchestration.stripe_api.errors import (
     AccessRefused,
@@ -29,7 +31,9 @@ __all__ = [
     "InvalidRequest",
     "RequestCounts",
     "RetryPolicy",
+    "Stopped",
     "StripeApiError",
     "StripeClient",
     "StripeUnavailable",
+    "is_live",
 ]

@@ -7,7 +7,8 @@ broken in mid-body and truncated JSON, so the rule is ours. Nothing here knows s
 
 import logging
 import random
-import time
+import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -20,12 +21,15 @@ import stripe
 from pydantic import SecretStr
 
 from orchestration.stripe_api.errors import InvalidRequest, StripeUnavailable, error_from_answer
+from orchestration.stripe_api.governor import AT_ONCE, Governor
 
 API_VERSION: Final = "2026-10-28.endive"
 """The version every answer is rendered in. Pinned, so that an update of the SDK cannot change stored payloads."""
 
 PAGE_SIZE: Final = 100
 """Stripe's maximum. A page costs one read whatever its size."""
+
+_OBJECT_ID: Final = re.compile(r"/[a-z]+_\w*\d\w*$")
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +43,13 @@ class RequestCounts:
     requests: int = 0
     retries: int = 0
     rate_limited: int = 0
-    by_path: dict[str, int] = field(default_factory=dict)
+    by_endpoint: dict[str, int] = field(default_factory=dict)
 
-    def add(self, path: str, *, is_retry: bool) -> None:
+    def add(self, endpoint: str, *, is_retry: bool) -> None:
+        """Count one try."""
         self.requests += 1
         self.retries += is_retry
-        self.by_path[path] = self.by_path.get(path, 0) + 1
+        self.by_endpoint[endpoint] = self.by_endpoint.get(endpoint, 0) + 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class Answer:
     """One whole answer.
 
     `vouched_at` is an instant (unix seconds, Stripe's clock) at or before the moment Stripe read what it answers: the
-    `Date` of the answer before this one. A slow answer's own `Date` may be later than what it says.
+    newest `Date` known when the request was sent. A slow answer's own `Date` may be later than what it says. By `date`
+    Stripe had certainly read it.
     """
 
     body: dict[str, Any]
@@ -79,12 +85,16 @@ class Answer:
     date: int
 
 
+class Stopped(Exception):
+    """The client was stopped while this request waited for its turn or for its next try."""
+
+
 class _Unusable(Exception):
     """This try gave nothing that can be used, but the next may."""
 
 
 class StripeClient:
-    """Reads one account with one API key. Not shared between threads.
+    """Reads one account with one API key, for any number of threads.
 
     `now` is Stripe's clock: the newest `Date` seen. It is the only "now" of a sync.
     """
@@ -96,19 +106,25 @@ class StripeClient:
         api_base: str = "https://api.stripe.com",
         timeout: float = 60.0,
         retry: RetryPolicy | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
+        governor: Governor | None = None,
     ) -> None:
         self.api_key = api_key
         self._api_base = api_base.rstrip("/")
         self._retry = retry or RetryPolicy()
-        self._sleep = sleep
+        self._stopped = threading.Event()
+        self._sleep = sleep or self._stopped.wait
+        self._governor = governor or Governor(livemode=bool(is_live(api_key)), wait=self._stopped.wait)
         self._session = requests.Session()
+        self._session.mount(self._api_base, requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
         self._transport = stripe.RequestsClient(timeout=timeout, session=self._session)
+        self._lock = threading.Lock()
         self._now: int | None = None
         self.counts = RequestCounts()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Let requests that wait raise `Stopped`, and close the connections."""
+        self._stopped.set()
         self._session.close()
 
     @property
@@ -128,6 +144,7 @@ class StripeClient:
         Raises:
             AuthenticationFailed, AccessRefused, InvalidRequest: Stripe's verdict; never retried.
             StripeUnavailable: no whole answer after every try.
+            Stopped: the client was closed meanwhile.
         """
         url = self._url(path, params or {})
         retry = 0
@@ -150,19 +167,32 @@ class StripeClient:
         return f"{self._api_base}{path}?{query}" if query else f"{self._api_base}{path}"
 
     def _try(self, url: str, path: str, *, is_retry: bool) -> Answer:
-        self.counts.add(path, is_retry=is_retry)
-        body, status, headers = self._send(url)
-        if status == 429:
-            self.counts.rate_limited += 1
+        endpoint = _endpoint(path)
+        with self._governor.turn(endpoint):
+            if self._stopped.is_set():
+                raise Stopped
+            with self._lock:
+                known_before = self._now
+                self.counts.add(endpoint, is_retry=is_retry)
+            body, status, headers = self._send(url)
+        self._tell_governor(endpoint, status, headers)
         if _may_succeed_later(status, headers):
             raise _Unusable(_why(status, headers))
         date = _date(headers, self._api_base)
         parsed = _parse(body)
-        vouched_at = self._now if self._now is not None else date
-        self._now = max(date, vouched_at)
+        with self._lock:
+            self._now = max(date, self._now or date)
         if not 200 <= status < 300:
             raise error_from_answer(status, parsed, path)
-        return Answer(parsed, vouched_at, self._now)
+        return Answer(parsed, date if known_before is None else known_before, max(date, known_before or date))
+
+    def _tell_governor(self, endpoint: str, status: int, headers: Mapping[str, str]) -> None:
+        if status != 429:
+            self._governor.answered(endpoint)
+            return
+        with self._lock:
+            self.counts.rate_limited += 1
+        self._governor.refused(endpoint, headers.get("Stripe-Rate-Limited-Reason", ""))
 
     def _send(self, url: str) -> tuple[str | bytes, int, Mapping[str, str]]:
         headers = {
@@ -180,6 +210,17 @@ class StripeClient:
                     "and Stripe (a proxy, a firewall, an old certificate store) answers in Stripe's place."
                 ) from None
             raise _Unusable(f"the connection failed ({type(cause).__name__})") from None
+
+
+def is_live(api_key: SecretStr) -> bool | None:
+    """The mode that a key's prefix tells (docs: API keys); None where it tells none."""
+    kind = api_key.get_secret_value().split("_")[:3]
+    return "live" in kind if "test" in kind or "live" in kind else None
+
+
+def _endpoint(path: str) -> str:
+    """The path with `:id` for an object's id: Stripe limits and counts by endpoint, whatever the object."""
+    return _OBJECT_ID.sub("/:id", path)
 
 
 def _encode(params: Params) -> Iterator[tuple[str, str]]:

@@ -4,8 +4,8 @@ Belongs here: which streams there are, windows, checkpoints, the order of readin
 (`stripe_api`), the newer-wins load (`warehouse`), schedules and metadata (`assets`).
 """
 
-from orchestration.sync.engine import StreamState, SyncReport, sync_account
+from orchestration.sync.engine import StreamState, SyncReport, SyncRequest, sync_account
 from orchestration.sync.identity import AccountMismatch
-from orchestration.sync.walk import Progress
+from orchestration.sync.run import Progress
 
-__all__ = ["AccountMismatch", "Progress", "StreamState", "SyncReport", "sync_account"]
+__all__ = ["AccountMismatch", "Progress", "StreamState", "SyncReport", "SyncRequest", "sync_account"]

@@ -1,29 +1,27 @@
-"""The order of a sync: notice a gap, backfill what is not complete, follow the events, read doubtful objects again.
+"""The order of a sync: notice a gap, backfill what is not complete, follow the events, read doubtful and open objects.
 
-The engine decides what has to be read; `walk` reads it, `warehouse.load` stores it. Nothing here knows Dagster.
+The engine decides what has to be read and keeps the checkpoints; `reading` reads it side by side, `warehouse` stores
+it. Nothing here knows Dagster.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Final, Literal, cast
 
 import duckdb
 
-from orchestration.stripe_api import (
-    API_VERSION,
-    AccessRefused,
-    Answer,
-    InvalidRequest,
-    RequestCounts,
-    StripeClient,
-)
+from orchestration.stripe_api import API_VERSION, AccessRefused, Answer, RequestCounts, StripeClient
+from orchestration.sync.again import find_due, plan_again
 from orchestration.sync.identity import identify
+from orchestration.sync.reading import ListSource, Page, Reading, RetrieveSource, Rows, Source
+from orchestration.sync.run import Progress, Run
 from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, OBJECT_STREAMS, EventFeed, ObjectStream
-from orchestration.sync.walk import Progress, Run, walk
-from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint
+from orchestration.sync.windows import Window, Windows
+from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import transaction
-from orchestration.warehouse.load import AccountKey, LoadCounts, Loader, Source, Vouched
+from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
+from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
 
 RETENTION_MARGIN: Final = 3_600
 """A feed this close to the retention's edge counts as broken: its oldest events could age out while it is read."""
@@ -32,8 +30,16 @@ HEAD_OVERLAP: Final = 300
 """Seconds before the last pass that a feed reads again. Stripe lists events with a delay, of seconds by the report of
 others and a minute by Estuary's caution; five times that costs an idle pass no request."""
 
-REREAD_BATCH: Final = 50
-"""Objects retrieved in one transaction."""
+
+@dataclass(frozen=True)
+class SyncRequest:
+    """What is asked of a sync beyond what has changed.
+
+    `full_refresh` lists everything anew; `created` lists anew what was created in [from, until), unix seconds.
+    """
+
+    full_refresh: bool = False
+    created: tuple[int | None, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ def sync_account(
     connection: duckdb.DuckDBPyConnection,
     *,
     stated_id: str | None = None,
+    request: SyncRequest | None = None,
     observe: Callable[[Progress], None] = lambda progress: None,
 ) -> SyncReport:
     """Bring the raw tables of the client's account up to Stripe's now.
@@ -95,131 +102,239 @@ def sync_account(
         AccountMismatch: `stated_id` is not the key's account.
     """
     account = identify(client, stated_id=stated_id)
-    return _Sync(Run(client, connection, account, observe)).run()
+    return _Sync(Run(client, connection, account, observe), request or SyncRequest()).run()
+
+
+@dataclass(eq=False)
+class _Walk:
+    """A source, what its rows are loaded into, and the checkpoint that its pages move on, if it has one."""
+
+    stream: str
+    source: ListSource | RetrieveSource
+    load: Callable[[Loader, Rows], Mapping[str, LoadCounts]]
+    checkpoint: Checkpoint | None = None
+    settle: Callable[[Loader, Sequence[str]], None] | None = None
 
 
 class _Sync:
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, request: SyncRequest) -> None:
+        self._run, self._request = run, request
         self._report = SyncReport(run.account, run.client.counts, run.counts)
 
     def run(self) -> SyncReport:
-        for feed in EVENT_FEEDS:
-            self._forget_across_a_gap(feed)
-        readable = [stream for stream in OBJECT_STREAMS if self._is_read(stream.name, partial(self._backfill, stream))]
-        for feed in EVENT_FEEDS:
-            self._is_read(feed.name, partial(self._follow, feed, [s.name for s in feed.streams if s in readable]))
-        for stream in readable:
-            self._is_read(stream.name, partial(self._read_again, stream))
+        self._forget_what_must_be_listed_anew()
+        self._read([walk for stream in OBJECT_STREAMS for walk in self._backfill(stream)])
+        readable = [stream for stream in OBJECT_STREAMS if stream.name not in self._report.missing]
+        self._read([walk for feed in EVENT_FEEDS for walk in self._follow(feed, readable)])
+        self._read([walk for stream in readable for walk in self._read_again(stream)])
+        with transaction(self._run.connection):
+            self._run.store_reads()
         return self._report
 
-    def _checkpoint(self, stream: str) -> Checkpoint:
-        return read_checkpoint(self._run.connection, self._run.account, stream)
+    # What to read.
 
-    def _is_read(self, stream: str, read: Callable[[], Checkpoint]) -> bool:
-        """Read a stream; where the key may not, say so in its checkpoint and go on with the others."""
-        try:
-            state = read()
-        except AccessRefused as refusal:
-            if refusal.permission is None:
-                raise
-            state = replace(self._checkpoint(stream), missing_permission=refusal.permission)
-        if state != self._checkpoint(stream):
-            with transaction(self._run.connection):
-                self._run.save(state)
-        self._report.streams[stream] = StreamState(state.missing_permission, state.complete_through, state.known_since)
-        return state.missing_permission is None
-
-    def _forget_across_a_gap(self, feed: EventFeed) -> None:
+    def _forget_what_must_be_listed_anew(self) -> None:
         """Events that aged out unread cannot be had again: then everything they could tell of is listed anew."""
-        of_feed, *of_streams = [self._checkpoint(name) for name in (feed.name, *(s.name for s in feed.streams))]
+        for feed in EVENT_FEEDS:
+            states = [self._run.checkpoint(name) for name in (feed.name, *(stream.name for stream in feed.streams))]
+            has_gap = self._has_gap(*states)
+            if has_gap or self._request.full_refresh:
+                with transaction(self._run.connection):
+                    for state in states:
+                        self._run.save(Checkpoint(state.stream))
+            if has_gap:
+                self._report.relisted.append(feed.name)
+
+    def _has_gap(self, of_feed: Checkpoint, *of_streams: Checkpoint) -> bool:
         reached = [of_feed.complete_through]
         if of_feed.complete_through is None:
             reached = [state.complete_through or state.walk_ceiling for state in of_streams]
         oldest = min((instant for instant in reached if instant is not None), default=None)
-        if oldest is None or oldest - HEAD_OVERLAP > self._run.client.now - EVENT_RETENTION + RETENTION_MARGIN:
-            return
-        with transaction(self._run.connection):
-            for state in (of_feed, *of_streams):
-                self._run.save(Checkpoint(state.stream))
-        self._report.relisted.append(feed.name)
+        return oldest is not None and oldest - HEAD_OVERLAP <= self._run.client.now - EVENT_RETENTION + RETENTION_MARGIN
 
-    def _backfill(self, stream: ObjectStream) -> Checkpoint:
-        state = self._checkpoint(stream.name)
-        if state.complete_through is not None:
-            return replace(state, missing_permission=None)
-        is_new = not state.is_walking
-        if is_new:
-            state = Checkpoint(stream.name, walk_ceiling=self._run.client.now)
+    def _backfill(self, stream: ObjectStream) -> Iterable[_Walk]:
+        """Everything there is, once; and the range that was asked for."""
+        state = self._run.checkpoint(stream.name)
+        if state.complete_through is None:
+            yield self._walk_objects(stream, self._walked_state(state), state.open_windows)
+        else:
+            self._tell(replace(state, missing_permission=None))
+            if self._request.created is not None:
+                since, until = self._request.created
+                window = OpenWindow(since, self._run.client.now + 1 if until is None else until)
+                yield self._walk_objects(stream, None, (window,))
 
-        def load(loader: Loader, answer: Answer) -> Mapping[str, LoadCounts]:
-            if is_new:
-                self._forget_feed(stream)
-            return {stream.name: loader.load_objects(stream.name, _listed(answer))}
-
-        return walk(self._run, state, stream.path, {}, load)
-
-    def _forget_feed(self, stream: ObjectStream) -> None:
-        """A feed tells only of streams that the key could read as it passed: for one that is new to it, it passes over
-        all events again that are still to be had."""
-        feed = next(feed for feed in EVENT_FEEDS if stream in feed.streams)
-        self._run.save(Checkpoint(feed.name))
-
-    def _follow(self, feed: EventFeed, readable: Sequence[str]) -> Checkpoint:
-        state = self._checkpoint(feed.name)
-        types = feed.event_types(readable)
-        if not types:
-            return replace(state, missing_permission=self._report.missing[feed.streams[0].name])
+    def _walked_state(self, state: Checkpoint) -> Checkpoint:
         if state.is_walking:
-            state = self._walk_events(state, types)
+            return replace(state, missing_permission=None)
+        return Checkpoint(state.stream, walk_ceiling=self._run.client.now)
+
+    def _walk_objects(
+        self, stream: ObjectStream, state: Checkpoint | None, windows: Sequence[OpenWindow], *, again: bool = False
+    ) -> _Walk:
+        ceiling = self._run.client.now if state is None or state.walk_ceiling is None else state.walk_ceiling
+        source = ListSource(
+            stream.path,
+            {},
+            _windows(windows or [OpenWindow(None, ceiling + 1)]),
+            partial(_listed_rows, is_read_again=again),
+        )
+        return _Walk(stream.name, source, partial(_load_objects, stream), state)
+
+    def _follow(self, feed: EventFeed, readable: Sequence[ObjectStream]) -> Iterable[_Walk]:
+        state = self._run.checkpoint(feed.name)
+        types = feed.event_types([stream.name for stream in readable])
+        if not types:
+            self._tell(replace(state, missing_permission=self._report.missing[feed.streams[0].name]))
+            return
         now = self._run.client.now
+        floor, windows = self._feed_windows(state, now)
+        state = replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
+        source = ListSource("/v1/events", {"types": types}, _windows(windows), _event_rows)
+        yield _Walk(feed.name, source, _load_events, state)
+
+    def _feed_windows(self, state: Checkpoint, now: int) -> tuple[int, tuple[OpenWindow, ...]]:
+        """The floor and the windows of a pass: what an interrupted one left, and what came since."""
+        if state.is_walking:
+            assert state.walk_ceiling is not None
+            assert state.walk_floor is not None
+            newest = OpenWindow(state.walk_ceiling - HEAD_OVERLAP, now + 1)
+            return state.walk_floor, (newest, *state.open_windows)
         floor = now - EVENT_RETENTION if state.complete_through is None else state.complete_through - HEAD_OVERLAP
-        return self._walk_events(replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now), types)
+        return floor, (OpenWindow(floor, now + 1),)
 
-    def _walk_events(self, state: Checkpoint, types: Sequence[str]) -> Checkpoint:
-        def load(loader: Loader, answer: Answer) -> Mapping[str, LoadCounts]:
-            return loader.load_events(answer.body["data"], "event")
+    def _read_again(self, stream: ObjectStream) -> Iterable[_Walk]:
+        """What is in doubt, and what is not final and due: asked for after everything else, the answer settles it."""
+        due = find_due(self._run.connection, self._run.account, stream.name, now=self._run.client.now)
+        plan = plan_again(due)
+        if plan.windows:
+            windows = [OpenWindow(window.floor, window.ceiling) for window in plan.windows]
+            yield self._walk_objects(stream, None, windows, again=True)
+        if plan.ids:
+            source = RetrieveSource(stream.path, plan.ids, _retrieved_rows)
+            yield _Walk(
+                stream.name,
+                source,
+                partial(_load_objects, stream),
+                settle=lambda loader, ids: loader.settle(stream.name, ids),
+            )
+        self._report.reread += len(due)
 
-        return walk(self._run, state, "/v1/events", {"types": types}, load)
+    # Reading and storing it.
 
-    def _read_again(self, stream: ObjectStream) -> Checkpoint:
-        """Retrieve what the load marked as doubtful: asked for after everything else, the answer settles it."""
-        doubtful = [
-            object_id
-            for (object_id,) in self._run.connection.execute(
-                f"""SELECT id FROM raw_stripe.{stream.name} WHERE account_id = ? AND livemode = ? AND _needs_read
-                    ORDER BY created DESC, id""",
-                [self._run.account.account_id, self._run.account.livemode],
-            ).fetchall()
-        ]
-        for start in range(0, len(doubtful), REREAD_BATCH):
-            self._retrieve(stream, doubtful[start : start + REREAD_BATCH])
-        return self._checkpoint(stream.name)
+    def _read(self, walks: Sequence[_Walk]) -> None:
+        if not walks:
+            return
+        of_source: dict[Source, _Walk] = {walk.source: walk for walk in walks}
+        with Reading(self._run.client, list(of_source)) as reading:
+            for batch in reading.batches():
+                pages: dict[_Walk, list[Page]] = {}
+                for page in batch:
+                    pages.setdefault(of_source[page.source], []).append(page)
+                self._store(pages)
+                self._observe(batch[-1], of_source)
 
-    def _retrieve(self, stream: ObjectStream, ids: Sequence[str]) -> None:
-        found: list[Vouched] = []
-        vanished: list[str] = []
-        for object_id in ids:
-            try:
-                answer = self._run.client.get(f"{stream.path}/{object_id}")
-            except InvalidRequest as error:
-                if error.code != "resource_missing":
-                    raise
-                vanished.append(object_id)
-            else:
-                found.append(_vouched(answer.body, answer, "retrieve"))
+    def _store(self, pages: Mapping[_Walk, Sequence[Page]]) -> None:
+        """One transaction: rows, the checkpoints that vouch for them, and the count of requests."""
+        counted: list[Mapping[str, LoadCounts]] = []
         with transaction(self._run.connection):
             loader = self._run.loader()
-            counts = loader.load_objects(stream.name, found)
-            loader.settle(stream.name, vanished)
-        self._report.reread += len(found)
-        self._report.vanished += len(vanished)
-        self._run.count(stream.name, {stream.name: counts}, None)
+            for walk, of_walk in pages.items():
+                _raise_unless_missing(of_walk[-1].error)
+                counted.append(walk.load(loader, cast(Rows, [row for page in of_walk for row in page.rows])))
+                self._settle(walk, loader, [page.vanished for page in of_walk if page.vanished])
+                self._move_on(walk, of_walk[-1])
+            self._run.store_reads()
+        for counts in counted:
+            self._run.count(counts)
+
+    def _settle(self, walk: _Walk, loader: Loader, vanished: Sequence[str]) -> None:
+        if vanished and walk.settle is not None:
+            walk.settle(loader, vanished)
+            self._report.vanished += len(vanished)
+
+    def _move_on(self, walk: _Walk, last: Page) -> None:
+        """Write the walk's checkpoint as it stands after its newest page."""
+        if isinstance(last.error, AccessRefused):
+            state = replace(self._run.checkpoint(walk.stream), missing_permission=last.error.permission)
+        elif walk.checkpoint is None:
+            return
+        elif last.is_last:
+            state = _finished(walk.checkpoint, self._run.client.now)
+        else:
+            state = replace(walk.checkpoint, open_windows=last.open_windows)
+        if state.missing_permission is None:
+            self._forget_feed_of_a_new(walk.stream)
+        self._run.save(state)
+        self._tell(state)
+
+    def _forget_feed_of_a_new(self, stream: str) -> None:
+        """A feed tells only of streams that the key could read as it passed: for one that is new to it, it passes over
+        all events again that are still to be had."""
+        before = self._run.checkpoint(stream)
+        if before.is_walking or before.complete_through is not None:
+            return
+        for feed in EVENT_FEEDS:
+            if stream in [each.name for each in feed.streams]:
+                self._run.save(Checkpoint(feed.name))
+
+    def _tell(self, state: Checkpoint) -> None:
+        self._report.streams[state.stream] = StreamState(
+            state.missing_permission, state.complete_through, state.known_since
+        )
+
+    def _observe(self, page: Page, walks: Mapping[Source, _Walk]) -> None:
+        left = sum(walk.source.pages_expected for walk in walks.values())
+        stream = walks[page.source].stream
+        self._run.observe(Progress(stream, page.reached, self._run.counts, self._run.client.counts, left))
 
 
-def _listed(answer: Answer) -> list[Vouched]:
-    return [_vouched(payload, answer, "list") for payload in answer.body["data"]]
+def _raise_unless_missing(error: Exception | None) -> None:
+    """A permission that the key lacks concerns one stream and is reported; anything else ends the sync."""
+    if error is not None and not (isinstance(error, AccessRefused) and error.permission):
+        raise error
 
 
-def _vouched(payload: Mapping[str, Any], answer: Answer, source: Source) -> Vouched:
-    return Vouched(payload, as_of=answer.vouched_at, seen_by=answer.date, source=source, api_version=API_VERSION)
+def _windows(windows: Iterable[OpenWindow]) -> Windows:
+    return Windows(Window(each.floor, each.ceiling, each.cursor, each.cursor_at) for each in windows)
+
+
+def _finished(state: Checkpoint, now: int) -> Checkpoint:
+    """A feed is known from its first walk's floor on, or from where events had aged out by the end of that walk."""
+    since = state.known_since
+    if since is None and state.walk_floor is not None:
+        since = max(state.walk_floor, now - EVENT_RETENTION)
+    return Checkpoint(state.stream, complete_through=state.walk_ceiling, known_since=since)
+
+
+def _load_objects(stream: ObjectStream, loader: Loader, rows: Rows) -> Mapping[str, LoadCounts]:
+    return {stream.name: loader.load_objects(stream.name, cast(list[ObjectRow], rows))}
+
+
+def _load_events(loader: Loader, rows: Rows) -> Mapping[str, LoadCounts]:
+    return loader.load_events(cast(list[EventRow], rows))
+
+
+def _listed_rows(answer: Answer, *, is_read_again: bool) -> list[ObjectRow]:
+    return [_row(payload, answer, "list", is_read_again=is_read_again) for payload in answer.body["data"]]
+
+
+def _retrieved_rows(answer: Answer) -> list[ObjectRow]:
+    return [_row(answer.body, answer, "retrieve", is_read_again=True)]
+
+
+def _row(
+    payload: Mapping[str, object], answer: Answer, source: Literal["list", "retrieve"], *, is_read_again: bool
+) -> ObjectRow:
+    return object_row(
+        payload,
+        as_of=answer.vouched_at,
+        seen_by=answer.date,
+        api_version=API_VERSION,
+        source=source,
+        is_read_again=is_read_again,
+    )
+
+
+def _event_rows(answer: Answer) -> list[EventRow]:
+    return [event_row(event, "event") for event in answer.body["data"]]

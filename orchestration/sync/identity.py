@@ -6,7 +6,7 @@ A restricted key may be refused `/v1/account` however much it may read, so there
 import hashlib
 import logging
 
-from orchestration.stripe_api import AccessRefused, InvalidRequest, StripeApiError, StripeClient
+from orchestration.stripe_api import AccessRefused, InvalidRequest, StripeApiError, StripeClient, is_live
 from orchestration.warehouse.load import AccountKey
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,6 @@ def _own_id(client: StripeClient) -> str:
 
 
 def _livemode(client: StripeClient) -> bool:
-    """By the key's prefix (docs: API keys); the balance says it where a prefix does not."""
-    kind = client.api_key.get_secret_value().split("_")[:3]
-    if "test" in kind or "live" in kind:
-        return "live" in kind
-    return bool(client.get("/v1/balance").body["livemode"])
+    """By the key's prefix; the balance says it where a prefix does not."""
+    told = is_live(client.api_key)
+    return bool(client.get("/v1/balance").body["livemode"]) if told is None else told

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from orchestration.warehouse.load import ObjectTable
+from orchestration.warehouse.rows import ObjectTable
 
 EVENT_RETENTION: Final = 30 * 86_400
 """Seconds that Stripe lists an event (SDK: `_event.py`). Older changes show only in the objects themselves."""

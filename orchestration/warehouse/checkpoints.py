@@ -11,14 +11,24 @@ import duckdb
 
 from orchestration.warehouse.load import AccountKey
 
-_INSTANTS: Final = ("complete_through", "known_since", "walk_floor", "walk_ceiling", "walk_cursor_at")
+_INSTANTS: Final = ("complete_through", "known_since", "walk_floor", "walk_ceiling")
+
+
+@dataclass(frozen=True)
+class OpenWindow:
+    """A part of a walk that is still to be read: what was created in [floor, ceiling), from `cursor` down."""
+
+    floor: int | None
+    ceiling: int
+    cursor: str | None = None
+    cursor_at: int | None = None
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """One stream's state. See the columns of `sync.streams` in schema.sql.
 
-    A walk is one pass over [walk_floor, walk_ceiling], newest first; everything newer than `walk_cursor` is loaded.
+    A walk is one pass over [walk_floor, walk_ceiling]; all of it is loaded but for the open windows.
     """
 
     stream: str
@@ -27,8 +37,7 @@ class Checkpoint:
     known_since: int | None = None
     walk_floor: int | None = None
     walk_ceiling: int | None = None
-    walk_cursor: str | None = None
-    walk_cursor_at: int | None = None
+    open_windows: tuple[OpenWindow, ...] = ()
 
     @property
     def is_walking(self) -> bool:
@@ -47,7 +56,11 @@ def read_checkpoint(connection: duckdb.DuckDBPyConnection, account: AccountKey, 
     if row is None:
         return Checkpoint(stream)
     values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
-    return Checkpoint(**values | {name: _seconds(values[name]) for name in _INSTANTS})
+    windows = tuple(
+        OpenWindow(_seconds(part["floor"]), _known(part["ceiling"]), part["cursor"], _seconds(part["cursor_at"]))
+        for part in values["open_windows"] or ()
+    )
+    return Checkpoint(**values | {name: _seconds(values[name]) for name in _INSTANTS} | {"open_windows": windows})
 
 
 def write_checkpoint(
@@ -56,6 +69,15 @@ def write_checkpoint(
     """Replace the stream's state. `now` is Stripe's clock."""
     values: dict[str, Any] = {name: getattr(checkpoint, name) for name in _COLUMNS}
     values |= {name: _timestamp(values[name]) for name in _INSTANTS}
+    values["open_windows"] = [
+        {
+            "floor": _timestamp(window.floor),
+            "ceiling": _timestamp(window.ceiling),
+            "cursor": window.cursor,
+            "cursor_at": _timestamp(window.cursor_at),
+        }
+        for window in checkpoint.open_windows
+    ]
     values |= {"account_id": account.account_id, "livemode": account.livemode, "updated_at": _timestamp(now)}
     connection.execute(
         "DELETE FROM sync.streams WHERE account_id = ? AND livemode = ? AND stream = ?",
@@ -66,7 +88,11 @@ def write_checkpoint(
 
 
 def _seconds(instant: datetime | None) -> int | None:
-    return None if instant is None else int(instant.replace(tzinfo=UTC).timestamp())
+    return None if instant is None else _known(instant)
+
+
+def _known(instant: datetime) -> int:
+    return int(instant.replace(tzinfo=UTC).timestamp())
 
 
 def _timestamp(seconds: int | None) -> datetime | None:

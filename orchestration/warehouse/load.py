@@ -6,37 +6,15 @@ an event, then any event over `*.created`, then the greater event id. Where payl
 Stripe promises no order, and the row is marked `_needs_read`.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import duckdb
-import orjson
 import pyarrow as pa
 
-from orchestration.warehouse.scrub import to_stored_json
-
-ObjectTable = Literal["payment_intents", "charges", "refunds", "disputes"]
-OBJECT_TABLES: Final[tuple[ObjectTable, ...]] = get_args(ObjectTable)
-Source = Literal["list", "retrieve", "event", "webhook"]
-
-_TABLE_OF_OBJECT: Final[dict[str, ObjectTable]] = {
-    "payment_intent": "payment_intents",
-    "charge": "charges",
-    "refund": "refunds",
-    "dispute": "disputes",
-}
-
-_FINALITY: Final[dict[str, dict[str, int]]] = {
-    "payment_intent": {"succeeded": 2, "canceled": 2},
-    "charge": {"succeeded": 1, "failed": 1},
-    "refund": {"succeeded": 1, "failed": 2, "canceled": 2},
-    "dispute": {"won": 1, "lost": 1, "warning_closed": 1, "prevented": 1},
-}
-"""Which state wins within one second. Only 2 can never be left again, so only 2 needs no second look at a tie. A refund
-may fail after it succeeded; a charge goes on to be captured, refunded, disputed (docs: object lifecycles)."""
+from orchestration.warehouse.rows import OBJECT_TABLES, ErrorRow, EventRow, ObjectRow, ObjectTable
 
 
 @dataclass(frozen=True)
@@ -65,84 +43,38 @@ class LoadCounts:
         )
 
 
-@dataclass(frozen=True)
-class Vouched:
-    """One object as Stripe rendered it, before scrubbing.
-
-    `as_of` is the instant (unix seconds, Stripe's clock) at which Stripe vouched for it; by `seen_by` it had certainly
-    been read.
-    """
-
-    payload: Mapping[str, Any]
-    as_of: int
-    seen_by: int
-    source: Source
-    api_version: str | None
-    event_id: str | None = None
-    event_type: str | None = None
-
-    @property
-    def is_created_event(self) -> bool:
-        return self.event_type is not None and self.event_type.endswith(".created")
-
-    @property
-    def finality(self) -> int:
-        return _FINALITY[self.payload["object"]].get(self.payload.get("status") or "", 0)
-
-    @property
-    def precedence(self) -> str:
-        """Greater wins within one second: finality, then source, then `*.created` or not, then the event's id."""
-        source = {"retrieve": 2, "list": 1}.get(self.source, 0)
-        return f"{self.finality}{source}{not self.is_created_event:d}{self.event_id or ''}"
-
-
-def _vouched_by(event: Mapping[str, Any], source: Source) -> Vouched:
-    """The object an event carries, as it stood when the event was made."""
-    return Vouched(
-        payload=event["data"]["object"],
-        as_of=event["created"],
-        seen_by=event["created"],
-        source=source,
-        api_version=event.get("api_version"),
-        event_id=event["id"],
-        event_type=event["type"],
-    )
-
-
-def _error_id(intent_id: str, error: Mapping[str, Any]) -> str:
-    """Two sightings of one failure have the same id. Stripe gives an error none of its own."""
-    method = error.get("payment_method")
-    method_id = method.get("id") if isinstance(method, Mapping) else method
-    parts = [error.get("code"), error.get("decline_code"), error.get("type"), method_id]
-    digest = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]
-    return f"{intent_id}:lpe:{digest}"
-
-
-def table_of(payload: Mapping[str, Any]) -> ObjectTable | None:
-    """The raw table of a Stripe object, by its `object` field; None where we keep none."""
-    return _TABLE_OF_OBJECT.get(payload.get("object") or "")
-
-
-_INCOMING: Final = pa.schema(
-    [
-        ("id", pa.string()),
-        ("created", pa.timestamp("s")),
-        ("payload", pa.string()),
-        ("_as_of", pa.timestamp("s")),
-        ("_source", pa.string()),
-        ("_event_id", pa.string()),
-        ("_api_version", pa.string()),
-        ("_precedence", pa.string()),
-    ]
-)
+_STRING, _SECOND = pa.string(), pa.timestamp("s")
+_OBJECT_COLUMNS: Final = {
+    "id": _STRING,
+    "created": _SECOND,
+    "payload": _STRING,
+    "_as_of": _SECOND,
+    "_source": _STRING,
+    "_event_id": _STRING,
+    "_api_version": _STRING,
+    "_precedence": _STRING,
+}
+_EVENT_COLUMNS: Final = {
+    "id": _STRING,
+    "created": _SECOND,
+    "type": _STRING,
+    "object_id": _STRING,
+    "payload": _STRING,
+    "_source": _STRING,
+    "_api_version": _STRING,
+}
+_ERROR_COLUMNS: Final = {"id": _STRING, "payment_intent_id": _STRING, "first_seen_at": _SECOND, "payload": _STRING}
 
 _SETTLED: Final = "(winners._precedence LIKE '2%' OR (winners._precedence LIKE '_2%' AND winners.is_incoming))"
 _CREATED_EVENT: Final = "candidates._precedence LIKE '_00%'"
 
+# An object's `created` never changes, and rows lie in the table about as they were created: the bounds let DuckDB pass
+# over the parts of the table that hold none of these objects.
 _MERGE: Final = f"""
 WITH existing AS (
     SELECT * EXCLUDE (account_id, livemode) FROM raw_stripe.{{table}}
-    WHERE account_id = $account_id AND livemode = $livemode AND id IN (SELECT id FROM incoming_rows)
+    WHERE account_id = $account_id AND livemode = $livemode AND created BETWEEN $oldest AND $newest
+        AND id IN (SELECT id FROM incoming_rows)
 ),
 candidates AS (
     SELECT *, FALSE AS is_incoming FROM existing
@@ -193,27 +125,23 @@ class Loader:
         self.load_id = self._one_row("SELECT nextval('sync.load_ids')")[0]
         self.loaded_at = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 
-    def load_objects(self, table: ObjectTable, objects: Sequence[Vouched]) -> LoadCounts:
+    def load_objects(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
         """Load payloads of one kind of object; newer wins. Keeps the `last_payment_error`s that no charge tells of."""
-        if not objects:
+        if not rows:
             return LoadCounts()
-        incoming = pa.Table.from_pylist([self._row(vouched) for vouched in objects], schema=_INCOMING)
-        counts = self._merge(table, incoming)
-        if table == "payment_intents":
-            self._keep_last_payment_errors(objects)
+        counts = self._merge(table, rows)
+        self._append_new("last_payment_errors", [row.error for row in rows if row.error], _ERROR_COLUMNS)
         return counts
 
-    def load_events(
-        self, events: Iterable[Mapping[str, Any]], source: Literal["event", "webhook"]
-    ) -> dict[str, LoadCounts]:
+    def load_events(self, rows: Sequence[EventRow]) -> dict[str, LoadCounts]:
         """Keep each event once, by its id, and load the objects that the new ones carry. Counts by table."""
-        unique = {event["id"]: event for event in events}
+        unique = {row.id: row for row in rows}
         known = self._known_events(list(unique))
-        fresh = [event for event_id, event in unique.items() if event_id not in known]
-        self._insert_events(fresh, source)
+        fresh = [row for event_id, row in unique.items() if event_id not in known]
+        self._append_new("events", fresh, _EVENT_COLUMNS)
         counts = {"events": LoadCounts(len(unique), len(fresh), len(unique) - len(fresh))}
         for table in OBJECT_TABLES:
-            carried = [_vouched_by(event, source) for event in fresh if table_of(event["data"]["object"]) == table]
+            carried = [row.carried for row in fresh if row.table == table and row.carried is not None]
             counts[table] = self.load_objects(table, carried)
         return counts
 
@@ -225,33 +153,27 @@ class Loader:
             {**self._owner(), "ids": list(ids)},
         )
 
-    def _row(self, vouched: Vouched) -> dict[str, Any]:
-        payload = vouched.payload
-        return {
-            "id": payload["id"],
-            "created": payload["created"],
-            "payload": to_stored_json(payload),
-            "_as_of": vouched.as_of,
-            "_source": vouched.source,
-            "_event_id": vouched.event_id,
-            "_api_version": vouched.api_version,
-            "_precedence": vouched.precedence,
-        }
-
-    def _merge(self, table: ObjectTable, incoming: pa.Table) -> LoadCounts:
+    def _merge(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
         """Rank what came against what is there, id by id, and replace the rows that lose or change."""
         run = self.connection.execute
-        self.connection.register("incoming_rows", incoming)
+        created = [row.created for row in rows]
+        bounds = {"oldest": _timestamp(min(created)), "newest": _timestamp(max(created))}
+        self.connection.register("incoming_rows", _arrow(rows, _OBJECT_COLUMNS))
         run(
             f"CREATE OR REPLACE TEMP TABLE merged AS {_MERGE.format(table=table)}",
-            {**self._owner(), "pinned_version": self.pinned_version},
+            {**self._owner(), **bounds, "pinned_version": self.pinned_version},
         )
         self.connection.unregister("incoming_rows")
-        run(
-            f"""DELETE FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode
-                AND id IN (SELECT id FROM merged WHERE is_rewritten)""",
-            self._owner(),
+        objects, written, kept, replaced = self._one_row(
+            """SELECT count(*), count(*) FILTER (is_written), count(*) FILTER (is_kept),
+                   count(*) FILTER (is_rewritten AND was_in_doubt IS NOT NULL) FROM merged"""
         )
+        if replaced:
+            run(
+                f"""DELETE FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode
+                    AND created BETWEEN $oldest AND $newest AND id IN (SELECT id FROM merged WHERE is_rewritten)""",
+                {**self._owner(), **bounds},
+            )
         run(
             f"""INSERT INTO raw_stripe.{table} BY NAME
                 SELECT
@@ -261,31 +183,12 @@ class Loader:
                 FROM merged WHERE is_rewritten""",
             {**self._owner(), "loaded_at": self.loaded_at, "load_id": self.load_id},
         )
-        written, kept = self._one_row("SELECT count(*) FILTER (is_written), count(*) FILTER (is_kept) FROM merged")
-        objects = self._one_row("SELECT count(*) FROM merged")[0]
-        return LoadCounts(incoming.num_rows, written, objects - written - kept, incoming.num_rows - objects + kept)
+        return LoadCounts(len(rows), written, objects - written - kept, len(rows) - objects + kept)
 
     def _one_row(self, query: str) -> tuple[Any, ...]:
         row = self.connection.execute(query).fetchone()
         assert row is not None
         return row
-
-    def _keep_last_payment_errors(self, intents: Sequence[Vouched]) -> None:
-        rows = [
-            {
-                **self._owner(),
-                "id": _error_id(vouched.payload["id"], error),
-                "payment_intent_id": vouched.payload["id"],
-                "first_seen_at": vouched.seen_by,
-                "payload": to_stored_json(error),
-            }
-            for vouched in intents
-            if vouched.source in ("list", "retrieve")
-            and (error := vouched.payload.get("last_payment_error"))
-            and not error.get("charge")
-        ]
-        if rows:
-            self._append_new("last_payment_errors", pa.Table.from_pylist(rows, schema=_ERRORS))
 
     def _known_events(self, ids: list[str]) -> set[str]:
         found = self.connection.execute(
@@ -295,32 +198,20 @@ class Loader:
         ).fetchall()
         return {row[0] for row in found}
 
-    def _insert_events(self, events: Sequence[Mapping[str, Any]], source: Source) -> None:
-        rows = [
-            {
-                **self._owner(),
-                "id": event["id"],
-                "created": event["created"],
-                "type": event["type"],
-                "object_id": event["data"]["object"]["id"],
-                "payload": to_stored_json(event),
-                "_source": source,
-                "_api_version": event.get("api_version"),
-            }
-            for event in events
-        ]
-        if rows:
-            self._append_new("events", pa.Table.from_pylist(rows, schema=_EVENTS))
-
-    def _append_new(self, table: str, incoming: pa.Table) -> None:
-        self.connection.register("incoming_rows", incoming)
+    def _append_new(
+        self, table: str, rows: Sequence[EventRow] | Sequence[ErrorRow], columns: Mapping[str, pa.DataType]
+    ) -> None:
+        if not rows:
+            return
+        self.connection.register("incoming_rows", _arrow(rows, columns))
         self.connection.execute(
             f"""INSERT INTO raw_stripe.{table} BY NAME
-                SELECT DISTINCT ON (account_id, livemode, id) *, $loaded_at AS _loaded_at, $load_id AS _load_id
+                SELECT DISTINCT ON (id)
+                    $account_id AS account_id, $livemode AS livemode, *, $loaded_at AS _loaded_at, $load_id AS _load_id
                 FROM incoming_rows AS new
-                WHERE NOT EXISTS (FROM raw_stripe.{table} AS old WHERE old.account_id = new.account_id
-                                  AND old.livemode = new.livemode AND old.id = new.id)""",
-            {"loaded_at": self.loaded_at, "load_id": self.load_id},
+                WHERE NOT EXISTS (FROM raw_stripe.{table} AS old WHERE old.account_id = $account_id
+                                  AND old.livemode = $livemode AND old.id = new.id)""",
+            {**self._owner(), "loaded_at": self.loaded_at, "load_id": self.load_id},
         )
         self.connection.unregister("incoming_rows")
 
@@ -328,25 +219,12 @@ class Loader:
         return {"account_id": self.account.account_id, "livemode": self.account.livemode}
 
 
-_OWNER_FIELDS: Final = [("account_id", pa.string()), ("livemode", pa.bool_())]
-_ERRORS: Final = pa.schema(
-    [
-        *_OWNER_FIELDS,
-        ("id", pa.string()),
-        ("payment_intent_id", pa.string()),
-        ("first_seen_at", pa.timestamp("s")),
-        ("payload", pa.string()),
-    ]
-)
-_EVENTS: Final = pa.schema(
-    [
-        *_OWNER_FIELDS,
-        ("id", pa.string()),
-        ("created", pa.timestamp("s")),
-        ("type", pa.string()),
-        ("object_id", pa.string()),
-        ("payload", pa.string()),
-        ("_source", pa.string()),
-        ("_api_version", pa.string()),
-    ]
-)
+def _arrow(rows: Sequence[Any], columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """The leading fields of each row as the columns of these names, in this order."""
+    values = list(zip(*rows, strict=True))
+    arrays = [pa.array(values[index], kind) for index, kind in enumerate(columns.values())]
+    return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def _timestamp(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

@@ -63,9 +63,18 @@ CREATE TABLE IF NOT EXISTS sync.streams (
     missing_permission VARCHAR,           -- the permission the key lacks (rak_…_read); NULL where the stream can be read
     complete_through   TIMESTAMP,         -- everything up to here, on Stripe's clock, is in the tables; NULL until a first pass ends
     known_since        TIMESTAMP,         -- event streams: the instant from which on no event is missing
-    walk_floor         TIMESTAMP,         -- the pass under way covers [walk_floor, walk_ceiling], newest first …
+    walk_floor         TIMESTAMP,         -- the pass under way covers [walk_floor, walk_ceiling] …
     walk_ceiling       TIMESTAMP,
-    walk_cursor        VARCHAR,           -- … and has loaded everything down to this object
-    walk_cursor_at     TIMESTAMP,         -- which was created then
+    open_windows       STRUCT("floor" TIMESTAMP, ceiling TIMESTAMP, "cursor" VARCHAR, cursor_at TIMESTAMP)[],
+                                          -- … and has loaded all of it but [floor, ceiling) of these, from cursor down
     updated_at         TIMESTAMP NOT NULL -- Stripe's clock at the last change of this row
+);
+
+-- What was asked of Stripe, every try counted, as its read allocation counts them. By the day of Stripe's clock.
+CREATE TABLE IF NOT EXISTS sync.reads (
+    account_id VARCHAR NOT NULL,
+    livemode   BOOLEAN NOT NULL,
+    day        DATE    NOT NULL,
+    endpoint   VARCHAR NOT NULL,  -- the path, with :id for an object's id
+    requests   BIGINT  NOT NULL
 );

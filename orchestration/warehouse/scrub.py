@@ -6,7 +6,6 @@ needs and what identifies a card without a person, such as brand, expiry, last4,
 """
 
 import re
-from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -37,9 +36,23 @@ _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
 _PHONE: Final = re.compile(r"^\+\d[\d\s().-]{6,}$")
 _KEPT_OF_NEXT_ACTION: Final = ("type",)
+_SCRUBBED: Final = frozenset({dict, list, str})
+_REMEMBERED_KEYS: Final = 4096
 
 
-@lru_cache(maxsize=4096)
+class _Dropped(dict[str, bool]):
+    """For each key met so far, whether it is dropped: asked some hundred times for each object."""
+
+    def __missing__(self, key: str) -> bool:
+        if len(self) > _REMEMBERED_KEYS:
+            self.clear()
+        self[key] = decision = _is_dropped(key)
+        return decision
+
+
+_dropped: Final = _Dropped()
+
+
 def _is_dropped(key: str) -> bool:
     if key in _DROPPED_KEYS:
         return True
@@ -50,25 +63,25 @@ def _is_dropped(key: str) -> bool:
 def scrub(node: Any) -> Any:
     """A copy of a parsed JSON value without secrets and personal fields. Strings that hold an e-mail address or a phone
     number become null wherever they stand, since merchants put such things into metadata under any key."""
-    if type(node) is dict:
-        return {key: _scrub_value(key, value) for key, value in node.items() if not _is_dropped(key)}
-    if type(node) is list:
+    kind = type(node)
+    if kind is dict:
+        kept = {
+            key: scrub(value) if type(value) in _SCRUBBED else value for key, value in node.items() if not _dropped[key]
+        }
+        if type(action := kept.get("next_action")) is dict:
+            kept["next_action"] = {name: action.get(name) for name in _KEPT_OF_NEXT_ACTION}
+        return kept
+    if kind is list:
         return [scrub(value) for value in node]
-    if type(node) is str and _names_a_person(node):
+    if kind is str and _names_a_person(node):
         return None
     return node
-
-
-def _scrub_value(key: str, value: Any) -> Any:
-    if key == "next_action" and type(value) is dict:
-        return {kept: value.get(kept) for kept in _KEPT_OF_NEXT_ACTION}
-    return scrub(value)
 
 
 def _names_a_person(text: str) -> bool:
     return ("@" in text and bool(_EMAIL.search(text))) or (text[:1] == "+" and bool(_PHONE.match(text)))
 
 
-def to_stored_json(node: Any) -> str:
-    """Scrubbed and serialised with sorted keys, so that equal objects are equal text."""
-    return orjson.dumps(scrub(node), option=orjson.OPT_SORT_KEYS).decode()
+def stored_json(scrubbed: Any) -> str:
+    """Serialised with sorted keys, so that equal objects are equal text."""
+    return orjson.dumps(scrubbed, option=orjson.OPT_SORT_KEYS).decode()

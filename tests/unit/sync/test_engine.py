@@ -183,13 +183,13 @@ def test_a_permission_that_is_taken_away_keeps_what_is_known_and_says_how_old_it
     account = new_account()
     with serving(account, rk_test_lacking="event_read") as server:
         sync(server)
-        before, through = stored(warehouse), account.now
+        before, through = stored(warehouse)["events"], account.now
         account.now += 2 * DAY
         report = sync(server, "rk_test_lacking")
         assert set(report.missing) == {"payment_intent_events", "charge_events"}
         assert report.data_through is None
         assert report.streams["charge_events"].complete_through == through
-        assert stored(warehouse) == before
+        assert stored(warehouse)["events"] == before
         sync(server)
     assert statuses(warehouse) == true_statuses(account)
 
@@ -220,7 +220,7 @@ def stop_after_pages(server: SimulatorServer, sync: Sync, path: str) -> None:
 
     def observe(progress: Any) -> None:
         nonlocal pages
-        pages += progress.requests.by_path.get(path, 0) > 0
+        pages += progress.requests.by_endpoint.get(path, 0) > 0
         if pages == 2:
             server.faults.add(Fault("drop", times=1_000, path=path))
 

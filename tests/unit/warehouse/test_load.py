@@ -1,6 +1,7 @@
 """The newer-wins load: which payload of an object is kept, and when a row is in doubt."""
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 import orchestration.warehouse as warehouse_package
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.warehouse.load import AccountKey, LoadCounts, Loader, Vouched
+from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
+from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
 
 ACCOUNT = AccountKey("acct_1", False)
 PINNED = "2026-10-28.endive"
@@ -22,12 +24,29 @@ def intent(status: str, **fields: Any) -> dict[str, Any]:
     return {"id": "pi_1", "object": "payment_intent", "created": 1_000, "status": status, **fields}
 
 
-def listed(payload: dict[str, Any], as_of: int, *, source: str = "list") -> Vouched:
-    return Vouched(payload, as_of, as_of, source, PINNED)  # type: ignore[arg-type]
+def listed(payload: dict[str, Any], as_of: int, **options: Any) -> ObjectRow:
+    return object_row(payload, as_of=as_of, seen_by=as_of, api_version=PINNED, **{"source": "list"} | options)
 
 
-def by_event(payload: dict[str, Any], as_of: int, event_id: str, kind: str = "payment_intent.processing") -> Vouched:
-    return Vouched(payload, as_of, as_of, "event", PINNED, event_id, kind)
+def event(
+    payload: dict[str, Any],
+    created: int,
+    event_id: str,
+    kind: str = "payment_intent.processing",
+    version: str = PINNED,
+) -> EventRow:
+    body = {"id": event_id, "object": "event", "created": created, "type": kind, "api_version": version}
+    return event_row(body | {"data": {"object": payload}}, "event")
+
+
+def by_event(*of_event: Any) -> ObjectRow:
+    row = event(*of_event).carried
+    assert row is not None
+    return row
+
+
+def status_of(row: ObjectRow) -> str:
+    return str(json.loads(row.payload)["status"])
 
 
 @pytest.fixture
@@ -36,7 +55,7 @@ def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def load(connection: duckdb.DuckDBPyConnection, *objects: Vouched, table: str = "payment_intents") -> LoadCounts:
+def load(connection: duckdb.DuckDBPyConnection, *objects: ObjectRow, table: str = "payment_intents") -> LoadCounts:
     with transaction(connection):
         return Loader(connection, ACCOUNT, PINNED).load_objects(table, objects)  # type: ignore[arg-type]
 
@@ -86,13 +105,13 @@ def test_an_identical_newer_payload_changes_no_row_but_is_remembered_as_newer(
     ],
 )
 def test_within_one_second_the_winner_does_not_depend_on_arrival(
-    tmp_path: Path, winner: Vouched, loser: Vouched
+    tmp_path: Path, winner: ObjectRow, loser: ObjectRow
 ) -> None:
     for number, order in enumerate(([winner, loser], [loser, winner])):
         with open_warehouse(tmp_path / f"{number}.duckdb") as connection:
-            for vouched in order:
-                load(connection, vouched)
-            assert stored(connection, STATUS) == (winner.payload["status"],)
+            for row in order:
+                load(connection, row)
+            assert stored(connection, STATUS) == (status_of(winner),)
 
 
 def test_events_of_one_second_that_disagree_put_the_row_in_doubt(warehouse: duckdb.DuckDBPyConnection) -> None:
@@ -104,7 +123,7 @@ def test_a_retrieve_settles_a_doubt_until_another_event_of_that_second_disagrees
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
-    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve"))
+    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_read_again=True))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", False)
     load(warehouse, by_event(intent("requires_payment_method"), 2_000, "evt_c", "payment_intent.payment_failed"))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", True)
@@ -120,8 +139,7 @@ def test_created_and_succeeded_in_one_second_is_no_doubt(warehouse: duckdb.DuckD
 
 
 def test_a_payload_of_another_api_version_is_kept_and_read_again(warehouse: duckdb.DuckDBPyConnection) -> None:
-    old = Vouched(intent("succeeded"), 2_000, 2_000, "event", "2020-08-27", "evt_1", "payment_intent.succeeded")
-    load(warehouse, old)
+    load(warehouse, by_event(intent("succeeded"), 2_000, "evt_1", "payment_intent.succeeded", "2020-08-27"))
     assert stored(warehouse, f"{STATUS}, _needs_read, _api_version") == ("succeeded", True, "2020-08-27")
 
 
@@ -148,21 +166,14 @@ def test_a_failure_without_a_charge_outlives_the_field_that_told_of_it(warehouse
 
 
 def test_an_event_is_kept_once_and_never_applied_twice(warehouse: duckdb.DuckDBPyConnection) -> None:
-    event = {
-        "id": "evt_1",
-        "object": "event",
-        "created": 2_000,
-        "type": "payment_intent.processing",
-        "api_version": PINNED,
-        "data": {"object": intent("processing")},
-    }
+    processing = event(intent("processing"), 2_000, "evt_1")
     for _ in range(2):
         with transaction(warehouse):
-            Loader(warehouse, ACCOUNT, PINNED).load_events([event, event], "event")
+            Loader(warehouse, ACCOUNT, PINNED).load_events([processing, processing])
     assert warehouse.execute("SELECT count(*) FROM raw_stripe.events").fetchone() == (1,)
 
 
-SIGHTINGS: list[Vouched] = [
+SIGHTINGS: list[ObjectRow] = [
     listed(intent("requires_payment_method"), 2_000),
     by_event(intent("requires_payment_method", step=1), 1_999, "evt_c", "payment_intent.created"),
     by_event(intent("requires_action"), 2_000, "evt_b"),
@@ -173,7 +184,7 @@ SIGHTINGS: list[Vouched] = [
 
 
 @st.composite
-def _deliveries(draw: st.DrawFn) -> list[Sequence[Vouched]]:
+def _deliveries(draw: st.DrawFn) -> list[Sequence[ObjectRow]]:
     """Any order, any batches, repeats included."""
     chosen = draw(st.permutations(SIGHTINGS + draw(st.lists(st.sampled_from(SIGHTINGS), max_size=3))))
     cuts = sorted(draw(st.sets(st.integers(1, len(chosen) - 1))))
@@ -183,12 +194,12 @@ def _deliveries(draw: st.DrawFn) -> list[Sequence[Vouched]]:
 @settings(max_examples=60, deadline=None)
 @given(st.sets(st.integers(0, len(SIGHTINGS) - 1), min_size=2), _deliveries())
 def test_the_kept_payload_is_the_same_whatever_the_order_of_arrival(
-    kept: set[int], deliveries: list[Sequence[Vouched]]
+    kept: set[int], deliveries: list[Sequence[ObjectRow]]
 ) -> None:
     some = [SIGHTINGS[index] for index in kept]
-    expected = max(some, key=lambda vouched: (vouched.as_of, vouched.precedence))
+    expected = max(some, key=lambda row: (row.as_of, row.precedence))
     with duckdb.connect() as connection:
         connection.execute((Path(warehouse_package.__file__).parent / "schema.sql").read_text())
         for batch in deliveries:
-            load(connection, *[vouched for vouched in batch if vouched in some])
-        assert stored(connection, STATUS) == (expected.payload["status"],)
+            load(connection, *[row for row in batch if row in some])
+        assert stored(connection, STATUS) == (status_of(expected),)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.warehouse.scrub import scrub, to_stored_json
+from orchestration.warehouse.scrub import scrub, stored_json
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_of_next_action_only_its_type_is_kept() -> None:
 
 
 def test_equal_objects_are_equal_text() -> None:
-    assert to_stored_json({"b": 1, "a": {"d": 1, "c": 2}}) == to_stored_json({"a": {"c": 2, "d": 1}, "b": 1})
+    assert stored_json({"b": 1, "a": {"d": 1, "c": 2}}) == stored_json({"a": {"c": 2, "d": 1}, "b": 1})

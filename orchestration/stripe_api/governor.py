@@ -1,0 +1,122 @@
+"""When a request may be sent: one budget for all threads that read one account.
+
+Keeps to Stripe's documented limits and to what its 429s say beyond them: by the stated reason the rate of the account,
+the rate of the endpoint or the number of requests at once is lowered, and rises again with every answer.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+LIVE_RATE: Final = 100.0
+TEST_RATE: Final = 25.0
+ENDPOINT_RATE: Final = 25.0
+"""Requests a second: an account in live mode, in test mode, and one endpoint (docs: rate limits, April 2026)."""
+
+HEADROOM: Final = 0.97
+"""Share of a documented rate that is used: requests sent at even distances arrive at uneven ones."""
+
+AT_ONCE: Final = 40
+"""Requests under way at once. Stripe limits them too, and does not say at how many."""
+
+SLOWED: Final = 0.7
+"""What a rate or the number of requests at once is multiplied by on a 429 that names it."""
+
+SLOWED_ONCE_IN: Final = 1.0
+"""Seconds in which one limit is lowered once: requests sent before the first 429 came back say nothing new."""
+
+REGAINED: Final = 0.01
+"""Share of the documented limit that each answer gives back."""
+
+
+@dataclass
+class _Limit:
+    """Something that is lowered by factors and raised by small steps, between a floor and what is documented."""
+
+    most: float
+    least: float
+    value: float = field(init=False)
+    slowed_at: float = field(init=False, default=float("-inf"))
+    free_at: float = field(init=False, default=float("-inf"))
+
+    def __post_init__(self) -> None:
+        self.value = self.most
+
+    def slow(self, now: float) -> None:
+        if now - self.slowed_at >= SLOWED_ONCE_IN:
+            self.value, self.slowed_at = max(self.least, self.value * SLOWED), now
+
+    def regain(self) -> None:
+        self.value = min(self.most, self.value + self.most * REGAINED)
+
+
+class Governor:
+    """Lets requests go at the pace that the account and each endpoint allow.
+
+    `clock` and `wait` stand in for real time in tests: seconds, and a pause of so many seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        livemode: bool,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._clock, self._wait = clock, wait
+        self._account = _Limit((LIVE_RATE if livemode else TEST_RATE) * HEADROOM, 1.0)
+        self._endpoints: dict[str, _Limit] = {}
+        self._at_once = _Limit(AT_ONCE, 1.0)
+        self._under_way = 0
+        self._slot_free = threading.Condition()
+
+    @contextmanager
+    def turn(self, endpoint: str) -> Iterator[None]:
+        """Wait until a request to the endpoint may be sent; it is under way until the block is left."""
+        with self._slot_free:
+            while self._under_way >= int(self._at_once.value):
+                self._slot_free.wait()
+            self._under_way += 1
+            pause = self._reserve(endpoint)
+        try:
+            if pause > 0:
+                self._wait(pause)
+            yield
+        finally:
+            with self._slot_free:
+                self._under_way -= 1
+                self._slot_free.notify()
+
+    def answered(self, endpoint: str) -> None:
+        """An answer came that was no refusal."""
+        with self._slot_free:
+            for limit in (self._account, self._endpoint(endpoint), self._at_once):
+                limit.regain()
+
+    def refused(self, endpoint: str, reason: str) -> None:
+        """A 429 came with this `Stripe-Rate-Limited-Reason`. Other reasons than Stripe's rate limits change nothing."""
+        limits = {
+            "global-rate": self._account,
+            "endpoint-rate": self._endpoint(endpoint),
+            "resource-specific": self._endpoint(endpoint),
+            "global-concurrency": self._at_once,
+            "endpoint-concurrency": self._at_once,
+        }
+        with self._slot_free:
+            if reason in limits:
+                limits[reason].slow(self._clock())
+
+    def _endpoint(self, endpoint: str) -> _Limit:
+        return self._endpoints.setdefault(endpoint, _Limit(ENDPOINT_RATE * HEADROOM, 0.5))
+
+    def _reserve(self, endpoint: str) -> float:
+        """Take the next free instant of the account and the endpoint; seconds until then."""
+        now = self._clock()
+        limits = (self._account, self._endpoint(endpoint))
+        at = max(now, *(limit.free_at for limit in limits))
+        for limit in limits:
+            limit.free_at = at + 1 / limit.value
+        return at - now

@@ -1,0 +1,230 @@
+"""Reading side by side: threads that fetch and prepare pages, and one queue from which a single loader takes them.
+
+Threads know HTTP and rows, never the warehouse; the loader knows the warehouse, never HTTP. The queue is bounded, so
+that memory does not grow with the account: while the loader is behind, nobody asks Stripe for more.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from queue import Empty, Full, Queue
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+from orchestration.stripe_api import PAGE_SIZE, Answer, InvalidRequest, Stopped, StripeClient
+from orchestration.sync.windows import Window, Windows
+from orchestration.warehouse.checkpoints import OpenWindow
+from orchestration.warehouse.rows import EventRow, ObjectRow
+
+Rows = list[ObjectRow] | list[EventRow]
+
+READERS: Final = 12
+"""Threads for each list: enough for 25 requests a second, Stripe's limit for one endpoint, at a latency of 0.4 s."""
+
+QUEUED_PAGES: Final = 48
+"""Pages that may wait for the loader. With 100 objects of some 3 KB each: about 15 MB."""
+
+BATCH_PAGES: Final = 24
+"""Pages loaded in one transaction, if as many are waiting."""
+
+_PATIENCE: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Page:
+    """What came of one request. `open_windows` is what the source still has to read once this page is stored."""
+
+    source: "Source"
+    rows: Rows
+    reached: int | None
+    is_last: bool
+    open_windows: tuple[OpenWindow, ...] = ()
+    vanished: str | None = None
+    error: Exception | None = None
+
+
+class Source(Protocol):
+    """Something to read by many requests. `take` and `finish` are called under one lock, `ask` under none."""
+
+    def take(self) -> Any:
+        """The next request; None while there is none, until another one is finished."""
+
+    def ask(self, client: StripeClient, request: Any) -> Any:
+        """Send it, and prepare what comes."""
+
+    def finish(self, request: Any, answer: Any) -> Page | None:
+        """Note what came; None where the request has to be made again in another way."""
+
+    @property
+    def is_done(self) -> bool:
+        """Every request has been answered."""
+
+
+class ListSource:
+    """A list, or windows of one."""
+
+    def __init__(
+        self, path: str, params: Mapping[str, Any], windows: Windows, prepare: Callable[[Answer], Rows]
+    ) -> None:
+        self._path, self._params, self._windows, self._prepare = path, params, windows, prepare
+
+    @property
+    def is_done(self) -> bool:
+        return self._windows.is_done
+
+    @property
+    def pages_expected(self) -> float:
+        """Pages still to come, as far as can be told."""
+        return self._windows.pages_expected
+
+    def take(self) -> tuple[Window, Window] | None:
+        """A window, and a copy of it as it stands: it may be cut while it is read."""
+        window = self._windows.take()
+        return None if window is None else (window, replace(window))
+
+    def ask(self, client: StripeClient, request: tuple[Window, Window]) -> tuple[Answer, Rows] | None:
+        """A page of a window and its rows; None where the list no longer knows the window's cursor."""
+        _, asked = request
+        created = {"gte": asked.floor, "lt": asked.ceiling}
+        try:
+            answer = client.get(
+                self._path, {**self._params, "created": created, "limit": PAGE_SIZE, "starting_after": asked.cursor}
+            )
+        except InvalidRequest:
+            if asked.cursor is None:
+                raise
+            return None
+        return answer, self._prepare(answer)
+
+    def finish(self, request: tuple[Window, Window], answer: tuple[Answer, Rows] | None) -> Page | None:
+        window, _ = request
+        if answer is None:
+            self._windows.cursor_lost(window)
+            return None
+        body, rows = answer[0].body, answer[1]
+        self._windows.page_read(window, [(each["id"], each["created"]) for each in body["data"]], body["has_more"])
+        still_open = tuple(
+            OpenWindow(each.floor, each.ceiling, each.cursor, each.cursor_at) for each in self._windows.open
+        )
+        return Page(self, rows, rows[-1].created if rows else None, not still_open, still_open)
+
+
+class RetrieveSource:
+    """Single objects by their ids, each with one request."""
+
+    def __init__(self, path: str, ids: Sequence[str], prepare: Callable[[Answer], Rows]) -> None:
+        self._path, self._prepare = path, prepare
+        self._ids, self._left = iter(ids), len(ids)
+
+    @property
+    def is_done(self) -> bool:
+        return not self._left
+
+    @property
+    def pages_expected(self) -> float:
+        """Requests still to come."""
+        return self._left
+
+    def take(self) -> str | None:
+        return next(self._ids, None)
+
+    def ask(self, client: StripeClient, request: str) -> Rows | None:
+        """The object's row; None where Stripe no longer knows it."""
+        try:
+            return self._prepare(client.get(f"{self._path}/{request}"))
+        except InvalidRequest as error:
+            if error.code != "resource_missing":
+                raise
+            return None
+
+    def finish(self, request: str, answer: Rows | None) -> Page:
+        self._left -= 1
+        return Page(self, answer or [], None, self.is_done, vanished=request if answer is None else None)
+
+
+class Reading:
+    """Threads that read some sources while the context lasts; `batches` hands over what they read.
+
+    Pages of one source come in the order in which the source noted them, so that the last page of a batch tells where
+    the source stands once the batch is stored.
+    """
+
+    def __init__(self, client: StripeClient, sources: Sequence[Source]) -> None:
+        self._client, self._sources = client, sources
+        self._pages: Queue[Page] = Queue(QUEUED_PAGES)
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> "Reading":
+        for source in self._sources:
+            readers = _Readers(self._client, source, self._put, self._stopped)
+            for _ in range(READERS):
+                threading.Thread(target=readers.work, name="recoup-reader", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """A thread that is in mid-request ends after it, without a trace."""
+        self._stopped.set()
+
+    def batches(self) -> Iterator[list[Page]]:
+        """Pages as they come, some at a time, until every source has had its last or has failed."""
+        left = set(map(id, self._sources))
+        while left:
+            batch = [self._pages.get()]
+            while len(batch) < BATCH_PAGES:
+                try:
+                    batch.append(self._pages.get_nowait())
+                except Empty:
+                    break
+            left -= {id(page.source) for page in batch if page.is_last}
+            yield batch
+
+    def _put(self, page: Page) -> None:
+        while not self._stopped.is_set():
+            try:
+                return self._pages.put(page, timeout=_PATIENCE)
+            except Full:
+                continue
+        raise Stopped
+
+
+class _Readers:
+    """The threads of one source."""
+
+    def __init__(
+        self, client: StripeClient, source: Source, put: Callable[[Page], None], stopped: threading.Event
+    ) -> None:
+        self._client, self._source, self._put, self._stopped = client, source, put, stopped
+        self._changed = threading.Condition()
+        self._has_failed = False
+
+    def work(self) -> None:
+        """Read until the source is done, or something fails; that is then the source's last page."""
+        try:
+            while (request := self._next()) is not None:
+                answer = self._source.ask(self._client, request)
+                with self._changed:
+                    page = self._source.finish(request, answer)
+                    if page is not None and not self._has_failed:
+                        self._put(page)
+                    self._changed.notify_all()
+        except Stopped:
+            pass
+        except Exception as error:
+            self._fail(error)
+
+    def _next(self) -> Any:
+        with self._changed:
+            while not (self._stopped.is_set() or self._has_failed or self._source.is_done):
+                if (request := self._source.take()) is not None:
+                    return request
+                self._changed.wait(_PATIENCE)
+        return None
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            if not self._has_failed and not self._stopped.is_set():
+                self._has_failed = True
+                self._put(Page(self._source, [], None, is_last=True, error=error))
+            self._changed.notify_all()

@@ -1,0 +1,66 @@
+"""What every step of one sync of one account works with: who is asked, where it is stored, what has been counted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import duckdb
+
+from orchestration.stripe_api import API_VERSION, RequestCounts, StripeClient
+from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
+from orchestration.warehouse.reads import add_reads
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Told after each stored batch: the stream, how far down it has come, and the run's figures so far.
+
+    `pages_left` are those still to come of all streams read now, as far as can be told; infinite while that is unknown.
+    """
+
+    stream: str
+    reached: int | None
+    counts: Mapping[str, LoadCounts]
+    requests: RequestCounts
+    pages_left: float
+
+
+@dataclass
+class Run:
+    """One sync of one account."""
+
+    client: StripeClient
+    connection: duckdb.DuckDBPyConnection
+    account: AccountKey
+    observe: Callable[[Progress], None] = lambda progress: None
+    counts: dict[str, LoadCounts] = field(default_factory=dict)
+    _reads_stored: dict[str, int] = field(default_factory=dict)
+
+    def loader(self) -> Loader:
+        """A loader for one transaction."""
+        return Loader(self.connection, self.account, API_VERSION)
+
+    def checkpoint(self, stream: str) -> Checkpoint:
+        """The stream's state as it is stored."""
+        return read_checkpoint(self.connection, self.account, stream)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint, in the transaction under way."""
+        write_checkpoint(self.connection, self.account, checkpoint, now=self.client.now)
+
+    def store_reads(self) -> None:
+        """Write down the requests made since the last time, in the transaction under way."""
+        made = dict(self.client.counts.by_endpoint)
+        new = {endpoint: count - self._reads_stored.get(endpoint, 0) for endpoint, count in made.items()}
+        add_reads(
+            self.connection,
+            self.account,
+            {endpoint: count for endpoint, count in new.items() if count},
+            now=self.client.now,
+        )
+        self._reads_stored = made
+
+    def count(self, counts: Mapping[str, LoadCounts]) -> None:
+        """Add the figures of a committed batch."""
+        for table, of_table in counts.items():
+            self.counts[table] = self.counts.get(table, LoadCounts()) + of_table

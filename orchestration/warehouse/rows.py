@@ -1,0 +1,129 @@
+"""What a payload of Stripe's becomes before it is stored: scrubbed text beside the columns that decide who wins.
+
+Pure and without a connection, so that readers can prepare rows side by side while another thread loads.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+import orjson
+
+from orchestration.warehouse.scrub import scrub, stored_json
+
+ObjectTable = Literal["payment_intents", "charges", "refunds", "disputes"]
+OBJECT_TABLES: Final[tuple[ObjectTable, ...]] = get_args(ObjectTable)
+Source = Literal["list", "retrieve", "event", "webhook"]
+
+_TABLE_OF_OBJECT: Final[dict[str, ObjectTable]] = {
+    "payment_intent": "payment_intents",
+    "charge": "charges",
+    "refund": "refunds",
+    "dispute": "disputes",
+}
+
+_FINALITY: Final[dict[str, dict[str, int]]] = {
+    "payment_intent": {"succeeded": 2, "canceled": 2},
+    "charge": {"succeeded": 1, "failed": 1},
+    "refund": {"succeeded": 1, "failed": 2, "canceled": 2},
+    "dispute": {"won": 1, "lost": 1, "warning_closed": 1, "prevented": 1},
+}
+"""Which state wins within one second. Only 2 can never be left again, so only 2 needs no second look at a tie. A refund
+may fail after it succeeded; a charge goes on to be captured, refunded, disputed (docs: object lifecycles)."""
+
+
+class Precedence:
+    """Decides between payloads of one second; the greater text wins. Four parts: finality, source, kind, event id."""
+
+    EVENT, LISTED, READ_AGAIN = 0, 1, 2
+    """Where it came from. `READ_AGAIN` is an answer asked for after everything else: it settles a doubt."""
+
+    @staticmethod
+    def of(payload: Mapping[str, Any], source: int, *, is_created: bool = False, event_id: str | None = None) -> str:
+        """`*.created` loses to all other events: whatever happened in that second happened after it."""
+        finality = _FINALITY[payload["object"]].get(payload.get("status") or "", 0)
+        return f"{finality}{source}{not is_created:d}{event_id or ''}"
+
+
+class ErrorRow(NamedTuple):
+    """A `last_payment_error` that made no charge. Instants are unix seconds on Stripe's clock."""
+
+    id: str
+    payment_intent_id: str
+    first_seen_at: int
+    payload: str
+
+
+class ObjectRow(NamedTuple):
+    """One object as Stripe vouched for it at `as_of`. Instants are unix seconds on Stripe's clock."""
+
+    id: str
+    created: int
+    payload: str
+    as_of: int
+    source: str
+    event_id: str | None
+    api_version: str | None
+    precedence: str
+    error: ErrorRow | None = None
+
+
+class EventRow(NamedTuple):
+    """One event, and the object it carries with its table where we keep such objects."""
+
+    id: str
+    created: int
+    type: str
+    object_id: str
+    payload: str
+    source: str
+    api_version: str | None
+    table: ObjectTable | None
+    carried: ObjectRow | None
+
+
+def object_row(
+    payload: Mapping[str, Any],
+    *,
+    as_of: int,
+    seen_by: int,
+    api_version: str,
+    source: Literal["list", "retrieve"],
+    is_read_again: bool = False,
+) -> ObjectRow:
+    """The row of an object from a listing or a retrieve. By `seen_by` Stripe had certainly read it."""
+    precedence = Precedence.of(payload, Precedence.READ_AGAIN if is_read_again else Precedence.LISTED)
+    stored = stored_json(scrub(payload))
+    error = _error_row(payload, seen_by)
+    return ObjectRow(payload["id"], payload["created"], stored, as_of, source, None, api_version, precedence, error)
+
+
+def event_row(event: Mapping[str, Any], source: Literal["event", "webhook"]) -> EventRow:
+    """The rows of an event and of the object it carries, as that stood when the event was made."""
+    scrubbed, carried = scrub(event), event["data"]["object"]
+    event_id, created, version = event["id"], event["created"], event.get("api_version")
+    table = _TABLE_OF_OBJECT.get(carried.get("object") or "")
+    row = None
+    if table is not None:
+        precedence = Precedence.of(
+            carried, Precedence.EVENT, is_created=event["type"].endswith(".created"), event_id=event_id
+        )
+        stored = stored_json(scrubbed["data"]["object"])
+        row = ObjectRow(carried["id"], carried["created"], stored, created, source, event_id, version, precedence)
+    return EventRow(event_id, created, event["type"], carried["id"], stored_json(scrubbed), source, version, table, row)
+
+
+def _error_row(intent: Mapping[str, Any], seen_by: int) -> ErrorRow | None:
+    error = intent.get("last_payment_error")
+    if not error or error.get("charge") or intent["object"] != "payment_intent":
+        return None
+    return ErrorRow(_error_id(intent["id"], error), intent["id"], seen_by, stored_json(scrub(error)))
+
+
+def _error_id(intent_id: str, error: Mapping[str, Any]) -> str:
+    """Two sightings of one failure have the same id. Stripe gives an error none of its own."""
+    method = error.get("payment_method")
+    method_id = method.get("id") if isinstance(method, Mapping) else method
+    parts = [error.get("code"), error.get("decline_code"), error.get("type"), method_id]
+    digest = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]
+    return f"{intent_id}:lpe:{digest}"
