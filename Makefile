@@ -37,8 +37,8 @@ lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/recoup dbt parse >/dev/null
-	@cd dbt_project && ../$(BIN)/sqlfluff lint models tests
+	@cd dbt_project && RECOUP_WAREHOUSE_PATH=:memory: DBT_TARGET_PATH=../data/dbt/lint DBT_LOG_PATH=../data/dbt/lint \
+		../$(BIN)/sqlfluff lint --disable-progress-bar models tests
 
 bench: setup
 	@$(BIN)/python -m tests.bench

@@ -1,16 +1,3 @@
-{# Stripe docs, delayed notification payment methods; of these, the debits can be taken back by the payer's bank. #}
-{% set bank_debits = [
-    'ach_debit', 'acss_debit', 'au_becs_debit', 'bacs_debit', 'nz_bank_account', 'sepa_debit', 'us_bank_account'
-] %}
-{% set vouchers_and_transfers = [
-    'ach_credit_transfer', 'boleto', 'customer_balance', 'konbini', 'multibanco', 'oxxo', 'sepa_credit_transfer', 'sofort'
-] %}
-
-{# Why a bank takes a debit back, of the reasons in the SDK's dispute; the others are a payer's complaint. #}
-{% set return_reasons = [
-    'bank_cannot_process', 'check_returned', 'debit_not_authorized', 'incorrect_account_details', 'insufficient_funds'
-] %}
-
 with charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
@@ -65,7 +52,11 @@ returns as (
         ) as return_number
     from disputes
     where
-        reason in ('{{ return_reasons | join("', '") }}')
+        -- Why a bank takes a debit back, of the reasons in the SDK's dispute; the others are a payer's complaint.
+        reason in (
+            'bank_cannot_process', 'check_returned', 'debit_not_authorized', 'incorrect_account_details',
+            'insufficient_funds'
+        )
         and status is distinct from 'won'
 
 ),
@@ -83,8 +74,14 @@ joined as (
         coalesce(charges.currency, payment_intents.currency) as attempted_currency,
         coalesce(charges.customer_id, payment_intents.customer_id) as paying_customer_id,
         coalesce(payment_intents.capture_method = 'manual', false) as is_captured_by_hand,
-        coalesce(charges.payment_method_type in ('{{ bank_debits | join("', '") }}'), false) as is_bank_debit,
-        coalesce(charges.payment_method_type in ('{{ vouchers_and_transfers | join("', '") }}'), false)
+        -- Stripe docs, delayed notification methods: the debits among them can be taken back by the payer's bank.
+        coalesce(charges.payment_method_type in (
+            'ach_debit', 'acss_debit', 'au_becs_debit', 'bacs_debit', 'nz_bank_account', 'sepa_debit', 'us_bank_account'
+        ), false) as is_bank_debit,
+        coalesce(charges.payment_method_type in (
+            'ach_credit_transfer', 'boleto', 'customer_balance', 'konbini', 'multibanco', 'oxxo',
+            'sepa_credit_transfer', 'sofort'
+        ), false)
         or coalesce(verdicts.was_pending, false) as is_delayed_otherwise
     from charges
     left join payment_intents

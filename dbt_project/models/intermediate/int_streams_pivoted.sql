@@ -13,17 +13,17 @@ pivoted as (
     select
         account_id,
         livemode,
+        {% for stream in streams %}
+            max(case when stream = '{{ stream }}' then complete_through_at end)
+                as {{ stream }}_complete_through_at,
+        {% endfor %}
         string_agg(distinct missing_permission, ', ' order by missing_permission) as missing_permissions,
         max(case when stream = 'payment_intent_events' then missing_permission end)
             as payment_intent_events_missing_permission,
         max(case when stream = 'charge_events' then missing_permission end) as charge_events_missing_permission,
         max(case when stream = 'payment_intent_events' then known_since_at end)
             as payment_intent_events_known_since_at,
-        max(case when stream = 'charge_events' then known_since_at end) as charge_events_known_since_at,
-        {%- for stream in streams %}
-        max(case when stream = '{{ stream }}' then complete_through_at end)
-            as {{ stream }}_complete_through_at{{ "," if not loop.last }}
-        {%- endfor %}
+        max(case when stream = 'charge_events' then known_since_at end) as charge_events_known_since_at
     from streams
     group by account_id, livemode
 

@@ -70,13 +70,25 @@ attempts_counted as (
 -- An account is listed wherever anything is known of it, also before the first sync has saved how far it came.
 accounts as (
 
-    select account_id, livemode from streams
+    select
+        account_id,
+        livemode
+    from streams
     union
-    select account_id, livemode from payment_intents_counted
+    select
+        account_id,
+        livemode
+    from payment_intents_counted
     union
-    select account_id, livemode from charges_counted
+    select
+        account_id,
+        livemode
+    from charges_counted
     union
-    select account_id, livemode from attempts_counted
+    select
+        account_id,
+        livemode
+    from attempts_counted
 
 ),
 

@@ -19,11 +19,11 @@ summed as (
         first_failure_class,
         count(*) filter (where is_in_scope) as failed_count,
         count(*) filter (where not is_in_scope) as out_of_scope_count,
-        {%- for status in statuses %}
-        count(*) filter (where is_in_scope and recovery_status = '{{ status }}') as {{ status }}_count,
-        sum(at_risk_amount) filter (where is_in_scope and recovery_status = '{{ status }}')
-            as {{ status }}_at_risk_amount,
-        {%- endfor %}
+        {% for status in statuses %}
+            count(*) filter (where is_in_scope and recovery_status = '{{ status }}') as {{ status }}_count,
+            sum(at_risk_amount) filter (where is_in_scope and recovery_status = '{{ status }}')
+                as {{ status }}_at_risk_amount,
+        {% endfor %}
         sum(at_risk_amount) filter (where is_in_scope) as at_risk_amount,
         sum(at_risk_amount) filter (where not is_in_scope) as out_of_scope_at_risk_amount,
         sum(recovered_amount) filter (where is_in_scope and recovery_status = 'recovered') as recovered_amount,
@@ -58,14 +58,14 @@ final as (
 
         -- numerics
         failed_count,
-        {%- for status in statuses %}
-        {{ status }}_count,
-        {%- endfor %}
+        {% for status in statuses %}
+            {{ status }}_count,
+        {% endfor %}
         out_of_scope_count,
         cast(coalesce(at_risk_amount, 0) as bigint) as at_risk_amount,
-        {%- for status in statuses %}
-        cast(coalesce({{ status }}_at_risk_amount, 0) as bigint) as {{ status }}_at_risk_amount,
-        {%- endfor %}
+        {% for status in statuses %}
+            cast(coalesce({{ status }}_at_risk_amount, 0) as bigint) as {{ status }}_at_risk_amount,
+        {% endfor %}
         cast(coalesce(out_of_scope_at_risk_amount, 0) as bigint) as out_of_scope_at_risk_amount,
         cast(coalesce(recovered_amount, 0) as bigint) as recovered_amount,
         cast(coalesce(recovered_late_amount, 0) as bigint) as recovered_late_amount,
