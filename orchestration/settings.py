@@ -3,7 +3,6 @@
 Every variable is listed with its meaning in `.env.example` and in the README; a test holds the three equal.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -71,32 +70,32 @@ class Settings(BaseSettings):
         """dbt and Dagster run in folders of their own, so a relative path would name several places."""
         return value.expanduser().resolve()
 
-    @cached_property
+    @property
     def warehouse_path(self) -> Path:
         """DuckDB file of the pipeline: raw tables, checkpoints, models. Opened by one writer at a time."""
         return self.recoup_data_dir / "warehouse.duckdb"
 
-    @cached_property
+    @property
     def published_path(self) -> Path:
         """DuckDB file of the analysts: marts and seeds, swapped in whole. May be opened at any time."""
         return self.recoup_data_dir / "recovery.duckdb"
 
-    @cached_property
+    @property
     def dbt_target_dir(self) -> Path:
         """dbt's compiled SQL and artifacts."""
         return self.recoup_data_dir / "dbt" / "target"
 
-    @cached_property
+    @property
     def dbt_log_dir(self) -> Path:
         """dbt's own log files."""
         return self.recoup_data_dir / "dbt" / "logs"
 
-    @cached_property
+    @property
     def dagster_home(self) -> Path:
         """Dagster's run history, schedules' and sensors' state."""
         return self.recoup_data_dir / "dagster"
 
-    @cached_property
+    @property
     def simulator_state_path(self) -> Path:
         """Where the simulated account of `recoup demo` keeps its seed and its clock between runs."""
         return self.recoup_data_dir / "simulator.json"

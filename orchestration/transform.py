@@ -19,6 +19,9 @@ from orchestration.settings import DBT_PROJECT_DIR, Settings
 EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""
 
+WITHOUT_UNIT_TESTS: Final = ("--exclude-resource-type", "unit_test")
+"""They test the models, not the data: the project's own tests run them, a pipeline has no use for them."""
+
 _SHOWN_FAILURES: Final = 8
 _PARSED: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
 """Suffixes of the project's files that dbt reads when it parses."""
@@ -45,7 +48,8 @@ def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
         "DBT_LOG_PATH": str(settings.dbt_log_dir),
     }
     settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
-    return subprocess.run([sys.executable, "-m", "dbt.cli.main", *arguments], env=environment, check=False).returncode
+    dbt = [sys.executable, "-c", "from dbt.cli.main import cli; cli(prog_name='recoup dbt')"]
+    return subprocess.run([*dbt, *arguments], env=environment, check=False).returncode
 
 
 def invoke_dbt(
@@ -79,7 +83,7 @@ def build_models(settings: Settings, callbacks: Sequence[EventCallback] = ()) ->
     Raises:
         ModelsFailed: something failed. What depends on it was skipped.
     """
-    result = invoke_dbt(settings, ["build"], callbacks)
+    result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS], callbacks)
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
     nodes: dict[str, int] = {}

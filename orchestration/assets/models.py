@@ -18,7 +18,7 @@ from google.protobuf.json_format import MessageToDict
 from orchestration.assets.preview import table_metadata
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
-from orchestration.transform import failure_text, invoke_dbt
+from orchestration.transform import WITHOUT_UNIT_TESTS, failure_text, invoke_dbt
 
 _RESULTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
 
@@ -51,7 +51,7 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
                 context.log.info(event.info.msg)
                 events.append(MessageToDict(event, preserving_proto_field_name=True))
 
-        result = invoke_dbt(settings, ["build", *arguments], [collect])
+        result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *arguments], [collect])
         with warehouse.get_connection() as connection:
             for event in events:
                 message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})

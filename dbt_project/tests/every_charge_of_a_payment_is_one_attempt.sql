@@ -1,0 +1,41 @@
+-- Nothing is dropped and nothing doubled between the charges read and the attempts shown.
+{{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
+
+with charges as (
+
+    select
+        account_id,
+        livemode,
+        charge_id,
+        count(*) as charge_count
+    from {{ ref('stg_stripe__charges') }}
+    where payment_intent_id is not null
+    group by account_id, livemode, charge_id
+
+),
+
+attempts as (
+
+    select
+        account_id,
+        livemode,
+        charge_id,
+        count(*) as attempt_count
+    from {{ ref('payment_attempts') }}
+    where charge_id is not null
+    group by account_id, livemode, charge_id
+
+)
+
+select
+    coalesce(charges.account_id, attempts.account_id) as account_id,
+    coalesce(charges.charge_id, attempts.charge_id) as charge_id,
+    charges.charge_count,
+    attempts.attempt_count
+from charges
+full outer join attempts
+    on
+        charges.account_id = attempts.account_id
+        and charges.livemode = attempts.livemode
+        and charges.charge_id = attempts.charge_id
+where charges.charge_count is distinct from 1 or attempts.attempt_count is distinct from 1

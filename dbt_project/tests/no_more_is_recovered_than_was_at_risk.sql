@@ -1,0 +1,13 @@
+-- 0 <= net of refunds and lost disputes <= recovered <= at risk, and only a payment that succeeded has recovered anything.
+{{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
+
+select *
+from {{ ref('recovery_episodes') }}
+where
+    not coalesce(
+        recovered_amount_net >= 0
+        and recovered_amount_net <= recovered_amount
+        and recovered_amount <= at_risk_amount,
+        false
+    )
+    or (recovered_amount > 0 and first_succeeded_at is null)

@@ -1,0 +1,17 @@
+-- A payment is recovered by an attempt of its own that succeeded, and that was decided no earlier than the first failure.
+-- Where the charge of a success is not known there is no such attempt; the instant must be plausible all the same.
+{{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
+
+select episodes.*
+from {{ ref('recovery_episodes') }} as episodes
+left join {{ ref('payment_attempts') }} as attempts
+    on
+        episodes.account_id = attempts.account_id
+        and episodes.livemode = attempts.livemode
+        and episodes.payment_intent_id = attempts.payment_intent_id
+        and episodes.recovering_attempt_id = attempts.attempt_id
+where
+    (episodes.recovering_attempt_id is not null and attempts.outcome is distinct from 'succeeded')
+    or (episodes.recovering_attempt_id is not null and episodes.first_succeeded_at is null)
+    or episodes.first_succeeded_at < episodes.first_failed_at
+    or (episodes.recovery_status in ('recovered', 'recovered_late')) <> (episodes.first_succeeded_at is not null)

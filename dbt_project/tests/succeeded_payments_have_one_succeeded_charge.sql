@@ -1,0 +1,37 @@
+-- A PaymentIntent has succeeded exactly when one of its charges has, and has received what was captured. Exceptions are a
+-- debit that the bank took back, and a success whose charge is not known. A warning only: the two tables may be a moment
+-- apart, and the next sync brings them together.
+{{ config(severity='warn', meta={'dagster': {'ref': {'name': 'payment_intents'}}}) }}
+
+with attempts as (
+
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        count(*) filter (where outcome = 'succeeded') as succeeded_count,
+        count(*) filter (where is_returned) as returned_count,
+        sum(captured_amount) filter (where outcome = 'succeeded' or is_returned) as captured_amount
+    from {{ ref('payment_attempts') }}
+    group by account_id, livemode, payment_intent_id
+
+)
+
+select
+    payment_intents.*,
+    attempts.succeeded_count,
+    attempts.returned_count,
+    attempts.captured_amount
+from {{ ref('payment_intents') }} as payment_intents
+left join attempts
+    on
+        payment_intents.account_id = attempts.account_id
+        and payment_intents.livemode = attempts.livemode
+        and payment_intents.payment_intent_id = attempts.payment_intent_id
+where
+    not payment_intents.is_succeeded_without_charge
+    and (
+        coalesce(attempts.succeeded_count, 0) + coalesce(attempts.returned_count, 0)
+        <> case when payment_intents.status = 'succeeded' then 1 else 0 end
+        or (payment_intents.status = 'succeeded' and payment_intents.received_amount <> attempts.captured_amount)
+    )

@@ -1,0 +1,143 @@
+"""The dbt project by itself: its unit tests, invariants that notice wrong tables, empty warehouses, descriptions."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from orchestration import pipeline
+from orchestration.settings import DBT_PROJECT_DIR, Settings
+from orchestration.simulator import SimulatedAccount, SimulatorServer
+from orchestration.transform import ensure_manifest, invoke_dbt
+from orchestration.warehouse.connection import open_warehouse
+
+CLOCK = re.compile(r"\b(now|current_timestamp|current_date|current_time|today|get_current_\w+|localtimestamp)\b", re.I)
+
+CORRUPTIONS = {
+    "failed_payments_are_in_exactly_one_status": [
+        "DELETE FROM marts.recovery_episodes WHERE episode_id = (SELECT min(episode_id) FROM marts.recovery_episodes)",
+        "UPDATE marts.recovery_episodes SET at_risk_amount = at_risk_amount + 1 WHERE recovery_status = 'recovered'",
+    ],
+    "no_more_is_recovered_than_was_at_risk": [
+        "UPDATE marts.recovery_episodes SET recovered_amount = at_risk_amount + 1",
+        "UPDATE marts.recovery_episodes SET recovered_amount_net = -1",
+        "UPDATE marts.recovery_episodes SET recovered_amount = at_risk_amount, recovered_amount_net = at_risk_amount",
+    ],
+    "attempts_are_numbered_without_gaps_in_time_order": [
+        "UPDATE marts.payment_attempts SET attempt_number = attempt_number + 1 WHERE attempt_number > 1",
+        "UPDATE marts.payment_attempts SET attempted_at = '2000-01-01' WHERE attempt_number = 2",
+    ],
+    "recovering_attempts_succeeded_after_the_first_failure": [
+        "UPDATE marts.recovery_episodes SET recovering_attempt_id = 'ch_other' WHERE recovering_attempt_id IS NOT NULL",
+        "UPDATE marts.recovery_episodes SET first_succeeded_at = first_failed_at - INTERVAL 1 SECOND",
+        "UPDATE marts.recovery_episodes SET recovery_status = 'in_recovery'",
+    ],
+    "succeeded_payments_have_one_succeeded_charge": [
+        "UPDATE marts.payment_attempts SET outcome = 'failed' WHERE outcome = 'succeeded'",
+        "UPDATE marts.payment_attempts SET captured_amount = captured_amount + 1",
+    ],
+    "every_charge_of_a_payment_is_one_attempt": [
+        "DELETE FROM marts.payment_attempts WHERE charge_id = (SELECT min(charge_id) FROM marts.payment_attempts)",
+        "INSERT INTO marts.payment_attempts FROM marts.payment_attempts WHERE charge_id IS NOT NULL LIMIT 1",
+    ],
+    "accounts_modes_and_currencies_never_mix": [
+        "UPDATE marts.payment_attempts SET currency = 'xxx'",
+        "UPDATE marts.payment_attempts SET livemode = NOT livemode",
+        "UPDATE marts.payment_attempts SET account_id = 'acct_other'",
+    ],
+    "cohorts_add_up_to_episodes": [
+        "UPDATE marts.recovery_cohorts SET recovered_amount = recovered_amount + 1",
+        "DELETE FROM marts.recovery_cohorts WHERE currency = (SELECT min(currency) FROM marts.recovery_cohorts)",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A synced account and its models."""
+    folder = tmp_path_factory.mktemp("built")
+    with SimulatorServer(SimulatedAccount(seed=21, payments=600, days=90)) as server:
+        settings = Settings(
+            stripe_api_key="rk_test_simulated_account_reads_everything",  # type: ignore[arg-type]
+            stripe_api_base=server.url,
+            recoup_data_dir=folder,
+        )
+        pipeline.extract(settings)
+    pipeline.build(settings)
+    return settings
+
+
+def statuses(settings: Settings, *arguments: str) -> dict[str, str]:
+    """dbt's verdict on each node of a command."""
+    done = invoke_dbt(settings, arguments)
+    assert done.exception is None, done.exception
+    return {result.node.name: str(result.status) for result in done.result.results}
+
+
+def test_the_unit_tests_of_the_models_pass(built: Settings) -> None:
+    found = statuses(built, "test", "--select", "test_type:unit")
+    assert found
+    assert set(found.values()) == {"pass"}
+
+
+def test_every_invariant_has_corruptions_that_it_must_notice() -> None:
+    assert set(CORRUPTIONS) == {path.stem for path in (DBT_PROJECT_DIR / "tests").glob("*.sql")}
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_an_invariant_holds_and_notices_each_corruption(name: str, built: Settings, tmp_path: Path) -> None:
+    copy = built.model_copy(update={"recoup_data_dir": tmp_path})
+    shutil.copyfile(built.warehouse_path, tmp_path / "warehouse.duckdb")
+    assert statuses(copy, "test", "--select", name) == {name: "pass"}
+    for corruption in CORRUPTIONS[name]:
+        shutil.copyfile(built.warehouse_path, tmp_path / "warehouse.duckdb")
+        with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+            connection.execute(corruption)
+        assert statuses(copy, "test", "--select", name)[name] in ("fail", "warn"), corruption
+
+
+def test_models_build_on_empty_tables_and_again(tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=tmp_path)
+    for _ in range(2):
+        pipeline.build(settings)
+    published = pipeline.publish_marts(settings)
+    assert published.rows["marts.recovery_episodes"] == 0
+
+
+def test_no_clock_but_the_watermark_decides_anything(built: Settings) -> None:
+    compiled = list((built.dbt_target_dir / "compiled" / "recoup" / "models").rglob("*.sql"))
+    assert len(compiled) > 15
+    for path in compiled:
+        sql = re.sub(r"--.*", "", path.read_text(encoding="utf-8"))
+        assert not CLOCK.search(sql), path.name
+
+
+def test_every_column_of_every_mart_says_what_it_means(built: Settings) -> None:
+    pipeline.publish_marts(built)
+    with duckdb.connect(str(built.published_path), read_only=True) as connection:
+        silent = connection.execute(
+            """SELECT table_name, column_name FROM duckdb_columns()
+               WHERE schema_name IN ('marts', 'seeds') AND coalesce(trim(comment), '') = ''"""
+        ).fetchall()
+        tables = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE coalesce(comment, '') = ''"
+        ).fetchall()
+    assert silent == []
+    assert tables == []
+
+
+def test_source_freshness_can_be_asked(built: Settings) -> None:
+    done = invoke_dbt(built, ["source", "freshness"])
+    assert done.success
+    assert {str(result.status) for result in done.result.results} == {"pass"}
+
+
+def test_the_manifest_is_parsed_anew_only_after_a_change(built: Settings) -> None:
+    def stamp() -> Any:
+        return ensure_manifest(built).stat().st_mtime_ns
+
+    first = stamp()
+    assert stamp() == first
