@@ -2,6 +2,7 @@
 
     definitions, assets, checks, jobs, schedules, resources    Dagster: thin, one file for each kind of thing
     pipeline       extract, models, publish: the three steps that Dagster and the command line share
+    transform      running the dbt project
     settings       THE place for paths and environment variables
     stripe_api     talking to Stripe: requests, retries, errors in our words
     sync           the sync engine: streams, walks, the change feed, checkpoints

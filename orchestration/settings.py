@@ -3,6 +3,7 @@
 Every variable is listed with its meaning in `.env.example` and in the README; a test holds the three equal.
 """
 
+import re
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
 DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
+
+_CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
 
 
 class Settings(BaseSettings):
@@ -63,6 +66,14 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("give an address such as https://api.stripe.com or http://127.0.0.1:12111")
         return value.rstrip("/")
+
+    @field_validator("recoup_sync_cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        """Only the shape: Dagster judges the rest when it loads the schedule."""
+        if not _CRON.fullmatch(value.strip()):
+            raise ValueError("give a cron expression of five fields, such as '0 * * * *' (every hour), or @daily")
+        return value.strip()
 
     @field_validator("recoup_data_dir")
     @classmethod

@@ -1,12 +1,16 @@
 """One run of the pipeline in a terminal: progress while it works, then what changed and what it means."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -171,11 +175,25 @@ def format_amount(minor: int, exponent: int | None) -> str:
 
 
 def _print_next_steps(settings: Settings) -> None:
-    console.print(f"\nTables for analysts: {settings.published_path}")
-    console.print('  recoup query "from marts.recovery_cohorts limit 10"', style="cyan", markup=False)
-    console.print(f"  duckdb -readonly {settings.published_path}", style="cyan", markup=False, soft_wrap=True)
-    console.print("  make dev", style="cyan", end="")
-    console.print("   the Dagster UI: assets, checks, schedules, run history")
+    recoup = _own_command()
+    steps = {
+        f'{recoup} query "from marts.recovery_cohorts limit 10"': "SQL on the tables",
+        f"{recoup} dev": "the Dagster UI: assets, checks, schedules, run history",
+    }
+    if shutil.which("duckdb"):
+        steps[f"duckdb -readonly {settings.published_path}"] = "DuckDB's own shell"
+    console.print(f"\nTables for analysts: {settings.published_path}", soft_wrap=True)
+    for command, purpose in steps.items():
+        console.print(f"  [cyan]{escape(command)}[/]   {purpose}", soft_wrap=True)
+
+
+def _own_command() -> str:
+    """How this same `recoup` is called from where the reader stands."""
+    own = Path(sys.executable).with_name("recoup")
+    found = shutil.which("recoup")
+    if found and Path(found).resolve() == own.resolve():
+        return "recoup"
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def _day(instant: int) -> str:

@@ -1,0 +1,84 @@
+"""What Dagster finds, without a key and without a run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from pydantic import SecretStr
+
+from orchestration.cli.dev import prepare_dagster_home
+from orchestration.definitions import build_defs
+from orchestration.settings import PROJECT_ROOT, Settings
+
+RAW = {"payment_intents", "charges", "refunds", "disputes", "events", "last_payment_errors"}
+MARTS = {"payment_attempts", "payment_intents", "recovery_episodes", "recovery_cohorts", "data_coverage"}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(recoup_data_dir=tmp_path_factory.mktemp("definitions"))
+
+
+@pytest.fixture(scope="module")
+def defs(settings: Settings) -> dg.Definitions:
+    return build_defs(settings=settings)
+
+
+def test_assets_are_named_after_their_tables_and_grouped_by_stage(defs: dg.Definitions) -> None:
+    groups: dict[str, set[str]] = {}
+    for node in defs.resolve_asset_graph().asset_nodes:
+        groups.setdefault(node.group_name or "", set()).add("/".join(node.key.path))
+    assert groups["raw"] == {f"stripe/{table}" for table in RAW} | {"sync/streams"}
+    assert groups["marts"] == {f"marts/{table}" for table in MARTS}
+    assert groups["published"] == {"published/recovery"}
+    assert {f"staging/stg_stripe__{table}" for table in RAW} <= groups["staging"]
+    assert groups.keys() == {"raw", "staging", "intermediate", "marts", "published"}
+
+
+def test_every_model_reaches_back_to_what_was_read_and_on_to_what_is_published(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    published = graph.get(dg.AssetKey(["published", "recovery"]))
+    assert {dg.AssetKey(["marts", table]) for table in MARTS} <= published.parent_keys
+    events = graph.get(dg.AssetKey(["staging", "stg_stripe__events"]))
+    assert events.parent_keys == {dg.AssetKey(["stripe", "events"])}
+
+
+def test_jobs_and_pool(defs: dg.Definitions) -> None:
+    assert {job.name for job in defs.resolve_all_job_defs()} >= {"sync_stripe", "rebuild_marts"}
+    rebuilt = defs.resolve_job_def("rebuild_marts").asset_layer.selected_asset_keys
+    assert not [key for key in rebuilt if key.path[0] in ("stripe", "sync")]
+    for op in defs.resolve_job_def("sync_stripe").all_node_defs:
+        assert isinstance(op, dg.OpDefinition)
+        assert op.pool == "warehouse", f"{op.name} writes the warehouse"
+
+
+@pytest.mark.parametrize("key", [None, "rk_test_abc"])
+def test_the_schedule_runs_by_itself_only_with_a_key(key: str | None, settings: Settings) -> None:
+    changed = settings.model_copy(
+        update={"stripe_api_key": SecretStr(key) if key else None, "recoup_sync_cron": "*/15 * * * *"}
+    )
+    schedule = build_defs(settings=changed).resolve_schedule_def("sync_stripe_schedule")
+    assert schedule.default_status is (dg.DefaultScheduleStatus.RUNNING if key else dg.DefaultScheduleStatus.STOPPED)
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("*/15 * * * *", "UTC")
+    assert schedule.job_name == "sync_stripe"
+
+
+def test_workspace_yaml_loads_as_dagster_loads_it(tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
+        env={
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "DAGSTER_HOME": str(prepare_dagster_home(settings)),
+            "RECOUP_DATA_DIR": str(tmp_path),
+        },
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Validation successful for code location recoup" in done.stdout + done.stderr

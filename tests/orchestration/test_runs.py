@@ -1,0 +1,177 @@
+"""Runs of the jobs on a real instance, against the simulated account over HTTP."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from pydantic import SecretStr
+
+from orchestration.definitions import build_defs
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_API_KEY, PERSONAL_MARKERS, SimulatedAccount, SimulatorServer
+from orchestration.warehouse.connection import open_warehouse
+from tests.conftest import MakeSettings
+
+NOT_CHARGES = ["payment_intent_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SimulatorServer]:
+    account = SimulatedAccount(seed=34, payments=300, days=45)
+    with SimulatorServer(account, keys={DEFAULT_API_KEY: None, "rk_test_lacking": NOT_CHARGES}) as running:
+        yield running
+
+
+def run(instance: dg.DagsterInstance, settings: Settings, job: str = "sync_stripe") -> dg.ExecuteInProcessResult:
+    return (
+        build_defs(settings=settings).resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
+    )
+
+
+def metadata(instance: dg.DagsterInstance, *path: str) -> dict[str, Any]:
+    event = instance.get_latest_materialization_event(dg.AssetKey(path))
+    assert event is not None, path
+    assert event.asset_materialization is not None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def failures(result: dg.ExecuteInProcessResult) -> str:
+    """What the failed steps say for themselves."""
+    return "\n".join(
+        str(event.step_failure_data.user_failure_data.description)
+        for event in result.all_events
+        if event.is_step_failure and event.step_failure_data.user_failure_data
+    )
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {
+        f"{'/'.join(each.asset_key.path)}:{each.check_name}": each.passed
+        for each in result.get_asset_check_evaluations()
+    }
+
+
+def test_a_sync_tells_what_an_analyst_wants_to_know_and_a_second_one_changes_nothing(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(server)
+    result = run(instance, settings)
+    assert result.success
+    told = metadata(instance, "stripe", "payment_intents")
+    assert told["rows_read"] >= told["rows_written"] == told["dagster/row_count"] > 250
+    assert told["data_through"] == told["watermark"] == server.account.now
+    assert told["preview"].startswith("| account_id |")
+    of_run = metadata(instance, "sync", "streams")
+    assert of_run["requests"] > 6
+    assert of_run["missing_permissions"] == "none"
+    assert metadata(instance, "marts", "recovery_episodes")["dagster/row_count"] > 10
+    assert metadata(instance, "published", "recovery")["path"] == str(settings.published_path)
+    evaluated = checks(result)
+    assert all(evaluated.values())
+    assert "marts/recovery_episodes:failed_payments_are_in_exactly_one_status" in evaluated
+    assert "stripe/charges:key_may_read_it" in evaluated
+
+    assert run(instance, settings).success
+    for table in ("payment_intents", "charges", "refunds", "disputes", "events"):
+        assert metadata(instance, "stripe", table)["rows_written"] == 0
+    assert metadata(instance, "sync", "streams")["requests"] == 3
+
+
+def test_no_warning_and_nothing_secret_or_personal_is_left_by_runs(
+    instance: dg.DagsterInstance,
+    server: SimulatorServer,
+    make_settings: MakeSettings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run(instance, make_settings(server))
+    run(instance, make_settings(server, key="rk_test_unknown_key_of_somebody"))
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text for text in logged if "check" in text.lower() or "observation" in text.lower()] == []
+    contents = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert len(contents) > 100_000
+    for secret in (DEFAULT_API_KEY, "unknown_key_of_somebody", "_secret_", *PERSONAL_MARKERS):
+        assert secret.encode() not in contents, secret
+
+
+def test_rebuild_marts_needs_no_stripe(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(server)
+    assert run(instance, settings).success
+    offline = settings.model_copy(update={"stripe_api_key": None, "stripe_api_base": "http://127.0.0.1:9"})
+    before = settings.published_path.stat().st_mtime_ns
+    assert run(instance, offline, "rebuild_marts").success
+    assert settings.published_path.stat().st_mtime_ns > before
+
+
+def test_one_mart_can_be_made_by_itself(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(server)
+    assert run(instance, settings).success
+    defs = build_defs(settings=settings)
+    key = dg.AssetKey(["marts", "recovery_cohorts"])
+    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance, asset_selection=[key])
+    made = {event.asset_key for event in result.get_asset_materialization_events()}
+    assert made == {key}
+    assert {name.split(":")[0] for name in checks(result)} == {"marts/recovery_cohorts"}
+
+
+def test_without_a_key_a_run_says_which_variable_to_set(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    result = run(instance, Settings(recoup_data_dir=tmp_path / "data"))
+    assert not result.success
+    assert failures(result).startswith("STRIPE_API_KEY is not set.")
+
+
+def test_a_key_that_stripe_does_not_know_fails_the_run_in_one_sentence(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    result = run(instance, make_settings(server, key="rk_test_unknown"))
+    assert not result.success
+    assert failures(result).startswith("Stripe does not accept this API key.")
+    assert not result.get_asset_materialization_events()
+
+
+def test_a_missing_permission_fails_its_own_check_and_nothing_else(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(server).model_copy(update={"stripe_api_key": SecretStr("rk_test_lacking")})
+    result = run(instance, settings)
+    assert result.success
+    evaluated = checks(result)
+    assert {name for name, passed in evaluated.items() if not passed and "key_may_read_it" in name} == {
+        "stripe/charges:key_may_read_it",
+        "stripe/refunds:key_may_read_it",
+    }
+    assert metadata(instance, "sync", "streams")["missing_permissions"] == "rak_charge_read"
+
+
+def test_a_failed_test_keeps_the_published_file_as_it_was(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(server)
+    assert run(instance, settings).success
+    before = settings.published_path.read_bytes()
+    with open_warehouse(settings.warehouse_path) as connection:
+        connection.execute("INSERT INTO raw_stripe.charges FROM raw_stripe.charges LIMIT 1")
+    result = run(instance, settings, "rebuild_marts")
+    assert not result.success
+    assert re.search(r"unique_combination_stg_stripe__charges\w+: ", failures(result))
+    assert settings.published_path.read_bytes() == before
+
+
+def test_a_run_that_is_under_way_makes_the_next_one_wait(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    """One slot for all steps that write the warehouse, whatever the job."""
+    pools = instance.event_log_storage
+    assert run(instance, make_settings(server)).success
+    pools.initialize_concurrency_limit_to_default("warehouse")
+    assert pools.get_concurrency_info("warehouse").slot_count == 1
+    first = pools.claim_concurrency_slot("warehouse", "run_1", "extract")
+    second = pools.claim_concurrency_slot("warehouse", "run_2", "models")
+    assert (first.is_claimed, second.is_claimed) == (True, False)

@@ -1,0 +1,106 @@
+"""What can be set: the settings, .env.example and the README say the same; wrong values get a sentence."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from orchestration.settings import PROJECT_ROOT, Settings
+
+DATA_DIR_SHOWN = "data/"
+
+
+def described() -> dict[str, tuple[str, str]]:
+    """Default and meaning of each variable, as the settings have them."""
+    found = {}
+    for name, field in Settings.model_fields.items():
+        default = DATA_DIR_SHOWN if name == "recoup_data_dir" else field.default
+        found[name.upper()] = ("none" if default is None else str(default), str(field.description))
+    return found
+
+
+def test_the_readme_lists_every_variable_with_its_default_and_meaning() -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `?([^`|]+?)`? \| (.+) \|$", readme, re.M)
+    assert {name: (default, meaning.replace("`", "")) for name, default, meaning in rows} == described()
+
+
+def test_the_example_lists_every_variable_with_its_default_and_meaning() -> None:
+    text = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
+    found = {}
+    for block in text.split("\n\n")[1:]:
+        *comments, setting = block.strip().splitlines()
+        name, _, value = setting.partition("=")
+        meaning = " ".join(line.removeprefix("# ") for line in comments)
+        found[name] = (value or "none", meaning)
+    expected = described()
+    expected["RECOUP_DATA_DIR"] = ("none", expected["RECOUP_DATA_DIR"][1] + " Default: data/ in the project's folder.")
+    assert found == expected
+
+
+def test_the_example_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Settings.model_config, "env_file", PROJECT_ROOT / ".env.example")
+    from_example = Settings()
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    assert from_example == Settings()
+
+
+def test_a_dot_env_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("STRIPE_API_KEY=rk_test_from_file\nSTRIPE_API_BASE=http://127.0.0.1:1/\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setenv("STRIPE_API_BASE", "http://127.0.0.1:2")
+    settings = Settings()
+    assert settings.stripe_api_key is not None
+    assert settings.stripe_api_key.get_secret_value() == "rk_test_from_file"
+    assert settings.stripe_api_base == "http://127.0.0.1:2"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("STRIPE_API_KEY", "pk_live_abc", "pk_… is publishable"),
+        ("STRIPE_API_KEY", "whsec_abc", "whsec_… signs webhooks"),
+        ("STRIPE_API_KEY", "acct_123", "are ids"),
+        ("STRIPE_API_KEY", "we_123", "are ids"),
+        ("STRIPE_API_KEY", "rk_live_abc def", "contains blanks"),
+        ("STRIPE_API_KEY", "rk_live_abc…", "no Stripe key has"),
+        ("STRIPE_API_BASE", "api.stripe.com", "give an address"),
+        ("STRIPE_API_BASE", "ftp://api.stripe.com", "give an address"),
+        ("STRIPE_ACCOUNT_ID", "1234", "acct_"),
+        ("RECOUP_SYNC_CRON", "hourly", "cron expression"),
+        ("RECOUP_SYNC_CRON", "* * * *", "cron expression"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_a_sentence_that_never_repeats_a_key(
+    variable: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    (problem,) = refused.value.errors(include_input=False)
+    assert sentence in problem["msg"]
+    assert variable != "STRIPE_API_KEY" or value not in problem["msg"]
+
+
+def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_API_KEY", "rk_live_very_secret")
+    settings: Any = Settings()
+    for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert "very_secret" not in shown
+
+
+def test_blanks_around_a_key_and_an_empty_value_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_API_KEY", " rk_live_abc \n")
+    monkeypatch.setenv("STRIPE_ACCOUNT_ID", "")
+    settings = Settings()
+    assert settings.stripe_api_key is not None
+    assert settings.stripe_api_key.get_secret_value() == "rk_live_abc"
+    assert settings.stripe_account_id is None
+
+
+def test_a_relative_data_folder_is_one_place_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECOUP_DATA_DIR", "state")
+    assert Settings().warehouse_path == tmp_path / "state" / "warehouse.duckdb"
