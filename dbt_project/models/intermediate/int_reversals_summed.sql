@@ -24,6 +24,7 @@ reversals as (
         charge_id,
         payment_intent_id,
         currency,
+        balance_transaction_id is not null as has_moved_money,
         case when status = 'succeeded' then amount else 0 end as refunded_amount,
         0 as disputed_amount,
         0 as lost_dispute_amount
@@ -35,6 +36,7 @@ reversals as (
         charge_id,
         payment_intent_id,
         currency,
+        true as has_moved_money,
         0 as refunded_amount,
         amount as disputed_amount,
         case when status = 'lost' then amount else 0 end as lost_dispute_amount
@@ -42,17 +44,21 @@ reversals as (
 
 ),
 
--- Older API versions name only the charge.
+-- Older API versions name only the charge. What was authorized and never captured, Stripe shows as refunded once it is
+-- let go: that is none, since no money has come or gone.
 attributed as (
 
     select
         reversals.account_id,
         reversals.livemode,
         reversals.currency,
-        reversals.refunded_amount,
         reversals.disputed_amount,
         reversals.lost_dispute_amount,
-        coalesce(reversals.payment_intent_id, charges.payment_intent_id) as payment_intent_id
+        coalesce(reversals.payment_intent_id, charges.payment_intent_id) as payment_intent_id,
+        case
+            when not reversals.has_moved_money and charges.captured_amount < charges.amount then 0
+            else reversals.refunded_amount
+        end as refunded_amount
     from reversals
     left join charges
         on

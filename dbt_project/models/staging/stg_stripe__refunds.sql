@@ -1,6 +1,6 @@
 {% set shape = {
     'payment_intent': 'varchar', 'charge': 'varchar', 'currency': 'varchar', 'status': 'varchar', 'reason': 'varchar',
-    'amount': 'bigint'
+    'balance_transaction': 'varchar', 'amount': 'bigint'
 } %}
 
 with source as (
@@ -27,6 +27,7 @@ final as (
         id as refund_id,
         {{ expandable_id('doc.payment_intent') }} as payment_intent_id,
         {{ expandable_id('doc.charge') }} as charge_id,
+        {{ expandable_id('doc.balance_transaction') }} as balance_transaction_id,
 
         -- strings
         doc.currency,
