@@ -38,7 +38,7 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@cd dbt_project && RECOUP_WAREHOUSE_PATH=:memory: DBT_TARGET_PATH=../data/dbt/lint DBT_LOG_PATH=../data/dbt/lint \
-		../$(BIN)/sqlfluff lint --disable-progress-bar models tests
+		../$(BIN)/sqlfluff lint --disable-progress-bar models tests/*.sql
 
 bench: setup
 	@$(BIN)/python -m tests.bench

@@ -1,5 +1,6 @@
--- An attempt, its payment and its episode are of one account, one mode and one currency. A warning only: an account that
--- was first read without its id (STRIPE_ACCOUNT_ID) stands under two ids, and shows here until the folder is begun anew.
+-- An attempt, its payment and its episode are of one account, one mode and one currency. A warning only: an account
+-- that was first read without its id (STRIPE_ACCOUNT_ID) stands under two ids, and shows here until the folder is begun
+-- anew.
 {{ config(severity='warn', meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 select

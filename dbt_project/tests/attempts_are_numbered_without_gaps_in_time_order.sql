@@ -4,7 +4,12 @@
 with numbered as (
 
     select
-        *,
+        account_id,
+        livemode,
+        payment_intent_id,
+        attempt_id,
+        attempt_number,
+        attempted_at,
         lag(attempt_number, 1, 0) over of_payment as number_before,
         lag(attempted_at) over of_payment as attempted_before_at
     from {{ ref('payment_attempts') }}
@@ -12,6 +17,14 @@ with numbered as (
 
 )
 
-select *
+select
+    account_id,
+    livemode,
+    payment_intent_id,
+    attempt_id,
+    attempt_number,
+    number_before,
+    attempted_at,
+    attempted_before_at
 from numbered
 where attempt_number <> number_before + 1 or attempted_at < attempted_before_at

@@ -2,24 +2,23 @@
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_cohorts'}}}) }}
 
 {% set statuses = ['recovered', 'recovered_late', 'in_recovery', 'lost_canceled', 'lost_expired'] %}
+{% set measures = [
+    'failed_count', 'out_of_scope_count', 'at_risk_amount', 'out_of_scope_at_risk_amount', 'recovered_amount',
+    'recovered_late_amount', 'recovered_amount_net'
+] %}
+{% for status in statuses %}
+    {% do measures.extend([status ~ '_count', status ~ '_at_risk_amount']) %}
+{% endfor %}
 
 with cohorts as (
 
     select
+        {% for measure in measures %}
+            sum({{ measure }}) as {{ measure }},
+        {% endfor %}
         account_id,
         livemode,
-        currency,
-        sum(failed_count) as failed_count,
-        {% for status in statuses %}
-            sum({{ status }}_count) as {{ status }}_count,
-            sum({{ status }}_at_risk_amount) as {{ status }}_at_risk_amount,
-        {% endfor %}
-        sum(at_risk_amount) as at_risk_amount,
-        sum(out_of_scope_count) as out_of_scope_count,
-        sum(out_of_scope_at_risk_amount) as out_of_scope_at_risk_amount,
-        sum(recovered_amount) as recovered_amount,
-        sum(recovered_late_amount) as recovered_late_amount,
-        sum(recovered_amount_net) as recovered_amount_net
+        currency
     from {{ ref('recovery_cohorts') }}
     group by account_id, livemode, currency
 
@@ -28,18 +27,18 @@ with cohorts as (
 episodes as (
 
     select
-        account_id,
-        livemode,
-        currency,
-        sum(case when is_in_scope then 1 else 0 end) as failed_count,
         {% for status in statuses %}
             sum(case when is_in_scope and recovery_status = '{{ status }}' then 1 else 0 end)
                 as {{ status }}_count,
             sum(case when is_in_scope and recovery_status = '{{ status }}' then at_risk_amount else 0 end)
                 as {{ status }}_at_risk_amount,
         {% endfor %}
-        sum(case when is_in_scope then at_risk_amount else 0 end) as at_risk_amount,
+        account_id,
+        livemode,
+        currency,
+        sum(case when is_in_scope then 1 else 0 end) as failed_count,
         sum(case when is_in_scope then 0 else 1 end) as out_of_scope_count,
+        sum(case when is_in_scope then at_risk_amount else 0 end) as at_risk_amount,
         sum(case when is_in_scope then 0 else at_risk_amount end) as out_of_scope_at_risk_amount,
         sum(case when is_in_scope and recovery_status = 'recovered' then recovered_amount else 0 end)
             as recovered_amount,
@@ -49,14 +48,24 @@ episodes as (
     from {{ ref('recovery_episodes') }}
     group by account_id, livemode, currency
 
-),
-
-different as (
-
-    (select * from cohorts except all select * from episodes)
-    union all
-    (select * from episodes except all select * from cohorts)
-
 )
 
-select * from different
+select
+    {% for measure in measures %}
+        cohorts.{{ measure }} as {{ measure }}_of_cohorts,
+        episodes.{{ measure }} as {{ measure }}_of_episodes,
+    {% endfor %}
+    coalesce(cohorts.account_id, episodes.account_id) as account_id,
+    coalesce(cohorts.livemode, episodes.livemode) as livemode,
+    coalesce(cohorts.currency, episodes.currency) as currency
+from cohorts
+full outer join episodes
+    on
+        cohorts.account_id = episodes.account_id
+        and cohorts.livemode = episodes.livemode
+        and cohorts.currency is not distinct from episodes.currency
+where
+    false
+    {% for measure in measures %}
+        or cohorts.{{ measure }} is distinct from episodes.{{ measure }}
+    {% endfor %}

@@ -1,5 +1,5 @@
 -- Recovered, recovered late, in recovery, canceled and expired add up to all payments that failed, by count and by the
--- amount at risk. What failed is counted here from the attempts alone: the first failure counts if no success precedes it.
+-- amount at risk. What failed is counted here from the attempts alone: the first failure, if no success precedes it.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 with attempts as (
@@ -57,7 +57,7 @@ full outer join in_a_status
     on
         failed.account_id = in_a_status.account_id
         and failed.livemode = in_a_status.livemode
-        and failed.currency = in_a_status.currency
+        and failed.currency is not distinct from in_a_status.currency
 where
     failed.failed_count is distinct from in_a_status.failed_count
     or failed.at_risk_amount is distinct from in_a_status.at_risk_amount

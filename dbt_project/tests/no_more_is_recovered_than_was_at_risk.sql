@@ -1,7 +1,14 @@
--- 0 <= net of refunds and lost disputes <= recovered <= at risk, and only a payment that succeeded has recovered anything.
+-- 0 <= net of refunds and lost disputes <= recovered <= at risk, and only a payment that succeeded has recovered any.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
-select *
+select
+    account_id,
+    livemode,
+    episode_id,
+    first_succeeded_at,
+    at_risk_amount,
+    recovered_amount,
+    recovered_amount_net
 from {{ ref('recovery_episodes') }}
 where
     not coalesce(

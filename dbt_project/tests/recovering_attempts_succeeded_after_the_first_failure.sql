@@ -1,8 +1,16 @@
--- A payment is recovered by an attempt of its own that succeeded, and that was decided no earlier than the first failure.
+-- A payment is recovered by an attempt of its own that succeeded, and was decided no earlier than the first failure.
 -- Where the charge of a success is not known there is no such attempt; the instant must be plausible all the same.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
-select episodes.*
+select
+    episodes.account_id,
+    episodes.livemode,
+    episodes.episode_id,
+    episodes.recovery_status,
+    episodes.recovering_attempt_id,
+    episodes.first_failed_at,
+    episodes.first_succeeded_at,
+    attempts.outcome
 from {{ ref('recovery_episodes') }} as episodes
 left join {{ ref('payment_attempts') }} as attempts
     on

@@ -1,6 +1,6 @@
--- A PaymentIntent has succeeded exactly when one of its charges has, and has received what was captured. Exceptions are a
--- debit that the bank took back, and a success whose charge is not known. A warning only: the two tables may be a moment
--- apart, and the next sync brings them together.
+-- A PaymentIntent has succeeded exactly when one of its charges has, and has received what was captured. Exceptions are
+-- a debit that the bank took back, and a success whose charge is not known. A warning only: the two tables may be a
+-- moment apart, and the next sync brings them together.
 {{ config(severity='warn', meta={'dagster': {'ref': {'name': 'payment_intents'}}}) }}
 
 with attempts as (
@@ -18,7 +18,11 @@ with attempts as (
 )
 
 select
-    payment_intents.*,
+    payment_intents.account_id,
+    payment_intents.livemode,
+    payment_intents.payment_intent_id,
+    payment_intents.status,
+    payment_intents.received_amount,
     attempts.succeeded_count,
     attempts.returned_count,
     attempts.captured_amount
