@@ -3,8 +3,9 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
+import click
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -20,8 +21,11 @@ app = typer.Typer(
 )
 errors = Console(stderr=True, highlight=False)
 
-INCOMPLETE = 3
+INCOMPLETE: Final = 3
 """Exit code of a sync that went through, but could not read every stream."""
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C, which Typer turns into it."""
 
 
 def main() -> None:
@@ -30,15 +34,18 @@ def main() -> None:
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
     )
     try:
-        app()
-    except KeyboardInterrupt:
-        errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
-        sys.exit(130)
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except Exception as error:
         if not _is_expected(error):
             raise
         errors.print(_sentence(error), style="red", markup=False)
         sys.exit(1)
+    if code == INTERRUPTED:
+        errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
+    sys.exit(code)
 
 
 def _is_expected(error: Exception) -> bool:

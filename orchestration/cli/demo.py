@@ -66,6 +66,10 @@ def _next_state(path: Path, seed: int, payments: int, days: int) -> SimulatorSta
         return fresh
     last = SimulatorState(**json.loads(path.read_text(encoding="utf-8")))
     if (last.seed, last.payments) != (seed, payments):
+        print(
+            f"Another simulated account than before (seed {seed} with {payments:,} payments, not {last.seed} with "
+            f"{last.payments:,}). Rows of both stand side by side in the tables, told apart by account_id."
+        )
         return fresh
     return SimulatorState(seed, payments, last.now + days * DAY)
 

@@ -1,15 +1,22 @@
 """`recoup query`: SQL on the published file, as a table on the screen or as a file."""
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Final
 
 import duckdb
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from orchestration.settings import Settings
 
-SHOWN_ROWS = 50
+SHOWN_ROWS: Final = 50
+SHOWN_RECORDS: Final = 10
+_UNLIMITED: Final = 10_000
+"""Columns of characters where nobody looks at a screen: a pipe gets every line whole."""
 
 
 class QueryRefused(Exception):
@@ -56,15 +63,38 @@ def open_published(settings: Settings) -> duckdb.DuckDBPyConnection:
 
 
 def _print(frame: pd.DataFrame) -> None:
-    console = Console()
+    """As a table, or, where that is too wide for the terminal, row by row with a line for each column."""
+    console = Console() if sys.stdout.isatty() else Console(width=_UNLIMITED)
     shown = frame.head(SHOWN_ROWS)
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for name, values in shown.items():
-        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
-    for row in shown.astype(object).itertuples(index=False):
-        table.add_row(*("" if pd.isna(value) is True else str(value) for value in row))
-    console.print(table)
+    table = _as_table(shown)
+    if Console(width=_UNLIMITED).measure(table).maximum > console.width:
+        shown = frame.head(SHOWN_RECORDS)
+        for number, row in enumerate(shown.astype(object).itertuples(index=False), start=1):
+            console.print(f"row {number}", style="bold")
+            console.print(_as_record([str(name) for name in frame.columns], row))
+    else:
+        console.print(table)
     rest = len(frame) - len(shown)
     if rest > 0:
         console.print(f"… and {rest:,} more rows; --csv or --parquet write all of them.")
+
+
+def _as_table(frame: pd.DataFrame) -> Table:
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name, values in frame.items():
+        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        table.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
+    for row in frame.astype(object).itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _as_record(names: list[str], values: Iterable[Any]) -> Table:
+    record = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in zip(names, values, strict=True):
+        record.add_row(name, _cell(value))
+    return record
+
+
+def _cell(value: Any) -> str:
+    return "" if pd.isna(value) is True else escape(str(value))

@@ -42,6 +42,7 @@ FROM marts.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = cur
 WHERE is_in_scope
 GROUP BY ALL ORDER BY account_id, livemode, failed DESC
 """
+_EXAMPLE: Final = "select first_failure_code, count(*) as failed from marts.recovery_episodes group by all order by all"
 _COUNTS: Final = ("failed", "recovered", "in_recovery", "lost")
 
 Summary = dict[tuple[str, bool, str], dict[str, Any]]
@@ -177,7 +178,7 @@ def format_amount(minor: int, exponent: int | None) -> str:
 def _print_next_steps(settings: Settings) -> None:
     recoup = _own_command()
     steps = {
-        f'{recoup} query "from marts.recovery_cohorts limit 10"': "SQL on the tables",
+        f'{recoup} query "{_EXAMPLE}"': "SQL on the tables",
         f"{recoup} dev": "the Dagster UI: assets, checks, schedules, run history",
     }
     if shutil.which("duckdb"):

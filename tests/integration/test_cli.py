@@ -1,0 +1,276 @@
+"""The `recoup` command as its user meets it: every expected fault is a sentence on one screen, and loses nothing."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
+from orchestration.warehouse.connection import open_warehouse
+
+RECOUP = [sys.executable, "-c", "from orchestration.cli import main; main()"]
+ONE_SCREEN = 24
+
+
+@dataclass
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return " ".join((self.out + self.err).split())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SimulatorServer]:
+    keys = {DEFAULT_API_KEY: None, "rk_test_lacking": ["payment_intent_read", "dispute_read", "event_read"]}
+    with SimulatorServer(SimulatedAccount(seed=34, payments=200, days=45), keys=keys) as running:
+        yield running
+
+
+@pytest.fixture
+def environment(server: SimulatorServer, tmp_path: Path) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))},
+        "STRIPE_API_KEY": DEFAULT_API_KEY,
+        "STRIPE_API_BASE": server.url,
+        "RECOUP_DATA_DIR": str(tmp_path / "data"),
+        "COLUMNS": "80",
+    }
+
+
+Recoup = Callable[..., Said]
+
+
+@pytest.fixture
+def recoup(environment: dict[str, str]) -> Recoup:
+    def run(*arguments: str, **variables: str) -> Said:
+        done = subprocess.run(
+            [*RECOUP, *arguments], env=environment | variables, capture_output=True, text=True, check=False
+        )
+        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def synced(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder after a sync."""
+    folder = tmp_path_factory.mktemp("synced")
+    variables = {"STRIPE_API_KEY": DEFAULT_API_KEY, "STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(folder)}
+    subprocess.run([*RECOUP, "sync"], env=os.environ | variables, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"STRIPE_API_KEY": ""}, "STRIPE_API_KEY is not set."),
+        ({"STRIPE_API_KEY": "rk_test_wrong"}, "Stripe does not accept this API key."),
+        ({"STRIPE_API_KEY": "whsec_abc"}, "STRIPE_API_KEY: a Stripe API key starts with rk_"),
+        ({"STRIPE_API_BASE": "stripe.com"}, "STRIPE_API_BASE: give an address"),
+        ({"STRIPE_API_BASE": "http://127.0.0.1:9"}, "gave no usable answer"),
+        ({"STRIPE_ACCOUNT_ID": "acct_other"}, "STRIPE_ACCOUNT_ID is acct_other, but this API key belongs to"),
+        ({"RECOUP_SYNC_CRON": "hourly"}, "RECOUP_SYNC_CRON: give a cron expression"),
+    ],
+)
+def test_a_sync_that_cannot_work_says_why(variables: dict[str, str], sentence: str, recoup: Recoup) -> None:
+    said = recoup("sync", **variables)
+    assert said.code == 1
+    assert sentence in said.text
+    assert len(said.err.splitlines()) <= ONE_SCREEN
+    assert variables.get("STRIPE_API_KEY") in (None, "") or variables["STRIPE_API_KEY"] not in said.text
+
+
+def test_another_kind_of_server_is_no_stripe(recoup: Recoup, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    port = process.stdout.readline().split("port ")[1].split()[0]
+    try:
+        said = recoup("sync", STRIPE_API_BASE=f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+    assert said.code == 1
+    assert f"http://127.0.0.1:{port}" in said.text
+    assert len(said.err.splitlines()) <= ONE_SCREEN
+
+
+def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(recoup: Recoup) -> None:
+    said = recoup("sync", STRIPE_API_KEY="rk_test_lacking")
+    assert said.code == 3
+    assert "NOT READ: charges. The key lacks rak_charge_read" in said.text
+
+
+def test_a_sync_sums_up_and_a_second_one_says_that_nothing_changed(recoup: Recoup, tmp_path: Path) -> None:
+    first, second = recoup("sync"), recoup("sync")
+    assert (first.code, second.code) == (0, 0)
+    assert "Failed payments of acct_" in first.out
+    for title in ("failed", "recovered", "in recovery", "lost", "rate"):
+        assert title in first.out
+    assert str(tmp_path / "data" / "recovery.duckdb") in first.out
+    assert "Nothing has changed since the last sync." in second.out
+
+
+def test_what_is_suggested_next_can_be_typed_as_it_stands(recoup: Recoup, environment: dict[str, str]) -> None:
+    (line,) = [line for line in recoup("sync").out.splitlines() if " query " in line]
+    command = line.strip().split("   ")[0]
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "insufficient_funds" in done.stdout
+
+
+def test_a_result_that_is_too_wide_for_the_terminal_is_shown_row_by_row(
+    synced: Path, environment: dict[str, str]
+) -> None:
+    """In a terminal of 80 columns; a pipe gets whole lines."""
+    sql = "from marts.recovery_episodes order by episode_id limit 12"
+    variables = environment | {"RECOUP_DATA_DIR": str(synced)}
+    shown = subprocess.run(
+        ["script", "-qec", shlex.join([*RECOUP, "query", sql]), "/dev/null"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "row 10" in shown
+    assert "… and 2 more rows" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    piped = subprocess.run([*RECOUP, "query", sql], env=variables, capture_output=True, text=True, check=True).stdout
+    assert len(piped.splitlines()) == 13
+
+
+def test_a_warehouse_that_another_process_holds_is_named(recoup: Recoup, tmp_path: Path) -> None:
+    """The wait for it is shortened here; what is said is the same."""
+    with open_warehouse(tmp_path / "data" / "warehouse.duckdb"):
+        command = (
+            "import orchestration.warehouse.connection as c; c._connect.__globals__['DEFAULT_WAIT'] = 0.1;"
+            "c.open_warehouse.__wrapped__.__kwdefaults__['wait'] = 0.1;"
+            "from orchestration.cli import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", command, "sync"],
+            env=os.environ
+            | {"STRIPE_API_KEY": DEFAULT_API_KEY, "RECOUP_DATA_DIR": str(tmp_path / "data")}
+            | {"STRIPE_API_BASE": "http://127.0.0.1:9"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "is held by another process" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_database_is_named(recoup: Recoup, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "warehouse.duckdb").write_text("not a database" * 1000)
+    said = recoup("sync")
+    assert said.code == 1
+    assert "cannot be opened as a DuckDB database" in said.text
+
+
+def test_a_data_folder_that_is_a_file_is_named(recoup: Recoup, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    said = recoup("sync")
+    assert said.code == 1
+    assert str(tmp_path / "data") in said.text.replace(" ", "")
+
+
+def test_queries_before_the_first_sync_say_what_to_do(recoup: Recoup) -> None:
+    said = recoup("query", "from marts.recovery_episodes")
+    assert said.code == 1
+    assert "does not exist yet. Run `recoup sync`" in said.text
+
+
+def test_a_query_is_shown_and_written(recoup: Recoup, synced: Path, tmp_path: Path) -> None:
+    sql = "select currency, count(*) as payments from marts.payment_intents group by all order by all"
+    folder = {"RECOUP_DATA_DIR": str(synced)}
+    assert "usd" in recoup("query", sql, **folder).out
+    csv, parquet = tmp_path / "rows.csv", tmp_path / "rows.parquet"
+    assert recoup("query", sql, "--csv", str(csv), "--parquet", str(parquet), **folder).code == 0
+    pd.testing.assert_frame_equal(pd.read_csv(csv), pd.read_parquet(parquet), check_dtype=False)
+    assert len(pd.read_csv(csv)) >= 4
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentence"),
+    [
+        ("select * from marts.recovery_episode", "Did you mean"),
+        ("selec 1", "syntax error"),
+        ("delete from marts.recovery_episodes", "read-only"),
+        ("create table t (a int)", "read-only"),
+        ("select 1 / 'a'", "Conversion Error"),
+    ],
+)
+def test_a_query_that_cannot_work_says_why(sql: str, sentence: str, recoup: Recoup, synced: Path) -> None:
+    said = recoup("query", sql, RECOUP_DATA_DIR=str(synced))
+    assert said.code == 1
+    assert sentence in said.text
+
+
+def test_a_result_that_cannot_be_written_says_why(recoup: Recoup, synced: Path, tmp_path: Path) -> None:
+    said = recoup("query", "select 1", "--csv", str(tmp_path / "no" / "such.csv"), RECOUP_DATA_DIR=str(synced))
+    assert said.code == 1
+    assert "non-existent directory" in said.text
+
+
+def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
+    server: SimulatorServer, environment: dict[str, str], recoup: Recoup
+) -> None:
+    server.faults.add(Fault("slow", times=1_000, path="/v1/payment_intents", seconds=1.0))
+    server.requests.clear()
+    process = subprocess.Popen(
+        [*RECOUP, "sync"], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while server.requests.total < 3:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        server.faults.clear()
+    assert process.returncode == 130
+    assert "Stopped. What was stored so far is kept" in " ".join(err.split())
+    assert "Traceback" not in err
+    assert recoup("sync").code == 0
+
+
+def test_the_demo_keeps_its_account_and_says_so_when_another_is_asked_for(recoup: Recoup) -> None:
+    first = recoup("demo", "--payments", "150", "--seed", "5")
+    assert first.code == 0, first.err
+    second = recoup("demo", "--payments", "150", "--seed", "5")
+    assert second.code == 0
+    assert "In brackets: the change since the last run." in second.out
+    other = recoup("demo", "--payments", "150", "--seed", "6")
+    assert other.code == 0
+    assert "Another simulated account than before (seed 6" in other.text
+
+
+def test_every_command_explains_itself(recoup: Recoup) -> None:
+    said = recoup("--help")
+    assert said.code == 0
+    for command in ("sync", "demo", "dev", "query", "dbt", "dagster-home"):
+        assert command in said.out
+        if command != "dbt":
+            assert recoup(command, "--help").code == 0
