@@ -1,6 +1,7 @@
 """The `recoup` command as its user meets it: every expected fault is a sentence on one screen, and loses nothing."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -153,8 +154,8 @@ def test_a_result_that_is_too_wide_for_the_terminal_is_shown_row_by_row(
         text=True,
         check=True,
     ).stdout
-    assert "row 10" in shown
-    assert "… and 2 more rows" in shown
+    assert re.search(r"row .*10", shown)
+    assert "more rows; --csv" in shown
     assert max(map(len, shown.splitlines())) <= 80
     piped = subprocess.run([*RECOUP, "query", sql], env=variables, capture_output=True, text=True, check=True).stdout
     assert len(piped.splitlines()) == 13
