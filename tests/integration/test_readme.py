@@ -1,0 +1,67 @@
+"""What the README says can be done: its queries run, its tables, files, commands and make targets exist."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import duckdb
+import pytest
+
+from orchestration import pipeline
+from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
+
+README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+QUERIES = re.findall(r'recoup query "(.+?)"', SHELL.replace('"…"', ""), re.S)
+IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The analysts' file of a small account."""
+    with SimulatorServer(SimulatedAccount(seed=34, payments=300, days=60)) as server:
+        settings = Settings(
+            stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
+            stripe_api_base=server.url,
+            recoup_data_dir=tmp_path_factory.mktemp("readme"),
+        )
+        pipeline.extract(settings)
+    pipeline.build(settings)
+    pipeline.publish_marts(settings)
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("query", [*QUERIES, *IN_TEXT])
+def test_a_query_of_the_readme_has_an_answer(query: str, published: duckdb.DuckDBPyConnection) -> None:
+    assert published.execute(query).fetchall()
+
+
+def test_the_readme_has_queries_and_names_exactly_the_published_marts(published: duckdb.DuckDBPyConnection) -> None:
+    assert len(QUERIES) >= 2
+    assert IN_TEXT
+    rows = published.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'marts'").fetchall()
+    named = set(re.findall(r"^\| `marts\.(\w+)` \|", README, re.M))
+    assert named == {name for (name,) in rows}
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (PROJECT_ROOT / link).exists()] == []
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    named = set(re.findall(r"\bmake ([a-z]+)\b", README))
+    targets = set(re.findall(r"^([a-z]+):", (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert {"demo", "test", "dev"} <= named <= targets
+
+
+def test_every_recoup_command_of_the_readme_exists() -> None:
+    named = set(re.findall(r"\.venv/bin/recoup ([a-z-]+)", README))
+    program = "from orchestration.cli import main; main()"
+    said = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True).stdout
+    assert {"sync", "demo", "dev", "query", "dbt"} <= named
+    assert [name for name in named if not re.search(rf"^\W*{name}\b", said, re.M)] == []
