@@ -24,6 +24,9 @@ errors = Console(stderr=True, highlight=False)
 INCOMPLETE: Final = 3
 """Exit code of a sync that went through, but could not read every stream."""
 
+PAYMENTS: Final = 20_000
+PAYMENTS_HELP: Final = "Payment intents of the simulated account's first half year."
+
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, which Typer turns into it."""
 
@@ -80,7 +83,7 @@ def sync() -> None:
 
 @app.command()
 def demo(
-    payments: Annotated[int, typer.Option(help="Payment intents of the simulated account's first half year.")] = 20_000,
+    payments: Annotated[int, typer.Option(help=PAYMENTS_HELP)] = PAYMENTS,
     days: Annotated[int, typer.Option(help="Simulated days that pass between two runs.")] = 1,
     seed: Annotated[int, typer.Option(help="Which simulated account.")] = 1,
 ) -> None:
@@ -96,11 +99,12 @@ def demo(
 def dev(
     port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
     speed: Annotated[float, typer.Option(help="Without a key: simulated seconds in a second.")] = 360.0,
+    payments: Annotated[int, typer.Option(help=f"Without a key: {PAYMENTS_HELP}")] = PAYMENTS,
 ) -> None:
     """Dagster's UI and daemon, on your account if STRIPE_API_KEY is set, else on the simulated one."""
     from orchestration.cli.dev import run_dagster_dev
 
-    raise typer.Exit(run_dagster_dev(Settings(), port=port, speed=speed))
+    raise typer.Exit(run_dagster_dev(Settings(), port=port, speed=speed, payments=payments))
 
 
 @app.command()

@@ -8,12 +8,8 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 from pathlib import Path
-from typing import Final
 
 from orchestration.settings import PROJECT_ROOT, Settings
-
-_PAYMENTS: Final = 20_000
-"""As many as `recoup demo` simulates, so that both meet the same account."""
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
@@ -25,10 +21,10 @@ def prepare_dagster_home(settings: Settings) -> Path:
     return settings.dagster_home
 
 
-def run_dagster_dev(settings: Settings, *, port: int, speed: float) -> int:
+def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: int) -> int:
     """Run `dagster dev` until interrupted and return its exit code. Without a key it gets the simulated account."""
     home = prepare_dagster_home(settings)
-    with _account(settings, speed) as used:
+    with _account(settings, speed, payments) as used:
         assert used.stripe_api_key is not None
         environment = {
             **os.environ,
@@ -41,13 +37,13 @@ def run_dagster_dev(settings: Settings, *, port: int, speed: float) -> int:
         return _run([sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)], environment)
 
 
-def _account(settings: Settings, speed: float) -> AbstractContextManager[Settings]:
+def _account(settings: Settings, speed: float, payments: int) -> AbstractContextManager[Settings]:
     if settings.stripe_api_key is not None:
         return nullcontext(settings)
     from orchestration.cli.demo import simulated_account
 
     print("No STRIPE_API_KEY is set: using the simulated account.", flush=True)
-    return simulated_account(settings, payments=_PAYMENTS, days=0, seed=1, speed=speed)
+    return simulated_account(settings, payments=payments, days=0, seed=1, speed=speed)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:

@@ -1,0 +1,198 @@
+"""Dagster's UI in a real browser: `recoup dev` on the simulated account, and plain `dagster dev`."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Page, sync_playwright
+
+from orchestration.settings import PROJECT_ROOT
+
+STARTED_WITHIN = 120.0
+RUN_ENDED_WITHIN = 180.0
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LAUNCH = """mutation ($job: String!) {
+  launchRun(executionParams: {mode: "default", runConfigData: {}, selector: {
+    repositoryLocationName: "recoup", repositoryName: "__repository__", jobName: $job}}) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+  }
+}"""
+STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+RUNS = "query { runsOrError { ... on Runs { results { runId status } } } }"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def until(happened: Callable[[], Any], seconds: float) -> Any:
+    """What `happened` returns as soon as that is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := happened():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"it did not happen within {seconds} s")
+
+
+def ask(url: str, query: str, **variables: Any) -> Any:
+    answer = requests.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+    answer.raise_for_status()
+    return answer.json()["data"]
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/server_info", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+@contextmanager
+def started(command: list[str], port: int, folder: Path, **variables: str) -> Iterator[str]:
+    """A server as a shell starts it, until SIGTERM, which must end it and all that it started."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))}
+    environment |= {"RECOUP_DATA_DIR": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    log = folder / "dev.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as said:
+        process = subprocess.Popen(
+            command,
+            cwd=PROJECT_ROOT,
+            env=environment | variables,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: answers(url) or process.poll() is not None, STARTED_WITHIN)
+        assert process.poll() is None, log.read_text()
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        until(lambda: not members(process.pid), 30)
+
+
+def members(session: int) -> list[str]:
+    found = subprocess.run(["ps", "-o", "args=", "-s", str(session)], capture_output=True, text=True, check=False)
+    return found.stdout.splitlines()
+
+
+def recoup_dev(folder: Path) -> Any:
+    port = free_port()
+    program = "from orchestration.cli import main; main()"
+    command = [sys.executable, "-c", program, "dev", "--port", str(port), "--payments", "400", "--speed", "0"]
+    return started(command, port, folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dev")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """The UI, after one run of sync_stripe; the server has been stopped and started since."""
+    with recoup_dev(folder) as first:
+        run_id = ask(first, LAUNCH, job="sync_stripe")["launchRun"]["run"]["runId"]
+        ended = {"SUCCESS", "FAILURE", "CANCELED"}
+        until(lambda: ask(first, STATUS, id=run_id)["runOrError"]["status"] in ended, RUN_ENDED_WITHIN)
+        assert ask(first, STATUS, id=run_id)["runOrError"]["status"] == "SUCCESS"
+    with recoup_dev(folder) as second:
+        yield second
+
+
+@pytest.fixture
+def page(url: str) -> Iterator[Page]:
+    """A page that may talk to this machine only, and whose scripts must not complain."""
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=CHROMIUM_FLAGS
+        )
+        shown = browser.new_page(viewport={"width": 1800, "height": 1000})
+        shown.on("request", lambda request: complaints.extend([] if "//127.0.0.1:" in request.url else [request.url]))
+        shown.on("pageerror", lambda error: complaints.append(str(error)))
+        yield shown
+        browser.close()
+    assert [each for each in complaints if not each.startswith(("data:", "blob:"))] == []
+
+
+def test_the_history_of_runs_outlives_the_server(url: str) -> None:
+    runs = ask(url, RUNS)["runsOrError"]["results"]
+    assert [run["status"] for run in runs] == ["SUCCESS"]
+
+
+def test_the_asset_graph_shows_every_stage(url: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{url}/asset-groups")
+    for group in ("raw", "staging", "intermediate", "marts", "published"):
+        page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
+    page.keyboard.press("Alt+e")
+    page.get_by_text("recovery_episodes").first.wait_for(timeout=60_000)
+    page.screenshot(path=str(screenshots(tmp_path) / "graph.png"))
+
+
+def test_the_graph_of_the_marts_shows_their_checks(url: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{url}/locations/recoup/asset-groups/marts/lineage")
+    page.get_by_text("recovery_episodes").first.wait_for(timeout=60_000)
+    page.get_by_text("Checks").first.wait_for(timeout=60_000)
+    page.screenshot(path=str(screenshots(tmp_path) / "marts.png"))
+
+
+def test_a_mart_shows_its_rows(url: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{url}/assets/marts/recovery_episodes")
+    page.get_by_text("Row count").first.wait_for(timeout=60_000)
+    page.get_by_text("preview").first.wait_for(timeout=60_000)
+    page.screenshot(path=str(screenshots(tmp_path) / "mart.png"), full_page=True)
+
+
+def test_a_raw_table_shows_what_the_sync_did(url: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{url}/assets/stripe/payment_intents")
+    for name in ("rows_read", "rows_written", "data_through"):
+        page.get_by_text(name).first.wait_for(timeout=60_000)
+    page.screenshot(path=str(screenshots(tmp_path) / "raw.png"), full_page=True)
+
+
+def screenshots(tmp_path: Path) -> Path:
+    """Where pictures go: pytest's own folder, or RECOUP_SCREENSHOTS for who wants to look at them."""
+    kept = Path(os.environ.get("RECOUP_SCREENSHOTS", tmp_path))
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
+
+
+def test_plain_dagster_dev_finds_everything_through_the_workspace(tmp_path: Path) -> None:
+    home = subprocess.run(
+        [sys.executable, "-c", "from orchestration.cli import main; main()", "dagster-home"],
+        env=os.environ | {"RECOUP_DATA_DIR": str(tmp_path)},
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    port = free_port()
+    command = [sys.executable, "-m", "dagster", "dev", "-p", str(port)]
+    jobs = "query { repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }"
+    with started(command, port, tmp_path, DAGSTER_HOME=home) as url:
+        (repository,) = ask(url, jobs)["repositoriesOrError"]["nodes"]
+    assert {"sync_stripe", "rebuild_marts"} <= {job["name"] for job in repository["jobs"]}
