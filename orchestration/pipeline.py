@@ -3,11 +3,12 @@
 Each opens the warehouse for itself and closes it, so that one step at a time holds the file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from orchestration.settings import Settings
 from orchestration.stripe_api import StripeClient
-from orchestration.sync import Progress, SyncReport, sync_account
+from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, plan_sync, sync_account
 from orchestration.transform import Build, EventCallback, build_models
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.publish import Published, publish
@@ -17,13 +18,34 @@ class KeyMissing(Exception):
     """No API key is set. The text says which variable to set."""
 
 
-def extract(settings: Settings, observe: Callable[[Progress], None] = lambda progress: None) -> SyncReport:
-    """Bring the raw tables up to Stripe's now.
+def extract(
+    settings: Settings,
+    observe: Callable[[Progress], None] = lambda progress: None,
+    *,
+    request: SyncRequest | None = None,
+) -> SyncReport:
+    """Bring the raw tables up to Stripe's now, and list anew what `request` asks for.
 
     Raises:
         KeyMissing: no key is set.
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
+    with _client(settings) as client, open_warehouse(settings.warehouse_path) as connection:
+        return sync_account(client, connection, stated_id=settings.stripe_account_id, request=request, observe=observe)
+
+
+def plan(settings: Settings, request: SyncRequest | None = None) -> SyncPlan:
+    """What `extract` would read, estimated by a few requests.
+
+    Raises:
+        As `extract`.
+    """
+    with _client(settings) as client, open_warehouse(settings.warehouse_path) as connection:
+        return plan_sync(client, connection, stated_id=settings.stripe_account_id, request=request)
+
+
+@contextmanager
+def _client(settings: Settings) -> Iterator[StripeClient]:
     if settings.stripe_api_key is None:
         raise KeyMissing(
             "STRIPE_API_KEY is not set. Put a restricted key (rk_live_… or rk_test_…) into the environment or into "
@@ -31,8 +53,7 @@ def extract(settings: Settings, observe: Callable[[Progress], None] = lambda pro
         )
     client = StripeClient(settings.stripe_api_key, api_base=settings.stripe_api_base)
     try:
-        with open_warehouse(settings.warehouse_path) as connection:
-            return sync_account(client, connection, stated_id=settings.stripe_account_id, observe=observe)
+        yield client
     finally:
         client.close()
 

@@ -44,6 +44,14 @@ class Settings(BaseSettings):
         description="When Dagster syncs, as a cron expression in UTC. An idle sync costs three reads.",
     )
 
+    recoup_read_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Share of Stripe's read allocation that scheduled syncs may use: "
+        "they run less often to keep to it.",
+    )
+
     @field_validator("stripe_api_key")
     @classmethod
     def _one_key_without_blanks(cls, value: SecretStr | None) -> SecretStr | None:

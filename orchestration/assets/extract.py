@@ -1,16 +1,19 @@
 """The raw tables as assets: one step reads them all, because the events decide what changes in each."""
 
+import time
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, Final
 
 import dagster as dg
+from pydantic import Field
 
 from orchestration import pipeline
-from orchestration.assets.preview import table_metadata
+from orchestration.assets.preview import days_chart, table_metadata
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
 from orchestration.stripe_api import StripeApiError
-from orchestration.sync import Progress, SyncReport
+from orchestration.sync import Progress, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError
 
 _DESCRIPTIONS: Final = {
@@ -21,6 +24,10 @@ _DESCRIPTIONS: Final = {
     "events": "Every event about the four kinds of object, once each. Stripe lists events for 30 days only.",
     "last_payment_errors": "Failures that made no charge, as far as a listing still showed them.",
 }
+POLL_REQUESTS: Final = "requests_of_a_poll"
+READ_ALLOWANCE: Final = "read_allowance_of_30_days"
+"""Metadata of `sync/streams` that the schedule keeps its rhythm by."""
+
 _FEEDS: Final = {
     "payment_intents": ("payment_intents", "payment_intent_events"),
     "charges": ("charges", "charge_events"),
@@ -31,10 +38,20 @@ _FEEDS: Final = {
 }
 """The streams of `sync.streams` that a table rests on."""
 
-_LOGGED_EVERY: Final = 25
-"""Pages between two progress lines in the run's log: about one in every ten seconds at Stripe's latency."""
+_TOLD_EVERY: Final = 10.0
+"""Seconds between two accounts of progress in a run's events."""
 
-_EXPECTED_FAILURES: Final = (StripeApiError, WarehouseError, pipeline.KeyMissing)
+_EXPECTED_FAILURES: Final = (StripeApiError, WarehouseError, pipeline.KeyMissing, ValueError)
+
+
+class ExtractConfig(dg.Config):
+    """What a run may be asked for beyond what has changed."""
+
+    full_refresh: bool = Field(default=False, description="List everything anew. Nothing is deleted.")
+    created_from: str | None = Field(
+        default=None, description="List anew what was created from this day or instant on (2026-01-31, UTC)."
+    )
+    created_until: str | None = Field(default=None, description="… and before this one.")
 
 
 def extract_asset(settings: Settings) -> dg.AssetsDefinition:
@@ -53,10 +70,13 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
             for table in _DESCRIPTIONS
         ],
     )
-    def extract(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
+    def extract(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource, config: ExtractConfig
+    ) -> Iterator[Any]:
         """Read what changed at Stripe into the raw tables."""
         try:
-            report = pipeline.extract(settings, _ProgressLog(context))
+            request = SyncRequest.of(**config.model_dump())
+            report = pipeline.extract(settings, _ProgressEvents(context), request=request)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error), allow_retries=not isinstance(error, pipeline.KeyMissing)) from None
         with warehouse.get_connection() as connection:
@@ -79,15 +99,28 @@ def _spec(schema: str, table: str, description: str) -> dg.AssetSpec:
     return dg.AssetSpec([schema, table], description=description, kinds={"stripe", "duckdb"})
 
 
-class _ProgressLog:
+class _ProgressEvents:
+    """Figures of a long sync as they grow: an observation of `sync/streams` in the run's events, now and then."""
+
     def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._log, self._pages = context.log, 0
+        self._context, self._started, self._told = context, time.monotonic(), time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        self._pages += 1
-        if self._pages % _LOGGED_EVERY == 0:
-            rows = sum(counts.read for counts in progress.counts.values())
-            self._log.info(f"{progress.stream}: {rows:,} rows read in {progress.requests.requests:,} requests")
+        now = time.monotonic()
+        if now - self._told < _TOLD_EVERY:
+            return
+        self._told = now
+        rows = sum(counts.read for counts in progress.counts.values())
+        figures: dict[str, Any] = {
+            "stream": progress.stream,
+            "rows_read": rows,
+            "rows_per_second": round(rows / (now - self._started)),
+            "requests": progress.requests.requests,
+            "rate_limited": progress.requests.rate_limited,
+        }
+        if isfinite(progress.pages_left):
+            figures["requests_left"] = round(progress.pages_left)
+        self._context.log_event(dg.AssetObservation(["sync", "streams"], metadata=figures))
 
 
 def _table_figures(report: SyncReport, table: str) -> dict[str, Any]:
@@ -117,7 +150,21 @@ def _run_figures(report: SyncReport) -> dict[str, Any]:
         "vanished": report.vanished,
         "listed_anew": ", ".join(report.relisted) or "nothing",
         "missing_permissions": ", ".join(sorted(set(report.missing.values()))) or "none",
+        "feed_lag_seconds": report.feed_lag or 0,
+        "objects_read_by_day": dg.MetadataValue.md(days_chart(report.read_by_day)),
+        **_read_budget(report),
     } | _data_through(report)
+
+
+def _read_budget(report: SyncReport) -> dict[str, Any]:
+    if report.budget is None:
+        return {}
+    return {
+        "reads_in_30_days": report.budget.used,
+        READ_ALLOWANCE: report.budget.allowance,
+        "read_share": round(report.budget.used_share, 4),
+        POLL_REQUESTS: report.budget.poll,
+    }
 
 
 def _data_through(report: SyncReport) -> dict[str, Any]:

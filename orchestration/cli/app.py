@@ -73,11 +73,25 @@ def _sentence(error: Exception) -> str:
 
 
 @app.command()
-def sync() -> None:
+def sync(
+    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="List everything anew.")] = False,
+    created_from: Annotated[
+        str | None, typer.Option(help="List anew what was created from this day or instant on (2026-01-31, UTC).")
+    ] = None,
+    created_until: Annotated[str | None, typer.Option(help="… and before this one.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say about how many requests it would take.")] = False,
+) -> None:
     """Read what changed at Stripe, build the models, publish the analysts' file."""
-    from orchestration.cli.run import run_pipeline
+    from orchestration.cli.run import print_plan, run_pipeline
+    from orchestration.sync import SyncRequest
 
-    if run_pipeline(Settings()).missing:
+    try:
+        request = SyncRequest.of(full_refresh=full_refresh, created_from=created_from, created_until=created_until)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if plan:
+        print_plan(Settings(), request)
+    elif run_pipeline(Settings(), request).missing:
         raise typer.Exit(INCOMPLETE)
 
 

@@ -4,7 +4,8 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,18 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import pipeline
+from orchestration.cli.progress import STREAM_LABELS, reading
 from orchestration.cli.query import open_published
 from orchestration.settings import Settings
-from orchestration.sync import Progress, SyncReport
-
-_STREAM_LABELS: Final = {
-    "payment_intents": "payment intents",
-    "charges": "charges",
-    "refunds": "refunds",
-    "disputes": "disputes",
-    "payment_intent_events": "events of payment intents",
-    "charge_events": "events of charges",
-}
+from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
+from orchestration.stripe_api.governor import ENDPOINT_RATE
+from orchestration.sync import SyncReport, SyncRequest
 
 _SUMMARY: Final = """
 SELECT
@@ -49,15 +44,40 @@ Summary = dict[tuple[str, bool, str], dict[str, Any]]
 console = Console(highlight=False)
 
 
-def run_pipeline(settings: Settings) -> SyncReport:
+def print_plan(settings: Settings, request: SyncRequest) -> None:
+    """What a sync would read, by stream, and what that is of Stripe's limits.
+
+    Raises:
+        The exceptions of `pipeline.plan`.
+    """
+    planned = pipeline.plan(settings, request)
+    table = Table("stream", box=None, header_style="bold", title="A sync would read about", title_justify="left")
+    for column in ("objects", "requests"):
+        table.add_column(column, justify="right")
+    for stream in planned.streams:
+        objects = "" if stream.objects is None else f"{stream.objects:,}"
+        lacks = f"NOT READABLE: the key lacks {stream.missing_permission}"
+        table.add_row(
+            STREAM_LABELS[stream.stream], lacks if stream.missing_permission else objects, f"{stream.requests:,}"
+        )
+    console.print(table)
+    seconds = max(stream.requests for stream in planned.streams) / ENDPOINT_RATE
+    console.print(
+        f"{planned.requests:,} requests in all, {timedelta(seconds=ceil(seconds))} at Stripe's limit of "
+        f"{ENDPOINT_RATE:.0f} a second for each kind. Stripe allows an account {LEAST_ALLOWANCE:,} reads in 30 days at "
+        f"least, and {READS_PER_TRANSACTION} for each payment. This estimate took {planned.asked}."
+    )
+
+
+def run_pipeline(settings: Settings, request: SyncRequest | None = None) -> SyncReport:
     """Extract, build, publish; print progress, what changed, and the recovery summary.
 
     Raises:
         The exceptions of `pipeline.extract`, `pipeline.build` and `pipeline.publish_marts`.
     """
     before = _summary(settings) if settings.published_path.exists() else None
-    with _stage("Reading from Stripe") as show:
-        report = pipeline.extract(settings, lambda progress: show(_progress_line(progress)))
+    with reading(console) as show:
+        report = pipeline.extract(settings, show, request=request)
     _print_report(report)
     with _stage("Building and testing the models") as show:
         built = pipeline.build(settings, _NodeCounter(show))
@@ -80,15 +100,6 @@ def _stage(title: str) -> Iterator[Any]:
     with Live(spinner, console=console, refresh_per_second=8) as live:
         yield lambda line: live.update(Group(spinner, Text(f"  {line}", overflow="ellipsis", no_wrap=True)))
         live.update(Text(f"{title}: done", style="bold"))
-
-
-def _progress_line(progress: Progress) -> str:
-    rows = sum(counts.read for counts in progress.counts.values())
-    reached = f", down to {_day(progress.reached)}" if progress.reached else ""
-    limited = f", {progress.requests.rate_limited} rate-limited" if progress.requests.rate_limited else ""
-    return (
-        f"{_STREAM_LABELS[progress.stream]}{reached}: {rows:,} rows in {progress.requests.requests:,} requests{limited}"
-    )
 
 
 class _NodeCounter:
@@ -123,7 +134,7 @@ def _print_report(report: SyncReport) -> None:
         )
     for stream, permission in report.missing.items():
         console.print(
-            f"  NOT READ: {_STREAM_LABELS[stream]}. The key lacks {permission}; what depends on it is unknown.",
+            f"  NOT READ: {STREAM_LABELS[stream]}. The key lacks {permission}; what depends on it is unknown.",
             style="bold red",
         )
 
@@ -195,10 +206,6 @@ def _own_command() -> str:
     if found and Path(found).resolve() == own.resolve():
         return "recoup"
     return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
-
-
-def _day(instant: int) -> str:
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d")
 
 
 def _instant(instant: int) -> str:

@@ -4,6 +4,7 @@ Belongs here: everything that knows HTTP and Stripe's error bodies. Does not: wh
 read already (`sync`), and how rows are stored (`warehouse`).
 """
 
+from orchestration.stripe_api.budget import PERIOD, ReadBudget, seconds_between_polls
 from orchestration.stripe_api.client import (
     API_VERSION,
     PAGE_SIZE,
@@ -25,10 +26,12 @@ from orchestration.stripe_api.errors import (
 __all__ = [
     "API_VERSION",
     "PAGE_SIZE",
+    "PERIOD",
     "AccessRefused",
     "Answer",
     "AuthenticationFailed",
     "InvalidRequest",
+    "ReadBudget",
     "RequestCounts",
     "RetryPolicy",
     "Stopped",
@@ -36,4 +39,5 @@ __all__ = [
     "StripeClient",
     "StripeUnavailable",
     "is_live",
+    "seconds_between_polls",
 ]

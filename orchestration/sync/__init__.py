@@ -6,6 +6,17 @@ Belongs here: which streams there are, windows, checkpoints, the order of readin
 
 from orchestration.sync.engine import StreamState, SyncReport, SyncRequest, sync_account
 from orchestration.sync.identity import AccountMismatch
+from orchestration.sync.plan import StreamPlan, SyncPlan, plan_sync
 from orchestration.sync.run import Progress
 
-__all__ = ["AccountMismatch", "Progress", "StreamState", "SyncReport", "SyncRequest", "sync_account"]
+__all__ = [
+    "AccountMismatch",
+    "Progress",
+    "StreamPlan",
+    "StreamState",
+    "SyncPlan",
+    "SyncReport",
+    "SyncRequest",
+    "plan_sync",
+    "sync_account",
+]

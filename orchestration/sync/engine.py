@@ -6,12 +6,21 @@ it. Nothing here knows Dagster.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal, cast
 
 import duckdb
 
-from orchestration.stripe_api import API_VERSION, AccessRefused, Answer, RequestCounts, StripeClient
+from orchestration.stripe_api import (
+    API_VERSION,
+    PERIOD,
+    AccessRefused,
+    Answer,
+    ReadBudget,
+    RequestCounts,
+    StripeClient,
+)
 from orchestration.sync.again import find_due, plan_again
 from orchestration.sync.identity import identify
 from orchestration.sync.reading import ListSource, Page, Reading, RetrieveSource, Rows, Source
@@ -21,6 +30,7 @@ from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
+from orchestration.warehouse.reads import payments_since, reads_since
 from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
 
 RETENTION_MARGIN: Final = 3_600
@@ -41,6 +51,19 @@ class SyncRequest:
     full_refresh: bool = False
     created: tuple[int | None, int | None] | None = None
 
+    @classmethod
+    def of(cls, *, full_refresh: bool = False, created_from: str | None, created_until: str | None) -> "SyncRequest":
+        """As people write it: days (2026-01-31) or instants (2026-01-31T12:00:00Z), in UTC unless they say otherwise.
+
+        Raises:
+            ValueError: not a time, or a range that ends before it begins. The text is for the reader.
+        """
+        since, until = _instant("created_from", created_from), _instant("created_until", created_until)
+        if since is not None and until is not None and since >= until:
+            raise ValueError(f"The range of created ends ({created_until}) before it begins ({created_from}).")
+        asked = created_from or created_until
+        return cls(full_refresh, (since, until) if asked else None)
+
 
 @dataclass(frozen=True)
 class StreamState:
@@ -56,7 +79,9 @@ class SyncReport:
     """What a sync did, for the terminal and for Dagster's metadata.
 
     `data_through` is the instant up to which every readable stream is known; None where events may not be read.
-    `relisted` names feeds whose events had aged out, so that everything was listed anew.
+    `relisted` names feeds whose events had aged out, so that everything was listed anew. `feed_lag` is how many seconds
+    the feeds were behind when the sync began; `read_by_day` counts what was read by the day of its creation (days since
+    1970, UTC).
     """
 
     account: AccountKey
@@ -66,6 +91,10 @@ class SyncReport:
     relisted: list[str] = field(default_factory=list)
     reread: int = 0
     vanished: int = 0
+    backfill_requests: int = 0
+    feed_lag: int | None = None
+    budget: ReadBudget | None = None
+    read_by_day: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def missing(self) -> dict[str, str]:
@@ -119,17 +148,38 @@ class _Walk:
 class _Sync:
     def __init__(self, run: Run, request: SyncRequest) -> None:
         self._run, self._request = run, request
-        self._report = SyncReport(run.account, run.client.counts, run.counts)
+        self._report = SyncReport(run.account, run.client.counts, run.counts, read_by_day=run.read_by_day)
 
     def run(self) -> SyncReport:
+        self._report.feed_lag = self._lag()
         self._forget_what_must_be_listed_anew()
+        is_first = self._lag() is None
+        before = self._run.client.counts.requests
         self._read([walk for stream in OBJECT_STREAMS for walk in self._backfill(stream)])
+        listed = self._run.client.counts.requests
         readable = [stream for stream in OBJECT_STREAMS if stream.name not in self._report.missing]
         self._read([walk for feed in EVENT_FEEDS for walk in self._follow(feed, readable)])
+        followed = self._run.client.counts.requests
+        self._report.backfill_requests = (followed if is_first else listed) - before
         self._read([walk for stream in readable for walk in self._read_again(stream)])
         with transaction(self._run.connection):
             self._run.store_reads()
+        self._report.budget = self._budget()
         return self._report
+
+    def _lag(self) -> int | None:
+        """Seconds since the feeds were last read; None before the first time."""
+        through = [self._run.checkpoint(feed.name).complete_through for feed in EVENT_FEEDS]
+        known = [instant for instant in through if instant is not None]
+        return self._run.client.now - min(known) if known else None
+
+    def _budget(self) -> ReadBudget:
+        since = self._run.client.now - PERIOD
+        return ReadBudget(
+            used=reads_since(self._run.connection, self._run.account, since),
+            transactions=payments_since(self._run.connection, self._run.account, since),
+            poll=self._run.client.counts.requests - self._report.backfill_requests,
+        )
 
     # What to read.
 
@@ -236,17 +286,18 @@ class _Sync:
 
     def _store(self, pages: Mapping[_Walk, Sequence[Page]]) -> None:
         """One transaction: rows, the checkpoints that vouch for them, and the count of requests."""
-        counted: list[Mapping[str, LoadCounts]] = []
+        counted: list[tuple[Mapping[str, LoadCounts], Rows]] = []
         with transaction(self._run.connection):
             loader = self._run.loader()
             for walk, of_walk in pages.items():
                 _raise_unless_missing(of_walk[-1].error)
-                counted.append(walk.load(loader, cast(Rows, [row for page in of_walk for row in page.rows])))
+                rows = cast(Rows, [row for page in of_walk for row in page.rows])
+                counted.append((walk.load(loader, rows), rows))
                 self._settle(walk, loader, [page.vanished for page in of_walk if page.vanished])
                 self._move_on(walk, of_walk[-1])
             self._run.store_reads()
-        for counts in counted:
-            self._run.count(counts)
+        for counts, rows in counted:
+            self._run.count(counts, (row.created for row in rows))
 
     def _settle(self, walk: _Walk, loader: Loader, vanished: Sequence[str]) -> None:
         if vanished and walk.settle is not None:
@@ -297,6 +348,18 @@ def _raise_unless_missing(error: Exception | None) -> None:
 
 def _windows(windows: Iterable[OpenWindow]) -> Windows:
     return Windows(Window(each.floor, each.ceiling, each.cursor, each.cursor_at) for each in windows)
+
+
+def _instant(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{name} is {text!r}: give a day such as 2026-01-31, or an instant such as 2026-01-31T12:00:00Z."
+        ) from None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
 
 
 def _finished(state: Checkpoint, now: int) -> Checkpoint:

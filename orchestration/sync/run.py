@@ -1,7 +1,9 @@
 """What every step of one sync of one account works with: who is asked, where it is stored, what has been counted."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import duckdb
 
@@ -9,6 +11,8 @@ from orchestration.stripe_api import API_VERSION, RequestCounts, StripeClient
 from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.reads import add_reads
+
+DAY: Final = 86_400
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Run:
     account: AccountKey
     observe: Callable[[Progress], None] = lambda progress: None
     counts: dict[str, LoadCounts] = field(default_factory=dict)
+    read_by_day: Counter[int] = field(default_factory=Counter)
     _reads_stored: dict[str, int] = field(default_factory=dict)
 
     def loader(self) -> Loader:
@@ -60,7 +65,8 @@ class Run:
         )
         self._reads_stored = made
 
-    def count(self, counts: Mapping[str, LoadCounts]) -> None:
-        """Add the figures of a committed batch."""
+    def count(self, counts: Mapping[str, LoadCounts], created: Iterable[int]) -> None:
+        """Add the figures of a committed batch, and when what it held was created."""
+        self.read_by_day.update(instant // DAY for instant in created)
         for table, of_table in counts.items():
             self.counts[table] = self.counts.get(table, LoadCounts()) + of_table

@@ -186,9 +186,9 @@ class Loader:
         return LoadCounts(len(rows), written, objects - written - kept, len(rows) - objects + kept)
 
     def _one_row(self, query: str) -> tuple[Any, ...]:
-        row = self.connection.execute(query).fetchone()
-        assert row is not None
-        return row
+        """All of the result is fetched: DuckDB 2 refuses `register` beside one that could go on."""
+        (row,) = self.connection.execute(query).fetchall()
+        return tuple(row)
 
     def _known_events(self, ids: list[str]) -> set[str]:
         found = self.connection.execute(
