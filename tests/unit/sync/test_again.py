@@ -1,0 +1,85 @@
+"""What is read once more, and how: pages where due objects lie close together, single retrieves elsewhere."""
+
+from math import ceil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestration.sync.again import FIRST_LOOK, Due, find_due, plan_again
+from orchestration.sync.windows import PAGE_SIZE
+from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.load import AccountKey, Loader
+from orchestration.warehouse.rows import object_row
+
+ACCOUNT = AccountKey("acct_1", False)
+DAY = 86_400
+T0 = 1_767_225_600
+
+
+def placed(created: list[int], due: set[int]) -> list[Due]:
+    """The objects with these places in `created` (newest first) as the warehouse would find them."""
+    return [
+        Due(
+            f"id{index}",
+            created[index],
+            sum(c > created[index] for c in created),
+            sum(c >= created[index] for c in created),
+        )
+        for index in sorted(due)
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=400), st.data())
+def test_every_due_object_is_reached_at_no_more_than_one_request_each(created: list[int], data: st.DataObject) -> None:
+    created = sorted(created, reverse=True)
+    due = placed(created, data.draw(st.sets(st.integers(0, len(created) - 1))))
+    plan = plan_again(due)
+    listed = [
+        each for each in due if any(w.floor <= each.created < w.ceiling for w in plan.windows if w.floor is not None)
+    ]
+    assert {each.id for each in due} == {each.id for each in listed} | set(plan.ids)
+    assert not {each.id for each in listed} & set(plan.ids)
+    pages = sum(
+        ceil(
+            sum(1 for second in created if window.floor is not None and window.floor <= second < window.ceiling)
+            / PAGE_SIZE
+        )
+        for window in plan.windows
+    )
+    assert pages + len(plan.ids) <= len(due)
+
+
+def test_dense_objects_are_listed_and_lonely_ones_retrieved() -> None:
+    created = list(range(10_000, 0, -1))
+    plan = plan_again(placed(created, {*range(0, 100, 2), 5_000, 9_999}))
+    assert [(window.floor, window.ceiling) for window in plan.windows] == [(9_902, 10_001)]
+    assert plan.ids == ("id5000", "id9999")
+
+
+@pytest.mark.parametrize(
+    ("status", "age", "last_looked_at_age", "is_due"),
+    [
+        ("requires_payment_method", FIRST_LOOK, 0, True),
+        ("requires_payment_method", FIRST_LOOK - 1, 0, False),
+        ("requires_payment_method", 7 * DAY, 4 * DAY, False),
+        ("requires_payment_method", 8 * DAY, 4 * DAY, True),
+        ("processing", 40 * DAY, 15 * DAY, True),
+        ("succeeded", 400 * DAY, 0, False),
+        ("canceled", 400 * DAY, 0, False),
+    ],
+)
+def test_what_is_not_final_is_looked_at_when_its_age_has_doubled(
+    status: str, age: int, last_looked_at_age: int, is_due: bool, tmp_path: Path
+) -> None:
+    intent = {"id": "pi_1", "object": "payment_intent", "created": T0, "status": status}
+    looked_at = T0 + last_looked_at_age
+    row = object_row(intent, as_of=looked_at, seen_by=looked_at, api_version="v", source="list")
+    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+        with transaction(connection):
+            Loader(connection, ACCOUNT, "v").load_objects("payment_intents", [row])
+        due = find_due(connection, ACCOUNT, "payment_intents", now=T0 + age)
+        assert [each.id for each in due] == (["pi_1"] if is_due else [])
+        assert find_due(connection, AccountKey("acct_2", False), "payment_intents", now=T0 + age) == []
