@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo dev test lint bench clean
+.PHONY: help setup demo dev test soak lint bench clean
 
 help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
 	@echo "make dev     Dagster's UI on your account (STRIPE_API_KEY) or on the simulated one"
 	@echo "make test    everything that must hold"
+	@echo "make soak    thousands of random histories, faults and kills (CASES=5000)"
 	@echo "make lint    ruff, mypy, sqlfluff"
 	@echo "make bench   speed and memory against a baseline of the same run"
 	@echo "make setup   only the environment in .venv"
@@ -32,6 +33,9 @@ dev: setup
 test: setup
 	@.ci/install-browser
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+soak: setup
+	@RECOUP_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest -n $(WORKERS) --timeout 0 tests/property
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -1,0 +1,196 @@
+"""Whatever happens: any history, clock, fault or kill ends in Stripe's own state, and no row is ever older than before.
+
+CASES examples are divided among the tests of CHUNKS; `make soak` asks for thousands.
+"""
+
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
+from orchestration.simulator.objects import Renderer
+from orchestration.stripe_api import StripeClient
+from orchestration.stripe_api.client import RetryPolicy
+from orchestration.stripe_api.governor import Governor
+from orchestration.sync import engine, reading, sync_account
+from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
+from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.rows import OBJECT_TABLES
+
+CASES = int(os.environ.get("RECOUP_CASES", "320"))
+CHUNKS = 8
+HOUR, DAY = 3_600, 86_400
+
+TOLD = {
+    "payment_intents": ("status", "amount", "amount_received", "canceled_at", "cancellation_reason", "latest_charge"),
+    "charges": ("status", "captured", "amount_captured", "amount_refunded", "disputed", "failure_code", "outcome"),
+    "refunds": ("status", "amount", "charge"),
+    "disputes": ("status", "amount", "charge", "reason"),
+}
+"""Fields of which every change has an event. Others (metadata, say) are known as of the last look at the object."""
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload([__name__, "pandas", "pyarrow", "_strptime"])
+
+
+@dataclass(frozen=True)
+class Step:
+    """Time passes; then a sync, with faults, killed at a transaction's edge or not."""
+
+    pause: int
+    faults: tuple[Fault, ...]
+    killed_at: int | None
+
+
+faults = st.builds(
+    Fault,
+    kind=st.sampled_from(["rate_limit", "lock_timeout", "server_error", "drop", "cut", "truncate", "slow"]),
+    times=st.integers(1, 6),
+    path=st.sampled_from(["/v1/", "/v1/payment_intents", "/v1/charges", "/v1/events"]),
+    reason=st.sampled_from(["global-rate", "endpoint-rate", "endpoint-concurrency"]),
+    probability=st.sampled_from([1.0, 0.5]),
+    clock_seconds=st.sampled_from([0, 3]),
+)
+steps = st.builds(
+    Step,
+    pause=st.one_of(
+        st.just(0), st.integers(1, 90), st.integers(1, 48).map(lambda hours: hours * HOUR), st.just(31 * DAY)
+    ),
+    faults=st.lists(faults, max_size=3).map(tuple),
+    killed_at=st.one_of(st.none(), st.integers(1, 24)),
+)
+
+
+def sync_in_this_process(url: str, path: str, batch_pages: int, killed_at: int | None) -> None:
+    """The body of a child process. An edge is the moment before a transaction, before its commit, or after it."""
+    reading.BATCH_PAGES = batch_pages  # type: ignore[misc]
+    edges = 0
+
+    def edge() -> None:
+        nonlocal edges
+        edges += 1
+        if edges == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Edged:
+        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+            self._transaction = transaction(connection)
+
+        def __enter__(self) -> None:
+            edge()
+            self._transaction.__enter__()
+
+        def __exit__(self, *error: Any) -> bool | None:
+            edge()
+            result = self._transaction.__exit__(*error)
+            edge()
+            return result
+
+    engine.transaction = Edged  # type: ignore[assignment]
+    client = StripeClient(
+        SecretStr(DEFAULT_API_KEY),
+        api_base=url,
+        retry=RetryPolicy(tries=40, first_tries=40, base=0.0005, cap=0.002),
+        governor=Governor(livemode=False, wait=lambda seconds: None),
+    )
+    with open_warehouse(Path(path)) as connection:
+        sync_account(client, connection)
+    client.close()
+
+
+def sync(server: SimulatorServer, path: Path, batch_pages: int, killed_at: int | None = None) -> None:
+    child = forks.Process(target=sync_in_this_process, args=(server.url, str(path), batch_pages, killed_at))
+    child.start()
+    child.join()
+    assert child.exitcode == 0 or (killed_at is not None and child.exitcode == -signal.SIGKILL), child.exitcode
+
+
+def versions(path: Path) -> dict[tuple[str, str], tuple[Any, str]]:
+    """How new each row is."""
+    found = {}
+    with open_warehouse(path) as connection:
+        for stream in OBJECT_STREAMS:
+            rows = connection.execute(f"SELECT id, _as_of, _precedence FROM raw_stripe.{stream.name}").fetchall()
+            for object_id, as_of, precedence in rows:
+                assert (stream.name, object_id) not in found, "nothing is there twice"
+                found[stream.name, object_id] = (as_of, precedence)
+    return found
+
+
+def told(table: str, payload: dict[str, Any]) -> dict[str, Any]:
+    return {name: payload.get(name) for name in TOLD[table]}
+
+
+def assert_equals_stripe(path: Path, account: SimulatedAccount, first_sync: int) -> None:
+    at, renderer = account.now, Renderer(account)
+    with open_warehouse(path) as connection:
+        for table in OBJECT_TABLES:
+            listed = account.listed(table, at, created=(0, at))
+            expected = {entry.id: told(table, renderer.render(table, entry, at)) for entry in listed}
+            rows = connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
+            assert {object_id: told(table, orjson.loads(text)) for object_id, text in rows} == expected, table
+        stored = [event_id for (event_id,) in connection.execute("SELECT id FROM raw_stripe.events").fetchall()]
+    wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
+    told_of = account.listed("events", at, created=(first_sync - EVENT_RETENTION, at))
+    events = {entry.id: entry for entry in told_of if entry.about in wanted}
+    assert len(stored) == len(set(stored)), "no event is there twice"
+    assert set(stored) <= events.keys()
+    for missing in events.keys() - set(stored):
+        assert account.is_aged_out(events[missing], at), "only what nobody could have read any more is missing"
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    @settings(
+        max_examples=CASES // CHUNKS,
+        deadline=None,
+        database=None,
+        derandomize=os.environ.get("RECOUP_CASES") is None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        seed=st.integers(chunk * 10_000, chunk * 10_000 + 9_999),
+        payments=st.sampled_from([8, 40, 130, 260]),
+        days=st.sampled_from([3, 20, 45]),
+        tie_order=st.sampled_from(["forward", "reverse", "shuffled"]),
+        event_api_version=st.sampled_from(["2026-10-28.endive", "2024-06-20"]),
+        batch_pages=st.sampled_from([1, 2, reading.BATCH_PAGES]),
+        disturbed=st.lists(steps, min_size=1, max_size=3),
+    )
+    def run(
+        seed: int,
+        payments: int,
+        days: int,
+        tie_order: Any,
+        event_api_version: str,
+        batch_pages: int,
+        disturbed: list[Step],
+    ) -> None:
+        path = tmp_path_factory.mktemp("case") / "warehouse.duckdb"
+        account = SimulatedAccount(seed, payments, days, tie_order=tie_order, event_api_version=event_api_version)
+        first_sync, before = account.now, {}
+        with SimulatorServer(account) as server:
+            for step in disturbed:
+                account.now += step.pause
+                for fault in step.faults:
+                    server.faults.add(fault)
+                note(f"{step} at {account.now}")
+                sync(server, path, batch_pages, step.killed_at)
+                server.faults.clear()
+                after = versions(path)
+                assert all(after[key] >= newest for key, newest in before.items()), "no row is older than before"
+                before = after
+            sync(server, path, batch_pages)
+            assert_equals_stripe(path, account, first_sync)
+
+    run()
