@@ -57,6 +57,8 @@ class SimulatedAccount:
         tie_order: how objects of one second are listed: `forward` lists what happened last first, `reverse` the other
             way round, `shuffled` in an order that means nothing. Stripe promises none.
         event_api_version: the version that events say they were rendered in.
+        events_late: seconds after which an event is first listed; Stripe's list is behind its own clock, too. May be
+            set at any time.
         speed: simulated seconds per real second; 0 is a clock that stands until it is moved.
     """
 
@@ -70,6 +72,7 @@ class SimulatedAccount:
         livemode: bool = False,
         tie_order: TieOrder = "forward",
         event_api_version: str | None = API_VERSION,
+        events_late: int = 0,
         speed: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,6 +81,7 @@ class SimulatedAccount:
         self.opened_at = opened_at
         self.livemode = livemode
         self.event_api_version = event_api_version
+        self.events_late = events_late
         self.intents: dict[str, Intent] = {}
         self._per_day = payments / days / _INTENTS_PER_OBLIGATION
         self._tie_order = tie_order
@@ -146,7 +150,8 @@ class SimulatedAccount:
         if among is not None:
             entries = sorted(entry for intent in set(among) for entry in self._of_intent[resource].get(intent, ()))
         low = bisect_left(entries, (created[0],))
-        high = bisect_left(entries, (min(created[1], at) + 1,))
+        visible = at - self.events_late if resource == "events" else at
+        high = bisect_left(entries, (min(created[1], visible) + 1,))
         if before is not None:
             yield from (entries[n] for n in range(max(low, bisect_right(entries, before)), high))
             return

@@ -165,6 +165,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path_factory: p
         tie_order=st.sampled_from(["forward", "reverse", "shuffled"]),
         event_api_version=st.sampled_from(["2026-10-28.endive", "2024-06-20"]),
         batch_pages=st.sampled_from([1, 2, reading.BATCH_PAGES]),
+        events_late=st.sampled_from([0, 0, 5, 60, 240]),
         disturbed=st.lists(steps, min_size=1, max_size=3),
     )
     def run(
@@ -174,10 +175,18 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path_factory: p
         tie_order: Any,
         event_api_version: str,
         batch_pages: int,
+        events_late: int,
         disturbed: list[Step],
     ) -> None:
         path = tmp_path_factory.mktemp("case") / "warehouse.duckdb"
-        account = SimulatedAccount(seed, payments, days, tie_order=tie_order, event_api_version=event_api_version)
+        account = SimulatedAccount(
+            seed,
+            payments,
+            days,
+            tie_order=tie_order,
+            event_api_version=event_api_version,
+            events_late=events_late,
+        )
         first_sync, before = account.now, {}
         with SimulatorServer(account) as server:
             for step in disturbed:
@@ -190,6 +199,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path_factory: p
                 after = versions(path)
                 assert all(after[key] >= newest for key, newest in before.items()), "no row is older than before"
                 before = after
+            account.events_late = 0
             sync(server, path, batch_pages)
             assert_equals_stripe(path, account, first_sync)
 
