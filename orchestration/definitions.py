@@ -8,9 +8,10 @@ import dagster as dg
 from orchestration.assets.extract import extract_asset
 from orchestration.assets.models import models_asset
 from orchestration.assets.publish import publish_asset
+from orchestration.checks import is_read_in_time
 from orchestration.jobs import build_jobs
 from orchestration.resources import WarehouseResource
-from orchestration.schedules import sync_schedule
+from orchestration.schedules import check_schedule, sync_schedule
 from orchestration.settings import Settings
 from orchestration.transform import ensure_manifest
 
@@ -26,8 +27,9 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any]
     published = publish_asset(settings, sorted(published_inputs))
     return dg.Definitions(
         assets=[extract_asset(settings), models, published],
+        asset_checks=[is_read_in_time],
         jobs=build_jobs(models, published),
-        schedules=[sync_schedule(settings)],
+        schedules=[sync_schedule(settings), check_schedule(settings)],
         resources={"warehouse": WarehouseResource(database=str(settings.warehouse_path))} | dict(resources or {}),
     )
 

@@ -5,13 +5,21 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.checks import is_read_in_time
+
 
 def build_jobs(models: dg.AssetsDefinition, published: dg.AssetsDefinition) -> Sequence[Any]:
-    """The jobs `sync_stripe` (extract, models, publish) and `rebuild_marts` (the same without Stripe).
+    """The jobs `sync_stripe` (extract, models, publish), `rebuild_marts` (the same without Stripe) and `check_sync`.
 
     Both run in one process: a step's own process costs three seconds, and only one may write anyway.
     """
     return [
+        dg.define_asset_job(
+            "check_sync",
+            selection=dg.AssetSelection.checks(is_read_in_time),
+            executor_def=dg.in_process_executor,
+            description="Whether events are read before Stripe drops them, also where syncs have stopped.",
+        ),
         dg.define_asset_job(
             "sync_stripe",
             selection=dg.AssetSelection.all(),

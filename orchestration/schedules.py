@@ -14,14 +14,13 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
 
     A tick is passed over, and says why, where it would take more of Stripe's read allocation than RECOUP_READ_SHARE.
     """
-    status = dg.DefaultScheduleStatus.RUNNING if settings.stripe_api_key else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(
         name="sync_stripe_schedule",
         job_name="sync_stripe",
         cron_schedule=settings.recoup_sync_cron,
         execution_timezone="UTC",
-        default_status=status,
+        default_status=_switched_on_with_a_key(settings),
         description="Keeps the tables current: an idle sync costs three reads of Stripe's allocation.",
     )
     def sync_stripe_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -30,6 +29,22 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
         return dg.SkipReason(too_soon) if too_soon else dg.RunRequest()
 
     return sync_stripe_schedule
+
+
+def check_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    """`check_sync` once a day: a sync that fails, or was switched off, cannot tell of itself."""
+    return dg.ScheduleDefinition(
+        name="check_sync_daily",
+        job_name="check_sync",
+        cron_schedule="0 6 * * *",
+        execution_timezone="UTC",
+        default_status=_switched_on_with_a_key(settings),
+        description="Warns ten days before events that were never read are lost.",
+    )
+
+
+def _switched_on_with_a_key(settings: Settings) -> dg.DefaultScheduleStatus:
+    return dg.DefaultScheduleStatus.RUNNING if settings.stripe_api_key else dg.DefaultScheduleStatus.STOPPED
 
 
 def _too_soon(last: dg.EventLogEntry, tick: datetime, share: float) -> str | None:

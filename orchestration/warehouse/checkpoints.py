@@ -79,12 +79,29 @@ def write_checkpoint(
         for window in checkpoint.open_windows
     ]
     values |= {"account_id": account.account_id, "livemode": account.livemode, "updated_at": _timestamp(now)}
+    values["_updated_at"] = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
     connection.execute(
         "DELETE FROM sync.streams WHERE account_id = ? AND livemode = ? AND stream = ?",
         [account.account_id, account.livemode, checkpoint.stream],
     )
     placeholders = ", ".join(f"${name}" for name in values)
     connection.execute(f"INSERT INTO sync.streams ({', '.join(values)}) VALUES ({placeholders})", values)
+
+
+def feed_ages(connection: duckdb.DuckDBPyConnection, *, now: datetime) -> dict[str, float]:
+    """Days that each event feed is behind Stripe, by account and mode; `now` is this machine's clock in UTC.
+
+    What has passed on this machine since the checkpoint was written is added to what it was behind by then, so that the
+    two clocks need not agree.
+    """
+    rows = connection.execute(
+        """SELECT
+               account_id || if(livemode, ' live ', ' test ') || stream,
+               epoch(updated_at - complete_through) + epoch($now - _updated_at)
+           FROM sync.streams WHERE known_since IS NOT NULL AND complete_through IS NOT NULL""",
+        {"now": now.replace(tzinfo=None)},
+    ).fetchall()
+    return {feed: seconds / 86_400 for feed, seconds in rows}
 
 
 def _seconds(instant: datetime | None) -> int | None:

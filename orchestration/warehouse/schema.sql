@@ -67,7 +67,8 @@ CREATE TABLE IF NOT EXISTS sync.streams (
     walk_ceiling       TIMESTAMP,
     open_windows       STRUCT("floor" TIMESTAMP, ceiling TIMESTAMP, "cursor" VARCHAR, cursor_at TIMESTAMP)[],
                                           -- … and has loaded all of it but [floor, ceiling) of these, from cursor down
-    updated_at         TIMESTAMP NOT NULL -- Stripe's clock at the last change of this row
+    updated_at         TIMESTAMP NOT NULL, -- Stripe's clock at the last change of this row
+    _updated_at        TIMESTAMP NOT NULL  -- this machine's clock then: how long ago that was, a later run can tell
 );
 
 -- What was asked of Stripe, every try counted, as its read allocation counts them. By the day of Stripe's clock.

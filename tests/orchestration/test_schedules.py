@@ -1,0 +1,84 @@
+"""When syncs run by themselves, and what tells that they have not run."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from orchestration.definitions import build_defs
+from orchestration.settings import Settings
+from orchestration.simulator import SimulatedAccount, SimulatorServer
+from orchestration.warehouse.connection import open_warehouse
+from tests.conftest import MakeSettings
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SimulatorServer]:
+    with SimulatorServer(SimulatedAccount(seed=34, payments=60, days=20)) as running:
+        yield running
+
+
+def tell_of_a_sync(instance: dg.DagsterInstance, **figures: Any) -> None:
+    instance.report_runless_asset_event(dg.AssetMaterialization(["sync", "streams"], metadata=figures))
+
+
+def tick(instance: dg.DagsterInstance, settings: Settings, after: timedelta) -> str | None:
+    """Why the tick is passed over; None where it runs."""
+    schedule = build_defs(settings=settings).resolve_schedule_def("sync_stripe_schedule")
+    at = datetime.now(UTC) + after
+    with dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context:
+        return schedule.evaluate_tick(context).skip_message
+
+
+def test_the_first_tick_runs(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    assert tick(instance, make_settings(server), timedelta()) is None
+
+
+@pytest.mark.parametrize(
+    ("poll", "allowance", "share", "hours"),
+    [(3, 10_000, 0.25, 0.864), (40, 10_000, 0.25, 11.52), (40, 10_000, 0.5, 5.76), (40, 400_000, 0.25, 0.288)],
+)
+def test_ticks_are_passed_over_to_keep_within_the_share_of_stripes_allocation(
+    poll: int,
+    allowance: int,
+    share: float,
+    hours: float,
+    instance: dg.DagsterInstance,
+    server: SimulatorServer,
+    make_settings: MakeSettings,
+) -> None:
+    """30 days times the requests of a sync, over the share of the allowance: the distance between two syncs."""
+    settings = make_settings(server).model_copy(update={"recoup_read_share": share})
+    tell_of_a_sync(instance, requests_of_a_poll=poll, read_allowance_of_30_days=allowance)
+    why = tick(instance, settings, timedelta(hours=hours * 0.98))
+    assert why is not None
+    assert f"The last sync made {poll} requests." in why
+    assert "RECOUP_READ_SHARE" in why
+    assert tick(instance, settings, timedelta(hours=hours * 1.02)) is None
+
+
+@pytest.mark.parametrize(
+    ("days", "passed", "severity"),
+    [(0, True, "WARN"), (19, True, "WARN"), (21, False, "WARN"), (31, False, "ERROR")],
+)
+def test_a_feed_that_nobody_reads_is_told_of_before_its_events_are_lost(
+    days: int,
+    passed: bool,
+    severity: str,
+    instance: dg.DagsterInstance,
+    server: SimulatorServer,
+    make_settings: MakeSettings,
+) -> None:
+    settings = make_settings(server)
+    defs = build_defs(settings=settings)
+    assert defs.resolve_job_def("sync_stripe").execute_in_process(instance=instance).success
+    with open_warehouse(settings.warehouse_path) as connection:
+        connection.execute("UPDATE sync.streams SET _updated_at = _updated_at - to_days(?)", [days])
+    result = defs.resolve_job_def("check_sync").execute_in_process(instance=instance)
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert evaluation.asset_key == dg.AssetKey(["stripe", "events"])
+    assert (evaluation.passed, evaluation.severity.value) == (passed, severity)
