@@ -39,6 +39,8 @@ def _meaning(oldest: float) -> str:
     if oldest < WARN_AFTER_DAYS:
         return f"The feeds are {oldest:.1f} days behind at most."
     if oldest < RETENTION_DAYS:
-        left = RETENTION_DAYS - oldest
-        return f"A feed is {oldest:.0f} days behind. In {left:.0f} days Stripe drops events that were never read: run sync_stripe."
+        return (
+            f"A feed is {oldest:.0f} days behind. In {RETENTION_DAYS - oldest:.0f} days Stripe drops events that were "
+            "never read: run sync_stripe."
+        )
     return f"A feed is {oldest:.0f} days behind: events are lost. The next sync lists everything anew, by itself."
