@@ -82,7 +82,7 @@ def _write(path: Path, state: SimulatorState) -> None:
 
 
 @contextmanager
-def simulator_process(state: SimulatorState, speed: float) -> Iterator[str]:
+def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = False) -> Iterator[str]:
     """The address of a simulated account in a process of its own, which ends with the context.
 
     Raises:
@@ -96,7 +96,7 @@ def simulator_process(state: SimulatorState, speed: float) -> Iterator[str]:
         "speed": speed,
         "port": 0,
     }
-    arguments = [f"--{name}={value}" for name, value in options.items()]
+    arguments = [f"--{name}={value}" for name, value in options.items()] + ["--livemode"] * livemode
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestration.simulator", *arguments],
         stdout=subprocess.PIPE,

@@ -22,7 +22,7 @@ HEADROOM: Final = 0.96
 AT_ONCE: Final = 40
 """Requests under way at once. Stripe limits them too, and does not say at how many."""
 
-SLOWED: Final = 0.7
+SLOWED: Final = 0.85
 """What a rate or the number of requests at once is multiplied by on a 429 that names it."""
 
 SLOWED_ONCE_IN: Final = 1.0

@@ -25,6 +25,7 @@ from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
+from tests.bench import engine
 
 PAYMENTS: Final = 20_000
 STREAMS: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
@@ -95,7 +96,7 @@ def measure(name: str, url: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Print every case's figures, and its ratio to the baseline where they do the same work."""
-    console = Console()
+    console = Console(width=120)
     table = Table("case", *(f"{name}" for name in ("items", "seconds", "CPU s", "peak MiB", "time ÷ baseline")))
     state = SimulatorState(seed=1, payments=PAYMENTS, now=OPENED_AT + FIRST_DAYS * 86_400)
     with simulator_process(state, speed=0.0) as url, tempfile.TemporaryDirectory() as folder:
@@ -119,4 +120,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main() if len(sys.argv) == 1 else run_case(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    if len(sys.argv) > 1:
+        run_case(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    else:
+        main()
+        engine.main()
