@@ -37,7 +37,8 @@ FROM marts.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = cur
 WHERE is_in_scope
 GROUP BY ALL ORDER BY account_id, livemode, failed DESC
 """
-_EXAMPLE: Final = "select first_failure_code, count(*) as failed from marts.recovery_episodes group by all order by all"
+_EXAMPLE: Final = "select failure_code, count(*) from marts.payment_attempts group by 1 order by 2"
+_TABLES: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
 _COUNTS: Final = ("failed", "recovered", "in_recovery", "lost")
 
 Summary = dict[tuple[str, bool, str], dict[str, Any]]
@@ -118,8 +119,9 @@ def _print_report(report: SyncReport) -> None:
     mode = "live" if report.account.livemode else "test"
     console.print(f"  Account {report.account.account_id} ({mode} mode), {report.requests.requests:,} requests", end="")
     console.print(f", {report.requests.retries:,} of them repeated" if report.requests.retries else "")
-    for name, counts in report.counts.items():
-        if counts.read:
+    for name in _TABLES:
+        counts = report.counts.get(name)
+        if counts and counts.read:
             console.print(
                 f"  {name.replace('_', ' '):<16} {counts.read:>8,} read {counts.written:>8,} new or changed "
                 f"{counts.unchanged + counts.outdated:>8,} known already"
@@ -189,14 +191,14 @@ def format_amount(minor: int, exponent: int | None) -> str:
 def _print_next_steps(settings: Settings) -> None:
     recoup = _own_command()
     steps = {
-        f'{recoup} query "{_EXAMPLE}"': "SQL on the tables",
-        f"{recoup} dev": "the Dagster UI: assets, checks, schedules, run history",
+        "SQL on the tables": f'{recoup} query "{_EXAMPLE}"',
+        "Dagster's UI": f"{recoup} dev",
     }
     if shutil.which("duckdb"):
-        steps[f"duckdb -readonly {settings.published_path}"] = "DuckDB's own shell"
+        steps["DuckDB's own shell"] = f"duckdb -readonly {settings.published_path}"
     console.print(f"\nTables for analysts: {settings.published_path}", soft_wrap=True)
-    for command, purpose in steps.items():
-        console.print(f"  [cyan]{escape(command)}[/]   {purpose}", soft_wrap=True)
+    for purpose, command in steps.items():
+        console.print(f"  {purpose:<18}  [cyan]{escape(command)}[/]", soft_wrap=True)
 
 
 def _own_command() -> str:

@@ -24,9 +24,18 @@ class WarehouseBusy(WarehouseError):
     """Another process holds the file."""
 
 
+LOADING_MEMORY: Final = "256MB"
+"""DuckDB's memory while rows are loaded. Left alone it keeps in memory what it has written, up to most of what the
+machine has: the more, the larger the account."""
+
+
 @contextmanager
-def open_warehouse(path: Path, *, wait: float = DEFAULT_WAIT) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_warehouse(
+    path: Path, *, wait: float = DEFAULT_WAIT, memory: str | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """The warehouse, opened for writing, its raw tables there. Closed on leaving, whatever happens.
+
+    `memory` limits DuckDB, as in '256MB'; without it DuckDB may take most of the machine's.
 
     Raises:
         WarehouseBusy: another process still holds it after `wait` seconds.
@@ -35,6 +44,8 @@ def open_warehouse(path: Path, *, wait: float = DEFAULT_WAIT) -> Iterator[duckdb
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = _connect(path, wait)
     try:
+        if memory is not None:
+            connection.execute("SET memory_limit = ?", [memory])
         connection.execute(resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8"))
         yield connection
     finally:

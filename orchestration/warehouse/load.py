@@ -130,15 +130,18 @@ class Loader:
         if not rows:
             return LoadCounts()
         counts = self._merge(table, rows)
-        self._append_new("last_payment_errors", [row.error for row in rows if row.error], _ERROR_COLUMNS)
+        errors = {row.error.id: row.error for row in reversed(rows) if row.error}
+        known = self._known("last_payment_errors", list(errors))
+        fresh = [error for error_id, error in errors.items() if error_id not in known]
+        self._append("last_payment_errors", fresh, _ERROR_COLUMNS)
         return counts
 
     def load_events(self, rows: Sequence[EventRow]) -> dict[str, LoadCounts]:
         """Keep each event once, by its id, and load the objects that the new ones carry. Counts by table."""
         unique = {row.id: row for row in rows}
-        known = self._known_events(list(unique))
+        known = self._known_events(list(unique.values()))
         fresh = [row for event_id, row in unique.items() if event_id not in known]
-        self._append_new("events", fresh, _EVENT_COLUMNS)
+        self._append("events", fresh, _EVENT_COLUMNS)
         counts = {"events": LoadCounts(len(unique), len(fresh), len(unique) - len(fresh))}
         for table in OBJECT_TABLES:
             carried = [row.carried for row in fresh if row.table == table and row.carried is not None]
@@ -190,15 +193,30 @@ class Loader:
         (row,) = self.connection.execute(query).fetchall()
         return tuple(row)
 
-    def _known_events(self, ids: list[str]) -> set[str]:
+    def _known_events(self, rows: Sequence[EventRow]) -> set[str]:
+        if not rows:
+            return set()
+        created = [row.created for row in rows]
+        return self._known(
+            "events",
+            [row.id for row in rows],
+            "AND created BETWEEN $oldest AND $newest",
+            oldest=_timestamp(min(created)),
+            newest=_timestamp(max(created)),
+        )
+
+    def _known(self, table: str, ids: Sequence[str], bounds: str = "", **values: Any) -> set[str]:
+        """Those of the ids that are in the table."""
+        if not ids:
+            return set()
         found = self.connection.execute(
-            """SELECT id FROM raw_stripe.events WHERE account_id = $account_id AND livemode = $livemode
-               AND id IN (SELECT unnest($ids))""",
-            {**self._owner(), "ids": ids},
+            f"""SELECT id FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode {bounds}
+                AND id IN (SELECT unnest($ids))""",
+            {**self._owner(), **values, "ids": list(ids)},
         ).fetchall()
         return {row[0] for row in found}
 
-    def _append_new(
+    def _append(
         self, table: str, rows: Sequence[EventRow] | Sequence[ErrorRow], columns: Mapping[str, pa.DataType]
     ) -> None:
         if not rows:
@@ -206,11 +224,9 @@ class Loader:
         self.connection.register("incoming_rows", _arrow(rows, columns))
         self.connection.execute(
             f"""INSERT INTO raw_stripe.{table} BY NAME
-                SELECT DISTINCT ON (id)
+                SELECT
                     $account_id AS account_id, $livemode AS livemode, *, $loaded_at AS _loaded_at, $load_id AS _load_id
-                FROM incoming_rows AS new
-                WHERE NOT EXISTS (FROM raw_stripe.{table} AS old WHERE old.account_id = $account_id
-                                  AND old.livemode = $livemode AND old.id = new.id)""",
+                FROM incoming_rows""",
             {**self._owner(), "loaded_at": self.loaded_at, "load_id": self.load_id},
         )
         self.connection.unregister("incoming_rows")

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from math import ceil
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,7 @@ from orchestration.simulator.objects import Renderer
 from orchestration.stripe_api import StripeClient
 from orchestration.sync import Progress, sync_account
 from orchestration.sync.reading import BATCH_PAGES
-from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.connection import LOADING_MEMORY, open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import object_row
 
@@ -63,7 +64,7 @@ def sync(url: str) -> dict[str, float]:
         finished[progress.stream] = time.perf_counter() - started
 
     client = StripeClient(SecretStr(DEFAULT_LIVE_API_KEY), api_base=url)
-    with tempfile.TemporaryDirectory() as folder, open_warehouse(Path(folder) / "warehouse.duckdb") as connection:
+    with tempfile.TemporaryDirectory() as folder, _warehouse(folder) as connection:
         report = sync_account(client, connection, observe=note)
         counts = {
             table: connection.execute(f"SELECT count(*) FROM raw_stripe.{table}").fetchall()[0][0] for table in LISTS
@@ -82,6 +83,10 @@ def sync(url: str) -> dict[str, float]:
     }
 
 
+def _warehouse(folder: str) -> AbstractContextManager[Any]:
+    return open_warehouse(Path(folder) / "warehouse.duckdb", memory=LOADING_MEMORY)
+
+
 def load() -> dict[str, float]:
     """Bytes of pages to committed rows, without HTTP."""
     account = SimulatedAccount(seed=1, payments=30_000)
@@ -89,7 +94,7 @@ def load() -> dict[str, float]:
     entries = list(account.listed("payment_intents", account.now, created=(0, account.now)))
     bodies = [renderer.render("payment_intents", entry, account.now) for entry in entries]
     pages = [orjson.dumps(bodies[start : start + 100]) for start in range(0, len(bodies), 100)]
-    with tempfile.TemporaryDirectory() as folder, open_warehouse(Path(folder) / "warehouse.duckdb") as connection:
+    with tempfile.TemporaryDirectory() as folder, _warehouse(folder) as connection:
         started = time.perf_counter()
         for start in range(0, len(pages), BATCH_PAGES):
             batch = pages[start : start + BATCH_PAGES]

@@ -135,7 +135,7 @@ def test_a_sync_sums_up_and_a_second_one_says_that_nothing_changed(recoup: Recou
 
 def test_what_is_suggested_next_can_be_typed_as_it_stands(recoup: Recoup, environment: dict[str, str]) -> None:
     (line,) = [line for line in recoup("sync").out.splitlines() if " query " in line]
-    command = line.strip().split("   ")[0]
+    command = line.strip().removeprefix("SQL on the tables").strip()
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "insufficient_funds" in done.stdout

@@ -1,0 +1,155 @@
+"""What may be asked of a sync beyond what has changed, and what it says it would cost."""
+
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pydantic import SecretStr
+
+from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
+from orchestration.stripe_api import StripeClient
+from orchestration.stripe_api.governor import Governor
+from orchestration.sync import Progress, SyncReport, SyncRequest, plan_sync, sync_account
+from orchestration.warehouse.connection import open_warehouse
+
+DAY = 86_400
+OBJECTS = ("payment_intents", "charges", "refunds", "disputes")
+
+
+@pytest.fixture
+def server() -> Iterator[SimulatorServer]:
+    with SimulatorServer(SimulatedAccount(seed=7, payments=1_500, days=90)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: SimulatorServer) -> Iterator[StripeClient]:
+    made = StripeClient(
+        SecretStr(DEFAULT_API_KEY), api_base=server.url, governor=Governor(livemode=False, wait=lambda seconds: None)
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+        yield connection
+
+
+def listed(server: SimulatorServer) -> dict[str, int]:
+    return {name: server.requests.by_endpoint[f"/v1/{name}"] for name in OBJECTS}
+
+
+def silently_change(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """Make every stored intent wrong in a way of which no event will tell."""
+    warehouse.execute("""UPDATE raw_stripe.payment_intents SET payload = '{"amount": -1}'""")
+
+
+def wrong(warehouse: duckdb.DuckDBPyConnection) -> set[int]:
+    """When the intents that are still wrong were created."""
+    rows = warehouse.execute(
+        "SELECT epoch(created)::BIGINT FROM raw_stripe.payment_intents WHERE payload ->> 'amount' = '-1'"
+    ).fetchall()
+    return {created for (created,) in rows}
+
+
+def test_a_full_refresh_lists_everything_anew(
+    server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    sync_account(client, warehouse)
+    silently_change(warehouse)
+    server.account.now += 60
+    server.requests.clear()
+    report = sync_account(client, warehouse, request=SyncRequest(full_refresh=True))
+    assert wrong(warehouse) == set()
+    assert all(listed(server).values())
+    assert report.relisted == []
+
+
+def test_a_range_is_listed_anew_and_nothing_else(
+    server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    sync_account(client, warehouse)
+    silently_change(warehouse)
+    server.account.now += 60
+    since, until = server.account.now - 40 * DAY, server.account.now - 20 * DAY
+    sync_account(client, warehouse, request=SyncRequest(created=(since, until)))
+    left = wrong(warehouse)
+    assert left
+    assert not [created for created in left if since <= created < until]
+
+
+@pytest.mark.parametrize(
+    ("asked", "created"),
+    [
+        ({"created_from": "2026-01-31", "created_until": None}, (1_769_817_600, None)),
+        ({"created_from": None, "created_until": "2026-01-31T12:00:00Z"}, (None, 1_769_860_800)),
+        ({"created_from": "2026-01-31T12:00:00+02:00", "created_until": "2026-02-01"}, (1_769_853_600, 1_769_904_000)),
+        ({"created_from": None, "created_until": None}, None),
+    ],
+)
+def test_a_range_is_read_as_people_write_it(asked: dict[str, Any], created: Any) -> None:
+    assert SyncRequest.of(**asked).created == created
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"created_from": "yesterday", "created_until": None}, "created_from is 'yesterday': give a day such as"),
+        ({"created_from": "2026-02-01", "created_until": "2026-02-01"}, "ends (2026-02-01) before it begins"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(asked: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence.replace("(", r"\(").replace(")", r"\)")):
+        SyncRequest.of(**asked)
+
+
+def test_a_plan_costs_little_and_is_about_right(
+    server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    plan = plan_sync(client, warehouse)
+    assert plan.asked == server.requests.total
+    assert plan.asked <= 40
+    assert warehouse.execute("SELECT count(*) FROM raw_stripe.payment_intents").fetchone() == (0,)
+    server.requests.clear()
+    sync_account(client, warehouse)
+    assert plan.requests / 2 <= server.requests.total <= plan.requests * 2
+    planned = {stream.stream: stream.requests for stream in plan.streams}
+    for name in ("payment_intents", "charges"):
+        assert planned[name] / 2 <= listed(server)[name] <= planned[name] * 2
+
+
+def test_a_plan_of_a_known_account_is_what_an_idle_sync_asks(
+    server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    sync_account(client, warehouse)
+    assert plan_sync(client, warehouse).requests == 3
+
+
+def test_every_request_is_counted_by_day_and_endpoint(
+    server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    for pause in (0, 60, DAY):
+        server.account.now += pause
+        report = sync_account(client, warehouse)
+    rows = warehouse.execute("SELECT endpoint, sum(requests) FROM sync.reads GROUP BY endpoint").fetchall()
+    assert dict(rows) == dict(server.requests.by_endpoint)
+    assert warehouse.execute("SELECT count(DISTINCT day) FROM sync.reads").fetchone() == (2,)
+    assert report.budget is not None
+    assert report.budget.used == server.requests.total
+    assert report.budget.allowance >= 10_000
+
+
+def test_progress_tells_what_is_left(client: StripeClient, warehouse: duckdb.DuckDBPyConnection) -> None:
+    told: list[Progress] = []
+    report: SyncReport = sync_account(client, warehouse, observe=told.append)
+    assert told[-1].requests.requests == report.requests.requests
+    assert min(each.pages_left for each in told) == 0
+    rows = [sum(counts.read for counts in each.counts.values()) for each in told]
+    assert rows == sorted(rows)
+    assert sum(report.read_by_day.values()) >= rows[-1] / 2
+    assert ceil(max(report.read_by_day) - min(report.read_by_day)) <= 91
