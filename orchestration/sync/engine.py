@@ -130,6 +130,7 @@ def sync_account(
             permission for one stream is not raised but reported, in the result and in `sync.streams`.
         AccountMismatch: `stated_id` is not the key's account.
     """
+    client.counts = RequestCounts()
     account = identify(client, stated_id=stated_id)
     return _Sync(Run(client, connection, account, observe), request or SyncRequest()).run()
 
