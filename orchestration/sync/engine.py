@@ -41,6 +41,10 @@ HEAD_OVERLAP: Final = 300
 others and a minute by Estuary's caution; five times that costs an idle pass no request."""
 
 
+IDLE_REQUESTS: Final = 1 + len(EVENT_FEEDS)
+"""What a sync asks when nothing has changed: the account, which also sets the clock, and a page of each feed."""
+
+
 @dataclass(frozen=True)
 class SyncRequest:
     """What is asked of a sync beyond what has changed.
@@ -179,7 +183,7 @@ class _Sync:
         return ReadBudget(
             used=reads_since(self._run.connection, self._run.account, since),
             transactions=payments_since(self._run.connection, self._run.account, since),
-            poll=self._run.client.counts.requests - self._report.backfill_requests,
+            poll=max(IDLE_REQUESTS, self._run.client.counts.requests - self._report.backfill_requests),
         )
 
     # What to read.
