@@ -41,7 +41,8 @@ def days_chart(counts: Mapping[int, int]) -> str:
     )
     size = f"width='{_CHART_WIDTH}' height='{_CHART_HEIGHT}'"
     image = f"<svg xmlns='http://www.w3.org/2000/svg' {size}>{bars}</svg>"
-    caption = f"{sum(counts.values()):,} objects and events created {_day(first)} to {_day(last)}, at most {highest:,} a day (UTC)"
+    total, days = sum(counts.values()), f"{_day(first)} to {_day(last)}"
+    caption = f"{total:,} objects and events created {days}, at most {highest:,} a day (UTC)"
     return f"{caption}\n\n![{caption}](data:image/svg+xml;base64,{b64encode(image.encode()).decode()})"
 
 
