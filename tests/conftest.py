@@ -1,5 +1,6 @@
 """What every test needs: no setting of the person who runs it, and settings that point at a simulated account."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
 
 MakeSettings = Callable[..., Settings]
+
+
+def pytest_configure() -> None:
+    """A shell that runs the tests in the background has SIGINT ignored, by every process they start as well."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
