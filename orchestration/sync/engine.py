@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import duckdb
 
@@ -392,7 +392,7 @@ def _retrieved_rows(answer: Answer) -> list[ObjectRow]:
 
 
 def _row(
-    payload: Mapping[str, object], answer: Answer, source: Literal["list", "retrieve"], *, is_read_again: bool
+    payload: dict[str, Any], answer: Answer, source: Literal["list", "retrieve"], *, is_read_again: bool
 ) -> ObjectRow:
     return object_row(
         payload,

@@ -83,7 +83,7 @@ class EventRow(NamedTuple):
 
 
 def object_row(
-    payload: Mapping[str, Any],
+    payload: dict[str, Any],
     *,
     as_of: int,
     seen_by: int,
@@ -91,16 +91,18 @@ def object_row(
     source: Literal["list", "retrieve"],
     is_read_again: bool = False,
 ) -> ObjectRow:
-    """The row of an object from a listing or a retrieve. By `seen_by` Stripe had certainly read it."""
-    precedence = Precedence.of(payload, Precedence.READ_AGAIN if is_read_again else Precedence.LISTED)
+    """The row of an object from a listing or a retrieve. By `seen_by` Stripe had certainly read it. The payload is the
+    row's from now on: it is scrubbed in place."""
     stored = stored_json(scrub(payload))
+    precedence = Precedence.of(payload, Precedence.READ_AGAIN if is_read_again else Precedence.LISTED)
     error = _error_row(payload, seen_by)
     return ObjectRow(payload["id"], payload["created"], stored, as_of, source, None, api_version, precedence, error)
 
 
-def event_row(event: Mapping[str, Any], source: Literal["event", "webhook"]) -> EventRow:
-    """The rows of an event and of the object it carries, as that stood when the event was made."""
-    scrubbed, carried = scrub(event), event["data"]["object"]
+def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> EventRow:
+    """The rows of an event, which is scrubbed in place, and of the object it carries as that stood then."""
+    stored_event = stored_json(scrub(event))
+    carried = event["data"]["object"]
     event_id, created, version = event["id"], event["created"], event.get("api_version")
     table = _TABLE_OF_OBJECT.get(carried.get("object") or "")
     row = None
@@ -108,16 +110,16 @@ def event_row(event: Mapping[str, Any], source: Literal["event", "webhook"]) -> 
         precedence = Precedence.of(
             carried, Precedence.EVENT, is_created=event["type"].endswith(".created"), event_id=event_id
         )
-        stored = stored_json(scrubbed["data"]["object"])
+        stored = stored_json(carried)
         row = ObjectRow(carried["id"], carried["created"], stored, created, source, event_id, version, precedence)
-    return EventRow(event_id, created, event["type"], carried["id"], stored_json(scrubbed), source, version, table, row)
+    return EventRow(event_id, created, event["type"], carried["id"], stored_event, source, version, table, row)
 
 
 def _error_row(intent: Mapping[str, Any], seen_by: int) -> ErrorRow | None:
     error = intent.get("last_payment_error")
     if not error or error.get("charge") or intent["object"] != "payment_intent":
         return None
-    return ErrorRow(_error_id(intent["id"], error), intent["id"], seen_by, stored_json(scrub(error)))
+    return ErrorRow(_error_id(intent["id"], error), intent["id"], seen_by, stored_json(error))
 
 
 def _error_id(intent_id: str, error: Mapping[str, Any]) -> str:

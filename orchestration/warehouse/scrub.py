@@ -36,7 +36,6 @@ _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
 _PHONE: Final = re.compile(r"^\+\d[\d\s().-]{6,}$")
 _KEPT_OF_NEXT_ACTION: Final = ("type",)
-_SCRUBBED: Final = frozenset({dict, list, str})
 _REMEMBERED_KEYS: Final = 4096
 
 
@@ -60,22 +59,37 @@ def _is_dropped(key: str) -> bool:
     return bool(_PERSONAL_KEY.search(snake)) and not _HARMLESS_KEY.search(snake)
 
 
-def scrub(node: Any) -> Any:
-    """A copy of a parsed JSON value without secrets and personal fields. Strings that hold an e-mail address or a phone
-    number become null wherever they stand, since merchants put such things into metadata under any key."""
-    kind = type(node)
-    if kind is dict:
-        kept = {
-            key: scrub(value) if type(value) in _SCRUBBED else value for key, value in node.items() if not _dropped[key]
-        }
-        if type(action := kept.get("next_action")) is dict:
-            kept["next_action"] = {name: action.get(name) for name in _KEPT_OF_NEXT_ACTION}
-        return kept
-    if kind is list:
-        return [scrub(value) for value in node]
-    if kind is str and _names_a_person(node):
-        return None
+def scrub(node: dict[str, Any]) -> dict[str, Any]:
+    """Take secrets and personal fields out of a parsed JSON object, in place, and return it.
+
+    Strings that hold an e-mail address or a phone number become null wherever they stand: merchants put such things
+    into metadata under any key.
+    """
+    dropped = []
+    for key, value in node.items():
+        if _dropped[key]:
+            dropped.append(key)
+        elif key == "next_action" and type(value) is dict:
+            node[key] = {name: value.get(name) for name in _KEPT_OF_NEXT_ACTION}
+        elif (kind := type(value)) is dict:
+            scrub(value)
+        elif kind is list:
+            _scrub_list(value)
+        elif kind is str and _names_a_person(value):
+            node[key] = None
+    for key in dropped:
+        del node[key]
     return node
+
+
+def _scrub_list(values: list[Any]) -> None:
+    for index, value in enumerate(values):
+        if type(value) is dict:
+            scrub(value)
+        elif type(value) is list:
+            _scrub_list(value)
+        elif type(value) is str and _names_a_person(value):
+            values[index] = None
 
 
 def _names_a_person(text: str) -> bool:

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import requests
@@ -29,10 +31,10 @@ from orchestration.simulator import DEFAULT_LIVE_API_KEY, OPENED_AT, SimulatedAc
 from orchestration.simulator.objects import Renderer
 from orchestration.stripe_api import StripeClient
 from orchestration.sync import Progress, sync_account
-from orchestration.sync.reading import BATCH_PAGES
+from orchestration.sync.reading import Page, Reading, Rows
 from orchestration.warehouse.connection import LOADING_MEMORY, open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
-from orchestration.warehouse.rows import object_row
+from orchestration.warehouse.rows import ObjectRow, object_row
 
 SMALL: Final = 50_000
 LARGE: Final = int(os.environ.get("RECOUP_BENCH_LARGE", "500000"))
@@ -87,24 +89,49 @@ def _warehouse(folder: str) -> AbstractContextManager[Any]:
     return open_warehouse(Path(folder) / "warehouse.duckdb", memory=LOADING_MEMORY)
 
 
+@dataclass(eq=False)
+class _Bodies:
+    """A source whose answers are there already, as the bytes of pages."""
+
+    bodies: deque[bytes]
+    asked: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        return not self.bodies and not self.asked
+
+    def take(self) -> bytes | None:
+        if not self.bodies:
+            return None
+        self.asked += 1
+        return self.bodies.popleft()
+
+    def ask(self, client: StripeClient, request: bytes) -> Rows:
+        return [
+            object_row(each, as_of=OPENED_AT, seen_by=OPENED_AT, api_version="", source="list")
+            for each in orjson.loads(request)
+        ]
+
+    def finish(self, request: bytes, answer: Rows) -> Page:
+        self.asked -= 1
+        return Page(self, answer, None, self.is_done)
+
+
 def load() -> dict[str, float]:
-    """Bytes of pages to committed rows, without HTTP."""
-    account = SimulatedAccount(seed=1, payments=30_000)
+    """Bytes of pages to committed rows by the engine's own threads, without HTTP."""
+    account = SimulatedAccount(seed=1, payments=60_000)
     renderer = Renderer(account)
     entries = list(account.listed("payment_intents", account.now, created=(0, account.now)))
-    bodies = [renderer.render("payment_intents", entry, account.now) for entry in entries]
-    pages = [orjson.dumps(bodies[start : start + 100]) for start in range(0, len(bodies), 100)]
+    bodies = [orjson.dumps(renderer.render("payment_intents", entry, account.now)) for entry in entries]
+    pages = deque(b"[%b]" % b",".join(bodies[start : start + 100]) for start in range(0, len(bodies), 100))
+    client = StripeClient(SecretStr(DEFAULT_LIVE_API_KEY))
     with tempfile.TemporaryDirectory() as folder, _warehouse(folder) as connection:
         started = time.perf_counter()
-        for start in range(0, len(pages), BATCH_PAGES):
-            batch = pages[start : start + BATCH_PAGES]
-            rows = [
-                object_row(each, as_of=account.now, seen_by=account.now, api_version="", source="list")
-                for page in batch
-                for each in orjson.loads(page)
-            ]
-            with transaction(connection):
-                Loader(connection, AccountKey("acct_1", True), "").load_objects("payment_intents", rows)
+        with Reading(client, [_Bodies(pages)]) as reading:
+            for batch in reading.batches():
+                rows = [row for page in batch for row in cast(list[ObjectRow], page.rows)]
+                with transaction(connection):
+                    Loader(connection, AccountKey("acct_1", True), "").load_objects("payment_intents", rows)
         return {"objects_per_second": len(bodies) / (time.perf_counter() - started)}
 
 
