@@ -10,7 +10,7 @@ from orchestration.settings import Settings
 from orchestration.stripe_api import StripeClient
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, plan_sync, sync_account
 from orchestration.transform import Build, EventCallback, build_models
-from orchestration.warehouse.connection import LOADING_MEMORY, open_warehouse
+from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.publish import Published, publish
 
 
@@ -30,7 +30,7 @@ def extract(
         KeyMissing: no key is set.
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
-    with _client(settings) as client, open_warehouse(settings.warehouse_path, memory=LOADING_MEMORY) as connection:
+    with _client(settings) as client, open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection:
         return sync_account(client, connection, stated_id=settings.stripe_account_id, request=request, observe=observe)
 
 

@@ -1,7 +1,7 @@
 """Opening the warehouse file: one writer at a time, a bounded wait for it, and a plain sentence when it stays busy."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -24,18 +24,18 @@ class WarehouseBusy(WarehouseError):
     """Another process holds the file."""
 
 
-LOADING_MEMORY: Final = "256MB"
-"""DuckDB's memory while rows are loaded. Left alone it keeps in memory what it has written, up to most of what the
-machine has: the more, the larger the account."""
+FOR_LOADING: Final[dict[str, Any]] = {"memory_limit": "256MB", "threads": 1}
+"""DuckDB while rows are loaded. Left alone it keeps in memory what it has written, up to most of what the machine has:
+the more, the larger the account. The batches of a load are too small for a second thread, which the readers need."""
 
 
 @contextmanager
 def open_warehouse(
-    path: Path, *, wait: float = DEFAULT_WAIT, memory: str | None = None
+    path: Path, *, wait: float = DEFAULT_WAIT, options: Mapping[str, Any] | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """The warehouse, opened for writing, its raw tables there. Closed on leaving, whatever happens.
 
-    `memory` limits DuckDB, as in '256MB'; without it DuckDB may take most of the machine's.
+    `options` are set for this connection: DuckDB's own, by their names.
 
     Raises:
         WarehouseBusy: another process still holds it after `wait` seconds.
@@ -44,8 +44,8 @@ def open_warehouse(
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = _connect(path, wait)
     try:
-        if memory is not None:
-            connection.execute("SET memory_limit = ?", [memory])
+        for name, value in (options or {}).items():
+            connection.execute(f"SET {name} = ?", [value])
         connection.execute(resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8"))
         yield connection
     finally:

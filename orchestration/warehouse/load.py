@@ -6,7 +6,8 @@ an event, then any event over `*.created`, then the greater event id. Where payl
 Stripe promises no order, and the row is marked `_needs_read`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -129,7 +130,7 @@ class Loader:
         """Load payloads of one kind of object; newer wins. Keeps the `last_payment_error`s that no charge tells of."""
         if not rows:
             return LoadCounts()
-        counts = self._merge(table, rows)
+        counts = self._put(table, rows)
         errors = {row.error.id: row.error for row in reversed(rows) if row.error}
         known = self._known("last_payment_errors", list(errors))
         fresh = [error for error_id, error in errors.items() if error_id not in known]
@@ -156,17 +157,42 @@ class Loader:
             {**self._owner(), "ids": list(ids)},
         )
 
-    def _merge(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
-        """Rank what came against what is there, id by id, and replace the rows that lose or change."""
-        run = self.connection.execute
+    def _put(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
         created = [row.created for row in rows]
         bounds = {"oldest": _timestamp(min(created)), "newest": _timestamp(max(created))}
-        self.connection.register("incoming_rows", _arrow(rows, _OBJECT_COLUMNS))
+        with self._registered(_arrow(rows, _OBJECT_COLUMNS)):
+            if len({row.id for row in rows}) == len(rows) and not self._any_known(table, bounds):
+                return self._insert_new(table, len(rows))
+            return self._merge(table, len(rows), bounds)
+
+    def _any_known(self, table: ObjectTable, bounds: Mapping[str, datetime]) -> bool:
+        (known,) = self._one_row(
+            f"""SELECT count(*) FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode
+                AND created BETWEEN $oldest AND $newest AND id IN (SELECT id FROM incoming_rows)""",
+            {**self._owner(), **bounds},
+        )
+        return bool(known)
+
+    def _insert_new(self, table: ObjectTable, count: int) -> LoadCounts:
+        """What a first sync mostly does: nothing to rank, every id is new and came once."""
+        self.connection.execute(
+            f"""INSERT INTO raw_stripe.{table} BY NAME
+                SELECT
+                    $account_id AS account_id, $livemode AS livemode, *,
+                    _api_version IS DISTINCT FROM $pinned_version AS _needs_read,
+                    $loaded_at AS _loaded_at, $load_id AS _load_id
+                FROM incoming_rows""",
+            {**self._owner(), **self._load(), "pinned_version": self.pinned_version},
+        )
+        return LoadCounts(count, count)
+
+    def _merge(self, table: ObjectTable, count: int, bounds: Mapping[str, datetime]) -> LoadCounts:
+        """Rank what came against what is there, id by id, and replace the rows that lose or change."""
+        run = self.connection.execute
         run(
             f"CREATE OR REPLACE TEMP TABLE merged AS {_MERGE.format(table=table)}",
             {**self._owner(), **bounds, "pinned_version": self.pinned_version},
         )
-        self.connection.unregister("incoming_rows")
         objects, written, kept, replaced = self._one_row(
             """SELECT count(*), count(*) FILTER (is_written), count(*) FILTER (is_kept),
                    count(*) FILTER (is_rewritten AND was_in_doubt IS NOT NULL) FROM merged"""
@@ -184,13 +210,13 @@ class Loader:
                     * EXCLUDE (_loaded_at, _load_id, is_written, is_kept, was_in_doubt, is_rewritten),
                     if(is_written, $loaded_at, _loaded_at) AS _loaded_at, if(is_written, $load_id, _load_id) AS _load_id
                 FROM merged WHERE is_rewritten""",
-            {**self._owner(), "loaded_at": self.loaded_at, "load_id": self.load_id},
+            {**self._owner(), **self._load()},
         )
-        return LoadCounts(len(rows), written, objects - written - kept, len(rows) - objects + kept)
+        return LoadCounts(count, written, objects - written - kept, count - objects + kept)
 
-    def _one_row(self, query: str) -> tuple[Any, ...]:
+    def _one_row(self, query: str, values: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
         """All of the result is fetched: DuckDB 2 refuses `register` beside one that could go on."""
-        (row,) = self.connection.execute(query).fetchall()
+        (row,) = self.connection.execute(query, dict(values or {})).fetchall()
         return tuple(row)
 
     def _known_events(self, rows: Sequence[EventRow]) -> set[str]:
@@ -221,15 +247,26 @@ class Loader:
     ) -> None:
         if not rows:
             return
-        self.connection.register("incoming_rows", _arrow(rows, columns))
-        self.connection.execute(
-            f"""INSERT INTO raw_stripe.{table} BY NAME
-                SELECT
-                    $account_id AS account_id, $livemode AS livemode, *, $loaded_at AS _loaded_at, $load_id AS _load_id
-                FROM incoming_rows""",
-            {**self._owner(), "loaded_at": self.loaded_at, "load_id": self.load_id},
-        )
-        self.connection.unregister("incoming_rows")
+        with self._registered(_arrow(rows, columns)):
+            self.connection.execute(
+                f"""INSERT INTO raw_stripe.{table} BY NAME
+                    SELECT
+                        $account_id AS account_id, $livemode AS livemode, *,
+                        $loaded_at AS _loaded_at, $load_id AS _load_id
+                    FROM incoming_rows""",
+                {**self._owner(), **self._load()},
+            )
+
+    @contextmanager
+    def _registered(self, incoming: pa.Table) -> Iterator[None]:
+        self.connection.register("incoming_rows", incoming)
+        try:
+            yield
+        finally:
+            self.connection.unregister("incoming_rows")
+
+    def _load(self) -> dict[str, Any]:
+        return {"loaded_at": self.loaded_at, "load_id": self.load_id}
 
     def _owner(self) -> dict[str, Any]:
         return {"account_id": self.account.account_id, "livemode": self.account.livemode}

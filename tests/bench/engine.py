@@ -32,7 +32,7 @@ from orchestration.simulator.objects import Renderer
 from orchestration.stripe_api import StripeClient
 from orchestration.sync import Progress, sync_account
 from orchestration.sync.reading import Page, Reading, Rows
-from orchestration.warehouse.connection import LOADING_MEMORY, open_warehouse, transaction
+from orchestration.warehouse.connection import FOR_LOADING, open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import ObjectRow, object_row
 
@@ -86,7 +86,7 @@ def sync(url: str) -> dict[str, float]:
 
 
 def _warehouse(folder: str) -> AbstractContextManager[Any]:
-    return open_warehouse(Path(folder) / "warehouse.duckdb", memory=LOADING_MEMORY)
+    return open_warehouse(Path(folder) / "warehouse.duckdb", options=FOR_LOADING)
 
 
 @dataclass(eq=False)
