@@ -175,7 +175,8 @@ class StripeClient:
                 known_before = self._now
                 self.counts.add(endpoint, is_retry=is_retry)
             body, status, headers = self._send(url)
-        self._tell_governor(endpoint, status, headers)
+        if status == 429:
+            self._tell_governor(endpoint, headers, body)
         if _may_succeed_later(status, headers):
             raise _Unusable(_why(status, headers))
         date = _date(headers, self._api_base)
@@ -186,13 +187,12 @@ class StripeClient:
             raise error_from_answer(status, parsed, path)
         return Answer(parsed, date if known_before is None else known_before, max(date, known_before or date))
 
-    def _tell_governor(self, endpoint: str, status: int, headers: Mapping[str, str]) -> None:
-        if status != 429:
-            self._governor.answered(endpoint)
-            return
+    def _tell_governor(self, endpoint: str, headers: Mapping[str, str], body: str | bytes) -> None:
         with self._lock:
             self.counts.rate_limited += 1
-        self._governor.refused(endpoint, headers.get("Stripe-Rate-Limited-Reason", ""))
+        reason = _limit_reason(headers, body)
+        if reason is not None:
+            self._governor.refused(endpoint, reason)
 
     def _send(self, url: str) -> tuple[str | bytes, int, Mapping[str, str]]:
         headers = {
@@ -247,6 +247,13 @@ def _may_succeed_later(status: int, headers: Mapping[str, str]) -> bool:
     if stated in ("true", "false"):
         return stated == "true"
     return status in (409, 429) or status >= 500
+
+
+def _limit_reason(headers: Mapping[str, str], body: str | bytes) -> str | None:
+    """Which limit a 429 is about; None for a lock, which is no limit. Unstated it is taken for the endpoint's rate."""
+    stated = headers.get("Stripe-Rate-Limited-Reason")
+    text = body if isinstance(body, str) else body.decode(errors="replace")
+    return stated or (None if "lock_timeout" in text else "endpoint-rate")
 
 
 def _why(status: int, headers: Mapping[str, str]) -> str:

@@ -1,7 +1,8 @@
 """When a request may be sent: one budget for all threads that read one account.
 
 Keeps to Stripe's documented limits and to what its 429s say beyond them: by the stated reason the rate of the account,
-the rate of the endpoint or the number of requests at once is lowered, and rises again with every answer.
+the rate of the endpoint or the number of requests at once is lowered, and rises again with time: hardly at first, where
+the limit was just met, then ever faster, since it was perhaps but a moment's (the curve of TCP's CUBIC).
 """
 
 import threading
@@ -22,41 +23,49 @@ HEADROOM: Final = 0.94
 AT_ONCE: Final = 40
 """Requests under way at once. Stripe limits them too, and does not say at how many."""
 
-SLOWED: Final = 0.85
+_PATIENCE: Final = 0.2
+"""Seconds after which a request that waits for others to end looks whether time alone has made room."""
+
+SLOWED: Final = 0.75
 """What a rate or the number of requests at once is multiplied by on a 429 that names it."""
 
 SLOWED_ONCE_IN: Final = 1.0
 """Seconds in which one limit is lowered once: requests sent before the first 429 came back say nothing new."""
 
-REGAINED: Final = 0.01
-"""Share of the documented limit that each answer gives back."""
+RECOVERY: Final = 20.0
+"""Seconds from the last 429 until a limit is back at what is documented, however low it was. After a quarter of them
+it has regained a sixtieth: where Stripe, or the merchant's own requests, leave less for good, that is found out again
+some ten times a minute, at the cost of a 429 or two."""
 
 
 @dataclass
 class _Limit:
-    """Something that is lowered by factors and raised by small steps, between a floor and what is documented."""
+    """Something that a 429 lowers by a factor and time raises again, between a floor and what is documented."""
 
     most: float
     least: float
-    value: float = field(init=False)
+    slowed_to: float = field(init=False)
     slowed_at: float = field(init=False, default=float("-inf"))
     free_at: float = field(init=False, default=float("-inf"))
 
     def __post_init__(self) -> None:
-        self.value = self.most
+        self.slowed_to = self.most
+
+    def at(self, now: float) -> float:
+        """What is allowed at this instant."""
+        if now - self.slowed_at >= RECOVERY:
+            return self.most
+        return min(self.most, self.slowed_to + self.most * ((now - self.slowed_at) / RECOVERY) ** 3)
 
     def slow(self, now: float) -> None:
         if now - self.slowed_at >= SLOWED_ONCE_IN:
-            self.value, self.slowed_at = max(self.least, self.value * SLOWED), now
+            self.slowed_to, self.slowed_at = max(self.least, self.at(now) * SLOWED), now
 
     def reserve(self, now: float) -> float:
         """Take the next free instant."""
-        at = max(now, self.free_at)
-        self.free_at = at + 1 / self.value
-        return at
-
-    def regain(self) -> None:
-        self.value = min(self.most, self.value + self.most * REGAINED)
+        free = max(now, self.free_at)
+        self.free_at = free + 1 / self.at(now)
+        return free
 
 
 class Governor:
@@ -83,8 +92,8 @@ class Governor:
     def turn(self, endpoint: str) -> Iterator[None]:
         """Wait until a request to the endpoint may be sent; it is under way until the block is left."""
         with self._slot_free:
-            while self._under_way >= int(self._at_once.value):
-                self._slot_free.wait()
+            while self._under_way >= int(self._at_once.at(self._clock())):
+                self._slot_free.wait(_PATIENCE)
             self._under_way += 1
             pause = self._reserve(endpoint)
         try:
@@ -95,12 +104,6 @@ class Governor:
             with self._slot_free:
                 self._under_way -= 1
                 self._slot_free.notify()
-
-    def answered(self, endpoint: str) -> None:
-        """An answer came that was no refusal."""
-        with self._slot_free:
-            for limit in (self._account, self._endpoint(endpoint), self._at_once):
-                limit.regain()
 
     def refused(self, endpoint: str, reason: str) -> None:
         """A 429 came with this `Stripe-Rate-Limited-Reason`. Other reasons than Stripe's rate limits change nothing."""

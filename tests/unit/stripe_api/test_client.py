@@ -18,6 +18,7 @@ from orchestration.stripe_api import (
     StripeUnavailable,
 )
 from orchestration.stripe_api.client import RetryPolicy
+from orchestration.stripe_api.governor import Governor
 
 PATH = "/v1/payment_intents"
 PASSING = ("rate_limit", "lock_timeout", "server_error", "drop", "cut", "truncate")
@@ -142,6 +143,30 @@ def test_should_retry_decides_over_the_status(
     with pytest.raises(InvalidRequest):
         connect(address=address).get(PATH)
     assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "told"),
+    [
+        ("global-rate", "rate_limit", ["global-rate"]),
+        (None, "lock_timeout", []),
+        (None, "rate_limit", ["endpoint-rate"]),
+    ],
+)
+def test_the_governor_hears_of_limits_and_not_of_locks(
+    reason: str | None, code: str, told: list[str], answering: Callable[..., str]
+) -> None:
+    headers = {"Date": "Tue, 24 Nov 2026 10:00:00 GMT"} | ({"Stripe-Rate-Limited-Reason": reason} if reason else {})
+    address = answering(429, headers, f'{{"error":{{"code":"{code}"}}}}'.encode())
+    governor, heard = Governor(livemode=False), list[str]()
+    governor.refused = lambda endpoint, reason: heard.append(reason)  # type: ignore[method-assign]
+    client = StripeClient(
+        SecretStr(DEFAULT_API_KEY), api_base=address, retry=RetryPolicy(first_tries=1), governor=governor
+    )
+    with pytest.raises(StripeUnavailable):
+        client.get(PATH)
+    client.close()
+    assert heard == told
 
 
 def test_pauses_grow_are_capped_and_never_fixed() -> None:
