@@ -6,6 +6,7 @@ from typing import Final
 import dagster as dg
 
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
+from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import feed_ages
 
 WARN_AFTER_DAYS: Final = 20.0
@@ -22,7 +23,7 @@ RETENTION_DAYS: Final = 30.0
 def is_read_in_time(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     """Whether every event feed has been read within the last 20 days, by how far its checkpoint lies back."""
     with warehouse.get_connection() as connection:
-        ages = feed_ages(connection, now=datetime.now(UTC))
+        ages = feed_ages(connection, [feed.name for feed in EVENT_FEEDS], now=datetime.now(UTC))
     oldest = max(ages.values(), default=0.0)
     return dg.AssetCheckResult(
         passed=oldest < WARN_AFTER_DAYS,

@@ -59,6 +59,7 @@ class SimulatedAccount:
         event_api_version: the version that events say they were rendered in.
         events_late: seconds after which an event is first listed; Stripe's list is behind its own clock, too. May be
             set at any time.
+        events_lost: share of events, 0 to 1, that are never made: Stripe does not promise one for every change.
         speed: simulated seconds per real second; 0 is a clock that stands until it is moved.
     """
 
@@ -73,6 +74,7 @@ class SimulatedAccount:
         tie_order: TieOrder = "forward",
         event_api_version: str | None = API_VERSION,
         events_late: int = 0,
+        events_lost: float = 0.0,
         speed: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -82,6 +84,7 @@ class SimulatedAccount:
         self.livemode = livemode
         self.event_api_version = event_api_version
         self.events_late = events_late
+        self._events_lost = events_lost
         self.intents: dict[str, Intent] = {}
         self._per_day = payments / days / _INTENTS_PER_OBLIGATION
         self._tie_order = tie_order
@@ -196,6 +199,8 @@ class SimulatedAccount:
             for part, event_type in enumerate(emitted(intent, step)):
                 prefix = "evt_1" if event_type.startswith("charge.dispute") else "evt_3"
                 event_id = prefix + token(intent.id, index, part)[:23]
+                if crc32(event_id.encode()) < self._events_lost * 2**32:
+                    continue
                 self._enter("events", intent, step.at, event_id, ordinal + index * 8 + part, index, event_type)
 
     def _enter(

@@ -1,4 +1,5 @@
-"""The order of a sync: notice a gap, backfill what is not complete, follow the events, read doubtful and open objects.
+"""The order of a sync: notice a gap, backfill what is not complete, follow the events, list what they did not tell of,
+read doubtful and open objects.
 
 The engine decides what has to be read and keeps the checkpoints; `reading` reads it side by side, `warehouse` stores
 it. Nothing here knows Dagster.
@@ -40,6 +41,10 @@ HEAD_OVERLAP: Final = 300
 """Seconds before the last pass that a feed reads again. Stripe lists events with a delay, of seconds by the report of
 others and a minute by Estuary's caution; five times that costs an idle pass no request."""
 
+LISTED_ON_AFTER: Final = 86_400
+QUIET_LISTED_ON_AFTER: Final = 7 * 86_400
+"""Seconds after which a list is read on from where it ended, for objects of which Stripe made no event; the longer
+where the feed tells of nothing new either. A request for each list and hundred objects."""
 
 IDLE_REQUESTS: Final = 1 + len(EVENT_FEEDS)
 """What a sync asks when nothing has changed: the account, which also sets the clock, and a page of each feed."""
@@ -166,6 +171,7 @@ class _Sync:
         self._read([walk for feed in EVENT_FEEDS for walk in self._follow(feed, readable)])
         followed = self._run.client.counts.requests
         self._report.backfill_requests = (followed if is_first else listed) - before
+        self._read([walk for feed in EVENT_FEEDS for walk in self._list_on(feed, readable)])
         self._read([walk for stream in readable for walk in self._read_again(stream)])
         with transaction(self._run.connection):
             self._run.store_reads()
@@ -203,7 +209,7 @@ class _Sync:
     def _has_gap(self, of_feed: Checkpoint, *of_streams: Checkpoint) -> bool:
         reached = [of_feed.complete_through]
         if of_feed.complete_through is None:
-            reached = [state.complete_through or state.walk_ceiling for state in of_streams]
+            reached = [state.known_since or state.walk_ceiling for state in of_streams]
         oldest = min((instant for instant in reached if instant is not None), default=None)
         return oldest is not None and oldest - HEAD_OVERLAP <= self._run.client.now - EVENT_RETENTION + RETENTION_MARGIN
 
@@ -243,20 +249,37 @@ class _Sync:
             self._tell(replace(state, missing_permission=self._report.missing[feed.streams[0].name]))
             return
         now = self._run.client.now
-        floor, windows = self._feed_windows(state, now)
-        state = replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
-        source = ListSource("/v1/events", {"types": types}, _windows(windows), _event_rows)
+        state = self._pass_on(state, now)
+        source = ListSource("/v1/events", {"types": types}, _windows(state.open_windows), _event_rows)
         yield _Walk(feed.name, source, _load_events, state)
 
-    def _feed_windows(self, state: Checkpoint, now: int) -> tuple[int, tuple[OpenWindow, ...]]:
-        """The floor and the windows of a pass: what an interrupted one left, and what came since."""
+    def _list_on(self, feed: EventFeed, readable: Sequence[ObjectStream]) -> Iterable[_Walk]:
+        """Objects created since their list ended: each time where the key may not read events, else now and then."""
+        now = self._run.client.now
+        has_news = self._run.counts.get("events", LoadCounts()).written > 0
+        wait = LISTED_ON_AFTER if has_news else QUIET_LISTED_ON_AFTER
+        if feed.name in self._report.missing:
+            wait = 1
+        for stream in feed.streams:
+            state = self._run.checkpoint(stream.name)
+            through = state.complete_through
+            if stream in readable and through is not None and now - through >= wait:
+                state = self._pass_on(state, now)
+                yield self._walk_objects(stream, state, state.open_windows)
+
+    def _pass_on(self, state: Checkpoint, now: int) -> Checkpoint:
+        """A pass over what an interrupted one left, and what came since."""
         if state.is_walking:
             assert state.walk_ceiling is not None
-            assert state.walk_floor is not None
-            newest = OpenWindow(state.walk_ceiling - HEAD_OVERLAP, now + 1)
-            return state.walk_floor, (newest, *state.open_windows)
-        floor = now - EVENT_RETENTION if state.complete_through is None else state.complete_through - HEAD_OVERLAP
-        return floor, (OpenWindow(floor, now + 1),)
+            floor = state.walk_floor
+            windows: tuple[OpenWindow, ...] = (
+                OpenWindow(state.walk_ceiling - HEAD_OVERLAP, now + 1),
+                *state.open_windows,
+            )
+        else:
+            floor = now - EVENT_RETENTION if state.complete_through is None else state.complete_through - HEAD_OVERLAP
+            windows = (OpenWindow(floor, now + 1),)
+        return replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
 
     def _read_again(self, stream: ObjectStream) -> Iterable[_Walk]:
         """What is in doubt, and what is not final and due: asked for after everything else, the answer settles it."""
@@ -368,10 +391,11 @@ def _instant(name: str, text: str | None) -> int | None:
 
 
 def _finished(state: Checkpoint, now: int) -> Checkpoint:
-    """A feed is known from its first walk's floor on, or from where events had aged out by the end of that walk."""
+    """A list is known from its full walk on, which then shows all that was; a feed from its first walk's floor on, or
+    from where events had aged out by the end of that walk."""
     since = state.known_since
-    if since is None and state.walk_floor is not None:
-        since = max(state.walk_floor, now - EVENT_RETENTION)
+    if since is None:
+        since = state.walk_ceiling if state.walk_floor is None else max(state.walk_floor, now - EVENT_RETENTION)
     return Checkpoint(state.stream, complete_through=state.walk_ceiling, known_since=since)
 
 

@@ -5,7 +5,7 @@ from the newest object down to the oldest, and the density between two of them i
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from typing import Any, Final
 
@@ -13,9 +13,9 @@ import duckdb
 
 from orchestration.stripe_api import PAGE_SIZE, AccessRefused, StripeClient
 from orchestration.sync.again import find_due, plan_again
-from orchestration.sync.engine import SyncRequest
+from orchestration.sync.engine import LISTED_ON_AFTER, SyncRequest
 from orchestration.sync.identity import identify
-from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, OBJECT_STREAMS
+from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, OBJECT_STREAMS, ObjectStream
 from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint
 from orchestration.warehouse.load import AccountKey
 
@@ -83,13 +83,21 @@ class _Planner:
             elif self.request.created is not None:
                 yield self._listed(stream.name, stream.path, {}, *self.request.created)
             else:
-                plan = plan_again(find_due(self.connection, self.account, stream.name, now=self.client.now))
-                yield StreamPlan(stream.name, None, len(plan.windows) + len(plan.ids))
+                yield self._kept_current(stream, state.complete_through)
         for feed in EVENT_FEEDS:
             through = self._state(feed.name).complete_through
             floor = self.client.now - EVENT_RETENTION if through is None else through
             types = {"types": feed.event_types([stream.name for stream in OBJECT_STREAMS])}
             yield self._listed(feed.name, "/v1/events", types, floor, None)
+
+    def _kept_current(self, stream: ObjectStream, through: int) -> StreamPlan:
+        """What a stream takes that was listed before, beside its events."""
+        plan = plan_again(find_due(self.connection, self.account, stream.name, now=self.client.now))
+        again = len(plan.windows) + len(plan.ids)
+        if self.client.now - through < LISTED_ON_AFTER:
+            return StreamPlan(stream.name, None, again)
+        listed = self._listed(stream.name, stream.path, {}, through, None)
+        return replace(listed, requests=listed.requests + again)
 
     def _state(self, stream: str) -> Checkpoint:
         return (

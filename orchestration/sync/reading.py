@@ -97,6 +97,10 @@ class ListSource:
             if asked.cursor is None:
                 raise
             return None
+        if answer.body["has_more"] and not answer.body["data"]:
+            raise InvalidRequest(
+                f"Stripe answered GET {self._path} with no objects and says that there are more.", code=None, param=None
+            )
         return answer, self._prepare(answer)
 
     def finish(self, request: tuple[Window, Window], answer: tuple[Answer, Rows] | None) -> Page | None:

@@ -3,6 +3,7 @@
 Instants are unix seconds on Stripe's clock; in the table they are TIMESTAMPs in UTC.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -88,8 +89,8 @@ def write_checkpoint(
     connection.execute(f"INSERT INTO sync.streams ({', '.join(values)}) VALUES ({placeholders})", values)
 
 
-def feed_ages(connection: duckdb.DuckDBPyConnection, *, now: datetime) -> dict[str, float]:
-    """Days that each event feed is behind Stripe, by account and mode; `now` is this machine's clock in UTC.
+def feed_ages(connection: duckdb.DuckDBPyConnection, feeds: Sequence[str], *, now: datetime) -> dict[str, float]:
+    """Days that each of these streams is behind Stripe, by account and mode; `now` is this machine's clock in UTC.
 
     What has passed on this machine since the checkpoint was written is added to what it was behind by then, so that the
     two clocks need not agree.
@@ -98,8 +99,8 @@ def feed_ages(connection: duckdb.DuckDBPyConnection, *, now: datetime) -> dict[s
         """SELECT
                account_id || if(livemode, ' live ', ' test ') || stream,
                epoch(updated_at - complete_through) + epoch($now - _updated_at)
-           FROM sync.streams WHERE known_since IS NOT NULL AND complete_through IS NOT NULL""",
-        {"now": now.replace(tzinfo=None)},
+           FROM sync.streams WHERE stream IN (SELECT unnest($feeds)) AND complete_through IS NOT NULL""",
+        {"now": now.replace(tzinfo=None), "feeds": list(feeds)},
     ).fetchall()
     return {feed: seconds / 86_400 for feed, seconds in rows}
 

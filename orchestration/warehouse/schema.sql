@@ -61,8 +61,8 @@ CREATE TABLE IF NOT EXISTS sync.streams (
     livemode           BOOLEAN NOT NULL,
     stream             VARCHAR NOT NULL,  -- payment_intents | charges | refunds | disputes | payment_intent_events | charge_events
     missing_permission VARCHAR,           -- the permission the key lacks (rak_…_read); NULL where the stream can be read
-    complete_through   TIMESTAMP,         -- everything up to here, on Stripe's clock, is in the tables; NULL until a first pass ends
-    known_since        TIMESTAMP,         -- event streams: the instant from which on no event is missing
+    complete_through   TIMESTAMP,         -- everything created up to here, on Stripe's clock, is in the tables; NULL until a first pass ends
+    known_since        TIMESTAMP,         -- event streams: the instant from which on no event is missing; others: the last listing of everything
     walk_floor         TIMESTAMP,         -- the pass under way covers [walk_floor, walk_ceiling] …
     walk_ceiling       TIMESTAMP,
     open_windows       STRUCT("floor" TIMESTAMP, ceiling TIMESTAMP, "cursor" VARCHAR, cursor_at TIMESTAMP)[],

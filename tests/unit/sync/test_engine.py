@@ -110,6 +110,47 @@ def test_a_later_sync_sees_old_payments_change(sync: Sync, warehouse: duckdb.Duc
     assert report.data_through == account.now
 
 
+@pytest.mark.parametrize(("events_lost", "pauses"), [(0.5, [DAY] * 4), (1.0, [3 * DAY, 4 * DAY])])
+def test_objects_of_which_stripe_made_no_event_are_found_by_their_list(
+    events_lost: float, pauses: list[int], sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    account = new_account(events_lost=events_lost)
+    with serving(account) as server:
+        sync(server)
+        first = ids(warehouse, "payment_intents")
+        for pause in pauses:
+            account.now += pause
+            report = sync(server)
+    assert report.relisted == []
+    assert len(first) < len(ids(warehouse, "payment_intents"))
+    for table in OBJECTS:
+        listed = account.listed(table, account.now, created=(0, account.now))  # type: ignore[arg-type]
+        assert ids(warehouse, table) == sorted((entry.id,) for entry in listed), table
+
+
+def test_without_events_every_sync_reads_on_where_the_lists_ended(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    account = new_account()
+    with serving(account, rk_test_lacking="event_read") as server:
+        sync(server, "rk_test_lacking")
+        account.now += 3_600 * 7
+        sync(server, "rk_test_lacking")
+        assert statuses(warehouse).keys() == true_statuses(account).keys()
+        assert listed_in_full(warehouse) == account.now - 3_600 * 7
+        account.now += 30 * DAY
+        report = sync(server, "rk_test_lacking")
+        assert report.relisted == ["payment_intent_events", "charge_events"], "nobody told what became of old charges"
+        assert statuses(warehouse) == true_statuses(account)
+        assert listed_in_full(warehouse) == account.now
+
+
+def listed_in_full(warehouse: duckdb.DuckDBPyConnection) -> int:
+    """When all charges were listed last."""
+    query = "SELECT epoch(known_since)::BIGINT FROM sync.streams WHERE stream = 'charges'"
+    return int(warehouse.execute(query).fetchall()[0][0])
+
+
 def test_a_pause_longer_than_events_are_kept_lists_everything_anew(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
@@ -226,9 +267,11 @@ def stop_at(warehouse: duckdb.DuckDBPyConnection, stream: str, table: str, *, cu
     warehouse.execute(f"DELETE FROM raw_stripe.{table} WHERE created <= ? AND {of_stream}", [cursor_at])
     warehouse.execute(
         """UPDATE sync.streams SET
-               walk_ceiling = complete_through, walk_floor = known_since, complete_through = NULL, known_since = NULL,
+               walk_ceiling = complete_through, walk_floor = if(stream LIKE '%events', known_since, NULL),
+               complete_through = NULL, known_since = NULL,
                open_windows = [{
-                   'floor': known_since, 'ceiling': complete_through + INTERVAL 1 SECOND,
+                   'floor': if(stream LIKE '%events', known_since, NULL),
+                   'ceiling': complete_through + INTERVAL 1 SECOND,
                    'cursor': $cursor, 'cursor_at': $at
                }]
            WHERE stream = $stream""",
