@@ -165,11 +165,10 @@ def test_a_failed_test_keeps_the_published_file_as_it_was(
 
 
 def test_a_run_that_is_under_way_makes_the_next_one_wait(
-    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+    instance: dg.DagsterInstance,
 ) -> None:
     """One slot for all steps that write the warehouse, whatever the job."""
     pools = instance.event_log_storage
-    assert run(instance, make_settings(server)).success
     pools.initialize_concurrency_limit_to_default("warehouse")
     assert pools.get_concurrency_info("warehouse").slot_count == 1
     first = pools.claim_concurrency_slot("warehouse", "run_1", "extract")

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from orchestration import pipeline
 from orchestration.definitions import build_defs
 from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
@@ -74,11 +75,10 @@ def test_a_feed_that_nobody_reads_is_told_of_before_its_events_are_lost(
     make_settings: MakeSettings,
 ) -> None:
     settings = make_settings(server)
-    defs = build_defs(settings=settings)
-    assert defs.resolve_job_def("sync_stripe").execute_in_process(instance=instance).success
+    pipeline.extract(settings)
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute("UPDATE sync.streams SET _updated_at = _updated_at - to_days(?)", [days])
-    result = defs.resolve_job_def("check_sync").execute_in_process(instance=instance)
+    result = build_defs(settings=settings).resolve_job_def("check_sync").execute_in_process(instance=instance)
     (evaluation,) = result.get_asset_check_evaluations()
     assert evaluation.asset_key == dg.AssetKey(["stripe", "events"])
     assert (evaluation.passed, evaluation.severity.value) == (passed, severity)

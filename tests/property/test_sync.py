@@ -27,7 +27,7 @@ from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.rows import OBJECT_TABLES
 
-CASES = int(os.environ.get("RECOUP_CASES", "160"))
+CASES = int(os.environ.get("RECOUP_CASES", "304"))
 CHUNKS = 8
 HOUR, DAY = 3_600, 86_400
 
