@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import duckdb
 
+from orchestration.warehouse.rows import OBJECT_TABLES
+
 CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
 """Every opener in one process must use the same. The version keeps files readable by 1.5 when 2.0 writes them."""
 
@@ -24,9 +26,11 @@ class WarehouseBusy(WarehouseError):
     """Another process holds the file."""
 
 
-FOR_LOADING: Final[dict[str, Any]] = {"memory_limit": "256MB", "threads": 1}
+FOR_LOADING: Final[dict[str, Any]] = {"memory_limit": "256MB", "threads": 1, "checkpoint_threshold": "64MB"}
 """DuckDB while rows are loaded. Left alone it keeps in memory what it has written, up to most of what the machine has:
-the more, the larger the account. The batches of a load are too small for a second thread, which the readers need."""
+the more, the larger the account. The batches of a load are too small for a second thread, which the readers need. A
+checkpoint compresses the newest rows anew, so there is one for each 64 MB instead of 16; a killed run leaves as much to
+be replayed, which takes the next one a second."""
 
 
 @contextmanager
@@ -46,10 +50,21 @@ def open_warehouse(
     try:
         for name, value in (options or {}).items():
             connection.execute(f"SET {name} = ?", [value])
-        connection.execute(resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8"))
+        create_tables(connection)
         yield connection
     finally:
         connection.close()
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """The raw tables, where they are not there yet."""
+    schema, object_table = (
+        resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+        for name in ("schema.sql", "object_table.sql")
+    )
+    connection.execute(schema)
+    for table in OBJECT_TABLES:
+        connection.execute(object_table.format(table=table))
 
 
 def _connect(path: Path, wait: float) -> duckdb.DuckDBPyConnection:

@@ -1,31 +1,13 @@
--- The raw tables. Money inside a payload is Stripe's (integer minor units); every TIMESTAMP is UTC.
+-- The raw tables but for those of objects (object_table.sql). Money inside a payload is Stripe's (integer minor units); every TIMESTAMP is UTC.
 -- Keys begin with (account_id, livemode) and are kept unique by the load, not by a PRIMARY KEY: an index
--- would double the file and slow the load about fourfold. dbt's `unique` tests watch over it.
+-- would double the file and slow the load about fourfold. dbt's `unique` tests watch over it. Payloads are compressed by
+-- zstd: a quarter of the size that DuckDB's own choice gives, in less time.
 
 CREATE SCHEMA IF NOT EXISTS raw_stripe;
 CREATE SCHEMA IF NOT EXISTS sync;
 
 -- One number for each load, rising: what an incremental model compares with to find the rows that changed.
 CREATE SEQUENCE IF NOT EXISTS sync.load_ids;
-
-CREATE TABLE IF NOT EXISTS raw_stripe.payment_intents (
-    account_id   VARCHAR   NOT NULL,
-    livemode     BOOLEAN   NOT NULL,
-    id           VARCHAR   NOT NULL,
-    created      TIMESTAMP NOT NULL,
-    payload      JSON      NOT NULL,  -- Stripe's object, without client_secret and personal fields, keys sorted
-    _as_of       TIMESTAMP NOT NULL,  -- the instant, on Stripe's clock, at which Stripe vouched for this payload
-    _source      VARCHAR   NOT NULL,  -- list | retrieve | event | webhook
-    _event_id    VARCHAR,             -- the event that carried it, where one did
-    _api_version VARCHAR,             -- the API version that rendered it
-    _precedence  VARCHAR   NOT NULL,  -- at equal _as_of the greater wins; see warehouse/load.py
-    _needs_read  BOOLEAN   NOT NULL,  -- the payload is in doubt: the next sync retrieves the object
-    _loaded_at   TIMESTAMP NOT NULL,  -- when the payload last changed here, on this machine's clock
-    _load_id     BIGINT    NOT NULL   -- the load that last changed the payload
-);
-CREATE TABLE IF NOT EXISTS raw_stripe.charges AS FROM raw_stripe.payment_intents LIMIT 0;
-CREATE TABLE IF NOT EXISTS raw_stripe.refunds AS FROM raw_stripe.payment_intents LIMIT 0;
-CREATE TABLE IF NOT EXISTS raw_stripe.disputes AS FROM raw_stripe.payment_intents LIMIT 0;
 
 -- Append-only, one row for each event id, whichever way it came.
 CREATE TABLE IF NOT EXISTS raw_stripe.events (
@@ -35,7 +17,7 @@ CREATE TABLE IF NOT EXISTS raw_stripe.events (
     created      TIMESTAMP NOT NULL,
     type         VARCHAR   NOT NULL,
     object_id    VARCHAR   NOT NULL,  -- data.object.id
-    payload      JSON      NOT NULL,  -- the whole event, pruned like the objects
+    payload      JSON      NOT NULL USING COMPRESSION zstd,  -- the whole event, pruned like the objects
     _source      VARCHAR   NOT NULL,  -- event (polled) | webhook
     _api_version VARCHAR,
     _loaded_at   TIMESTAMP NOT NULL,

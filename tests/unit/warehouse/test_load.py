@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import orchestration.warehouse as warehouse_package
-from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.connection import create_tables, open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
 
@@ -199,7 +198,7 @@ def test_the_kept_payload_is_the_same_whatever_the_order_of_arrival(
     some = [SIGHTINGS[index] for index in kept]
     expected = max(some, key=lambda row: (row.as_of, row.precedence))
     with duckdb.connect() as connection:
-        connection.execute((Path(warehouse_package.__file__).parent / "schema.sql").read_text())
+        create_tables(connection)
         for batch in deliveries:
             load(connection, *[row for row in batch if row in some])
         assert stored(connection, STATUS) == (status_of(expected),)
