@@ -138,8 +138,8 @@ class StripeClient:
             raise RuntimeError("Stripe's clock is known only after a first answer")
         return self._now
 
-    def get(self, path: str, params: Params | None = None) -> Answer:
-        """GET `path` and return the parsed body.
+    def get(self, path: str, params: Params | None = None, *, sent: Callable[[], object] = lambda: None) -> Answer:
+        """GET `path` and return the parsed body. `sent` is called each time the request's turn has come.
 
         Raises:
             AuthenticationFailed, AccessRefused, InvalidRequest: Stripe's verdict; never retried.
@@ -150,7 +150,7 @@ class StripeClient:
         retry = 0
         while True:
             try:
-                return self._try(url, path, is_retry=retry > 0)
+                return self._try(url, path, sent, is_retry=retry > 0)
             except _Unusable as reason:
                 retry += 1
                 if retry >= (self._retry.first_tries if self._now is None else self._retry.tries):
@@ -166,7 +166,7 @@ class StripeClient:
         query = urlencode(list(_encode(params)))
         return f"{self._api_base}{path}?{query}" if query else f"{self._api_base}{path}"
 
-    def _try(self, url: str, path: str, *, is_retry: bool) -> Answer:
+    def _try(self, url: str, path: str, sent: Callable[[], object], *, is_retry: bool) -> Answer:
         endpoint = _endpoint(path)
         with self._governor.turn(endpoint):
             if self._stopped.is_set():
@@ -174,6 +174,7 @@ class StripeClient:
             with self._lock:
                 known_before = self._now
                 self.counts.add(endpoint, is_retry=is_retry)
+            sent()
             body, status, headers = self._send(url)
         if status == 429:
             self._tell_governor(endpoint, headers, body)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import ceil
@@ -107,7 +107,8 @@ class _Bodies:
         self.asked += 1
         return self.bodies.popleft()
 
-    def ask(self, client: StripeClient, request: bytes) -> list[Any]:
+    def ask(self, client: StripeClient, request: bytes, sent: Callable[[], object]) -> list[Any]:
+        sent()
         return list(orjson.loads(request))
 
     def prepare(self, answer: list[Any]) -> Rows:
