@@ -60,6 +60,8 @@ class SimulatedAccount:
         events_late: seconds after which an event is first listed; Stripe's list is behind its own clock, too. May be
             set at any time.
         events_lost: share of events, 0 to 1, that are never made: Stripe does not promise one for every change.
+        tick: seconds that pass as one: everything happens at multiples of it, in its true order, and very much of it
+            in the same second.
         speed: simulated seconds per real second; 0 is a clock that stands until it is moved.
     """
 
@@ -75,6 +77,7 @@ class SimulatedAccount:
         event_api_version: str | None = API_VERSION,
         events_late: int = 0,
         events_lost: float = 0.0,
+        tick: int = 1,
         speed: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,6 +88,7 @@ class SimulatedAccount:
         self.event_api_version = event_api_version
         self.events_late = events_late
         self._events_lost = events_lost
+        self._tick = tick
         self.intents: dict[str, Intent] = {}
         self._per_day = payments / days / _INTENTS_PER_OBLIGATION
         self._tie_order = tie_order
@@ -177,6 +181,8 @@ class SimulatedAccount:
             return
         for number in range(self._days_told, day + _SLACK_DAYS):
             for intent in tell_day(self.seed, number, self.opened_at, self._per_day):
+                if self._tick > 1:
+                    _let_tick(intent, self._tick)
                 self._add(intent)
         self._days_told = day + _SLACK_DAYS
         for entries in self._entries.values():
@@ -218,6 +224,19 @@ class SimulatedAccount:
         self._entries[resource].append(entry)
         self._by_id[resource][object_id] = entry
         self._of_intent[resource][intent.id].append(entry)
+
+
+def _let_tick(intent: Intent, tick: int) -> None:
+    """Move everything that happens to the intent down to a multiple of `tick` seconds."""
+
+    def down(at: int) -> int:
+        return at - at % tick
+
+    intent.created = down(intent.created)
+    intent.attempts = [each._replace(at=down(each.at)) for each in intent.attempts]
+    intent.refunds = [each._replace(at=down(each.at)) for each in intent.refunds]
+    intent.disputes = [each._replace(at=down(each.at)) for each in intent.disputes]
+    intent.steps = [each._replace(at=down(each.at)) for each in intent.steps]
 
 
 def customer_id(seed: int, number: int) -> str:

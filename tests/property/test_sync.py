@@ -170,6 +170,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path_factory: p
         event_api_version=st.sampled_from(["2026-10-28.endive", "2024-06-20"]),
         batch_pages=st.sampled_from([1, 2, reading.BATCH_PAGES]),
         events_late=st.sampled_from([0, 0, 5, 60, 240]),
+        tick=st.sampled_from([1, 1, 600, 2 * DAY]),
         disturbed=st.lists(steps, min_size=1, max_size=3),
     )
     def run(
@@ -180,6 +181,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path_factory: p
         event_api_version: str,
         batch_pages: int,
         events_late: int,
+        tick: int,
         disturbed: list[Step],
     ) -> None:
         path = tmp_path_factory.mktemp("case") / "warehouse.duckdb"
@@ -190,6 +192,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path_factory: p
             tie_order=tie_order,
             event_api_version=event_api_version,
             events_late=events_late,
+            tick=tick,
         )
         first_sync, before = account.now, {}
         with SimulatorServer(account) as server:

@@ -297,6 +297,20 @@ def test_events_of_another_api_version_are_settled_by_reading_their_objects(
     assert statuses(warehouse) == true_statuses(account)
 
 
+@pytest.mark.parametrize("seed", [34, 37])
+def test_what_happens_within_one_second_ends_in_its_last_state(
+    seed: int, sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    """Two days pass as one second: challenges, failures and retries tie, and event ids tell nothing of their order."""
+    account = new_account(seed=seed, payments=1_500, tick=2 * DAY, tie_order="shuffled")
+    with serving(account) as server:
+        sync(server)
+        account.now += 12 * DAY
+        sync(server)
+    assert statuses(warehouse) == true_statuses(account)
+    assert warehouse.execute("SELECT count(*) FROM raw_stripe.payment_intents WHERE _needs_read").fetchall() == [(0,)]
+
+
 def test_two_accounts_and_two_modes_share_a_warehouse_and_never_a_row(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:

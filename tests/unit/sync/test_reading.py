@@ -1,0 +1,101 @@
+"""Threads that read side by side: who waits where, what a failure ends, and what is left as it was."""
+
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from orchestration.stripe_api import Answer, InvalidRequest, StripeClient
+from orchestration.sync.reading import READERS, ListSource, Page, Reading, Rows
+from orchestration.sync.windows import Window, Windows
+
+
+class Counted:
+    """So many requests, each of which waits for its turn and then for its answer; notes how many wait at once."""
+
+    def __init__(self, requests: int, fail_at: int | None = None) -> None:
+        self._left = iter(range(requests))
+        self._unanswered, self._fail_at = requests, fail_at
+        self._lock = threading.Lock()
+        self.in_line = self.under_way = self.most_in_line = self.most_under_way = 0
+
+    @property
+    def is_done(self) -> bool:
+        return not self._unanswered
+
+    def take(self) -> int | None:
+        return next(self._left, None)
+
+    def ask(self, client: StripeClient, request: int, sent: Callable[[], object]) -> int:
+        with self._lock:
+            self.in_line += 1
+            self.most_in_line = max(self.most_in_line, self.in_line)
+        time.sleep(0.002)
+        if request == self._fail_at:
+            raise InvalidRequest("refused", code=None, param=None)
+        with self._lock:
+            self.in_line -= 1
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+        sent()
+        sent()
+        time.sleep(0.05)
+        with self._lock:
+            self.under_way -= 1
+        return request
+
+    def prepare(self, answer: int) -> Rows:
+        return []
+
+    def finish(self, request: int, answer: int, rows: Rows) -> Page:
+        self._unanswered -= 1
+        return Page(self, rows, None, self.is_done)
+
+
+@pytest.fixture
+def client() -> Iterator[StripeClient]:
+    made = StripeClient(SecretStr("rk_test_1"))
+    yield made
+    made.close()
+
+
+def pages(client: StripeClient, source: Any) -> list[Page]:
+    with Reading(client, [source]) as reading:
+        return [page for batch in reading.batches() for page in batch]
+
+
+def test_one_thread_waits_for_its_turn_and_many_for_their_answers(client: StripeClient) -> None:
+    source = Counted(60)
+    assert len(pages(client, source)) == 60
+    assert source.most_in_line == 1
+    assert 4 <= source.most_under_way <= READERS
+
+
+def test_a_failure_in_the_line_is_the_last_page_and_holds_up_nobody(client: StripeClient) -> None:
+    found = pages(client, Counted(60, fail_at=20))
+    assert isinstance(found[-1].error, InvalidRequest)
+    assert found[-1].is_last
+    assert not any(page.is_last for page in found[:-1])
+
+
+def test_the_interpreter_is_left_as_it_was(client: StripeClient) -> None:
+    before = sys.getswitchinterval(), gc.get_threshold()
+    with Reading(client, [Counted(3)]) as reading:
+        assert (sys.getswitchinterval(), gc.get_threshold()) != before
+        list(reading.batches())
+    assert (sys.getswitchinterval(), gc.get_threshold()) == before
+
+
+def test_a_page_without_objects_that_is_not_the_last_is_refused(
+    client: StripeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names no cursor to go on from: without an end it would be asked for for ever."""
+    monkeypatch.setattr(client, "get", lambda *_, **__: Answer({"data": [], "has_more": True}, 0, 0))
+    (page,) = pages(client, ListSource("/v1/charges", {}, Windows([Window(None, 10)]), lambda answer: []))
+    assert isinstance(page.error, InvalidRequest)
+    assert "no objects and says that there are more" in str(page.error)
