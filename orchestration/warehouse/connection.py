@@ -26,10 +26,10 @@ class WarehouseBusy(WarehouseError):
     """Another process holds the file."""
 
 
-FOR_LOADING: Final[dict[str, Any]] = {"memory_limit": "256MB", "threads": 1, "checkpoint_threshold": "64MB"}
+FOR_LOADING: Final[dict[str, Any]] = {"memory_limit": "128MB", "threads": 1, "checkpoint_threshold": "32MB"}
 """DuckDB while rows are loaded. Left alone it keeps in memory what it has written, up to most of what the machine has:
 the more, the larger the account. The batches of a load are too small for a second thread, which the readers need. A
-checkpoint compresses the newest rows anew, so there is one for each 64 MB instead of 16; a killed run leaves as much to
+checkpoint compresses the newest rows anew, so there is one for each 32 MB instead of 16; a killed run leaves as much to
 be replayed, which takes the next one a second."""
 
 
