@@ -26,8 +26,13 @@ AT_ONCE: Final = 40
 _PATIENCE: Final = 0.2
 """Seconds after which a request that waits for others to end looks whether time alone has made room."""
 
-SLOWED: Final = 0.75
-"""What a rate or the number of requests at once is multiplied by on a 429 that names it."""
+SLOWED: Final = 0.9
+SLOWED_AGAIN: Final = 0.75
+"""What a rate or the number of requests at once is multiplied by on a 429 that names it: one alone may come of requests
+that arrived unevenly; another one soon after says that there is less than was thought."""
+
+SOON: Final = 10.0
+"""Seconds after a 429 in which another one is taken to be of the same cause."""
 
 SLOWED_ONCE_IN: Final = 1.0
 """Seconds in which one limit is lowered once: requests sent before the first 429 came back say nothing new."""
@@ -58,8 +63,10 @@ class _Limit:
         return min(self.most, self.slowed_to + self.most * ((now - self.slowed_at) / RECOVERY) ** 3)
 
     def slow(self, now: float) -> None:
-        if now - self.slowed_at >= SLOWED_ONCE_IN:
-            self.slowed_to, self.slowed_at = max(self.least, self.at(now) * SLOWED), now
+        since = now - self.slowed_at
+        if since >= SLOWED_ONCE_IN:
+            factor = SLOWED_AGAIN if since < SOON else SLOWED
+            self.slowed_to, self.slowed_at = max(self.least, self.at(now) * factor), now
 
     def reserve(self, now: float) -> float:
         """Take the next free instant."""
