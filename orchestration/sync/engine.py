@@ -22,7 +22,7 @@ from orchestration.stripe_api import (
     RequestCounts,
     StripeClient,
 )
-from orchestration.sync.again import find_due, plan_again
+from orchestration.sync.again import Due, find_due, plan_again
 from orchestration.sync.identity import identify
 from orchestration.sync.reading import ListSource, Page, Reading, RetrieveSource, Rows, Source
 from orchestration.sync.run import Progress, Run
@@ -152,7 +152,7 @@ class _Walk:
     source: ListSource | RetrieveSource
     load: Callable[[Loader, Rows], Mapping[str, LoadCounts]]
     checkpoint: Checkpoint | None = None
-    settle: Callable[[Loader, Sequence[str]], None] | None = None
+    is_feed: bool = False
 
 
 class _Sync:
@@ -161,6 +161,13 @@ class _Sync:
         self._report = SyncReport(run.account, run.client.counts, run.counts, read_by_day=run.read_by_day)
 
     def run(self) -> SyncReport:
+        try:
+            return self._sync()
+        finally:
+            with transaction(self._run.connection):
+                self._run.store_reads()
+
+    def _sync(self) -> SyncReport:
         self._report.feed_lag = self._lag()
         self._forget_what_must_be_listed_anew()
         is_first = self._lag() is None
@@ -172,7 +179,7 @@ class _Sync:
         followed = self._run.client.counts.requests
         self._report.backfill_requests = (followed if is_first else listed) - before
         self._read([walk for feed in EVENT_FEEDS for walk in self._list_on(feed, readable)])
-        self._read([walk for stream in readable for walk in self._read_again(stream)])
+        self._read_again(readable)
         with transaction(self._run.connection):
             self._run.store_reads()
         self._report.budget = self._budget()
@@ -198,20 +205,13 @@ class _Sync:
         """Events that aged out unread cannot be had again: then everything they could tell of is listed anew."""
         for feed in EVENT_FEEDS:
             states = [self._run.checkpoint(name) for name in (feed.name, *(stream.name for stream in feed.streams))]
-            has_gap = self._has_gap(*states)
-            if has_gap or self._request.full_refresh:
+            gap = has_gap(*states, now=self._run.client.now)
+            if gap or self._request.full_refresh:
                 with transaction(self._run.connection):
                     for state in states:
                         self._run.save(Checkpoint(state.stream))
-            if has_gap:
+            if gap:
                 self._report.relisted.append(feed.name)
-
-    def _has_gap(self, of_feed: Checkpoint, *of_streams: Checkpoint) -> bool:
-        reached = [of_feed.complete_through]
-        if of_feed.complete_through is None:
-            reached = [state.known_since or state.walk_ceiling for state in of_streams]
-        oldest = min((instant for instant in reached if instant is not None), default=None)
-        return oldest is not None and oldest - HEAD_OVERLAP <= self._run.client.now - EVENT_RETENTION + RETENTION_MARGIN
 
     def _backfill(self, stream: ObjectStream) -> Iterable[_Walk]:
         """Everything there is, once; and the range that was asked for."""
@@ -251,7 +251,7 @@ class _Sync:
         now = self._run.client.now
         state = self._pass_on(state, now)
         source = ListSource("/v1/events", {"types": types}, _windows(state.open_windows), _event_rows)
-        yield _Walk(feed.name, source, _load_events, state)
+        yield _Walk(feed.name, source, _load_events, state, is_feed=True)
 
     def _list_on(self, feed: EventFeed, readable: Sequence[ObjectStream]) -> Iterable[_Walk]:
         """Objects created since their list ended: each time where the key may not read events, else now and then."""
@@ -263,7 +263,7 @@ class _Sync:
         for stream in feed.streams:
             state = self._run.checkpoint(stream.name)
             through = state.complete_through
-            if stream in readable and through is not None and now - through >= wait:
+            if stream in readable and through is not None and (state.is_walking or now - through >= wait):
                 state = self._pass_on(state, now)
                 yield self._walk_objects(stream, state, state.open_windows)
 
@@ -281,22 +281,29 @@ class _Sync:
             windows = (OpenWindow(floor, now + 1),)
         return replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
 
-    def _read_again(self, stream: ObjectStream) -> Iterable[_Walk]:
-        """What is in doubt, and what is not final and due: asked for after everything else, the answer settles it."""
-        due = find_due(self._run.connection, self._run.account, stream.name, now=self._run.client.now)
+    def _read_again(self, streams: Sequence[ObjectStream]) -> None:
+        """What is in doubt, and what is not final and due: asked for after everything else, the answer settles it. What
+        is due still has vanished at Stripe, and is left as it is."""
+        now = self._run.client.now
+        due = {stream: find_due(self._run.connection, self._run.account, stream.name, now=now) for stream in streams}
+        self._report.reread += sum(map(len, due.values()))
+        self._read([walk for stream in streams for walk in self._plan_again(stream, due[stream])])
+        for stream in streams:
+            if not due[stream] or stream.name in self._report.missing:
+                continue
+            vanished = find_due(self._run.connection, self._run.account, stream.name, now=now)
+            with transaction(self._run.connection):
+                self._run.loader().settle(stream.name, [each.id for each in vanished], at=self._run.client.now)
+            self._report.vanished += len(vanished)
+
+    def _plan_again(self, stream: ObjectStream, due: Sequence[Due]) -> Iterable[_Walk]:
         plan = plan_again(due)
         if plan.windows:
             windows = [OpenWindow(window.floor, window.ceiling) for window in plan.windows]
             yield self._walk_objects(stream, None, windows, again=True)
         if plan.ids:
             source = RetrieveSource(stream.path, plan.ids, _retrieved_rows)
-            yield _Walk(
-                stream.name,
-                source,
-                partial(_load_objects, stream),
-                settle=lambda loader, ids: loader.settle(stream.name, ids),
-            )
-        self._report.reread += len(due)
+            yield _Walk(stream.name, source, partial(_load_objects, stream))
 
     # Reading and storing it.
 
@@ -321,21 +328,15 @@ class _Sync:
                 _raise_unless_missing(of_walk[-1].error)
                 rows = cast(Rows, [row for page in of_walk for row in page.rows])
                 counted.append((walk.load(loader, rows), rows))
-                self._settle(walk, loader, [page.vanished for page in of_walk if page.vanished])
                 self._move_on(walk, of_walk[-1])
             self._run.store_reads()
         for counts, rows in counted:
             self._run.count(counts, (row.created for row in rows))
 
-    def _settle(self, walk: _Walk, loader: Loader, vanished: Sequence[str]) -> None:
-        if vanished and walk.settle is not None:
-            walk.settle(loader, vanished)
-            self._report.vanished += len(vanished)
-
     def _move_on(self, walk: _Walk, last: Page) -> None:
         """Write the walk's checkpoint as it stands after its newest page."""
         if isinstance(last.error, AccessRefused):
-            state = replace(self._run.checkpoint(walk.stream), missing_permission=last.error.permission)
+            state = self._refused(walk, last.error)
         elif walk.checkpoint is None:
             return
         elif last.is_last:
@@ -343,19 +344,37 @@ class _Sync:
         else:
             state = replace(walk.checkpoint, open_windows=last.open_windows)
         if state.missing_permission is None:
-            self._forget_feed_of_a_new(walk.stream)
+            self._pass_again_for_a_new(walk.stream)
         self._run.save(state)
         self._tell(state)
 
-    def _forget_feed_of_a_new(self, stream: str) -> None:
+    def _refused(self, walk: _Walk, refusal: AccessRefused) -> Checkpoint:
+        """A feed keeps what it has passed over. A list begins anew once it may be read again: its feed goes on without
+        it meanwhile, and nobody could tell what it missed."""
+        before = self._run.checkpoint(walk.stream) if walk.is_feed else Checkpoint(walk.stream)
+        return replace(before, missing_permission=refusal.permission)
+
+    def _pass_again_for_a_new(self, stream: str) -> None:
         """A feed tells only of streams that the key could read as it passed: for one that is new to it, it passes over
         all events again that are still to be had."""
         before = self._run.checkpoint(stream)
         if before.is_walking or before.complete_through is not None:
             return
+        now = self._run.client.now
+        floor = now - EVENT_RETENTION
         for feed in EVENT_FEEDS:
-            if stream in [each.name for each in feed.streams]:
-                self._run.save(Checkpoint(feed.name))
+            of_feed = self._run.checkpoint(feed.name)
+            was_passed = of_feed.is_walking or of_feed.complete_through is not None
+            if was_passed and stream in [each.name for each in feed.streams]:
+                self._run.save(
+                    replace(
+                        of_feed,
+                        known_since=None,
+                        walk_floor=floor,
+                        walk_ceiling=now,
+                        open_windows=(OpenWindow(floor, now + 1),),
+                    )
+                )
 
     def _tell(self, state: Checkpoint) -> None:
         self._report.streams[state.stream] = StreamState(
@@ -388,6 +407,16 @@ def _instant(name: str, text: str | None) -> int | None:
             f"{name} is {text!r}: give a day such as 2026-01-31, or an instant such as 2026-01-31T12:00:00Z."
         ) from None
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+
+
+def has_gap(of_feed: Checkpoint, *of_streams: Checkpoint, now: int) -> bool:
+    """Whether events aged out, or will while they are read, that nobody has read: of a feed, or, before its first pass,
+    since its streams were listed."""
+    reached = [of_feed.complete_through]
+    if of_feed.complete_through is None:
+        reached = [state.known_since or state.walk_ceiling for state in of_streams]
+    oldest = min((instant for instant in reached if instant is not None), default=None)
+    return oldest is not None and oldest - HEAD_OVERLAP <= now - EVENT_RETENTION + RETENTION_MARGIN
 
 
 def _finished(state: Checkpoint, now: int) -> Checkpoint:

@@ -6,6 +6,7 @@ from the newest object down to the oldest, and the density between two of them i
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil, sqrt
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import duckdb
 
 from orchestration.stripe_api import PAGE_SIZE, AccessRefused, StripeClient
 from orchestration.sync.again import find_due, plan_again
-from orchestration.sync.engine import LISTED_ON_AFTER, SyncRequest
+from orchestration.sync.engine import LISTED_ON_AFTER, SyncRequest, has_gap
 from orchestration.sync.identity import identify
 from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, OBJECT_STREAMS, ObjectStream
 from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint
@@ -100,9 +101,19 @@ class _Planner:
         return replace(listed, requests=listed.requests + again)
 
     def _state(self, stream: str) -> Checkpoint:
-        return (
-            Checkpoint(stream) if self.request.full_refresh else read_checkpoint(self.connection, self.account, stream)
-        )
+        is_anew = self.request.full_refresh or stream in self._relisted
+        return Checkpoint(stream) if is_anew else read_checkpoint(self.connection, self.account, stream)
+
+    @cached_property
+    def _relisted(self) -> set[str]:
+        """Feeds whose events aged out unread, and their streams."""
+        found: set[str] = set()
+        for feed in EVENT_FEEDS:
+            names = [feed.name, *(stream.name for stream in feed.streams)]
+            states = [read_checkpoint(self.connection, self.account, name) for name in names]
+            if has_gap(*states, now=self.client.now):
+                found.update(names)
+        return found
 
     def _listed(
         self, stream: str, path: str, params: Mapping[str, Any], since: int | None, until: int | None

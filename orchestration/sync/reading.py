@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from queue import Empty, Full, Queue
 from types import TracebackType
@@ -54,7 +54,6 @@ class Page:
     reached: int | None
     is_last: bool
     open_windows: tuple[OpenWindow, ...] = ()
-    vanished: str | None = None
     error: Exception | None = None
 
 
@@ -112,7 +111,7 @@ class ListSource:
         try:
             answer = client.get(self._path, wanted, sent=sent)
         except InvalidRequest:
-            if asked.cursor is None:
+            if asked.cursor is None or asked.cursor_at == asked.lost_at:
                 raise
             return None
         if answer.body["has_more"] and not answer.body["data"]:
@@ -164,7 +163,7 @@ class RetrieveSource:
 
     def finish(self, request: str, answer: Answer | None, rows: Rows) -> Page:
         self._left -= 1
-        return Page(self, rows, None, self.is_done, vanished=request if answer is None else None)
+        return Page(self, rows, None, self.is_done)
 
 
 class Reading:
@@ -314,5 +313,6 @@ class _Readers:
         with self._changed:
             if not self._has_failed and not self._stopped.is_set():
                 self._has_failed = True
-                self._put(Page(self._source, [], None, is_last=True, error=error))
+                with suppress(Stopped):
+                    self._put(Page(self._source, [], None, is_last=True, error=error))
             self._changed.notify_all()

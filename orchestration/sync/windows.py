@@ -36,13 +36,14 @@ RECENT_PAGES: Final = 4
 class Window:
     """A stretch of `created`, [floor, ceiling), read newest first down to `cursor`; instants are unix seconds.
 
-    `floor` is None for the part that reaches back to the beginning.
+    `floor` is None for the part that reaches back to the beginning; `lost_at` is the second of a cursor that was lost.
     """
 
     floor: int | None
     ceiling: int
     cursor: str | None = None
     cursor_at: int | None = None
+    lost_at: int | None = None
     is_busy: bool = field(default=False, repr=False)
     pages: int = field(default=0, repr=False)
     first_at: int | None = field(default=None, repr=False)
@@ -128,7 +129,7 @@ class Windows:
         window.is_busy = False
         if window.cursor_at is not None:
             window.ceiling = window.cursor_at + 1
-        window.cursor = None
+        window.cursor, window.lost_at = None, window.cursor_at
 
     def _cut(self) -> Window | None:
         """Cut the window that seems to hold most, and return its older part."""

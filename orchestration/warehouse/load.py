@@ -149,13 +149,14 @@ class Loader:
             counts[table] = self.load_objects(table, carried)
         return counts
 
-    def settle(self, table: ObjectTable, ids: Sequence[str]) -> None:
-        """Stop doubting rows whose objects Stripe no longer knows: what was stored last stays."""
-        self.connection.execute(
-            f"""UPDATE raw_stripe.{table} SET _needs_read = FALSE
-                WHERE account_id = $account_id AND livemode = $livemode AND id IN (SELECT unnest($ids))""",
-            {**self._owner(), "ids": list(ids)},
-        )
+    def settle(self, table: ObjectTable, ids: Sequence[str], *, at: int) -> None:
+        """Stop doubting rows whose objects Stripe no longer knows as of `at`: what was stored last stays."""
+        if ids:
+            self.connection.execute(
+                f"""UPDATE raw_stripe.{table} SET _needs_read = FALSE, _as_of = $at
+                    WHERE account_id = $account_id AND livemode = $livemode AND id IN (SELECT unnest($ids))""",
+                {**self._owner(), "ids": list(ids), "at": _timestamp(at)},
+            )
 
     def _put(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
         created = [row.created for row in rows]

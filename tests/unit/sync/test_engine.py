@@ -1,5 +1,6 @@
 """The order of a sync, and what it makes of gaps, refusals, cursors that vanish and events of another version."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,15 @@ from pydantic import SecretStr
 from orchestration.simulator import (
     DEFAULT_API_KEY,
     DEFAULT_LIVE_API_KEY,
+    Fault,
     SimulatedAccount,
     SimulatorServer,
 )
-from orchestration.stripe_api import AuthenticationFailed, StripeClient
+from orchestration.simulator.objects import Renderer
+from orchestration.stripe_api import AuthenticationFailed, StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
-from orchestration.sync import AccountMismatch, SyncReport, sync_account
+from orchestration.sync import AccountMismatch, SyncReport, SyncRequest, sync_account
+from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.connection import open_warehouse
 
 DAY = 86_400
@@ -232,6 +236,83 @@ def test_a_permission_that_is_taken_away_keeps_what_is_known_and_says_how_old_it
         assert stored(warehouse)["events"] == before
         sync(server)
     assert statuses(warehouse) == true_statuses(account)
+
+
+def test_nothing_is_missed_of_a_list_that_could_not_be_read_for_a_while(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    """Meanwhile the feed goes on for disputes alone, which the key may still read."""
+    account = new_account()
+    with serving(account, rk_test_lacking="charge_read") as server:
+        sync(server)
+        for _ in range(3):
+            account.now += DAY
+            asked = SyncRequest(created=(account.now - DAY, None))
+            report = sync(server, "rk_test_lacking", request=asked)
+            assert {"charges", "refunds"} <= report.missing.keys()
+        account.now += DAY
+        assert sync(server).missing == {}
+        assert_complete(warehouse, account)
+
+
+def test_a_first_listing_that_loses_its_permission_half_way_begins_anew(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    account = new_account()
+    with serving(account, rk_test_lacking="charge_read") as server:
+        sync(server)
+        stop_at(warehouse, "charges", "charges", cursor="gone")
+        for pause in (DAY, 4 * DAY):
+            account.now += pause
+            sync(server, "rk_test_lacking")
+        account.now += DAY
+        sync(server)
+        assert_complete(warehouse, account)
+    missing = warehouse.execute("SELECT count(missing_permission) FROM sync.streams").fetchall()
+    assert missing == [(0,)]
+
+
+def assert_complete(warehouse: duckdb.DuckDBPyConnection, account: SimulatedAccount) -> None:
+    """All events that can still be had are there, and every charge is as Stripe shows it."""
+    renderer, at = Renderer(account), account.now
+    wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
+    told = {entry.id for entry in account.listed("events", at, created=(at - 30 * DAY, at)) if entry.about in wanted}
+    assert told <= {event_id for (event_id,) in ids(warehouse, "events")}
+    for table, field in (("charges", "amount_refunded"), ("charges", "disputed"), ("disputes", "status")):
+        query = f"SELECT id, payload -> '{field}' FROM raw_stripe.{table}"
+        shown = account.listed(table, at, created=(0, at))  # type: ignore[arg-type]
+        expected = {entry.id: renderer.render(table, entry, at)[field] for entry in shown}  # type: ignore[arg-type]
+        assert {key: json.loads(text) for key, text in warehouse.execute(query).fetchall()} == expected, field
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_objects_that_have_vanished_are_asked_for_once(
+    count: int, sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    """One is asked for by its id, several that lie together by their place in the list."""
+    account = new_account()
+    with serving(account) as server:
+        sync(server)
+        warehouse.execute(
+            """INSERT INTO raw_stripe.payment_intents
+               SELECT * EXCLUDE (number)
+                   REPLACE ('pi_gone_' || number AS id, created - INTERVAL 9 DAY AS _as_of, '010' AS _precedence)
+               FROM (FROM raw_stripe.payment_intents ORDER BY created LIMIT 1), range(?) AS numbers (number)""",
+            [count],
+        )
+        report = sync(server)
+        assert (report.reread, report.vanished, report.requests.requests) == (count, count, 4)
+        assert sync(server).requests.requests == 3
+    assert ("pi_gone_0",) in ids(warehouse, "payment_intents")
+
+
+def test_requests_of_a_sync_that_fails_are_counted(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:
+    with serving(new_account()) as server:
+        server.faults.add(Fault("server_error", times=1_000, path="/v1/charges"))
+        with pytest.raises(StripeUnavailable):
+            sync(server)
+        (counted,) = warehouse.execute("SELECT sum(requests) FROM sync.reads WHERE endpoint = '/v1/charges'").fetchone()
+    assert counted == 4
 
 
 def test_a_key_that_stripe_does_not_know_stops_the_sync(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from orchestration.stripe_api import Answer, InvalidRequest, StripeClient
 from orchestration.sync.reading import READERS, ListSource, Page, Reading, Rows
 from orchestration.sync.windows import Window, Windows
+from orchestration.warehouse.rows import ObjectRow
 
 
 class Counted:
@@ -99,3 +100,21 @@ def test_a_page_without_objects_that_is_not_the_last_is_refused(
     (page,) = pages(client, ListSource("/v1/charges", {}, Windows([Window(None, 10)]), lambda answer: []))
     assert isinstance(page.error, InvalidRequest)
     assert "no objects and says that there are more" in str(page.error)
+
+
+def test_a_list_that_refuses_every_cursor_is_given_up(client: StripeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def get(path: str, params: dict[str, Any], **_: Any) -> Answer:
+        asked.append(params)
+        if params["starting_after"]:
+            raise InvalidRequest("No such object", code="resource_missing", param="starting_after")
+        return Answer({"data": [{"id": "ch_1", "created": 5}], "has_more": True}, 0, 0)
+
+    def rows(answer: Answer) -> list[ObjectRow]:
+        return [ObjectRow(each["id"], each["created"], "", 0, "list", None, None, "") for each in answer.body["data"]]
+
+    monkeypatch.setattr(client, "get", get)
+    found = pages(client, ListSource("/v1/charges", {}, Windows([Window(None, 10)]), rows))
+    assert isinstance(found[-1].error, InvalidRequest)
+    assert len(asked) == 4

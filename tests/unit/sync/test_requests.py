@@ -130,6 +130,19 @@ def test_a_plan_of_a_known_account_is_what_an_idle_sync_asks(
     assert plan_sync(client, warehouse).requests == 3
 
 
+def test_a_plan_after_a_long_pause_says_that_everything_is_listed_anew(
+    server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    sync_account(client, warehouse)
+    server.account.now += 40 * DAY
+    planned = {stream.stream: stream for stream in plan_sync(client, warehouse).streams}
+    server.requests.clear()
+    sync_account(client, warehouse)
+    for name in ("payment_intents", "charges"):
+        assert planned[name].objects is not None
+        assert planned[name].requests / 2 <= listed(server)[name] <= planned[name].requests * 2
+
+
 def test_every_request_is_counted_by_day_and_endpoint(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
