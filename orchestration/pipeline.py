@@ -4,14 +4,18 @@ Each opens the warehouse for itself and closes it, so that one step at a time ho
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Final
 
 from orchestration.settings import Settings
 from orchestration.stripe_api import StripeClient
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, plan_sync, sync_account
-from orchestration.transform import Build, EventCallback, build_models
+from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.publish import Published, publish
+
+_TRIES: Final = 5
+"""How often dbt may find the warehouse taken, after each wait for it, before the build is given up."""
 
 
 class KeyMissing(Exception):
@@ -65,6 +69,13 @@ def build(settings: Settings, callback: EventCallback | None = None) -> Build:
         ModelsFailed: a model or a test failed.
         WarehouseError: as `open_warehouse`.
     """
+    for _ in range(_TRIES - 1):
+        with suppress(WarehouseTaken):
+            return _build_once(settings, callback)
+    return _build_once(settings, callback)
+
+
+def _build_once(settings: Settings, callback: EventCallback | None) -> Build:
     with open_warehouse(settings.warehouse_path):
         pass  # the raw tables exist, and nobody else is writing
     return build_models(settings, [callback] if callback else [])

@@ -23,12 +23,18 @@ WITHOUT_UNIT_TESTS: Final = ("--exclude-resource-type", "unit_test")
 """They test the models, not the data: the project's own tests run them, a pipeline has no use for them."""
 
 _SHOWN_FAILURES: Final = 8
+_HELD: Final = "Could not set lock"
+"""DuckDB's words where another process has the file open."""
 _PARSED: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
 """Suffixes of the project's files that dbt reads when it parses."""
 
 
 class ModelsFailed(Exception):
     """A model or one of its tests failed. The text names them; the published file is left as it was."""
+
+
+class WarehouseTaken(ModelsFailed):
+    """Nothing was built: another process was quicker to open the warehouse."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,12 @@ def invoke_dbt(
     settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     with _environment(RECOUP_WAREHOUSE_PATH=str(settings.warehouse_path)):
         try:
-            return dbtRunner(callbacks=list(callbacks)).invoke([*quiet, *arguments, *where, *into])
+            result = dbtRunner(callbacks=list(callbacks)).invoke([*quiet, *arguments, *where, *into])
         finally:
             DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+    if isinstance(result.exception, KeyboardInterrupt):
+        raise result.exception
+    return result
 
 
 def build_models(settings: Settings, callbacks: Sequence[EventCallback] = ()) -> Build:
@@ -82,8 +91,11 @@ def build_models(settings: Settings, callbacks: Sequence[EventCallback] = ()) ->
 
     Raises:
         ModelsFailed: something failed. What depends on it was skipped.
+        WarehouseTaken: another process opened the warehouse first.
     """
     result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS], callbacks)
+    if _HELD in str(result.exception):
+        raise WarehouseTaken(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
     nodes: dict[str, int] = {}

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Final
 
-import click
+import duckdb
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -37,18 +37,16 @@ def main() -> None:
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
     )
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
+        raise
     except Exception as error:
         if not _is_expected(error):
             raise
         errors.print(_sentence(error), style="red", markup=False)
         sys.exit(1)
-    if code == INTERRUPTED:
-        errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
-    sys.exit(code)
 
 
 def _is_expected(error: Exception) -> bool:
@@ -60,10 +58,12 @@ def _is_expected(error: Exception) -> bool:
     from orchestration.warehouse.connection import WarehouseError
 
     expected = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | QueryRefused | SimulatorFailed
-    return isinstance(error, expected | ValidationError | OSError)
+    return isinstance(error, expected | ValidationError | OSError | duckdb.Error)
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, duckdb.Error):
+        return f"DuckDB could not go on: {str(error).splitlines()[0]} What was stored before is kept."
     if not isinstance(error, ValidationError):
         return str(error)
     problems = [
@@ -88,7 +88,7 @@ def sync(
     try:
         request = SyncRequest.of(full_refresh=full_refresh, created_from=created_from, created_until=created_until)
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise typer.BadParameter(str(error)) from None
     if plan:
         print_plan(Settings(), request)
     elif run_pipeline(Settings(), request).missing:
@@ -97,8 +97,8 @@ def sync(
 
 @app.command()
 def demo(
-    payments: Annotated[int, typer.Option(help=PAYMENTS_HELP)] = PAYMENTS,
-    days: Annotated[int, typer.Option(help="Simulated days that pass between two runs.")] = 1,
+    payments: Annotated[int, typer.Option(help=PAYMENTS_HELP, min=1)] = PAYMENTS,
+    days: Annotated[int, typer.Option(min=0, help="Simulated days that pass between two runs.")] = 1,
     seed: Annotated[int, typer.Option(help="Which simulated account.")] = 1,
 ) -> None:
     """The same for a simulated Stripe account on this machine. Every further run lets its clock move on."""
@@ -113,7 +113,7 @@ def demo(
 def dev(
     port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
     speed: Annotated[float, typer.Option(help="Without a key: simulated seconds in a second.")] = 360.0,
-    payments: Annotated[int, typer.Option(help=f"Without a key: {PAYMENTS_HELP}")] = PAYMENTS,
+    payments: Annotated[int, typer.Option(help=f"Without a key: {PAYMENTS_HELP}", min=1)] = PAYMENTS,
 ) -> None:
     """Dagster's UI and daemon, on your account if STRIPE_API_KEY is set, else on the simulated one."""
     from orchestration.cli.dev import run_dagster_dev

@@ -102,6 +102,7 @@ def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = F
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,  # Ctrl-C is for the reader of the account, which then asks it for its clock
     )
     try:
         yield _url(process)

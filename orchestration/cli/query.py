@@ -37,7 +37,7 @@ def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path |
         if relation is None:
             raise QueryRefused("That is not a query: give a SELECT, or FROM marts.<table>.")
         try:
-            frame = relation.df()
+            frame = relation.to_arrow_table().to_pandas(types_mapper=pd.ArrowDtype)
         except duckdb.Error as error:
             raise QueryRefused(str(error)) from None
     if csv:

@@ -86,6 +86,9 @@ def run_pipeline(settings: Settings, request: SyncRequest | None = None) -> Sync
     with _stage("Publishing"):
         pipeline.publish_marts(settings)
     _print_summary(_summary(settings), before)
+    if report.missing:
+        lacking = ", ".join(sorted(set(report.missing.values())))
+        console.print(f"These figures are incomplete: the key lacks {lacking}.", style="bold red")
     _print_next_steps(settings)
     return report
 
@@ -126,7 +129,7 @@ def _print_report(report: SyncReport) -> None:
                 f"  {name.replace('_', ' '):<16} {counts.read:>8,} read {counts.written:>8,} new or changed "
                 f"{counts.unchanged + counts.outdated:>8,} known already"
             )
-    if not report.written:
+    if not report.written and not report.missing:
         console.print("  Nothing has changed since the last sync.")
     if report.data_through is not None:
         console.print(f"  Data through {_instant(report.data_through)}")

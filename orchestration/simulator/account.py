@@ -82,7 +82,7 @@ class SimulatedAccount:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seed = seed
-        self.id = f"acct_1{token(seed, 'account')[:15]}"
+        self.id = f"acct_1{token(seed, payments, days, 'account')[:15]}"
         self.opened_at = opened_at
         self.livemode = livemode
         self.event_api_version = event_api_version

@@ -29,6 +29,9 @@ API_VERSION: Final = "2026-10-28.endive"
 PAGE_SIZE: Final = 100
 """Stripe's maximum. A page costs one read whatever its size."""
 
+_NEVER_ANSWERED: Final = "It has not answered once: check STRIPE_API_BASE and this machine's network."
+_NOTHING_LOST: Final = "Nothing is lost: the next sync goes on from the last page that was stored."
+
 _OBJECT_ID: Final = re.compile(r"/[a-z]+_\w*\d\w*$")
 
 logger = logging.getLogger(__name__)
@@ -91,6 +94,10 @@ class Stopped(Exception):
 
 class _Unusable(Exception):
     """This try gave nothing that can be used, but the next may."""
+
+
+class _RateLimited(_Unusable):
+    """Too much was asked at once: an everyday matter, which the governor deals with."""
 
 
 class StripeClient:
@@ -156,11 +163,33 @@ class StripeClient:
                 if retry >= (self._retry.first_tries if self._now is None else self._retry.tries):
                     raise StripeUnavailable(
                         f"{self._api_base} gave no usable answer to GET {path} in {retry} tries. Last: {reason}. "
-                        "Nothing is lost: the next sync goes on from the last page that was stored."
+                        + (_NEVER_ANSWERED if self._now is None else _NOTHING_LOST)
                     ) from None
                 pause = self._retry.pause(retry)
-                logger.warning("GET %s: %s. Trying again in %.1f s.", path, reason, pause)
+                level = logging.INFO if isinstance(reason, _RateLimited) else logging.WARNING
+                logger.log(level, "GET %s: %s. Trying again in %.1f s.", path, reason, pause)
                 self._sleep(pause)
+
+    def list(self, path: str, params: Params, *, sent: Callable[[], object] = lambda: None) -> Answer:
+        """A page of a list: `data`, and whether it `has_more`.
+
+        Raises:
+            As `get`; also InvalidRequest where the answer is no such page.
+        """
+        answer = self.get(path, params, sent=sent)
+        data, has_more = answer.body.get("data"), answer.body.get("has_more")
+        if not isinstance(data, list) or not isinstance(has_more, bool):
+            raise InvalidRequest(
+                f"{self._api_base} answered GET {path} with something that is no list of Stripe's. "
+                "Is STRIPE_API_BASE a Stripe API?",
+                code=None,
+                param=None,
+            )
+        if has_more and not data:
+            raise InvalidRequest(
+                f"Stripe answered GET {path} with no objects and says that there are more.", code=None, param=None
+            )
+        return answer
 
     def _url(self, path: str, params: Params) -> str:
         query = urlencode(list(_encode(params)))
@@ -179,7 +208,7 @@ class StripeClient:
         if status == 429:
             self._tell_governor(endpoint, headers, body)
         if _may_succeed_later(status, headers):
-            raise _Unusable(_why(status, headers))
+            raise (_RateLimited if status == 429 else _Unusable)(_why(status, headers))
         date = _date(headers, self._api_base)
         parsed = _parse(body)
         with self._lock:

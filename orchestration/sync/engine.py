@@ -65,8 +65,11 @@ class SyncRequest:
         """As people write it: days (2026-01-31) or instants (2026-01-31T12:00:00Z), in UTC unless they say otherwise.
 
         Raises:
-            ValueError: not a time, or a range that ends before it begins. The text is for the reader.
+            ValueError: not a time, a range that ends before it begins, or both a range and everything. The text is
+                for the reader.
         """
+        if full_refresh and (created_from or created_until):
+            raise ValueError("Everything is listed anew by a full refresh: ask for it, or for a range, not for both.")
         since, until = _instant("created_from", created_from), _instant("created_until", created_until)
         if since is not None and until is not None and since >= until:
             raise ValueError(f"The range of created ends ({created_until}) before it begins ({created_from}).")
@@ -87,7 +90,8 @@ class StreamState:
 class SyncReport:
     """What a sync did, for the terminal and for Dagster's metadata.
 
-    `data_through` is the instant up to which every readable stream is known; None where events may not be read.
+    `data_through` is the instant up to which every readable stream is known; None where payment intents, charges or all
+    events may not be read.
     `relisted` names feeds whose events had aged out, so that everything was listed anew. `feed_lag` is how many seconds
     the feeds were behind when the sync began; `read_by_day` counts what was read by the day of its creation (days since
     1970, UTC).
@@ -112,6 +116,8 @@ class SyncReport:
 
     @property
     def data_through(self) -> int | None:
+        if {"payment_intents", "charges"} & self.missing.keys():
+            return None
         through = [self.streams[feed.name].complete_through for feed in EVENT_FEEDS if feed.name not in self.missing]
         known = [instant for instant in through if instant is not None]
         return min(known, default=None) if len(known) == len(through) else None

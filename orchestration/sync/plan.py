@@ -151,7 +151,7 @@ class _Planner:
 
     def _sample(self, path: str, params: Mapping[str, Any], since: int | None, below: int) -> "_Sample":
         window = {"gte": since, "lt": below}
-        body = self.client.get(path, {**params, "created": window, "limit": PAGE_SIZE}).body
+        body = self.client.list(path, {**params, "created": window, "limit": PAGE_SIZE}).body
         created = [int(each["created"]) for each in body["data"]]
         return _Sample(len(created), max(created, default=below), min(created, default=below), bool(body["has_more"]))
 

@@ -109,16 +109,11 @@ class ListSource:
             "starting_after": asked.cursor,
         }
         try:
-            answer = client.get(self._path, wanted, sent=sent)
+            return client.list(self._path, wanted, sent=sent)
         except InvalidRequest:
             if asked.cursor is None or asked.cursor_at == asked.lost_at:
                 raise
             return None
-        if answer.body["has_more"] and not answer.body["data"]:
-            raise InvalidRequest(
-                f"Stripe answered GET {self._path} with no objects and says that there are more.", code=None, param=None
-            )
-        return answer
 
     def finish(self, request: tuple[Window, Window], answer: Answer | None, rows: Rows) -> Page | None:
         window, _ = request

@@ -96,6 +96,55 @@ def test_a_sync_that_cannot_work_says_why(variables: dict[str, str], sentence: s
     assert variables.get("STRIPE_API_KEY") in (None, "") or variables["STRIPE_API_KEY"] not in said.text
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("nosuch", "No such command 'nosuch'"),
+        ("query", "Missing argument"),
+        ("demo --payments 0", "greater than or equal to 1"),
+        ("sync --created-from yesterday", "give a day such as 2026-01-31"),
+        ("sync --full-refresh --created-from 2026-01-31", "not for both"),
+    ],
+)
+def test_a_command_that_is_none_says_so_and_ends_with_code_2(command: str, sentence: str, recoup: Recoup) -> None:
+    said = recoup(*shlex.split(command))
+    assert said.code == 2
+    assert sentence in " ".join(re.sub("[│╭╮╰╯─]", " ", said.text).split())
+    assert len(said.err.splitlines()) <= ONE_SCREEN
+
+
+def test_a_damaged_published_file_is_named(recoup: Recoup, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "recovery.duckdb").write_bytes(b"damaged" * 1_000)
+    said = recoup("query", "select 1")
+    assert said.code == 1
+    assert "recovery.duckdb" in said.text.replace(" ", "")
+    assert "not a valid DuckDB database" in said.text
+
+
+def test_interrupted_while_the_models_are_built_it_says_so(
+    synced: Path, environment: dict[str, str], recoup: Recoup
+) -> None:
+    log = synced / "dbt" / "logs" / "dbt.log"
+    before = log.stat().st_size
+    process = subprocess.Popen(
+        [*RECOUP, "sync"],
+        env=environment | {"RECOUP_DATA_DIR": str(synced)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while "START sql" not in log.read_bytes()[before:].decode():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    assert process.returncode == 130
+    assert "Stopped. What was stored so far is kept" in " ".join(err.split())
+    assert recoup("sync", RECOUP_DATA_DIR=str(synced)).code == 0
+
+
 def test_another_kind_of_server_is_no_stripe(recoup: Recoup, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],

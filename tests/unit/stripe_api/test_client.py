@@ -223,6 +223,15 @@ def test_a_server_that_is_not_stripe_is_told_apart(
         connect(address=answering(200, headers, body)).get(PATH)
 
 
+@pytest.mark.parametrize("body", [b"{}", b'{"id":"x"}', b'{"data":{},"has_more":false}', b'{"data":[]}'])
+def test_an_answer_that_is_no_list_is_told_apart(
+    body: bytes, answering: Callable[..., str], connect: Callable[..., StripeClient]
+) -> None:
+    address = answering(200, {"Date": "Tue, 24 Nov 2026 10:00:00 GMT"}, body)
+    with pytest.raises(InvalidRequest, match="no list of Stripe's"):
+        connect(address=address).list(PATH, {})
+
+
 def test_the_clock_is_stripes(
     server: SimulatorServer, account: SimulatedAccount, connect: Callable[..., StripeClient]
 ) -> None:
