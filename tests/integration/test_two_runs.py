@@ -1,0 +1,46 @@
+"""Two runs on one warehouse: whoever comes second waits, also where dbt finds the file taken by itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestration import pipeline
+from orchestration.settings import Settings
+from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models
+from orchestration.warehouse.connection import open_warehouse
+
+
+def test_dbt_that_finds_the_warehouse_taken_says_so(tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=tmp_path)
+    process = f"""
+import sys
+from pathlib import Path
+from orchestration.warehouse.connection import open_warehouse
+with open_warehouse(Path({str(settings.warehouse_path)!r})):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    holder = subprocess.Popen([sys.executable, "-c", process], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "open\n"
+    with pytest.raises(WarehouseTaken, match="Another process has opened"):
+        build_models(settings)
+    holder.communicate()
+    assert holder.returncode == 0
+
+
+def test_a_build_that_finds_the_warehouse_taken_waits_for_it_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken = iter([True, True, False])
+
+    def build(settings: Settings, callbacks: list[EventCallback]) -> Build:
+        if next(taken):
+            raise WarehouseTaken("taken")
+        with open_warehouse(settings.warehouse_path):
+            return Build({"model": 1})
+
+    monkeypatch.setattr(pipeline, "build_models", build)
+    assert pipeline.build(Settings(recoup_data_dir=tmp_path)).nodes == {"model": 1}
