@@ -168,12 +168,14 @@ class _Sync:
 
     def run(self) -> SyncReport:
         try:
-            return self._sync()
+            self._sync()
         finally:
             with transaction(self._run.connection):
                 self._run.store_reads()
+        self._report.budget = self._budget()
+        return self._report
 
-    def _sync(self) -> SyncReport:
+    def _sync(self) -> None:
         self._report.feed_lag = self._lag()
         self._forget_what_must_be_listed_anew()
         is_first = self._lag() is None
@@ -186,10 +188,6 @@ class _Sync:
         self._report.backfill_requests = (followed if is_first else listed) - before
         self._read([walk for feed in EVENT_FEEDS for walk in self._list_on(feed, readable)])
         self._read_again(readable)
-        with transaction(self._run.connection):
-            self._run.store_reads()
-        self._report.budget = self._budget()
-        return self._report
 
     def _lag(self) -> int | None:
         """Seconds since the feeds were last read; None before the first time."""
