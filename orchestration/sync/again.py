@@ -1,8 +1,9 @@
 """Which objects are read once more, and how that is cheapest: a page of a list, or single retrieves.
 
-Read again is what is in doubt (the events of one second disagree, an event is of another API version), and the open
-set: what is not final may change in ways of which no event tells. Its rhythm slows down with age: an object is looked
-at when it is twice as old as it was when Stripe last vouched for it.
+Read again is what is in doubt (the events of one second disagree, an event is of another API version), a charge of
+which only the events of its refunds and disputes told, and the open set: what is not final may change in ways of which
+no event tells. Its rhythm slows down with age: an object is looked at when it is twice as old as it was when Stripe
+last vouched for it.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from typing import Final
 
 import duckdb
 
+from orchestration.sync.streams import EVENT_RETENTION
 from orchestration.sync.windows import PAGE_SIZE, Window
 from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.rows import ObjectTable
@@ -21,11 +23,26 @@ from orchestration.warehouse.rows import ObjectTable
 FIRST_LOOK: Final = 86_400
 """Age in seconds at which something that is not final is read again for the first time; then at 2, 4, 8, … days."""
 
+_NEVER_TOLD: Final = "SELECT NULL::VARCHAR AS id, NULL::TIMESTAMP_S AS told_at"
+_TOLD_BY_OTHERS: Final = """
+SELECT payload ->> '$.data.object.charge' AS id, max(created) AS told_at FROM raw_stripe.events
+WHERE account_id = $account_id AND livemode = $livemode AND created > $events_since AND (
+    type LIKE 'charge.dispute.%'
+    OR (type LIKE '%refund.%' AND (payload ->> '$.data.object.status') IN ('failed', 'canceled'))
+)
+GROUP BY ALL
+"""
+"""Charges that changed without an event of their own: a dispute sets `disputed`, a refund that fails lowers
+`amount_refunded`, and Stripe sends `charge.updated` for neither (SDK: `_event.py`)."""
+
 _DUE: Final = """
-WITH due AS (
-    SELECT id, created FROM raw_stripe.{table}
+WITH told_by_others AS ({told_by_others}),
+due AS (
+    SELECT rows.id, rows.created FROM raw_stripe.{table} AS rows LEFT JOIN told_by_others USING (id)
     WHERE account_id = $account_id AND livemode = $livemode AND (
         _needs_read
+        OR told_at > _as_of
+        OR (told_at = _as_of AND _precedence NOT LIKE '_2%')
         OR (_precedence LIKE '0%' AND epoch($now - created) >= 2 * greatest(epoch(_as_of - created), $first_look / 2))
     )
 ),
@@ -67,10 +84,14 @@ def find_due(connection: duckdb.DuckDBPyConnection, account: AccountKey, table: 
     values = {
         "account_id": account.account_id,
         "livemode": account.livemode,
-        "now": datetime.fromtimestamp(now, UTC).replace(tzinfo=None),
+        "now": _timestamp(now),
         "first_look": FIRST_LOOK,
     }
-    return [Due(*row) for row in connection.execute(_DUE.format(table=table), values).fetchall()]
+    told_by_others = _NEVER_TOLD
+    if table == "charges":
+        told_by_others, values["events_since"] = _TOLD_BY_OTHERS, _timestamp(now - EVENT_RETENTION)
+    query = _DUE.format(table=table, told_by_others=told_by_others)
+    return [Due(*row) for row in connection.execute(query, values).fetchall()]
 
 
 def plan_again(due: Iterable[Due]) -> Plan:
@@ -84,6 +105,10 @@ def plan_again(due: Iterable[Due]) -> Plan:
         else:
             ids.extend(each.id for each in group)
     return Plan(tuple(windows), tuple(ids))
+
+
+def _timestamp(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
 def _pages(seconds: list[list[Due]]) -> Iterable[list[Due]]:

@@ -132,6 +132,37 @@ def test_objects_of_which_stripe_made_no_event_are_found_by_their_list(
         assert ids(warehouse, table) == sorted((entry.id,) for entry in listed), table
 
 
+def test_what_only_events_of_refunds_and_disputes_tell_of_a_charge_is_read(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    """A dispute sets `disputed`, a refund that fails lowers `amount_refunded`; neither makes an event of the charge."""
+    account = new_account(payments=1_000)
+    with serving(account) as server:
+        sync(server)
+        before = told_by_others(account)
+        for _ in range(3):
+            account.now += 6 * DAY
+            sync(server)
+            expected = told_by_others(account)
+            rows = warehouse.execute(
+                "SELECT id, (payload ->> 'disputed')::BOOLEAN, (payload ->> 'amount_refunded')::BIGINT"
+                " FROM raw_stripe.charges"
+            ).fetchall()
+            assert {charge: tuple(values) for charge, *values in rows} == expected
+        assert sync(server).reread == 0, "what was read is not read again"
+    changed = [expected[charge] for charge, values in before.items() if values != expected[charge]]
+    assert {disputed for disputed, _ in changed} == {True, False}
+    assert any(amount < before[charge][1] for charge, (_, amount) in expected.items() if charge in before)
+
+
+def told_by_others(account: SimulatedAccount) -> dict[str, tuple[bool, int]]:
+    """What a charge says of its disputes and refunds, by the charge's id."""
+    renderer = Renderer(account)
+    listed = account.listed("charges", account.now, created=(0, account.now))
+    charges = [renderer.render("charges", entry, account.now) for entry in listed]
+    return {charge["id"]: (charge["disputed"], charge["amount_refunded"]) for charge in charges}
+
+
 def test_without_events_every_sync_reads_on_where_the_lists_ended(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
