@@ -1,14 +1,19 @@
 """Recoup's Python side: Dagster on the outside, engines inside that know nothing of Dagster.
 
-    definitions, assets, checks, jobs, schedules, resources    Dagster: thin, one file for each kind of thing
-    pipeline       extract, models, publish: the three steps that Dagster and the command line share
+    definitions, assets, checks, jobs, schedules, sensors, resources    Dagster: thin, one file for each kind of thing
+    pipeline       extract or ingest, models, publish: the steps that Dagster and the command line share
     transform      running the dbt project
     settings       THE place for paths and environment variables
+    credentials    what Stripe's keys and secrets look like, and what is pasted instead of them
+    integrations   an account's name, and the address and secrets of its webhook endpoint
+    asgi           the webhook receiver as an ASGI server loads it
     stripe_api     talking to Stripe: requests, retries, errors in our words
     sync           the sync engine: streams, walks, the change feed, checkpoints
     warehouse      DuckDB: raw tables, the newer-wins load, the published file
+    webhooks       what Stripe pushes: receiver, queue, ingest
     simulator      a Stripe account that lives on this machine
     cli            the `recoup` command
 
-Arrows run one way: sync -> stripe_api, sync -> warehouse. Nothing but `cli` and the tests imports `simulator`.
+Arrows run one way: sync -> stripe_api, sync -> warehouse, webhooks -> warehouse. Nothing but `cli` and the
+tests imports `simulator`.
 """

@@ -1,18 +1,27 @@
 """Checks that run by themselves, also where no sync has run for a long time."""
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import dagster as dg
 
+from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
+from orchestration.settings import Settings
 from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import feed_ages
+from orchestration.webhooks.queue import Queue, QueueUnavailable, days_ago
 
 WARN_AFTER_DAYS: Final = 20.0
 """Stripe keeps events for 30 days. Ten days are left then to bring the sync back before changes are lost."""
 
 RETENTION_DAYS: Final = 30.0
+
+Answer = TypeVar("Answer")
+
+QUEUE_MINUTES: Final = 15.0
+"""An event that has waited so long is not waiting for a run any more: runs fail, or nothing starts them."""
 
 
 @dg.asset_check(
@@ -45,3 +54,55 @@ def _meaning(oldest: float) -> str:
             "never read: run sync_stripe."
         )
     return f"A feed is {oldest:.0f} days behind: events are lost. The next sync lists everything anew, by itself."
+
+
+def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
+    """The checks of `stripe/webhook_events` that read the queue: they run also where no run takes anything from it."""
+
+    @dg.asset_check(
+        asset=WEBHOOK_EVENTS,
+        description=f"The queue can be read, and no event has waited in it for {QUEUE_MINUTES:.0f} minutes.",
+    )
+    def queue_is_worked_off() -> dg.AssetCheckResult:
+        try:
+            stats = _with_queue(settings, Queue.stats)
+        except QueueUnavailable as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        minutes = stats.age(datetime.now(UTC)) / 60
+        waits = (
+            f"{stats.queued:,} events wait, the oldest for {minutes:.0f} minutes." if stats.queued else "None waits."
+        )
+        return dg.AssetCheckResult(
+            passed=minutes < QUEUE_MINUTES,
+            description=waits if stats.queued else "No event waits.",
+            metadata={"queued": stats.queued, "oldest_minutes": round(minutes, 1)},
+        )
+
+    @dg.asset_check(
+        asset=WEBHOOK_EVENTS,
+        description="In the last day everything that came to the endpoint was signed with its secret.",
+    )
+    def signatures_fit() -> dg.AssetCheckResult:
+        try:
+            refused = _with_queue(settings, lambda queue: queue.refusals(since=days_ago(1)))
+        except QueueUnavailable as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        return dg.AssetCheckResult(
+            passed=not refused,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="Where all of it was refused, the signing secret is wrong: `recoup webhooks secret` sets it. "
+            "Where some was, the endpoint is being tried by others, or its secret was rolled."
+            if refused
+            else None,
+            metadata=dict(sorted(refused.items())),
+        )
+
+    return [queue_is_worked_off, signatures_fit]
+
+
+def _with_queue(settings: Settings, ask: Callable[[Queue], Answer]) -> Answer:
+    queue = Queue(settings.queue_url)
+    try:
+        return ask(queue)
+    finally:
+        queue.close()

@@ -8,16 +8,18 @@ import dagster as dg
 from orchestration.assets.extract import extract_asset
 from orchestration.assets.models import models_asset
 from orchestration.assets.publish import publish_asset
-from orchestration.checks import is_read_in_time
+from orchestration.assets.webhooks import webhook_events_asset
+from orchestration.checks import is_read_in_time, webhook_checks
 from orchestration.jobs import build_jobs
 from orchestration.resources import WarehouseResource
-from orchestration.schedules import check_schedule, sync_schedule
+from orchestration.schedules import check_schedule, sync_schedule, webhook_check_schedule
+from orchestration.sensors import webhook_queue_sensor
 from orchestration.settings import Settings
 from orchestration.transform import ensure_manifest
 
 
 def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """All assets, checks, jobs and schedules. They load without a key; only a run that reads from Stripe needs one.
+    """All assets, checks, jobs, schedules and sensors. They load without a key; a run that reads from Stripe needs one.
 
     `settings` and `resources` replace what the environment says, for tests and for code locations that embed Recoup.
     """
@@ -25,11 +27,13 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any]
     models = models_asset(settings, ensure_manifest(settings))
     published_inputs = [key for key in models.keys if key.path[0] in ("marts", "seeds")]
     published = publish_asset(settings, sorted(published_inputs))
+    checks_of_the_queue = webhook_checks(settings)
     return dg.Definitions(
-        assets=[extract_asset(settings), models, published],
-        asset_checks=[is_read_in_time],
-        jobs=build_jobs(models, published),
-        schedules=[sync_schedule(settings), check_schedule(settings)],
+        assets=[extract_asset(settings), webhook_events_asset(settings), models, published],
+        asset_checks=[is_read_in_time, *checks_of_the_queue],
+        jobs=build_jobs(models, published, checks_of_the_queue),
+        schedules=[sync_schedule(settings), check_schedule(settings), webhook_check_schedule()],
+        sensors=[webhook_queue_sensor(settings)],
         resources={"warehouse": WarehouseResource(database=str(settings.warehouse_path))} | dict(resources or {}),
     )
 

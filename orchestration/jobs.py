@@ -5,14 +5,20 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.checks import is_read_in_time
 
 
-def build_jobs(models: dg.AssetsDefinition, published: dg.AssetsDefinition) -> Sequence[Any]:
-    """The jobs `sync_stripe` (extract, models, publish), `rebuild_marts` (the same without Stripe) and `check_sync`.
+def build_jobs(
+    models: dg.AssetsDefinition, published: dg.AssetsDefinition, webhook_checks: Sequence[dg.AssetChecksDefinition]
+) -> Sequence[Any]:
+    """The jobs `sync_stripe` (extract, models, publish), `ingest_webhooks` (the same for what was pushed),
+    `rebuild_marts` (without Stripe), and the checks that run by themselves: `check_sync`, `check_webhooks`.
 
-    Both run in one process: a step's own process costs three seconds, and only one may write anyway.
+    Each runs in one process: a step's own process costs three seconds, and only one may write anyway.
     """
+    pushed = dg.AssetSelection.assets(WEBHOOK_EVENTS)
+    checks_of_the_queue = dg.AssetSelection.checks(*webhook_checks)
     return [
         dg.define_asset_job(
             "check_sync",
@@ -22,9 +28,21 @@ def build_jobs(models: dg.AssetsDefinition, published: dg.AssetsDefinition) -> S
         ),
         dg.define_asset_job(
             "sync_stripe",
-            selection=dg.AssetSelection.all(),
+            selection=dg.AssetSelection.all() - pushed - checks_of_the_queue,
             executor_def=dg.in_process_executor,
             description="Read what changed at Stripe, build and test the models, publish the analysts' file.",
+        ),
+        dg.define_asset_job(
+            "ingest_webhooks",
+            selection=pushed.downstream() - checks_of_the_queue,
+            executor_def=dg.in_process_executor,
+            description="Take what Stripe pushed from the queue, build and test what it touches, publish.",
+        ),
+        dg.define_asset_job(
+            "check_webhooks",
+            selection=checks_of_the_queue,
+            executor_def=dg.in_process_executor,
+            description="Whether pushed events are taken from the queue, and whether they are genuine.",
         ),
         dg.define_asset_job(
             "rebuild_marts",

@@ -1,18 +1,25 @@
-"""The three steps from Stripe to the analysts' file, for Dagster's assets and the command line alike.
+"""The steps from Stripe, by poll or by push, to the analysts' file, for Dagster's assets and the command line alike.
 
 Each opens the warehouse for itself and closes it, so that one step at a time holds the file.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from typing import Final
 
+import duckdb
+
+from orchestration.integrations import DEFAULT
 from orchestration.settings import Settings
-from orchestration.stripe_api import StripeClient
-from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, plan_sync, sync_account
+from orchestration.stripe_api import API_VERSION, StripeClient
+from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
 from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.publish import Published, publish
+from orchestration.webhooks.ingest import AccountUnknown, IngestReport, ingest_queue
+from orchestration.webhooks.queue import Queue
 
 _TRIES: Final = 5
 """How often dbt may find the warehouse taken, after each wait for it, before the build is given up."""
@@ -35,7 +42,49 @@ def extract(
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
     with _client(settings) as client, open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection:
-        return sync_account(client, connection, stated_id=settings.stripe_account_id, request=request, observe=observe)
+        report = sync_account(
+            client, connection, stated_id=settings.stripe_account_id, request=request, observe=observe
+        )
+        remember_account(connection, DEFAULT, report.account.account_id)
+    return report
+
+
+def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
+    """Load what Stripe has pushed: everything that is queued, or the oldest `most` events. Asks Stripe for the account
+    the first time, if need be.
+
+    Raises:
+        AccountUnknown: neither a key nor STRIPE_ACCOUNT_ID tells whose events these are.
+        QueueUnavailable: the queue cannot be read.
+        StripeApiError, WarehouseError: as `identify` and `open_warehouse`.
+    """
+    queue = Queue(settings.queue_url)
+    try:
+        with open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection:
+            return ingest_queue(
+                connection,
+                queue,
+                account_of=cache(partial(_account_of, settings, connection)),
+                pinned_version=API_VERSION,
+                most=most,
+            )
+    finally:
+        queue.close()
+
+
+def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, integration: str) -> str:
+    known = settings.stripe_account_id or account_of_integration(connection, integration)
+    if known:
+        return known
+    if settings.stripe_api_key is None:
+        raise AccountUnknown(
+            "Webhook events do not say whose they are. Set STRIPE_API_KEY, or STRIPE_ACCOUNT_ID (acct_…, at Stripe "
+            "under Settings > Account details). The events wait in the queue."
+        )
+    with _client(settings) as client:
+        account_id = identify(client).account_id
+    remember_account(connection, integration, account_id)
+    return account_id
 
 
 def plan(settings: Settings, request: SyncRequest | None = None) -> SyncPlan:

@@ -43,6 +43,18 @@ def check_schedule(settings: Settings) -> dg.ScheduleDefinition:
     )
 
 
+def webhook_check_schedule() -> dg.ScheduleDefinition:
+    """`check_webhooks` every hour: what nobody takes from the queue cannot tell of itself."""
+    return dg.ScheduleDefinition(
+        name="check_webhooks_hourly",
+        job_name="check_webhooks",
+        cron_schedule="30 * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Warns when pushed events wait too long, or are not signed with the endpoint's secret.",
+    )
+
+
 def _switched_on_with_a_key(settings: Settings) -> dg.DefaultScheduleStatus:
     return dg.DefaultScheduleStatus.RUNNING if settings.stripe_api_key else dg.DefaultScheduleStatus.STOPPED
 

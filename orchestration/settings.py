@@ -4,6 +4,7 @@ Every variable is listed with its meaning in `.env.example` and in the README; a
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,9 +12,17 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from orchestration.credentials import signing_secrets
+
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
 DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
 
+WEBHOOK_EVENTS: Final = (
+    "payment_intent.succeeded,payment_intent.payment_failed,payment_intent.processing,"
+    "payment_intent.requires_action,payment_intent.canceled"
+)
+_EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
+_LEAST_KEY: Final = 24
 _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
 
 
@@ -51,6 +60,32 @@ class Settings(BaseSettings):
         description="Share of Stripe's read allocation that scheduled syncs may use: "
         "they run less often to keep to it.",
     )
+    stripe_webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Signing secret (whsec_…) of the webhook endpoint; two, separated by a comma, while it is rolled. "
+        "Instead of it, `recoup webhooks secret` keeps it in a file.",
+    )
+    recoup_webhook_events: str = Field(
+        default=WEBHOOK_EVENTS,
+        description="Event types that are stored, separated by commas; others are acknowledged and counted.",
+    )
+    recoup_webhook_base_url: str = Field(
+        default="http://127.0.0.1:8787",
+        description="Address under which Stripe reaches the receiver, such as https://hooks.example.com.",
+    )
+    recoup_queue_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL for the webhook queue (postgresql+psycopg://user:password@host/database), "
+        "for several receivers. Without it, a SQLite file in the data folder.",
+    )
+    recoup_queue_days: float = Field(
+        default=7, gt=0, description="Days for which the queue remembers an event after it was loaded."
+    )
+    recoup_event_bus_key: SecretStr | None = Field(
+        default=None,
+        min_length=_LEAST_KEY,
+        description="Key that AWS EventBridge or Azure Event Grid sends along; without one they are not served.",
+    )
 
     @field_validator("stripe_api_key")
     @classmethod
@@ -67,12 +102,39 @@ class Settings(BaseSettings):
             )
         return SecretStr(key)
 
-    @field_validator("stripe_api_base")
+    @field_validator("stripe_webhook_secret")
+    @classmethod
+    def _signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            signing_secrets(value.get_secret_value())
+        return value
+
+    @field_validator("recoup_webhook_events")
+    @classmethod
+    def _event_types(cls, value: str) -> str:
+        types = [each.strip() for each in value.split(",") if each.strip()]
+        unclear = [each for each in types if not _EVENT_TYPE.fullmatch(each)]
+        if unclear or not types:
+            raise ValueError(f"give event types such as payment_intent.succeeded, not {', '.join(unclear) or 'none'}")
+        return ",".join(types)
+
+    @field_validator("recoup_queue_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = value.get_secret_value().strip()
+        scheme = url.partition("://")[0]
+        if scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
+            raise ValueError("give an address such as postgresql+psycopg://user:password@host/database")
+        return SecretStr("postgresql+psycopg" + url.removeprefix(scheme))
+
+    @field_validator("stripe_api_base", "recoup_webhook_base_url")
     @classmethod
     def _an_http_address(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("give an address such as https://api.stripe.com or http://127.0.0.1:12111")
+            raise ValueError("give an address such as https://api.stripe.com or http://127.0.0.1:8787")
         return value.rstrip("/")
 
     @field_validator("recoup_sync_cron")
@@ -113,6 +175,28 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """Dagster's run history, schedules' and sensors' state."""
         return self.recoup_data_dir / "dagster"
+
+    @property
+    def webhook_secrets(self) -> Sequence[SecretStr]:
+        """The signing secrets of STRIPE_WEBHOOK_SECRET; none where it is not set."""
+        return signing_secrets(self.stripe_webhook_secret.get_secret_value()) if self.stripe_webhook_secret else ()
+
+    @property
+    def webhook_events(self) -> frozenset[str]:
+        """Event types that are stored."""
+        return frozenset(self.recoup_webhook_events.split(","))
+
+    @property
+    def queue_url(self) -> str:
+        """Database of the webhook queue, as SQLAlchemy writes it. May hold a password."""
+        if self.recoup_queue_url is not None:
+            return self.recoup_queue_url.get_secret_value()
+        return f"sqlite:///{self.recoup_data_dir / 'webhook_queue.sqlite'}"
+
+    @property
+    def secrets_dir(self) -> Path:
+        """Folder of what must stay secret, readable by its owner only."""
+        return self.recoup_data_dir / "secrets"
 
     @property
     def simulator_state_path(self) -> Path:

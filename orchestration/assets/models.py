@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
+import duckdb
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from google.protobuf.json_format import MessageToDict
 
 from orchestration.assets.preview import table_metadata
+from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
 from orchestration.transform import WITHOUT_UNIT_TESTS, failure_text, invoke_dbt
+
+_PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
+"""Sources into whose tables pushed events are loaded as well: the ends of their ids in dbt's manifest."""
 
 _RESULTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
 
@@ -32,6 +37,14 @@ class StageTranslator(DagsterDbtTranslator):
             return str(dbt_resource_props["fqn"][1])
         return "raw" if dbt_resource_props["resource_type"] == "source" else "staging"
 
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
+        """A model of a table that webhooks write as well comes after them, too."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        parents = manifest["parent_map"].get(unique_id, [])
+        if any(parent.endswith(_PUSHED_INTO) for parent in parents):
+            return spec.replace_attributes(deps=[*spec.deps, WEBHOOK_EVENTS])
+        return spec
+
 
 def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition:
     """Every seed and model of the dbt project."""
@@ -41,8 +54,10 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
     @dbt_assets(manifest=manifest, dagster_dbt_translator=translator, name="models", pool=WAREHOUSE_POOL)
     def models(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
         """Build and test the selected models."""
-        with warehouse.get_connection():
-            pass  # the raw tables exist, and nobody else is writing
+        with warehouse.get_connection() as connection:  # the raw tables exist, and nobody else is writing
+            missing = _missing(manifest, connection)
+        if missing and context.is_subset:
+            invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, "--select", *missing])
         arguments = _arguments(context, manifest, translator)
         events: list[dict[str, Any]] = []
 
@@ -61,6 +76,13 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
             raise dg.Failure(description=failure_text(result, settings))
 
     return models
+
+
+def _missing(manifest: Mapping[str, Any], connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Seeds and models that were never built: a selection may rest on them."""
+    built = set(connection.execute("SELECT table_schema, table_name FROM information_schema.tables").fetchall())
+    nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in ("model", "seed")]
+    return [node["name"] for node in nodes if (node["schema"], node["alias"]) not in built]
 
 
 def _arguments(

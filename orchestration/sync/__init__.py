@@ -5,7 +5,7 @@ Belongs here: which streams there are, windows, checkpoints, the order of readin
 """
 
 from orchestration.sync.engine import StreamState, SyncReport, SyncRequest, sync_account
-from orchestration.sync.identity import AccountMismatch
+from orchestration.sync.identity import AccountMismatch, identify
 from orchestration.sync.plan import StreamPlan, SyncPlan, plan_sync
 from orchestration.sync.run import Progress
 
@@ -17,6 +17,7 @@ __all__ = [
     "SyncPlan",
     "SyncReport",
     "SyncRequest",
+    "identify",
     "plan_sync",
     "sync_account",
 ]

@@ -15,7 +15,10 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from orchestration.warehouse.rows import OBJECT_TABLES, ErrorRow, EventRow, ObjectRow, ObjectTable
+from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, ObjectTable
+
+NamedRow = tuple[Any, ...]
+"""A NamedTuple whose leading fields are columns."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,8 @@ class Loader:
         if not rows:
             return LoadCounts()
         counts = self._put(table, rows)
-        errors = {row.error.id: row.error for row in reversed(rows) if row.error}
-        known = self._known("last_payment_errors", list(errors))
-        fresh = [error for error_id, error in errors.items() if error_id not in known]
-        self._append("last_payment_errors", fresh, _ERROR_COLUMNS)
+        errors = [row.error for row in rows if row.error]
+        self.append_new("last_payment_errors", "id", errors, _ERROR_COLUMNS)
         return counts
 
     def load_events(self, rows: Sequence[EventRow]) -> dict[str, LoadCounts]:
@@ -148,6 +149,12 @@ class Loader:
             carried = [row.carried for row in fresh if row.table == table and row.carried is not None]
             counts[table] = self.load_objects(table, carried)
         return counts
+
+    def append_new(self, table: str, key: str, rows: Sequence[NamedRow], columns: Mapping[str, pa.DataType]) -> None:
+        """Keep those rows of which the key (the column's name and the rows' first field) is not in the table yet."""
+        unique = {row[0]: row for row in reversed(rows)}
+        known = self._known(table, list(unique), key=key)
+        self._append(table, [row for name, row in unique.items() if name not in known], columns)
 
     def settle(self, table: ObjectTable, ids: Sequence[str], *, at: int) -> None:
         """Stop doubting rows whose objects Stripe no longer knows as of `at`: what was stored last stays."""
@@ -232,20 +239,18 @@ class Loader:
             newest=_timestamp(max(created)),
         )
 
-    def _known(self, table: str, ids: Sequence[str], bounds: str = "", **values: Any) -> set[str]:
+    def _known(self, table: str, ids: Sequence[str], bounds: str = "", *, key: str = "id", **values: Any) -> set[str]:
         """Those of the ids that are in the table."""
         if not ids:
             return set()
         found = self.connection.execute(
-            f"""SELECT id FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode {bounds}
-                AND id IN (SELECT unnest($ids))""",
+            f"""SELECT {key} FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode {bounds}
+                AND {key} IN (SELECT unnest($ids))""",
             {**self._owner(), **values, "ids": list(ids)},
         ).fetchall()
         return {row[0] for row in found}
 
-    def _append(
-        self, table: str, rows: Sequence[EventRow] | Sequence[ErrorRow], columns: Mapping[str, pa.DataType]
-    ) -> None:
+    def _append(self, table: str, rows: Sequence[NamedRow], columns: Mapping[str, pa.DataType]) -> None:
         if not rows:
             return
         with self._registered(_arrow(rows, columns)):

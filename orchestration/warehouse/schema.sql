@@ -37,6 +37,18 @@ CREATE TABLE IF NOT EXISTS raw_stripe.last_payment_errors (
     _load_id          BIGINT    NOT NULL
 );
 
+-- Append-only, one row for each event that Stripe pushed. The event itself is in `events`.
+CREATE TABLE IF NOT EXISTS raw_stripe.webhook_events (
+    account_id   VARCHAR   NOT NULL,
+    livemode     BOOLEAN   NOT NULL,
+    event_id     VARCHAR   NOT NULL,
+    event_type   VARCHAR   NOT NULL,
+    integration  VARCHAR   NOT NULL,
+    received_at  TIMESTAMP NOT NULL,  -- this machine's clock when the receiver had it
+    _loaded_at   TIMESTAMP NOT NULL,
+    _load_id     BIGINT    NOT NULL
+);
+
 -- How far each stream is known: checkpoints and watermarks, written in the transaction of the rows they vouch for.
 CREATE TABLE IF NOT EXISTS sync.streams (
     account_id         VARCHAR NOT NULL,
@@ -51,6 +63,12 @@ CREATE TABLE IF NOT EXISTS sync.streams (
                                           -- … and has loaded all of it but [floor, ceiling) of these, from cursor down
     updated_at         TIMESTAMP NOT NULL, -- Stripe's clock at the last change of this row
     _updated_at        TIMESTAMP NOT NULL  -- this machine's clock then: how long ago that was, a later run can tell
+);
+
+-- Whose events an integration's webhook brings: the account that its key was last seen to belong to.
+CREATE TABLE IF NOT EXISTS sync.integrations (
+    integration VARCHAR NOT NULL,
+    account_id  VARCHAR NOT NULL
 );
 
 -- What was asked of Stripe, every try counted, as its read allocation counts them. By the day of Stripe's clock.

@@ -13,15 +13,18 @@ from orchestration.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "orchestration"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ENGINES = {"stripe_api", "sync", "warehouse", "simulator"}
+ENGINES = {"stripe_api", "sync", "warehouse", "webhooks", "simulator"}
 MAY_IMPORT = {
     "stripe_api": set(),
     "warehouse": set(),
     "sync": {"stripe_api", "warehouse"},
+    "webhooks": {"warehouse"},
     "simulator": set(),
-    "pipeline": {"settings", "stripe_api", "sync", "transform", "warehouse"},
+    "pipeline": {"integrations", "settings", "stripe_api", "sync", "transform", "warehouse", "webhooks"},
     "transform": {"settings"},
-    "settings": set(),
+    "integrations": {"credentials", "settings", "webhooks"},
+    "settings": {"credentials"},
+    "credentials": set(),
 }
 """Rooms whose imports of other rooms are limited. `cli` alone, and the tests, may import the simulator."""
 

@@ -1,0 +1,43 @@
+"""The receiver as any ASGI server loads it: `uvicorn --factory orchestration.asgi:receiver`. `recoup receive` does."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from starlette.applications import Starlette
+
+from orchestration.integrations import WebhookFiles
+from orchestration.settings import Settings
+from orchestration.webhooks.endpoint import WebhookEndpoint
+from orchestration.webhooks.queue import Queue
+from orchestration.webhooks.receiver import create_receiver
+
+_READ_EVERY: Final = 1.0
+"""Seconds after which a changed secret counts."""
+
+
+def receiver(settings: Settings | None = None) -> Starlette:
+    """The receiver of all integrations, by the environment's settings."""
+    settings = settings or Settings()
+    settings.recoup_data_dir.mkdir(parents=True, exist_ok=True)
+    WebhookFiles(settings).enable()
+    return create_receiver(
+        Queue(settings.queue_url),
+        _endpoints(settings),
+        wanted=settings.webhook_events,
+        bus_key=settings.recoup_event_bus_key,
+    )
+
+
+def _endpoints(settings: Settings) -> Callable[[], Sequence[WebhookEndpoint]]:
+    files = WebhookFiles(settings)
+    known: tuple[float, Sequence[WebhookEndpoint]] = (float("-inf"), ())
+
+    def endpoints() -> Sequence[WebhookEndpoint]:
+        nonlocal known
+        if time.monotonic() - known[0] > _READ_EVERY:
+            found = files.endpoint()
+            known = (time.monotonic(), [found] if found else [])
+        return known[1]
+
+    return endpoints

@@ -1,0 +1,173 @@
+"""From the queue into the warehouse: batch by batch, acknowledged after the commit.
+
+An event that cannot be read, or that alone cannot be loaded, is put aside with the reason. A batch whose run died is
+taken again in ever smaller parts, until the event that kills it stands alone and is put aside, too. Faults that are not
+the events' (a full disk, an account that is not known) put nothing aside.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from orchestration.warehouse.connection import transaction
+from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
+from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
+from orchestration.warehouse.rows import EventRow, event_row
+from orchestration.webhooks.envelopes import NotAnEvent, event_of, parse
+from orchestration.webhooks.queue import Queue, Queued
+
+BATCH: Final = 5_000
+"""Events that are loaded in one transaction."""
+
+TRIES: Final = 6
+"""Runs that may die over an event before it is put aside. Each takes an eighth of the batch of the one before."""
+
+_SHRINK: Final = 8
+_THE_EVENTS_FAULT: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
+
+
+class AccountUnknown(Exception):
+    """Whose events these are cannot be told. The text says what to set."""
+
+
+@dataclass
+class IngestReport:
+    """What became of the events taken: taken = ingested + duplicates + quarantined.
+
+    `ingested` were new to the warehouse; `duplicates` were there already, by a poll or by an earlier try. `slowest` is
+    the longest time in seconds from the receiver to the commit. `accounts` are those that got rows.
+    """
+
+    taken: int = 0
+    ingested: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    objects_written: int = 0
+    slowest: float = 0.0
+    accounts: set[AccountKey] = field(default_factory=set)
+
+
+_Entry = tuple[Queued, EventRow]
+
+
+@dataclass
+class _Batch:
+    by_account: dict[AccountKey, list[_Entry]] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+
+def ingest_queue(
+    connection: duckdb.DuckDBPyConnection,
+    queue: Queue,
+    *,
+    account_of: Callable[[str], str],
+    pinned_version: str,
+    most: int | None = None,
+) -> IngestReport:
+    """Load everything that is queued, or the oldest `most` events.
+
+    `account_of` tells the account of an integration; a Connect event names its own. Killed at any instruction it loses
+    and doubles nothing.
+
+    Raises:
+        AccountUnknown: as `account_of`. The events stay queued.
+        QueueUnavailable: the queue cannot be read.
+        duckdb.Error: a batch could not be loaded for no fault of its events. They stay queued.
+    """
+    report = IngestReport()
+    limit = BATCH
+    while most is None or report.taken < most:
+        taken = queue.take(min(limit, BATCH if most is None else most - report.taken))
+        if not taken:
+            break
+        tried = max(each.attempts for each in taken)
+        if tried > 1 and len(taken) > (allowed := max(BATCH // _SHRINK ** (tried - 1), 1)):
+            queue.release([each.seq for each in taken[allowed:]])
+            taken = taken[:allowed]
+        _ingest_batch(connection, queue, taken, account_of, pinned_version, report)
+    return report
+
+
+def _ingest_batch(
+    connection: duckdb.DuckDBPyConnection,
+    queue: Queue,
+    taken: Sequence[Queued],
+    account_of: Callable[[str], str],
+    pinned_version: str,
+    report: IngestReport,
+) -> None:
+    try:
+        if len(taken) == 1 and taken[0].attempts > TRIES:
+            batch = _Batch(unreadable={taken[0].seq: f"{TRIES} runs died while they loaded it."})
+        else:
+            batch = _read(taken, account_of)
+        counts = _load_in_parts(connection, batch, pinned_version)
+    except Exception:
+        queue.release([each.seq for each in taken])
+        raise
+    queue.finish([each.seq for each in taken if each.seq not in batch.unreadable], batch.unreadable)
+    now = datetime.now(UTC)
+    report.taken += len(taken)
+    report.quarantined += len(batch.unreadable)
+    report.ingested += counts["events"].written
+    report.duplicates += counts["events"].read - counts["events"].written
+    report.objects_written += sum(each.written for table, each in counts.items() if table != "events")
+    report.slowest = max(report.slowest, *((now - each.received_at).total_seconds() for each in taken))
+    report.accounts |= batch.by_account.keys()
+
+
+def _read(taken: Sequence[Queued], account_of: Callable[[str], str]) -> _Batch:
+    batch = _Batch()
+    for queued in taken:
+        try:
+            event = event_of(parse(queued.payload))
+            if event["id"] != queued.event_id:
+                raise NotAnEvent("The event's id is not the one it was queued under.")
+            row = event_row(event, "webhook")
+        except NotAnEvent as error:
+            batch.unreadable[queued.seq] = str(error)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            batch.unreadable[queued.seq] = f"The event's object is not what Stripe documents ({type(error).__name__})."
+        else:
+            account_id = event.get("account") or account_of(queued.integration)
+            key = AccountKey(account_id, event["livemode"])
+            batch.by_account.setdefault(key, []).append((queued, row))
+    return batch
+
+
+def _load_in_parts(connection: duckdb.DuckDBPyConnection, batch: _Batch, pinned_version: str) -> dict[str, LoadCounts]:
+    """Load each account's events; halve what cannot be loaded until the one that cannot stands alone."""
+    totals: dict[str, LoadCounts] = {"events": LoadCounts()}
+    parts = list(batch.by_account.items())
+    while parts:
+        account, entries = parts.pop()
+        try:
+            counts = _load(connection, account, entries, pinned_version)
+        except _THE_EVENTS_FAULT as error:
+            half = len(entries) // 2
+            if half:
+                parts += [(account, entries[:half]), (account, entries[half:])]
+            else:
+                batch.unreadable[entries[0][0].seq] = f"It could not be loaded ({type(error).__name__})."
+        else:
+            for table, counted in counts.items():
+                totals[table] = totals.get(table, LoadCounts()) + counted
+    return totals
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection, account: AccountKey, entries: Sequence[_Entry], pinned_version: str
+) -> Mapping[str, LoadCounts]:
+    with transaction(connection):
+        loader = Loader(connection, account, pinned_version)
+        counts = loader.load_events([row for _, row in entries])
+        log_deliveries(loader, [_delivery_row(queued, row) for queued, row in entries])
+    return counts
+
+
+def _delivery_row(queued: Queued, row: EventRow) -> DeliveryRow:
+    return DeliveryRow(row.id, row.type, queued.integration, queued.received_at.replace(tzinfo=None))

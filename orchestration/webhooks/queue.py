@@ -1,0 +1,324 @@
+"""The durable queue between the receiver and the runs: one table, in SQLite beside the warehouse or in PostgreSQL.
+
+A row is put once for each event id, taken in the order of arrival, and finished after the warehouse has committed. What
+is taken and not finished is taken again: loading an event twice changes nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+State = Literal["queued", "done", "quarantined"]
+
+BUSY_SECONDS: Final = 5
+"""How long a writer of SQLite waits for another one; commits take milliseconds."""
+
+_metadata: Final = sa.MetaData()
+
+WEBHOOK_QUEUE: Final = sa.Table(
+    "webhook_queue",
+    _metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("integration", sa.Text, nullable=False, server_default="default"),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("received_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("deliveries", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("state", sa.Text, nullable=False, server_default="queued"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("reason", sa.Text),
+    sa.Column("finished_at", sa.DateTime(timezone=True)),
+    sa.UniqueConstraint("integration", "event_id"),
+    sa.Index("webhook_queue_by_state", "state", "seq"),
+    sqlite_autoincrement=True,
+)
+"""`payload` is the event's JSON without secrets and personal fields; `deliveries` counts how often it came."""
+
+REFUSALS: Final = sa.Table(
+    "webhook_refusals",
+    _metadata,
+    sa.Column("integration", sa.Text, primary_key=True),
+    sa.Column("hour", sa.DateTime(timezone=True), primary_key=True),
+    sa.Column("reason", sa.Text, primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+)
+"""Requests that were not shown to be Stripe's, by the hour in which they came."""
+
+
+class QueueUnavailable(Exception):
+    """The queue cannot be read or written now: its disk is full, its server is down, its file is damaged. The text says
+    what the database said, and never holds the address with its password."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """An event as it is put into the queue. `received_at` in UTC."""
+
+    integration: str
+    event_id: str
+    payload: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class Queued:
+    """An event as it is taken. `attempts` counts this one, too."""
+
+    seq: int
+    integration: str
+    event_id: str
+    payload: str
+    received_at: datetime
+    deliveries: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """What the queue holds: rows by state, since when the oldest one waits (UTC), and what came more than once."""
+
+    queued: int = 0
+    done: int = 0
+    quarantined: int = 0
+    repeated: int = 0
+    oldest_seq: int | None = None
+    oldest_received_at: datetime | None = None
+    attempts: int = 0
+
+    def age(self, now: datetime) -> float:
+        """Seconds that the oldest queued event has waited; 0 where none waits."""
+        return max((now - self.oldest_received_at).total_seconds(), 0.0) if self.oldest_received_at else 0.0
+
+
+@dataclass
+class Queue:
+    """The queue at a database address of SQLAlchemy's (sqlite:///… or postgresql://…). Tables are made where missing.
+
+    Every method raises QueueUnavailable.
+    """
+
+    url: str
+    _engine: sa.Engine | None = field(init=False, default=None, repr=False)
+
+    def put(self, deliveries: Sequence[Delivery]) -> None:
+        """Keep the events, on disk before this returns. One that is there already is only counted."""
+        merged: dict[tuple[str, str], dict[str, Any]] = {}
+        for each in deliveries:
+            row = merged.setdefault((each.integration, each.event_id), {**vars(each), "deliveries": 0})
+            row["deliveries"] += 1
+        if not merged:
+            return
+        insert = self._insert(WEBHOOK_QUEUE)
+        repeated = {"deliveries": WEBHOOK_QUEUE.c.deliveries + insert.excluded.deliveries}
+        statement = insert.on_conflict_do_update(index_elements=["integration", "event_id"], set_=repeated)
+        # By key, so that two receivers never wait for each other's rows crosswise.
+        with self._transaction() as connection:
+            connection.execute(statement, [merged[key] for key in sorted(merged)])
+
+    def take(self, limit: int) -> list[Queued]:
+        """The oldest queued events, up to `limit`, each with its attempts one up. Rows that another reader is taking at
+        this moment are passed over."""
+        columns = [WEBHOOK_QUEUE.c[name] for name in Queued.__dataclass_fields__]
+        oldest = (
+            sa.select(WEBHOOK_QUEUE.c.seq)
+            .where(WEBHOOK_QUEUE.c.state == "queued")
+            .order_by(WEBHOOK_QUEUE.c.seq)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with self._transaction() as connection:
+            taken = connection.execute(
+                sa.update(WEBHOOK_QUEUE)
+                .where(WEBHOOK_QUEUE.c.seq.in_(oldest))
+                .values(attempts=WEBHOOK_QUEUE.c.attempts + 1)
+                .returning(*columns)
+            ).fetchall()
+        rows = [Queued(**{**row._mapping, "received_at": _utc(row.received_at)}) for row in taken]
+        return sorted(rows, key=lambda row: row.seq)
+
+    def finish(self, seqs: Sequence[int], quarantined: Mapping[int, str] | None = None) -> None:
+        """Acknowledge what the warehouse has committed; put aside, with the reason, what cannot be read."""
+        now = datetime.now(UTC)
+        reasons = [{"row": seq, "why": reason} for seq, reason in (quarantined or {}).items()]
+        with self._transaction() as connection:
+            for some in _portions(seqs):
+                connection.execute(
+                    sa.update(WEBHOOK_QUEUE)
+                    .where(WEBHOOK_QUEUE.c.seq.in_(some))
+                    .values(state="done", finished_at=now, reason=None)
+                )
+            if reasons:
+                connection.execute(
+                    sa.update(WEBHOOK_QUEUE)
+                    .where(WEBHOOK_QUEUE.c.seq == sa.bindparam("row"))
+                    .values(state="quarantined", finished_at=now, reason=sa.bindparam("why")),
+                    reasons,
+                )
+
+    def release(self, seqs: Sequence[int]) -> None:
+        """Take back an attempt that failed for no fault of the events."""
+        with self._transaction() as connection:
+            for some in _portions(seqs):
+                connection.execute(
+                    sa.update(WEBHOOK_QUEUE)
+                    .where(WEBHOOK_QUEUE.c.seq.in_(some))
+                    .values(attempts=WEBHOOK_QUEUE.c.attempts - 1)
+                )
+
+    def requeue_quarantined(self) -> int:
+        """Put everything that was put aside back into the line, and return how many."""
+        with self._transaction() as connection:
+            result = connection.execute(
+                sa.update(WEBHOOK_QUEUE)
+                .where(WEBHOOK_QUEUE.c.state == "quarantined")
+                .values(state="queued", attempts=0, finished_at=None)
+            )
+        return int(result.rowcount)
+
+    def delete_finished(self, *, before: datetime) -> int:
+        """Forget what was done before then (UTC). Quarantined rows stay until someone decides."""
+        done = (WEBHOOK_QUEUE.c.state == "done") & (WEBHOOK_QUEUE.c.finished_at < before)
+        with self._transaction() as connection:
+            deleted = connection.execute(sa.delete(WEBHOOK_QUEUE).where(done)).rowcount
+            connection.execute(sa.delete(REFUSALS).where(REFUSALS.c.hour < before))
+        return int(deleted)
+
+    def stats(self) -> QueueStats:
+        """What the queue holds now."""
+        column = WEBHOOK_QUEUE.c
+        repeated = sa.func.sum(column.deliveries - 1).label("repeated")
+        by_state = sa.select(column.state, sa.func.count().label("rows"), repeated).group_by(column.state)
+        oldest = (
+            sa.select(column.seq, column.received_at, column.attempts)
+            .where(column.state == "queued")
+            .order_by(column.seq)
+            .limit(1)
+        )
+        with self._transaction() as connection:
+            counts = {row.state: row for row in connection.execute(by_state)}
+            first = connection.execute(oldest).fetchone()
+        return QueueStats(
+            **{state: row.rows for state, row in counts.items()},
+            repeated=int(sum(row.repeated for row in counts.values())),
+            oldest_seq=first.seq if first else None,
+            oldest_received_at=_utc(first.received_at) if first else None,
+            attempts=first.attempts if first else 0,
+        )
+
+    def has_queued(self) -> bool:
+        """Whether anything waits."""
+        with self._transaction() as connection:
+            waiting = sa.select(WEBHOOK_QUEUE.c.seq).where(WEBHOOK_QUEUE.c.state == "queued").limit(1)
+            return connection.execute(waiting).fetchone() is not None
+
+    def state_of(self, event_id: str) -> State | None:
+        """Where an event stands; None where it never came, or was done long ago."""
+        with self._transaction() as connection:
+            found = sa.select(WEBHOOK_QUEUE.c.state).where(WEBHOOK_QUEUE.c.event_id == event_id)
+            return connection.execute(found).scalar()
+
+    def quarantine(self, limit: int) -> list[tuple[str, datetime, str]]:
+        """The newest events put aside: id, when they were received (UTC), why."""
+        column = WEBHOOK_QUEUE.c
+        rows = (
+            sa.select(column.event_id, column.received_at, column.reason)
+            .where(column.state == "quarantined")
+            .order_by(column.seq.desc())
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            return [(row.event_id, _utc(row.received_at), row.reason) for row in connection.execute(rows)]
+
+    def count_refusals(self, integration: str, reasons: Mapping[str, int], *, now: datetime) -> None:
+        """Add to the counts of the hour of `now`."""
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        insert = self._insert(REFUSALS)
+        statement = insert.on_conflict_do_update(
+            index_elements=["integration", "hour", "reason"],
+            set_={"requests": REFUSALS.c.requests + insert.excluded.requests},
+        )
+        rows = [
+            {"integration": integration, "hour": hour, "reason": reason, "requests": count}
+            for reason, count in sorted(reasons.items())
+        ]
+        if rows:
+            with self._transaction() as connection:
+                connection.execute(statement, rows)
+
+    def refusals(self, *, since: datetime) -> dict[str, int]:
+        """Refused requests by reason, from the hour of `since` on."""
+        hour = since.replace(minute=0, second=0, microsecond=0)
+        counted = (
+            sa.select(REFUSALS.c.reason, sa.func.sum(REFUSALS.c.requests).label("requests"))
+            .where(REFUSALS.c.hour >= hour)
+            .group_by(REFUSALS.c.reason)
+        )
+        with self._transaction() as connection:
+            return {row.reason: int(row.requests) for row in connection.execute(counted)}
+
+    def close(self) -> None:
+        """Give connections back."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _insert(self, table: sa.Table) -> Any:
+        return (sqlite if self._is_sqlite() else postgresql).insert(table)
+
+    def _is_sqlite(self) -> bool:
+        return self.url.startswith("sqlite")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._connected().begin() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError, ImportError) as error:
+            raise QueueUnavailable(f"The webhook queue cannot be used: {_words(error)}") from None
+
+    def _connected(self) -> sa.Engine:
+        if self._engine is None:
+            engine = sa.create_engine(self.url, pool_pre_ping=not self._is_sqlite())
+            if self._is_sqlite():
+                sa.event.listen(engine, "connect", _prepare_sqlite)
+            _metadata.create_all(engine)
+            self._engine = engine
+        return self._engine
+
+
+def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+    """A commit is on disk when it returns (FULL); readers never wait for a writer (WAL)."""
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _portions(seqs: Sequence[int]) -> Iterator[Sequence[int]]:
+    """As many as a statement may name at once."""
+    for start in range(0, len(seqs), 1_000):
+        yield seqs[start : start + 1_000]
+
+
+def _utc(instant: datetime) -> datetime:
+    """SQLite keeps no time zone; what is written there is UTC."""
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _words(error: Exception) -> str:
+    """The database's own first line, without the statement and its values."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
+def days_ago(days: float) -> datetime:
+    """That many days before now (UTC)."""
+    return datetime.now(UTC) - timedelta(days=days)

@@ -1,0 +1,255 @@
+"""The HTTP side, as an ASGI application: it answers 2xx only for what is on disk, or what nobody wants.
+
+    POST /webhooks/stripe/<token>        signed by Stripe
+    POST /webhooks/eventbridge/<token>   from AWS EventBridge, with the key of the event bus
+    POST /webhooks/eventgrid/<token>     from Azure Event Grid, with the key of the event bus
+    GET  /healthz   GET /metrics
+
+Nothing of a body, a token or a secret is ever logged or answered.
+"""
+
+import asyncio
+import hmac
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.webhooks.endpoint import WebhookEndpoint
+from orchestration.webhooks.envelopes import NotAnEvent, event_of, from_event_grid, from_eventbridge, parse
+from orchestration.webhooks.intake import Intake
+from orchestration.webhooks.metrics import Metrics
+from orchestration.webhooks.queue import Delivery, Queue, QueueUnavailable
+from orchestration.webhooks.signature import SignatureRefused, verify
+
+MAX_BODY: Final = 1024 * 1024
+"""Bytes of a body. Stripe's events have some thousand."""
+
+SLOWEST_BODY: Final = 30.0
+"""Seconds in which a body must have come."""
+
+_REFUSALS_KEPT_EVERY: Final = 2.0
+"""Seconds between two writes of what was refused, so that a flood of forgeries is no flood of commits."""
+
+
+class _Refused(Exception):
+    """A request that is answered with `status` and counted as `reason`."""
+
+    def __init__(self, status: int, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.reason = status, reason
+
+
+def create_receiver(
+    queue: Queue,
+    endpoints: Callable[[], Sequence[WebhookEndpoint]],
+    *,
+    wanted: Collection[str],
+    bus_key: SecretStr | None = None,
+) -> Starlette:
+    """The application.
+
+    Args:
+        endpoints: asked for each request, so that a secret that is rolled needs no restart.
+        wanted: event types that are stored; all others are acknowledged and counted.
+        bus_key: what EventBridge and Event Grid send as `Authorization: Bearer …` or `X-Api-Key: …`; without one they
+            are not served.
+    """
+    return _Receiver(queue, endpoints, frozenset(wanted), bus_key).application()
+
+
+@dataclass
+class _Receiver:
+    queue: Queue
+    endpoints: Callable[[], Sequence[WebhookEndpoint]]
+    wanted: frozenset[str]
+    bus_key: SecretStr | None
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.intake = Intake(self.queue)
+        self.metrics = Metrics(self.queue)
+
+    def application(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/webhooks/stripe/{token}", self.stripe, methods=["POST"]),
+                Route("/webhooks/eventbridge/{token}", self.eventbridge, methods=["POST"]),
+                Route("/webhooks/eventgrid/{token}", self.event_grid, methods=["POST", "OPTIONS"]),
+                Route("/healthz", self.health),
+                Route("/metrics", self.exposition),
+            ],
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(self._keep_refusals())
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeper
+            await self._write_refusals()
+            self.queue.close()
+
+    async def stripe(self, request: Request) -> Response:
+        async def receive(endpoint: WebhookEndpoint) -> Sequence[dict[str, Any]]:
+            body = await _body(request)
+            if not endpoint.secrets:  # so that Stripe sends it again, and nothing is lost meanwhile
+                raise _Refused(503, "no_secret", "No signing secret is set for this endpoint yet.")
+            verify(body, _header(request, "stripe-signature"), endpoint.secrets)
+            return [event_of(parse(body))]
+
+        return await self._answer(request, receive)
+
+    async def eventbridge(self, request: Request) -> Response:
+        return await self._answer(request, lambda _: self._from_bus(request, from_eventbridge))
+
+    async def event_grid(self, request: Request) -> Response:
+        """CloudEvents 1.0 asks by OPTIONS whether this address takes events at all (HTTP webhook, section 4)."""
+        if request.method == "OPTIONS":
+            origin = _header(request, "webhook-request-origin") or "*"
+            return Response(headers={"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"})
+        return await self._answer(request, lambda _: self._from_bus(request, from_event_grid))
+
+    async def health(self, _: Request) -> Response:
+        """200 while the queue can be read, else 503."""
+        try:
+            stats = await asyncio.to_thread(self.queue.stats)
+        except QueueUnavailable as error:
+            return _json(503, {"status": "unavailable", "error": str(error)})
+        age = stats.age(datetime.now(UTC))
+        return _json(200, {"status": "ok", "queued": stats.queued, "oldest_queued_seconds": round(age, 1)})
+
+    async def exposition(self, _: Request) -> Response:
+        text = await asyncio.to_thread(self.metrics.exposition)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _answer(self, request: Request, receive: Callable[[WebhookEndpoint], Any]) -> Response:
+        started = time.perf_counter()
+        endpoint: WebhookEndpoint | None = None
+        try:
+            endpoint = self._endpoint(request.path_params["token"])
+            events = await receive(endpoint)
+            stored = await self._keep(endpoint, events)
+        except (_Refused, SignatureRefused, NotAnEvent, QueueUnavailable) as error:
+            return self._refuse(endpoint, error)
+        except ClientDisconnect:
+            return _json(400, {"error": "The request ended before its body."})
+        self.metrics.acknowledged(time.perf_counter() - started)
+        return _json(200, {"received": True, "stored": stored})
+
+    def _endpoint(self, token: str) -> WebhookEndpoint:
+        """Compares with every token in the same time, whether it fits or not."""
+        given = token.encode("utf-8", "replace")
+        found = None
+        for endpoint in self.endpoints():
+            if hmac.compare_digest(endpoint.token.get_secret_value().encode(), given):
+                found = endpoint
+        if found is None:
+            raise _Refused(404, "unknown_token", "Nothing is received at this address.")
+        return found
+
+    async def _from_bus(
+        self, request: Request, unwrap: Callable[[Any], Sequence[dict[str, Any]]]
+    ) -> Sequence[dict[str, Any]]:
+        body = await _body(request)
+        if self.bus_key is None:
+            raise _Refused(404, "no_bus_key", "Nothing is received at this address.")
+        given = _header(request, "x-api-key") or (_header(request, "authorization") or "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self.bus_key.get_secret_value().encode()):
+            raise _Refused(401, "wrong_bus_key", "The key of the event bus is missing or wrong.")
+        return unwrap(parse(body))
+
+    async def _keep(self, endpoint: WebhookEndpoint, events: Sequence[Mapping[str, Any]]) -> int:
+        wanted = []
+        for event in events:
+            is_wanted = event["type"] in self.wanted
+            self.metrics.received(event["type"] if is_wanted else "other", is_stored=is_wanted)
+            if is_wanted:
+                wanted.append(_delivery(endpoint, event))
+        if wanted:
+            await self.intake.keep(wanted)
+        return len(wanted)
+
+    def _refuse(self, endpoint: WebhookEndpoint | None, error: Exception) -> Response:
+        status, reason = 400, "not_an_event"
+        if isinstance(error, _Refused):
+            status, reason = error.status, error.reason
+        elif isinstance(error, SignatureRefused):
+            reason = error.reason
+        elif isinstance(error, QueueUnavailable):
+            status, reason = 503, "queue_unavailable"
+        self.metrics.refused(reason)
+        if endpoint is not None and reason != "queue_unavailable":
+            self.refusals[endpoint.integration, reason] += 1
+        text = "Not stored: try again later." if isinstance(error, QueueUnavailable) else str(error)
+        return _json(status, {"error": text}, {"Retry-After": "5"} if status == 503 else {})
+
+    async def _keep_refusals(self) -> None:
+        while True:
+            await asyncio.sleep(_REFUSALS_KEPT_EVERY)
+            await self._write_refusals()
+
+    async def _write_refusals(self) -> None:
+        counted, self.refusals = self.refusals, Counter()
+        by_integration: dict[str, dict[str, int]] = {}
+        for (integration, reason), count in counted.items():
+            by_integration.setdefault(integration, {})[reason] = count
+        for integration, reasons in by_integration.items():
+            try:
+                await asyncio.to_thread(self.queue.count_refusals, integration, reasons, now=datetime.now(UTC))
+            except QueueUnavailable:
+                self.refusals.update({(integration, reason): count for reason, count in reasons.items()})
+
+
+def _delivery(endpoint: WebhookEndpoint, event: Mapping[str, Any]) -> Delivery:
+    """The event as it is kept: without secrets and personal fields, which never reach the disk."""
+    try:
+        payload = stored_json(scrub(dict(event)))
+    except RecursionError:
+        raise NotAnEvent("The event is nested too deeply.") from None
+    except (orjson.JSONEncodeError, TypeError):
+        raise NotAnEvent("The event cannot be stored.") from None
+    return Delivery(endpoint.integration, event["id"], payload, datetime.now(UTC))
+
+
+async def _body(request: Request) -> bytes:
+    """The raw body, up to `MAX_BODY`, in good time."""
+    too_large = _Refused(413, "too_large", f"The body has more than {MAX_BODY:,} bytes.")
+    length = _header(request, "content-length") or "0"
+    if length.isdigit() and int(length) > MAX_BODY:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(SLOWEST_BODY):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BODY:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise _Refused(408, "too_slow", f"The body took more than {SLOWEST_BODY:.0f} seconds.") from None
+    return b"".join(parts)
+
+
+def _header(request: Request, name: str) -> str | None:
+    """The header as Latin-1, as HTTP has it."""
+    return request.headers.get(name)
+
+
+def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json", headers=dict(headers or {}))
