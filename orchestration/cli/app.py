@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.logging import RichHandler
 
+from orchestration.cli import webhooks
 from orchestration.settings import Settings
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(webhooks.app, name="webhooks")
 errors = Console(stderr=True, highlight=False)
 
 INCOMPLETE: Final = 3
@@ -26,6 +28,9 @@ INCOMPLETE: Final = 3
 
 PAYMENTS: Final = 20_000
 PAYMENTS_HELP: Final = "Payment intents of the simulated account's first half year."
+
+RECEIVER_PORT: Final = 8787
+HOST_HELP: Final = "Address the webhook receiver listens on; 0.0.0.0 is every one of this machine."
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, which Typer turns into it."""
@@ -51,14 +56,21 @@ def main() -> None:
 
 def _is_expected(error: Exception) -> bool:
     from orchestration.cli.demo import SimulatorFailed
+    from orchestration.cli.dev import AlreadyRunning
     from orchestration.cli.query import QueryRefused
+    from orchestration.cli.serve import ServiceFailed
+    from orchestration.cli.webhooks import SampleLost
+    from orchestration.credentials import SecretRefused
     from orchestration.pipeline import KeyMissing
     from orchestration.stripe_api import StripeApiError
     from orchestration.transform import ModelsFailed
     from orchestration.warehouse.connection import WarehouseError
+    from orchestration.webhooks.ingest import AccountUnknown
+    from orchestration.webhooks.queue import QueueUnavailable
 
-    expected = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | QueryRefused | SimulatorFailed
-    return isinstance(error, expected | ValidationError | OSError | duckdb.Error)
+    of_engines = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | AccountUnknown | QueueUnavailable
+    of_commands = QueryRefused | SimulatorFailed | AlreadyRunning | ServiceFailed | SampleLost | SecretRefused
+    return isinstance(error, of_engines | of_commands | ValidationError | OSError | duckdb.Error)
 
 
 def _sentence(error: Exception) -> str:
@@ -119,6 +131,29 @@ def dev(
     from orchestration.cli.dev import run_dagster_dev
 
     raise typer.Exit(run_dagster_dev(Settings(), port=port, speed=speed, payments=payments))
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(help="Port of the UI, on this machine only.")] = 3000,
+    host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
+    receiver_port: Annotated[int, typer.Option(help="Port of the webhook receiver.")] = RECEIVER_PORT,
+) -> None:
+    """Dagster's UI and daemon, with the webhook receiver beside them."""
+    from orchestration.cli.serve import run_all
+
+    run_all(Settings(), port=port, host=host, receiver_port=receiver_port)
+
+
+@app.command()
+def receive(
+    port: Annotated[int, typer.Option(help="Port of the webhook receiver.")] = RECEIVER_PORT,
+    host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
+) -> None:
+    """The webhook receiver alone. Any ASGI server runs it, too: uvicorn --factory orchestration.asgi:receiver"""
+    from orchestration.cli.serve import run_receiver
+
+    run_receiver(Settings(), host=host, port=port)
 
 
 @app.command()

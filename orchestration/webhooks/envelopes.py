@@ -9,6 +9,9 @@ MAX_ID: Final = 255
 _MAX_INSTANT: Final = 2**33
 """Unix seconds in the year 2242: beyond it nothing is a time of Stripe's."""
 
+SAMPLE_PREFIX: Final = "evt_recoup_sample_"
+"""Ids of the events that `recoup webhooks test` makes: they are logged as received, and tell of no payment."""
+
 Json = dict[str, Any]
 
 

@@ -17,7 +17,7 @@ from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, event_row
-from orchestration.webhooks.envelopes import NotAnEvent, event_of, parse
+from orchestration.webhooks.envelopes import SAMPLE_PREFIX, NotAnEvent, event_of, parse
 from orchestration.webhooks.queue import Queue, Queued
 
 BATCH: Final = 5_000
@@ -164,7 +164,7 @@ def _load(
 ) -> Mapping[str, LoadCounts]:
     with transaction(connection):
         loader = Loader(connection, account, pinned_version)
-        counts = loader.load_events([row for _, row in entries])
+        counts = loader.load_events([row for _, row in entries if not row.id.startswith(SAMPLE_PREFIX)])
         log_deliveries(loader, [_delivery_row(queued, row) for queued, row in entries])
     return counts
 

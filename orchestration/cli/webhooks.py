@@ -1,0 +1,159 @@
+"""`recoup webhooks …`: the endpoint's address, its secret, a delivery that is followed into the table, the queue."""
+
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import orjson
+import requests
+import stripe
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestration.integrations import WebhookFiles, webhook_url
+from orchestration.settings import Settings
+from orchestration.stripe_api import API_VERSION
+from orchestration.warehouse.connection import open_warehouse
+from orchestration.webhooks.envelopes import SAMPLE_PREFIX
+from orchestration.webhooks.queue import Queue, days_ago
+
+app = typer.Typer(help="The webhook endpoint: its address, its secret, its queue.", no_args_is_help=True)
+console = Console(highlight=False)
+
+_SHOWN: Final = 10
+_LOOKED_EVERY: Final = 0.2
+
+
+class SampleLost(Exception):
+    """The sample did not arrive. The text says how far it came and what to do."""
+
+
+@app.command()
+def enable() -> None:
+    """Print the address to enter at Stripe, the events to choose, and what to paste where."""
+    settings = Settings()
+    files = WebhookFiles(settings)
+    endpoint = files.enable()
+    console.print("At Stripe: Workbench > Webhooks > Add destination (payload style: Snapshot).")
+    console.print("1. Events:")
+    for event_type in settings.recoup_webhook_events.split(","):
+        console.print(f"     {event_type}")
+    console.print("2. Endpoint URL:")
+    console.print(f"     {webhook_url(settings, endpoint)}", soft_wrap=True)
+    if "127.0.0.1" in settings.recoup_webhook_base_url:
+        console.print(
+            "     RECOUP_WEBHOOK_BASE_URL is this machine only: set it to the https address that Stripe can reach,"
+        )
+        console.print("     and let your proxy pass that on to `recoup serve` (port 8787).")
+    console.print("3. Reveal the endpoint's signing secret (whsec_…) and give it to Recoup: recoup webhooks secret")
+    state = f"{len(endpoint.secrets)} set" if endpoint.secrets else "none yet; deliveries are turned away until then"
+    console.print(f"   Signing secrets: {state}.")
+    console.print("4. Run `recoup serve`, and try it: recoup webhooks test")
+
+
+@app.command()
+def secret() -> None:
+    """Set the endpoint's signing secret: typed hidden, or from standard input. The one it replaces counts for a day."""
+    settings = Settings()
+    hidden = sys.stdin.isatty()
+    pasted = typer.prompt("Signing secret (whsec_…), hidden", hide_input=True) if hidden else sys.stdin.read()
+    files = WebhookFiles(settings)
+    is_rolled = files.set_secret(pasted)
+    files.enable()
+    console.print("The signing secret is set." + (" The one before counts for another 24 hours." if is_rolled else ""))
+    if settings.webhook_secrets:
+        console.print("STRIPE_WEBHOOK_SECRET is set, too, and goes before it.", style="yellow")
+
+
+@app.command("test")
+def follow_a_sample(
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the sample is in the table.")] = 120.0,
+    url: Annotated[str | None, typer.Option(help="Post to this address instead of the endpoint's own.")] = None,
+) -> None:
+    """Sign a sample event, post it to the running receiver, and follow it into the table. It makes no payment."""
+    settings = Settings()
+    endpoint = WebhookFiles(settings).enable()
+    if not endpoint.secrets:
+        raise SampleLost("No signing secret is set: recoup webhooks secret")
+    event_id = f"{SAMPLE_PREFIX}{secrets.token_hex(12)}"
+    address = url or webhook_url(settings, endpoint)
+    started = time.monotonic()
+    _post(address, event_id, endpoint.secrets[0].get_secret_value())
+    console.print(f"Received and on disk      {1000 * (time.monotonic() - started):7.0f} ms")
+    _follow(settings, event_id, started, wait)
+    with open_warehouse(settings.warehouse_path) as connection:
+        row = connection.execute("FROM raw_stripe.webhook_events WHERE event_id = ?", [event_id]).fetchone()
+    if row is None:
+        raise SampleLost(f"The queue has it as done, but {settings.warehouse_path} has no row of it.")
+    console.print(f"In raw_stripe.webhook_events {time.monotonic() - started:6.1f} s")
+
+
+@app.command()
+def status() -> None:
+    """What waits in the queue, since when, and what was put aside or turned away."""
+    settings = Settings()
+    queue = Queue(settings.queue_url)
+    try:
+        stats, aside = queue.stats(), queue.quarantine(_SHOWN)
+        refused = queue.refusals(since=days_ago(1))
+    finally:
+        queue.close()
+    table = Table(box=None, show_header=False)
+    table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")
+    table.add_row("loaded", f"{stats.done:,} (forgotten after {settings.recoup_queue_days:g} days)")
+    table.add_row("received more than once", f"{stats.repeated:,}")
+    table.add_row("put aside", f"{stats.quarantined:,}")
+    turned_away = ", ".join(f"{reason} {count:,}" for reason, count in sorted(refused.items())) or "none"
+    table.add_row("turned away in 24 hours", turned_away)
+    console.print(table)
+    for event_id, received_at, reason in aside:
+        console.print(f"  {event_id}  {received_at:%Y-%m-%d %H:%M:%S} UTC  {reason}", markup=False)
+
+
+def _post(address: str, event_id: str, signing_secret: str) -> None:
+    body = orjson.dumps(_sample(event_id)).decode()
+    header = stripe.WebhookSignature.generate_signature_header(body, signing_secret)
+    try:
+        answer = requests.post(
+            address, data=body.encode(), headers={"Stripe-Signature": header}, timeout=30, allow_redirects=False
+        )
+    except requests.RequestException:
+        raise SampleLost(
+            f"Nothing answers at {address.partition('/webhooks/')[0]}: is `recoup serve` or `recoup receive` running? "
+            "RECOUP_WEBHOOK_BASE_URL says where it is reached."
+        ) from None
+    if answer.status_code != 200:
+        raise SampleLost(f"The receiver answered {answer.status_code}: {answer.text[:200]}")
+
+
+def _sample(event_id: str) -> dict[str, object]:
+    return {
+        "id": event_id,
+        "object": "event",
+        "api_version": API_VERSION,
+        "created": int(time.time()),
+        "data": {"object": {"id": f"pi_{event_id}", "object": "payment_intent", "created": int(time.time())}},
+        "livemode": False,
+        "type": "payment_intent.succeeded",
+    }
+
+
+def _follow(settings: Settings, event_id: str, started: float, wait: float) -> None:
+    queue = Queue(settings.queue_url)
+    try:
+        while (state := queue.state_of(event_id)) != "done":
+            if state is None:
+                raise SampleLost(
+                    "The receiver answered, but its queue is another one than RECOUP_QUEUE_URL names here."
+                )
+            if time.monotonic() - started > wait:
+                raise SampleLost(
+                    f"It is {state} since {wait:.0f} s, and nothing takes it into the table. Is Dagster running "
+                    "(`recoup serve`), and its sensor webhook_queue_sensor switched on?"
+                )
+            time.sleep(_LOOKED_EVERY)
+    finally:
+        queue.close()
