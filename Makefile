@@ -32,6 +32,7 @@ dev: setup
 
 test: setup
 	@.ci/install-browser
+	@.ci/install-postgres
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 soak: setup

@@ -1,7 +1,8 @@
 """What every test needs: no setting of the person who runs it, and settings that point at a simulated account."""
 
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
+from tests.postgres import Postgres
 
 MakeSettings = Callable[..., Settings]
 
@@ -35,3 +37,10 @@ def make_settings(tmp_path: Path) -> MakeSettings:
         return Settings(stripe_api_key=SecretStr(key), stripe_api_base=server.url, recoup_data_dir=tmp_path / folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; its folder is short, since the path of a socket may have a hundred letters at most."""
+    with tempfile.TemporaryDirectory(prefix="recoup-pg-") as folder, Postgres(Path(folder)) as server:
+        yield server

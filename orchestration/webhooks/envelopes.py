@@ -45,7 +45,7 @@ def event_of(parsed: Any) -> Json:
         raise NotAnEvent("The body is not an event of Stripe's.")
     _require(_is_id(parsed.get("id")), "id")
     _require(_is_id(parsed.get("type")), "type")
-    _require(_is_instant(parsed.get("created")), "created")
+    _require(is_instant(parsed.get("created")), "created")
     _require(isinstance(parsed.get("livemode"), bool), "livemode")
     _require(parsed.get("account") is None or _is_id(parsed["account"]), "account")
     _require(parsed.get("api_version") is None or isinstance(parsed["api_version"], str), "api_version")
@@ -71,6 +71,11 @@ def from_event_grid(parsed: Any) -> Sequence[Json]:
     return [event_of(envelope["data"]) for envelope in envelopes]
 
 
+def is_instant(value: Any) -> bool:
+    """Whether the value is unix seconds that Stripe could mean."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_INSTANT
+
+
 def _require(is_met: bool, name: str) -> None:
     if not is_met:
         raise NotAnEvent(f"The event's `{name}` is missing, or not what Stripe documents.")
@@ -78,7 +83,3 @@ def _require(is_met: bool, name: str) -> None:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable() and value.isascii()
-
-
-def _is_instant(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_INSTANT

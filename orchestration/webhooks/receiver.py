@@ -220,10 +220,8 @@ def _delivery(endpoint: WebhookEndpoint, event: Mapping[str, Any]) -> Delivery:
     """The event as it is kept: without secrets and personal fields, which never reach the disk."""
     try:
         payload = stored_json(scrub(dict(event)))
-    except RecursionError:
+    except (RecursionError, orjson.JSONEncodeError):
         raise NotAnEvent("The event is nested too deeply.") from None
-    except (orjson.JSONEncodeError, TypeError):
-        raise NotAnEvent("The event cannot be stored.") from None
     return Delivery(endpoint.integration, event["id"], payload, datetime.now(UTC))
 
 

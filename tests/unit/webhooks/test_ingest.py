@@ -1,0 +1,232 @@
+"""From the queue into the warehouse: once each, whatever happens between, and what cannot be read is put aside."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+
+from orchestration.stripe_api import API_VERSION
+from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.load import Loader
+from orchestration.webhooks import ingest
+from orchestration.webhooks.envelopes import SAMPLE_PREFIX
+from orchestration.webhooks.ingest import TRIES, AccountUnknown, IngestReport, ingest_queue
+from orchestration.webhooks.queue import Delivery, Queue
+from tests.unit.webhooks.conftest import make_event
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+        yield connection
+
+
+def put(queue: Queue, *events: dict[str, Any] | str, event_id: str = "evt_raw") -> None:
+    now = datetime.now(UTC)
+    queue.put(
+        [
+            Delivery("default", event_id, event, now)
+            if isinstance(event, str)
+            else Delivery("default", event["id"], orjson.dumps(event).decode(), now)
+            for event in events
+        ]
+    )
+
+
+def run(warehouse: duckdb.DuckDBPyConnection, queue: Queue, **options: Any) -> IngestReport:
+    options = {"account_of": lambda integration: "acct_1", "pinned_version": API_VERSION} | options
+    return ingest_queue(warehouse, queue, **options)
+
+
+def rows(warehouse: duckdb.DuckDBPyConnection, table: str, columns: str = "id") -> list[Any]:
+    return warehouse.execute(f"SELECT {columns} FROM raw_stripe.{table} ORDER BY ALL").fetchall()
+
+
+def test_events_their_objects_and_their_arrival_are_stored(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
+    put(queue, make_event(1), make_event(2))
+    report = run(warehouse, queue)
+    assert (report.taken, report.ingested, report.duplicates, report.quarantined) == (2, 2, 0, 0)
+    assert report.objects_written == 2
+    assert rows(warehouse, "events", "account_id, livemode, id, _source") == [
+        ("acct_1", False, "evt_1", "webhook"),
+        ("acct_1", False, "evt_2", "webhook"),
+    ]
+    assert rows(warehouse, "payment_intents") == [("pi_1",), ("pi_2",)]
+    assert rows(warehouse, "webhook_events", "event_id, integration") == [("evt_1", "default"), ("evt_2", "default")]
+    assert queue.stats().queued == 0
+    assert run(warehouse, queue).taken == 0
+
+
+def test_an_event_that_a_poll_has_brought_is_a_duplicate(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
+    put(queue, make_event(1))
+    run(warehouse, queue)
+    before = rows(warehouse, "events", "*")
+    queue.delete_finished(before=datetime(2100, 1, 1, tzinfo=UTC))
+    put(queue, make_event(1))
+    report = run(warehouse, queue)
+    assert (report.taken, report.ingested, report.duplicates) == (1, 0, 1)
+    assert rows(warehouse, "events", "*") == before
+
+
+def test_test_mode_and_live_mode_and_connected_accounts_never_mix(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue
+) -> None:
+    put(queue, make_event(1), make_event(2, livemode=True), make_event(3, account="acct_2"))
+    report = run(warehouse, queue)
+    assert len(report.accounts) == 3
+    assert rows(warehouse, "payment_intents", "id, account_id, livemode") == [
+        ("pi_1", "acct_1", False),
+        ("pi_2", "acct_1", True),
+        ("pi_3", "acct_2", False),
+    ]
+
+
+def carrying(**carried: Any) -> str:
+    return orjson.dumps(make_event(1, id="evt_raw", data={"object": carried})).decode()
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ("no json", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"object": "event"}', "`id`"),
+        (orjson.dumps(make_event(9)).decode(), "not the one it was queued under"),
+        (carrying(id="pi_1", object="charge"), "KeyError"),
+        (carrying(id="pi_1", object="charge", created=1, status={"a": 1}), "TypeError"),
+        (carrying(id="pi_1", object="payment_intent", created="soon"), "not an instant"),
+    ],
+)
+def test_what_cannot_be_read_is_put_aside_and_holds_up_nothing(
+    payload: str, reason: str, warehouse: duckdb.DuckDBPyConnection, queue: Queue
+) -> None:
+    put(queue, make_event(1), payload, make_event(2))
+    report = run(warehouse, queue)
+    assert (report.taken, report.ingested, report.quarantined) == (3, 2, 1)
+    ((event_id, _, told),) = queue.quarantine(9)
+    assert event_id == "evt_raw"
+    assert reason in told
+
+
+def test_an_event_that_alone_cannot_be_loaded_is_found_in_its_batch(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Loader.load_events
+
+    def pick(loader: Loader, events: Any) -> Any:
+        if any(event.id == "evt_7" for event in events):
+            raise duckdb.ConversionException("Could not convert")
+        return load(loader, events)
+
+    monkeypatch.setattr(Loader, "load_events", pick)
+    put(queue, *[make_event(number) for number in range(1, 30)])
+    report = run(warehouse, queue)
+    assert (report.taken, report.ingested, report.quarantined) == (29, 28, 1)
+    assert [(event_id, told) for event_id, _, told in queue.quarantine(9)] == [
+        ("evt_7", "It could not be loaded (ConversionException).")
+    ]
+    assert len(rows(warehouse, "events")) == 28
+
+
+def test_a_batch_whose_run_died_is_taken_in_ever_smaller_parts_until_the_culprit_stands_alone(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        """As a kill: nothing is released, nothing is cleaned up."""
+
+    batches: list[int] = []
+    load = Loader.load_events
+
+    def deadly(loader: Loader, events: Any) -> Any:
+        batches.append(len(events))
+        if any(event.id == "evt_3" for event in events):
+            raise Died
+        return load(loader, events)
+
+    monkeypatch.setattr(Loader, "load_events", deadly)
+    put(queue, *[make_event(number) for number in range(100)])
+    for _ in range(3 * TRIES):
+        try:
+            run(warehouse, queue)
+        except Died:
+            continue
+        break
+    assert [event_id for event_id, _, _ in queue.quarantine(9)] == ["evt_3"]
+    assert len(rows(warehouse, "events")) == 99
+    assert batches[0] == 100
+    assert 1 in batches
+
+
+@pytest.mark.parametrize("fault", [duckdb.IOException("disk full"), OSError("no space"), duckdb.CatalogException("?")])
+def test_a_fault_that_is_not_the_events_puts_nothing_aside(
+    fault: Exception, warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise fault
+
+    put(queue, make_event(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Loader, "load_events", fail)
+        for _ in range(2 * TRIES):
+            with pytest.raises(type(fault)):
+                run(warehouse, queue)
+    assert queue.stats().attempts == 0
+    assert run(warehouse, queue).ingested == 1
+
+
+def test_while_the_account_is_not_known_events_wait(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
+    def unknown(integration: str) -> str:
+        raise AccountUnknown(integration)
+
+    put(queue, make_event(1))
+    with pytest.raises(AccountUnknown):
+        run(warehouse, queue, account_of=unknown)
+    assert (queue.stats().queued, queue.stats().attempts) == (1, 0)
+
+
+def test_killed_between_commit_and_acknowledgement_nothing_is_counted_twice(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def die(*_: Any) -> None:
+        raise Died
+
+    put(queue, make_event(1), make_event(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "finish", die)
+        with pytest.raises(Died):
+            run(warehouse, queue)
+    before = {table: rows(warehouse, table, "*") for table in ("events", "payment_intents", "webhook_events")}
+    report = run(warehouse, queue)
+    assert (report.taken, report.ingested, report.duplicates) == (2, 0, 2)
+    assert {table: rows(warehouse, table, "*") for table in before} == before
+    assert queue.stats().queued == 0
+
+
+def test_a_sample_is_logged_and_tells_of_no_payment(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
+    put(queue, make_event(1, id=f"{SAMPLE_PREFIX}1"))
+    run(warehouse, queue)
+    assert rows(warehouse, "webhook_events", "event_id") == [(f"{SAMPLE_PREFIX}1",)]
+    assert rows(warehouse, "events") == rows(warehouse, "payment_intents") == []
+
+
+def test_a_backlog_is_taken_batch_by_batch_and_no_more_than_asked(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "BATCH", 10)
+    put(queue, *[make_event(number) for number in range(35)])
+    assert run(warehouse, queue, most=12).taken == 12
+    assert run(warehouse, queue).taken == 23

@@ -1,0 +1,144 @@
+"""What is put stays, once, until it is finished: on SQLite and on PostgreSQL alike."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from orchestration.webhooks.queue import Delivery, Queue, QueueUnavailable, days_ago
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def delivery(number: int, *, integration: str = "default", received_at: datetime = NOW) -> Delivery:
+    return Delivery(integration, f"evt_{number}", f'{{"n": {number}}}', received_at)
+
+
+def test_events_are_taken_in_the_order_of_arrival_and_counted_as_tried(queue: Queue) -> None:
+    queue.put([delivery(2)])
+    queue.put([delivery(1), delivery(3)])
+    taken = queue.take(2)
+    assert [(each.event_id, each.payload, each.attempts) for each in taken] == [
+        ("evt_2", '{"n": 2}', 1),
+        ("evt_1", '{"n": 1}', 1),
+    ]
+    assert taken[0].received_at == NOW
+    assert [each.attempts for each in queue.take(5)] == [2, 2, 1]
+
+
+def test_an_event_is_kept_once_however_often_it_comes(queue: Queue) -> None:
+    queue.put([delivery(1), delivery(1)])
+    queue.put([delivery(1)])
+    queue.put([delivery(1, integration="other")])
+    assert [(each.integration, each.deliveries) for each in queue.take(9)] == [("default", 3), ("other", 1)]
+    assert queue.stats().repeated == 2
+
+
+def test_what_is_finished_does_not_come_again_not_even_if_it_is_delivered_again(queue: Queue) -> None:
+    queue.put([delivery(1), delivery(2)])
+    queue.finish([each.seq for each in queue.take(9)])
+    queue.put([delivery(1)])
+    assert queue.take(9) == []
+    stats = queue.stats()
+    assert (stats.queued, stats.done, stats.repeated, stats.age(NOW)) == (0, 2, 1, 0)
+
+
+def test_what_is_taken_and_never_finished_comes_again(queue: Queue) -> None:
+    queue.put([delivery(1)])
+    queue.take(9)
+    queue.close()
+    assert [each.attempts for each in Queue(queue.url).take(9)] == [2]
+
+
+def test_an_attempt_that_was_not_the_events_fault_is_taken_back(queue: Queue) -> None:
+    queue.put([delivery(1)])
+    queue.release([each.seq for each in queue.take(9)])
+    assert [each.attempts for each in queue.take(9)] == [1]
+
+
+def test_what_is_put_aside_keeps_its_reason_and_can_be_tried_again(queue: Queue) -> None:
+    queue.put([delivery(1), delivery(2)])
+    first, second = queue.take(9)
+    queue.finish([first.seq], {second.seq: "no id"})
+    assert queue.quarantine(5) == [("evt_2", NOW, "no id")]
+    assert queue.stats().quarantined == 1
+    assert queue.requeue_quarantined() == 1
+    assert [(each.event_id, each.attempts) for each in queue.take(9)] == [("evt_2", 1)]
+
+
+def test_only_what_was_done_long_ago_is_forgotten(queue: Queue) -> None:
+    queue.put([delivery(number) for number in range(3)])
+    first, second, _ = queue.take(9)
+    queue.finish([first.seq], {second.seq: "unreadable"})
+    assert queue.delete_finished(before=days_ago(1)) == 0
+    assert queue.delete_finished(before=datetime.now(UTC) + timedelta(seconds=1)) == 1
+    assert [queue.state_of(f"evt_{number}") for number in range(3)] == [None, "quarantined", "queued"]
+
+
+def test_the_age_is_that_of_the_oldest_that_waits(queue: Queue) -> None:
+    queue.put([delivery(1, received_at=NOW - timedelta(minutes=5)), delivery(2)])
+    stats = queue.stats()
+    assert (stats.queued, stats.age(NOW), stats.age(NOW - timedelta(hours=1))) == (2, 300, 0)
+
+
+def test_refusals_are_counted_by_the_hour(queue: Queue) -> None:
+    queue.count_refusals("default", {"too_old": 2, "wrong_signature": 1}, now=NOW)
+    queue.count_refusals("default", {"too_old": 1}, now=NOW + timedelta(minutes=50))
+    queue.count_refusals("default", {"too_old": 9}, now=NOW - timedelta(hours=2))
+    assert queue.refusals(since=NOW) == {"too_old": 3, "wrong_signature": 1}
+
+
+def test_anybody_may_put_events_with_plain_sql(queue: Queue) -> None:
+    """As data/README.md shows it."""
+    queue.stats()
+    engine = sa.create_engine(queue.url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO webhook_queue (event_id, payload) VALUES ('evt_9', '{}')"))
+    engine.dispose()
+    (taken,) = queue.take(9)
+    assert (taken.integration, taken.event_id, taken.deliveries, taken.attempts) == ("default", "evt_9", 1, 1)
+    assert abs((datetime.now(UTC) - taken.received_at).total_seconds()) < 60
+
+
+def test_many_writers_at_once_lose_nothing(queue: Queue) -> None:
+    queue.stats()
+
+    def put(writer: int) -> None:
+        own = Queue(queue.url)
+        for number in range(40):
+            own.put([delivery(number), delivery(1_000 * writer + number)])
+        own.close()
+
+    threads = [threading.Thread(target=put, args=(writer,)) for writer in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats = queue.stats()
+    assert (stats.queued, stats.repeated) == (200, 120)
+
+
+def test_two_readers_at_once_never_wait_for_each_other(postgres: object, tmp_path: Path) -> None:
+    """On PostgreSQL, rows that another reader is taking at this moment are passed over."""
+    queue = Queue(postgres.new_database())  # type: ignore[attr-defined]
+    queue.put([delivery(1), delivery(2)])
+    engine = sa.create_engine(queue.url)
+    with engine.begin() as other:
+        other.execute(sa.text("SELECT seq FROM webhook_queue ORDER BY seq LIMIT 1 FOR UPDATE"))
+        assert [each.event_id for each in queue.take(9)] == ["evt_2"]
+    engine.dispose()
+    queue.close()
+
+
+def test_a_queue_that_cannot_be_used_says_so_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(QueueUnavailable) as refused:
+        Queue("postgresql+psycopg://recoup:geheim@127.0.0.1:1/x").stats()
+    assert "geheim" not in str(refused.value)
+    broken = tmp_path / "queue.sqlite"
+    broken.write_bytes(b"this is no database, and long enough to be taken for one" * 100)
+    with pytest.raises(QueueUnavailable, match="not a database"):
+        Queue(f"sqlite:///{broken}").put([delivery(1)])
+    with pytest.raises(QueueUnavailable, match="unable to open"):
+        Queue(f"sqlite:///{tmp_path / 'missing' / 'queue.sqlite'}").stats()

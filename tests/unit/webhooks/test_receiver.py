@@ -1,0 +1,302 @@
+"""The receiver over real HTTP: what it keeps, what it turns away and how, whatever is sent."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import stripe
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from starlette.applications import Starlette
+
+from orchestration.settings import WEBHOOK_EVENTS
+from orchestration.webhooks.endpoint import WebhookEndpoint
+from orchestration.webhooks.queue import Queue, QueueUnavailable, days_ago
+from orchestration.webhooks.receiver import MAX_BODY, create_receiver
+from tests.unit.webhooks.conftest import make_event
+
+SECRET, OLD, BUS_KEY = "whsec_" + "s" * 32, "whsec_" + "o" * 32, "bus-key-of-at-least-24-letters"
+TOKEN = "tok3n-nobody-can-guess"
+ENDPOINTS = [WebhookEndpoint("default", SecretStr(TOKEN), (SecretStr(SECRET), SecretStr(OLD)))]
+
+
+@contextmanager
+def serving(application: Starlette) -> Iterator[str]:
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(application, log_level="critical", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.005)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def receiver(queue: Queue, *, bus_key: str | None = BUS_KEY) -> Starlette:
+    return create_receiver(
+        queue,
+        lambda: ENDPOINTS,
+        wanted=WEBHOOK_EVENTS.split(","),
+        bus_key=SecretStr(bus_key) if bus_key else None,
+    )
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    """On SQLite; `test_queue.py` holds that PostgreSQL is no different."""
+    made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def url(queue: Queue) -> Iterator[str]:
+    with serving(receiver(queue)) as address:
+        yield address
+
+
+def post(url: str, body: bytes, header: str | None = None, *, token: str = TOKEN) -> requests.Response:
+    headers = {} if header is None else {"Stripe-Signature": header}
+    return requests.post(f"{url}/webhooks/stripe/{token}", data=body, headers=headers, timeout=20)
+
+
+def signed(body: bytes, secret: str = SECRET) -> str:
+    return stripe.WebhookSignature.generate_signature_header(body.decode(), secret)
+
+
+def send(url: str, event: Any, secret: str = SECRET) -> requests.Response:
+    body = json.dumps(event, indent=2).encode()
+    return post(url, body, signed(body, secret))
+
+
+def test_what_is_acknowledged_is_in_the_queue_without_secrets_and_persons(url: str, queue: Queue) -> None:
+    answer = send(url, make_event())
+    assert (answer.status_code, answer.json()) == (200, {"received": True, "stored": 1})
+    (kept,) = Queue(queue.url).take(9)
+    assert (kept.integration, kept.event_id) == ("default", "evt_1")
+    assert "jenny@example.com" not in kept.payload
+    assert "secret" not in kept.payload
+    assert json.loads(kept.payload)["data"]["object"]["last_payment_error"]["code"] == "card_declined"
+
+
+def test_either_secret_counts_while_one_is_rolled(url: str, queue: Queue) -> None:
+    assert [send(url, make_event(1), SECRET).status_code, send(url, make_event(2), OLD).status_code] == [200, 200]
+    assert queue.stats().queued == 2
+
+
+def test_the_same_event_twice_is_acknowledged_twice_and_kept_once(url: str, queue: Queue) -> None:
+    assert [send(url, make_event()).status_code for _ in range(3)] == [200] * 3
+    stats = queue.stats()
+    assert (stats.queued, stats.repeated) == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["charge.failed", "payment_intent.created", "customer.created", "something.new"])
+def test_types_that_nobody_wants_are_acknowledged_counted_and_not_kept(kind: str, url: str, queue: Queue) -> None:
+    answer = send(url, make_event(type=kind))
+    assert (answer.status_code, answer.json()["stored"]) == (200, 0)
+    assert queue.stats().queued == 0
+    assert (
+        'recoup_webhook_events_total{stored="no",type="other"} 1.0' in requests.get(f"{url}/metrics", timeout=20).text
+    )
+
+
+def test_an_unknown_address_is_404_and_another_method_405(url: str) -> None:
+    body = json.dumps(make_event()).encode()
+    assert post(url, body, signed(body), token="guess").status_code == 404
+    assert requests.get(f"{url}/webhooks/stripe/{TOKEN}", timeout=20).status_code == 405
+    assert requests.put(f"{url}/webhooks/stripe/{TOKEN}", data=body, timeout=20).status_code == 405
+    assert requests.get(f"{url}/anything", timeout=20).status_code == 404
+
+
+THIN = {"object": "v2.core.event", "id": "evt_1", "type": "v1.payment_intent.succeeded"}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"no json", "not JSON"),
+        (b"", "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"7", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b"{}", "not an event"),
+        (json.dumps(THIN).encode(), "thin event"),
+        (json.dumps(make_event(id=7)).encode(), "`id`"),
+        (json.dumps(make_event(id="evt_\n1")).encode(), "`id`"),
+        (json.dumps(make_event(id="e" * 300)).encode(), "`id`"),
+        (json.dumps(make_event(type=None)).encode(), "`type`"),
+        (json.dumps(make_event(created="now")).encode(), "`created`"),
+        (json.dumps(make_event(created=True)).encode(), "`created`"),
+        (json.dumps(make_event(created=10**15)).encode(), "`created`"),
+        (json.dumps(make_event(livemode="yes")).encode(), "`livemode`"),
+        (json.dumps(make_event(data=[])).encode(), "`data.object`"),
+        (json.dumps(make_event(data={"object": {}})).encode(), "`data.object`"),
+        (b"[" * 100_000 + b"]" * 100_000, "not JSON"),
+        (json.dumps(make_event(extra="DEEP")).replace('"DEEP"', '{"a":' * 900 + "1" + "}" * 900).encode(), "deeply"),
+    ],
+)
+def test_a_genuine_body_that_is_no_event_is_400_with_a_reason(body: bytes, told: str, url: str, queue: Queue) -> None:
+    answer = post(url, body, signed(body))
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]
+    assert queue.stats().queued == 0
+
+
+def test_what_is_not_signed_is_400_and_told_to_the_checks(url: str, queue: Queue) -> None:
+    body = json.dumps(make_event()).encode()
+    answers = [post(url, body), post(url, body, signed(body, "whsec_" + "x" * 32)), post(url, b"\xff", signed(b"?"))]
+    assert [answer.status_code for answer in answers] == [400] * 3
+    assert all(SECRET not in answer.text and TOKEN not in answer.text for answer in answers)
+    assert queue.stats().queued == 0
+    deadline = time.monotonic() + 20
+    expected = {"no_signature": 1, "wrong_signature": 1, "not_utf8": 1}
+    while (counted := queue.refusals(since=days_ago(1))) != expected and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert counted == expected
+
+
+def test_a_body_that_is_too_large_is_413_also_without_a_length(url: str, queue: Queue) -> None:
+    body = json.dumps(make_event(padding="x" * (MAX_BODY + 1))).encode()
+    assert post(url, body, signed(body)).status_code == 413
+    parts = (body[start : start + 65_536] for start in range(0, len(body), 65_536))
+    assert post(url, parts, signed(body)).status_code == 413  # type: ignore[arg-type]
+    assert queue.stats().queued == 0
+
+
+def test_a_queue_that_is_down_is_503_so_that_stripe_tries_again(
+    url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise QueueUnavailable("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "put", fail)
+        answer = send(url, make_event())
+    assert (answer.status_code, answer.json()) == (503, {"error": "Not stored: try again later."})
+    assert send(url, make_event()).status_code == 200
+
+
+def test_until_a_secret_is_set_deliveries_are_503_and_not_lost(queue: Queue) -> None:
+    bare = create_receiver(queue, lambda: [WebhookEndpoint("default", SecretStr(TOKEN))], wanted=[])
+    with serving(bare) as url:
+        assert send(url, make_event()).status_code == 503
+
+
+def test_health_and_metrics_tell_of_the_queue(url: str, queue: Queue) -> None:
+    send(url, make_event())
+    health = requests.get(f"{url}/healthz", timeout=20)
+    assert (health.status_code, health.json()["status"], health.json()["queued"]) == (200, "ok", 1)
+    told = requests.get(f"{url}/metrics", timeout=20).text
+    assert 'recoup_webhook_queue_rows{state="queued"} 1.0' in told
+    assert 'recoup_webhook_events_total{stored="yes",type="payment_intent.payment_failed"} 1.0' in told
+    assert "recoup_webhook_acknowledged_seconds_count 1.0" in told
+    assert TOKEN not in told
+
+
+def envelope(event: Any) -> dict[str, Any]:
+    """As Stripe's documentation of EventBridge shows it."""
+    return {"version": "0", "id": "7d8d", "detail-type": "payment_intent.payment_failed", "detail": event}
+
+
+def cloud_event(event: Any) -> dict[str, Any]:
+    """As Stripe's documentation of Event Grid shows it."""
+    return {"specversion": "1.0", "id": "7d8d", "source": "stripe", "type": "x", "data": event}
+
+
+def bus(url: str, kind: str, body: Any, headers: dict[str, str]) -> requests.Response:
+    return requests.post(f"{url}/webhooks/{kind}/{TOKEN}", json=body, headers=headers, timeout=20)
+
+
+def test_events_come_by_aws_and_azure_as_well_with_the_key_of_the_bus(url: str, queue: Queue) -> None:
+    key = {"X-Api-Key": BUS_KEY}
+    assert bus(url, "eventbridge", envelope(make_event(1)), key).json() == {"received": True, "stored": 1}
+    bearer = {"Authorization": f"Bearer {BUS_KEY}"}
+    assert bus(url, "eventgrid", cloud_event(make_event(2)), bearer).json() == {"received": True, "stored": 1}
+    several = [cloud_event(make_event(3)), cloud_event(make_event(4)), cloud_event(make_event(5, type="a.b"))]
+    assert bus(url, "eventgrid", several, key).json() == {"received": True, "stored": 2}
+    assert [each.event_id for each in queue.take(9)] == ["evt_1", "evt_2", "evt_3", "evt_4"]
+
+
+def test_azure_is_told_that_it_may_deliver(url: str) -> None:
+    asked = {"WebHook-Request-Origin": "eventgrid.azure.net"}
+    answer = requests.options(f"{url}/webhooks/eventgrid/{TOKEN}", headers=asked, timeout=20)
+    assert (answer.status_code, answer.headers["WebHook-Allowed-Origin"]) == (200, "eventgrid.azure.net")
+
+
+@pytest.mark.parametrize("kind", ["eventbridge", "eventgrid"])
+def test_a_bus_without_the_key_is_401_and_a_wrong_envelope_400(kind: str, url: str, queue: Queue) -> None:
+    for headers in ({}, {"X-Api-Key": "wrong"}, {"X-Api-Key": "ä"}, {"Authorization": BUS_KEY[:-1]}):
+        assert bus(url, kind, envelope(make_event()), headers).status_code == 401
+    for body in (make_event(), [], [7], {"detail": 7}, {"data": "x"}, {"detail": {}, "data": {}}):
+        assert bus(url, kind, body, {"X-Api-Key": BUS_KEY}).status_code in (200, 400)
+    assert queue.stats().queued == 0
+
+
+def test_without_a_key_no_bus_is_served(queue: Queue) -> None:
+    with serving(receiver(queue, bus_key=None)) as url:
+        assert bus(url, "eventbridge", envelope(make_event()), {"X-Api-Key": ""}).status_code == 404
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+broken_events = st.builds(
+    lambda field, value: json.dumps(make_event() | {field: value}).encode(),
+    st.sampled_from(["id", "object", "type", "created", "livemode", "data", "account", "api_version"]),
+    json_values,
+)
+bodies = st.binary(max_size=400) | st.builds(lambda value: json.dumps(value).encode(), json_values) | broken_events
+stamps = st.sampled_from([0, -1, 10**6, 10**18]) | st.integers(-600, 600).map(lambda age: int(time.time()) - age)
+headers = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=80) | st.builds(
+    lambda stamp, parts: f"t={stamp}," + ",".join(parts),
+    stamps,
+    st.lists(st.sampled_from(["v1=", "v0=", "v1", "t=1", "=", "v1=" + "0" * 64, "v1=ÿ", "v1==", "v2=abc"]), max_size=5),
+)
+
+
+hostile = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def test_whatever_is_sent_without_the_secret_nothing_is_kept_and_nothing_breaks(url: str, queue: Queue) -> None:
+    session = requests.Session()
+
+    @hostile
+    @given(body=bodies, header=headers | st.none(), kind=st.sampled_from(["stripe", "eventbridge", "eventgrid"]))
+    def run(body: bytes, header: str | None, kind: str) -> None:
+        sent = {} if header is None else {"Stripe-Signature": header.strip().encode("latin-1")}
+        answer = session.post(f"{url}/webhooks/{kind}/{TOKEN}", data=body, headers=sent, timeout=20)
+        assert 400 <= answer.status_code < 500
+        assert SECRET not in answer.text
+
+    run()
+    assert queue.stats().queued == 0
+
+
+def test_whatever_is_signed_is_kept_or_refused_and_nothing_breaks(url: str) -> None:
+    session = requests.Session()
+
+    @hostile
+    @given(body=bodies)
+    def run(body: bytes) -> None:
+        text = body.decode("utf-8", "replace")
+        signature = {"Stripe-Signature": signed(text.encode())}
+        answer = session.post(f"{url}/webhooks/stripe/{TOKEN}", data=body, headers=signature, timeout=20)
+        assert answer.status_code in (200, 400)
+
+    run()
+    assert requests.get(f"{url}/healthz", timeout=20).status_code == 200

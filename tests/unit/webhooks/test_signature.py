@@ -1,0 +1,82 @@
+"""Whether a delivery is Stripe's: signed by others, never by an inverse of our own verifier."""
+
+import hashlib
+import hmac
+import time
+
+import pytest
+import stripe
+from pydantic import SecretStr
+
+from orchestration.webhooks.signature import TOLERANCE, SignatureRefused, verify
+
+OLD, NEW = "whsec_" + "o" * 32, "whsec_" + "n" * 32
+BODY = '{\n  "id": "evt_1",\n  "name": "Zoë"\n}'
+
+
+def documented(body: bytes, *secrets: str, at: float | None = None, v0: str | None = None) -> str:
+    """The header by the scheme that Stripe documents: HMAC-SHA256 of `t.body`, the key is the whole secret."""
+    stamp = int(time.time() if at is None else at)
+    signed = [hmac.new(key.encode(), b"%d." % stamp + body, hashlib.sha256).hexdigest() for key in secrets]
+    return ",".join([f"t={stamp}", *[f"v1={each}" for each in signed], *([f"v0={v0}"] if v0 else [])])
+
+
+def check(header: str | None, *secrets: str, body: bytes = BODY.encode()) -> None:
+    verify(body, header, [SecretStr(secret) for secret in secrets])
+
+
+def test_signatures_of_stripes_own_helper_and_of_the_documented_scheme_fit() -> None:
+    check(stripe.WebhookSignature.generate_signature_header(BODY, NEW), NEW)
+    check(documented(BODY.encode(), NEW), NEW)
+    check(documented(BODY.encode(), NEW, v0="6ffbb59b2300aae63f272406069a9788598b792a944a07aba816edb039989a39"), NEW)
+
+
+@pytest.mark.parametrize("signed_with", [(OLD,), (NEW,), (OLD, NEW), (NEW, OLD)])
+def test_while_a_secret_is_rolled_either_may_have_signed(signed_with: tuple[str, ...]) -> None:
+    check(documented(BODY.encode(), *signed_with), NEW, OLD)
+
+
+@pytest.mark.parametrize("age", [0, TOLERANCE - 2, -(TOLERANCE - 2)])
+def test_a_signature_within_the_tolerance_fits(age: int) -> None:
+    check(documented(BODY.encode(), NEW, at=time.time() - age), NEW)
+
+
+NOW = int(time.time())
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (None, "no_signature"),
+        ("", "no_signature"),
+        ("v1=abc", "unreadable_signature"),
+        ("t=abc,v1=abc", "unreadable_signature"),
+        ("t", "unreadable_signature"),
+        (f"t={NOW}", "unreadable_signature"),
+        (f"t={NOW},v0=abc", "unreadable_signature"),
+        (f"t={'9' * 5000},v1=abc", "unreadable_signature"),
+        (f"t={NOW},v1=äbc", "unreadable_signature"),
+        (f"t={NOW},v1=abc", "wrong_signature"),
+        (documented(BODY.encode(), OLD), "wrong_signature"),
+        (documented(b"{}", NEW), "wrong_signature"),
+        (documented(BODY.encode(), NEW, at=NOW - TOLERANCE - 60), "too_old"),
+        (documented(BODY.encode(), NEW, at=NOW + 86_400), "in_the_future"),
+    ],
+)
+def test_anything_else_is_refused_with_its_reason(header: str | None, reason: str) -> None:
+    with pytest.raises(SignatureRefused) as refused:
+        check(header, NEW)
+    assert refused.value.reason == reason
+
+
+def test_a_body_that_is_not_utf8_is_refused() -> None:
+    body = b'{"id": "\xff\xfe"}'
+    with pytest.raises(SignatureRefused) as refused:
+        check(documented(body, NEW), NEW, body=body)
+    assert refused.value.reason == "not_utf8"
+
+
+def test_the_body_is_taken_byte_for_byte() -> None:
+    header = documented(BODY.encode(), NEW)
+    with pytest.raises(SignatureRefused):
+        check(header, NEW, body=BODY.replace("\n", "").encode())
