@@ -3,6 +3,7 @@
 Objects appear here as `Entry`, by reference; how they look as JSON is `objects`, what really happened is `truth`.
 """
 
+import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -93,7 +94,9 @@ class SimulatedAccount:
         self._per_day = payments / days / _INTENTS_PER_OBLIGATION
         self._tie_order = tie_order
         self._days_told = 0
+        self._telling = threading.Lock()
         self._entries: dict[Resource, list[Entry]] = {resource: [] for resource in RESOURCES}
+        self._fresh: dict[Resource, list[Entry]] = {resource: [] for resource in RESOURCES}
         self._by_id: dict[Resource, dict[str, Entry]] = {resource: {} for resource in RESOURCES}
         self._of_intent: dict[Resource, dict[str, list[Entry]]] = {
             resource: defaultdict(list) for resource in RESOURCES
@@ -129,7 +132,7 @@ class SimulatedAccount:
     def truth(self, at: int, syncs: Sequence[int] = ()) -> Truth:
         """What had really happened by `at`, and what a reader could know who read everything at each of `syncs`."""
         self._tell_until(at)
-        intents = [intent for intent in self.intents.values() if intent.created <= at]
+        intents = [intent for intent in list(self.intents.values()) if intent.created <= at]
         return tell_truth(intents, at, syncs or (at,))
 
     def find(self, resource: Resource, object_id: str, at: int) -> Entry | None:
@@ -166,6 +169,12 @@ class SimulatedAccount:
             high = min(high, bisect_left(entries, after))
         yield from (entries[n] for n in range(high - 1, low - 1, -1))
 
+    def happened(self, after: int, until: int) -> list[Entry]:
+        """Events of the seconds behind `after` up to `until`, oldest first, those that are not listed yet included."""
+        self._tell_until(until)
+        events = self._entries["events"]
+        return events[bisect_left(events, (after + 1,)) : bisect_left(events, (until + 1,))]
+
     def intents_of_customer(self, customer: str) -> list[str]:
         """Ids of a customer's PaymentIntents, also of those not created yet."""
         return [intent.id for intent in self._of_customer[customer]]
@@ -175,18 +184,25 @@ class SimulatedAccount:
         return event.created < at - EVENT_RETENTION
 
     def _tell_until(self, at: int) -> None:
-        """Generate up to `at`, and some days more, so that a clock that creeps does not generate at every step."""
+        """Generate up to `at`, and some days more, so that a clock that creeps does not generate at every step.
+
+        Any thread may ask, as deliveries do beside a test: one generates, and lists that others walk stay as they are.
+        """
         day = (at - self.opened_at) // DAY
         if day < self._days_told:
             return
-        for number in range(self._days_told, day + _SLACK_DAYS):
+        with self._telling:
+            self._tell_days(range(self._days_told, day + _SLACK_DAYS))
+
+    def _tell_days(self, days: range) -> None:
+        for number in days:
             for intent in tell_day(self.seed, number, self.opened_at, self._per_day):
                 if self._tick > 1:
                     _let_tick(intent, self._tick)
                 self._add(intent)
-        self._days_told = day + _SLACK_DAYS
-        for entries in self._entries.values():
-            entries.sort()
+        self._entries = {resource: sorted(self._entries[resource] + self._fresh[resource]) for resource in RESOURCES}
+        self._fresh = {resource: [] for resource in RESOURCES}
+        self._days_told = max(self._days_told, days.stop)
 
     def _add(self, intent: Intent) -> None:
         ordinal = len(self.intents) << 16
@@ -221,7 +237,7 @@ class SimulatedAccount:
     ) -> None:
         tie = {"forward": sequence, "reverse": -sequence}.get(self._tie_order)
         entry = Entry(created, crc32(object_id.encode()) if tie is None else tie, object_id, intent, index, about)
-        self._entries[resource].append(entry)
+        self._fresh[resource].append(entry)
         self._by_id[resource][object_id] = entry
         self._of_intent[resource][intent.id].append(entry)
 

@@ -1,6 +1,7 @@
 """What the account holds: the same for the same seed, every kind of story, and only what exists at its clock."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import orjson
@@ -116,3 +117,22 @@ def test_tie_orders_list_the_same_objects_in_different_orders() -> None:
     ]
     assert len({tuple(ids) for ids in listed}) == 3
     assert len({frozenset(ids) for ids in listed}) == 1
+
+
+def test_threads_that_ask_for_the_future_at_once_all_get_the_same_one() -> None:
+    account, alone = SimulatedAccount(5, **SMALL), SimulatedAccount(5, **SMALL)
+    start, end = account.now, account.now + 40 * DAY
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(lambda _: account.happened(start, end), range(8)))
+    expected = [event.id for event in alone.happened(start, end)]
+    assert [[event.id for event in events] for events in told] == [expected] * 8
+
+
+def test_events_happen_before_a_late_list_shows_them() -> None:
+    account = SimulatedAccount(5, **SMALL, events_late=DAY)
+    happened = account.happened(account.now - 2 * DAY, account.now)
+    assert [event.created for event in happened] == sorted(event.created for event in happened)
+    shown = list(account.listed("events", account.now, created=(account.now - 2 * DAY + 1, account.now)))
+    assert shown[::-1] == [event for event in happened if event.created <= account.now - DAY]
+    assert len(shown) < len(happened)
+    assert account.happened(account.now - 2 * DAY, account.now - DAY) == shown[::-1]
