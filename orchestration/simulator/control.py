@@ -1,8 +1,10 @@
-"""The account's controls over HTTP, under `/_sim`: clock, truth, faults, limits, request counts, health. No key needed.
+"""The account's controls over HTTP, under `/_sim`: clock, truth, faults, limits, request counts, webhooks,
+health. No key needed.
 
 Nothing here looks like Stripe; nothing under /v1 knows of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from orchestration.simulator.account import SimulatedAccount
+from orchestration.simulator.calibration import DAY
+from orchestration.simulator.deliveries import Deliverer, DeliveryCounts
 from orchestration.simulator.faults import Fault, FaultQueue, Limits, RequestLog
+from orchestration.simulator.webhooks import WebhookEndpoint
 
 Json = dict[str, Any]
 
@@ -20,11 +25,14 @@ Json = dict[str, Any]
 class Control:
     """Reads and moves what makes a simulated account different from a real one."""
 
-    def __init__(self, account: SimulatedAccount, faults: FaultQueue, limits: Limits, log: RequestLog) -> None:
+    def __init__(
+        self, account: SimulatedAccount, faults: FaultQueue, limits: Limits, log: RequestLog, deliverer: Deliverer
+    ) -> None:
         self._account = account
         self._faults = faults
         self._limits = limits
         self._log = log
+        self._deliverer = deliverer
         self._reset_at = 0
 
     def routes(self) -> list[Route]:
@@ -36,6 +44,9 @@ class Control:
             Route("/faults", self.faults, methods=["GET", "POST", "DELETE"]),
             Route("/limits", self.limits, methods=["GET", "POST"]),
             Route("/requests", self.requests, methods=["GET", "DELETE"]),
+            Route("/webhook_endpoints", self.webhook_endpoints, methods=["GET", "POST", "DELETE"]),
+            Route("/webhook_endpoints/roll", self.roll, methods=["POST"]),
+            Route("/deliveries", self.deliveries, methods=["GET", "POST"]),
         ]
 
     async def health(self, request: Request) -> Response:
@@ -93,6 +104,82 @@ class Control:
         if request.method == "DELETE":
             self._log.clear()
         return _json({"total": self._log.total, "by_endpoint": dict(self._log.by_endpoint)})
+
+    async def webhook_endpoints(self, request: Request) -> Response:
+        """GET lists endpoints with the counts of their deliveries; POST registers a `WebhookEndpoint`, with `secret`
+        for one or `secrets` for several; DELETE removes the one of `?id=`, or all."""
+        known = self._deliverer.endpoints()
+        try:
+            if request.method == "POST":
+                return _json(self._described(self._deliverer.register(_endpoint(await _body(request)))))
+            if request.method == "DELETE":
+                for endpoint_id in [request.query_params["id"]] if "id" in request.query_params else known:
+                    self._deliverer.remove(endpoint_id)
+        except (TypeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"no such webhook endpoint: {error.args[0]}"}, 404)
+        return _json({"webhook_endpoints": [self._described(each) for each in self._deliverer.endpoints()]})
+
+    async def roll(self, request: Request) -> Response:
+        """`{"secret": new}` signs with a new secret too, and with it alone after `expires_in` seconds (default: a day)
+        of the account's clock; `id` says of which endpoint, where there are several."""
+        try:
+            wanted = await _body(request)
+            endpoint_id = wanted.get("id") or _only(self._deliverer.endpoints())
+            expires_in = int(wanted.get("expires_in", DAY))
+            self._deliverer.roll(endpoint_id, str(wanted.get("secret", "")), expires_in=expires_in)
+        except (TypeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"no such webhook endpoint: {error.args[0]}"}, 404)
+        return _json(self._described(endpoint_id))
+
+    async def deliveries(self, request: Request) -> Response:
+        """GET tells how deliveries stand, by endpoint; POST sends one event again: `{"event": id}`, to all endpoints
+        that take its type or, with `endpoint`, to that one."""
+        if request.method == "POST":
+            try:
+                wanted = await _body(request)
+                sent_to = self._deliverer.resend(str(wanted["event"]), wanted.get("endpoint"))
+            except ValueError as error:
+                return _json({"error": str(error)}, 400)
+            except KeyError as error:
+                return _json({"error": f"no such event or webhook endpoint: {error.args[0]}"}, 404)
+            return _json({"event": wanted["event"], "endpoints": sent_to})
+        return _json({"endpoints": {each: asdict(counts) for each, counts in self._deliverer.counts().items()}})
+
+    def _described(self, endpoint_id: str) -> Json:
+        """An endpoint without its secrets, which are shown nowhere, and with numbers of its deliveries."""
+        options = asdict(self._deliverer.endpoints()[endpoint_id])
+        del options["secrets"]
+        return {"id": endpoint_id, **options, "deliveries": _numbers(self._deliverer.counts()[endpoint_id])}
+
+
+def _endpoint(wanted: Json) -> WebhookEndpoint:
+    """The endpoint that a request asks for. Raises TypeError or ValueError where there can be none such."""
+    if "secret" in wanted:
+        wanted["secrets"] = [wanted.pop("secret")]
+    for name in ("secrets", "enabled_events"):
+        if name in wanted:
+            if not isinstance(wanted[name], list):
+                raise ValueError(f"{name} is a list")
+            wanted[name] = tuple(map(str, wanted[name]))
+    return WebhookEndpoint(**wanted | {"url": str(wanted.get("url", ""))})
+
+
+def _only(endpoints: Mapping[str, WebhookEndpoint]) -> str:
+    """The id of the one endpoint there is. Raises ValueError where there is another number of them."""
+    if len(endpoints) != 1:
+        raise ValueError(f"which endpoint? There are {len(endpoints)}: say its id")
+    return next(iter(endpoints))
+
+
+def _numbers(counts: DeliveryCounts) -> dict[str, int]:
+    """How many deliveries stand how, without saying which."""
+    ids = ("pending", "delayed", "lost", "given_up")
+    numbers = {"delivered": counts.delivered, "failed_tries": counts.failed_tries}
+    return numbers | {name: len(getattr(counts, name)) for name in ids}
 
 
 async def _body(request: Request) -> Json:

@@ -1,5 +1,6 @@
 """The simulated account as a server: in a thread for tests, in the foreground for people."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orchestration.simulator.account import SimulatedAccount
 from orchestration.simulator.api import StripeApi
 from orchestration.simulator.control import Control
+from orchestration.simulator.deliveries import Deliverer, RetryPolicy
 from orchestration.simulator.faults import FaultQueue, Gate, Limits, RequestLog
 from orchestration.simulator.keys import Keys
 
@@ -25,6 +27,7 @@ class SimulatorServer:
     Args:
         keys: for each API key the permissions it has, None for all of them; default as `Keys`.
         port: 0 takes any free one; `url` tells which.
+        retry: when failed webhook deliveries are repeated. Endpoints are registered with `deliverer`.
         monotonic: the real clock, which rate limits count by.
     """
 
@@ -34,6 +37,7 @@ class SimulatorServer:
         *,
         keys: Mapping[str, Iterable[str] | None] | None = None,
         port: int = 0,
+        retry: RetryPolicy | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.account = account
@@ -41,6 +45,7 @@ class SimulatorServer:
         self.faults = FaultQueue(account.seed)
         self.limits = Limits()
         self.requests = RequestLog()
+        self.deliverer = Deliverer(account, retry)
         self._socket = socket.create_server((HOST, port))
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -62,8 +67,16 @@ class SimulatorServer:
         return f"http://{host}:{port}"
 
     def run(self) -> None:
-        """Serve until stopped, in the calling thread."""
-        self._server.run(sockets=[self._socket])
+        """Serve and deliver until stopped, in the calling thread."""
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        deliveries = asyncio.create_task(self.deliverer.run(), name="deliveries")
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            deliveries.cancel()
+            await asyncio.wait([deliveries])
 
     def __enter__(self) -> "SimulatorServer":
         self._thread.start()
@@ -81,7 +94,7 @@ class SimulatorServer:
     def _app(self, keys: Keys) -> ASGIApp:
         api = StripeApi(self.account, keys)
         gate = Gate(self.account, api, self.faults, self.limits, self.requests, self._monotonic)
-        control = Router(Control(self.account, self.faults, self.limits, self.requests).routes())
+        control = Router(Control(self.account, self.faults, self.limits, self.requests, self.deliverer).routes())
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             """Everything but the controls is Stripe's, unknown paths included."""
