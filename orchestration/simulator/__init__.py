@@ -9,34 +9,54 @@
         ...                                       # sync again
         truth = account.truth(account.now, syncs=[first, account.now])
 
+Events go to webhook endpoints as well, as the clock moves:
+
+    server.deliverer.register(WebhookEndpoint("http://127.0.0.1:8400/webhooks", secrets=("whsec_…",)))
+
 As a process: `python -m orchestration.simulator --seed 1 --port 12111`, controlled under `/_sim` (see `control`).
 
 It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories` and `aftermath`,
 which write `steps`; `account` indexes them; `state`, `objects`, `instruments`, `singletons` and `events` render them as
-Stripe would; `api`, `parameters`, `keys` and `errors` answer for it; `faults`, `control` and `server` run it; `truth`
-tells what really happened.
+Stripe would; `api`, `parameters`, `keys` and `errors` answer for it; `webhooks` says what is sent, `deliveries` when,
+`posting` how; `faults`, `control` and `server` run it; `truth` tells what really happened.
 """
 
 from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount
+from orchestration.simulator.deliveries import Deliverer, DeliveryCounts, RetryPolicy
 from orchestration.simulator.faults import Fault, Limits
 from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
 from orchestration.simulator.payers import PERSONAL_MARKERS
 from orchestration.simulator.server import SimulatorServer
 from orchestration.simulator.truth import AttemptTruth, EpisodeTruth, PaymentTruth, Truth
+from orchestration.simulator.webhooks import (
+    DEFAULT_ENABLED_EVENTS,
+    DEFAULT_WEBHOOK_SECRET,
+    WebhookEndpoint,
+    signature_header,
+    webhook_payload,
+)
 
 __all__ = [
     "API_VERSION",
     "DEFAULT_API_KEY",
+    "DEFAULT_ENABLED_EVENTS",
     "DEFAULT_LIVE_API_KEY",
+    "DEFAULT_WEBHOOK_SECRET",
     "EVENT_RETENTION",
     "OPENED_AT",
     "PERSONAL_MARKERS",
     "AttemptTruth",
+    "Deliverer",
+    "DeliveryCounts",
     "EpisodeTruth",
     "Fault",
     "Limits",
     "PaymentTruth",
+    "RetryPolicy",
     "SimulatedAccount",
     "SimulatorServer",
     "Truth",
+    "WebhookEndpoint",
+    "signature_header",
+    "webhook_payload",
 ]

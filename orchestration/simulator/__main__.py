@@ -1,11 +1,13 @@
 """`python -m orchestration.simulator`: a simulated Stripe account until interrupted."""
 
 import argparse
+import sys
 from typing import get_args
 
 from orchestration.simulator.account import OPENED_AT, SimulatedAccount, TieOrder
 from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
 from orchestration.simulator.server import SimulatorServer
+from orchestration.simulator.webhooks import DEFAULT_ENABLED_EVENTS, DEFAULT_WEBHOOK_SECRET, WebhookEndpoint
 
 
 def main() -> None:
@@ -20,6 +22,15 @@ def main() -> None:
     parser.add_argument("--tie-order", choices=get_args(TieOrder), default="forward")
     parser.add_argument("--livemode", action="store_true")
     parser.add_argument("--port", type=int, default=12111)
+    parser.add_argument("--webhook-url", help="send events here as they happen")
+    parser.add_argument(
+        "--webhook-events", nargs="+", default=DEFAULT_ENABLED_EVENTS, metavar="TYPE", help="'*' for all of them"
+    )
+    parser.add_argument(
+        "--webhook-secret-stdin",
+        action="store_true",
+        help="read the signing secret from the first line of standard input; without it, a public one signs",
+    )
     options = parser.parse_args()
     account = SimulatedAccount(
         options.seed,
@@ -33,6 +44,9 @@ def main() -> None:
     if options.at is not None:
         account.now = options.at
     server = SimulatorServer(account, port=options.port)
+    if options.webhook_url:
+        secret = sys.stdin.readline().strip() if options.webhook_secret_stdin else DEFAULT_WEBHOOK_SECRET
+        server.deliverer.register(WebhookEndpoint(options.webhook_url, (secret,), tuple(options.webhook_events)))
     key = DEFAULT_LIVE_API_KEY if options.livemode else DEFAULT_API_KEY
     print(f"{account.id} at {server.url}, key {key}", flush=True)
     server.run()
