@@ -68,7 +68,8 @@ class SimulatorServer:
 
     def run(self) -> None:
         """Serve and deliver until stopped, in the calling thread."""
-        asyncio.run(self._serve())
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         deliveries = asyncio.create_task(self.deliverer.run(), name="deliveries")
