@@ -32,6 +32,10 @@ def main() -> None:
         help="read the signing secret from the first line of standard input; without it, a public one signs",
     )
     options = parser.parse_args()
+    try:
+        endpoint = _endpoint(options) if options.webhook_url else None
+    except ValueError as error:
+        parser.error(str(error))
     account = SimulatedAccount(
         options.seed,
         options.payments,
@@ -44,12 +48,17 @@ def main() -> None:
     if options.at is not None:
         account.now = options.at
     server = SimulatorServer(account, port=options.port)
-    if options.webhook_url:
-        secret = sys.stdin.readline().strip() if options.webhook_secret_stdin else DEFAULT_WEBHOOK_SECRET
-        server.deliverer.register(WebhookEndpoint(options.webhook_url, (secret,), tuple(options.webhook_events)))
+    if endpoint is not None:
+        server.deliverer.register(endpoint)
     key = DEFAULT_LIVE_API_KEY if options.livemode else DEFAULT_API_KEY
     print(f"{account.id} at {server.url}, key {key}", flush=True)
     server.run()
+
+
+def _endpoint(options: argparse.Namespace) -> WebhookEndpoint:
+    """The endpoint asked for. Its secret is no argument, since everyone on the machine can read those."""
+    secret = sys.stdin.readline().strip() if options.webhook_secret_stdin else DEFAULT_WEBHOOK_SECRET
+    return WebhookEndpoint(options.webhook_url, (secret,), tuple(options.webhook_events))
 
 
 if __name__ == "__main__":
