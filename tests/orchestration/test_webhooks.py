@@ -1,0 +1,190 @@
+"""What is pushed, in Dagster: the sensor that sees it, the run that loads it, the checks that watch over it."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import orjson
+import pytest
+
+from orchestration import sensors
+from orchestration.definitions import build_defs
+from orchestration.settings import Settings
+from orchestration.simulator import SimulatedAccount, SimulatorServer
+from orchestration.simulator.objects import Renderer
+from orchestration.warehouse.connection import open_warehouse
+from orchestration.webhooks.queue import Delivery, Queue
+from tests.conftest import MakeSettings
+
+PUSHED = {f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "canceled")}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SimulatorServer]:
+    with SimulatorServer(SimulatedAccount(seed=34, payments=120, days=25)) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(server: SimulatorServer, make_settings: MakeSettings) -> Settings:
+    made = make_settings(server)
+    made.recoup_data_dir.mkdir(exist_ok=True)
+    return made
+
+
+@pytest.fixture
+def queue(settings: Settings) -> Iterator[Queue]:
+    made = Queue(settings.queue_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def _sensors_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensors, "LOOKED_FOR", 0.0)
+
+
+def deliver(queue: Queue, account: SimulatedAccount, most: int = 10_000) -> int:
+    renderer, now = Renderer(account), datetime.now(UTC)
+    listed = account.listed("events", account.now, created=(0, account.now))
+    events = [renderer.render("events", each, account.now) for each in listed if each.about in PUSHED][:most]
+    queue.put([Delivery("default", event["id"], orjson.dumps(event).decode(), now) for event in events])
+    return len(events)
+
+
+def tick(instance: dg.DagsterInstance, settings: Settings) -> dg.RunRequest | str:
+    """The run that the sensor requests, or why it requests none."""
+    sensor = build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
+    with dg.build_sensor_context(instance=instance) as context:
+        told = sensor.evaluate_tick(context)
+    return told.run_requests[0] if told.run_requests else str(told.skip_message)
+
+
+def run(instance: dg.DagsterInstance, settings: Settings, **options: Any) -> dg.ExecuteInProcessResult:
+    job = build_defs(settings=settings).resolve_job_def("ingest_webhooks")
+    return job.execute_in_process(instance=instance, raise_on_error=False, **options)
+
+
+def figures(instance: dg.DagsterInstance) -> dict[str, Any]:
+    event = instance.get_latest_materialization_event(dg.AssetKey(["stripe", "webhook_events"]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def record_run(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
+    instance.create_run_for_job(_nothing, status=status, tags=dict(request.tags))
+
+
+@dg.job(name="ingest_webhooks")
+def _nothing() -> None:
+    """Stands for a run of the job in the instance's history."""
+
+
+def test_the_sensor_says_that_nothing_waits(instance: dg.DagsterInstance, settings: Settings) -> None:
+    assert tick(instance, settings) == "The webhook queue is empty."
+
+
+def test_the_sensor_requests_one_run_at_a_time_and_says_why_it_waits(
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
+) -> None:
+    deliver(queue, server.account, 3)
+    request = tick(instance, settings)
+    assert isinstance(request, dg.RunRequest)
+    assert (request.run_key, request.tags["recoup/attempt"], request.tags["recoup/queued"]) == ("1-1", "1", "3")
+    for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
+        record_run(instance, request, status)
+        assert "is under way, and one at a time is enough" in str(tick(instance, settings))
+        for unfinished in instance.get_runs():
+            instance.delete_run(unfinished.run_id)
+
+
+def test_after_a_failed_run_the_sensor_waits_longer_each_time(
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    server: SimulatorServer,
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deliver(queue, server.account, 3)
+    clock = sensors.time.time
+    for attempt, pause in enumerate((0, 5, 10, 20), start=1):
+        with monkeypatch.context() as later:
+            later.setattr(sensors.time, "time", lambda after=pause + 1: clock() + after)
+            request = tick(instance, settings)
+        assert isinstance(request, dg.RunRequest)
+        assert request.run_key == f"1-{attempt}"
+        record_run(instance, request, dg.DagsterRunStatus.FAILURE)
+        assert f"The last {attempt} runs failed." in str(tick(instance, settings))
+
+
+def test_a_queue_that_cannot_be_read_is_a_reason_and_no_failure(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    (settings.recoup_data_dir / "webhook_queue.sqlite").write_bytes(b"no database at all, but long enough" * 100)
+    assert "The webhook queue cannot be used" in str(tick(instance, settings))
+
+
+def test_a_run_carries_the_queue_into_the_marts_also_before_any_sync(
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
+) -> None:
+    delivered = deliver(queue, server.account)
+    assert run(instance, settings).success
+    told = figures(instance)
+    assert (told["taken"], told["ingested"], told["duplicates"], told["quarantined"]) == (delivered, delivered, 0, 0)
+    assert (told["queued_now"], told["queue_age_seconds"]) == (0, 0.0)
+    assert told["dagster/row_count"] == delivered
+    truth = {payment.id: payment.status for payment in server.account.truth(server.account.now).payments}
+    with open_warehouse(settings.warehouse_path) as connection:
+        known = dict(connection.execute("SELECT payment_intent_id, status FROM marts.payment_intents").fetchall())
+    assert len(known) > 90
+    assert {intent: truth[intent] for intent in known} == known
+    assert settings.published_path.exists()
+    assert tick(instance, settings) == "The webhook queue is empty."
+
+
+def test_without_a_key_and_an_account_events_wait_and_the_run_says_what_to_set(
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
+) -> None:
+    deliver(queue, server.account, 3)
+    bare = settings.model_copy(update={"stripe_api_key": None})
+    result = run(instance, bare)
+    assert not result.success
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    assert "STRIPE_ACCOUNT_ID" in str(failed.step_failure_data.user_failure_data.description)
+    assert queue.stats().queued == 3
+
+
+CheckResults = dict[str, tuple[bool, str]]
+
+
+def checks(result: dg.ExecuteInProcessResult) -> CheckResults:
+    return {each.check_name: (each.passed, str(each.description)) for each in result.get_asset_check_evaluations()}
+
+
+def test_the_checks_see_what_is_put_aside_what_waits_and_what_is_forged(
+    instance: dg.DagsterInstance, settings: Settings, queue: Queue
+) -> None:
+    watch: Callable[[], CheckResults] = lambda: checks(  # noqa: E731
+        build_defs(settings=settings).resolve_job_def("check_webhooks").execute_in_process(instance=instance)
+    )
+    assert {name: passed for name, (passed, _) in watch().items()} == {
+        "queue_is_worked_off": True,
+        "signatures_fit": True,
+    }
+    queue.put([Delivery("default", "evt_1", "no json", datetime.now(UTC) - timedelta(minutes=40))])
+    queue.count_refusals("default", {"wrong_signature": 4}, now=datetime.now(UTC))
+    seen = watch()
+    assert seen["queue_is_worked_off"] == (False, "1 events wait, the oldest for 40 minutes.")
+    assert seen["signatures_fit"][0] is False
+    assert "`recoup webhooks secret`" in seen["signatures_fit"][1]
+
+    result = run(instance, settings, asset_selection=[dg.AssetKey(["stripe", "webhook_events"])])
+    passed, text = checks(result)["quarantine_is_empty"]
+    assert not passed
+    assert "requeue_quarantined" in text
+    assert figures(instance)["quarantined"] == 1
+    again = {"ops": {"stripe__webhook_events": {"config": {"requeue_quarantined": True}}}}
+    run(instance, settings, asset_selection=[dg.AssetKey(["stripe", "webhook_events"])], run_config=again)
+    assert figures(instance)["taken"] == 1
