@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     stripe_webhook_secret: SecretStr | None = Field(
         default=None,
         description="Signing secret (whsec_…) of the webhook endpoint; two, separated by a comma, while it is rolled. "
-        "Instead of it, `recoup webhooks secret` keeps it in a file.",
+        "Instead of it, the command recoup webhooks secret keeps it in a file.",
     )
     recoup_webhook_events: str = Field(
         default=WEBHOOK_EVENTS,
