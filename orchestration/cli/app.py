@@ -112,11 +112,21 @@ def demo(
     payments: Annotated[int, typer.Option(help=PAYMENTS_HELP, min=1)] = PAYMENTS,
     days: Annotated[int, typer.Option(min=0, help="Simulated days that pass between two runs.")] = 1,
     seed: Annotated[int, typer.Option(help="Which simulated account.")] = 1,
+    live: Annotated[
+        bool, typer.Option("--live", help="Go on in fast motion: UI, receiver, and webhooks as payments happen.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="With --live: port of the UI.")] = 3000,
+    receiver_port: Annotated[int, typer.Option(help="With --live: port of the webhook receiver.")] = RECEIVER_PORT,
 ) -> None:
     """The same for a simulated Stripe account on this machine. Every further run lets its clock move on."""
     from orchestration.cli.demo import simulated_account
     from orchestration.cli.run import run_pipeline
 
+    if live:
+        from orchestration.cli.live import run_live
+
+        run_live(Settings(), payments=payments, seed=seed, port=port, receiver_port=receiver_port)
+        return
     with simulated_account(Settings(), payments=payments, days=days, seed=seed) as settings:
         run_pipeline(settings)
 

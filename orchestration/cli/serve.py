@@ -4,6 +4,8 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -27,11 +29,15 @@ def run_receiver(settings: Settings, *, host: str, port: int) -> None:
     """
     listening = _listen(host, port)
     print(f"Receiving webhooks on http://{host}:{port} (Ctrl-C ends it)", flush=True)
-    _server(settings).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # how uvicorn passes on the signal that ended it
+        _server(settings).run(sockets=[listening])
 
 
-def run_all(settings: Settings, *, port: int, host: str, receiver_port: int) -> None:
-    """Dagster and the receiver until interrupted; where one ends, so does the other.
+def run_all(
+    settings: Settings, *, port: int, host: str, receiver_port: int, beside: Callable[[], None] = lambda: None
+) -> None:
+    """Dagster and the receiver until interrupted; where one ends, so does the other. `beside` is called in a thread of
+    its own, once the receiver listens.
 
     Raises:
         AlreadyRunning: as `only_dagster`.
@@ -43,9 +49,11 @@ def run_all(settings: Settings, *, port: int, host: str, receiver_port: int) -> 
     with only_dagster(settings):
         dagster = subprocess.Popen(dagster_command(port), env=dagster_environment(settings), cwd=PROJECT_ROOT)
         threading.Thread(target=_end_with, args=(dagster, server), daemon=True).start()
+        threading.Thread(target=beside, daemon=True).start()
         print(f"Webhooks: http://{host}:{receiver_port}. UI: http://127.0.0.1:{port}. Ctrl-C ends both.", flush=True)
         try:
-            server.run(sockets=[listening])
+            with suppress(KeyboardInterrupt):
+                server.run(sockets=[listening])
         finally:
             ended_by_itself = dagster.poll() is not None
             _stop(dagster)

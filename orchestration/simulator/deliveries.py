@@ -15,9 +15,10 @@ from itertools import count
 from threading import Lock
 from typing import Final
 
+import httpx
+
 from orchestration.simulator.account import Entry, SimulatedAccount
 from orchestration.simulator.calibration import DAY
-from orchestration.simulator.posting import NoAnswer, post
 from orchestration.simulator.steps import token
 from orchestration.simulator.webhooks import WebhookEndpoint, check_secret, signature_header, webhook_payload
 
@@ -145,7 +146,7 @@ class _Outbox:
                 dict(self._counts.responses),
             )
 
-    def send_due(self, tasks: asyncio.TaskGroup) -> None:
+    def send_due(self, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
         """Start as many tries as are due and the endpoint's concurrency allows."""
         with self._lock:
             while self._is_open and len(self._under_way) < self.endpoint.concurrency:
@@ -153,7 +154,7 @@ class _Outbox:
                     return
                 delivery = heappop(self._queue)
                 self._under_way[delivery.serial] = delivery
-                tasks.create_task(self._send(delivery, tasks))
+                tasks.create_task(self._send(delivery, tasks, client))
 
     def _hold(self, event: Entry) -> None:
         """Keep an event until it is due, once for each time that it is to be sent."""
@@ -178,7 +179,7 @@ class _Outbox:
     def _enqueue(self, event: Entry) -> None:
         heappush(self._queue, _Delivery(time.monotonic(), next(self._serial), event))
 
-    async def _send(self, delivery: _Delivery, tasks: asyncio.TaskGroup) -> None:
+    async def _send(self, delivery: _Delivery, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
         """Try once, and go on with what is due next."""
         if not delivery.tries:
             delivery.since = time.monotonic()
@@ -187,12 +188,17 @@ class _Outbox:
         payload = webhook_payload(
             self._account, delivery.event, api_version=endpoint.api_version, connect=endpoint.connect
         )
+        self._settle(delivery, await self._post(client, payload))
+        self.send_due(tasks, client)
+
+    async def _post(self, client: httpx.AsyncClient, payload: bytes) -> int | None:
+        """The status of the answer; None where there is none in time."""
         try:
-            status = await post(endpoint.url, self._headers(payload), payload, self._retry.timeout)
-        except NoAnswer:
-            status = None
-        self._settle(delivery, status)
-        self.send_due(tasks)
+            async with asyncio.timeout(self._retry.timeout):
+                answer = await client.post(self.endpoint.url, content=payload, headers=self._headers(payload))
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        return answer.status_code
 
     def _headers(self, payload: bytes) -> dict[str, str]:
         now = self._account.now
@@ -283,9 +289,14 @@ class Deliverer:
 
     async def run(self) -> None:
         """Deliver until cancelled; what is under way then is broken off."""
-        async with asyncio.TaskGroup() as tasks:
+        async with _client() as client, asyncio.TaskGroup() as tasks:
             while True:
                 for outbox in list(self._outboxes.values()):
                     outbox.look()
-                    outbox.send_due(tasks)
+                    outbox.send_due(tasks, client)
                 await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _client() -> httpx.AsyncClient:
+    """Follows no redirect, and no proxy of this machine's; how long a try may take is the retry policy's."""
+    return httpx.AsyncClient(timeout=None, follow_redirects=False, trust_env=False)

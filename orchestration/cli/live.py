@@ -1,0 +1,106 @@
+"""`recoup demo --live`: the simulated account in fast motion, and what its webhooks do to the marts as they come."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+import duckdb
+import requests
+from pydantic import SecretStr
+from rich.console import Console
+
+from orchestration.cli.demo import simulated_account
+from orchestration.cli.query import open_published
+from orchestration.cli.run import format_amount, run_pipeline
+from orchestration.cli.serve import run_all
+from orchestration.integrations import WebhookFiles, webhook_url
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_WEBHOOK_SECRET
+
+LIVE_SPEED: Final = 600.0
+"""Simulated seconds in a second: a day passes in less than three minutes."""
+
+_LOOKED_EVERY: Final = 0.5
+_SHOWN: Final = 6
+_EPISODES: Final = """
+SELECT
+    episode_id, recovery_status, currency, at_risk_amount, recovered_amount, exponent, first_failure_code,
+    attempt_count, first_failed_at, first_succeeded_at
+FROM marts.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = currency
+"""
+
+console = Console(highlight=False)
+Episodes = dict[str, dict[str, Any]]
+
+
+def run_live(settings: Settings, *, payments: int, seed: int, port: int, receiver_port: int) -> None:
+    """Sync the simulated account, then run everything and tell of payments that fail and come back until interrupted.
+
+    Raises:
+        The exceptions of `run_pipeline` and `run_all`.
+    """
+    with simulated_account(settings, payments=payments, days=0, seed=seed, speed=LIVE_SPEED) as simulated:
+        run_pipeline(simulated)
+        used = simulated.model_copy(
+            update={
+                "stripe_webhook_secret": SecretStr(DEFAULT_WEBHOOK_SECRET),
+                "recoup_webhook_base_url": f"http://127.0.0.1:{receiver_port}",
+            }
+        )
+        console.print(f"\nA simulated day now passes in {86_400 / LIVE_SPEED:.0f} seconds.")
+        run_all(used, port=port, host="127.0.0.1", receiver_port=receiver_port, beside=lambda: _tell(used))
+
+
+def _tell(settings: Settings) -> None:
+    """Let the account push its events, and print what that changes in the marts. Ends with the process."""
+    endpoint = {"url": webhook_url(settings, WebhookFiles(settings).enable()), "secret": DEFAULT_WEBHOOK_SECRET}
+    requests.post(f"{settings.stripe_api_base}/_sim/webhook_endpoints", json=endpoint, timeout=30).raise_for_status()
+    before = _episodes(settings)
+    for _ in _publications(settings):
+        now = _episodes(settings)
+        _print_changes(before, now)
+        before = now
+
+
+def _publications(settings: Settings) -> Iterator[None]:
+    seen = settings.published_path.stat().st_mtime_ns
+    while True:
+        time.sleep(_LOOKED_EVERY)
+        written = settings.published_path.stat().st_mtime_ns
+        if written != seen:
+            seen = written
+            with suppress(duckdb.Error):
+                yield
+
+
+def _episodes(settings: Settings) -> Episodes:
+    with open_published(settings) as connection:
+        cursor = connection.execute(_EPISODES)
+        names = [column[0] for column in cursor.description]
+        return {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
+
+
+def _print_changes(before: Episodes, now: Episodes) -> None:
+    failed = [each for key, each in now.items() if key not in before]
+    came_back = [each for key, each in now.items() if _is_recovered(each) and not _is_recovered(before.get(key, {}))]
+    if not failed and not came_back:
+        return
+    console.print(f"[bold]{datetime.now():%H:%M:%S}[/]  {len(failed)} failed, {len(came_back)} came back")
+    for each in failed[:_SHOWN]:
+        console.print(f"  [red]failed[/]     {_amount(each, 'at_risk_amount')}  {each['first_failure_code']}")
+    for each in came_back[:_SHOWN]:
+        days = (each["first_succeeded_at"] - each["first_failed_at"]).total_seconds() / 86_400
+        console.print(
+            f"  [green]came back[/]  {_amount(each, 'recovered_amount')}  after {days:.1f} days and "
+            f"{each['attempt_count']} attempts; first {each['first_failure_code']}"
+        )
+
+
+def _is_recovered(episode: dict[str, Any]) -> bool:
+    return episode.get("recovery_status") in ("recovered", "recovered_late")
+
+
+def _amount(episode: dict[str, Any], name: str) -> str:
+    return f"{format_amount(episode[name], episode['exponent']):>12} {episode['currency'].upper()}"
