@@ -17,7 +17,8 @@ As a process: `python -m orchestration.simulator --seed 1 --port 12111`, control
 
 It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories` and `aftermath`,
 which write `steps`; `account` indexes them; `state`, `objects`, `instruments`, `singletons` and `events` render them as
-Stripe would; `api`, `parameters`, `keys` and `errors` answer for it; `webhooks` says what is sent, `deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really happened.
+Stripe would; `api`, `parameters`, `keys` and `errors` answer for it; `webhooks` says what is sent,
+`deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really happened.
 """
 
 from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount

@@ -43,10 +43,10 @@ def main() -> None:
         options.opened_at,
         livemode=options.livemode,
         tie_order=options.tie_order,
-        speed=options.speed,
     )
     if options.at is not None:
         account.now = options.at
+    account.speed = options.speed  # not before: its clock would run while its stories are made
     server = SimulatorServer(account, port=options.port)
     if endpoint is not None:
         server.deliverer.register(endpoint)

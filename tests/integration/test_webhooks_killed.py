@@ -1,0 +1,238 @@
+"""Real kills: of the receiver under load, of a run at each edge of a transaction, of Dagster while a run goes on."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import requests
+import stripe
+from pydantic import SecretStr
+
+from orchestration import pipeline
+from orchestration.integrations import WebhookFiles
+from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.webhooks import ingest
+from orchestration.webhooks.queue import Queue
+from tests.unit.webhooks.conftest import make_event
+from tests.unit.webhooks.test_ingest import put
+
+SECRET = "whsec_" + "k" * 32
+RECOUP = [sys.executable, "-c", "from orchestration.cli import main; main()"]
+forks = multiprocessing.get_context("forkserver")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return os.environ | {
+        "RECOUP_DATA_DIR": str(folder),
+        "STRIPE_WEBHOOK_SECRET": SECRET,
+        "STRIPE_ACCOUNT_ID": "acct_1",
+        "STRIPE_API_KEY": "",
+    }
+
+
+def settings_of(folder: Path) -> Settings:
+    return Settings(recoup_data_dir=folder, stripe_account_id="acct_1", stripe_webhook_secret=SecretStr(SECRET))
+
+
+class Sender:
+    """As Stripe: sends until it gets a 2xx, each try signed anew. `acknowledged` is what it may rely on."""
+
+    def __init__(self, address: str, numbers: Iterator[int]) -> None:
+        self._address, self._numbers = address, numbers
+        self.acknowledged: list[str] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        session = requests.Session()
+        for number in self._numbers:
+            body = json.dumps(make_event(number))
+            while not self._send(session, body):
+                time.sleep(0.02)
+            self.acknowledged.append(f"evt_{number}")
+
+    def _send(self, session: requests.Session, body: str) -> bool:
+        header = stripe.WebhookSignature.generate_signature_header(body, SECRET)
+        try:
+            answer = session.post(self._address, data=body, headers={"Stripe-Signature": header}, timeout=20)
+        except requests.RequestException:
+            return False
+        return answer.status_code == 200
+
+    def join(self) -> list[str]:
+        self._thread.join()
+        return self.acknowledged
+
+
+@contextmanager
+def process(arguments: list[str], folder: Path, is_up: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+    """A command in a session of its own, once it is up; all of it is killed at the end."""
+    with (folder / "output.log").open("ab") as output:
+        running = subprocess.Popen(
+            [*RECOUP, *arguments],
+            env=environment(folder),
+            cwd=PROJECT_ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not is_up():
+            assert running.poll() is None, (folder / "output.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, (folder / "output.log").read_text()[-3000:]
+            time.sleep(0.1)
+        yield running
+    finally:
+        kill(running)
+
+
+def kill(running: subprocess.Popen[bytes]) -> None:
+    """The process and its children, at once, as when the machine goes down."""
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+
+
+def answers(url: str) -> Callable[[], bool]:
+    def is_up() -> bool:
+        try:
+            return requests.get(url, timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    return is_up
+
+
+def test_a_receiver_killed_under_load_has_every_event_it_acknowledged_once(tmp_path: Path) -> None:
+    port, chance = free_port(), random.Random(4)
+    address = f"http://127.0.0.1:{port}/webhooks/stripe/{token(tmp_path)}"
+    numbers = iter(range(1_500))
+    lock = threading.Lock()
+
+    def shared() -> Iterator[int]:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            yield number
+
+    senders = [Sender(address, shared()) for _ in range(8)]
+    for _ in range(4):
+        with process(["receive", "--port", str(port)], tmp_path, answers(f"http://127.0.0.1:{port}/healthz")):
+            time.sleep(chance.uniform(0.05, 0.4))
+    with process(["receive", "--port", str(port)], tmp_path, answers(f"http://127.0.0.1:{port}/healthz")):
+        acknowledged = [event_id for sender in senders for event_id in sender.join()]
+    assert len(acknowledged) == 1_500
+    queue = Queue(settings_of(tmp_path).queue_url)
+    kept = [each.event_id for each in queue.take(10_000)]
+    queue.close()
+    assert sorted(kept) == sorted(acknowledged)
+
+
+def token(folder: Path) -> str:
+    return WebhookFiles(settings_of(folder)).enable().token.get_secret_value()
+
+
+def ingest_in_this_process(folder: str, killed_at: int) -> None:
+    """The body of a child process. An edge is the moment before a transaction, before its commit, or after it."""
+    edges = 0
+
+    def edge() -> None:
+        nonlocal edges
+        edges += 1
+        if edges == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Edged:
+        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+            self._transaction = transaction(connection)
+
+        def __enter__(self) -> None:
+            edge()
+            self._transaction.__enter__()
+
+        def __exit__(self, *error: Any) -> bool | None:
+            edge()
+            result = self._transaction.__exit__(*error)
+            edge()
+            return result
+
+    ingest.transaction = Edged  # type: ignore[assignment]
+    ingest.BATCH = 20  # type: ignore[misc]
+    pipeline.ingest(settings_of(Path(folder)))
+
+
+@pytest.mark.parametrize("killed_at", range(1, 8))
+def test_a_run_killed_at_any_edge_of_a_transaction_loses_and_doubles_nothing(killed_at: int, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    queue = Queue(settings.queue_url)
+    put(queue, *[make_event(number) for number in range(50)])
+    child = forks.Process(target=ingest_in_this_process, args=(str(tmp_path), killed_at))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    pipeline.ingest(settings)
+    with open_warehouse(settings.warehouse_path) as connection:
+        for table, column in (("events", "id"), ("payment_intents", "id"), ("webhook_events", "event_id")):
+            rows = connection.execute(f"SELECT {column} FROM raw_stripe.{table}").fetchall()
+            assert len(rows) == len(set(rows)) == 50, table
+    stats = queue.stats()
+    queue.close()
+    assert (stats.queued, stats.done, stats.quarantined) == (0, 50, 0)
+
+
+def test_dagster_killed_with_a_run_under_way_goes_on_after_its_restart(tmp_path: Path) -> None:
+    """Nothing that was acknowledged is missing from the published marts, and nothing is there twice."""
+    port, ui = free_port(), free_port()
+    command = ["serve", "--port", str(ui), "--receiver-port", str(port)]
+    is_up = answers(f"http://127.0.0.1:{port}/healthz")
+    address = f"http://127.0.0.1:{port}/webhooks/stripe/{token(tmp_path)}"
+    settings = settings_of(tmp_path)
+    queue = Queue(settings.queue_url)
+    with process(command, tmp_path, is_up):
+        first = Sender(address, iter(range(40))).join()
+        wait_until(lambda: queue.stats().attempts > 0 or queue.stats().done > 0, tmp_path)
+    with process(command, tmp_path, is_up):
+        second = Sender(address, iter(range(40, 60))).join()
+        wait_until(lambda: published(settings) >= 60, tmp_path)
+    queue.close()
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        known = connection.execute("SELECT payment_intent_id FROM marts.payment_intents ORDER BY 1").fetchall()
+    assert known == sorted((f"pi_{event_id.removeprefix('evt_')}",) for event_id in first + second)
+
+
+def wait_until(is_so: Callable[[], bool], folder: Path) -> None:
+    deadline = time.monotonic() + 150
+    while not is_so():
+        assert time.monotonic() < deadline, (folder / "output.log").read_text()[-6000:]
+        time.sleep(0.2)
+
+
+def published(settings: Settings) -> int:
+    if not settings.published_path.exists():
+        return 0
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        row = connection.execute("SELECT count(*) FROM marts.payment_intents").fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,286 @@
+"""By poll, by push, by both; shuffled, doubled, late, in parts, killed between: the same tables, and the same marts."""
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
+from orchestration.simulator.account import Entry
+from orchestration.simulator.objects import Renderer
+from orchestration.stripe_api import API_VERSION, StripeClient
+from orchestration.stripe_api.client import RetryPolicy
+from orchestration.sync import sync_account
+from orchestration.sync.streams import OBJECT_STREAMS
+from orchestration.transform import build_models
+from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.rows import OBJECT_TABLES
+from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.webhooks.ingest import ingest_queue
+from orchestration.webhooks.queue import Delivery, Queue
+from tests.property.test_sync import told
+
+CASES = int(os.environ.get("RECOUP_CASES", "40"))
+BUILT_CASES = 2
+DAY = 86_400
+FIVE = tuple(
+    f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "requires_action", "canceled")
+)
+EVERY = tuple(kind for stream in OBJECT_STREAMS for kind in stream.event_types)
+
+MARTS = ("payment_attempts", "payment_intents", "recovery_episodes", "recovery_cohorts", "data_coverage")
+
+
+@dataclass(frozen=True)
+class History:
+    """An account, when it is looked at (days), and what befalls the events on their way."""
+
+    seed: int
+    payments: int
+    days: int
+    tick: int
+    looks: tuple[int, ...]
+    types: tuple[str, ...]
+    parts: int
+    doubled: float
+    late: float
+
+    def account(self) -> SimulatedAccount:
+        return SimulatedAccount(self.seed, self.payments, self.days, tick=self.tick)
+
+
+histories = st.builds(
+    History,
+    seed=st.integers(0, 9_999),
+    payments=st.sampled_from([8, 20, 45]),
+    days=st.sampled_from([3, 12]),
+    tick=st.sampled_from([1, 1, 600, 2 * DAY]),
+    looks=st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple),
+    types=st.sampled_from([FIVE, EVERY]),
+    parts=st.integers(1, 4),
+    doubled=st.sampled_from([0.0, 0.3, 1.0]),
+    late=st.sampled_from([0.0, 0.3, 1.0]),
+)
+"""Less than thirty days in all, so that every way in can know everything."""
+
+
+class Way:
+    """A warehouse, and how the account's changes come into it."""
+
+    def __init__(self, path: Path, server: SimulatorServer, chance: random.Random) -> None:
+        self.folder, self._server, self._chance = path, server, chance
+        path.mkdir(parents=True)
+        self.settings = Settings(recoup_data_dir=path)
+        self._queue = Queue(self.settings.queue_url)
+
+    @contextmanager
+    def open(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with open_warehouse(self.settings.warehouse_path) as connection:
+            yield connection
+
+    def poll(self) -> None:
+        client = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=self._server.url, retry=RetryPolicy(tries=4))
+        with self.open() as connection:
+            sync_account(client, connection)
+        client.close()
+
+    def push(self, events: Sequence[Entry], history: History) -> None:
+        """Deliver in a random order, some twice, in parts with a run after each, which is killed once in a while."""
+        account = self._server.account
+        sent = [each for each in events for _ in range(1 + (self._chance.random() < history.doubled))]
+        self._chance.shuffle(sent)
+        size = -(-len(sent) // history.parts) or 1
+        for start in range(0, len(sent), size):
+            self._queue.put([delivery(account, each) for each in sent[start : start + size]])
+            if self._chance.random() < 0.3:
+                self._ingest(is_killed=True)
+            self._ingest()
+
+    def _ingest(self, *, is_killed: bool = False) -> None:
+        queue = Unfinished(self._queue.url) if is_killed else self._queue
+        with self.open() as connection:
+            try:
+                account_id = self._server.account.id
+                ingest_queue(connection, queue, account_of=lambda _: account_id, pinned_version=API_VERSION)
+            except Killed:
+                queue.close()
+
+    def close(self) -> None:
+        self._queue.close()
+
+
+class Killed(BaseException):
+    """The run ends after its commit."""
+
+
+class Unfinished(Queue):
+    """A queue whose reader is killed before it acknowledges."""
+
+    def finish(self, *_: Any) -> None:
+        raise Killed
+
+
+def delivery(account: SimulatedAccount, event: Entry) -> Delivery:
+    payload = stored_json(scrub(orjson.loads(webhook_payload(account, event))))
+    return Delivery("default", event.id, payload, datetime.now(UTC))
+
+
+def raw(way: Way) -> dict[str, Any]:
+    """What all ways must agree on: every object's fields of which events tell, and which events there are."""
+    with way.open() as connection:
+        found: dict[str, Any] = {
+            table: {
+                object_id: told(table, orjson.loads(text))
+                for object_id, text in connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
+            }
+            for table in OBJECT_TABLES
+        }
+        events = connection.execute("SELECT id, type, created, object_id FROM raw_stripe.events ORDER BY id").fetchall()
+        assert len({row[0] for row in events}) == len(events), "no event is there twice"
+        doubted = connection.execute("SELECT count(*) FROM raw_stripe.payment_intents WHERE _needs_read").fetchone()
+    return found | {"events": events, "doubted": doubted}
+
+
+def walk(history: History, server: SimulatorServer, ways: dict[str, Way]) -> None:
+    """Let time pass, and bring it into each warehouse in its own way; at last every one is polled once."""
+    account, chance = server.account, random.Random(history.seed)
+    start, held = account.opened_at - 1, []
+    for look in history.looks:
+        account.now += look * DAY
+        happened = [each for each in account.happened(start, account.now) if each.about in history.types]
+        start = account.now
+        arriving = held + happened
+        held = [each for each in arriving if chance.random() < history.late]
+        on_time = [each for each in arriving if each not in held]
+        ways["poll"].poll()
+        ways["both"].push(on_time, history)
+        ways["both"].poll()
+        ways["push"].push(on_time, history)
+    ways["push"].push(held, history)
+    ways["both"].push(held, history)
+
+
+def ways_of(folder: Path, server: SimulatorServer, seed: int) -> dict[str, Way]:
+    return {
+        name: Way(folder / name, server, random.Random(seed + n)) for n, name in enumerate(("poll", "both", "push"))
+    }
+
+
+bounded = settings(
+    max_examples=CASES,
+    deadline=None,
+    database=None,
+    derandomize=os.environ.get("RECOUP_CASES") is None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+
+
+def test_every_way_ends_in_the_same_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+    @bounded
+    @given(history=histories)
+    def run(history: History) -> None:
+        with SimulatorServer(history.account()) as server:
+            ways = ways_of(tmp_path_factory.mktemp("case"), server, history.seed)
+            walk(history, server, ways)
+            for way in ways.values():
+                way.poll()
+            tables = {name: raw(way) for name, way in ways.items()}
+            for way in ways.values():
+                way.close()
+        assert tables["both"] == tables["poll"]
+        assert tables["push"] == tables["poll"]
+
+    run()
+
+
+def test_what_is_pushed_gives_the_same_tables_in_any_order_and_the_truth_where_seconds_do_not_tie(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Without any poll."""
+
+    @bounded
+    @given(history=histories)
+    def run(history: History) -> None:
+        with SimulatorServer(history.account()) as server:
+            account, folder = server.account, tmp_path_factory.mktemp("case")
+            ways = [Way(folder / str(n), server, random.Random(history.seed + n)) for n in range(2)]
+            events = [
+                each for each in account.happened(account.opened_at - 1, account.now) if each.about in history.types
+            ]
+            for way in ways:
+                way.push(events, history)
+            first, second = map(complete, ways)
+            expected = expected_intents(account, events)
+            for way in ways:
+                way.close()
+        assert first == second
+        certain = {key: payload for key, payload, is_doubted in first["payment_intents"] if not is_doubted}
+        assert {key: told("payment_intents", orjson.loads(payload)) for key, payload in certain.items()} == {
+            key: expected[key] for key in certain
+        }
+
+    run()
+
+
+def complete(way: Way) -> dict[str, list[Any]]:
+    """Every column that does not tell when and how often something was loaded."""
+    with way.open() as connection:
+        found = {
+            table: connection.execute(f"SELECT id, payload, _needs_read FROM raw_stripe.{table} ORDER BY id").fetchall()
+            for table in OBJECT_TABLES
+        }
+        found["events"] = connection.execute("SELECT id, type, payload FROM raw_stripe.events ORDER BY id").fetchall()
+        log = "SELECT event_id, event_type FROM raw_stripe.webhook_events ORDER BY ALL"
+        found["log"] = connection.execute(log).fetchall()
+    return found
+
+
+def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """Each payment as the last event about it shows it."""
+    renderer, last = Renderer(account), {}
+    for event in sorted(events, key=lambda each: each.created):
+        if event.about.startswith("payment_intent."):
+            last[event.intent.id] = told(
+                "payment_intents", renderer.render("events", event, account.now)["data"]["object"]
+            )
+    return last
+
+
+@pytest.mark.parametrize("case", range(BUILT_CASES))
+def test_every_way_ends_in_the_same_marts(case: int, tmp_path: Path) -> None:
+    types, doubled = (FIVE, 0.3) if case % 2 else (EVERY, 1.0)
+    history = History(70 + case, 150, 12, [1, 600][case], (0, 3, 5), types, 3, doubled, 0.3)
+    with SimulatorServer(history.account()) as server:
+        ways = ways_of(tmp_path, server, history.seed)
+        walk(history, server, ways)
+        for way in ways.values():
+            way.poll()
+            build_models(way.settings)
+            way.close()
+    built = {name: marts(way) for name, way in ways.items()}
+    assert len(built["poll"]["recovery_episodes"]) > 5
+    for table in MARTS:
+        assert built["both"][table] == built["poll"][table], table
+        if table != "data_coverage":
+            assert built["push"][table] == built["poll"][table], table
+
+
+def marts(way: Way) -> dict[str, list[Any]]:
+    ask: Callable[[Any, str], list[Any]] = lambda connection, table: connection.execute(  # noqa: E731
+        f"FROM marts.{table} ORDER BY ALL"
+    ).fetchall()
+    with way.open() as connection:
+        return {table: ask(connection, table) for table in MARTS}
