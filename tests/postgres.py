@@ -15,7 +15,8 @@ PLACES = [Path("/usr/bin"), Path("/usr/local/bin"), *sorted(Path("/usr/lib/postg
 class Postgres:
     """A server while the context lasts. As root it runs as `postgres`, since PostgreSQL refuses to run as root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
+        self._is_durable = is_durable
         self._bin = _programs()
         self._folder = folder
         self._numbers = count()
@@ -25,7 +26,8 @@ class Postgres:
             shutil.chown(self._folder, "postgres")
         data = self._folder / "data"
         self._run("initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", str(data))
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' -c fsync=off"
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}'"
+        options += "" if self._is_durable else " -c fsync=off"
         self._run("pg_ctl", "-D", str(data), "-w", "-l", str(self._folder / "log"), "-o", options, "start")
         return self
 

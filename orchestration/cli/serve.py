@@ -14,6 +14,7 @@ from orchestration.cli.dev import dagster_command, dagster_environment, only_dag
 from orchestration.settings import PROJECT_ROOT, Settings
 
 _BACKLOG = 2_048
+_KEEP_ALIVE_SECONDS = 75
 _SHUTDOWN_SECONDS = 10
 
 
@@ -68,6 +69,7 @@ def _server(settings: Settings) -> uvicorn.Server:
             log_level="warning",
             access_log=False,  # it would hold the unguessable addresses
             server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
     )

@@ -1,0 +1,374 @@
+"""Webhooks: what a receiver keeps up with, how soon it answers, how fast a backlog is loaded, when the marts show it.
+
+The baseline of the receiver is what Stripe's documentation shows: `construct_event`, and a commit for each event. That
+of the backlog is a transaction for each event. `python -m tests.bench.webhooks`; `make bench` runs it last.
+"""
+
+import json
+import os
+import resource
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import duckdb
+import httpx
+import stripe
+import uvicorn
+from rich.console import Console
+from rich.table import Table
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from orchestration import pipeline
+from orchestration.integrations import WebhookFiles
+from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.simulator import SimulatedAccount
+from orchestration.simulator.objects import Renderer
+from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.webhooks import ingest
+from orchestration.webhooks.queue import Delivery, Queue
+from tests.postgres import Postgres
+
+SECRET: Final = "whsec_" + "b" * 32
+RATE: Final = 500
+SECONDS: Final = int(os.environ.get("RECOUP_BENCH_SECONDS", "15"))
+CONNECTIONS: Final = 16
+BACKLOG: Final = int(os.environ.get("RECOUP_BENCH_BACKLOG", "100000"))
+MART_EVENTS: Final = int(os.environ.get("RECOUP_BENCH_MART_EVENTS", "120"))
+MART_RATE: Final = 1.0
+RECOUP: Final = [sys.executable, "-c", "from orchestration.cli import main; main()"]
+
+console = Console(width=140, highlight=False)
+
+
+def events(count: int) -> Iterator[dict[str, Any]]:
+    """Different events of Stripe's size, made of those of a simulated account."""
+    account = SimulatedAccount(seed=1, payments=800, days=30)
+    renderer = Renderer(account)
+    listed = account.listed("events", account.now, created=(0, account.now))
+    models = [
+        renderer.render("events", each, account.now)
+        for each in listed
+        if each.about in ("payment_intent.succeeded", "payment_intent.payment_failed")
+    ]
+    for number in range(count):
+        event = json.loads(json.dumps(models[number % len(models)]))
+        event["id"] = f"evt_bench_{number}"
+        event["data"]["object"]["id"] = f"pi_bench_{number}"
+        yield event
+
+
+# The receiver.
+
+
+def naive(path: str) -> Starlette:
+    """As the documentation has it."""
+    connection = sqlite3.connect(path, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE events (id TEXT PRIMARY KEY, payload TEXT)")
+
+    async def receive(request: Request) -> JSONResponse:
+        event = stripe.Webhook.construct_event(await request.body(), request.headers["stripe-signature"], SECRET)
+        with connection:
+            connection.execute("INSERT OR IGNORE INTO events VALUES (?, ?)", (event.id, json.dumps(event.to_dict())))
+        return JSONResponse({})
+
+    return Starlette(routes=[Route("/{path:path}", receive, methods=["POST"])])
+
+
+@contextmanager
+def serving(settings: Settings, kind: str) -> Iterator[str]:
+    """A receiver in a process of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.webhooks",
+        "naive",
+        str(port),
+        str(settings.recoup_data_dir / "naive"),
+    ]
+    if kind == "recoup":
+        command = [*RECOUP, "receive", "--port", str(port)]
+    running = subprocess.Popen(command, env=_environment(settings), cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL)
+    try:
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        token = WebhookFiles(settings).enable().token.get_secret_value()
+        yield f"http://127.0.0.1:{port}/webhooks/stripe/{token}"
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    queue = settings.recoup_queue_url.get_secret_value() if settings.recoup_queue_url else ""
+    return os.environ | {
+        "RECOUP_DATA_DIR": str(settings.recoup_data_dir),
+        "RECOUP_QUEUE_URL": queue,
+        "STRIPE_WEBHOOK_SECRET": SECRET,
+        "STRIPE_ACCOUNT_ID": "acct_bench",
+        "STRIPE_API_KEY": "",
+    }
+
+
+@dataclass
+class Sender:
+    """Posts signed bodies over connections of its own, again where one is not answered with 200."""
+
+    address: SplitResult
+    bodies: Sequence[tuple[bytes, str]]
+    rate: float | None
+    took: list[float] = field(default_factory=list)
+    refused: int = 0
+
+    def run(self) -> float:
+        """Send everything; return the seconds it took. `took` is from when each was due to its 200."""
+        numbers, started = iter(range(len(self.bodies))), time.perf_counter()
+        threads = [threading.Thread(target=self._send, args=(numbers, started)) for _ in range(CONNECTIONS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.took.sort()
+        return time.perf_counter() - started
+
+    def _send(self, numbers: Iterator[int], started: float) -> None:
+        connection = HTTPConnection(self.address.hostname or "", self.address.port, timeout=60)
+        for number in numbers:
+            due = started + number / self.rate if self.rate else time.perf_counter()
+            time.sleep(max(due - time.perf_counter(), 0))
+            while not self._is_kept(connection, *self.bodies[number]):
+                self.refused += 1
+            self.took.append(time.perf_counter() - due)
+        connection.close()
+
+    def _is_kept(self, connection: HTTPConnection, body: bytes, header: str) -> bool:
+        try:
+            connection.request("POST", self.address.path, body, {"Stripe-Signature": header})
+            answer = connection.getresponse()
+            answer.read()
+        except (HTTPException, OSError):
+            connection.close()
+            return False
+        return answer.status == 200
+
+
+def signed(event: dict[str, Any]) -> tuple[bytes, str]:
+    """The body and its header, which counts for five minutes."""
+    body = json.dumps(event)
+    return body.encode(), stripe.WebhookSignature.generate_signature_header(body, SECRET)
+
+
+def receiver(settings: Settings, kind: str) -> dict[str, Any]:
+    """At a steady rate, then as fast as it goes; how many are missing at the end."""
+    bodies = [signed(event) for event in events(RATE * SECONDS * 2)]
+    half = len(bodies) // 2
+    with serving(settings, kind) as url:
+        steady = Sender(urlsplit(url), bodies[:half], RATE)
+        steady.run()
+        fastest = Sender(urlsplit(url), bodies[half:], None)
+        seconds = fastest.run()
+    missing = len(bodies)
+    if kind == "recoup":
+        queue = Queue(settings.queue_url)
+        missing -= queue.stats().queued
+        queue.close()
+    else:
+        with sqlite3.connect(settings.recoup_data_dir / "naive") as connection:
+            missing -= connection.execute("SELECT count(*) FROM events").fetchone()[0]
+    return {
+        "p50": steady.took[half // 2],
+        "p99": steady.took[int(half * 0.99)],
+        "most": half / seconds,
+        "refused": steady.refused + fastest.refused,
+        "missing": missing,
+    }
+
+
+def print_receivers(folder: Path, postgres: Postgres) -> None:
+    """The figures of the receivers, beside the baseline's."""
+    table = Table("receiver", f"p50 ms at {RATE}/s", "p99 ms", "most events/s", "of baseline", "refused", "missing")
+    baseline: float | None = None
+    cases = {
+        "construct_event, a commit each": ("naive", None),
+        "Recoup, SQLite": ("recoup", None),
+        "Recoup, PostgreSQL": ("recoup", postgres.new_database()),
+    }
+    for name, (kind, queue_url) in cases.items():
+        case = folder / name.replace(" ", "_")
+        case.mkdir()
+        figures = receiver(Settings(recoup_data_dir=case, recoup_queue_url=queue_url), kind)  # type: ignore[arg-type]
+        baseline = baseline or figures["most"]
+        table.add_row(
+            name,
+            f"{figures['p50'] * 1000:.1f}",
+            f"{figures['p99'] * 1000:.1f}",
+            f"{figures['most']:,.0f}",
+            f"{figures['most'] / baseline:.2f}",
+            str(figures["refused"]),
+            str(figures["missing"]),
+        )
+    console.print(table)
+    console.print("Sender and receiver share this machine's cores, so that the most is the sender's limit, too.")
+
+
+# The backlog.
+
+
+def backlog(folder: str, count: str, batch: str) -> dict[str, float]:
+    """Load a queue of so many events, so many in a transaction."""
+    ingest.BATCH = int(batch)  # type: ignore[misc]
+    settings = Settings(recoup_data_dir=Path(folder), stripe_account_id="acct_bench")
+    queue = Queue(settings.queue_url)
+    now, deliveries = datetime.now(UTC), []
+    for event in events(int(count)):
+        deliveries.append(Delivery("default", event["id"], stored_json(scrub(event)), now))
+        if len(deliveries) == 5_000:
+            queue.put(deliveries)
+            deliveries = []
+    queue.put(deliveries)
+    queue.close()
+    started = time.perf_counter()
+    report = pipeline.ingest(settings)
+    seconds = time.perf_counter() - started
+    assert report.ingested == int(count)
+    return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def print_backlog(folder: Path) -> None:
+    """Events a second of a backlog, beside a transaction for each event."""
+    table = Table("backlog", "events", "seconds", "events/s", "of baseline", "peak MiB")
+    baseline: float | None = None
+    for name, count, batch in (("a transaction each", 400, 1), ("Recoup", BACKLOG, ingest.BATCH)):
+        case = folder / f"backlog_{batch}"
+        case.mkdir()
+        command = [sys.executable, "-m", "tests.bench.webhooks", "backlog", str(case), str(count), str(batch)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        figures = json.loads(done.stdout.splitlines()[-1])
+        speed = count / figures["seconds"]
+        baseline = baseline or speed
+        table.add_row(
+            name,
+            f"{count:,}",
+            f"{figures['seconds']:.1f}",
+            f"{speed:,.0f}",
+            f"{speed / baseline:.0f}",
+            f"{figures['peak_mib']:.0f}",
+        )
+    console.print(table)
+
+
+# From the acknowledgement to the marts.
+
+
+def print_marts(folder: Path) -> None:
+    """How long after its 2xx an event shows in the published marts, while Dagster runs."""
+    settings = Settings(recoup_data_dir=folder / "marts", stripe_account_id="acct_bench")
+    settings.recoup_data_dir.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as ui, socket.create_server(("127.0.0.1", 0)) as hooks:
+        ports = ui.getsockname()[1], hooks.getsockname()[1]
+    command = [*RECOUP, "serve", "--port", str(ports[0]), "--receiver-port", str(ports[1])]
+    running = subprocess.Popen(
+        command, env=_environment(settings), cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        took = _to_marts(settings, ports[1])
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait()
+    p50, p95 = took[len(took) // 2], took[int(len(took) * 0.95)]
+    console.print(
+        f"From the 2xx to the published marts, {MART_RATE:g} event a second, {len(took)} events: p50 {p50:.1f} s, "
+        f"p95 {p95:.1f} s, longest {took[-1]:.1f} s (aim: p95 under 15 s)"
+    )
+
+
+def _to_marts(settings: Settings, port: int) -> list[float]:
+    token = WebhookFiles(settings).enable().token.get_secret_value()
+    url = f"http://127.0.0.1:{port}/webhooks/stripe/{token}"
+    sent: dict[str, float] = {}
+    all_sent = threading.Event()
+
+    def post() -> None:
+        for number, event in enumerate(events(MART_EVENTS + 1)):
+            body = json.dumps(event)
+            header = stripe.WebhookSignature.generate_signature_header(body, SECRET)
+            _until(lambda body=body, header=header: _is_acknowledged(url, body, header))  # type: ignore[misc]
+            if number == 0:
+                _until(settings.published_path.exists)  # the first run builds everything
+            else:
+                sent[event["data"]["object"]["id"]] = time.monotonic()
+            time.sleep(1 / MART_RATE)
+        all_sent.set()
+
+    threading.Thread(target=post, daemon=True).start()
+    took: dict[str, float] = {}
+    seen = None
+    while not all_sent.is_set() or len(took) < len(sent):
+        time.sleep(0.1)
+        written = settings.published_path.stat().st_mtime_ns if settings.published_path.exists() else None
+        if written != seen:
+            seen, now = written, time.monotonic()
+            for intent in _published(settings) & sent.keys() - took.keys():
+                took[intent] = now - sent[intent]
+    return sorted(took.values())
+
+
+def _published(settings: Settings) -> set[str]:
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        return {row[0] for row in connection.execute("SELECT payment_intent_id FROM marts.payment_intents").fetchall()}
+
+
+def _is_acknowledged(url: str, body: str, header: str) -> bool:
+    try:
+        return httpx.post(url, content=body, headers={"Stripe-Signature": header}, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Print all of it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        postgres_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recoup-pg-")))
+        postgres = stack.enter_context(Postgres(postgres_folder, is_durable=True))
+        print_receivers(folder, postgres)
+        print_backlog(folder)
+        print_marts(folder)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["naive", port, path]:
+            uvicorn.run(naive(path), port=int(port), log_level="critical", access_log=False)
+        case ["backlog", folder_name, count_text, batch_text]:
+            print(json.dumps(backlog(folder_name, count_text, batch_text)))
+        case _:
+            main()
