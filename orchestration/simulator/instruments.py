@@ -48,10 +48,9 @@ def outcome(attempt: Attempt, failure: Failure | None) -> Json:
             "type": "authorized",
         }
     is_blocked = failure.outcome_type == "blocked"
-    brand = attempt.instrument.brand
     return {
         "advice_code": failure.advice_code,
-        "network_advice_code": "03" if failure.advice_code == "do_not_try_again" and brand == "mastercard" else None,
+        "network_advice_code": network_advice_code(attempt, failure),
         "network_decline_code": failure.network_decline_code,
         "network_status": failure.network_status,
         "reason": "highest_risk_level" if is_blocked else failure.decline_code or failure.code,
@@ -59,6 +58,12 @@ def outcome(attempt: Attempt, failure: Failure | None) -> Json:
         "seller_message": "Stripe blocked this payment." if is_blocked else "The bank returned a decline code.",
         "type": failure.outcome_type,
     }
+
+
+def network_advice_code(attempt: Attempt, failure: Failure) -> str | None:
+    """The network's word on trying again, as outcomes and errors repeat it. Only Mastercard's `03` is told."""
+    is_told = failure.advice_code == "do_not_try_again" and attempt.instrument.brand == "mastercard"
+    return "03" if is_told else None
 
 
 def charge_details(attempt: Attempt, intent: Intent) -> Json:
@@ -168,5 +173,5 @@ def _stored_card(card: Instrument) -> Json:
         "last4": card.last4,
         "networks": {"available": [card.brand], "preferred": None},
         "three_d_secure_usage": {"supported": True},
-        "wallet": None,
+        "wallet": None if card.wallet is None else _wallet(card),
     }

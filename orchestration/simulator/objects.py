@@ -8,7 +8,14 @@ from typing import Any
 
 from orchestration.simulator.account import Entry, Resource, SimulatedAccount, customer_id
 from orchestration.simulator.calibration import DAY
-from orchestration.simulator.instruments import address, billing_details, charge_details, error_payment_method, outcome
+from orchestration.simulator.instruments import (
+    address,
+    billing_details,
+    charge_details,
+    error_payment_method,
+    network_advice_code,
+    outcome,
+)
 from orchestration.simulator.payers import Person, person
 from orchestration.simulator.state import ChargeState, State, state_after, steps_until
 from orchestration.simulator.steps import Attempt, Dispute, Intent, token
@@ -184,6 +191,7 @@ class Renderer:
             "advice_code": failure.advice_code,
             "charge": attempt.charge,
             "decline_code": failure.decline_code,
+            "network_advice_code": network_advice_code(attempt, failure),
             "network_decline_code": failure.network_decline_code,
         }
         return error | {key: value for key, value in optional.items() if value is not None}
