@@ -1,4 +1,5 @@
--- Nothing is dropped and nothing doubled between the charges read and the attempts shown.
+-- Nothing is dropped and nothing doubled between the charges read and the attempts shown. A charge that was read is the
+-- attempt itself; what events told of it before is gone.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 with charges as (
@@ -22,7 +23,7 @@ attempts as (
         charge_id,
         count(*) as attempt_count
     from {{ ref('payment_attempts') }}
-    where charge_id is not null
+    where is_charge_known
     group by account_id, livemode, charge_id
 
 )

@@ -12,7 +12,7 @@ with payment_intents as (
 
 charges as (
 
-    select * from {{ ref('stg_stripe__charges') }}
+    select * from {{ ref('int_charges_resolved') }}
 
 ),
 
@@ -67,14 +67,14 @@ preceding_charges as (
         unexplained_errors.account_id,
         unexplained_errors.livemode,
         unexplained_errors.last_payment_error_id,
-        max(charges.created_at) as last_charged_at
+        max(charges.attempted_at) as last_charged_at
     from unexplained_errors
     inner join charges
         on
             unexplained_errors.account_id = charges.account_id
             and unexplained_errors.livemode = charges.livemode
             and unexplained_errors.payment_intent_id = charges.payment_intent_id
-            and unexplained_errors.first_seen_at >= charges.created_at
+            and unexplained_errors.first_seen_at >= charges.attempted_at
     group by
         unexplained_errors.account_id, unexplained_errors.livemode, unexplained_errors.last_payment_error_id
 

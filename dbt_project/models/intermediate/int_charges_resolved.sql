@@ -1,7 +1,22 @@
+{{ config(materialized='table') }}
+
+{% set shared_columns = [
+    'account_id', 'livemode', 'charge_id', 'payment_intent_id', 'customer_id', 'payment_method_id', 'currency',
+    'status', 'failure_code', 'advice_code', 'network_advice_code', 'network_decline_code', 'payment_method_type',
+    'card_brand', 'card_funding', 'card_country', 'card_fingerprint', 'card_wallet', 'amount', 'captured_amount',
+    'card_exp_month', 'card_exp_year', 'is_captured'
+] | join(', ') %}
+
 with charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
     where payment_intent_id is not null
+
+),
+
+told_by_events as (
+
+    select * from {{ ref('int_charges_told_by_events') }}
 
 ),
 
@@ -61,29 +76,74 @@ returns as (
 
 ),
 
+-- Once a charge is known, it alone speaks.
+charges_and_tellings as (
+
+    select
+        {{ shared_columns }},
+        outcome_type,
+        outcome_type as presumed_outcome_type,
+        outcome_reason,
+        outcome_reason as presumed_outcome_reason,
+        network_status,
+        risk_level,
+        three_d_secure_result,
+        true as is_charge_known,
+        created_at
+    from charges
+    union all
+    select
+        {{ shared_columns }},
+        null as outcome_type,
+        presumed_outcome_type,
+        null as outcome_reason,
+        presumed_outcome_reason,
+        null as network_status,
+        null as risk_level,
+        null as three_d_secure_result,
+        false as is_charge_known,
+        first_told_at as created_at
+    from told_by_events
+    where
+        not exists (
+            select 1 from charges
+            where
+                charges.account_id = told_by_events.account_id
+                and charges.livemode = told_by_events.livemode
+                and charges.charge_id = told_by_events.charge_id
+        )
+
+),
+
 joined as (
 
     select
         charges.*,
-        verdicts.succeeded_at,
-        verdicts.failed_at,
-        verdicts.captured_at,
+        told_by_events.processing_at,
+        told_by_events.authorized_at,
+        coalesce(verdicts.succeeded_at, told_by_events.succeeded_at) as succeeded_at,
+        coalesce(verdicts.failed_at, told_by_events.failed_at) as failed_at,
+        coalesce(
+            verdicts.captured_at,
+            case when payment_intents.capture_method = 'manual' then told_by_events.succeeded_at end
+        ) as captured_at,
         returns.reason as return_reason,
         returns.returned_at,
         coalesce(charges.amount, payment_intents.amount) as attempted_amount,
         coalesce(charges.currency, payment_intents.currency) as attempted_currency,
         coalesce(charges.customer_id, payment_intents.customer_id) as paying_customer_id,
         coalesce(payment_intents.capture_method = 'manual', false) as is_captured_by_hand,
-        -- Stripe docs, delayed notification methods: the debits among them can be taken back by the payer's bank.
-        coalesce(charges.payment_method_type in (
-            'ach_debit', 'acss_debit', 'au_becs_debit', 'bacs_debit', 'nz_bank_account', 'sepa_debit', 'us_bank_account'
-        ), false) as is_bank_debit,
+        -- An event of success does not tell the method: what was in processing before is taken for a debit.
+        coalesce(
+            charges.payment_method_type in {{ bank_debits() }}, told_by_events.processing_at is not null
+        ) as is_bank_debit,
         coalesce(charges.payment_method_type in (
             'ach_credit_transfer', 'boleto', 'customer_balance', 'konbini', 'multibanco', 'oxxo',
             'sepa_credit_transfer', 'sofort'
         ), false)
-        or coalesce(verdicts.was_pending, false) as is_delayed_otherwise
-    from charges
+        or coalesce(verdicts.was_pending, false)
+        or told_by_events.processing_at is not null as is_delayed_otherwise
+    from charges_and_tellings as charges
     left join payment_intents
         on
             charges.account_id = payment_intents.account_id
@@ -94,6 +154,11 @@ joined as (
             charges.account_id = verdicts.account_id
             and charges.livemode = verdicts.livemode
             and charges.charge_id = verdicts.charge_id
+    left join told_by_events
+        on
+            charges.account_id = told_by_events.account_id
+            and charges.livemode = told_by_events.livemode
+            and charges.charge_id = told_by_events.charge_id
     left join returns
         on
             charges.account_id = returns.account_id
@@ -110,13 +175,22 @@ classified as (
         is_bank_debit or is_delayed_otherwise as is_delayed,
         is_bank_debit and returned_at is not null as is_returned,
         case
-            when outcome_type = 'blocked' then 'blocked'
+            when presumed_outcome_type = 'blocked' then 'blocked'
             when is_bank_debit and returned_at is not null then 'failed'
             when status = 'succeeded' and is_captured then 'succeeded'
             when status = 'succeeded' then 'authorized'
             when status = 'failed' then 'failed'
             else 'processing'
-        end as outcome
+        end as outcome,
+        -- No event of the attempt itself: the first one that names the charge came later.
+        not is_charge_known
+        and case
+            when status = 'succeeded' and is_captured_by_hand then authorized_at is null
+            when is_bank_debit or is_delayed_otherwise then processing_at is null
+            when status = 'failed' then failed_at is null
+            when status = 'succeeded' and not is_captured then authorized_at is null
+            else false
+        end as is_attempted_at_estimated
     from joined
 
 ),
@@ -140,15 +214,19 @@ final as (
             when is_returned then 'bank_return'
             when network_status = 'declined_by_network' then 'declined'
             when is_bank_debit then 'bank_return'
+            when not is_charge_known and presumed_outcome_type = 'issuer_declined' then 'declined'
             else 'invalid_or_processing'
         end as failure_class,
         case
             when outcome not in ('failed', 'blocked') then null
             when is_returned then return_reason
-            when outcome_type in ('issuer_declined', 'blocked') then coalesce(outcome_reason, failure_code)
+            when presumed_outcome_type in ('issuer_declined', 'blocked')
+                then coalesce(presumed_outcome_reason, failure_code)
             else failure_code
         end as failure_code,
-        case when outcome = 'failed' and outcome_type = 'issuer_declined' then outcome_reason end as decline_code,
+        case
+            when outcome = 'failed' and presumed_outcome_type = 'issuer_declined' then presumed_outcome_reason
+        end as decline_code,
         failure_code as charge_failure_code,
         outcome_type,
         outcome_reason,
@@ -172,11 +250,14 @@ final as (
         card_exp_year,
 
         -- booleans
+        is_charge_known,
         is_returned,
+        is_attempted_at_estimated,
         case
             when outcome = 'succeeded' and is_captured_by_hand then captured_at is null
             when outcome = 'succeeded' and is_delayed then captured_at is null and succeeded_at is null
             when outcome = 'failed' and is_delayed and not is_returned then failed_at is null
+            when outcome = 'failed' and not is_returned then is_attempted_at_estimated
             else false
         end as is_resolved_at_estimated,
 

@@ -33,8 +33,9 @@ unioned as (
         risk_level,
         three_d_secure_result,
         captured_amount,
+        is_charge_known,
         is_returned,
-        false as is_attempted_at_estimated,
+        is_attempted_at_estimated,
         is_resolved_at_estimated,
         resolved_at
     from charges
@@ -51,6 +52,7 @@ unioned as (
         null as risk_level,
         null as three_d_secure_result,
         0 as captured_amount,
+        null as is_charge_known,
         false as is_returned,
         is_attempted_at_estimated,
         is_attempted_at_estimated as is_resolved_at_estimated,

@@ -1,6 +1,6 @@
 with charges as (
 
-    select * from {{ ref('stg_stripe__charges') }}
+    select * from {{ ref('int_charges_resolved') }}
 
 ),
 

@@ -53,6 +53,7 @@ attempts_counted as (
         attempts.livemode,
         count(*) as attempt_count,
         count(*) filter (where attempts.attempt_source <> 'charge') as chargeless_attempt_count,
+        count(*) filter (where not attempts.is_charge_known) as attempts_of_unknown_charges_count,
         count(*) filter (where attempts.is_attempted_at_estimated) as estimated_attempted_at_count,
         count(*) filter (where attempts.is_resolved_at_estimated) as estimated_resolved_at_count,
         count(*) filter (where payment_intents.payment_intent_id is null)
@@ -108,6 +109,7 @@ final as (
         coalesce(charges_counted.charges_without_payment_intent_count, 0) as charges_without_payment_intent_count,
         coalesce(attempts_counted.attempt_count, 0) as attempt_count,
         coalesce(attempts_counted.chargeless_attempt_count, 0) as chargeless_attempt_count,
+        coalesce(attempts_counted.attempts_of_unknown_charges_count, 0) as attempts_of_unknown_charges_count,
         coalesce(attempts_counted.attempts_of_unknown_payment_intents_count, 0)
             as attempts_of_unknown_payment_intents_count,
         coalesce(payment_intents_counted.succeeded_without_charge_count, 0) as succeeded_without_charge_count,

@@ -51,6 +51,7 @@ final as (
 
         -- booleans
         attempt_number > 1 as is_retry,
+        is_charge_known,
         is_returned,
         is_attempted_at_estimated,
         is_resolved_at_estimated,

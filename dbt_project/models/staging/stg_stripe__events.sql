@@ -1,8 +1,12 @@
-{# Of an event's object only what no object tells later: the failure that a payment_failed event is about. #}
+{#
+    Of an event's object only what no object tells later (the failure that a payment_failed event is about), and what is
+    told here before the charge itself is read.
+#}
 {% set shape = {
     'data': {
         'object': {
-            'amount': 'bigint', 'currency': 'varchar', 'customer': 'varchar',
+            'amount': 'bigint', 'amount_received': 'bigint', 'currency': 'varchar', 'customer': 'varchar',
+            'latest_charge': 'varchar', 'payment_method': 'varchar', 'capture_method': 'varchar',
             'last_payment_error': last_payment_error_shape()
         }
     }
@@ -19,7 +23,12 @@ parsed as (
     select
         *,
         case
-            when type = 'payment_intent.payment_failed' then {{ json_read('payload', shape) }}.data.object
+            when
+                type in (
+                    'payment_intent.amount_capturable_updated', 'payment_intent.canceled',
+                    'payment_intent.payment_failed', 'payment_intent.processing', 'payment_intent.succeeded'
+                )
+                then {{ json_read('payload', shape) }}.data.object
         end as doc
     from source
 
@@ -34,16 +43,20 @@ final as (
         id as event_id,
         object_id,
         {{ expandable_id('doc.customer') }} as customer_id,
+        {{ expandable_id('doc.latest_charge') }} as latest_charge_id,
+        {{ expandable_id('doc.payment_method') }} as payment_method_id,
 
         -- strings
         type as event_type,
         doc.currency,
+        doc.capture_method,
 
         -- the failure
         {{ last_payment_error_columns('doc.last_payment_error') }},
 
         -- numerics
         doc.amount,
+        doc.amount_received as received_amount,
 
         -- timestamps
         created as created_at

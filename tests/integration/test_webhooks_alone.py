@@ -1,0 +1,252 @@
+"""The marts from a PaymentIntent's events alone, held against those of an account that was read in full.
+
+A webhook tells of a failure minutes or hours before its charge is read. What it tells must be right then, and must stay
+as it is when the charge comes.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pytest
+
+from orchestration import pipeline
+from orchestration.settings import Settings
+from orchestration.simulator import SimulatedAccount, SimulatorServer
+from orchestration.simulator.account import API_VERSION
+from orchestration.simulator.objects import Renderer
+from orchestration.transform import build_models
+from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.load import AccountKey, Loader
+from orchestration.warehouse.rows import event_row, object_row
+from tests.truth import contents
+
+DAY = 86_400
+FIVE = tuple(
+    f"payment_intent.{what}" for what in ("canceled", "payment_failed", "processing", "requires_action", "succeeded")
+)
+"""What an endpoint for payments commonly listens to."""
+ALL = (*FIVE, "payment_intent.created", "payment_intent.amount_capturable_updated")
+DISPUTES = ("charge.dispute.created", "charge.dispute.closed")
+
+ATTEMPT = """attempt_id, payment_intent_id, charge_id, customer_id, attempt_source, currency, outcome, failure_class,
+    failure_code, decline_code, charge_failure_code, advice_code, network_advice_code, network_decline_code,
+    attempt_number, amount, captured_amount, is_retry, is_returned, is_attempted_at_estimated,
+    is_resolved_at_estimated, payment_method_id, attempted_at, hours_since_previous_attempt, resolved_at"""
+INSTRUMENT = """attempt_id, payment_method_type, card_brand, card_funding, card_country, card_fingerprint, card_wallet,
+    card_exp_month, card_exp_year"""
+EPISODE = """episode_id, recovering_attempt_id, currency, first_failure_code, first_failure_class,
+    first_payment_method_type, first_card_brand, first_card_funding, first_card_country, attempt_count,
+    failed_attempt_count, attempts_to_recovery, at_risk_amount, recovered_amount, exclusion_reason, is_in_scope,
+    nullif(lost_reason, 'window_ended') AS lost_reason, is_first_failed_at_estimated, is_first_succeeded_at_estimated,
+    is_partially_recovered, first_failed_at, first_succeeded_at, window_ends_at, canceled_at"""
+"""Of what a mart says; the end of a window is judged by `data_through_at`, which only a sync knows."""
+ONLY_A_CHARGE_TELLS = "outcome_type, outcome_reason, network_status, risk_level, three_d_secure_result"
+
+Table = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Account:
+    """A simulated account, and the marts of a warehouse that was synced from it often enough to miss no event."""
+
+    simulated: SimulatedAccount
+    synced: Settings
+
+    @property
+    def returned(self) -> set[str]:
+        """Payments of which only a dispute tells that they failed."""
+        return {row["payment_intent_id"] for row in attempts(self.synced).values() if row["is_returned"]}
+
+    def events(self, kinds: Iterable[str]) -> list[dict[str, Any]]:
+        wanted, now, renderer = set(kinds), self.simulated.now, Renderer(self.simulated)
+        listed = self.simulated.listed("events", now, created=(0, now))
+        return [renderer.render("events", entry, now) for entry in listed if entry.about in wanted]
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
+    simulated = SimulatedAccount(seed=8, payments=400, days=20)
+    with SimulatorServer(simulated) as server:
+        settings = Settings(
+            stripe_api_key="rk_test_simulated_account_reads_everything",  # type: ignore[arg-type]
+            stripe_api_base=server.url,
+            recoup_data_dir=tmp_path_factory.mktemp("synced"),
+        )
+        for _ in range(3):
+            pipeline.extract(settings)
+            simulated.now += 20 * DAY
+        pipeline.extract(settings)
+    build_models(settings)
+    return Account(simulated, settings)
+
+
+def load(
+    account: Account,
+    settings: Settings,
+    events: Sequence[dict[str, Any]],
+    *,
+    source: Literal["event", "webhook"] = "webhook",
+    charges: Iterable[str] = (),
+) -> None:
+    """Bring events and charges, as they are now, into the warehouse, a few at a time, and build the models."""
+    simulated, now = account.simulated, account.simulated.now
+    with open_warehouse(settings.warehouse_path) as warehouse, transaction(warehouse):
+        loader = Loader(warehouse, AccountKey(simulated.id, simulated.livemode), API_VERSION)
+        for first in range(0, len(events), 500):
+            loader.load_events([event_row(event, source) for event in events[first : first + 500]])
+        found = [simulated.find("charges", charge, now) for charge in charges]
+        rendered = [Renderer(simulated).render("charges", entry, now) for entry in found if entry is not None]
+        rows = [
+            object_row(charge, as_of=now, seen_by=now, api_version=API_VERSION, source="list") for charge in rendered
+        ]
+        loader.load_objects("charges", rows)
+    build_models(settings)
+
+
+def read(settings: Settings, columns: str, table: str) -> Table:
+    with duckdb.connect(str(settings.warehouse_path), read_only=True) as warehouse:
+        found = warehouse.execute(f"SELECT {columns} FROM marts.{table}")
+        names = [column[0] for column in found.description]
+        return {row[0]: dict(zip(names, row, strict=True)) for row in found.fetchall()}
+
+
+def attempts(settings: Settings) -> Table:
+    return read(settings, ATTEMPT, "payment_attempts")
+
+
+def episodes(settings: Settings) -> Table:
+    return read(settings, EPISODE, "recovery_episodes")
+
+
+def marts(settings: Settings) -> dict[str, Any]:
+    tables = contents(settings.warehouse_path)
+    return {name: rows for name, rows in tables.items() if name.startswith("marts.")}
+
+
+def without(table: Table, columns: Iterable[str] = (), payments: Iterable[str] = ()) -> Table:
+    left_out, gone = set(columns), set(payments)
+    return {
+        key: {name: value for name, value in row.items() if name not in left_out}
+        for key, row in table.items()
+        if row.get("payment_intent_id", row.get("episode_id")) not in gone
+    }
+
+
+def attempts_as_told(synced: Settings) -> Table:
+    """An error has no word for a block by Radar but `fraudulent`; why it blocked stands on the charge."""
+    return {
+        key: row | ({"failure_code": "fraudulent"} if row["outcome"] == "blocked" else {})
+        for key, row in attempts(synced).items()
+    }
+
+
+def episodes_as_told(synced: Settings) -> Table:
+    """A success does not tell the method, which shows where the bank takes back what had succeeded."""
+    returned = {
+        (row["payment_intent_id"], row["resolved_at"]) for row in attempts(synced).values() if row["is_returned"]
+    }
+    return {
+        key: row | ({"first_payment_method_type": None} if (key, row["first_failed_at"]) in returned else {})
+        for key, row in episodes(synced).items()
+    }
+
+
+def test_the_account_holds_every_case_in_question(account: Account) -> None:
+    found = attempts(account.synced).values()
+    shown = episodes(account.synced).values()
+    assert {row["outcome"] for row in found} == {"succeeded", "authorized", "processing", "failed", "blocked"}
+    assert {row["failure_class"] for row in found} >= {"declined", "bank_return", "authentication_failed"}
+    assert any(row["failure_class"] == "bank_return" and not row["is_returned"] for row in found)
+    assert any(row["is_returned"] for row in found)
+    assert any(row["outcome"] == "succeeded" and row["captured_amount"] < row["amount"] for row in found)
+    assert any(row["failure_class"] == "invalid_or_processing" for row in found)
+    assert {row["attempt_source"] for row in found} == {"charge", "event"}
+    assert any(row["attempt_number"] > 4 for row in found)
+    assert any(row["outcome"] == "blocked" and row["is_retry"] for row in found)
+    assert any(row["lost_reason"] for row in shown)
+    assert any(row["is_first_succeeded_at_estimated"] is False for row in shown)
+    assert not any(row["is_attempted_at_estimated"] or row["is_resolved_at_estimated"] for row in found)
+
+
+def test_events_alone_tell_what_the_charges_tell(account: Account, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=tmp_path)
+    load(account, settings, account.events(ALL))
+    returned = account.returned
+    synced, told = attempts_as_told(account.synced), attempts(settings)
+    assert without(told, payments=returned) == without(synced, payments=returned)
+    assert {told[key]["outcome"] for key, row in synced.items() if row["is_returned"]} == {"succeeded"}
+    assert without(episodes(settings), payments=returned) == without(episodes(account.synced), payments=returned)
+
+    failures = [key for key, row in told.items() if row["outcome"] in ("failed", "blocked")]
+    instruments, true_instruments = (read(each, INSTRUMENT, "payment_attempts") for each in (settings, account.synced))
+    assert [instruments[key] for key in failures] == [true_instruments[key] for key in failures]
+
+    load(account, settings, account.events(DISPUTES))
+    assert attempts(settings) == synced
+    assert episodes(settings) == episodes_as_told(account.synced)
+
+
+def test_what_is_left_open_is_null_and_counted(account: Account, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=tmp_path)
+    load(account, settings, account.events(ALL))
+    left_open = read(settings, f"attempt_id, {ONLY_A_CHARGE_TELLS}", "payment_attempts")
+    assert {value for row in left_open.values() for name, value in row.items() if name != "attempt_id"} == {None}
+    by_charge = read(settings, "attempt_id, charge_id, is_charge_known", "payment_attempts").values()
+    assert all(row["is_charge_known"] is (None if row["charge_id"] is None else False) for row in by_charge)
+    (coverage,) = read(settings, "*", "data_coverage").values()
+    assert coverage["attempts_of_unknown_charges_count"] == sum(row["charge_id"] is not None for row in by_charge)
+    assert coverage["charge_count"] == coverage["succeeded_without_charge_count"] == 0
+
+
+def test_nothing_changes_when_the_charges_come_but_what_was_left_open(account: Account, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=tmp_path)
+    load(account, settings, account.events([*ALL, *DISPUTES]))
+    told, synced = attempts(settings), attempts(account.synced)
+    charges = sorted(row["charge_id"] for row in synced.values() if row["charge_id"])
+    some = set(random.Random(5).sample(charges, len(charges) // 2))
+
+    load(account, settings, [], charges=some)
+    assert attempts(settings) == {key: synced[key] if key in some else row for key, row in told.items()}
+    columns = ["first_payment_method_type"]
+    assert without(episodes(settings), columns) == without(episodes(account.synced), columns)
+
+    load(account, settings, [], charges=charges)
+    everything = "attempt_id, * EXCLUDE (attempt_id)"
+    assert read(settings, everything, "payment_attempts") == read(account.synced, everything, "payment_attempts")
+    assert episodes(settings) == episodes(account.synced)
+
+
+def test_without_the_event_of_an_authorization_only_its_time_is_missing(account: Account, tmp_path: Path) -> None:
+    """What was captured, or canceled, was authorized before: the attempt is there, and its time marked as estimated."""
+    settings = Settings(recoup_data_dir=tmp_path)
+    load(account, settings, account.events(FIVE))
+    synced, alone = attempts_as_told(account.synced), attempts(settings)
+    by_hand = {intent.id for intent in account.simulated.intents.values() if intent.capture_method == "manual"}
+    estimated = {key for key, row in alone.items() if row["is_attempted_at_estimated"]}
+    held = {
+        key
+        for key, row in synced.items()
+        if row["payment_intent_id"] in by_hand and row["outcome"] in ("succeeded", "authorized")
+    }
+    assert estimated
+    assert estimated <= held
+    assert {synced[key]["outcome"] for key in held - estimated} <= {"authorized"}, "neither captured nor canceled yet"
+    assert all(alone[key]["attempted_at"] > synced[key]["attempted_at"] for key in estimated)
+    open_ones = {synced[key]["payment_intent_id"] for key in held - estimated}
+    gone = account.returned | open_ones
+    times = ("is_attempted_at_estimated", "attempted_at", "hours_since_previous_attempt")
+    assert without(alone, times, gone) == without(synced, times, gone)
+    assert without(episodes(settings), payments=gone) == without(episodes(account.synced), payments=gone)
+
+
+def test_neither_the_order_of_arrival_nor_the_way_matters(account: Account, tmp_path: Path) -> None:
+    straight, shuffled = (Settings(recoup_data_dir=tmp_path / name) for name in ("straight", "shuffled"))
+    load(account, straight, account.events(ALL), source="webhook")
+    events = account.events(ALL)
+    random.Random(6).shuffle(events)
+    load(account, shuffled, events, source="event")
+    assert marts(shuffled) == marts(straight)
