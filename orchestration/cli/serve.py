@@ -5,7 +5,8 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import uvicorn
 
@@ -35,10 +36,18 @@ def run_receiver(settings: Settings, *, host: str, port: int) -> None:
 
 
 def run_all(
-    settings: Settings, *, port: int, host: str, receiver_port: int, beside: Callable[[], None] = lambda: None
+    settings: Settings,
+    *,
+    port: int,
+    host: str,
+    receiver_port: int,
+    beside: Callable[[], None] = lambda: None,
+    dagster_log: Path | None = None,
 ) -> None:
-    """Dagster and the receiver until interrupted; where one ends, so does the other. `beside` is called in a thread of
-    its own, once the receiver listens.
+    """Dagster and the receiver until interrupted; where one ends, so does the other.
+
+    `beside` is called in a thread of its own, once the receiver listens. What Dagster prints goes to `dagster_log`,
+    else to the terminal.
 
     Raises:
         AlreadyRunning: as `only_dagster`.
@@ -47,8 +56,14 @@ def run_all(
     listening = _listen(host, receiver_port)
     server = _server(settings)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored, and Dagster inherits
-    with only_dagster(settings):
-        dagster = subprocess.Popen(dagster_command(port), env=dagster_environment(settings), cwd=PROJECT_ROOT)
+    with only_dagster(settings), dagster_log.open("ab") if dagster_log else nullcontext() as output:
+        dagster = subprocess.Popen(
+            dagster_command(port),
+            env=dagster_environment(settings),
+            cwd=PROJECT_ROOT,
+            stdout=output,
+            stderr=output,
+        )
         threading.Thread(target=_end_with, args=(dagster, server), daemon=True).start()
         threading.Thread(target=beside, daemon=True).start()
         print(f"Webhooks: http://{host}:{receiver_port}. UI: http://127.0.0.1:{port}. Ctrl-C ends both.", flush=True)

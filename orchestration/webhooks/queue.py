@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -270,7 +270,9 @@ class Queue:
             self._engine = None
 
     def _insert(self, table: sa.Table) -> Any:
-        return (sqlite if self._is_sqlite() else postgresql).insert(table)
+        """An INSERT that knows ON CONFLICT, which SQLAlchemy has for each database by itself."""
+        dialect = import_module(f"sqlalchemy.dialects.{'sqlite' if self._is_sqlite() else 'postgresql'}")
+        return dialect.insert(table)
 
     def _is_sqlite(self) -> bool:
         return self.url.startswith("sqlite")

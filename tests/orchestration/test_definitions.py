@@ -30,7 +30,7 @@ def test_assets_are_named_after_their_tables_and_grouped_by_stage(defs: dg.Defin
     groups: dict[str, set[str]] = {}
     for node in defs.resolve_asset_graph().asset_nodes:
         groups.setdefault(node.group_name or "", set()).add("/".join(node.key.path))
-    assert groups["raw"] == {f"stripe/{table}" for table in RAW} | {"sync/streams"}
+    assert groups["raw"] == {f"stripe/{table}" for table in (*RAW, "webhook_events")} | {"sync/streams"}
     assert groups["marts"] == {f"marts/{table}" for table in MARTS}
     assert groups["published"] == {"published/recovery"}
     assert {f"staging/stg_stripe__{table}" for table in RAW} <= groups["staging"]
@@ -42,16 +42,26 @@ def test_every_model_reaches_back_to_what_was_read_and_on_to_what_is_published(d
     published = graph.get(dg.AssetKey(["published", "recovery"]))
     assert {dg.AssetKey(["marts", table]) for table in MARTS} <= published.parent_keys
     events = graph.get(dg.AssetKey(["staging", "stg_stripe__events"]))
-    assert events.parent_keys == {dg.AssetKey(["stripe", "events"])}
+    assert events.parent_keys == {dg.AssetKey(["stripe", "events"]), dg.AssetKey(["stripe", "webhook_events"])}
 
 
 def test_jobs_and_pool(defs: dg.Definitions) -> None:
-    assert {job.name for job in defs.resolve_all_job_defs()} >= {"sync_stripe", "rebuild_marts"}
+    assert {job.name for job in defs.resolve_all_job_defs()} >= {"sync_stripe", "rebuild_marts", "ingest_webhooks"}
     rebuilt = defs.resolve_job_def("rebuild_marts").asset_layer.selected_asset_keys
     assert not [key for key in rebuilt if key.path[0] in ("stripe", "sync")]
-    for op in defs.resolve_job_def("sync_stripe").all_node_defs:
-        assert isinstance(op, dg.OpDefinition)
-        assert op.pool == "warehouse", f"{op.name} writes the warehouse"
+    for job in ("sync_stripe", "ingest_webhooks"):
+        for op in defs.resolve_job_def(job).all_node_defs:
+            assert isinstance(op, dg.OpDefinition)
+            assert op.pool == "warehouse", f"{op.name} writes the warehouse"
+
+
+def test_polls_and_pushes_are_jobs_of_their_own_that_do_not_hold_each_other_up(defs: dg.Definitions) -> None:
+    def selected(job: str) -> set[str]:
+        return {"/".join(key.path) for key in defs.resolve_job_def(job).asset_layer.selected_asset_keys}
+
+    assert "stripe/webhook_events" not in selected("sync_stripe")
+    assert {key for key in selected("ingest_webhooks") if key.startswith("stripe/")} == {"stripe/webhook_events"}
+    assert {f"marts/{table}" for table in MARTS} | {"published/recovery"} <= selected("ingest_webhooks")
 
 
 @pytest.mark.parametrize("key", [None, "rk_test_abc"])
