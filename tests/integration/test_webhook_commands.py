@@ -1,0 +1,177 @@
+"""`recoup webhooks …`, `receive`, `serve` and `demo --live` as they are typed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from orchestration.settings import PROJECT_ROOT
+
+RECOUP = [sys.executable, "-c", "from orchestration.cli import main; main()"]
+SECRET, NEWER = "whsec_" + "c" * 32, "whsec_" + "d" * 32
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    return os.environ | {"RECOUP_DATA_DIR": str(folder), "COLUMNS": "200", "STRIPE_API_KEY": "", **variables}
+
+
+def recoup(folder: Path, *arguments: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RECOUP, *arguments],
+        input=typed,
+        env=environment(folder, **variables),
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@contextmanager
+def running(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    with (folder / "output.log").open("w") as output:
+        process = subprocess.Popen(
+            [*RECOUP, *arguments],
+            env=environment(folder, **variables),
+            cwd=PROJECT_ROOT,
+            stdout=output,
+            stderr=output,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[str], folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            requests.get(url, timeout=5)
+            return
+        except requests.RequestException:
+            assert process.poll() is None, (folder / "output.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (folder / "output.log").read_text()[-2000:]
+            time.sleep(0.1)
+
+
+def test_the_address_stays_the_same_and_says_what_to_do(tmp_path: Path) -> None:
+    first = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL="https://hooks.example.com/")
+    assert first.returncode == 0
+    assert "payment_intent.payment_failed" in first.stdout
+    (address,) = [word for word in first.stdout.split() if word.startswith("https://hooks.example.com/")]
+    assert len(address.removeprefix("https://hooks.example.com/webhooks/stripe/")) >= 32
+    again = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL="https://hooks.example.com")
+    assert address in again.stdout
+    files = list((tmp_path / "secrets").rglob("*"))
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files), "only their owner may read them"
+
+
+def test_a_secret_is_set_rolled_and_never_shown(tmp_path: Path) -> None:
+    assert recoup(tmp_path, "webhooks", "secret", typed=f"{SECRET}\n").stdout == "The signing secret is set.\n"
+    rolled = recoup(tmp_path, "webhooks", "secret", typed=NEWER)
+    assert rolled.stdout == "The signing secret is set. The one before counts for another 24 hours.\n"
+    enabled = recoup(tmp_path, "webhooks", "enable")
+    assert "Signing secrets: 2 set." in enabled.stdout
+    assert "whsec_" + "c" not in enabled.stdout
+    wrong = recoup(tmp_path, "webhooks", "secret", typed="sk_live_nothing")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("This is a secret API key.")
+    assert "Traceback" not in wrong.stderr
+    assert "nothing" not in wrong.stderr
+
+
+def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one_before_still_does(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    base = {"RECOUP_WEBHOOK_BASE_URL": f"http://127.0.0.1:{port}"}
+    with running(tmp_path, "receive", "--port", str(port)) as process:
+        wait_for(f"http://127.0.0.1:{port}/healthz", process, tmp_path)
+        assert "No signing secret is set" in recoup(tmp_path, "webhooks", "test", **base).stderr
+        for secret in (SECRET, NEWER):
+            recoup(tmp_path, "webhooks", "secret", typed=secret)
+            time.sleep(1.1)
+            lost = recoup(tmp_path, "webhooks", "test", "--wait", "0", **base)
+            assert lost.stdout.startswith("Received and on disk")
+            assert "nothing takes it into the table" in lost.stderr
+        old = recoup(tmp_path, "webhooks", "test", "--wait", "0", **base, STRIPE_WEBHOOK_SECRET=SECRET)
+        assert old.stdout.startswith("Received and on disk"), "signed with the secret before"
+        wrong = recoup(tmp_path, "webhooks", "test", **base, STRIPE_WEBHOOK_SECRET="whsec_" + "x" * 32)
+        assert "The receiver answered 400" in wrong.stderr
+        second = recoup(tmp_path, "receive", "--port", str(port))
+        assert second.returncode == 1
+        assert second.stderr.startswith(f"Port {port} of 127.0.0.1 cannot be used")
+        told = recoup(tmp_path, "webhooks", "status").stdout
+        assert "3, the oldest for" in told
+    assert process.returncode == 0, "Ctrl-C is no failure"
+
+
+def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> None:
+    recoup(tmp_path, "webhooks", "secret", typed=SECRET)
+    told = recoup(tmp_path, "webhooks", "test", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{free_port()}")
+    assert told.returncode == 1
+    assert "is `recoup serve` or `recoup receive` running?" in told.stderr
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, int]]:
+    """The live demo, up."""
+    folder, ui, port = tmp_path_factory.mktemp("live"), free_port(), free_port()
+    command = ["demo", "--live", "--payments", "3000", "--port", str(ui), "--receiver-port", str(port)]
+    with running(folder, *command) as process:
+        wait_for(f"http://127.0.0.1:{port}/healthz", process, folder)
+        yield folder, ui, port
+
+
+def test_the_live_demo_shows_payments_fail_and_come_back(live: tuple[Path, int, int]) -> None:
+    folder, ui, _ = live
+    deadline = time.monotonic() + 150
+    while "  failed   " not in (told := (folder / "output.log").read_text()):
+        assert time.monotonic() < deadline, told[-3000:] + (folder / "dagster" / "dagster.log").read_text()[-3000:]
+        time.sleep(0.5)
+    assert "A simulated day now passes in" in told
+    assert requests.get(f"http://127.0.0.1:{ui}/server_info", timeout=20).status_code == 200
+
+
+def test_a_sample_is_followed_into_the_table_while_everything_runs(live: tuple[Path, int, int]) -> None:
+    folder, _, port = live
+    told = recoup(
+        folder,
+        "webhooks",
+        "test",
+        RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}",
+        STRIPE_WEBHOOK_SECRET="whsec_simulated_account_signs_everything",
+    )
+    assert told.returncode == 0, told.stderr
+    assert "In raw_stripe.webhook_events" in told.stdout
+
+
+def test_a_second_dagster_on_the_same_folder_is_refused(live: tuple[Path, int, int]) -> None:
+    folder, _, _ = live
+    for command in (["serve", "--port", str(free_port()), "--receiver-port", str(free_port())], ["dev"]):
+        refused = recoup(folder, *command)
+        assert refused.returncode == 1
+        assert "Another `recoup dev` or `recoup serve` works on" in refused.stderr
+        assert "Traceback" not in refused.stderr
