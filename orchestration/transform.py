@@ -58,17 +58,34 @@ def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
     return subprocess.run([*dbt, *arguments], env=environment, check=False).returncode
 
 
-def invoke_dbt(
+def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence[EventCallback] = ()) -> Any:
+    """Run a dbt command on the warehouse and return dbt's own result, successful or not.
+
+    The project is parsed once in a process, until one of its files changes. Logs go to the data folder, artifacts but
+    for compiled SQL go nowhere, nothing is printed.
+    """
+    global _parsed
+    files = _project_files()
+    if _parsed is None or _parsed[0] != files:
+        parse = _invoke(settings, ["--no-write-json", "parse"])
+        if not parse.success:
+            return parse
+        _parsed = files, parse.result
+    return _invoke(settings, ["--no-write-json", *arguments], callbacks, manifest=_parsed[1])
+
+
+_parsed: tuple[dict[Path, int], Any] | None = None
+"""The project's files when it was last parsed, and dbt's manifest of it. It tells nothing of where the data lie."""
+
+
+def _invoke(
     settings: Settings,
     arguments: Sequence[str],
     callbacks: Sequence[EventCallback] = (),
     *,
+    manifest: Any = None,
     target: Path | None = None,
 ) -> Any:
-    """Run a dbt command on the warehouse and return dbt's own result, successful or not.
-
-    Logs go to the data folder; nothing is printed.
-    """
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
@@ -78,7 +95,7 @@ def invoke_dbt(
     settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     with _environment(RECOUP_WAREHOUSE_PATH=str(settings.warehouse_path)):
         try:
-            result = dbtRunner(callbacks=list(callbacks)).invoke([*quiet, *arguments, *where, *into])
+            result = dbtRunner(manifest, list(callbacks)).invoke([*quiet, *arguments, *where, *into])
         finally:
             DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
     if isinstance(result.exception, KeyboardInterrupt):
@@ -112,20 +129,21 @@ def ensure_manifest(settings: Settings) -> Path:
         ModelsFailed: the project cannot be parsed.
     """
     manifest = settings.dbt_target_dir / "manifest.json"
-    if manifest.exists() and manifest.stat().st_mtime > _last_change():
+    if manifest.exists() and manifest.stat().st_mtime_ns > max(_project_files().values()):
         return manifest
     settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
-        result = invoke_dbt(settings, ["parse"], target=Path(beside))
+        result = _invoke(settings, ["parse"], target=Path(beside))
         if not result.success:
             raise ModelsFailed(failure_text(result, settings))
         os.replace(Path(beside) / "manifest.json", manifest)
     return manifest
 
 
-def _last_change() -> float:
+def _project_files() -> dict[Path, int]:
+    """What dbt parses, and when each file was last changed."""
     files = (path for path in DBT_PROJECT_DIR.rglob("*") if path.suffix in _PARSED and "target" not in path.parts)
-    return max(path.stat().st_mtime for path in files)
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def failure_text(result: Any, settings: Settings) -> str:
