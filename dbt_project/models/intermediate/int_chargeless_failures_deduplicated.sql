@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 {% set error_columns = [
     'error_payment_method_id', 'error_code', 'error_decline_code', 'error_advice_code', 'error_network_advice_code',
     'error_network_decline_code', 'payment_method_type', 'card_brand', 'card_funding', 'card_country',

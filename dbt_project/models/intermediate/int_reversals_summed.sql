@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
