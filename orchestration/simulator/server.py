@@ -21,6 +21,26 @@ from orchestration.simulator.keys import Keys
 HOST = "127.0.0.1"
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's server, but one that is forced to exit does so at once.
+
+    The original looks for it ten times a second and then waits as long again, which is most of a short test.
+    """
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.01)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if not self.force_exit:
+            return await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+
 class SimulatorServer:
     """An account over HTTP on the loopback interface, while the context lasts.
 
@@ -47,7 +67,7 @@ class SimulatorServer:
         self.requests = RequestLog()
         self.deliverer = Deliverer(account, retry)
         self._socket = socket.create_server((HOST, port))
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 self._app(Keys(account.id, livemode=account.livemode, permissions=keys)),
                 log_level="critical",
