@@ -178,9 +178,7 @@ class Reading:
         self._settings.enter_context(_interpreter_for_reading())
         preparing = threading.Lock()
         for source in self._sources:
-            readers = _Readers(self._client, source, self._put, self._stopped, preparing)
-            for _ in range(READERS):
-                threading.Thread(target=readers.work, name="recoup-reader", daemon=True).start()
+            _Readers(self._client, source, self._put, self._stopped, preparing).start_one_more()
         return self
 
     def __exit__(
@@ -255,7 +253,7 @@ class _Place:
 
 
 class _Readers:
-    """The threads of one source.
+    """The threads of one source: one more than there have been requests, up to READERS, since most lists are short.
 
     One at a time decides what to ask next and waits until it may be sent. Whoever decided while others wait would know
     less of how the list is filled, and cut it into more windows than Stripe's limits leave any use for.
@@ -274,6 +272,13 @@ class _Readers:
         self._changed = threading.Condition()
         self._line = threading.Lock()
         self._has_failed = False
+        self._started = 0
+
+    def start_one_more(self) -> None:
+        """Start a thread, unless there are enough. The caller holds the place in the line, or is the first."""
+        if self._started < READERS:
+            self._started += 1
+            threading.Thread(target=self.work, name="recoup-reader", daemon=True).start()
 
     def work(self) -> None:
         """Read until the source is done, or something fails; that is then the source's last page."""
@@ -283,6 +288,7 @@ class _Readers:
                     request = self._next()
                     if request is None:
                         return
+                    self.start_one_more()
                     answer = self._source.ask(self._client, request, place.leave)
                 with self._preparing:
                     rows = [] if answer is None else self._source.prepare(answer)
