@@ -6,6 +6,7 @@ CASES examples are divided among the tests of CHUNKS; `make soak` asks for thous
 import multiprocessing
 import os
 import signal
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import duckdb
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import engine as hypothesis_engine
 from pydantic import SecretStr
 
 from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
@@ -24,12 +26,15 @@ from orchestration.stripe_api.client import RetryPolicy
 from orchestration.stripe_api.governor import Governor
 from orchestration.sync import engine, reading, sync_account
 from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
-from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.connection import FOR_LOADING, open_warehouse, transaction
 from orchestration.warehouse.rows import OBJECT_TABLES
 
 CASES = int(os.environ.get("RECOUP_CASES", "304"))
 CHUNKS = 8
 HOUR, DAY = 3_600, 86_400
+
+SHRINKING_SECONDS = 60
+"""How long a failing history is made smaller: Hypothesis's own five minutes are all of a test's time in CI."""
 
 TOLD = {
     "payment_intents": ("status", "amount", "amount_received", "canceled_at", "cancellation_reason", "latest_charge"),
@@ -40,7 +45,7 @@ TOLD = {
 """Fields of which every change has an event. Others (metadata, say) are known as of the last look at the object."""
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload([__name__, "pandas", "pyarrow", "_strptime"])
+forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pandas_compat", "_strptime", "netrc"])
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,24 @@ steps = st.builds(
 )
 
 
-def sync_in_this_process(url: str, path: str, batch_pages: int, killed_at: int | None) -> None:
+def sync_in_this_process(url: str, path: Path, batch_pages: int) -> None:
+    client = StripeClient(
+        SecretStr(DEFAULT_API_KEY),
+        api_base=url,
+        retry=RetryPolicy(tries=40, first_tries=40, base=0.0005, cap=0.002),
+        governor=Governor(livemode=False, wait=lambda seconds: None),
+    )
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        closing(client),
+        open_warehouse(path, options=FOR_LOADING) as connection,
+    ):
+        patched.setattr(reading, "BATCH_PAGES", batch_pages)
+        sync_account(client, connection)
+
+
+def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
     """The body of a child process. An edge is the moment before a transaction, before its commit, or after it."""
-    reading.BATCH_PAGES = batch_pages  # type: ignore[misc]
     edges = 0
 
     def edge() -> None:
@@ -101,22 +121,17 @@ def sync_in_this_process(url: str, path: str, batch_pages: int, killed_at: int |
             return result
 
     engine.transaction = Edged  # type: ignore[assignment]
-    client = StripeClient(
-        SecretStr(DEFAULT_API_KEY),
-        api_base=url,
-        retry=RetryPolicy(tries=40, first_tries=40, base=0.0005, cap=0.002),
-        governor=Governor(livemode=False, wait=lambda seconds: None),
-    )
-    with open_warehouse(Path(path)) as connection:
-        sync_account(client, connection)
-    client.close()
+    sync_in_this_process(url, path, batch_pages)
 
 
 def sync(server: SimulatorServer, path: Path, batch_pages: int, killed_at: int | None = None) -> None:
-    child = forks.Process(target=sync_in_this_process, args=(server.url, str(path), batch_pages, killed_at))
+    """A sync; in a process of its own where it may be killed, which is twice the work."""
+    if killed_at is None:
+        return sync_in_this_process(server.url, path, batch_pages)
+    child = forks.Process(target=sync_until_killed, args=(server.url, path, batch_pages, killed_at))
     child.start()
     child.join()
-    assert child.exitcode == 0 or (killed_at is not None and child.exitcode == -signal.SIGKILL), child.exitcode
+    assert child.exitcode in (0, -signal.SIGKILL), child.exitcode
 
 
 def versions(path: Path) -> dict[tuple[str, str], tuple[Any, str]]:
@@ -154,11 +169,17 @@ def assert_equals_stripe(path: Path, account: SimulatedAccount, first_sync: int)
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_history_ends_in_stripes_own_state(
+    chunk: int, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hypothesis_engine, "MAX_SHRINKING_SECONDS", SHRINKING_SECONDS)
+
     @settings(
         max_examples=CASES // CHUNKS,
         deadline=None,
         database=None,
+        phases=[phase for phase in Phase if phase is not Phase.explain],
+        print_blob=True,
         derandomize=os.environ.get("RECOUP_CASES") is None,
         suppress_health_check=list(HealthCheck),
     )
