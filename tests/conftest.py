@@ -21,6 +21,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = ("tests/property/", "tests/integration/test_truth.py", "tests/integration/test_dev_ui.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that none of them is still running when the other workers have nothing left to do."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def _no_personal_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the environment nor a .env file of the checkout reaches a test."""

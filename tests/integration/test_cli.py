@@ -182,10 +182,13 @@ def test_a_sync_sums_up_and_a_second_one_says_that_nothing_changed(recoup: Recou
     assert "Nothing has changed since the last sync." in second.out
 
 
-def test_what_is_suggested_next_can_be_typed_as_it_stands(recoup: Recoup, environment: dict[str, str]) -> None:
-    (line,) = [line for line in recoup("sync").out.splitlines() if " query " in line]
+def test_what_is_suggested_next_can_be_typed_as_it_stands(
+    synced: Path, recoup: Recoup, environment: dict[str, str]
+) -> None:
+    folder = {"RECOUP_DATA_DIR": str(synced)}
+    (line,) = [line for line in recoup("sync", **folder).out.splitlines() if " query " in line]
     command = line.strip().removeprefix("SQL on the tables").strip()
-    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, shell=True, env=environment | folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "insufficient_funds" in done.stdout
 
