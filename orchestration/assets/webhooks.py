@@ -76,7 +76,7 @@ def _figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
         "duplicates": report.duplicates,
         "quarantined": report.quarantined,
         "objects_written": report.objects_written,
-        "slowest_seconds_from_receiver_to_commit": round(report.slowest, 3),
+        "slowest_seconds": round(report.slowest, 3),
         "queued_now": stats.queued,
         "queue_age_seconds": round(stats.age(datetime.now(UTC)), 1),
         "received_more_than_once": stats.repeated,
