@@ -10,6 +10,7 @@ from typing import Final
 
 import duckdb
 
+from orchestration.credentials import digest
 from orchestration.integrations import DEFAULT
 from orchestration.settings import Settings
 from orchestration.stripe_api import API_VERSION, StripeClient
@@ -45,7 +46,7 @@ def extract(
         report = sync_account(
             client, connection, stated_id=settings.stripe_account_id, request=request, observe=observe
         )
-        remember_account(connection, DEFAULT, report.account.account_id)
+        remember_account(connection, DEFAULT, report.account.account_id, key_digest=digest(client.api_key))
     return report
 
 
@@ -73,7 +74,8 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
 
 
 def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, integration: str) -> str:
-    known = settings.stripe_account_id or account_of_integration(connection, integration)
+    key_digest = digest(settings.stripe_api_key) if settings.stripe_api_key else None
+    known = settings.stripe_account_id or account_of_integration(connection, integration, key_digest=key_digest)
     if known:
         return known
     if settings.stripe_api_key is None:
@@ -83,7 +85,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, integ
         )
     with _client(settings) as client:
         account_id = identify(client).account_id
-    remember_account(connection, integration, account_id)
+    remember_account(connection, integration, account_id, key_digest=digest(settings.stripe_api_key))
     return account_id
 
 

@@ -71,6 +71,7 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
 
 def _figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
     return {
+        "received": report.received,
         "taken": report.taken,
         "ingested": report.ingested,
         "duplicates": report.duplicates,
@@ -79,7 +80,6 @@ def _figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
         "slowest_seconds": round(report.slowest, 3),
         "queued_now": stats.queued,
         "queue_age_seconds": round(stats.age(datetime.now(UTC)), 1),
-        "received_more_than_once": stats.repeated,
     }
 
 

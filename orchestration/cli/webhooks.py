@@ -98,13 +98,14 @@ def status() -> None:
     queue = Queue(settings.queue_url)
     try:
         stats, aside = queue.stats(), queue.quarantine(_SHOWN)
+        done, repeated = queue.remembered()
         refused = queue.refusals(since=days_ago(1))
     finally:
         queue.close()
     table = Table(box=None, show_header=False)
     table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")
-    table.add_row("loaded", f"{stats.done:,} (forgotten after {settings.recoup_queue_days:g} days)")
-    table.add_row("received more than once", f"{stats.repeated:,}")
+    table.add_row("loaded", f"{done:,} (forgotten after {settings.recoup_queue_days:g} days)")
+    table.add_row("received more than once", f"{repeated:,}")
     table.add_row("put aside", f"{stats.quarantined:,}")
     turned_away = ", ".join(f"{reason} {count:,}" for reason, count in sorted(refused.items())) or "none"
     table.add_row("turned away in 24 hours", turned_away)

@@ -31,7 +31,7 @@ from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
-from orchestration.warehouse.reads import payments_since, reads_since
+from orchestration.warehouse.reads import has_event_since, payments_since, reads_since
 from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
 
 RETENTION_MARGIN: Final = 3_600
@@ -260,16 +260,19 @@ class _Sync:
     def _list_on(self, feed: EventFeed, readable: Sequence[ObjectStream]) -> Iterable[_Walk]:
         """Objects created since their list ended: each time where the key may not read events, else now and then."""
         now = self._run.client.now
-        has_news = self._run.counts.get("events", LoadCounts()).written > 0
-        wait = LISTED_ON_AFTER if has_news else QUIET_LISTED_ON_AFTER
-        if feed.name in self._report.missing:
-            wait = 1
         for stream in feed.streams:
             state = self._run.checkpoint(stream.name)
-            through = state.complete_through
-            if stream in readable and through is not None and (state.is_walking or now - through >= wait):
+            if stream not in readable or state.complete_through is None:
+                continue
+            wait = 1 if feed.name in self._report.missing else self._wait_after(state.complete_through)
+            if state.is_walking or now - state.complete_through >= wait:
                 state = self._pass_on(state, now)
                 yield self._walk_objects(stream, state, state.open_windows)
+
+    def _wait_after(self, listed_through: int) -> int:
+        """Seconds until a list is read on, by whether anything has happened since it ended."""
+        has_news = has_event_since(self._run.connection, self._run.account, listed_through)
+        return LISTED_ON_AFTER if has_news else QUIET_LISTED_ON_AFTER
 
     def _pass_on(self, state: Checkpoint, now: int) -> Checkpoint:
         """A pass over what an interrupted one left, and what came since."""

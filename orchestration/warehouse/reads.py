@@ -42,5 +42,14 @@ def payments_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, s
     return int(row[0])
 
 
+def has_event_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> bool:
+    """Whether any event is known of later than that, whichever way it came."""
+    found = connection.execute(
+        "SELECT 1 FROM raw_stripe.events WHERE account_id = ? AND livemode = ? AND created > ? LIMIT 1",
+        [account.account_id, account.livemode, datetime.fromtimestamp(since, UTC).replace(tzinfo=None)],
+    ).fetchall()
+    return bool(found)
+
+
 def _day(instant: int) -> date:
     return datetime.fromtimestamp(instant, UTC).date()

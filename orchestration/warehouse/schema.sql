@@ -68,7 +68,8 @@ CREATE TABLE IF NOT EXISTS sync.streams (
 -- Whose events an integration's webhook brings: the account that its key was last seen to belong to.
 CREATE TABLE IF NOT EXISTS sync.integrations (
     integration VARCHAR NOT NULL,
-    account_id  VARCHAR NOT NULL
+    account_id  VARCHAR NOT NULL,
+    key_digest  VARCHAR NOT NULL  -- the start of the key's SHA-256: another key may be another account's
 );
 
 -- What was asked of Stripe, every try counted, as its read allocation counts them. By the day of Stripe's clock.

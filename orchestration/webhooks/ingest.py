@@ -38,10 +38,12 @@ class AccountUnknown(Exception):
 class IngestReport:
     """What became of the events taken: taken = ingested + duplicates + quarantined.
 
-    `ingested` were new to the warehouse; `duplicates` were there already, by a poll or by an earlier try. `slowest` is
-    the longest time in seconds from the receiver to the commit. `accounts` are those that got rows.
+    `received` counts deliveries, repeated ones too. `ingested` were new to the warehouse; `duplicates` were there
+    already, by a poll or by an earlier try. `slowest` is the longest time in seconds from the receiver to the commit.
+    `accounts` are those that got rows.
     """
 
+    received: int = 0
     taken: int = 0
     ingested: int = 0
     duplicates: int = 0
@@ -111,6 +113,7 @@ def _ingest_batch(
         raise
     queue.finish([each.seq for each in taken if each.seq not in batch.unreadable], batch.unreadable)
     now = datetime.now(UTC)
+    report.received += sum(each.deliveries for each in taken)
     report.taken += len(taken)
     report.quarantined += len(batch.unreadable)
     report.ingested += counts["events"].written

@@ -66,8 +66,8 @@ class _QueueGauges(Collector):
         is_up.samples.clear()
         is_up.add_metric([], 1)
         yield is_up
-        rows = GaugeMetricFamily("recoup_webhook_queue_rows", "Events in the queue by state.", labels=["state"])
-        for state in ("queued", "done", "quarantined"):
+        rows = GaugeMetricFamily("recoup_webhook_queue_rows", "Events that wait, or were put aside.", labels=["state"])
+        for state in ("queued", "quarantined"):
             rows.add_metric([state], getattr(stats, state))
         yield rows
         age = stats.age(datetime.now(UTC))

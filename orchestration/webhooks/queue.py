@@ -20,6 +20,13 @@ State = Literal["queued", "done", "quarantined"]
 BUSY_SECONDS: Final = 5
 """How long a writer of SQLite waits for another one; commits take milliseconds."""
 
+_POSTGRESQL: Final = {
+    "connect_timeout": BUSY_SECONDS,
+    "tcp_user_timeout": 1_000 * BUSY_SECONDS,
+    "options": f"-c lock_timeout={BUSY_SECONDS}s -c statement_timeout=60s",
+}
+"""A server that is gone, or busy, is an error soon: the receiver then answers 503, and Stripe tries again."""
+
 _metadata: Final = sa.MetaData()
 
 WEBHOOK_QUEUE: Final = sa.Table(
@@ -37,9 +44,11 @@ WEBHOOK_QUEUE: Final = sa.Table(
     sa.Column("finished_at", sa.DateTime(timezone=True)),
     sa.UniqueConstraint("integration", "event_id"),
     sa.Index("webhook_queue_by_state", "state", "seq"),
+    sa.Index("webhook_queue_by_end", "finished_at"),
     sqlite_autoincrement=True,
 )
-"""`payload` is the event's JSON without secrets and personal fields; `deliveries` counts how often it came."""
+"""`payload` is the event's JSON without secrets and personal fields, and empty once it was loaded; `deliveries` counts
+how often it came."""
 
 REFUSALS: Final = sa.Table(
     "webhook_refusals",
@@ -82,12 +91,10 @@ class Queued:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """What the queue holds: rows by state, since when the oldest one waits (UTC), and what came more than once."""
+    """What waits, since when the oldest does (UTC) and how often it was taken, and how many are put aside."""
 
-    queued: int = 0
-    done: int = 0
-    quarantined: int = 0
-    repeated: int = 0
+    queued: int
+    quarantined: int
     oldest_seq: int | None = None
     oldest_received_at: datetime | None = None
     attempts: int = 0
@@ -104,7 +111,7 @@ class Queue:
     Every method raises QueueUnavailable.
     """
 
-    url: str
+    url: str = field(repr=False)
     _engine: sa.Engine | None = field(init=False, default=None, repr=False)
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
@@ -152,7 +159,7 @@ class Queue:
                 connection.execute(
                     sa.update(WEBHOOK_QUEUE)
                     .where(WEBHOOK_QUEUE.c.seq.in_(some))
-                    .values(state="done", finished_at=now, reason=None)
+                    .values(state="done", finished_at=now, reason=None, payload="")
                 )
             if reasons:
                 connection.execute(
@@ -184,17 +191,17 @@ class Queue:
 
     def delete_finished(self, *, before: datetime) -> int:
         """Forget what was done before then (UTC). Quarantined rows stay until someone decides."""
-        done = (WEBHOOK_QUEUE.c.state == "done") & (WEBHOOK_QUEUE.c.finished_at < before)
+        done = (WEBHOOK_QUEUE.c.finished_at < before) & (WEBHOOK_QUEUE.c.state != "quarantined")
         with self._transaction() as connection:
             deleted = connection.execute(sa.delete(WEBHOOK_QUEUE).where(done)).rowcount
             connection.execute(sa.delete(REFUSALS).where(REFUSALS.c.hour < before))
         return int(deleted)
 
     def stats(self) -> QueueStats:
-        """What the queue holds now."""
+        """What waits now and what is put aside: quick, however much was loaded."""
         column = WEBHOOK_QUEUE.c
-        repeated = sa.func.sum(column.deliveries - 1).label("repeated")
-        by_state = sa.select(column.state, sa.func.count().label("rows"), repeated).group_by(column.state)
+        waiting = ("queued", "quarantined")
+        by_state = sa.select(column.state, sa.func.count().label("rows")).where(column.state.in_(waiting))
         oldest = (
             sa.select(column.seq, column.received_at, column.attempts)
             .where(column.state == "queued")
@@ -202,15 +209,23 @@ class Queue:
             .limit(1)
         )
         with self._transaction() as connection:
-            counts = {row.state: row for row in connection.execute(by_state)}
+            counts = {row.state: row.rows for row in connection.execute(by_state.group_by(column.state))}
             first = connection.execute(oldest).fetchone()
         return QueueStats(
-            **{state: row.rows for state, row in counts.items()},
-            repeated=int(sum(row.repeated for row in counts.values())),
+            **{state: counts.get(state, 0) for state in waiting},
             oldest_seq=first.seq if first else None,
             oldest_received_at=_utc(first.received_at) if first else None,
             attempts=first.attempts if first else 0,
         )
+
+    def remembered(self) -> tuple[int, int]:
+        """How many of the rows still here were loaded, and how many deliveries only repeated what was here already."""
+        column = WEBHOOK_QUEUE.c
+        done = sa.func.sum(sa.case((column.state == "done", 1), else_=0)).label("done")
+        repeated = sa.func.sum(column.deliveries - 1).label("repeated")
+        with self._transaction() as connection:
+            row = connection.execute(sa.select(done, repeated)).one()
+        return int(row.done or 0), int(row.repeated or 0)
 
     def has_queued(self) -> bool:
         """Whether anything waits."""
@@ -287,9 +302,11 @@ class Queue:
 
     def _connected(self) -> sa.Engine:
         if self._engine is None:
-            engine = sa.create_engine(self.url, pool_pre_ping=not self._is_sqlite())
             if self._is_sqlite():
+                engine = sa.create_engine(self.url)
                 sa.event.listen(engine, "connect", _prepare_sqlite)
+            else:
+                engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=_POSTGRESQL)
             _metadata.create_all(engine)
             self._engine = engine
         return self._engine

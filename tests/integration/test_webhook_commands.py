@@ -128,6 +128,31 @@ def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one
     assert process.returncode == 0, "Ctrl-C is no failure"
 
 
+def test_giant_bodies_leave_the_receivers_memory_as_it_was(tmp_path: Path) -> None:
+    recoup(tmp_path, "webhooks", "secret", typed=SECRET)
+    port = free_port()
+    url = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
+    (address,) = [word for word in url.split() if word.startswith("http://127.0.0.1")]
+    body = b'{"x": "' + b"x" * (1024 * 1024 - 20) + b'"}'
+    with running(tmp_path, "receive", "--port", str(port)) as process:
+        wait_for(f"http://127.0.0.1:{port}/healthz", process, tmp_path)
+        session = requests.Session()
+        for round_of in range(2):
+            for number in range(60):
+                header = {"Stripe-Signature": f"t={int(time.time())},v1={number:064d}"}
+                assert session.post(address, data=body, headers=header, timeout=20).status_code == 400
+            mebibytes = resident(process.pid)
+            if round_of == 0:
+                before = mebibytes
+    assert mebibytes < before + 20, "60 bodies of a mebibyte each"
+
+
+def resident(pid: int) -> float:
+    """Mebibytes of memory."""
+    told = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    return int(told.stdout) / 1024
+
+
 def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
     told = recoup(tmp_path, "webhooks", "test", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{free_port()}")

@@ -18,11 +18,13 @@ from orchestration.simulator import (
     SimulatorServer,
 )
 from orchestration.simulator.objects import Renderer
-from orchestration.stripe_api import AuthenticationFailed, StripeClient, StripeUnavailable
+from orchestration.stripe_api import API_VERSION, AuthenticationFailed, StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import AccountMismatch, SyncReport, SyncRequest, sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.load import AccountKey, Loader
+from orchestration.warehouse.rows import event_row
 
 DAY = 86_400
 EVERYTHING = ("payment_intent_read", "charge_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read")
@@ -130,6 +132,21 @@ def test_objects_of_which_stripe_made_no_event_are_found_by_their_list(
     for table in OBJECTS:
         listed = account.listed(table, account.now, created=(0, account.now))  # type: ignore[arg-type]
         assert ids(warehouse, table) == sorted((entry.id,) for entry in listed), table
+
+
+def test_lists_are_read_on_daily_also_where_webhooks_have_brought_all_events(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    account = new_account()
+    with serving(account) as server:
+        sync(server)
+        account.now += 2 * DAY
+        renderer, loader = Renderer(account), Loader(warehouse, AccountKey(account.id, False), API_VERSION)
+        events = [renderer.render("events", each, account.now) for each in account.happened(0, account.now)]
+        loader.load_events([event_row(event, "webhook") for event in events])
+        server.requests.clear()
+        sync(server)
+    assert server.requests.by_endpoint["/v1/payment_intents"] >= 1
 
 
 def test_what_only_events_of_refunds_and_disputes_tell_of_a_charge_is_read(

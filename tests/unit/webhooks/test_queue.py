@@ -33,7 +33,7 @@ def test_an_event_is_kept_once_however_often_it_comes(queue: Queue) -> None:
     queue.put([delivery(1)])
     queue.put([delivery(1, integration="other")])
     assert [(each.integration, each.deliveries) for each in queue.take(9)] == [("default", 3), ("other", 1)]
-    assert queue.stats().repeated == 2
+    assert queue.remembered() == (0, 2)
 
 
 def test_what_is_finished_does_not_come_again_not_even_if_it_is_delivered_again(queue: Queue) -> None:
@@ -42,7 +42,18 @@ def test_what_is_finished_does_not_come_again_not_even_if_it_is_delivered_again(
     queue.put([delivery(1)])
     assert queue.take(9) == []
     stats = queue.stats()
-    assert (stats.queued, stats.done, stats.repeated, stats.age(NOW)) == (0, 2, 1, 0)
+    assert (stats.queued, stats.age(NOW), queue.remembered()) == (0, 0, (2, 1))
+
+
+def test_of_what_was_loaded_only_the_id_is_kept(queue: Queue) -> None:
+    queue.put([delivery(1), delivery(2)])
+    first, second = queue.take(9)
+    queue.finish([first.seq], {second.seq: "unreadable"})
+    engine = sa.create_engine(queue.url)
+    with engine.begin() as connection:
+        rows = connection.execute(sa.text("SELECT event_id, payload FROM webhook_queue ORDER BY seq")).fetchall()
+    engine.dispose()
+    assert [tuple(row) for row in rows] == [("evt_1", ""), ("evt_2", '{"n": 2}')]
 
 
 def test_what_is_taken_and_never_finished_comes_again(queue: Queue) -> None:
@@ -116,8 +127,7 @@ def test_many_writers_at_once_lose_nothing(queue: Queue) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    stats = queue.stats()
-    assert (stats.queued, stats.repeated) == (200, 120)
+    assert (queue.stats().queued, queue.remembered()) == (200, (0, 120))
 
 
 def test_two_readers_at_once_never_wait_for_each_other(postgres: object, tmp_path: Path) -> None:
@@ -136,6 +146,7 @@ def test_a_queue_that_cannot_be_used_says_so_without_its_password(tmp_path: Path
     with pytest.raises(QueueUnavailable) as refused:
         Queue("postgresql+psycopg://recoup:geheim@127.0.0.1:1/x").stats()
     assert "geheim" not in str(refused.value)
+    assert "geheim" not in repr(Queue("postgresql+psycopg://recoup:geheim@127.0.0.1:1/x"))
     broken = tmp_path / "queue.sqlite"
     broken.write_bytes(b"this is no database, and long enough to be taken for one" * 100)
     with pytest.raises(QueueUnavailable, match="not a database"):

@@ -1,0 +1,22 @@
+"""Whose events a webhook brings."""
+
+from pathlib import Path
+
+from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.integrations import account_of_integration, remember_account
+
+
+def test_an_account_is_known_by_the_key_that_told_it(tmp_path: Path) -> None:
+    """Another key may be another account's: it has to tell first, or events would be filed under the wrong one."""
+    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+
+        def known(key_digest: str | None, integration: str = "default") -> str | None:
+            return account_of_integration(connection, integration, key_digest=key_digest)
+
+        assert known("a") is None
+        remember_account(connection, "default", "acct_1", key_digest="a")
+        assert [known("a"), known("b"), known(None), known("a", "other")] == ["acct_1", None, "acct_1", None]
+        remember_account(connection, "default", "acct_2", key_digest="b")
+        remember_account(connection, "default", "acct_2", key_digest="b")
+        assert [known("a"), known("b"), known(None)] == [None, "acct_2", "acct_2"]
+        assert connection.execute("SELECT count(*) FROM sync.integrations").fetchall() == [(1,)]
