@@ -1,5 +1,7 @@
 """The receiver as any ASGI server loads it: `uvicorn --factory orchestration.asgi:receiver`. `recoup receive` does."""
 
+import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -12,6 +14,8 @@ from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.queue import Queue
 from orchestration.webhooks.receiver import create_receiver
 
+_TOKEN: Final = re.compile(r"(/webhooks/\w+/)[^\s?]+")
+
 _READ_EVERY: Final = 1.0
 """Seconds after which a changed secret counts."""
 
@@ -19,6 +23,7 @@ _READ_EVERY: Final = 1.0
 def receiver(settings: Settings | None = None) -> Starlette:
     """The receiver of all integrations, by the environment's settings."""
     settings = settings or Settings()
+    logging.getLogger("uvicorn.access").addFilter(_without_tokens)
     settings.recoup_data_dir.mkdir(parents=True, exist_ok=True)
     WebhookFiles(settings).enable()
     return create_receiver(
@@ -27,6 +32,13 @@ def receiver(settings: Settings | None = None) -> Starlette:
         wanted=settings.webhook_events,
         bus_key=settings.recoup_event_bus_key,
     )
+
+
+def _without_tokens(record: logging.LogRecord) -> bool:
+    """uvicorn's access log holds the path of each request, and that must stay unguessable."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(_TOKEN.sub(r"\1…", each) if isinstance(each, str) else each for each in record.args)
+    return True
 
 
 def _endpoints(settings: Settings) -> Callable[[], Sequence[WebhookEndpoint]]:

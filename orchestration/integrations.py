@@ -14,7 +14,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from orchestration.credentials import signing_secret
+from orchestration.credentials import SecretRefused, signing_secret
 from orchestration.settings import Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
 
@@ -41,8 +41,11 @@ class WebhookFiles:
 
     def enable(self) -> WebhookEndpoint:
         """The endpoint, with a token of 192 random bits that stays the same from the first call on."""
+        path = self._folder / "webhook_token"
+        if path.exists() and _read(path) is None:
+            path.unlink()  # emptied by hand, or by a full disk
         with suppress(FileExistsError):
-            _write(self._folder / "webhook_token", secrets.token_urlsafe(_TOKEN_BYTES), is_new=True)
+            _write(path, secrets.token_urlsafe(_TOKEN_BYTES), is_new=True)
         endpoint = self.endpoint()
         assert endpoint is not None
         return endpoint
@@ -71,12 +74,19 @@ class WebhookFiles:
         with suppress(FileNotFoundError):
             if time.time() - previous.stat().st_mtime < ROLLED_FOR:
                 paths.append(previous)
-        return tuple(SecretStr(text) for text in map(_read, paths) if text)
+        return tuple(secret for secret in map(_secret_in, paths) if secret)
 
 
 def webhook_url(settings: Settings, endpoint: WebhookEndpoint) -> str:
     """The address to be entered at Stripe."""
     return f"{settings.recoup_webhook_base_url}/webhooks/stripe/{endpoint.token.get_secret_value()}"
+
+
+def _secret_in(path: Path) -> SecretStr | None:
+    """What is no signing secret, such as a file that was damaged, counts as none: deliveries wait at Stripe then."""
+    with suppress(SecretRefused):
+        return signing_secret(_read(path) or "")
+    return None
 
 
 def _read(path: Path) -> str | None:

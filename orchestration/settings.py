@@ -83,7 +83,6 @@ class Settings(BaseSettings):
     )
     recoup_event_bus_key: SecretStr | None = Field(
         default=None,
-        min_length=_LEAST_KEY,
         description="Key that AWS EventBridge or Azure Event Grid sends along; without one they are not served.",
     )
 
@@ -112,11 +111,26 @@ class Settings(BaseSettings):
     @field_validator("recoup_webhook_events")
     @classmethod
     def _event_types(cls, value: str) -> str:
-        types = [each.strip() for each in value.split(",") if each.strip()]
+        types = list(dict.fromkeys(each.strip() for each in value.split(",") if each.strip()))
         unclear = [each for each in types if not _EVENT_TYPE.fullmatch(each)]
         if unclear or not types:
             raise ValueError(f"give event types such as payment_intent.succeeded, not {', '.join(unclear) or 'none'}")
         return ",".join(types)
+
+    @field_validator("recoup_event_bus_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _LEAST_KEY:
+            raise ValueError(f"a key that nobody can guess has at least {_LEAST_KEY} letters")
+        return value
+
+    @field_validator("recoup_webhook_base_url")
+    @classmethod
+    def _nothing_but_an_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.query or parts.fragment or parts.username is not None:
+            raise ValueError("give the address alone, without ?, # or a user: https://hooks.example.com")
+        return value
 
     @field_validator("recoup_queue_url")
     @classmethod
@@ -133,7 +147,11 @@ class Settings(BaseSettings):
     @classmethod
     def _an_http_address(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False  # no such port
+        if not is_address:
             raise ValueError("give an address such as https://api.stripe.com or http://127.0.0.1:8787")
         return value.rstrip("/")
 

@@ -29,6 +29,7 @@ INCOMPLETE: Final = 3
 PAYMENTS: Final = 20_000
 PAYMENTS_HELP: Final = "Payment intents of the simulated account's first half year."
 
+MAX_PORT: Final = 65_535
 RECEIVER_PORT: Final = 8787
 HOST_HELP: Final = "Address the webhook receiver listens on; 0.0.0.0 is every one of this machine."
 
@@ -56,7 +57,7 @@ def main() -> None:
 
 def _is_expected(error: Exception) -> bool:
     from orchestration.cli.demo import SimulatorFailed
-    from orchestration.cli.dev import AlreadyRunning
+    from orchestration.cli.dev import AlreadyRunning, PortTaken
     from orchestration.cli.query import QueryRefused
     from orchestration.cli.serve import ServiceFailed
     from orchestration.cli.webhooks import SampleLost
@@ -69,8 +70,9 @@ def _is_expected(error: Exception) -> bool:
     from orchestration.webhooks.queue import QueueUnavailable
 
     of_engines = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | AccountUnknown | QueueUnavailable
-    of_commands = QueryRefused | SimulatorFailed | AlreadyRunning | ServiceFailed | SampleLost | SecretRefused
-    return isinstance(error, of_engines | of_commands | ValidationError | OSError | duckdb.Error)
+    of_commands = QueryRefused | SimulatorFailed | SampleLost | SecretRefused
+    of_services = AlreadyRunning | PortTaken | ServiceFailed
+    return isinstance(error, of_engines | of_commands | of_services | ValidationError | OSError | duckdb.Error)
 
 
 def _sentence(error: Exception) -> str:
@@ -115,8 +117,10 @@ def demo(
     live: Annotated[
         bool, typer.Option("--live", help="Go on in fast motion: UI, receiver, and webhooks as payments happen.")
     ] = False,
-    port: Annotated[int, typer.Option(help="With --live: port of the UI.")] = 3000,
-    receiver_port: Annotated[int, typer.Option(help="With --live: port of the webhook receiver.")] = RECEIVER_PORT,
+    port: Annotated[int, typer.Option(help="With --live: port of the UI.", min=1, max=MAX_PORT)] = 3000,
+    receiver_port: Annotated[
+        int, typer.Option(help="With --live: that of the receiver.", min=1, max=MAX_PORT)
+    ] = RECEIVER_PORT,
 ) -> None:
     """The same for a simulated Stripe account on this machine. Every further run lets its clock move on."""
     from orchestration.cli.demo import simulated_account
@@ -133,7 +137,7 @@ def demo(
 
 @app.command()
 def dev(
-    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
+    port: Annotated[int, typer.Option(help="Port of the UI.", min=1, max=MAX_PORT)] = 3000,
     speed: Annotated[float, typer.Option(help="Without a key: simulated seconds in a second.")] = 360.0,
     payments: Annotated[int, typer.Option(help=f"Without a key: {PAYMENTS_HELP}", min=1)] = PAYMENTS,
 ) -> None:
@@ -145,9 +149,9 @@ def dev(
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(help="Port of the UI, on this machine only.")] = 3000,
+    port: Annotated[int, typer.Option(help="Port of the UI, on this machine only.", min=1, max=MAX_PORT)] = 3000,
     host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
-    receiver_port: Annotated[int, typer.Option(help="Port of the webhook receiver.")] = RECEIVER_PORT,
+    receiver_port: Annotated[int, typer.Option(help="Port of the receiver.", min=1, max=MAX_PORT)] = RECEIVER_PORT,
 ) -> None:
     """Dagster's UI and daemon, with the webhook receiver beside them."""
     from orchestration.cli.serve import run_all
@@ -157,7 +161,7 @@ def serve(
 
 @app.command()
 def receive(
-    port: Annotated[int, typer.Option(help="Port of the webhook receiver.")] = RECEIVER_PORT,
+    port: Annotated[int, typer.Option(help="Port of the receiver.", min=1, max=MAX_PORT)] = RECEIVER_PORT,
     host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
 ) -> None:
     """The webhook receiver alone. Any ASGI server runs it, too: uvicorn --factory orchestration.asgi:receiver"""

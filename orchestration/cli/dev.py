@@ -4,18 +4,28 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import resources
 from pathlib import Path
+from typing import IO, Final
 
 from orchestration.settings import PROJECT_ROOT, Settings
+
+_STOP_SECONDS: Final = 20.0
+"""What Dagster gets to end its processes; then they are killed."""
 
 
 class AlreadyRunning(Exception):
     """Dagster runs on this data folder already. The text says what to do."""
+
+
+class PortTaken(Exception):
+    """The UI's port is taken. The text says which."""
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
@@ -28,8 +38,8 @@ def prepare_dagster_home(settings: Settings) -> Path:
 
 
 @contextmanager
-def only_dagster(settings: Settings) -> Iterator[None]:
-    """Nobody else runs Dagster on this home while the context lasts.
+def only_dagster(settings: Settings) -> Iterator[IO[str]]:
+    """Nobody else runs Dagster on this home while the context lasts, or while the lock is held that it yields.
 
     Runs whose processes were killed together with an earlier Dagster are ended: nobody else ever would, and one that is
     under way for ever keeps the warehouse's slot, and keeps the webhook queue from being worked off.
@@ -43,11 +53,11 @@ def only_dagster(settings: Settings) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning(
-                f"Another `recoup dev` or `recoup serve` works on {settings.recoup_data_dir}. End it first, or set "
-                "RECOUP_DATA_DIR to another folder."
+                f"Another `recoup dev` or `recoup serve` works on {settings.recoup_data_dir}. End it first (it may be "
+                "a `dagster dev` whose parent was killed), or set RECOUP_DATA_DIR to another folder."
             ) from None
         _end_orphans(home)
-        yield
+        yield lock
 
 
 def _end_orphans(home: Path) -> None:
@@ -65,22 +75,72 @@ def _end_orphans(home: Path) -> None:
 
 def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: int) -> int:
     """Run `dagster dev` until interrupted and return its exit code. Without a key it gets the simulated account."""
-    with only_dagster(settings), _account(settings, speed, payments) as used:
-        return _run(dagster_command(port), dagster_environment(used))
+    with only_dagster(settings) as lock, _account(settings, speed, payments) as used:
+        with dagster_dev(used, port, lock) as dagster, suppress(KeyboardInterrupt):
+            dagster.wait()
+        return dagster.returncode
 
 
-def dagster_command(port: int) -> list[str]:
-    """UI, daemon and code server in one."""
-    return [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
+@contextmanager
+def dagster_dev(
+    settings: Settings, port: int, lock: IO[str], *, log: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`dagster dev` (UI, daemon and code server in one) while the context lasts; its output goes to `log`, if given.
+
+    It has a session of its own, so that Ctrl-C reaches it through us alone: a run that the terminal interrupts as well
+    may hang for ever. What it leaves behind is killed; a run that dies so loses nothing. It holds the lock, too, so
+    that nobody else starts one while it lives, even if we are killed.
+
+    Raises:
+        PortTaken: something else listens there.
+    """
+    _check_free(port)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored, and Dagster inherits
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
+    with log.open("ab") if log else nullcontext() as output:
+        process = subprocess.Popen(
+            command,
+            env=_environment(settings),
+            cwd=PROJECT_ROOT,
+            stdout=output,
+            stderr=output,
+            pass_fds=[lock.fileno()],
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        _stop(process)
 
 
-def dagster_environment(settings: Settings) -> dict[str, str]:
-    """What Dagster's processes need to see the same settings, in a home of Recoup's that is prepared here."""
-    home = prepare_dagster_home(settings)
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
+            process.wait(deadline - time.monotonic())
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _check_free(port: int) -> None:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise PortTaken(
+            f"Port {port} cannot be used for the UI: {error.strerror}. Choose another with --port."
+        ) from None
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What Dagster's processes need to see the same settings."""
     of_settings = {"STRIPE_API_BASE": settings.stripe_api_base, "RECOUP_DATA_DIR": str(settings.recoup_data_dir)}
     if settings.stripe_api_key is not None:
         of_settings["STRIPE_API_KEY"] = settings.stripe_api_key.get_secret_value()
-    return {**os.environ, **of_settings, "DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **of_settings, "DAGSTER_HOME": str(settings.dagster_home), "PYTHONWARNINGS": "ignore"}
 
 
 def _account(settings: Settings, speed: float, payments: int) -> AbstractContextManager[Settings]:
@@ -90,18 +150,3 @@ def _account(settings: Settings, speed: float, payments: int) -> AbstractContext
 
     print("No STRIPE_API_KEY is set: using the simulated account.", flush=True)
     return simulated_account(settings, payments=payments, days=0, seed=1, speed=speed)
-
-
-def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Wait for a child that ends by the same signals as we do.
-
-    A shell without job control starts its background children with SIGINT ignored, and Dagster would inherit that.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # the terminal has told the child as well

@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from orchestration.cli.demo import simulated_account
-from orchestration.cli.dev import prepare_dagster_home
 from orchestration.cli.query import open_published
 from orchestration.cli.run import format_amount, run_pipeline
 from orchestration.cli.serve import run_all
@@ -50,16 +49,8 @@ def run_live(settings: Settings, *, payments: int, seed: int, port: int, receive
                 "recoup_webhook_base_url": f"http://127.0.0.1:{receiver_port}",
             }
         )
-        log = prepare_dagster_home(used) / "dagster.log"
-        console.print(f"\nA simulated day now passes in {86_400 / LIVE_SPEED:.0f} seconds. Dagster prints to {log}.")
-        run_all(
-            used,
-            port=port,
-            host="127.0.0.1",
-            receiver_port=receiver_port,
-            beside=lambda: _tell(used),
-            dagster_log=log,
-        )
+        console.print(f"\nA simulated day now passes in {86_400 / LIVE_SPEED:.0f} seconds.")
+        run_all(used, port=port, host="127.0.0.1", receiver_port=receiver_port, beside=lambda: _tell(used))
 
 
 def _tell(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 import secrets
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -43,11 +44,11 @@ def enable() -> None:
         console.print(f"     {event_type}")
     console.print("2. Endpoint URL:")
     console.print(f"     {webhook_url(settings, endpoint)}", soft_wrap=True)
-    if "127.0.0.1" in settings.recoup_webhook_base_url:
+    if not settings.recoup_webhook_base_url.startswith("https://"):
         console.print(
-            "     RECOUP_WEBHOOK_BASE_URL is this machine only: set it to the https address that Stripe can reach,"
+            "     Stripe asks for https, and must be able to reach it: set RECOUP_WEBHOOK_BASE_URL to such an"
         )
-        console.print("     and let your proxy pass that on to `recoup serve` (port 8787).")
+        console.print("     address, and let your proxy pass requests on to `recoup serve`.")
     console.print("3. Reveal the endpoint's signing secret (whsec_…) and give it to Recoup: recoup webhooks secret")
     state = f"{len(endpoint.secrets)} set" if endpoint.secrets else "none yet; deliveries are turned away until then"
     console.print(f"   Signing secrets: {state}.")
@@ -81,7 +82,7 @@ def follow_a_sample(
     event_id = f"{SAMPLE_PREFIX}{secrets.token_hex(12)}"
     address = url or webhook_url(settings, endpoint)
     started = time.monotonic()
-    _post(address, event_id, endpoint.secrets[0].get_secret_value())
+    _post(address, _sample(event_id, min(settings.webhook_events)), endpoint.secrets[0].get_secret_value())
     console.print(f"Received and on disk      {1000 * (time.monotonic() - started):7.0f} ms")
     _follow(settings, event_id, started, wait)
     with open_warehouse(settings.warehouse_path) as connection:
@@ -112,10 +113,24 @@ def status() -> None:
     console.print(table)
     for event_id, received_at, reason in aside:
         console.print(f"  {event_id}  {received_at:%Y-%m-%d %H:%M:%S} UTC  {reason}", markup=False)
+    if aside:
+        console.print("They stay where they are until someone decides: recoup webhooks requeue tries them again.")
 
 
-def _post(address: str, event_id: str, signing_secret: str) -> None:
-    body = orjson.dumps(_sample(event_id)).decode()
+@app.command()
+def requeue() -> None:
+    """Try once more what was put aside, such as after an update that can read it."""
+    settings = Settings()
+    queue = Queue(settings.queue_url)
+    try:
+        count = queue.requeue_quarantined()
+    finally:
+        queue.close()
+    console.print(f"{count:,} events wait for the next run." if count else "Nothing was put aside.")
+
+
+def _post(address: str, event: Mapping[str, object], signing_secret: str) -> None:
+    body = orjson.dumps(event).decode()
     header = stripe.WebhookSignature.generate_signature_header(body, signing_secret)
     try:
         answer = requests.post(
@@ -128,17 +143,19 @@ def _post(address: str, event_id: str, signing_secret: str) -> None:
         ) from None
     if answer.status_code != 200:
         raise SampleLost(f"The receiver answered {answer.status_code}: {answer.text[:200]}")
+    if not answer.json().get("stored"):
+        raise SampleLost("The receiver keeps no such events: its RECOUP_WEBHOOK_EVENTS are others than here.")
 
 
-def _sample(event_id: str) -> dict[str, object]:
+def _sample(event_id: str, event_type: str) -> Mapping[str, object]:
     return {
         "id": event_id,
         "object": "event",
         "api_version": API_VERSION,
         "created": int(time.time()),
-        "data": {"object": {"id": f"pi_{event_id}", "object": "payment_intent", "created": int(time.time())}},
+        "data": {"object": {"id": event_id, "object": "recoup.sample"}},
         "livemode": False,
-        "type": "payment_intent.succeeded",
+        "type": event_type,
     }
 
 
@@ -148,7 +165,8 @@ def _follow(settings: Settings, event_id: str, started: float, wait: float) -> N
         while (state := queue.state_of(event_id)) != "done":
             if state is None:
                 raise SampleLost(
-                    "The receiver answered, but its queue is another one than RECOUP_QUEUE_URL names here."
+                    "The receiver has it, but not in the queue that is read here: are RECOUP_DATA_DIR and "
+                    "RECOUP_QUEUE_URL the same for both?"
                 )
             if time.monotonic() - started > wait:
                 raise SampleLost(

@@ -12,6 +12,9 @@ _MAX_INSTANT: Final = 2**33
 SAMPLE_PREFIX: Final = "evt_recoup_sample_"
 """Ids of the events that `recoup webhooks test` makes: they are logged as received, and tell of no payment."""
 
+_MAX_AMOUNT: Final = 10**15
+"""Minor units, far beyond what Stripe takes in any currency."""
+
 Json = dict[str, Any]
 
 
@@ -45,7 +48,7 @@ def event_of(parsed: Any) -> Json:
         raise NotAnEvent("The body is not an event of Stripe's.")
     _require(_is_id(parsed.get("id")), "id")
     _require(_is_id(parsed.get("type")), "type")
-    _require(is_instant(parsed.get("created")), "created")
+    _require(_is_instant(parsed.get("created")), "created")
     _require(isinstance(parsed.get("livemode"), bool), "livemode")
     _require(parsed.get("account") is None or _is_id(parsed["account"]), "account")
     _require(parsed.get("api_version") is None or isinstance(parsed["api_version"], str), "api_version")
@@ -53,6 +56,18 @@ def event_of(parsed: Any) -> Json:
     carried = data.get("object") if isinstance(data, dict) else None
     _require(isinstance(carried, dict) and _is_id(carried.get("id")), "data.object")
     return parsed
+
+
+def check_carried(carried: Json) -> None:
+    """What the models compute with: an instant, and an amount of money in minor units.
+
+    Raises:
+        NotAnEvent: it is none.
+    """
+    if not _is_instant(carried.get("created")):
+        raise NotAnEvent("The `created` of the event's object is not an instant.")
+    if not _is_money(carried.get("amount")):
+        raise NotAnEvent("The `amount` of the event's object is no amount of money.")
 
 
 def from_eventbridge(parsed: Any) -> Sequence[Json]:
@@ -63,6 +78,16 @@ def from_eventbridge(parsed: Any) -> Sequence[Json]:
     return [event_of(detail)]
 
 
+def validation_code(parsed: Any) -> str | None:
+    """What Event Grid wants back before it delivers in its own schema; None for anything else."""
+    first = parsed[0] if isinstance(parsed, list) and parsed else None
+    if isinstance(first, dict) and first.get("eventType") == "Microsoft.EventGrid.SubscriptionValidationEvent":
+        data = first.get("data")
+        code = data.get("validationCode") if isinstance(data, dict) else None
+        return code if isinstance(code, str) else None
+    return None
+
+
 def from_event_grid(parsed: Any) -> Sequence[Json]:
     """Azure puts the event into the `data` of a CloudEvent, alone or several in a list (Stripe docs: Event Grid)."""
     envelopes = parsed if isinstance(parsed, list) else [parsed]
@@ -71,8 +96,11 @@ def from_event_grid(parsed: Any) -> Sequence[Json]:
     return [event_of(envelope["data"]) for envelope in envelopes]
 
 
-def is_instant(value: Any) -> bool:
-    """Whether the value is unix seconds that Stripe could mean."""
+def _is_money(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_AMOUNT
+
+
+def _is_instant(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_INSTANT
 
 

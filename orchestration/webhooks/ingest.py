@@ -17,7 +17,7 @@ from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, event_row
-from orchestration.webhooks.envelopes import SAMPLE_PREFIX, NotAnEvent, event_of, is_instant, parse
+from orchestration.webhooks.envelopes import SAMPLE_PREFIX, NotAnEvent, check_carried, event_of, parse
 from orchestration.webhooks.queue import Queue, Queued
 
 BATCH: Final = 5_000
@@ -131,8 +131,8 @@ def _read(taken: Sequence[Queued], account_of: Callable[[str], str]) -> _Batch:
             if event["id"] != queued.event_id:
                 raise NotAnEvent("The event's id is not the one it was queued under.")
             row = event_row(event, "webhook")
-            if row.carried is not None and not is_instant(row.carried.created):
-                raise NotAnEvent("The `created` of the event's object is not an instant.")
+            if row.carried is not None:
+                check_carried(event["data"]["object"])
         except NotAnEvent as error:
             batch.unreadable[queued.seq] = str(error)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -1,11 +1,14 @@
 """Many deliveries, one commit: what arrives while the disk is busy goes into the next one together."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 from orchestration.webhooks.queue import Delivery, Queue, QueueUnavailable
+
+logger = logging.getLogger(__name__)
 
 BATCH: Final = 500
 """Deliveries in a commit at most."""
@@ -24,6 +27,8 @@ class Intake:
         self._queue = queue
         self._waiting: deque[tuple[Sequence[Delivery], asyncio.Future[None]]] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self.failure: Exception | None = None
+        """Why the last commit failed; None where it did not."""
 
     async def keep(self, deliveries: Sequence[Delivery]) -> None:
         """Return once they are on disk.
@@ -50,8 +55,17 @@ class Intake:
                 await asyncio.to_thread(self._queue.put, [each for deliveries, _ in batch for each in deliveries])
             except Exception as caught:
                 error = caught
+            self._tell(error)
             for _, kept in batch:
                 _settle(kept, error)
+
+    def _tell(self, error: Exception | None) -> None:
+        """Log the first failure and the recovery, not each of the deliveries that Stripe sends again."""
+        if error is not None and self.failure is None:
+            logger.error("%s Deliveries are answered with 503 until it can; Stripe sends them again.", error)
+        elif error is None and self.failure is not None:
+            logger.warning("The webhook queue can be used again.")
+        self.failure = error
 
 
 def _settle(kept: asyncio.Future[None], error: Exception | None) -> None:

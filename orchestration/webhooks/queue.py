@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -42,6 +43,7 @@ WEBHOOK_QUEUE: Final = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("reason", sa.Text),
     sa.Column("finished_at", sa.DateTime(timezone=True)),
+    sa.CheckConstraint("state IN ('queued', 'done', 'quarantined')", name="webhook_queue_states"),
     sa.UniqueConstraint("integration", "event_id"),
     sa.Index("webhook_queue_by_state", "state", "seq"),
     sa.Index("webhook_queue_by_end", "finished_at"),
@@ -113,6 +115,7 @@ class Queue:
 
     url: str = field(repr=False)
     _engine: sa.Engine | None = field(init=False, default=None, repr=False)
+    _file: tuple[int, int] | None = field(init=False, default=None, repr=False)
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
         """Keep the events, on disk before this returns. One that is there already is only counted."""
@@ -297,19 +300,42 @@ class Queue:
         try:
             with self._connected().begin() as connection:
                 yield connection
+            is_kept = self._file == self._file_now()
         except (SQLAlchemyError, OSError, ImportError) as error:
-            raise QueueUnavailable(f"The webhook queue cannot be used: {_words(error)}") from None
+            raise QueueUnavailable(f"The webhook queue{self._where()} cannot be used: {_words(error)}") from None
+        if not is_kept:
+            self.close()
+            raise QueueUnavailable(f"The webhook queue{self._where()} was deleted or replaced while it was used.")
 
     def _connected(self) -> sa.Engine:
+        if self._engine is not None and self._file != self._file_now():
+            self.close()  # an open file that was deleted takes everything that is written to it with it
         if self._engine is None:
             if self._is_sqlite():
+                self._path().parent.mkdir(parents=True, exist_ok=True)
                 engine = sa.create_engine(self.url)
                 sa.event.listen(engine, "connect", _prepare_sqlite)
             else:
                 engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=_POSTGRESQL)
             _metadata.create_all(engine)
-            self._engine = engine
+            self._engine, self._file = engine, self._file_now()
         return self._engine
+
+    def _path(self) -> Path:
+        return Path(self.url.removeprefix("sqlite:///"))
+
+    def _file_now(self) -> tuple[int, int] | None:
+        """Which file stands at the path of a SQLite queue; None where there is none, and for PostgreSQL."""
+        if not self._is_sqlite():
+            return None
+        try:
+            status = self._path().stat()
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _where(self) -> str:
+        return f" {self._path()}" if self._is_sqlite() else " of RECOUP_QUEUE_URL"
 
 
 def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:

@@ -27,7 +27,14 @@ from starlette.routing import Route
 
 from orchestration.warehouse.scrub import scrub, stored_json
 from orchestration.webhooks.endpoint import WebhookEndpoint
-from orchestration.webhooks.envelopes import NotAnEvent, event_of, from_event_grid, from_eventbridge, parse
+from orchestration.webhooks.envelopes import (
+    NotAnEvent,
+    event_of,
+    from_event_grid,
+    from_eventbridge,
+    parse,
+    validation_code,
+)
 from orchestration.webhooks.intake import Intake
 from orchestration.webhooks.metrics import Metrics
 from orchestration.webhooks.queue import Delivery, Queue, QueueUnavailable
@@ -49,6 +56,14 @@ class _Refused(Exception):
     def __init__(self, status: int, reason: str, sentence: str) -> None:
         super().__init__(sentence)
         self.status, self.reason = status, reason
+
+
+class _Validated(Exception):
+    """Event Grid asks whether this address is ours."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self.code = code
 
 
 def create_receiver(
@@ -82,7 +97,7 @@ class _Receiver:
         self.metrics = Metrics(self.queue)
 
     def application(self) -> Starlette:
-        return Starlette(
+        application = Starlette(
             routes=[
                 Route("/webhooks/stripe/{token}", self.stripe, methods=["POST"]),
                 Route("/webhooks/eventbridge/{token}", self.eventbridge, methods=["POST"]),
@@ -92,6 +107,8 @@ class _Receiver:
             ],
             lifespan=self._lifespan,
         )
+        application.router.redirect_slashes = False  # Stripe counts a redirect as a failure
+        return application
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -121,14 +138,24 @@ class _Receiver:
     async def event_grid(self, request: Request) -> Response:
         """CloudEvents 1.0 asks by OPTIONS whether this address takes events at all (HTTP webhook, section 4)."""
         if request.method == "OPTIONS":
-            origin = _header(request, "webhook-request-origin") or "*"
-            return Response(headers={"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"})
+            return self._allow(request)
         return await self._answer(request, lambda _: self._from_bus(request, from_event_grid))
 
+    def _allow(self, request: Request) -> Response:
+        try:
+            self._endpoint(request.path_params["token"])
+            self._bus_key()
+        except _Refused as error:
+            return self._refuse(None, error)
+        origin = _header(request, "webhook-request-origin") or "*"
+        return Response(headers={"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"})
+
     async def health(self, _: Request) -> Response:
-        """200 while the queue can be read, else 503."""
+        """200 while the queue can be read, and the last delivery could be kept; else 503."""
         try:
             stats = await asyncio.to_thread(self.queue.stats)
+            if self.intake.failure is not None:
+                raise self.intake.failure
         except QueueUnavailable as error:
             return _json(503, {"status": "unavailable", "error": str(error)})
         age = stats.age(datetime.now(UTC))
@@ -145,6 +172,8 @@ class _Receiver:
             endpoint = self._endpoint(request.path_params["token"])
             events = await receive(endpoint)
             stored = await self._keep(endpoint, events)
+        except _Validated as validated:
+            return _json(200, {"validationResponse": validated.code})
         except (_Refused, SignatureRefused, NotAnEvent, QueueUnavailable) as error:
             return self._refuse(endpoint, error)
         except ClientDisconnect:
@@ -167,12 +196,20 @@ class _Receiver:
         self, request: Request, unwrap: Callable[[Any], Sequence[dict[str, Any]]]
     ) -> Sequence[dict[str, Any]]:
         body = await _body(request)
+        key = self._bus_key().get_secret_value()
+        scheme, _, bearer = (_header(request, "authorization") or "").partition(" ")
+        given = _header(request, "x-api-key") or (bearer if scheme.lower() == "bearer" else "")
+        if not hmac.compare_digest(given.encode(), key.encode()):
+            raise _Refused(401, "wrong_bus_key", "The key of the event bus is missing or wrong.")
+        parsed = parse(body)
+        if unwrap is from_event_grid and (code := validation_code(parsed)):
+            raise _Validated(code)
+        return unwrap(parsed)
+
+    def _bus_key(self) -> SecretStr:
         if self.bus_key is None:
             raise _Refused(404, "no_bus_key", "Nothing is received at this address.")
-        given = _header(request, "x-api-key") or (_header(request, "authorization") or "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self.bus_key.get_secret_value().encode()):
-            raise _Refused(401, "wrong_bus_key", "The key of the event bus is missing or wrong.")
-        return unwrap(parse(body))
+        return self.bus_key
 
     async def _keep(self, endpoint: WebhookEndpoint, events: Sequence[Mapping[str, Any]]) -> int:
         wanted = []
@@ -221,7 +258,7 @@ def _delivery(endpoint: WebhookEndpoint, event: Mapping[str, Any]) -> Delivery:
     try:
         payload = stored_json(scrub(dict(event)))
     except (RecursionError, orjson.JSONEncodeError):
-        raise NotAnEvent("The event is nested too deeply.") from None
+        raise NotAnEvent("The event is nested too deeply, or holds a number beyond 64 bits.") from None
     return Delivery(endpoint.integration, event["id"], payload, datetime.now(UTC))
 
 

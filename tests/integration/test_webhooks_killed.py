@@ -107,9 +107,18 @@ def process(arguments: list[str], folder: Path, is_up: Callable[[], bool]) -> It
 
 
 def kill(running: subprocess.Popen[bytes]) -> None:
-    """The process and its children, at once, as when the machine goes down."""
-    with suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGKILL)
+    """The process and all that descends from it, at once, as when the machine goes down."""
+    told = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children: dict[int, list[int]] = {}
+    for line in told.splitlines():
+        pid, parent = map(int, line.split())
+        children.setdefault(parent, []).append(pid)
+    doomed = [running.pid]
+    for pid in doomed:
+        doomed += children.get(pid, [])
+    for pid in doomed:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     running.wait()
 
 

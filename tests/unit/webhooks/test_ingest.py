@@ -106,6 +106,9 @@ def carrying(**carried: Any) -> str:
         (carrying(id="pi_1", object="charge"), "KeyError"),
         (carrying(id="pi_1", object="charge", created=1, status={"a": 1}), "TypeError"),
         (carrying(id="pi_1", object="payment_intent", created="soon"), "not an instant"),
+        (carrying(id="pi_1", object="payment_intent", created=1, amount=-5), "no amount of money"),
+        (carrying(id="pi_1", object="payment_intent", created=1, amount="5"), "no amount of money"),
+        (carrying(id="pi_1", object="payment_intent", created=1), "no amount of money"),
     ],
 )
 def test_what_cannot_be_read_is_put_aside_and_holds_up_nothing(

@@ -151,5 +151,56 @@ def test_a_queue_that_cannot_be_used_says_so_without_its_password(tmp_path: Path
     broken.write_bytes(b"this is no database, and long enough to be taken for one" * 100)
     with pytest.raises(QueueUnavailable, match="not a database"):
         Queue(f"sqlite:///{broken}").put([delivery(1)])
-    with pytest.raises(QueueUnavailable, match="unable to open"):
-        Queue(f"sqlite:///{tmp_path / 'missing' / 'queue.sqlite'}").stats()
+    (tmp_path / "file").touch()
+    with pytest.raises(QueueUnavailable, match="File exists"):
+        Queue(f"sqlite:///{tmp_path / 'file' / 'queue.sqlite'}").stats()
+
+
+@pytest.mark.parametrize("becomes", ["gone", "another", "garbage", "moved"])
+def test_nothing_is_kept_in_a_file_that_was_deleted_or_replaced_meanwhile(becomes: str, tmp_path: Path) -> None:
+    """SQLite would go on with the file that it has open, and all of it would be lost."""
+    path = tmp_path / "data" / "queue.sqlite"
+    queue = Queue(f"sqlite:///{path}")
+    queue.put([delivery(1)])
+    if becomes == "moved":
+        path.parent.rename(tmp_path / "elsewhere")
+    else:
+        for file in path.parent.glob("queue.sqlite*"):
+            file.unlink()
+    if becomes == "another":
+        Queue(f"sqlite:///{path}").put([delivery(2)])
+    if becomes == "garbage":
+        path.write_bytes(b"this is no database, and long enough to be taken for one" * 100)
+        with pytest.raises(QueueUnavailable):
+            queue.put([delivery(3)])
+        return
+    queue.put([delivery(3)])
+    assert "evt_3" in [each.event_id for each in Queue(f"sqlite:///{path}").take(9)]
+
+
+def test_a_file_that_is_deleted_in_the_very_moment_is_no_place_for_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "queue.sqlite"
+    queue = Queue(f"sqlite:///{path}")
+    queue.stats()
+    insert = queue._insert
+
+    def deleting(table: sa.Table) -> object:
+        path.unlink()
+        return insert(table)
+
+    connected = queue._connected()
+    monkeypatch.setattr(queue, "_connected", lambda: connected)
+    monkeypatch.setattr(queue, "_insert", deleting)
+    with pytest.raises(QueueUnavailable, match="deleted or replaced"):
+        queue.put([delivery(1)])
+
+
+def test_no_row_has_a_state_that_nobody_knows(queue: Queue) -> None:
+    queue.stats()
+    engine = sa.create_engine(queue.url)
+    statement = sa.text("INSERT INTO webhook_queue (event_id, payload, state) VALUES ('evt_9', '{}', 'bogus')")
+    with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:
+        connection.execute(statement)
+    engine.dispose()

@@ -118,6 +118,8 @@ def test_an_unknown_address_is_404_and_another_method_405(url: str) -> None:
     assert requests.get(f"{url}/webhooks/stripe/{TOKEN}", timeout=20).status_code == 405
     assert requests.put(f"{url}/webhooks/stripe/{TOKEN}", data=body, timeout=20).status_code == 405
     assert requests.get(f"{url}/anything", timeout=20).status_code == 404
+    slashed = requests.post(f"{url}/webhooks/stripe/{TOKEN}/", data=body, allow_redirects=False, timeout=20)
+    assert slashed.status_code == 404, "a redirect would be a failure to Stripe, and tell nobody why"
 
 
 THIN = {"object": "v2.core.event", "id": "evt_1", "type": "v1.payment_intent.succeeded"}
@@ -176,16 +178,25 @@ def test_a_body_that_is_too_large_is_413_also_without_a_length(url: str, queue: 
 
 
 def test_a_queue_that_is_down_is_503_so_that_stripe_tries_again(
-    url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
         raise QueueUnavailable("database or disk is full")
 
+    def healthy() -> bool:
+        return requests.get(f"{url}/healthz", timeout=20).status_code == 200
+
     with monkeypatch.context() as patched:
         patched.setattr(Queue, "put", fail)
-        answer = send(url, make_event())
-    assert (answer.status_code, answer.json()) == (503, {"error": "Not stored: try again later."})
+        answers = [send(url, make_event()) for _ in range(3)]
+        assert not healthy()
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert answers[0].json() == {"error": "Not stored: try again later."}
     assert send(url, make_event()).status_code == 200
+    assert healthy()
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("orchestration.webhooks")]
+    assert len(told) == 2, "the first failure and the recovery"
+    assert told[0].startswith("database or disk is full")
 
 
 def test_until_a_secret_is_set_deliveries_are_503_and_not_lost(queue: Queue) -> None:
@@ -229,10 +240,16 @@ def test_events_come_by_aws_and_azure_as_well_with_the_key_of_the_bus(url: str, 
     assert [each.event_id for each in queue.take(9)] == ["evt_1", "evt_2", "evt_3", "evt_4"]
 
 
-def test_azure_is_told_that_it_may_deliver(url: str) -> None:
+def test_azure_is_told_that_it_may_deliver_in_either_schema(url: str) -> None:
     asked = {"WebHook-Request-Origin": "eventgrid.azure.net"}
     answer = requests.options(f"{url}/webhooks/eventgrid/{TOKEN}", headers=asked, timeout=20)
     assert (answer.status_code, answer.headers["WebHook-Allowed-Origin"]) == (200, "eventgrid.azure.net")
+    assert requests.options(f"{url}/webhooks/eventgrid/guess", headers=asked, timeout=20).status_code == 404
+    kind = "Microsoft.EventGrid.SubscriptionValidationEvent"
+    handshake = [{"id": "1", "eventType": kind, "data": {"validationCode": "512d38b6"}}]
+    answer = bus(url, "eventgrid", handshake, {"Authorization": f"bearer {BUS_KEY}"})
+    assert (answer.status_code, answer.json()) == (200, {"validationResponse": "512d38b6"})
+    assert bus(url, "eventgrid", handshake, {"X-Api-Key": "wrong"}).status_code == 401
 
 
 @pytest.mark.parametrize("kind", ["eventbridge", "eventgrid"])
@@ -247,6 +264,7 @@ def test_a_bus_without_the_key_is_401_and_a_wrong_envelope_400(kind: str, url: s
 def test_without_a_key_no_bus_is_served(queue: Queue) -> None:
     with serving(receiver(queue, bus_key=None)) as url:
         assert bus(url, "eventbridge", envelope(make_event()), {"X-Api-Key": ""}).status_code == 404
+        assert requests.options(f"{url}/webhooks/eventgrid/{TOKEN}", timeout=20).status_code == 404
 
 
 json_values = st.recursive(
