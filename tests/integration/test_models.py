@@ -1,7 +1,9 @@
 """The dbt project by itself: its unit tests, invariants that notice wrong tables, empty warehouses, descriptions."""
 
+import itertools
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import pytest
 from orchestration import pipeline
 from orchestration.settings import DBT_PROJECT_DIR, Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
-from orchestration.transform import ensure_manifest, invoke_dbt
+from orchestration.stripe_api import API_VERSION
+from orchestration.transform import build_models, ensure_manifest, invoke_dbt
 from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.load import AccountKey, Loader
+from orchestration.warehouse.rows import event_row
 
 CLOCK = re.compile(r"\b(now|current_timestamp|current_date|current_time|today|get_current_\w+|localtimestamp)\b", re.I)
 
@@ -141,3 +146,39 @@ def test_the_manifest_is_parsed_anew_only_after_a_change(built: Settings) -> Non
 
     first = stamp()
     assert stamp() == first
+
+
+STRANGE: list[Any] = [
+    10**14,
+    -(10**14),
+    2**63 - 1,
+    1.5,
+    1e300,
+    "abc",
+    "",
+    {},
+    [],
+    True,
+    None,
+    {"id": 5},
+    "x" * 999,
+    "\x00",
+]
+
+
+def test_no_payload_however_strange_stops_the_models(tmp_path: Path) -> None:
+    """One event that cannot be would otherwise keep everybody from the marts, for good."""
+    fields = ["currency", "status", "canceled_at", "latest_charge", "customer", "amount_received", "last_payment_error"]
+    fields += ["invoice", "capture_method", "payment_method", "cancellation_reason", "amount_capturable"]
+    settings = Settings(recoup_data_dir=tmp_path)
+    error = {"code": "card_declined", "charge": "ch_1", "payment_method": {"id": "pm_1", "type": "card"}}
+    rows = []
+    for number, (field, value) in enumerate(itertools.product(fields, STRANGE)):
+        intent = {"id": f"pi_{number}", "object": "payment_intent", "amount": 500, "created": 1_767_225_600}
+        intent |= {"currency": "eur", "status": "requires_payment_method", "last_payment_error": error, field: value}
+        event = {"id": f"evt_{number}", "object": "event", "created": 1_767_225_601, "data": {"object": intent}}
+        with suppress(TypeError):  # what has no place in a row is put aside before it comes here
+            rows.append(event_row(event | {"type": "payment_intent.payment_failed"}, "webhook"))
+    with open_warehouse(settings.warehouse_path) as connection:
+        Loader(connection, AccountKey("acct_1", False), API_VERSION).load_events(rows)
+    build_models(settings)

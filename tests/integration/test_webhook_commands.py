@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import requests
 
-from orchestration.settings import PROJECT_ROOT
+from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.webhooks.queue import Delivery, Queue
 
 RECOUP = [sys.executable, "-c", "from orchestration.cli import main; main()"]
 SECRET, NEWER = "whsec_" + "c" * 32, "whsec_" + "d" * 32
@@ -151,6 +153,62 @@ def resident(pid: int) -> float:
     """Mebibytes of memory."""
     told = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
     return int(told.stdout) / 1024
+
+
+def test_serve_says_which_port_is_taken_and_starts_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = recoup(tmp_path, "serve", "--port", str(port), "--receiver-port", str(free_port()))
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"Port {port} cannot be used for the UI")
+    assert recoup(tmp_path, "receive", "--port", "99999").returncode == 2
+    nowhere = recoup(tmp_path, "receive", "--host", "203.0.113.7", "--port", str(free_port()))
+    assert "Is --host an address of this machine?" in nowhere.stderr
+
+
+def test_what_was_put_aside_is_shown_with_what_to_do_and_can_be_tried_again(tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=tmp_path)
+    queue = Queue(settings.queue_url)
+    queue.put([Delivery("default", "evt_1", "no json", datetime.now(UTC))])
+    queue.finish([], {each.seq: "The body is not JSON." for each in queue.take(1)})
+    queue.close()
+    told = recoup(tmp_path, "webhooks", "status").stdout
+    assert "The body is not JSON." in told
+    assert "recoup webhooks requeue" in told
+    assert recoup(tmp_path, "webhooks", "requeue").stdout == "1 events wait for the next run.\n"
+    assert recoup(tmp_path, "webhooks", "requeue").stdout == "Nothing was put aside.\n"
+
+
+def test_damaged_secret_files_are_made_anew_or_count_as_none(tmp_path: Path) -> None:
+    recoup(tmp_path, "webhooks", "secret", typed=SECRET)
+    for name, content in (("webhook_token", ""), ("webhook_secret", "junk")):
+        (tmp_path / "secrets" / "default" / name).write_text(content)
+    told = recoup(tmp_path, "webhooks", "enable")
+    assert told.returncode == 0
+    assert "Signing secrets: none yet" in told.stdout
+    (address,) = [word for word in told.stdout.split() if word.startswith("http://127.0.0.1")]
+    assert len(address.rpartition("/")[2]) >= 32
+
+
+def test_no_log_holds_the_address_also_under_another_server(tmp_path: Path) -> None:
+    recoup(tmp_path, "webhooks", "secret", typed=SECRET)
+    port = free_port()
+    told = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
+    (address,) = [word for word in told.split() if word.startswith("http://127.0.0.1")]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "orchestration.asgi:receiver", "--port", str(port)]
+    with (tmp_path / "output.log").open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment(tmp_path), cwd=PROJECT_ROOT, stdout=output, stderr=output, text=True
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/healthz", process, tmp_path)
+        assert requests.post(address, data=b"{}", timeout=20).status_code == 400
+    finally:
+        process.terminate()
+        process.wait()
+    logged = (tmp_path / "output.log").read_text()
+    assert "POST /webhooks/stripe/…" in logged
+    assert address.rpartition("/")[2] not in logged
 
 
 def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.property.test_sync import told
 
-CASES = int(os.environ.get("RECOUP_CASES", "40"))
+CASES = int(os.environ.get("RECOUP_CASES", "24"))
 BUILT_CASES = 2
 DAY = 86_400
 FIVE = tuple(
