@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -19,6 +20,9 @@ WAITING: Final = 5_000
 PATIENCE: Final = 8.0
 """Seconds after which a delivery that is not on disk is turned away. Stripe gives up on an answer after some ten."""
 
+REMEMBERED: Final = 60.0
+"""Seconds for which a failed commit counts against the receiver's health."""
+
 
 class Intake:
     """Puts deliveries into the queue for many requests at once, from one event loop."""
@@ -27,8 +31,8 @@ class Intake:
         self._queue = queue
         self._waiting: deque[tuple[Sequence[Delivery], asyncio.Future[None]]] = deque()
         self._writer: asyncio.Task[None] | None = None
-        self.failure: Exception | None = None
-        """Why the last commit failed; None where it did not."""
+        self._failure: QueueUnavailable | None = None
+        self._failed_at = 0.0
 
     async def keep(self, deliveries: Sequence[Delivery]) -> None:
         """Return once they are on disk.
@@ -50,25 +54,31 @@ class Intake:
     async def _write(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
-            error: Exception | None = None
+            error: QueueUnavailable | None = None
             try:
                 await asyncio.to_thread(self._queue.put, [each for deliveries, _ in batch for each in deliveries])
-            except Exception as caught:
+            except QueueUnavailable as caught:
                 error = caught
+            except Exception as caught:  # whatever it is, nothing was kept
+                error = QueueUnavailable(f"The webhook queue failed ({type(caught).__name__}).")
             self._tell(error)
             for _, kept in batch:
                 _settle(kept, error)
 
-    def _tell(self, error: Exception | None) -> None:
+    def failure(self) -> QueueUnavailable | None:
+        """Why the last commit failed, if it did and lately. Whoever stops sending because of it shall try again."""
+        return self._failure if time.monotonic() - self._failed_at < REMEMBERED else None
+
+    def _tell(self, error: QueueUnavailable | None) -> None:
         """Log the first failure and the recovery, not each of the deliveries that Stripe sends again."""
-        if error is not None and self.failure is None:
+        if error is not None and self._failure is None:
             logger.error("%s Deliveries are answered with 503 until it can; Stripe sends them again.", error)
-        elif error is None and self.failure is not None:
+        elif error is None and self._failure is not None:
             logger.warning("The webhook queue can be used again.")
-        self.failure = error
+        self._failure, self._failed_at = error, time.monotonic()
 
 
-def _settle(kept: asyncio.Future[None], error: Exception | None) -> None:
+def _settle(kept: asyncio.Future[None], error: QueueUnavailable | None) -> None:
     if kept.done():
         return  # its request has given up
     if error is None:

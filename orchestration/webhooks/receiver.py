@@ -151,11 +151,11 @@ class _Receiver:
         return Response(headers={"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"})
 
     async def health(self, _: Request) -> Response:
-        """200 while the queue can be read, and the last delivery could be kept; else 503."""
+        """200 while the queue can be read and deliveries are kept, else 503."""
         try:
             stats = await asyncio.to_thread(self.queue.stats)
-            if self.intake.failure is not None:
-                raise self.intake.failure
+            if failure := self.intake.failure():
+                raise failure
         except QueueUnavailable as error:
             return _json(503, {"status": "unavailable", "error": str(error)})
         age = stats.age(datetime.now(UTC))
@@ -212,14 +212,12 @@ class _Receiver:
         return self.bus_key
 
     async def _keep(self, endpoint: WebhookEndpoint, events: Sequence[Mapping[str, Any]]) -> int:
-        wanted = []
+        wanted = [_delivery(endpoint, event) for event in events if event["type"] in self.wanted]
+        if wanted:
+            await self.intake.keep(wanted)
         for event in events:
             is_wanted = event["type"] in self.wanted
             self.metrics.received(event["type"] if is_wanted else "other", is_stored=is_wanted)
-            if is_wanted:
-                wanted.append(_delivery(endpoint, event))
-        if wanted:
-            await self.intake.keep(wanted)
         return len(wanted)
 
     def _refuse(self, endpoint: WebhookEndpoint | None, error: Exception) -> Response:
