@@ -361,7 +361,7 @@ def _utc(instant: datetime) -> datetime:
 def _words(error: Exception) -> str:
     """The database's own first line, without the statement and its values."""
     cause = getattr(error, "orig", None) or error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".") + "."
 
 
 def days_ago(days: float) -> datetime:
