@@ -112,6 +112,8 @@ class _Receiver:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        with suppress(QueueUnavailable):
+            await asyncio.to_thread(self.queue.stats)  # connected before the first delivery, if it can be
         keeper = asyncio.create_task(self._keep_refusals())
         try:
             yield
