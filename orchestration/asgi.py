@@ -24,7 +24,6 @@ def receiver(settings: Settings | None = None) -> Starlette:
     """The receiver of all integrations, by the environment's settings."""
     settings = settings or Settings()
     logging.getLogger("uvicorn.access").addFilter(_without_tokens)
-    settings.recoup_data_dir.mkdir(parents=True, exist_ok=True)
     WebhookFiles(settings).enable()
     return create_receiver(
         Queue(settings.queue_url),

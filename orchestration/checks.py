@@ -1,8 +1,9 @@
 """Checks that run by themselves, also where no sync has run for a long time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 
 import dagster as dg
 
@@ -17,8 +18,6 @@ WARN_AFTER_DAYS: Final = 20.0
 """Stripe keeps events for 30 days. Ten days are left then to bring the sync back before changes are lost."""
 
 RETENTION_DAYS: Final = 30.0
-
-Answer = TypeVar("Answer")
 
 QUEUE_MINUTES: Final = 15.0
 """An event that has waited so long is not waiting for a run any more: runs fail, or nothing starts them."""
@@ -65,13 +64,12 @@ def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
     )
     def queue_is_worked_off() -> dg.AssetCheckResult:
         try:
-            stats = _with_queue(settings, Queue.stats)
+            with closing(Queue(settings.queue_url)) as queue:
+                stats = queue.stats()
         except QueueUnavailable as error:
             return dg.AssetCheckResult(passed=False, description=str(error))
         minutes = stats.age(datetime.now(UTC)) / 60
-        waits = (
-            f"{stats.queued:,} events wait, the oldest for {minutes:.0f} minutes." if stats.queued else "None waits."
-        )
+        waits = f"{stats.queued:,} events wait, the oldest for {minutes:.0f} minutes."
         return dg.AssetCheckResult(
             passed=minutes < QUEUE_MINUTES,
             description=waits if stats.queued else "No event waits.",
@@ -84,7 +82,8 @@ def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
     )
     def signatures_fit() -> dg.AssetCheckResult:
         try:
-            refused = _with_queue(settings, lambda queue: queue.refusals(since=days_ago(1)))
+            with closing(Queue(settings.queue_url)) as queue:
+                refused = queue.refusals(since=days_ago(1))
         except QueueUnavailable as error:
             return dg.AssetCheckResult(passed=False, description=str(error))
         return dg.AssetCheckResult(
@@ -98,11 +97,3 @@ def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
         )
 
     return [queue_is_worked_off, signatures_fit]
-
-
-def _with_queue(settings: Settings, ask: Callable[[Queue], Answer]) -> Answer:
-    queue = Queue(settings.queue_url)
-    try:
-        return ask(queue)
-    finally:
-        queue.close()

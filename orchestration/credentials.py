@@ -1,6 +1,5 @@
 """What Stripe's credentials look like, and what people paste instead of them."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -37,11 +36,6 @@ _MISTAKEN: Final = (
 class SecretRefused(ValueError):
     """What was pasted is no signing secret. The text says what it seems to be and where the right one is; it repeats
     nothing of what was pasted."""
-
-
-def digest(secret: SecretStr) -> str:
-    """Tells two secrets apart and gives nothing of them away."""
-    return hashlib.sha256(secret.get_secret_value().encode()).hexdigest()[:10]
 
 
 def signing_secret(pasted: str) -> SecretStr:

@@ -58,13 +58,12 @@ class WebhookFiles:
         """
         secret = signing_secret(pasted).get_secret_value()
         current = _read(self._folder / "webhook_secret")
-        is_rolled = current is not None and current != secret
-        if is_rolled:
-            assert current is not None
+        if current == secret:
+            return False
+        if current is not None:
             _write(self._folder / "webhook_secret_previous", current)
-        if current != secret:
-            _write(self._folder / "webhook_secret", secret)
-        return is_rolled
+        _write(self._folder / "webhook_secret", secret)
+        return current is not None
 
     def _secrets(self) -> Sequence[SecretStr]:
         if self._settings.webhook_secrets:

@@ -4,16 +4,15 @@ Each opens the warehouse for itself and closes it, so that one step at a time ho
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from typing import Final
 
 import duckdb
 
-from orchestration.credentials import digest
 from orchestration.integrations import DEFAULT
 from orchestration.settings import Settings
-from orchestration.stripe_api import API_VERSION, StripeClient
+from orchestration.stripe_api import API_VERSION, StripeClient, key_digest
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
 from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
@@ -46,7 +45,7 @@ def extract(
         report = sync_account(
             client, connection, stated_id=settings.stripe_account_id, request=request, observe=observe
         )
-        remember_account(connection, DEFAULT, report.account.account_id, key_digest=digest(client.api_key))
+        remember_account(connection, DEFAULT, report.account.account_id, key_digest=key_digest(client.api_key))
     return report
 
 
@@ -59,23 +58,22 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
         QueueUnavailable: the queue cannot be read.
         StripeApiError, WarehouseError: as `identify` and `open_warehouse`.
     """
-    queue = Queue(settings.queue_url)
-    try:
-        with open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection:
-            return ingest_queue(
-                connection,
-                queue,
-                account_of=cache(partial(_account_of, settings, connection)),
-                pinned_version=API_VERSION,
-                most=most,
-            )
-    finally:
-        queue.close()
+    with (
+        closing(Queue(settings.queue_url)) as queue,
+        open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,
+    ):
+        return ingest_queue(
+            connection,
+            queue,
+            account_of=cache(partial(_account_of, settings, connection)),
+            pinned_version=API_VERSION,
+            most=most,
+        )
 
 
 def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, integration: str) -> str:
-    key_digest = digest(settings.stripe_api_key) if settings.stripe_api_key else None
-    known = settings.stripe_account_id or account_of_integration(connection, integration, key_digest=key_digest)
+    digest = key_digest(settings.stripe_api_key) if settings.stripe_api_key else None
+    known = settings.stripe_account_id or account_of_integration(connection, integration, key_digest=digest)
     if known:
         return known
     if settings.stripe_api_key is None:
@@ -85,7 +83,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, integ
         )
     with _client(settings) as client:
         account_id = identify(client).account_id
-    remember_account(connection, integration, account_id, key_digest=digest(settings.stripe_api_key))
+    remember_account(connection, integration, account_id, key_digest=key_digest(settings.stripe_api_key))
     return account_id
 
 

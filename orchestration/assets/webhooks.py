@@ -1,6 +1,7 @@
 """What Stripe pushed, as an asset: one step takes it from the queue into the raw tables."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -49,17 +50,15 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: WarehouseResource, config: IngestConfig
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Take what is queued into the raw tables, and acknowledge it after the commit."""
-        queue = Queue(settings.queue_url)
         try:
-            if config.requeue_quarantined:
-                context.log.info(f"{queue.requeue_quarantined()} events are tried once more.")
-            report = pipeline.ingest(settings, most=config.most)
-            queue.delete_finished(before=days_ago(settings.recoup_queue_days))
-            stats, aside = queue.stats(), queue.quarantine(_SHOWN)
+            with closing(Queue(settings.queue_url)) as queue:
+                if config.requeue_quarantined:
+                    context.log.info(f"{queue.requeue_quarantined()} events are tried once more.")
+                report = pipeline.ingest(settings, most=config.most)
+                queue.delete_finished(before=days_ago(settings.recoup_queue_days))
+                stats, aside = queue.stats(), queue.quarantine(_SHOWN)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error)) from None
-        finally:
-            queue.close()
         with warehouse.get_connection() as connection:
             preview = table_metadata(connection, "raw_stripe.webhook_events", order_by="_load_id DESC")
         yield dg.MaterializeResult(

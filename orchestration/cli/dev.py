@@ -65,10 +65,10 @@ def _end_orphans(home: Path) -> None:
         return
     import dagster as dg
 
-    ended = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-    unfinished = [status for status in dg.DagsterRunStatus if status not in ended]
+    from orchestration.sensors import UNFINISHED
+
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
+        for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
             instance.report_run_failed(run, "Dagster was stopped while this run was under way.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 

@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-import duckdb
 import requests
 from pydantic import SecretStr
 from rich.console import Console
@@ -71,8 +69,7 @@ def _publications(settings: Settings) -> Iterator[None]:
         written = settings.published_path.stat().st_mtime_ns
         if written != seen:
             seen = written
-            with suppress(duckdb.Error):
-                yield
+            yield
 
 
 def _episodes(settings: Settings) -> Episodes:

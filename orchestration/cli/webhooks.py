@@ -4,6 +4,7 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -96,13 +97,10 @@ def follow_a_sample(
 def status() -> None:
     """What waits in the queue, since when, and what was put aside or turned away."""
     settings = Settings()
-    queue = Queue(settings.queue_url)
-    try:
+    with closing(Queue(settings.queue_url)) as queue:
         stats, aside = queue.stats(), queue.quarantine(_SHOWN)
         done, repeated = queue.remembered()
         refused = queue.refusals(since=days_ago(1))
-    finally:
-        queue.close()
     table = Table(box=None, show_header=False)
     table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")
     table.add_row("loaded", f"{done:,} (forgotten after {settings.recoup_queue_days:g} days)")
@@ -120,12 +118,8 @@ def status() -> None:
 @app.command()
 def requeue() -> None:
     """Try once more what was put aside, such as after an update that can read it."""
-    settings = Settings()
-    queue = Queue(settings.queue_url)
-    try:
+    with closing(Queue(Settings().queue_url)) as queue:
         count = queue.requeue_quarantined()
-    finally:
-        queue.close()
     console.print(f"{count:,} events wait for the next run." if count else "Nothing was put aside.")
 
 
@@ -160,8 +154,7 @@ def _sample(event_id: str, event_type: str) -> Mapping[str, object]:
 
 
 def _follow(settings: Settings, event_id: str, started: float, wait: float) -> None:
-    queue = Queue(settings.queue_url)
-    try:
+    with closing(Queue(settings.queue_url)) as queue:
         while (state := queue.state_of(event_id)) != "done":
             if state is None:
                 raise SampleLost(
@@ -174,5 +167,3 @@ def _follow(settings: Settings, event_id: str, started: float, wait: float) -> N
                     "(`recoup serve`), and its sensor webhook_queue_sensor switched on?"
                 )
             time.sleep(_LOOKED_EVERY)
-    finally:
-        queue.close()

@@ -14,6 +14,7 @@ from orchestration.stripe_api.client import (
     Stopped,
     StripeClient,
     is_live,
+    key_digest,
 )
 from orchestration.stripe_api.errors import (
     AccessRefused,
@@ -39,5 +40,6 @@ __all__ = [
     "StripeClient",
     "StripeUnavailable",
     "is_live",
+    "key_digest",
     "seconds_between_polls",
 ]

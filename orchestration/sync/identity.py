@@ -3,10 +3,9 @@
 A restricted key may be refused `/v1/account` however much it may read, so there are three more ways to know.
 """
 
-import hashlib
 import logging
 
-from orchestration.stripe_api import AccessRefused, InvalidRequest, StripeApiError, StripeClient, is_live
+from orchestration.stripe_api import AccessRefused, InvalidRequest, StripeApiError, StripeClient, is_live, key_digest
 from orchestration.warehouse.load import AccountKey
 
 logger = logging.getLogger(__name__)
@@ -46,9 +45,8 @@ def _ask(client: StripeClient) -> str | None:
 
 
 def _own_id(client: StripeClient) -> str:
-    digest = hashlib.sha256(client.api_key.get_secret_value().encode()).hexdigest()[:10]
     logger.warning("Stripe does not tell this key its account. Set STRIPE_ACCOUNT_ID, or a new key will start anew.")
-    return f"acct_unknown_{digest}"
+    return f"acct_unknown_{key_digest(client.api_key)}"
 
 
 def _livemode(client: StripeClient) -> bool:

@@ -81,9 +81,8 @@ def ingest_queue(
         duckdb.Error: a batch could not be loaded for no fault of its events. They stay queued.
     """
     report = IngestReport()
-    limit = BATCH
     while most is None or report.taken < most:
-        taken = queue.take(min(limit, BATCH if most is None else most - report.taken))
+        taken = queue.take(BATCH if most is None else min(BATCH, most - report.taken))
         if not taken:
             break
         tried = max(each.attempts for each in taken)

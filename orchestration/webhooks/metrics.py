@@ -57,15 +57,14 @@ class _QueueGauges(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        is_up = GaugeMetricFamily("recoup_webhook_queue_up", "1 where the queue can be read, else 0.", value=0)
         try:
             stats = self._queue.stats()
         except QueueUnavailable:
-            yield is_up
+            stats = None
+        is_up = "1 where the queue can be read, else 0."
+        yield GaugeMetricFamily("recoup_webhook_queue_up", is_up, value=float(stats is not None))
+        if stats is None:
             return
-        is_up.samples.clear()
-        is_up.add_metric([], 1)
-        yield is_up
         rows = GaugeMetricFamily("recoup_webhook_queue_rows", "Events that wait, or were put aside.", labels=["state"])
         for state in ("queued", "quarantined"):
             rows.add_metric([state], getattr(stats, state))

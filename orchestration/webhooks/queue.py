@@ -158,12 +158,7 @@ class Queue:
         now = datetime.now(UTC)
         reasons = [{"row": seq, "why": reason} for seq, reason in (quarantined or {}).items()]
         with self._transaction() as connection:
-            for some in _portions(seqs):
-                connection.execute(
-                    sa.update(WEBHOOK_QUEUE)
-                    .where(WEBHOOK_QUEUE.c.seq.in_(some))
-                    .values(state="done", finished_at=now, reason=None, payload="")
-                )
+            _change(connection, seqs, state="done", finished_at=now, reason=None, payload="")
             if reasons:
                 connection.execute(
                     sa.update(WEBHOOK_QUEUE)
@@ -175,12 +170,7 @@ class Queue:
     def release(self, seqs: Sequence[int]) -> None:
         """Take back an attempt that failed for no fault of the events."""
         with self._transaction() as connection:
-            for some in _portions(seqs):
-                connection.execute(
-                    sa.update(WEBHOOK_QUEUE)
-                    .where(WEBHOOK_QUEUE.c.seq.in_(some))
-                    .values(attempts=WEBHOOK_QUEUE.c.attempts - 1)
-                )
+            _change(connection, seqs, attempts=WEBHOOK_QUEUE.c.attempts - 1)
 
     def requeue_quarantined(self) -> int:
         """Put everything that was put aside back into the line, and return how many."""
@@ -347,10 +337,11 @@ def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
     cursor.close()
 
 
-def _portions(seqs: Sequence[int]) -> Iterator[Sequence[int]]:
-    """As many as a statement may name at once."""
+def _change(connection: sa.Connection, seqs: Sequence[int], **values: Any) -> None:
+    """Update the rows, as many at once as a statement may name."""
     for start in range(0, len(seqs), 1_000):
-        yield seqs[start : start + 1_000]
+        some = WEBHOOK_QUEUE.c.seq.in_(seqs[start : start + 1_000])
+        connection.execute(sa.update(WEBHOOK_QUEUE).where(some).values(**values))
 
 
 def _utc(instant: datetime) -> datetime:

@@ -129,7 +129,7 @@ class _Receiver:
             body = await _body(request)
             if not endpoint.secrets:  # so that Stripe sends it again, and nothing is lost meanwhile
                 raise _Refused(503, "no_secret", "No signing secret is set for this endpoint yet.")
-            verify(body, _header(request, "stripe-signature"), endpoint.secrets)
+            verify(body, request.headers.get("stripe-signature"), endpoint.secrets)
             return [event_of(parse(body))]
 
         return await self._answer(request, receive)
@@ -149,7 +149,7 @@ class _Receiver:
             self._bus_key()
         except _Refused as error:
             return self._refuse(None, error)
-        origin = _header(request, "webhook-request-origin") or "*"
+        origin = request.headers.get("webhook-request-origin") or "*"
         return Response(headers={"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"})
 
     async def health(self, _: Request) -> Response:
@@ -199,8 +199,8 @@ class _Receiver:
     ) -> Sequence[dict[str, Any]]:
         body = await _body(request)
         key = self._bus_key().get_secret_value()
-        scheme, _, bearer = (_header(request, "authorization") or "").partition(" ")
-        given = _header(request, "x-api-key") or (bearer if scheme.lower() == "bearer" else "")
+        scheme, _, bearer = (request.headers.get("authorization") or "").partition(" ")
+        given = request.headers.get("x-api-key") or (bearer if scheme.lower() == "bearer" else "")
         if not hmac.compare_digest(given.encode(), key.encode()):
             raise _Refused(401, "wrong_bus_key", "The key of the event bus is missing or wrong.")
         parsed = parse(body)
@@ -265,7 +265,7 @@ def _delivery(endpoint: WebhookEndpoint, event: Mapping[str, Any]) -> Delivery:
 async def _body(request: Request) -> bytes:
     """The raw body, up to `MAX_BODY`, in good time."""
     too_large = _Refused(413, "too_large", f"The body has more than {MAX_BODY:,} bytes.")
-    length = _header(request, "content-length") or "0"
+    length = request.headers.get("content-length") or "0"
     if length.isdigit() and int(length) > MAX_BODY:
         raise too_large
     parts, size = [], 0
@@ -279,11 +279,6 @@ async def _body(request: Request) -> bytes:
     except TimeoutError:
         raise _Refused(408, "too_slow", f"The body took more than {SLOWEST_BODY:.0f} seconds.") from None
     return b"".join(parts)
-
-
-def _header(request: Request, name: str) -> str | None:
-    """The header as Latin-1, as HTTP has it."""
-    return request.headers.get(name)
 
 
 def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:

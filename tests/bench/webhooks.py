@@ -44,6 +44,7 @@ from orchestration.warehouse.scrub import scrub, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.postgres import Postgres
+from tests.processes import RECOUP, free_port
 
 SECRET: Final = "whsec_" + "b" * 32
 RATE: Final = 500
@@ -52,7 +53,6 @@ CONNECTIONS: Final = 16
 BACKLOG: Final = int(os.environ.get("RECOUP_BENCH_BACKLOG", "100000"))
 MART_EVENTS: Final = int(os.environ.get("RECOUP_BENCH_MART_EVENTS", "120"))
 MART_RATE: Final = 1.0
-RECOUP: Final = [sys.executable, "-c", "from orchestration.cli import main; main()"]
 
 console = Console(width=140, highlight=False)
 
@@ -96,8 +96,7 @@ def naive(path: str) -> Starlette:
 @contextmanager
 def serving(settings: Settings, kind: str) -> Iterator[str]:
     """A receiver in a process of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable,
         "-m",
@@ -287,8 +286,7 @@ def print_marts(folder: Path) -> None:
     """How long after its 2xx an event shows in the published marts, while Dagster runs."""
     settings = Settings(recoup_data_dir=folder / "marts", stripe_account_id="acct_bench")
     settings.recoup_data_dir.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as ui, socket.create_server(("127.0.0.1", 0)) as hooks:
-        ports = ui.getsockname()[1], hooks.getsockname()[1]
+    ports = free_port(), free_port()
     command = [*RECOUP, "serve", "--port", str(ports[0]), "--receiver-port", str(ports[1])]
     running = subprocess.Popen(
         command, env=_environment(settings), cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

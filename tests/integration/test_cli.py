@@ -16,8 +16,8 @@ import pytest
 
 from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
+from tests.processes import RECOUP
 
-RECOUP = [sys.executable, "-c", "from orchestration.cli import main; main()"]
 ONE_SCREEN = 24
 
 

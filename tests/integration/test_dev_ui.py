@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import requests
 from playwright.sync_api import Page, sync_playwright
 
 from orchestration.settings import PROJECT_ROOT
+from tests.processes import RECOUP, free_port
 
 STARTED_WITHIN = 120.0
 RUN_ENDED_WITHIN = 180.0
@@ -37,11 +37,6 @@ LAUNCH = """mutation ($job: String!) {
 }"""
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 RUNS = "query { runsOrError { ... on Runs { results { runId status } } } }"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def until(happened: Callable[[], Any], seconds: float) -> Any:
@@ -183,7 +178,7 @@ def screenshots(tmp_path: Path) -> Path:
 
 def test_plain_dagster_dev_finds_everything_through_the_workspace(tmp_path: Path) -> None:
     home = subprocess.run(
-        [sys.executable, "-c", "from orchestration.cli import main; main()", "dagster-home"],
+        [*RECOUP, "dagster-home"],
         env=os.environ | {"RECOUP_DATA_DIR": str(tmp_path)},
         cwd=PROJECT_ROOT,
         capture_output=True,

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from orchestration import pipeline
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
+from tests.processes import RECOUP
 from tests.truth import contents
 
 DAY = 86_400
@@ -46,7 +46,7 @@ def kill_when(settings: Settings, is_time: Callable[[], bool]) -> None:
     """Start `recoup sync` and kill it without notice as soon as it is time."""
     assert settings.stripe_api_key is not None
     process = subprocess.Popen(
-        [sys.executable, "-c", "from orchestration.cli import main; main()", "sync"],
+        [*RECOUP, "sync"],
         env=os.environ
         | {
             "STRIPE_API_KEY": settings.stripe_api_key.get_secret_value(),

@@ -16,8 +16,8 @@ import requests
 
 from orchestration.settings import PROJECT_ROOT, Settings
 from orchestration.webhooks.queue import Delivery, Queue
+from tests.processes import RECOUP, free_port
 
-RECOUP = [sys.executable, "-c", "from orchestration.cli import main; main()"]
 SECRET, NEWER = "whsec_" + "c" * 32, "whsec_" + "d" * 32
 
 
@@ -59,11 +59,6 @@ def running(folder: Path, *arguments: str, **variables: str) -> Iterator[subproc
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def wait_for(url: str, process: subprocess.Popen[str], folder: Path) -> None:

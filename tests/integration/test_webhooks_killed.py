@@ -5,15 +5,12 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -24,20 +21,15 @@ from pydantic import SecretStr
 from orchestration import pipeline
 from orchestration.integrations import WebhookFiles
 from orchestration.settings import PROJECT_ROOT, Settings
-from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue
+from tests.processes import RECOUP, free_port, killed_transaction
 from tests.unit.webhooks.conftest import make_event
 from tests.unit.webhooks.test_ingest import put
 
 SECRET = "whsec_" + "k" * 32
-RECOUP = [sys.executable, "-c", "from orchestration.cli import main; main()"]
 forks = multiprocessing.get_context("forkserver")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -163,31 +155,9 @@ def token(folder: Path) -> str:
     return WebhookFiles(settings_of(folder)).enable().token.get_secret_value()
 
 
-def ingest_in_this_process(folder: str, killed_at: int) -> None:
-    """The body of a child process. An edge is the moment before a transaction, before its commit, or after it."""
-    edges = 0
-
-    def edge() -> None:
-        nonlocal edges
-        edges += 1
-        if edges == killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    class Edged:
-        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-            self._transaction = transaction(connection)
-
-        def __enter__(self) -> None:
-            edge()
-            self._transaction.__enter__()
-
-        def __exit__(self, *error: Any) -> bool | None:
-            edge()
-            result = self._transaction.__exit__(*error)
-            edge()
-            return result
-
-    ingest.transaction = Edged  # type: ignore[assignment]
+def ingest_until_killed(folder: str, killed_at: int) -> None:
+    """The body of a child process."""
+    ingest.transaction = killed_transaction(killed_at)  # type: ignore[assignment]
     ingest.BATCH = 20  # type: ignore[misc]
     pipeline.ingest(settings_of(Path(folder)))
 
@@ -197,7 +167,7 @@ def test_a_run_killed_at_any_edge_of_a_transaction_loses_and_doubles_nothing(kil
     settings = settings_of(tmp_path)
     queue = Queue(settings.queue_url)
     put(queue, *[make_event(number) for number in range(50)])
-    child = forks.Process(target=ingest_in_this_process, args=(str(tmp_path), killed_at))
+    child = forks.Process(target=ingest_until_killed, args=(str(tmp_path), killed_at))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL

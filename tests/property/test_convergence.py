@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from orchestration.settings import Settings
+from orchestration.settings import WEBHOOK_EVENTS, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.simulator.account import Entry
 from orchestration.simulator.objects import Renderer
@@ -35,9 +35,7 @@ from tests.property.test_sync import told
 CASES = int(os.environ.get("RECOUP_CASES", "24"))
 BUILT_CASES = 2
 DAY = 86_400
-FIVE = tuple(
-    f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "requires_action", "canceled")
-)
+FIVE = tuple(WEBHOOK_EVENTS.split(","))
 EVERY = tuple(kind for stream in OBJECT_STREAMS for kind in stream.event_types)
 
 MARTS = ("payment_attempts", "payment_intents", "recovery_episodes", "recovery_cohorts", "data_coverage")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
@@ -26,8 +25,9 @@ from orchestration.stripe_api.client import RetryPolicy
 from orchestration.stripe_api.governor import Governor
 from orchestration.sync import engine, reading, sync_account
 from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse, transaction
+from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
+from tests.processes import killed_transaction
 
 CASES = int(os.environ.get("RECOUP_CASES", "304"))
 CHUNKS = 8
@@ -97,30 +97,8 @@ def sync_in_this_process(url: str, path: Path, batch_pages: int) -> None:
 
 
 def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
-    """The body of a child process. An edge is the moment before a transaction, before its commit, or after it."""
-    edges = 0
-
-    def edge() -> None:
-        nonlocal edges
-        edges += 1
-        if edges == killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    class Edged:
-        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-            self._transaction = transaction(connection)
-
-        def __enter__(self) -> None:
-            edge()
-            self._transaction.__enter__()
-
-        def __exit__(self, *error: Any) -> bool | None:
-            edge()
-            result = self._transaction.__exit__(*error)
-            edge()
-            return result
-
-    engine.transaction = Edged  # type: ignore[assignment]
+    """The body of a child process."""
+    engine.transaction = killed_transaction(killed_at)  # type: ignore[assignment]
     sync_in_this_process(url, path, batch_pages)
 
 

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "sync": {"stripe_api", "warehouse"},
     "webhooks": {"warehouse"},
     "simulator": set(),
-    "pipeline": {"credentials", "integrations", "settings", "stripe_api", "sync", "transform", "warehouse", "webhooks"},
+    "pipeline": {"integrations", "settings", "stripe_api", "sync", "transform", "warehouse", "webhooks"},
     "transform": {"settings"},
     "integrations": {"credentials", "settings", "webhooks"},
     "settings": {"credentials"},

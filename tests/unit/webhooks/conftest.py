@@ -1,25 +1,18 @@
-"""A queue on either database, and events that Stripe could have sent."""
+"""A queue, and events that Stripe could have sent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestration.webhooks.queue import Queue
-from tests.postgres import Postgres
-
-MakeEvent = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queue]:
-    """An empty queue."""
-    if request.param == "sqlite":
-        made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    else:
-        server: Postgres = request.getfixturevalue("postgres")
-        made = Queue(server.new_database())
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    """An empty queue on SQLite; `test_queue.py` holds that PostgreSQL is no different."""
+    made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
     yield made
     made.close()
 

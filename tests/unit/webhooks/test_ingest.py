@@ -20,13 +20,6 @@ from tests.unit.webhooks.conftest import make_event
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
         yield connection

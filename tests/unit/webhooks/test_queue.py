@@ -1,6 +1,7 @@
 """What is put stays, once, until it is finished: on SQLite and on PostgreSQL alike."""
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,17 @@ import sqlalchemy as sa
 from orchestration.webhooks.queue import Delivery, Queue, QueueUnavailable, days_ago
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queue]:
+    """An empty queue on either database."""
+    if request.param == "sqlite":
+        made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    else:
+        made = Queue(request.getfixturevalue("postgres").new_database())
+    yield made
+    made.close()
 
 
 def delivery(number: int, *, integration: str = "default", received_at: datetime = NOW) -> Delivery:

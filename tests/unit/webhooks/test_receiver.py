@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,14 +51,6 @@ def receiver(queue: Queue, *, bus_key: str | None = BUS_KEY) -> Starlette:
         wanted=WEBHOOK_EVENTS.split(","),
         bus_key=SecretStr(bus_key) if bus_key else None,
     )
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    """On SQLite; `test_queue.py` holds that PostgreSQL is no different."""
-    made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    yield made
-    made.close()
 
 
 @pytest.fixture

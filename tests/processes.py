@@ -1,0 +1,49 @@
+"""What tests start as processes: the `recoup` command, a port for it, and a kill at the edge of a transaction."""
+
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import duckdb
+
+from orchestration.warehouse.connection import transaction
+
+RECOUP = [sys.executable, "-c", "from orchestration.cli import main; main()"]
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def killed_transaction(killed_at: int) -> type:
+    """In place of `transaction`: its process is killed at the edge of that number, counted from 1.
+
+    An edge is the moment before a transaction, before its commit, or after it.
+    """
+    edges = 0
+
+    def edge() -> None:
+        nonlocal edges
+        edges += 1
+        if edges == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Edged:
+        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+            self._transaction = transaction(connection)
+
+        def __enter__(self) -> None:
+            edge()
+            self._transaction.__enter__()
+
+        def __exit__(self, *error: Any) -> bool | None:
+            edge()
+            result = self._transaction.__exit__(*error)
+            edge()
+            return result
+
+    return Edged
