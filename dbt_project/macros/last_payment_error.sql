@@ -3,16 +3,18 @@
     showed. One shape and one list of columns, so that both tell the same failure in the same words.
 #}
 {% macro last_payment_error_shape() -%}
+    {% set payment_method = {
+        'id': 'varchar', 'type': 'varchar',
+        'card': {
+            'brand': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
+            'exp_month': 'integer', 'exp_year': 'integer', 'wallet': {'type': 'varchar'}
+        }
+    } %}
+    {% do payment_method.update(bank_account_shapes()) %}
     {{ return({
         'type': 'varchar', 'code': 'varchar', 'decline_code': 'varchar', 'advice_code': 'varchar',
         'network_advice_code': 'varchar', 'network_decline_code': 'varchar', 'charge': 'varchar',
-        'payment_method': {
-            'id': 'varchar', 'type': 'varchar',
-            'card': {
-                'brand': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
-                'exp_month': 'integer', 'exp_year': 'integer', 'wallet': {'type': 'varchar'}
-            }
-        }
+        'payment_method': payment_method
     }) }}
 {%- endmacro %}
 
@@ -31,6 +33,7 @@
     {{ error }}.payment_method.card.country as card_country,
     {{ error }}.payment_method.card.fingerprint as card_fingerprint,
     {{ error }}.payment_method.card.wallet.type as card_wallet,
+    {{ bank_account_fingerprint(error ~ '.payment_method') }} as bank_account_fingerprint,
     {{ error }}.payment_method.card.exp_month as card_exp_month,
     {{ error }}.payment_method.card.exp_year as card_exp_year
 {%- endmacro %}

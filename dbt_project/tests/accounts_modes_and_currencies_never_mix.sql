@@ -14,7 +14,7 @@ from {{ ref('payment_attempts') }} as attempts
 inner join {{ ref('payment_intents') }} as payments
     on attempts.payment_intent_id = payments.payment_intent_id
 left join {{ ref('recovery_episodes') }} as episodes
-    on attempts.payment_intent_id = episodes.payment_intent_id and attempts.account_id = episodes.account_id
+    on attempts.episode_id = episodes.episode_id and attempts.account_id = episodes.account_id
 where
     attempts.account_id <> payments.account_id
     or attempts.livemode <> payments.livemode

@@ -1,4 +1,4 @@
--- 1, 2, 3, … for each payment, and none was made before the one that precedes it.
+-- 1, 2, 3, … in each PaymentIntent and in each episode, and none was made before the one that precedes it.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 with numbered as (
@@ -7,24 +7,29 @@ with numbered as (
         account_id,
         livemode,
         payment_intent_id,
+        episode_id,
         attempt_id,
         attempt_number,
+        episode_attempt_number,
         attempted_at,
         lag(attempt_number, 1, 0) over of_payment as number_before,
-        lag(attempted_at) over of_payment as attempted_before_at
+        lag(attempted_at) over of_payment as attempted_before_at,
+        lag(episode_attempt_number, 1, 0) over of_episode as episode_number_before,
+        lag(attempted_at) over of_episode as attempted_before_in_episode_at
     from {{ ref('payment_attempts') }}
-    window of_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number)
+    window
+        of_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number),
+        of_episode as (partition by account_id, livemode, episode_id order by episode_attempt_number)
 
 )
 
-select
-    account_id,
-    livemode,
-    payment_intent_id,
-    attempt_id,
-    attempt_number,
-    number_before,
-    attempted_at,
-    attempted_before_at
+select *
 from numbered
-where attempt_number <> number_before + 1 or attempted_at < attempted_before_at
+where
+    attempt_number <> number_before + 1
+    or attempted_at < attempted_before_at
+    or (episode_id is null) <> (episode_attempt_number is null)
+    or (
+        episode_id is not null
+        and (episode_attempt_number <> episode_number_before + 1 or attempted_at < attempted_before_in_episode_at)
+    )

@@ -1,15 +1,44 @@
 -- Recovered, recovered late, in recovery, canceled and expired add up to all payments that failed, by count and by the
--- amount at risk. What failed is counted here from the attempts alone: the first failure, if no success precedes it.
+-- amount at risk. What failed is counted here from the attempts alone: of each episode the failure that was known first,
+-- if nothing had succeeded by then.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
-with attempts as (
+with succeeded as (
 
     select
-        *,
-        min(case when outcome = 'failed' then attempt_number end) over of_payment as first_failed_number,
-        min(case when outcome = 'succeeded' then attempt_number end) over of_payment as first_succeeded_number
+        account_id,
+        livemode,
+        episode_id,
+        min((resolved_at, episode_attempt_number)) as first_success
     from {{ ref('payment_attempts') }}
-    window of_payment as (partition by account_id, livemode, payment_intent_id)
+    where outcome = 'succeeded'
+    group by account_id, livemode, episode_id
+
+),
+
+attempts as (
+
+    select
+        attempts.account_id,
+        attempts.livemode,
+        attempts.episode_id,
+        min_by(attempts.amount, (attempts.resolved_at, attempts.episode_attempt_number)) as amount
+    from {{ ref('payment_attempts') }} as attempts
+    left join succeeded
+        on
+            attempts.account_id = succeeded.account_id
+            and attempts.livemode = succeeded.livemode
+            and attempts.episode_id = succeeded.episode_id
+    where
+        attempts.outcome = 'failed'
+        and (
+            succeeded.first_success is null
+            or (
+                attempts.resolved_at <= succeeded.first_success[1]
+                and attempts.episode_attempt_number < succeeded.first_success[2]
+            )
+        )
+    group by attempts.account_id, attempts.livemode, attempts.episode_id
 
 ),
 
@@ -26,10 +55,7 @@ failed as (
         on
             attempts.account_id = payment_intents.account_id
             and attempts.livemode = payment_intents.livemode
-            and attempts.payment_intent_id = payment_intents.payment_intent_id
-    where
-        attempts.attempt_number = attempts.first_failed_number
-        and attempts.attempt_number < coalesce(attempts.first_succeeded_number, attempts.attempt_number + 1)
+            and attempts.episode_id = payment_intents.payment_intent_id
     group by attempts.account_id, attempts.livemode, payment_intents.currency
 
 ),

@@ -1,4 +1,4 @@
--- A payment is recovered by an attempt of its own that succeeded, and was decided no earlier than the first failure.
+-- An episode is recovered by an attempt of its own that succeeded, of a PaymentIntent that did, and was decided no earlier than the first failure.
 -- Where the charge of a success is not known there is no such attempt; the instant must be plausible all the same.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
@@ -16,10 +16,18 @@ left join {{ ref('payment_attempts') }} as attempts
     on
         episodes.account_id = attempts.account_id
         and episodes.livemode = attempts.livemode
-        and episodes.payment_intent_id = attempts.payment_intent_id
+        and episodes.episode_id = attempts.episode_id
         and episodes.recovering_attempt_id = attempts.attempt_id
+left join {{ ref('payment_intents') }} as payment_intents
+    on
+        episodes.account_id = payment_intents.account_id
+        and episodes.livemode = payment_intents.livemode
+        and episodes.episode_id = payment_intents.episode_id
+        and episodes.recovering_payment_intent_id = payment_intents.payment_intent_id
 where
-    (episodes.recovering_attempt_id is not null and attempts.outcome is distinct from 'succeeded')
+    (episodes.recovering_payment_intent_id is not null and payment_intents.status is distinct from 'succeeded')
+    or (episodes.recovering_payment_intent_id is not null) <> (episodes.first_succeeded_at is not null)
+    or (episodes.recovering_attempt_id is not null and attempts.outcome is distinct from 'succeeded')
     or (episodes.recovering_attempt_id is not null and episodes.first_succeeded_at is null)
     or episodes.first_succeeded_at < episodes.first_failed_at
     or (episodes.recovery_status in ('recovered', 'recovered_late')) <> (episodes.first_succeeded_at is not null)

@@ -3,7 +3,7 @@
 {% set error_columns = [
     'error_payment_method_id', 'error_code', 'error_decline_code', 'error_advice_code', 'error_network_advice_code',
     'error_network_decline_code', 'payment_method_type', 'card_brand', 'card_funding', 'card_country',
-    'card_fingerprint', 'card_wallet', 'card_exp_month', 'card_exp_year'
+    'card_fingerprint', 'card_wallet', 'bank_account_fingerprint', 'card_exp_month', 'card_exp_year'
 ] | join(', ') %}
 
 with payment_intents as (
@@ -145,6 +145,7 @@ final as (
         failures.card_country,
         failures.card_fingerprint,
         failures.card_wallet,
+        failures.bank_account_fingerprint,
 
         -- numerics
         coalesce(failures.amount, payment_intents.amount) as amount,

@@ -3,8 +3,8 @@
 {% set shared_columns = [
     'account_id', 'livemode', 'charge_id', 'payment_intent_id', 'customer_id', 'payment_method_id', 'currency',
     'status', 'failure_code', 'advice_code', 'network_advice_code', 'network_decline_code', 'payment_method_type',
-    'card_brand', 'card_funding', 'card_country', 'card_fingerprint', 'card_wallet', 'amount', 'captured_amount',
-    'card_exp_month', 'card_exp_year', 'is_captured'
+    'card_brand', 'card_funding', 'card_country', 'card_fingerprint', 'card_wallet', 'bank_account_fingerprint',
+    'amount', 'captured_amount', 'card_exp_month', 'card_exp_year', 'is_captured'
 ] | join(', ') %}
 
 with charges as (
@@ -87,7 +87,11 @@ charges_and_tellings as (
         outcome_reason as presumed_outcome_reason,
         network_status,
         risk_level,
+        card_network,
+        card_cvc_check,
         three_d_secure_result,
+        three_d_secure_result_reason,
+        three_d_secure_flow,
         true as is_charge_known,
         created_at
     from charges
@@ -100,7 +104,11 @@ charges_and_tellings as (
         presumed_outcome_reason,
         null as network_status,
         null as risk_level,
+        null as card_network,
+        null as card_cvc_check,
         null as three_d_secure_result,
+        null as three_d_secure_result_reason,
+        null as three_d_secure_flow,
         false as is_charge_known,
         first_told_at as created_at
     from told_by_events
@@ -241,7 +249,12 @@ final as (
         card_country,
         card_fingerprint,
         card_wallet,
+        card_network,
+        card_cvc_check,
+        bank_account_fingerprint,
         three_d_secure_result,
+        three_d_secure_result_reason,
+        three_d_secure_flow,
 
         -- numerics
         attempted_amount as amount,

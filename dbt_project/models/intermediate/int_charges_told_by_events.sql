@@ -3,7 +3,7 @@
 {% set error_columns = [
     'error_code', 'error_decline_code', 'error_advice_code', 'error_network_advice_code', 'error_network_decline_code',
     'payment_method_type', 'card_brand', 'card_funding', 'card_country', 'card_fingerprint', 'card_wallet',
-    'card_exp_month', 'card_exp_year'
+    'bank_account_fingerprint', 'card_exp_month', 'card_exp_year'
 ] %}
 
 with events as (
@@ -183,6 +183,7 @@ final as (
         card_country,
         card_fingerprint,
         card_wallet,
+        bank_account_fingerprint,
 
         -- numerics
         amount,

@@ -3,8 +3,8 @@
 {% set shared_columns = [
     'account_id', 'livemode', 'payment_intent_id', 'customer_id', 'payment_method_id', 'currency', 'outcome',
     'failure_class', 'failure_code', 'decline_code', 'advice_code', 'network_advice_code', 'network_decline_code',
-    'payment_method_type', 'card_brand', 'card_funding', 'card_country', 'card_fingerprint', 'card_wallet', 'amount',
-    'card_exp_month', 'card_exp_year', 'attempted_at'
+    'payment_method_type', 'card_brand', 'card_funding', 'card_country', 'card_fingerprint', 'card_wallet',
+    'bank_account_fingerprint', 'amount', 'card_exp_month', 'card_exp_year', 'attempted_at'
 ] | join(', ') %}
 
 with charges as (
@@ -31,7 +31,11 @@ unioned as (
         outcome_reason,
         network_status,
         risk_level,
+        card_network,
+        card_cvc_check,
         three_d_secure_result,
+        three_d_secure_result_reason,
+        three_d_secure_flow,
         captured_amount,
         is_charge_known,
         is_returned,
@@ -50,7 +54,11 @@ unioned as (
         null as outcome_reason,
         null as network_status,
         null as risk_level,
+        null as card_network,
+        null as card_cvc_check,
         null as three_d_secure_result,
+        null as three_d_secure_result_reason,
+        null as three_d_secure_flow,
         0 as captured_amount,
         null as is_charge_known,
         false as is_returned,
@@ -61,19 +69,13 @@ unioned as (
 
 ),
 
--- Stripe's seconds tie. Nothing is attempted after a success, and a failure whose time is estimated came later than the
--- charge from which it was estimated; the id makes the order the same on every run.
 final as (
 
     select
         *,
+        coalesce(card_fingerprint, bank_account_fingerprint) as instrument_key,
         row_number() over (
-            partition by account_id, livemode, payment_intent_id
-            order by
-                attempted_at,
-                case when outcome = 'succeeded' then 1 else 0 end,
-                is_attempted_at_estimated,
-                attempt_id
+            partition by account_id, livemode, payment_intent_id order by {{ attempt_order() }}
         ) as attempt_number
     from unioned
 

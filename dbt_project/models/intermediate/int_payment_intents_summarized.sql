@@ -38,8 +38,12 @@ attempts_counted as (
         bool_or(is_returned) as has_returned_attempt,
         min(case when outcome = 'failed' then attempt_number end) as failed_attempt_number,
         min(case when outcome = 'succeeded' then attempt_number end) as succeeded_attempt_number,
+        min_by(instrument_key, attempt_number) as first_instrument_key,
         min(attempted_at) as first_attempted_at,
-        max(attempted_at) as last_attempted_at
+        max(attempted_at) as last_attempted_at,
+        -- A debit's failure is known days after the attempt, and is what the next attempt answers.
+        max(case when outcome = 'failed' then greatest(attempted_at, resolved_at) else attempted_at end)
+            as last_activity_at
     from attempts
     group by account_id, livemode, payment_intent_id
 
@@ -64,6 +68,8 @@ joined as (
         payment_intents.*,
         attempts_counted.first_attempted_at,
         attempts_counted.last_attempted_at,
+        attempts_counted.last_activity_at,
+        attempts_counted.first_instrument_key,
         attempts_counted.succeeded_attempt_number,
         success_events.succeeded_at as success_event_at,
         coalesce(attempts_counted.attempt_count, 0) as attempt_count,
@@ -115,6 +121,8 @@ final as (
         joined.invoice_id,
         joined.latest_charge_id,
         joined.payment_method_id,
+        joined.order_key,
+        joined.first_instrument_key,
 
         -- strings
         joined.currency,
@@ -136,6 +144,7 @@ final as (
         joined.succeeded_attempt_number,
 
         -- booleans
+        joined.is_tagged_as_retry,
         joined.has_authorized_attempt,
         joined.is_succeeded_without_charge,
         first_failures.is_resolved_at_estimated as is_first_failed_at_estimated,
@@ -148,10 +157,11 @@ final as (
         joined.created_at,
         joined.first_attempted_at,
         joined.last_attempted_at,
+        joined.last_activity_at,
         first_failures.resolved_at as first_failed_at,
         case
             when joined.is_succeeded_without_charge
-                then coalesce(joined.success_event_at, joined.last_attempted_at, joined.created_at)
+                then coalesce(joined.success_event_at, joined.last_activity_at, joined.created_at)
             else successes.resolved_at
         end as first_succeeded_at,
         joined.canceled_at

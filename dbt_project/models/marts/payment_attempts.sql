@@ -1,6 +1,24 @@
-with attempts as (
+with linked as (
 
-    select * from {{ ref('int_payment_attempts_unioned') }}
+    select * from {{ ref('int_payment_intents_linked') }}
+
+),
+
+-- An attempt of which the PaymentIntent is not known yet is in no episode.
+attempts as (
+
+    select
+        attempts.*,
+        linked.episode_id,
+        case when linked.episode_id is not null then row_number() over (
+            partition by attempts.account_id, attempts.livemode, linked.episode_id order by {{ attempt_order() }}
+        ) end as episode_attempt_number
+    from {{ ref('int_payment_attempts_unioned') }} as attempts
+    left join linked
+        on
+            attempts.account_id = linked.account_id
+            and attempts.livemode = linked.livemode
+            and attempts.payment_intent_id = linked.payment_intent_id
 
 ),
 
@@ -12,9 +30,11 @@ final as (
         livemode,
         attempt_id,
         payment_intent_id,
+        episode_id,
         charge_id,
         customer_id,
         payment_method_id,
+        instrument_key,
 
         -- strings
         attempt_source,
@@ -33,14 +53,19 @@ final as (
         risk_level,
         payment_method_type,
         card_brand,
+        card_network,
         card_funding,
         card_country,
         card_fingerprint,
         card_wallet,
+        card_cvc_check,
         three_d_secure_result,
+        three_d_secure_result_reason,
+        three_d_secure_flow,
 
         -- numerics
         attempt_number,
+        episode_attempt_number,
         amount,
         captured_amount,
         card_exp_month,
@@ -50,7 +75,7 @@ final as (
         ), attempted_at) / 3600.0 as hours_since_previous_attempt,
 
         -- booleans
-        attempt_number > 1 as is_retry,
+        coalesce(episode_attempt_number, attempt_number) > 1 as is_retry,
         is_charge_known,
         is_returned,
         is_attempted_at_estimated,

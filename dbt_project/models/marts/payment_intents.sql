@@ -4,51 +4,66 @@ with payment_intents as (
 
 ),
 
+linked as (
+
+    select * from {{ ref('int_payment_intents_linked') }}
+
+),
+
 final as (
 
     select
         -- ids
-        account_id,
-        livemode,
-        payment_intent_id,
-        payment_intent_id as episode_id,  -- an episode is one PaymentIntent: those of one order are not linked
-        customer_id,
-        invoice_id,
-        latest_charge_id,
-        payment_method_id,
+        payment_intents.account_id,
+        payment_intents.livemode,
+        payment_intents.payment_intent_id,
+        linked.episode_id,
+        payment_intents.customer_id,
+        payment_intents.invoice_id,
+        payment_intents.latest_charge_id,
+        payment_intents.payment_method_id,
 
         -- strings
-        currency,
-        status,
-        capture_method,
-        cancellation_reason,
+        payment_intents.currency,
+        payment_intents.status,
+        payment_intents.capture_method,
+        payment_intents.cancellation_reason,
+        payment_intents.order_key,
+        linked.link_tier,
+        linked.link_confidence,
 
         -- numerics
-        amount,
-        capturable_amount,
-        received_amount,
-        refunded_amount,
-        disputed_amount,
-        lost_dispute_amount,
-        attempt_count,
-        failed_attempt_count,
-        blocked_attempt_count,
+        linked.episode_position,
+        payment_intents.amount,
+        payment_intents.capturable_amount,
+        payment_intents.received_amount,
+        payment_intents.refunded_amount,
+        payment_intents.disputed_amount,
+        payment_intents.lost_dispute_amount,
+        payment_intents.attempt_count,
+        payment_intents.failed_attempt_count,
+        payment_intents.blocked_attempt_count,
 
         -- booleans
-        attempt_count > 0 or is_succeeded_without_charge as is_attempted,
-        coalesce(status = 'requires_action', false) as is_awaiting_customer_action,
-        is_succeeded_without_charge,
-        is_first_failed_at_estimated,
-        is_first_succeeded_at_estimated,
+        payment_intents.attempt_count > 0 or payment_intents.is_succeeded_without_charge as is_attempted,
+        coalesce(payment_intents.status = 'requires_action', false) as is_awaiting_customer_action,
+        payment_intents.is_succeeded_without_charge,
+        payment_intents.is_first_failed_at_estimated,
+        payment_intents.is_first_succeeded_at_estimated,
 
         -- timestamps
-        created_at,
-        first_attempted_at,
-        last_attempted_at,
-        first_failed_at,
-        first_succeeded_at,
-        canceled_at
+        payment_intents.created_at,
+        payment_intents.first_attempted_at,
+        payment_intents.last_attempted_at,
+        payment_intents.first_failed_at,
+        payment_intents.first_succeeded_at,
+        payment_intents.canceled_at
     from payment_intents
+    inner join linked
+        on
+            payment_intents.account_id = linked.account_id
+            and payment_intents.livemode = linked.livemode
+            and payment_intents.payment_intent_id = linked.payment_intent_id
 
 )
 

@@ -2,10 +2,7 @@
 
 with episodes as (
 
-    select
-        *,
-        cast(first_failed_at as date) as first_failed_date
-    from {{ ref('recovery_episodes') }}
+    select * from {{ ref('recovery_episodes') }}
 
 ),
 

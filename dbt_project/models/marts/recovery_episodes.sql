@@ -1,13 +1,6 @@
-with payment_intents as (
+with episodes as (
 
-    select * from {{ ref('int_payment_intents_summarized') }}
-    where first_failed_attempt_number is not null
-
-),
-
-attempts as (
-
-    select * from {{ ref('int_payment_attempts_unioned') }}
+    select * from {{ ref('int_episodes_summarized') }}
 
 ),
 
@@ -20,34 +13,14 @@ accounts as (
 joined as (
 
     select
-        payment_intents.*,
-        first_failures.failure_code as first_failure_code,
-        first_failures.failure_class as first_failure_class,
-        first_failures.payment_method_type as first_payment_method_type,
-        first_failures.card_brand as first_card_brand,
-        first_failures.card_funding as first_card_funding,
-        first_failures.card_country as first_card_country,
-        first_failures.amount as at_risk_amount,
-        successes.attempt_id as recovering_attempt_id,
+        episodes.*,
         accounts.data_through_at,
-        payment_intents.first_failed_at + interval '{{ var("recovery_window_days") }} days' as window_ends_at
-    from payment_intents
-    inner join attempts as first_failures
-        on
-            payment_intents.account_id = first_failures.account_id
-            and payment_intents.livemode = first_failures.livemode
-            and payment_intents.payment_intent_id = first_failures.payment_intent_id
-            and payment_intents.first_failed_attempt_number = first_failures.attempt_number
-    left join attempts as successes
-        on
-            payment_intents.account_id = successes.account_id
-            and payment_intents.livemode = successes.livemode
-            and payment_intents.payment_intent_id = successes.payment_intent_id
-            and payment_intents.succeeded_attempt_number = successes.attempt_number
+        episodes.first_failed_at + interval '{{ var("recovery_window_days") }} days' as window_ends_at
+    from episodes
     left join accounts
         on
-            payment_intents.account_id = accounts.account_id
-            and payment_intents.livemode = accounts.livemode
+            episodes.account_id = accounts.account_id
+            and episodes.livemode = accounts.livemode
 
 ),
 
@@ -55,29 +28,28 @@ classified as (
 
     select
         *,
-        case
-            when first_succeeded_at <= window_ends_at then 'recovered'
-            when first_succeeded_at is not null then 'recovered_late'
-            when status = 'canceled' then 'lost_canceled'
-            when window_ends_at <= data_through_at then 'lost_expired'
-            else 'in_recovery'
-        end as recovery_status,
+        {{ recovery_status('first_succeeded_at', 'is_canceled') }} as recovery_status,
+        {{ recovery_status('strict_first_succeeded_at', 'is_strict_canceled') }} as recovery_status_strict,
         -- DuckDB's least() passes over nulls: bare, it would call every lost payment recovered in full.
         case
             when first_succeeded_at is not null then least(received_amount, at_risk_amount) else 0
         end as recovered_amount,
         case
-            when status = 'canceled' and cancellation_reason in ('duplicate', 'fraudulent') then cancellation_reason
-        end as exclusion_reason
+            when strict_first_succeeded_at is not null then least(strict_received_amount, at_risk_amount) else 0
+        end as recovered_amount_strict
     from joined
 
 ),
 
+-- Who paid twice and was given one of the payments back has paid once, whichever of them it was.
 valued as (
 
     select
         *,
-        greatest(recovered_amount - refunded_amount - lost_dispute_amount, 0) as recovered_amount_net
+        least(
+            recovered_amount,
+            greatest(recovered_amount - refunded_amount - lost_dispute_amount, 0) + duplicate_kept_amount
+        ) as recovered_amount_net
     from classified
 
 ),
@@ -88,44 +60,53 @@ final as (
         -- ids
         account_id,
         livemode,
-        payment_intent_id as episode_id,
-        payment_intent_id,
+        episode_id,
         customer_id,
+        first_failed_payment_intent_id,
+        first_failed_attempt_id,
+        recovering_payment_intent_id,
         recovering_attempt_id,
 
         -- strings
         currency,
         recovery_status,
-        case
-            when recovery_status <> 'in_recovery' then null
-            when status = 'requires_action' then 'awaiting_customer_action'
-            when status = 'processing' then 'processing'
-            when status = 'requires_capture' then 'awaiting_capture'
-            else 'awaiting_retry'
-        end as recovery_sub_status,
+        recovery_status_strict,
+        case when recovery_status = 'in_recovery' then awaiting end as recovery_sub_status,
         case
             when recovery_status = 'lost_expired' then 'window_ended'
-            when recovery_status <> 'lost_canceled' then null
-            when has_authorized_attempt and cancellation_reason = 'automatic' then 'authorization_expired'
-            else coalesce(cancellation_reason, 'unspecified')
+            when recovery_status = 'lost_canceled' then canceled_reason
         end as lost_reason,
         exclusion_reason,
+        link_tier,
+        link_confidence,
+        recovery_scope,
+        recovery_method,
+        recovery_initiator,
         first_failure_code,
         first_failure_class,
+        first_decline_code,
+        first_advice_code,
+        first_network_decline_code,
+        first_network_advice_code,
         first_payment_method_type,
         first_card_brand,
         first_card_funding,
         first_card_country,
+        first_card_wallet,
 
         -- numerics
+        payment_intent_count,
         attempt_count,
         failed_attempt_count,
-        succeeded_attempt_number as attempts_to_recovery,
+        attempts_to_recovery,
+        duplicate_success_count,
         at_risk_amount,
         recovered_amount,
         recovered_amount_net,
+        recovered_amount_strict,
         refunded_amount,
         lost_dispute_amount,
+        date_diff('second', first_failed_at, first_succeeded_at) / 86400.0 as days_to_recovery,
 
         -- booleans
         exclusion_reason is null as is_in_scope,
@@ -134,6 +115,9 @@ final as (
         recovered_amount > 0 and recovered_amount_net = 0 as is_reversed,
         is_first_failed_at_estimated,
         is_first_succeeded_at_estimated,
+
+        -- dates
+        {{ reporting_date('first_failed_at') }} as first_failed_date,
 
         -- timestamps
         first_failed_at,

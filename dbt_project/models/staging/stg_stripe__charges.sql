@@ -1,3 +1,13 @@
+{% set payment_method_details = {
+    'type': 'varchar',
+    'card': {
+        'brand': 'varchar', 'network': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
+        'exp_month': 'integer', 'exp_year': 'integer', 'checks': {'cvc_check': 'varchar'},
+        'wallet': {'type': 'varchar'},
+        'three_d_secure': {'result': 'varchar', 'result_reason': 'varchar', 'authentication_flow': 'varchar'}
+    }
+} %}
+{% do payment_method_details.update(bank_account_shapes()) %}
 {% set shape = {
     'payment_intent': 'varchar', 'customer': 'varchar', 'payment_method': 'varchar',
     'currency': 'varchar', 'status': 'varchar', 'failure_code': 'varchar',
@@ -6,14 +16,7 @@
         'type': 'varchar', 'reason': 'varchar', 'network_status': 'varchar', 'advice_code': 'varchar',
         'network_advice_code': 'varchar', 'network_decline_code': 'varchar', 'risk_level': 'varchar'
     },
-    'payment_method_details': {
-        'type': 'varchar',
-        'card': {
-            'brand': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
-            'exp_month': 'integer', 'exp_year': 'integer',
-            'wallet': {'type': 'varchar'}, 'three_d_secure': {'result': 'varchar'}
-        }
-    }
+    'payment_method_details': payment_method_details
 } %}
 
 with source as (
@@ -58,8 +61,13 @@ final as (
         doc.payment_method_details.card.funding as card_funding,
         doc.payment_method_details.card.country as card_country,
         doc.payment_method_details.card.fingerprint as card_fingerprint,
+        doc.payment_method_details.card.network as card_network,
         doc.payment_method_details.card.wallet.type as card_wallet,
+        doc.payment_method_details.card.checks.cvc_check as card_cvc_check,
         doc.payment_method_details.card.three_d_secure.result as three_d_secure_result,
+        doc.payment_method_details.card.three_d_secure.result_reason as three_d_secure_result_reason,
+        doc.payment_method_details.card.three_d_secure.authentication_flow as three_d_secure_flow,
+        {{ bank_account_fingerprint('doc.payment_method_details') }} as bank_account_fingerprint,
 
         -- numerics
         doc.amount,

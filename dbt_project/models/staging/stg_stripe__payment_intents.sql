@@ -1,7 +1,8 @@
 {% set shape = {
     'customer': 'varchar', 'invoice': 'varchar', 'latest_charge': 'varchar', 'payment_method': 'varchar',
     'currency': 'varchar', 'status': 'varchar', 'capture_method': 'varchar', 'cancellation_reason': 'varchar',
-    'amount': 'bigint', 'amount_capturable': 'bigint', 'amount_received': 'bigint', 'canceled_at': 'bigint'
+    'amount': 'bigint', 'amount_capturable': 'bigint', 'amount_received': 'bigint', 'canceled_at': 'bigint',
+    'payment_details': {'order_reference': 'varchar'}, 'metadata': metadata_shape()
 } %}
 
 with source as (
@@ -36,11 +37,15 @@ final as (
         doc.status,
         doc.capture_method,
         doc.cancellation_reason,
+        {{ order_key('doc') }} as order_key,
 
         -- numerics
         doc.amount,
         coalesce(doc.amount_capturable, 0) as capturable_amount,
         coalesce(doc.amount_received, 0) as received_amount,
+
+        -- booleans
+        {{ is_tagged_as_retry('doc.metadata') }} as is_tagged_as_retry,
 
         -- timestamps
         created as created_at,

@@ -1,0 +1,32 @@
+{#
+    What the merchant's metadata tell, under the names that the vars give: which order a PaymentIntent is for, and whether
+    the merchant's own retries made it. Metadata hold anything; only these keys are read.
+#}
+{% macro metadata_shape() -%}
+    {% set shape = {} %}
+    {% for name in var('recovery_link_metadata_keys') + var('recovery_retry_metadata_keys') %}
+        {% do shape.update({name: 'varchar'}) %}
+    {% endfor %}
+    {{ return(shape) }}
+{%- endmacro %}
+
+{# Stripe's own field first, then the metadata in the order of the var, then the invoice; null where none names an order.
+    The name is part of the key: an order 17 is no invoice 17. #}
+{% macro order_key(doc) -%}
+    coalesce(
+        'order_reference:' || nullif(trim({{ doc }}.payment_details.order_reference), ''),
+        {% for name in var('recovery_link_metadata_keys') %}
+            '{{ name }}:' || nullif(trim({{ doc }}.metadata."{{ name }}"), ''),
+        {% endfor %}
+        'invoice:' || {{ expandable_id(doc ~ '.invoice') }}
+    )
+{%- endmacro %}
+
+{% macro is_tagged_as_retry(metadata) -%}
+    coalesce(
+        {% for name in var('recovery_retry_metadata_keys') %}
+            nullif(trim({{ metadata }}."{{ name }}"), ''),
+        {% endfor %}
+        null
+    ) is not null
+{%- endmacro %}
