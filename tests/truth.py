@@ -125,13 +125,20 @@ def _payments(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
 
 def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
     expected = {
-        episode.payment_intent_id: (
+        episode.id: (
+            list(episode.payment_intent_ids),
+            episode.linked_by,
             episode.currency,
             episode.recovery_status,
+            episode.status_without_guesses,
             episode.at_risk_amount,
             episode.recovered_amount,
             episode.recovered_amount_net,
             episode.attempts_to_recovery,
+            episode.is_across_intents,
+            episode.method,
+            episode.is_customer_there,
+            episode.further_successes,
             episode.is_in_scope,
             episode.first_succeeded_at is None,
         )
@@ -139,9 +146,16 @@ def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
     }
     found = _by_id(
         published,
-        """SELECT episode_id, currency, recovery_status, at_risk_amount, recovered_amount, recovered_amount_net,
-                  attempts_to_recovery, is_in_scope, first_succeeded_at IS NULL
-           FROM marts.recovery_episodes""",
+        """WITH members AS (
+               SELECT episode_id, list(payment_intent_id ORDER BY episode_position) AS ids
+               FROM marts.payment_intents GROUP BY ALL
+           )
+           SELECT episode_id, ids, link_tier, currency, recovery_status, recovery_status_strict, at_risk_amount,
+                  recovered_amount, recovered_amount_net, attempts_to_recovery,
+                  recovery_scope IS NOT DISTINCT FROM 'cross_intent', recovery_method,
+                  recovery_initiator IS NOT DISTINCT FROM 'customer_likely', duplicate_success_count, is_in_scope,
+                  first_succeeded_at IS NULL
+           FROM marts.recovery_episodes INNER JOIN members USING (episode_id)""",
     )
     instants = _by_id(
         published,
@@ -149,7 +163,7 @@ def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
            FROM marts.recovery_episodes""",
     )
     known = {
-        episode.payment_intent_id: (
+        episode.id: (
             episode.first_failed_at if episode.is_first_failed_at_known else None,
             episode.first_succeeded_at if episode.is_first_succeeded_at_known else None,
         )

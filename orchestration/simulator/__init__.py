@@ -18,16 +18,17 @@ As a process: `python -m orchestration.simulator --seed 1 --port 12111`, control
 It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories` and `aftermath`,
 which write `steps`; `account` indexes them; `state`, `objects`, `instruments`, `singletons` and `events` render them as
 Stripe would; `api`, `parameters`, `keys` and `errors` answer for it; `webhooks` says what is sent,
-`deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really happened.
+`deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really happened, with `episodes`.
 """
 
 from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount
 from orchestration.simulator.deliveries import Deliverer, DeliveryCounts, RetryPolicy
+from orchestration.simulator.episodes import EpisodeTruth
 from orchestration.simulator.faults import Fault, Limits
 from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
 from orchestration.simulator.payers import PERSONAL_MARKERS
 from orchestration.simulator.server import SimulatorServer
-from orchestration.simulator.truth import AttemptTruth, EpisodeTruth, PaymentTruth, Truth
+from orchestration.simulator.truth import AttemptTruth, PaymentTruth, Truth
 from orchestration.simulator.webhooks import (
     DEFAULT_ENABLED_EVENTS,
     DEFAULT_WEBHOOK_SECRET,

@@ -107,7 +107,7 @@ THROUGH_NEW_INTENT: Final = 0.25
 """Share of recoveries through another PaymentIntent; half of them name the order. preset."""
 WITH_ORDER_KEY: Final = 0.5
 DOUBLE_PAYMENT: Final = 0.02
-"""Share of recoveries where the order is paid twice. preset."""
+"""Share of recoveries where the order is paid twice: half of them within the second, by a second click. preset."""
 WASTED_RETRY: Final = 0.35
 """Share of do_not_try_again failures that are retried all the same; about 4 % of failures. preset."""
 TWICE_IN_A_SECOND: Final = 0.03

@@ -227,7 +227,7 @@ class _Obligation:
                 self._cancel(intent, at + self.rng.randrange(HOUR, 20 * DAY))
         self._pay(paying, instrument, at, is_challenged=needs == "authenticate", is_recovery=True)
         if paying is intent and self.rng.random() < cal.DOUBLE_PAYMENT:
-            again = at + self.rng.randrange(600, 2 * DAY)
+            again = at + self.rng.choice((0, self.rng.randrange(600, 2 * DAY)))
             self._pay(self.open(again), instrument, again, is_challenged=False, is_recovery=True)
 
     def _give_up(self, intent: Intent, after: int) -> None:

@@ -3,9 +3,9 @@
 This is what the pipeline's tables are measured against. It reads no JSON and shares no rule with `state` or `objects`,
 so that a wrong rendering cannot agree with a wrong truth. Times are unix seconds UTC, money is minor units.
 
-Definitions: an episode is one PaymentIntent that failed at least once before its first success. A card succeeds when it
-is charged, a bank debit when it settles, a manual capture when it is captured. A bank debit fails when it bounces; one
-that a bank takes back after it settled fails when the dispute is opened. An unfinished authentication is no attempt.
+Definitions: a card succeeds when it is charged, a bank debit when it settles, a manual capture when it is captured. A
+bank debit fails when it bounces; one that a bank takes back after it settled fails when the dispute is opened. An
+unfinished authentication is no attempt. What an episode is, `episodes` says.
 """
 
 from bisect import bisect_left
@@ -16,15 +16,14 @@ from itertools import takewhile
 from typing import Any, Final, Literal
 
 from orchestration.simulator.calibration import DAY
-from orchestration.simulator.steps import Act, Attempt, Intent, Step
+from orchestration.simulator.episodes import EpisodeTruth, Told, tell_episodes
+from orchestration.simulator.steps import Act, Attempt, Instrument, Intent, Step
 
-RECOVERY_WINDOW: Final = 30 * DAY
 EVENT_MEMORY: Final = 30 * DAY
 """How long Stripe lists an event; a failure without a charge is told of by events almost alone."""
 
 Outcome = Literal["succeeded", "authorized", "processing", "failed", "blocked"]
 FailureClass = Literal["declined", "bank_return", "authentication_failed", "invalid_or_processing"]
-RecoveryStatus = Literal["recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,9 @@ class AttemptTruth:
     failure_class: FailureClass | None
     failure_code: str | None
     resolved_at: int
+    instrument: Instrument
+    is_authenticated: bool
+    is_customer_there: bool
     is_knowable: bool
     is_time_known: bool
     is_resolution_time_known: bool
@@ -67,25 +69,6 @@ class PaymentTruth:
     order_key: str | None
     obligation: str
     attempt_count: int
-
-
-@dataclass(frozen=True)
-class EpisodeTruth:
-    """One failed payment and what became of it. `recovered_amount` is at most what was at risk; net of refunds that
-    succeeded and disputes that were lost. `is_in_scope` is False for payments canceled as duplicate or fraudulent."""
-
-    payment_intent_id: str
-    currency: str
-    recovery_status: RecoveryStatus
-    first_failed_at: int
-    first_succeeded_at: int | None
-    at_risk_amount: int
-    recovered_amount: int
-    recovered_amount_net: int
-    attempts_to_recovery: int | None
-    is_in_scope: bool
-    is_first_failed_at_known: bool
-    is_first_succeeded_at_known: bool
 
 
 @dataclass(frozen=True)
@@ -120,13 +103,15 @@ class Truth:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, with the summary."""
-        return asdict(self) | {"summary": self.summary()}
+        attempts = [asdict(each) | {"instrument": each.instrument._asdict()} for each in self.attempts]
+        return asdict(self) | {"attempts": attempts, "summary": self.summary()}
 
 
 def tell_truth(intents: Iterable[Intent], at: int, syncs: Sequence[int]) -> Truth:
     """The truth about these intents as of `at`, for somebody who read everything at each of `syncs`."""
     reader = _Reader(sync for sync in syncs if sync <= at)
     truth = Truth(at, tuple(reader.syncs))
+    told = []
     for intent in intents:
         past = list(takewhile(lambda step: step.at <= at, intent.steps))
         attempts = _attempts(intent, past, reader)
@@ -134,9 +119,8 @@ def tell_truth(intents: Iterable[Intent], at: int, syncs: Sequence[int]) -> Trut
         payment = _payment(intent, past, len(knowable))
         truth.attempts.extend(attempts)
         truth.payments.append(payment)
-        episode = _episode(intent, past, payment, knowable, at)
-        if episode is not None:
-            truth.episodes.append(episode)
+        told.append(Told(intent, payment, knowable, max(0, payment.amount_received - _given_back(intent, past))))
+    truth.episodes.extend(tell_episodes(told, at))
     return truth
 
 
@@ -198,9 +182,19 @@ def _attempt(
         failure_class=failure_class,
         failure_code=failure_code,
         resolved_at=resolved_at,
+        instrument=attempt.instrument,
+        is_authenticated=attempt.three_d_secure == "authenticated",
+        is_customer_there=_is_customer_there(attempt),
         is_knowable=is_knowable,
         is_time_known=is_time_known,
         is_resolution_time_known=is_resolution_time_known,
+    )
+
+
+def _is_customer_there(attempt: Attempt) -> bool:
+    is_by_card = attempt.instrument.kind == "card"
+    return is_by_card and (
+        not attempt.off_session or attempt.instrument.wallet is not None or attempt.three_d_secure is not None
     )
 
 
@@ -315,44 +309,6 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int) -> Paymen
         obligation=intent.obligation,
         attempt_count=attempt_count,
     )
-
-
-def _episode(
-    intent: Intent, past: Sequence[Step], payment: PaymentTruth, attempts: Sequence[AttemptTruth], at: int
-) -> EpisodeTruth | None:
-    success = next((attempt for attempt in attempts if attempt.outcome == "succeeded"), None)
-    failures = [
-        attempt
-        for attempt in attempts
-        if attempt.outcome == "failed" and (success is None or attempt.resolved_at <= success.resolved_at)
-    ]
-    if not failures:
-        return None
-    first = min(failures, key=lambda attempt: attempt.resolved_at)
-    recovered = min(payment.amount_received, intent.amount) if success else 0
-    return EpisodeTruth(
-        payment_intent_id=intent.id,
-        currency=intent.currency,
-        recovery_status=_status(first, success, is_canceled=payment.status == "canceled", at=at),
-        first_failed_at=first.resolved_at,
-        first_succeeded_at=success.resolved_at if success else None,
-        at_risk_amount=first.amount,
-        recovered_amount=recovered,
-        recovered_amount_net=max(0, recovered - _given_back(intent, past)),
-        attempts_to_recovery=attempts.index(success) + 1 if success else None,
-        is_in_scope=payment.cancellation_reason not in ("duplicate", "fraudulent"),
-        is_first_failed_at_known=all(failure.is_resolution_time_known for failure in failures),
-        is_first_succeeded_at_known=success is None or success.is_resolution_time_known,
-    )
-
-
-def _status(first: AttemptTruth, success: AttemptTruth | None, *, is_canceled: bool, at: int) -> RecoveryStatus:
-    window_end = first.resolved_at + RECOVERY_WINDOW
-    if success is not None:
-        return "recovered" if success.resolved_at <= window_end else "recovered_late"
-    if is_canceled:
-        return "lost_canceled"
-    return "lost_expired" if window_end <= at else "in_recovery"
 
 
 def _given_back(intent: Intent, past: Sequence[Step]) -> int:

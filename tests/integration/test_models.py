@@ -34,11 +34,22 @@ CORRUPTIONS = {
     "attempts_are_numbered_without_gaps_in_time_order": [
         "UPDATE marts.payment_attempts SET attempt_number = attempt_number + 1 WHERE attempt_number > 1",
         "UPDATE marts.payment_attempts SET attempted_at = '2000-01-01' WHERE attempt_number = 2",
+        "UPDATE marts.payment_attempts SET episode_attempt_number = 1",
+        "UPDATE marts.payment_attempts SET episode_attempt_number = NULL",
     ],
     "recovering_attempts_succeeded_after_the_first_failure": [
         "UPDATE marts.recovery_episodes SET recovering_attempt_id = 'ch_other' WHERE recovering_attempt_id IS NOT NULL",
         "UPDATE marts.recovery_episodes SET first_succeeded_at = first_failed_at - INTERVAL 1 SECOND",
         "UPDATE marts.recovery_episodes SET recovery_status = 'in_recovery'",
+        "UPDATE marts.recovery_episodes SET recovering_payment_intent_id = 'pi_other'",
+        "UPDATE marts.payment_intents SET status = 'canceled' WHERE status = 'succeeded'",
+    ],
+    "episodes_hold_each_payment_once": [
+        "INSERT INTO marts.payment_intents FROM marts.payment_intents LIMIT 1",
+        "UPDATE marts.payment_intents SET episode_position = 2",
+        "UPDATE marts.payment_intents SET episode_id = (SELECT min(episode_id) FROM marts.payment_intents)",
+        "UPDATE marts.payment_intents SET order_key = payment_intent_id WHERE episode_position > 1",
+        "UPDATE marts.payment_intents SET amount = amount + 1 WHERE episode_position > 1",
     ],
     "succeeded_payments_have_one_succeeded_charge": [
         "UPDATE marts.payment_attempts SET outcome = 'failed' WHERE outcome = 'succeeded'",

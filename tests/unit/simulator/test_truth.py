@@ -138,7 +138,7 @@ def test_an_unknowable_failure_makes_no_episode() -> None:
     intent, at = chargeless(account, is_left_alone=False)
     late = account.truth(at + 90 * DAY)
     in_time = account.truth(at + 90 * DAY, syncs=[at])
-    assert intent.id in {episode.payment_intent_id for episode in in_time.episodes}
+    assert intent.id in {each for episode in in_time.episodes for each in episode.payment_intent_ids}
     told = [attempt for attempt in late.attempts if attempt.payment_intent_id == intent.id]
     payment = next(payment for payment in late.payments if payment.id == intent.id)
     assert payment.attempt_count == sum(attempt.is_knowable for attempt in told) < len(told)
@@ -159,5 +159,5 @@ def test_a_debit_taken_back_fails_when_the_dispute_begins() -> None:
     )
     assert settled.outcome == "succeeded"
     assert (returned.outcome, returned.resolved_at) == ("failed", dispute.at)
-    episode = next(episode for episode in after.episodes if episode.payment_intent_id == intent.id)
+    episode = next(episode for episode in after.episodes if episode.id == intent.id)
     assert (episode.recovery_status, episode.first_succeeded_at) == ("in_recovery", None)
