@@ -68,6 +68,11 @@ CORRUPTIONS = {
         "UPDATE marts.recovery_cohorts SET recovered_amount = recovered_amount + 1",
         "DELETE FROM marts.recovery_cohorts WHERE currency = (SELECT min(currency) FROM marts.recovery_cohorts)",
     ],
+    "one_retry_rule_holds_at_a_time": [
+        "UPDATE seeds.network_retry_rules SET valid_to = NULL",
+        "UPDATE seeds.network_retry_rules SET valid_to = '2025-01-01' WHERE rule_id = 'visa_category_2_to_4_15'",
+        "DELETE FROM seeds.network_retry_rules WHERE region = 'global' AND network = 'mastercard'",
+    ],
 }
 
 
