@@ -4,7 +4,7 @@
 {% set statuses = ['recovered', 'recovered_late', 'in_recovery', 'lost_canceled', 'lost_expired'] %}
 {% set measures = [
     'failed_count', 'out_of_scope_count', 'at_risk_amount', 'out_of_scope_at_risk_amount', 'recovered_amount',
-    'recovered_late_amount', 'recovered_amount_net'
+    'recovered_late_amount', 'recovered_amount_net', 'recovered_strict_count', 'recovered_amount_strict'
 ] %}
 {% for status in statuses %}
     {% do measures.extend([status ~ '_count', status ~ '_at_risk_amount']) %}
@@ -44,7 +44,11 @@ episodes as (
             as recovered_amount,
         sum(case when is_in_scope and recovery_status = 'recovered_late' then recovered_amount else 0 end)
             as recovered_late_amount,
-        sum(case when is_in_scope then recovered_amount_net else 0 end) as recovered_amount_net
+        sum(case when is_in_scope then recovered_amount_net else 0 end) as recovered_amount_net,
+        sum(case when is_in_scope and recovery_status_strict = 'recovered' then 1 else 0 end)
+            as recovered_strict_count,
+        sum(case when is_in_scope and recovery_status_strict = 'recovered' then recovered_amount_strict else 0 end)
+            as recovered_amount_strict
     from {{ ref('recovery_episodes') }}
     group by account_id, livemode, currency
 

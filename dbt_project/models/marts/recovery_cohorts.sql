@@ -27,6 +27,9 @@ summed as (
         sum(recovered_amount) filter (where is_in_scope and recovery_status = 'recovered_late')
             as recovered_late_amount,
         sum(recovered_amount_net) filter (where is_in_scope) as recovered_amount_net,
+        count(*) filter (where is_in_scope and recovery_status_strict = 'recovered') as recovered_strict_count,
+        sum(recovered_amount_strict) filter (where is_in_scope and recovery_status_strict = 'recovered')
+            as recovered_amount_strict,
         bool_and(is_matured) as is_matured
     from episodes
     group by account_id, livemode, first_failed_date, currency, first_failure_class
@@ -38,6 +41,7 @@ rated as (
     select
         *,
         recovered_count / nullif(cast(failed_count as double), 0) as recovery_rate_to_date,
+        recovered_strict_count / nullif(cast(failed_count as double), 0) as recovery_rate_strict_to_date,
         coalesce(recovered_amount, 0) / nullif(cast(at_risk_amount as double), 0) as amount_recovery_rate_to_date
     from summed
 
@@ -58,6 +62,7 @@ final as (
         {% for status in statuses %}
             {{ status }}_count,
         {% endfor %}
+        recovered_strict_count,
         out_of_scope_count,
         cast(coalesce(at_risk_amount, 0) as bigint) as at_risk_amount,
         {% for status in statuses %}
@@ -67,8 +72,11 @@ final as (
         cast(coalesce(recovered_amount, 0) as bigint) as recovered_amount,
         cast(coalesce(recovered_late_amount, 0) as bigint) as recovered_late_amount,
         cast(coalesce(recovered_amount_net, 0) as bigint) as recovered_amount_net,
+        cast(coalesce(recovered_amount_strict, 0) as bigint) as recovered_amount_strict,
         recovery_rate_to_date,
         case when is_matured then recovery_rate_to_date end as recovery_rate_matured,
+        recovery_rate_strict_to_date,
+        case when is_matured then recovery_rate_strict_to_date end as recovery_rate_strict_matured,
         amount_recovery_rate_to_date,
         case when is_matured then amount_recovery_rate_to_date end as amount_recovery_rate_matured,
 
