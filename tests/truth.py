@@ -143,8 +143,10 @@ def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
             episode.first_succeeded_at is None,
         )
         for episode in truth.episodes
+        if episode.is_known
     }
-    found = _by_id(
+    unknown = {each for episode in truth.episodes if not episode.is_known for each in episode.payment_intent_ids}
+    shown = _by_id(
         published,
         """WITH members AS (
                SELECT episode_id, list(payment_intent_id ORDER BY episode_position) AS ids
@@ -157,6 +159,7 @@ def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
                   first_succeeded_at IS NULL
            FROM marts.recovery_episodes INNER JOIN members USING (episode_id)""",
     )
+    found = {key: row for key, row in shown.items() if unknown.isdisjoint(row[0])}
     instants = _by_id(
         published,
         """SELECT episode_id, epoch(first_failed_at)::BIGINT, epoch(first_succeeded_at)::BIGINT

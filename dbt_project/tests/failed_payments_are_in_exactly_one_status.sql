@@ -1,6 +1,6 @@
 -- Recovered, recovered late, in recovery, canceled and expired add up to all payments that failed, by count and by the
--- amount at risk. What failed is counted here from the attempts alone: of each episode the failure that was known first,
--- if nothing had succeeded by then.
+-- amount at risk. What failed is counted here from the attempts alone: of each episode the failure that was known
+-- first, if nothing had succeeded by then.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 with succeeded as (

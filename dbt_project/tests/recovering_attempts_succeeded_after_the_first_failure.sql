@@ -1,5 +1,6 @@
--- An episode is recovered by an attempt of its own that succeeded, of a PaymentIntent that did, and was decided no earlier than the first failure.
--- Where the charge of a success is not known there is no such attempt; the instant must be plausible all the same.
+-- An episode is recovered by an attempt of its own that succeeded, of a PaymentIntent that did, and was decided no
+-- earlier than the first failure. Where the charge of a success is not known there is no such attempt; the instant must
+-- be plausible all the same.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 select

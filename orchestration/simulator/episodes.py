@@ -1,4 +1,4 @@
-"""Which PaymentIntents were tries to pay for one thing, as far as Stripe shows it, and what became of those that failed.
+"""Which PaymentIntents were tries to pay for one thing, as far as Stripe shows it, and what became of what failed.
 
 By the rules that the models go by as well (DECISIONLOG.md, episodes), but from the stories and in plain loops.
 
@@ -32,8 +32,8 @@ class EpisodeTruth:
 
     `recovered_amount` is at most what was at risk; net of refunds that succeeded and disputes that were lost.
     `status_without_guesses` is the status if only PaymentIntents of one order are linked. `is_in_scope` is False where
-    every PaymentIntent was canceled as duplicate or fraudulent. `is_known` is False where instants that decide about the
-    episode's limits cannot be known, so that a reader may see other ones.
+    every PaymentIntent was canceled as duplicate or fraudulent. `is_known` is False where instants that decide about
+    the episode's limits cannot be known, so that a reader may see other ones.
     """
 
     id: str

@@ -81,8 +81,8 @@ failures as (
         successes.succeeded_attempt_id,
         attempts.instrument_key = successes.instrument_key as is_of_paying_instrument,
         attempts.payment_method_id = successes.succeeded_payment_method_id as is_by_paying_method,
-        attempts.card_exp_month is not distinct from successes.card_exp_month
-        and attempts.card_exp_year is not distinct from successes.card_exp_year as is_of_same_expiry,
+        coalesce(attempts.card_exp_month, 0) = coalesce(successes.card_exp_month, 0)
+        and coalesce(attempts.card_exp_year, 0) = coalesce(successes.card_exp_year, 0) as is_of_same_expiry,
         row_number() over (
             partition by attempts.account_id, attempts.livemode, attempts.episode_id
             order by attempts.resolved_at, attempts.episode_attempt_number
@@ -214,9 +214,9 @@ joined as (
         successes.first_succeeded_at,
         successes.is_first_succeeded_at_estimated,
         coalesce(duplicates.duplicate_kept_amount, 0) as duplicate_kept_amount,
-        strict.first_succeeded_at as own_first_succeeded_at,
-        strict.received_amount as own_received_amount,
-        strict.status = 'canceled' as is_own_canceled
+        own.first_succeeded_at as own_first_succeeded_at,
+        own.received_amount as own_received_amount,
+        own.status = 'canceled' as is_own_canceled
     from payment_intents_summed
     inner join failures as first_failures
         on
@@ -229,11 +229,11 @@ joined as (
             payment_intents_summed.account_id = failures_compared.account_id
             and payment_intents_summed.livemode = failures_compared.livemode
             and payment_intents_summed.episode_id = failures_compared.episode_id
-    inner join payment_intents as strict
+    inner join payment_intents as own
         on
-            first_failures.account_id = strict.account_id
-            and first_failures.livemode = strict.livemode
-            and first_failures.payment_intent_id = strict.payment_intent_id
+            first_failures.account_id = own.account_id
+            and first_failures.livemode = own.livemode
+            and first_failures.payment_intent_id = own.payment_intent_id
     left join successes
         on
             payment_intents_summed.account_id = successes.account_id
