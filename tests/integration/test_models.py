@@ -64,7 +64,25 @@ CORRUPTIONS = {
         "UPDATE marts.payment_attempts SET livemode = NOT livemode",
         "UPDATE marts.payment_attempts SET account_id = 'acct_other'",
     ],
+    "the_curve_ends_at_the_matured_rate": [
+        "UPDATE marts.recovery_curve SET cumulative_incidence = 0 WHERE day_number = 30",
+        "UPDATE marts.recovery_curve SET cumulative_incidence = 1.1",
+        "UPDATE marts.recovery_curve SET cumulative_incidence_lower = 1",
+        "DELETE FROM marts.recovery_curve WHERE day_number = 30",
+    ],
+    "activity_reconciles_with_episodes": [
+        "DELETE FROM marts.recovery_activity_daily WHERE activity_date = '2026-03-01'",
+        "UPDATE marts.recovery_activity_daily SET recovered_count = recovered_count + 1",
+        "UPDATE marts.recovery_activity_daily SET new_at_risk_amount = 0, recovered_at_risk_amount = 0",
+        "UPDATE marts.recovery_activity_daily SET reversed_amount = reversed_amount + 1",
+    ],
+    "reasons_and_retries_add_up_to_attempts": [
+        "DELETE FROM marts.decline_reasons WHERE failure_code = 'insufficient_funds'",
+        "UPDATE marts.decline_reasons SET first_failure_count = 0",
+        "UPDATE marts.retry_performance SET succeeded_count = succeeded_count + 1",
+    ],
     "cohorts_add_up_to_episodes": [
+        "UPDATE marts.recovery_cohorts SET recovered_strict_count = recovered_strict_count + 1",
         "UPDATE marts.recovery_cohorts SET recovered_amount = recovered_amount + 1",
         "DELETE FROM marts.recovery_cohorts WHERE currency = (SELECT min(currency) FROM marts.recovery_cohorts)",
     ],

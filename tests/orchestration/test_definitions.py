@@ -13,7 +13,17 @@ from orchestration.definitions import build_defs
 from orchestration.settings import PROJECT_ROOT, Settings
 
 RAW = {"payment_intents", "charges", "refunds", "disputes", "events", "last_payment_errors"}
-MARTS = {"payment_attempts", "payment_intents", "recovery_episodes", "recovery_cohorts", "data_coverage"}
+MARTS = {
+    "data_coverage",
+    "decline_reasons",
+    "payment_attempts",
+    "payment_intents",
+    "recovery_activity_daily",
+    "recovery_cohorts",
+    "recovery_curve",
+    "recovery_episodes",
+    "retry_performance",
+}
 
 
 @pytest.fixture(scope="module")

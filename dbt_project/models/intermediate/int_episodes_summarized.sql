@@ -212,6 +212,7 @@ joined as (
         successes.refunded_amount,
         successes.lost_dispute_amount,
         successes.first_succeeded_at,
+        successes.last_reversed_at,
         successes.is_first_succeeded_at_estimated,
         coalesce(duplicates.duplicate_kept_amount, 0) as duplicate_kept_amount,
         own.first_succeeded_at as own_first_succeeded_at,
@@ -339,6 +340,7 @@ final as (
         last_attempted_at,
         first_failed_at,
         first_succeeded_at,
+        last_reversed_at,
         case when link_tier = 'explicit' then first_succeeded_at else own_first_succeeded_at end
             as strict_first_succeeded_at,
         case when is_canceled then canceled_at end as canceled_at

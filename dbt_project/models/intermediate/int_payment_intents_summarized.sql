@@ -80,6 +80,7 @@ joined as (
         coalesce(reversals.refunded_amount, 0) as refunded_amount,
         coalesce(reversals.disputed_amount, 0) as disputed_amount,
         coalesce(reversals.lost_dispute_amount, 0) as lost_dispute_amount,
+        reversals.last_reversed_at,
         case
             when
                 attempts_counted.succeeded_attempt_number is null
@@ -158,6 +159,7 @@ final as (
         joined.first_attempted_at,
         joined.last_attempted_at,
         joined.last_activity_at,
+        joined.last_reversed_at,
         first_failures.resolved_at as first_failed_at,
         case
             when joined.is_succeeded_without_charge

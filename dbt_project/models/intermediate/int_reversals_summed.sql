@@ -29,7 +29,8 @@ reversals as (
         balance_transaction_id is not null as has_moved_money,
         case when status = 'succeeded' then amount else 0 end as refunded_amount,
         0 as disputed_amount,
-        0 as lost_dispute_amount
+        0 as lost_dispute_amount,
+        created_at
     from refunds
     union all
     select
@@ -41,7 +42,8 @@ reversals as (
         true as has_moved_money,
         0 as refunded_amount,
         amount as disputed_amount,
-        case when status = 'lost' then amount else 0 end as lost_dispute_amount
+        case when status = 'lost' then amount else 0 end as lost_dispute_amount,
+        created_at
     from disputes
 
 ),
@@ -56,6 +58,7 @@ attributed as (
         reversals.currency,
         reversals.disputed_amount,
         reversals.lost_dispute_amount,
+        reversals.created_at,
         coalesce(reversals.payment_intent_id, charges.payment_intent_id) as payment_intent_id,
         case
             when not reversals.has_moved_money and charges.captured_amount < charges.amount then 0
@@ -79,7 +82,8 @@ final as (
         currency,
         cast(sum(refunded_amount) as bigint) as refunded_amount,
         cast(sum(disputed_amount) as bigint) as disputed_amount,
-        cast(sum(lost_dispute_amount) as bigint) as lost_dispute_amount
+        cast(sum(lost_dispute_amount) as bigint) as lost_dispute_amount,
+        max(created_at) filter (where refunded_amount > 0 or lost_dispute_amount > 0) as last_reversed_at
     from attributed
     where payment_intent_id is not null
     group by account_id, livemode, payment_intent_id, currency

@@ -122,6 +122,7 @@ final as (
         -- timestamps
         first_failed_at,
         first_succeeded_at,
+        last_reversed_at,
         window_ends_at,
         canceled_at
     from valued

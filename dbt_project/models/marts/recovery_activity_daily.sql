@@ -1,0 +1,180 @@
+{% set kinds = ['new', 'recovered', 'expired', 'canceled', 'recovered_late', 'reversed'] %}
+
+with episodes as (
+
+    select * from {{ ref('recovery_episodes') }}
+    where is_in_scope
+
+),
+
+accounts as (
+
+    select * from {{ ref('int_streams_pivoted') }}
+
+),
+
+-- When an episode leaves recovery: paid, canceled, or at the end of its window, whichever comes first. What was paid
+-- later had expired before; what was canceled later, too, and counts as canceled from the end of its window on.
+happened as (
+
+    select
+        account_id,
+        livemode,
+        currency,
+        'new' as kind,
+        first_failed_at as happened_at,
+        at_risk_amount as amount
+    from episodes
+    union all
+    select
+        account_id,
+        livemode,
+        currency,
+        case recovery_status
+            when 'recovered' then 'recovered'
+            when 'lost_canceled' then 'canceled'
+            else 'expired'
+        end as kind,
+        case recovery_status
+            when 'recovered' then first_succeeded_at
+            when 'lost_canceled' then case when canceled_at < window_ends_at then canceled_at else window_ends_at end
+            else window_ends_at
+        end as happened_at,
+        at_risk_amount as amount
+    from episodes
+    where recovery_status <> 'in_recovery'
+    union all
+    select
+        account_id,
+        livemode,
+        currency,
+        'recovered_late' as kind,
+        first_succeeded_at as happened_at,
+        at_risk_amount as amount
+    from episodes
+    where recovery_status = 'recovered_late'
+    union all
+    select
+        account_id,
+        livemode,
+        currency,
+        'reversed' as kind,
+        last_reversed_at as happened_at,
+        recovered_amount - recovered_amount_net as amount
+    from episodes
+    where recovered_amount_net < recovered_amount
+
+),
+
+dated as (
+
+    select
+        *,
+        {{ reporting_date('happened_at') }} as activity_date
+    from happened
+
+),
+
+summed as (
+
+    select
+        account_id,
+        livemode,
+        currency,
+        activity_date,
+        {% for kind in kinds %}
+            count(*) filter (where kind = '{{ kind }}') as {{ kind }}_count,
+            coalesce(sum(amount) filter (where kind = '{{ kind }}'), 0) as {{ kind }}_amount{{ ',' if not loop.last }}
+        {% endfor %}
+    from dated
+    group by account_id, livemode, currency, activity_date
+
+),
+
+spans as (
+
+    select
+        summed.account_id,
+        summed.livemode,
+        summed.currency,
+        min(summed.activity_date) as first_date,
+        greatest(max(summed.activity_date), max({{ reporting_date('accounts.data_through_at') }})) as last_date
+    from summed
+    left join accounts
+        on summed.account_id = accounts.account_id and summed.livemode = accounts.livemode
+    group by summed.account_id, summed.livemode, summed.currency
+
+),
+
+days as (
+
+    select
+        account_id,
+        livemode,
+        currency,
+        unnest(generate_series(first_date, last_date, interval '1 day')) as activity_date
+    from spans
+
+),
+
+-- Every day has a row, also one on which nothing happened.
+filled as (
+
+    select
+        days.account_id,
+        days.livemode,
+        days.currency,
+        cast(days.activity_date as date) as activity_date,
+        {% for kind in kinds %}
+            cast(coalesce(summed.{{ kind }}_count, 0) as bigint) as {{ kind }}_count,
+            cast(coalesce(summed.{{ kind }}_amount, 0) as bigint) as {{ kind }}_amount{{ ',' if not loop.last }}
+        {% endfor %}
+    from days
+    left join summed
+        on
+            days.account_id = summed.account_id
+            and days.livemode = summed.livemode
+            and days.currency is not distinct from summed.currency
+            and days.activity_date = summed.activity_date
+
+),
+
+balanced as (
+
+    select
+        *,
+        {% for measure in ['count', 'amount'] %}
+            cast(sum(new_{{ measure }} - recovered_{{ measure }} - expired_{{ measure }} - canceled_{{ measure }}) over (
+                partition by account_id, livemode, currency order by activity_date
+            ) as bigint) as closing_in_recovery_{{ measure }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from filled
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        activity_date,
+        currency,
+
+        -- numerics
+        {% for measure in ['count', 'amount'] %}
+            closing_in_recovery_{{ measure }} - new_{{ measure }} + recovered_{{ measure }} + expired_{{ measure }}
+            + canceled_{{ measure }} as opening_in_recovery_{{ measure }},
+            new_{{ measure }} as new_at_risk_{{ measure }},
+            recovered_{{ measure }} as recovered_{{ 'count' if measure == 'count' else 'at_risk_amount' }},
+            expired_{{ measure }} as expired_{{ 'count' if measure == 'count' else 'at_risk_amount' }},
+            canceled_{{ measure }} as canceled_{{ 'count' if measure == 'count' else 'at_risk_amount' }},
+            closing_in_recovery_{{ measure }},
+            recovered_late_{{ measure }} as recovered_late_{{ 'count' if measure == 'count' else 'at_risk_amount' }},
+            reversed_{{ measure }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from balanced
+
+)
+
+select * from final

@@ -1,0 +1,196 @@
+{% set last_day = 2 * var('recovery_window_days') %}
+{% set cohort = 'account_id, livemode, cohort_month, currency, first_failure_class' %}
+
+with episodes as (
+
+    select * from {{ ref('recovery_episodes') }}
+    where is_in_scope
+
+),
+
+accounts as (
+
+    select * from {{ ref('int_streams_pivoted') }}
+
+),
+
+-- Days are 24 hours from the first failure. An episode counts for the days that are over for it: one that was paid on
+-- the third day has been observed when three days have passed, as one that was not paid on that day has.
+timed as (
+
+    select
+        episodes.account_id,
+        episodes.livemode,
+        episodes.currency,
+        episodes.first_failure_class,
+        episodes.at_risk_amount,
+        date_trunc('month', episodes.first_failed_date) as cohort_month,
+        date_diff('second', episodes.first_failed_at, accounts.data_through_at) // 86400 as observed_days,
+        ceil(date_diff('second', episodes.first_failed_at, episodes.first_succeeded_at) / 86400.0)
+            as recovered_on_day
+    from episodes
+    inner join accounts
+        on episodes.account_id = accounts.account_id and episodes.livemode = accounts.livemode
+    where accounts.data_through_at >= episodes.first_failed_at
+
+),
+
+-- The last day on which an episode could have been recovered as far as one knows: it was, or the tables end.
+ended as (
+
+    select
+        {{ cohort }},
+        at_risk_amount,
+        observed_days,
+        coalesce(recovered_on_day <= observed_days, false) as is_recovered,
+        cast(
+            case when recovered_on_day <= observed_days then recovered_on_day else observed_days end as bigint
+        ) as last_day
+    from timed
+
+),
+
+summed as (
+
+    select
+        {{ cohort }},
+        least(last_day, {{ last_day + 1 }}) as day_number,
+        count(*) as ended_count,
+        sum(at_risk_amount) as ended_amount,
+        min(observed_days) as least_observed_days,
+        max(observed_days) as most_observed_days,
+        count(*) filter (where is_recovered) as recovered_count,
+        coalesce(sum(at_risk_amount) filter (where is_recovered), 0) as recovered_amount
+    from ended
+    group by {{ cohort }}, least(last_day, {{ last_day + 1 }})
+
+),
+
+cohorts as (
+
+    select
+        {{ cohort }},
+        cast(sum(ended_count) as bigint) as episode_count,
+        min(least_observed_days) as least_observed_days,
+        max(most_observed_days) as most_observed_days
+    from summed
+    group by {{ cohort }}
+
+),
+
+days as (
+
+    select
+        cohorts.*,
+        days.day_number
+    from cohorts
+    cross join range(0, {{ last_day + 2 }}) as days(day_number)
+
+),
+
+counted as (
+
+    select
+        days.*,
+        coalesce(summed.recovered_count, 0) as recovered_count,
+        coalesce(summed.recovered_amount, 0) as recovered_amount,
+        coalesce(sum(summed.ended_count) over still_there, 0) as at_risk_count,
+        coalesce(sum(summed.ended_amount) over still_there, 0) as at_risk_amount
+    from days
+    left join summed
+        on
+            days.account_id = summed.account_id
+            and days.livemode = summed.livemode
+            and days.cohort_month = summed.cohort_month
+            and days.currency is not distinct from summed.currency
+            and days.first_failure_class = summed.first_failure_class
+            and days.day_number = summed.day_number
+    window still_there as (
+        partition by
+            days.account_id, days.livemode, days.cohort_month, days.currency, days.first_failure_class
+        order by days.day_number
+        rows between current row and unbounded following
+    )
+
+),
+
+-- One minus the product of the shares that were not recovered on each day. Canceled episodes stay among those at risk,
+-- since it is known for how long they could have been observed; they are never recovered.
+multiplied as (
+
+    select
+        *,
+        1 - product(1 - recovered_count / greatest(cast(at_risk_count as double), 1)) over so_far as cumulative_incidence,
+        1 - product(1 - recovered_amount / greatest(cast(at_risk_amount as double), 1)) over so_far
+            as amount_cumulative_incidence,
+        sum(
+            case
+                when at_risk_count > recovered_count
+                    then cast(recovered_count as double) / (at_risk_count * (at_risk_count - recovered_count))
+            end
+        ) over so_far as greenwood_sum
+    from counted
+    where day_number <= least(most_observed_days, {{ last_day }})
+    window so_far as (
+        partition by {{ cohort }} order by day_number rows between unbounded preceding and current row
+    )
+
+),
+
+-- Greenwood's variance as a number of episodes that would vary as much, and Wilson's interval for that many.
+sized as (
+
+    select
+        *,
+        case
+            when cumulative_incidence > 0 and cumulative_incidence < 1 and greenwood_sum > 0
+                then cumulative_incidence / ((1 - cumulative_incidence) * greenwood_sum)
+            else cast(episode_count as double)
+        end as effective_count
+    from multiplied
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        cast(cohort_month as date) as cohort_month,
+        currency,
+        first_failure_class,
+        day_number,
+
+        -- numerics
+        episode_count,
+        cast(at_risk_count as bigint) as at_risk_count,
+        recovered_count,
+        cumulative_incidence,
+        greatest(
+            (
+                cumulative_incidence + 1.9208 / effective_count - 1.96 * sqrt(
+                    cumulative_incidence * (1 - cumulative_incidence) / effective_count
+                    + 0.9604 / (effective_count * effective_count)
+                )
+            ) / (1 + 3.8416 / effective_count),
+            0
+        ) as cumulative_incidence_lower,
+        least(
+            (
+                cumulative_incidence + 1.9208 / effective_count + 1.96 * sqrt(
+                    cumulative_incidence * (1 - cumulative_incidence) / effective_count
+                    + 0.9604 / (effective_count * effective_count)
+                )
+            ) / (1 + 3.8416 / effective_count),
+            1
+        ) as cumulative_incidence_upper,
+        amount_cumulative_incidence,
+
+        -- booleans
+        day_number <= least_observed_days as is_fully_observed
+    from sized
+
+)
+
+select * from final

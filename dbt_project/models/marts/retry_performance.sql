@@ -1,0 +1,43 @@
+with attempts as (
+
+    select
+        *,
+        {{ reporting_time('attempted_at') }} as attempted_on_clock_at,
+        lag(outcome) over in_episode as previous_outcome,
+        lag(failure_class) over in_episode as previous_failure_class
+    from {{ ref('payment_attempts') }}
+    where episode_id is not null
+    window in_episode as (partition by account_id, livemode, episode_id order by episode_attempt_number)
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        currency,
+        episode_attempt_number as attempt_number,
+        previous_failure_class,
+        cast(isodow(attempted_on_clock_at) as bigint) as attempted_weekday,
+        cast(hour(attempted_on_clock_at) as bigint) as attempted_hour,
+
+        -- numerics
+        count(*) as retry_count,
+        count(*) filter (where outcome = 'succeeded') as succeeded_count,
+        count(*) filter (where outcome in ('authorized', 'processing')) as undecided_count,
+        count(*) filter (where outcome = 'failed') as failed_count,
+        count(*) filter (where outcome = 'blocked') as blocked_count,
+        cast(sum(amount) as bigint) as retried_amount,
+        cast(coalesce(sum(captured_amount) filter (where outcome = 'succeeded'), 0) as bigint) as succeeded_amount,
+        median(hours_since_previous_attempt) as median_hours_since_previous_attempt
+    from attempts
+    where previous_outcome = 'failed'
+    group by
+        account_id, livemode, currency, episode_attempt_number, previous_failure_class,
+        isodow(attempted_on_clock_at), hour(attempted_on_clock_at)
+
+)
+
+select * from final

@@ -1,0 +1,60 @@
+-- The curve never falls, lies between 0 and 1 and within its interval, and at the end of the window it is the share that
+-- was recovered, in every month of which all windows are over.
+{{ config(meta={'dagster': {'ref': {'name': 'recovery_curve'}}}) }}
+
+with matured as (
+
+    select
+        account_id,
+        livemode,
+        currency,
+        first_failure_class,
+        cast(date_trunc('month', first_failed_date) as date) as cohort_month,
+        count(*) as episode_count,
+        count(*) filter (where recovery_status = 'recovered') / cast(count(*) as double) as recovery_rate
+    from {{ ref('recovery_episodes') }}
+    where is_in_scope
+    group by account_id, livemode, currency, first_failure_class, date_trunc('month', first_failed_date)
+    having bool_and(is_matured)
+
+),
+
+curve as (
+
+    select
+        *,
+        lag(cumulative_incidence, 1, 0.0) over (
+            partition by account_id, livemode, cohort_month, currency, first_failure_class order by day_number
+        ) as incidence_before
+    from {{ ref('recovery_curve') }}
+
+)
+
+select
+    matured.*,
+    curve.episode_count as episode_count_of_curve,
+    curve.day_number,
+    curve.cumulative_incidence,
+    curve.incidence_before
+from curve
+full outer join matured
+    on
+        curve.account_id = matured.account_id
+        and curve.livemode = matured.livemode
+        and curve.cohort_month = matured.cohort_month
+        and curve.currency is not distinct from matured.currency
+        and curve.first_failure_class = matured.first_failure_class
+        and curve.day_number = {{ var('recovery_window_days') }}
+where
+    curve.cumulative_incidence not between -1e-12 and 1 + 1e-12
+    or curve.cumulative_incidence < curve.incidence_before - 1e-12
+    or curve.cumulative_incidence not between
+    curve.cumulative_incidence_lower - 1e-12 and curve.cumulative_incidence_upper + 1e-12
+    or (
+        matured.account_id is not null
+        and not coalesce(
+            curve.episode_count = matured.episode_count
+            and abs(curve.cumulative_incidence - matured.recovery_rate) < 1e-9,
+            false
+        )
+    )
