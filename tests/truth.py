@@ -27,6 +27,7 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
         return [
             *_attempts(truth, published),
             *_payments(truth, published),
+            *_histories(truth, published),
             *_episodes(truth, published),
             *_totals(truth, published),
             *_cohorts(truth, published),
@@ -121,6 +122,16 @@ def _payments(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
            FROM marts.payment_intents""",
     )
     return _unequal("payment intents", expected, found)
+
+
+def _histories(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    expected = {payment.id: list(payment.history) for payment in truth.payments if payment.is_history_known}
+    shown = _by_id(
+        published,
+        """SELECT payment_intent_id, list((status, epoch(entered_at)::BIGINT) ORDER BY transition_number)
+           FROM marts.payment_intent_status_history GROUP BY payment_intent_id""",
+    )
+    return _unequal("histories", expected, {key: shown[key][0] for key in expected if key in shown})
 
 
 def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:

@@ -56,7 +56,8 @@ class AttemptTruth:
 @dataclass(frozen=True)
 class PaymentTruth:
     """One PaymentIntent. `order_key` is what Stripe shows of the order; `obligation` is what the payer really owed, so
-    that payments which share it are tries to pay for one thing. `attempt_count` counts knowable attempts."""
+    that payments which share it are tries to pay for one thing. `attempt_count` counts knowable attempts. `history` is
+    every status with the instant at which it began; `is_history_known` whether all their events could be read."""
 
     id: str
     created: int
@@ -69,6 +70,8 @@ class PaymentTruth:
     order_key: str | None
     obligation: str
     attempt_count: int
+    history: tuple[tuple[str, int], ...]
+    is_history_known: bool
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def tell_truth(intents: Iterable[Intent], at: int, syncs: Sequence[int]) -> Trut
         past = list(takewhile(lambda step: step.at <= at, intent.steps))
         attempts = _attempts(intent, past, reader)
         knowable = [attempt for attempt in attempts if attempt.is_knowable]
-        payment = _payment(intent, past, len(knowable))
+        payment = _payment(intent, past, len(knowable), reader)
         truth.attempts.extend(attempts)
         truth.payments.append(payment)
         told.append(Told(intent, payment, knowable, max(0, payment.amount_received - _given_back(intent, past))))
@@ -278,7 +281,7 @@ def _as_returned(settled: AttemptTruth, at: int, reason: str) -> AttemptTruth:
     return AttemptTruth(**vars(settled) | changed | {"resolved_at": at, "is_resolution_time_known": True})
 
 
-def _payment(intent: Intent, past: Sequence[Step], attempt_count: int) -> PaymentTruth:
+def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _Reader) -> PaymentTruth:
     status = "requires_confirmation" if intent.starts_confirmable else "requires_payment_method"
     after = {
         Act.CHALLENGED: "requires_action",
@@ -293,8 +296,11 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int) -> Paymen
         Act.CANCELED: "canceled",
         Act.LAPSED: "canceled",
     }
+    history: list[tuple[str, int]] = []
     for step in past:
         status = after.get(step.act, status)
+        if not history or status != history[-1][0]:
+            history.append((status, step.at))
     end = next((step for step in past if step.act in (Act.CANCELED, Act.LAPSED)), None)
     return PaymentTruth(
         id=intent.id,
@@ -308,6 +314,8 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int) -> Paymen
         order_key=intent.order_key,
         obligation=intent.obligation,
         attempt_count=attempt_count,
+        history=tuple(history),
+        is_history_known=all(reader.hears_of(instant) for _, instant in history),
     )
 
 

@@ -6,7 +6,7 @@
     'data': {
         'object': {
             'amount': 'bigint', 'amount_received': 'bigint', 'currency': 'varchar', 'customer': 'varchar',
-            'latest_charge': 'varchar', 'payment_method': 'varchar', 'capture_method': 'varchar',
+            'latest_charge': 'varchar', 'payment_method': 'varchar', 'capture_method': 'varchar', 'status': 'varchar',
             'last_payment_error': last_payment_error_shape()
         }
     }
@@ -23,11 +23,7 @@ parsed as (
     select
         *,
         case
-            when
-                type in (
-                    'payment_intent.amount_capturable_updated', 'payment_intent.canceled',
-                    'payment_intent.payment_failed', 'payment_intent.processing', 'payment_intent.succeeded'
-                )
+            when starts_with(type, 'payment_intent.')
                 then {{ json_read('payload', shape) }}.data.object
         end as doc
     from source
@@ -50,6 +46,7 @@ final as (
         type as event_type,
         doc.currency,
         doc.capture_method,
+        doc.status,
 
         -- the failure
         {{ last_payment_error_columns('doc.last_payment_error') }},
