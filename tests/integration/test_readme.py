@@ -15,13 +15,14 @@ from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, Simulator
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
 QUERIES = re.findall(r'recoup query "(.+?)"', SHELL.replace('"…"', ""), re.S)
+ANSWERS = re.findall(r"```sql\n(.*?)```", README, re.S)
 IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     """The analysts' file of a small account."""
-    with SimulatorServer(SimulatedAccount(seed=34, payments=300, days=60)) as server:
+    with SimulatorServer(SimulatedAccount(seed=31, payments=900, days=60)) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
             stripe_api_base=server.url,
@@ -34,13 +35,14 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckD
         yield connection
 
 
-@pytest.mark.parametrize("query", [*QUERIES, *IN_TEXT])
+@pytest.mark.parametrize("query", [*QUERIES, *ANSWERS, *IN_TEXT])
 def test_a_query_of_the_readme_has_an_answer(query: str, published: duckdb.DuckDBPyConnection) -> None:
     assert published.execute(query).fetchall()
 
 
 def test_the_readme_has_queries_and_names_exactly_the_published_marts(published: duckdb.DuckDBPyConnection) -> None:
     assert len(QUERIES) >= 2
+    assert len(ANSWERS) >= 8
     assert IN_TEXT
     rows = published.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'marts'").fetchall()
     named = set(re.findall(r"^\| `marts\.(\w+)` \|", README, re.M))
