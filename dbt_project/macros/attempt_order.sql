@@ -3,6 +3,10 @@
     success, and a failure whose time is estimated came later than the charge from which it was estimated; the id makes
     the order the same on every run.
 #}
-{% macro attempt_order() -%}
-    attempted_at, case when outcome = 'succeeded' then 1 else 0 end, is_attempted_at_estimated, attempt_id
+{% macro attempt_order(of='') -%}
+    {%- set prefix = of ~ '.' if of else '' -%}
+    {{ prefix }}attempted_at,
+    case when {{ prefix }}outcome = 'succeeded' then 1 else 0 end,
+    {{ prefix }}is_attempted_at_estimated,
+    {{ prefix }}attempt_id
 {%- endmacro %}

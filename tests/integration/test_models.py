@@ -76,6 +76,17 @@ CORRUPTIONS = {
         "UPDATE marts.recovery_activity_daily SET new_at_risk_amount = 0, recovered_at_risk_amount = 0",
         "UPDATE marts.recovery_activity_daily SET reversed_amount = reversed_amount + 1",
     ],
+    "histories_end_in_the_current_status": [
+        "UPDATE marts.payment_intent_status_history SET transition_number = 2",
+        "UPDATE marts.payment_intent_status_history SET status = 'processing' WHERE is_current",
+        "UPDATE marts.payment_intent_status_history SET left_at = left_at + INTERVAL 1 SECOND",
+        "DELETE FROM marts.payment_intent_status_history WHERE is_current",
+    ],
+    "retry_budgets_count_only_what_was_not_approved": [
+        "UPDATE marts.card_retry_budgets SET budget_left = counted_limit WHERE counted_30d > 0",
+        "UPDATE marts.payment_attempts SET outcome = 'succeeded'",
+        "UPDATE marts.card_retry_budgets SET is_blocked = TRUE, next_allowed_at = NULL",
+    ],
     "reasons_and_retries_add_up_to_attempts": [
         "DELETE FROM marts.decline_reasons WHERE failure_code = 'insufficient_funds'",
         "UPDATE marts.decline_reasons SET first_failure_count = 0",

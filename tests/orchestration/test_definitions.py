@@ -14,9 +14,11 @@ from orchestration.settings import PROJECT_ROOT, Settings
 
 RAW = {"payment_intents", "charges", "refunds", "disputes", "events", "last_payment_errors"}
 MARTS = {
+    "card_retry_budgets",
     "data_coverage",
     "decline_reasons",
     "payment_attempts",
+    "payment_intent_status_history",
     "payment_intents",
     "recovery_activity_daily",
     "recovery_cohorts",

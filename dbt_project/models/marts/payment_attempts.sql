@@ -4,14 +4,31 @@ with linked as (
 
 ),
 
+judged as (
+
+    select * from {{ ref('int_retries_judged') }}
+
+),
+
 -- An attempt of which the PaymentIntent is not known yet is in no episode.
 attempts as (
 
     select
         attempts.*,
+        judged.stop_signal,
+        judged.stop_signal_basis,
+        judged.prior_stop_signal_attempt_id,
+        judged.wasted_reason,
+        judged.excess_rule_id,
+        judged.visa_category,
+        judged.declines_24h,
+        judged.declines_30d_same_amount,
+        judged.is_retried_too_early,
+        judged.is_card_data_retry,
+        judged.min_retry_at,
         linked.episode_id,
         case when linked.episode_id is not null then row_number() over (
-            partition by attempts.account_id, attempts.livemode, linked.episode_id order by {{ attempt_order() }}
+            partition by attempts.account_id, attempts.livemode, linked.episode_id order by {{ attempt_order('attempts') }}
         ) end as episode_attempt_number
     from {{ ref('int_payment_attempts_unioned') }} as attempts
     left join linked
@@ -19,6 +36,11 @@ attempts as (
             attempts.account_id = linked.account_id
             and attempts.livemode = linked.livemode
             and attempts.payment_intent_id = linked.payment_intent_id
+    left join judged
+        on
+            attempts.account_id = judged.account_id
+            and attempts.livemode = judged.livemode
+            and attempts.attempt_id = judged.attempt_id
 
 ),
 
@@ -35,6 +57,7 @@ final as (
         customer_id,
         payment_method_id,
         instrument_key,
+        prior_stop_signal_attempt_id,
 
         -- strings
         attempt_source,
@@ -62,6 +85,10 @@ final as (
         three_d_secure_result,
         three_d_secure_result_reason,
         three_d_secure_flow,
+        stop_signal,
+        stop_signal_basis,
+        wasted_reason,
+        excess_rule_id,
 
         -- numerics
         attempt_number,
@@ -70,12 +97,19 @@ final as (
         captured_amount,
         card_exp_month,
         card_exp_year,
+        visa_category,
+        declines_24h,
+        declines_30d_same_amount,
         date_diff('second', lag(attempted_at) over (
             partition by account_id, livemode, payment_intent_id order by attempt_number
         ), attempted_at) / 3600.0 as hours_since_previous_attempt,
 
         -- booleans
         coalesce(episode_attempt_number, attempt_number) > 1 as is_retry,
+        advice_code is not null as has_advice_code,
+        wasted_reason is not null as is_wasted_retry,
+        coalesce(is_retried_too_early, false) as is_retried_too_early,
+        coalesce(is_card_data_retry, false) as is_card_data_retry,
         is_charge_known,
         is_returned,
         is_attempted_at_estimated,
@@ -83,7 +117,8 @@ final as (
 
         -- timestamps
         attempted_at,
-        resolved_at
+        resolved_at,
+        min_retry_at
     from attempts
 
 )

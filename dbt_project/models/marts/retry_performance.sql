@@ -4,7 +4,8 @@ with attempts as (
         *,
         {{ reporting_time('attempted_at') }} as attempted_on_clock_at,
         lag(outcome) over in_episode as previous_outcome,
-        lag(failure_class) over in_episode as previous_failure_class
+        lag(failure_class) over in_episode as previous_failure_class,
+        lag(has_advice_code) over in_episode as has_previous_advice_code
     from {{ ref('payment_attempts') }}
     where episode_id is not null
     window in_episode as (partition by account_id, livemode, episode_id order by episode_attempt_number)
@@ -29,6 +30,10 @@ final as (
         count(*) filter (where outcome in ('authorized', 'processing')) as undecided_count,
         count(*) filter (where outcome = 'failed') as failed_count,
         count(*) filter (where outcome = 'blocked') as blocked_count,
+        count(*) filter (where is_wasted_retry) as wasted_count,
+        count(*) filter (where is_retried_too_early) as too_early_count,
+        count(*) filter (where is_card_data_retry) as card_data_count,
+        count(*) filter (where has_previous_advice_code) as previous_advice_code_count,
         cast(sum(amount) as bigint) as retried_amount,
         cast(coalesce(sum(captured_amount) filter (where outcome = 'succeeded'), 0) as bigint) as succeeded_amount,
         median(hours_since_previous_attempt) as median_hours_since_previous_attempt
