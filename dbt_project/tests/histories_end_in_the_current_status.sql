@@ -17,7 +17,10 @@ with history as (
 select
     payment_intents.payment_intent_id,
     payment_intents.status,
-    history.*
+    history.transition_number,
+    history.status as status_in_history,
+    history.entered_at,
+    history.left_at
 from history
 full outer join {{ ref('payment_intents') }} as payment_intents
     on

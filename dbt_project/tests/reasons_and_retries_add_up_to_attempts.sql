@@ -16,36 +16,60 @@ with attempts as (
 expected as (
 
     select
-        (select count(*) from attempts where outcome in ('failed', 'blocked')) as attempt_count,
-        (select coalesce(sum(amount), 0) from attempts where outcome in ('failed', 'blocked')) as attempt_amount,
-        (select count(*) from {{ ref('recovery_episodes') }}) as first_failure_count,
-        (select count(*) from attempts where episode_id is not null and previous_outcome = 'failed') as retry_count,
-        (
-            select count(*) from attempts
+        count(*) filter (where outcome in ('failed', 'blocked')) as attempt_count,
+        coalesce(sum(amount) filter (where outcome in ('failed', 'blocked')), 0) as attempt_amount,
+        count(*) filter (where episode_id is not null and previous_outcome = 'failed') as retry_count,
+        count(*) filter (
             where episode_id is not null and previous_outcome = 'failed' and outcome = 'succeeded'
         ) as succeeded_count
+    from attempts
 
 ),
 
-found as (
+episodes as (
+
+    select count(*) as episode_count
+    from {{ ref('recovery_episodes') }}
+
+),
+
+reasons as (
 
     select
-        (select coalesce(sum(attempt_count), 0) from {{ ref('decline_reasons') }}) as attempt_count,
-        (select coalesce(sum(attempt_amount), 0) from {{ ref('decline_reasons') }}) as attempt_amount,
-        (select coalesce(sum(first_failure_count), 0) from {{ ref('decline_reasons') }}) as first_failure_count,
-        (select coalesce(sum(retry_count), 0) from {{ ref('retry_performance') }}) as retry_count,
-        (select coalesce(sum(succeeded_count), 0) from {{ ref('retry_performance') }}) as succeeded_count
+        coalesce(sum(attempt_count), 0) as attempt_count,
+        coalesce(sum(attempt_amount), 0) as attempt_amount,
+        coalesce(sum(first_failure_count), 0) as first_failure_count
+    from {{ ref('decline_reasons') }}
+
+),
+
+retries as (
+
+    select
+        coalesce(sum(retry_count), 0) as retry_count,
+        coalesce(sum(succeeded_count), 0) as succeeded_count
+    from {{ ref('retry_performance') }}
 
 )
 
 select
-    expected.*,
-    found.*
+    expected.attempt_count,
+    reasons.attempt_count as attempt_count_of_reasons,
+    expected.attempt_amount,
+    reasons.attempt_amount as attempt_amount_of_reasons,
+    episodes.episode_count,
+    reasons.first_failure_count,
+    expected.retry_count,
+    retries.retry_count as retry_count_of_retries,
+    expected.succeeded_count,
+    retries.succeeded_count as succeeded_count_of_retries
 from expected
-cross join found
+cross join episodes
+cross join reasons
+cross join retries
 where
-    expected.attempt_count <> found.attempt_count
-    or expected.attempt_amount <> found.attempt_amount
-    or expected.first_failure_count <> found.first_failure_count
-    or expected.retry_count <> found.retry_count
-    or expected.succeeded_count <> found.succeeded_count
+    expected.attempt_count <> reasons.attempt_count
+    or expected.attempt_amount <> reasons.attempt_amount
+    or episodes.episode_count <> reasons.first_failure_count
+    or expected.retry_count <> retries.retry_count
+    or expected.succeeded_count <> retries.succeeded_count

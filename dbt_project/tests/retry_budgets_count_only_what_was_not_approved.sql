@@ -25,7 +25,13 @@ with unapproved as (
 )
 
 select
-    budgets.*,
+    budgets.account_id,
+    budgets.livemode,
+    budgets.instrument_key,
+    budgets.currency,
+    budgets.amount,
+    budgets.counted_30d,
+    budgets.budget_left,
     unapproved.unapproved_count
 from {{ ref('card_retry_budgets') }} as budgets
 left join unapproved

@@ -1,5 +1,5 @@
--- The curve never falls, lies between 0 and 1 and within its interval, and at the end of the window it is the share that
--- was recovered, in every month of which all windows are over.
+-- The curve never falls, lies between 0 and 1 and within its interval, and at the end of the window it is the share
+-- that was recovered, in every month of which all windows are over.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_curve'}}}) }}
 
 with matured as (

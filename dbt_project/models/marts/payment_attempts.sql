@@ -28,7 +28,8 @@ attempts as (
         judged.min_retry_at,
         linked.episode_id,
         case when linked.episode_id is not null then row_number() over (
-            partition by attempts.account_id, attempts.livemode, linked.episode_id order by {{ attempt_order('attempts') }}
+            partition by attempts.account_id, attempts.livemode, linked.episode_id
+            order by {{ attempt_order('attempts') }}
         ) end as episode_attempt_number
     from {{ ref('int_payment_attempts_unioned') }} as attempts
     left join linked

@@ -78,14 +78,14 @@ dated as (
 summed as (
 
     select
+        {% for kind in kinds %}
+            count(*) filter (where kind = '{{ kind }}') as {{ kind }}_count,
+            coalesce(sum(amount) filter (where kind = '{{ kind }}'), 0) as {{ kind }}_amount,
+        {% endfor %}
         account_id,
         livemode,
         currency,
-        activity_date,
-        {% for kind in kinds %}
-            count(*) filter (where kind = '{{ kind }}') as {{ kind }}_count,
-            coalesce(sum(amount) filter (where kind = '{{ kind }}'), 0) as {{ kind }}_amount{{ ',' if not loop.last }}
-        {% endfor %}
+        activity_date
     from dated
     group by account_id, livemode, currency, activity_date
 
@@ -121,14 +121,14 @@ days as (
 filled as (
 
     select
+        {% for kind in kinds %}
+            cast(coalesce(summed.{{ kind }}_count, 0) as bigint) as {{ kind }}_count,
+            cast(coalesce(summed.{{ kind }}_amount, 0) as bigint) as {{ kind }}_amount,
+        {% endfor %}
         days.account_id,
         days.livemode,
         days.currency,
-        cast(days.activity_date as date) as activity_date,
-        {% for kind in kinds %}
-            cast(coalesce(summed.{{ kind }}_count, 0) as bigint) as {{ kind }}_count,
-            cast(coalesce(summed.{{ kind }}_amount, 0) as bigint) as {{ kind }}_amount{{ ',' if not loop.last }}
-        {% endfor %}
+        cast(days.activity_date as date) as activity_date
     from days
     left join summed
         on
@@ -143,12 +143,10 @@ balanced as (
 
     select
         *,
-        {% for measure in ['count', 'amount'] %}
-            cast(sum(new_{{ measure }} - recovered_{{ measure }} - expired_{{ measure }} - canceled_{{ measure }}) over (
-                partition by account_id, livemode, currency order by activity_date
-            ) as bigint) as closing_in_recovery_{{ measure }}{{ ',' if not loop.last }}
-        {% endfor %}
+        sum(new_count - recovered_count - expired_count - canceled_count) over so_far as closing_count,
+        sum(new_amount - recovered_amount - expired_amount - canceled_amount) over so_far as closing_amount
     from filled
+    window so_far as (partition by account_id, livemode, currency order by activity_date)
 
 ),
 
@@ -162,17 +160,24 @@ final as (
         currency,
 
         -- numerics
-        {% for measure in ['count', 'amount'] %}
-            closing_in_recovery_{{ measure }} - new_{{ measure }} + recovered_{{ measure }} + expired_{{ measure }}
-            + canceled_{{ measure }} as opening_in_recovery_{{ measure }},
-            new_{{ measure }} as new_at_risk_{{ measure }},
-            recovered_{{ measure }} as recovered_{{ 'count' if measure == 'count' else 'at_risk_amount' }},
-            expired_{{ measure }} as expired_{{ 'count' if measure == 'count' else 'at_risk_amount' }},
-            canceled_{{ measure }} as canceled_{{ 'count' if measure == 'count' else 'at_risk_amount' }},
-            closing_in_recovery_{{ measure }},
-            recovered_late_{{ measure }} as recovered_late_{{ 'count' if measure == 'count' else 'at_risk_amount' }},
-            reversed_{{ measure }}{{ ',' if not loop.last }}
-        {% endfor %}
+        cast(closing_count - new_count + recovered_count + expired_count + canceled_count as bigint)
+            as opening_in_recovery_count,
+        new_count as new_at_risk_count,
+        recovered_count,
+        expired_count,
+        canceled_count,
+        cast(closing_count as bigint) as closing_in_recovery_count,
+        recovered_late_count,
+        reversed_count,
+        cast(closing_amount - new_amount + recovered_amount + expired_amount + canceled_amount as bigint)
+            as opening_in_recovery_amount,
+        new_amount as new_at_risk_amount,
+        recovered_amount as recovered_at_risk_amount,
+        expired_amount as expired_at_risk_amount,
+        canceled_amount as canceled_at_risk_amount,
+        cast(closing_amount as bigint) as closing_in_recovery_amount,
+        recovered_late_amount as recovered_late_at_risk_amount,
+        reversed_amount
     from balanced
 
 )

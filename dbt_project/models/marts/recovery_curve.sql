@@ -81,10 +81,9 @@ cohorts as (
 days as (
 
     select
-        cohorts.*,
-        days.day_number
+        *,
+        unnest(range(0, {{ last_day + 2 }})) as day_number
     from cohorts
-    cross join range(0, {{ last_day + 2 }}) as days(day_number)
 
 ),
 
@@ -114,13 +113,14 @@ counted as (
 
 ),
 
--- One minus the product of the shares that were not recovered on each day. Canceled episodes stay among those at risk,
--- since it is known for how long they could have been observed; they are never recovered.
+-- One minus the product of the shares that were not recovered on each day. Canceled episodes stay among those at
+-- risk, since it is known for how long they could have been observed; they are never recovered.
 multiplied as (
 
     select
         *,
-        1 - product(1 - recovered_count / greatest(cast(at_risk_count as double), 1)) over so_far as cumulative_incidence,
+        1 - product(1 - recovered_count / greatest(cast(at_risk_count as double), 1)) over so_far
+            as cumulative_incidence,
         1 - product(1 - recovered_amount / greatest(cast(at_risk_amount as double), 1)) over so_far
             as amount_cumulative_incidence,
         sum(
