@@ -30,7 +30,7 @@ full outer join {{ ref('payment_intents') }} as payment_intents
         and history.is_current
 where
     history.transition_number <> history.number_before + 1
-    or history.status is not distinct from history.status_before
+    or (history.payment_intent_id is not null and history.status is not distinct from history.status_before)
     or history.previous_status is distinct from history.status_before
     or history.entered_at is distinct from coalesce(history.left_before_at, history.entered_at)
     or history.left_at < history.entered_at
