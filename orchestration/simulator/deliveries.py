@@ -288,7 +288,9 @@ class Deliverer:
         return {endpoint_id: outbox.counts() for endpoint_id, outbox in list(self._outboxes.items())}
 
     async def run(self) -> None:
-        """Deliver until cancelled; what is under way then is broken off."""
+        """Deliver until cancelled; what is under way then is broken off. Certificates are read for the first endpoint."""
+        while not self._outboxes:
+            await asyncio.sleep(_LOOK_SECONDS)
         async with _client() as client, asyncio.TaskGroup() as tasks:
             while True:
                 for outbox in list(self._outboxes.values()):
