@@ -10,6 +10,8 @@ from pydantic import SecretStr
 
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
+from orchestration.stripe_api import client
+from orchestration.stripe_api.governor import Governor
 from tests.postgres import Postgres
 
 MakeSettings = Callable[..., Settings]
@@ -35,6 +37,14 @@ def _no_personal_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pace() -> Iterator[None]:
+    """Who reads the simulated account in this process need not keep to the pace that Stripe allows."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(client, "Governor", lambda *, livemode, wait: Governor(livemode=livemode, wait=lambda _: None))
+        yield
 
 
 @pytest.fixture
