@@ -288,7 +288,7 @@ class Deliverer:
         return {endpoint_id: outbox.counts() for endpoint_id, outbox in list(self._outboxes.items())}
 
     async def run(self) -> None:
-        """Deliver until cancelled; what is under way then is broken off. Certificates are read for the first endpoint."""
+        """Deliver until cancelled; what is under way then is broken off. The first endpoint makes the client."""
         while not self._outboxes:
             await asyncio.sleep(_LOOK_SECONDS)
         async with _client() as client, asyncio.TaskGroup() as tasks:

@@ -2,14 +2,13 @@
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -75,48 +74,50 @@ histories = st.builds(
 
 
 class Way:
-    """A warehouse, and how the account's changes come into it."""
+    """A warehouse, and how the account's changes come into it. It stays open until a run on it is killed."""
 
     def __init__(self, path: Path, server: SimulatorServer, chance: random.Random) -> None:
-        self.folder, self._server, self._chance = path, server, chance
-        path.mkdir(parents=True)
+        self._server, self._chance = server, chance
         self.settings = Settings(recoup_data_dir=path)
+        path.mkdir(parents=True)
         self._queue = Queue(self.settings.queue_url)
+        self._opened = ExitStack()
+        self._open()
 
-    @contextmanager
-    def open(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with open_warehouse(self.settings.warehouse_path) as connection:
-            yield connection
+    def _open(self) -> None:
+        self._opened.close()
+        self.warehouse = self._opened.enter_context(open_warehouse(self.settings.warehouse_path))
 
     def poll(self) -> None:
         client = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=self._server.url, retry=RetryPolicy(tries=4))
-        with self.open() as connection:
-            sync_account(client, connection)
-        client.close()
+        with closing(client):
+            sync_account(client, self.warehouse)
 
     def push(self, events: Sequence[Entry], history: History) -> None:
         """Deliver in a random order, some twice, in parts with a run after each, which is killed once in a while."""
         account = self._server.account
-        sent = [each for each in events for _ in range(1 + (self._chance.random() < history.doubled))]
+        sent = [
+            each
+            for event in events
+            for each in [delivery(account, event)] * (1 + (self._chance.random() < history.doubled))
+        ]
         self._chance.shuffle(sent)
         size = -(-len(sent) // history.parts) or 1
         for start in range(0, len(sent), size):
-            self._queue.put([delivery(account, each) for each in sent[start : start + size]])
+            self._queue.put(sent[start : start + size])
             if self._chance.random() < 0.3:
-                self._ingest(is_killed=True)
-            self._ingest()
+                with closing(Unfinished(self._queue.url)) as dying, suppress(Killed):
+                    self._ingest(dying)
+                self._open()
+            self._ingest(self._queue)
 
-    def _ingest(self, *, is_killed: bool = False) -> None:
-        queue = Unfinished(self._queue.url) if is_killed else self._queue
-        with self.open() as connection:
-            try:
-                account_id = self._server.account.id
-                ingest_queue(connection, queue, account_of=lambda _: account_id, pinned_version=API_VERSION)
-            except Killed:
-                queue.close()
+    def _ingest(self, queue: Queue) -> None:
+        account_id = self._server.account.id
+        ingest_queue(self.warehouse, queue, account_of=lambda _: account_id, pinned_version=API_VERSION)
 
     def close(self) -> None:
         self._queue.close()
+        self._opened.close()
 
 
 class Killed(BaseException):
@@ -137,17 +138,17 @@ def delivery(account: SimulatedAccount, event: Entry) -> Delivery:
 
 def raw(way: Way) -> dict[str, Any]:
     """What all ways must agree on: every object's fields of which events tell, and which events there are."""
-    with way.open() as connection:
-        found: dict[str, Any] = {
-            table: {
-                object_id: told(table, orjson.loads(text))
-                for object_id, text in connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
-            }
-            for table in OBJECT_TABLES
+    ask = way.warehouse.execute
+    found: dict[str, Any] = {
+        table: {
+            object_id: told(table, orjson.loads(text))
+            for object_id, text in ask(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
         }
-        events = connection.execute("SELECT id, type, created, object_id FROM raw_stripe.events ORDER BY id").fetchall()
-        assert len({row[0] for row in events}) == len(events), "no event is there twice"
-        doubted = connection.execute("SELECT count(*) FROM raw_stripe.payment_intents WHERE _needs_read").fetchone()
+        for table in OBJECT_TABLES
+    }
+    events = ask("SELECT id, type, created, object_id FROM raw_stripe.events ORDER BY id").fetchall()
+    assert len({row[0] for row in events}) == len(events), "no event is there twice"
+    doubted = ask("SELECT count(*) FROM raw_stripe.payment_intents WHERE _needs_read").fetchone()
     return found | {"events": events, "doubted": doubted}
 
 
@@ -235,14 +236,13 @@ def test_what_is_pushed_gives_the_same_tables_in_any_order_and_the_truth_where_s
 
 def complete(way: Way) -> dict[str, list[Any]]:
     """Every column that does not tell when and how often something was loaded."""
-    with way.open() as connection:
-        found = {
-            table: connection.execute(f"SELECT id, payload, _needs_read FROM raw_stripe.{table} ORDER BY id").fetchall()
-            for table in OBJECT_TABLES
-        }
-        found["events"] = connection.execute("SELECT id, type, payload FROM raw_stripe.events ORDER BY id").fetchall()
-        log = "SELECT event_id, event_type FROM raw_stripe.webhook_events ORDER BY ALL"
-        found["log"] = connection.execute(log).fetchall()
+    ask = way.warehouse.execute
+    found = {
+        table: ask(f"SELECT id, payload, _needs_read FROM raw_stripe.{table} ORDER BY id").fetchall()
+        for table in OBJECT_TABLES
+    }
+    found["events"] = ask("SELECT id, type, payload FROM raw_stripe.events ORDER BY id").fetchall()
+    found["log"] = ask("SELECT event_id, event_type FROM raw_stripe.webhook_events ORDER BY ALL").fetchall()
     return found
 
 
@@ -266,9 +266,8 @@ def test_every_way_ends_in_the_same_marts(case: int, tmp_path: Path) -> None:
         walk(history, server, ways)
         for way in ways.values():
             way.poll()
-            build_models(way.settings)
             way.close()
-    built = {name: marts(way) for name, way in ways.items()}
+    built = {name: marts(way.settings) for name, way in ways.items()}
     assert len(built["poll"]["recovery_episodes"]) > 5
     for table in MARTS:
         assert built["both"][table] == built["poll"][table], table
@@ -276,9 +275,7 @@ def test_every_way_ends_in_the_same_marts(case: int, tmp_path: Path) -> None:
             assert built["push"][table] == built["poll"][table], table
 
 
-def marts(way: Way) -> dict[str, list[Any]]:
-    ask: Callable[[Any, str], list[Any]] = lambda connection, table: connection.execute(  # noqa: E731
-        f"FROM marts.{table} ORDER BY ALL"
-    ).fetchall()
-    with way.open() as connection:
-        return {table: ask(connection, table) for table in MARTS}
+def marts(settings: Settings) -> dict[str, list[Any]]:
+    build_models(settings)
+    with open_warehouse(settings.warehouse_path) as connection:
+        return {table: connection.execute(f"FROM marts.{table} ORDER BY ALL").fetchall() for table in MARTS}
