@@ -24,7 +24,7 @@ from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.transform import build_models
-from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.warehouse.scrub import scrub, stored_json
 from orchestration.webhooks.ingest import ingest_queue
@@ -86,7 +86,7 @@ class Way:
 
     def _open(self) -> None:
         self._opened.close()
-        self.warehouse = self._opened.enter_context(open_warehouse(self.settings.warehouse_path))
+        self.warehouse = self._opened.enter_context(open_warehouse(self.settings.warehouse_path, options=FOR_LOADING))
 
     def poll(self) -> None:
         client = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=self._server.url, retry=RetryPolicy(tries=4))

@@ -22,7 +22,7 @@ from orchestration.stripe_api import API_VERSION, AuthenticationFailed, StripeCl
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import AccountMismatch, SyncReport, SyncRequest, sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
-from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row
 
@@ -50,7 +50,7 @@ def serving(account: SimulatedAccount, **without: str) -> Iterator[SimulatorServ
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
         yield connection
 
 

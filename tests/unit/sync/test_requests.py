@@ -13,7 +13,7 @@ from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, Simulator
 from orchestration.stripe_api import StripeClient
 from orchestration.stripe_api.governor import Governor
 from orchestration.sync import Progress, SyncReport, SyncRequest, plan_sync, sync_account
-from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 
 DAY = 86_400
 OBJECTS = ("payment_intents", "charges", "refunds", "disputes")
@@ -36,7 +36,7 @@ def client(server: SimulatorServer) -> Iterator[StripeClient]:
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
         yield connection
 
 

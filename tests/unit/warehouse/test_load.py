@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.warehouse.connection import create_tables, open_warehouse, transaction
+from orchestration.warehouse.connection import FOR_LOADING, create_tables, open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
 
@@ -50,7 +50,7 @@ def status_of(row: ObjectRow) -> str:
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
         yield connection
 
 
@@ -107,7 +107,7 @@ def test_within_one_second_the_winner_does_not_depend_on_arrival(
     tmp_path: Path, winner: ObjectRow, loser: ObjectRow
 ) -> None:
     for number, order in enumerate(([winner, loser], [loser, winner])):
-        with open_warehouse(tmp_path / f"{number}.duckdb") as connection:
+        with open_warehouse(tmp_path / f"{number}.duckdb", options=FOR_LOADING) as connection:
             for row in order:
                 load(connection, row)
             assert stored(connection, STATUS) == (status_of(winner),)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from orchestration.stripe_api import API_VERSION
-from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.webhooks import ingest
 from orchestration.webhooks.envelopes import SAMPLE_PREFIX
@@ -21,7 +21,7 @@ from tests.unit.webhooks.conftest import make_event
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
         yield connection
 
 
