@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
@@ -80,18 +81,14 @@ steps = st.builds(
 )
 
 
-def sync_in_this_process(url: str, path: Path, batch_pages: int) -> None:
+def sync(url: str, connection: duckdb.DuckDBPyConnection, batch_pages: int) -> None:
     client = StripeClient(
         SecretStr(DEFAULT_API_KEY),
         api_base=url,
         retry=RetryPolicy(tries=40, first_tries=40, base=0.0005, cap=0.002),
         governor=Governor(livemode=False, wait=lambda seconds: None),
     )
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        closing(client),
-        open_warehouse(path, options=FOR_LOADING) as connection,
-    ):
+    with pytest.MonkeyPatch.context() as patched, closing(client):
         patched.setattr(reading, "BATCH_PAGES", batch_pages)
         sync_account(client, connection)
 
@@ -99,28 +96,26 @@ def sync_in_this_process(url: str, path: Path, batch_pages: int) -> None:
 def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
     """The body of a child process."""
     engine.transaction = killed_transaction(killed_at)  # type: ignore[assignment]
-    sync_in_this_process(url, path, batch_pages)
+    with open_warehouse(path, options=FOR_LOADING) as connection:
+        sync(url, connection, batch_pages)
 
 
-def sync(server: SimulatorServer, path: Path, batch_pages: int, killed_at: int | None = None) -> None:
-    """A sync; in a process of its own where it may be killed, which is twice the work."""
-    if killed_at is None:
-        return sync_in_this_process(server.url, path, batch_pages)
-    child = forks.Process(target=sync_until_killed, args=(server.url, path, batch_pages, killed_at))
+def sync_and_kill(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
+    """A sync in a process of its own, which is killed unless it has ended before."""
+    child = forks.Process(target=sync_until_killed, args=(url, path, batch_pages, killed_at))
     child.start()
     child.join()
     assert child.exitcode in (0, -signal.SIGKILL), child.exitcode
 
 
-def versions(path: Path) -> dict[tuple[str, str], tuple[Any, str]]:
+def versions(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], tuple[Any, str]]:
     """How new each row is."""
     found = {}
-    with open_warehouse(path) as connection:
-        for stream in OBJECT_STREAMS:
-            rows = connection.execute(f"SELECT id, _as_of, _precedence FROM raw_stripe.{stream.name}").fetchall()
-            for object_id, as_of, precedence in rows:
-                assert (stream.name, object_id) not in found, "nothing is there twice"
-                found[stream.name, object_id] = (as_of, precedence)
+    for stream in OBJECT_STREAMS:
+        rows = connection.execute(f"SELECT id, _as_of, _precedence FROM raw_stripe.{stream.name}").fetchall()
+        for object_id, as_of, precedence in rows:
+            assert (stream.name, object_id) not in found, "nothing is there twice"
+            found[stream.name, object_id] = (as_of, precedence)
     return found
 
 
@@ -128,15 +123,14 @@ def told(table: str, payload: dict[str, Any]) -> dict[str, Any]:
     return {name: payload.get(name) for name in TOLD[table]}
 
 
-def assert_equals_stripe(path: Path, account: SimulatedAccount, first_sync: int) -> None:
+def assert_equals_stripe(connection: duckdb.DuckDBPyConnection, account: SimulatedAccount, first_sync: int) -> None:
     at, renderer = account.now, Renderer(account)
-    with open_warehouse(path) as connection:
-        for table in OBJECT_TABLES:
-            listed = account.listed(table, at, created=(0, at))
-            expected = {entry.id: told(table, renderer.render(table, entry, at)) for entry in listed}
-            rows = connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
-            assert {object_id: told(table, orjson.loads(text)) for object_id, text in rows} == expected, table
-        stored = [event_id for (event_id,) in connection.execute("SELECT id FROM raw_stripe.events").fetchall()]
+    for table in OBJECT_TABLES:
+        listed = account.listed(table, at, created=(0, at))
+        expected = {entry.id: told(table, renderer.render(table, entry, at)) for entry in listed}
+        rows = connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
+        assert {object_id: told(table, orjson.loads(text)) for object_id, text in rows} == expected, table
+    stored = [event_id for (event_id,) in connection.execute("SELECT id FROM raw_stripe.events").fetchall()]
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
     told_of = account.listed("events", at, created=(first_sync - EVENT_RETENTION, at))
     events = {entry.id: entry for entry in told_of if entry.about in wanted}
@@ -200,13 +194,18 @@ def test_every_history_ends_in_stripes_own_state(
                 for fault in step.faults:
                     server.faults.add(replace(fault, clock_seconds=0) if step.killed_at else fault)
                 note(f"{step} at {account.now}")
-                sync(server, path, batch_pages, step.killed_at)
+                if step.killed_at is not None:
+                    sync_and_kill(server.url, path, batch_pages, step.killed_at)
+                with open_warehouse(path, options=FOR_LOADING) as connection:
+                    if step.killed_at is None:
+                        sync(server.url, connection, batch_pages)
+                    after = versions(connection)
                 server.faults.clear()
-                after = versions(path)
                 assert all(after[key] >= newest for key, newest in before.items()), "no row is older than before"
                 before = after
             account.events_late = 0
-            sync(server, path, batch_pages)
-            assert_equals_stripe(path, account, first_sync)
+            with open_warehouse(path, options=FOR_LOADING) as connection:
+                sync(server.url, connection, batch_pages)
+                assert_equals_stripe(connection, account, first_sync)
 
     run()
