@@ -14,8 +14,9 @@ from orchestration.integrations import DEFAULT
 from orchestration.settings import Settings
 from orchestration.stripe_api import API_VERSION, StripeClient, key_digest
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
-from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models
+from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models, project_fingerprint
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.fingerprint import is_built_by, remember_built_by
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.publish import Published, publish
 from orchestration.webhooks.ingest import AccountUnknown, IngestReport, ingest_queue
@@ -112,7 +113,7 @@ def _client(settings: Settings) -> Iterator[StripeClient]:
 
 
 def build(settings: Settings, callback: EventCallback | None = None) -> Build:
-    """Build and test the models.
+    """Build and test the models: what was loaded since the last build, or everything where the dbt project has changed.
 
     Raises:
         ModelsFailed: a model or a test failed.
@@ -125,9 +126,13 @@ def build(settings: Settings, callback: EventCallback | None = None) -> Build:
 
 
 def _build_once(settings: Settings, callback: EventCallback | None) -> Build:
-    with open_warehouse(settings.warehouse_path):
-        pass  # the raw tables exist, and nobody else is writing
-    return build_models(settings, [callback] if callback else [])
+    fingerprint = project_fingerprint()
+    with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and nobody else is writing
+        is_current = is_built_by(connection, fingerprint)
+    build = build_models(settings, [callback] if callback else [], full_refresh=not is_current)
+    with open_warehouse(settings.warehouse_path) as connection:
+        remember_built_by(connection, fingerprint)
+    return build
 
 
 def publish_marts(settings: Settings) -> Published:

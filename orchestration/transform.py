@@ -4,6 +4,7 @@ Belongs here: how dbt is called, and its failures in words. Does not: what the m
 Dagster shows them (`assets/models.py`).
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -103,14 +104,17 @@ def _invoke(
     return result
 
 
-def build_models(settings: Settings, callbacks: Sequence[EventCallback] = ()) -> Build:
-    """Build and test everything: seeds, models, tests.
+def build_models(
+    settings: Settings, callbacks: Sequence[EventCallback] = (), *, full_refresh: bool = False
+) -> Build:
+    """Build and test everything: seeds, models, tests. Incremental models take what was loaded since they were built;
+    all of it when `full_refresh`.
 
     Raises:
         ModelsFailed: something failed. What depends on it was skipped.
         WarehouseTaken: another process opened the warehouse first.
     """
-    result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS], callbacks)
+    result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *full_refresh_flag(full_refresh)], callbacks)
     if _HELD in str(result.exception):
         raise WarehouseTaken(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
     if not result.success:
@@ -138,6 +142,19 @@ def ensure_manifest(settings: Settings) -> Path:
             raise ModelsFailed(failure_text(result, settings))
         os.replace(Path(beside) / "manifest.json", manifest)
     return manifest
+
+
+def full_refresh_flag(full_refresh: bool) -> list[str]:
+    """dbt's argument for it."""
+    return ["--full-refresh"] if full_refresh else []
+
+
+def project_fingerprint() -> str:
+    """SHA-256 of the project's files, vars and seeds among them: what is built by another text may be other tables."""
+    digest = hashlib.sha256()
+    for path in sorted(_project_files()):
+        digest.update(f"{path.relative_to(DBT_PROJECT_DIR)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _project_files() -> dict[Path, int]:

@@ -3,6 +3,7 @@
 Two readings that share nothing: the truth comes from the stories, the tables from JSON over HTTP and dbt.
 """
 
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -13,6 +14,7 @@ import duckdb
 
 from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount, Truth
+from orchestration.transform import invoke_dbt
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
 OUTCOMES: Final = ("succeeded", "authorized", "processing", "failed", "blocked")
@@ -51,6 +53,17 @@ def contents(path: Path, *, without: Iterable[str] = ()) -> dict[str, Rows]:
             table: connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY ALL").fetchall()
             for table, names in columns.items()
         }
+
+
+def differences_from_full_refresh(settings: Settings, folder: Path) -> list[str]:
+    """Tables of the warehouse that have other rows when a copy of it, in `folder`, is built anew as a whole."""
+    copy = settings.model_copy(update={"recoup_data_dir": folder})
+    folder.mkdir()
+    shutil.copy(settings.warehouse_path, copy.warehouse_path)
+    assert invoke_dbt(copy, ["run", "--full-refresh"]).success
+    built, anew = (contents(path, without={"_load_id"}) for path in (settings.warehouse_path, copy.warehouse_path))
+    shutil.rmtree(folder)
+    return [table for table in built.keys() | anew.keys() if built.get(table) != anew.get(table)]
 
 
 def _attempts(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:

@@ -20,7 +20,8 @@ from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
-from orchestration.transform import WITHOUT_UNIT_TESTS, failure_text, invoke_dbt
+from orchestration.transform import WITHOUT_UNIT_TESTS, failure_text, full_refresh_flag, invoke_dbt, project_fingerprint
+from orchestration.warehouse.fingerprint import is_built_by, remember_built_by
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
 """Sources into whose tables pushed events are loaded as well: the ends of their ids in dbt's manifest."""
@@ -53,12 +54,13 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
 
     @dbt_assets(manifest=manifest, dagster_dbt_translator=translator, name="models", pool=WAREHOUSE_POOL)
     def models(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
-        """Build and test the selected models."""
+        """Build and test the selected models; all of them first where the dbt project is not that of the last build."""
+        fingerprint = project_fingerprint()
         with warehouse.get_connection() as connection:  # the raw tables exist, and nobody else is writing
-            missing = _missing(manifest, connection)
-        if missing and context.is_subset:
-            invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, "--select", *missing])
-        arguments = _arguments(context, manifest, translator)
+            is_built = is_built_by(connection, fingerprint) and _all_there(manifest, connection)
+        if context.is_subset and not is_built:
+            is_built = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, "--full-refresh"]).success
+        arguments = [*_arguments(context, manifest, translator), *full_refresh_flag(not is_built)]
         events: list[dict[str, Any]] = []
 
         def collect(event: Any) -> None:
@@ -72,17 +74,19 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
                 message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
                 for asset_event in message.to_default_asset_events(manifest, translator, context):
                     yield _with_preview(asset_event, event, manifest, connection)
+            if is_built or (result.success and not context.is_subset):
+                remember_built_by(connection, fingerprint)
         if not result.success:
             raise dg.Failure(description=failure_text(result, settings))
 
     return models
 
 
-def _missing(manifest: Mapping[str, Any], connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Seeds and models that were never built: a selection may rest on them."""
+def _all_there(manifest: Mapping[str, Any], connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether every seed and model has its table: a selection may rest on any."""
     built = set(connection.execute("SELECT table_schema, table_name FROM information_schema.tables").fetchall())
     nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in ("model", "seed")]
-    return [node["name"] for node in nodes if (node["schema"], node["alias"]) not in built]
+    return all((node["schema"], node["alias"]) in built for node in nodes)
 
 
 def _arguments(

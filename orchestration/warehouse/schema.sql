@@ -80,3 +80,8 @@ CREATE TABLE IF NOT EXISTS sync.reads (
     endpoint   VARCHAR NOT NULL,  -- the path, with :id for an object's id
     requests   BIGINT  NOT NULL
 );
+
+-- By which dbt project the models were last built completely. Incremental models of another one are built anew.
+CREATE TABLE IF NOT EXISTS sync.dbt_project (
+    fingerprint VARCHAR NOT NULL  -- SHA-256 of the project's files
+);

@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set error_columns = [
     'error_payment_method_id', 'error_code', 'error_decline_code', 'error_advice_code', 'error_network_advice_code',
@@ -9,24 +9,28 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
+    where {{ is_touched() }}
 
 ),
 
 charges as (
 
     select * from {{ ref('int_charges_resolved') }}
+    where {{ is_touched() }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
+    where {{ is_touched() }}
 
 ),
 
 last_payment_errors as (
 
     select * from {{ ref('stg_stripe__last_payment_errors') }}
+    where {{ is_touched() }}
 
 ),
 
@@ -159,7 +163,10 @@ final as (
         case
             when failures.attempt_source = 'event' then failures.seen_at
             else coalesce(preceding_charges.last_charged_at, payment_intents.created_at, failures.seen_at)
-        end as attempted_at
+        end as attempted_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from failures
     left join payment_intents
         on

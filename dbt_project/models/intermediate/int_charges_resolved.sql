@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set shared_columns = [
     'account_id', 'livemode', 'charge_id', 'payment_intent_id', 'customer_id', 'payment_method_id', 'currency',
@@ -10,19 +10,21 @@
 with charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
-    where payment_intent_id is not null
+    where payment_intent_id is not null and {{ is_touched() }}
 
 ),
 
 told_by_events as (
 
     select * from {{ ref('int_charges_told_by_events') }}
+    where {{ is_touched() }}
 
 ),
 
 payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
+    where {{ is_touched() }}
 
 ),
 
@@ -35,6 +37,7 @@ disputes as (
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
+    where {{ is_touched() }}
 
 ),
 
@@ -283,7 +286,10 @@ final as (
             when outcome = 'succeeded' and is_delayed then coalesce(succeeded_at, created_at)
             when outcome = 'failed' and is_delayed then coalesce(failed_at, created_at)
             else created_at
-        end as resolved_at
+        end as resolved_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from classified
 
 )

@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set error_columns = [
     'error_code', 'error_decline_code', 'error_advice_code', 'error_network_advice_code', 'error_network_decline_code',
@@ -9,6 +9,7 @@
 with events as (
 
     select * from {{ ref('stg_stripe__events') }}
+    where {{ is_touched() }}
 
 ),
 
@@ -199,7 +200,10 @@ final as (
         processing_at,
         authorized_at,
         succeeded_at,
-        failed_at
+        failed_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from joined
 
 )

@@ -1,8 +1,13 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized='incremental',
+    unique_key=['account_id', 'livemode', 'episode_id'],
+    post_hook='delete from {{ this }} where first_failed_at is null'
+) }}
 
 with linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
+    where {{ is_loaded_since() }}
 
 ),
 
@@ -343,8 +348,29 @@ final as (
         last_reversed_at,
         case when link_tier = 'explicit' then first_succeeded_at else own_first_succeeded_at end
             as strict_first_succeeded_at,
-        case when is_canceled then canceled_at end as canceled_at
+        case when is_canceled then canceled_at end as canceled_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from joined
+
+    -- What began a failed episode until now, and no longer does, comes without a failure and is deleted by it.
+    {% if is_incremental() %}
+        union all by name
+        select
+            linked.account_id,
+            linked.livemode,
+            linked.payment_intent_id as episode_id
+        from linked
+        where
+            not exists (
+                select 1 from joined
+                where
+                    joined.account_id = linked.account_id
+                    and joined.livemode = linked.livemode
+                    and joined.episode_id = linked.payment_intent_id
+            )
+    {% endif %}
 
 )
 

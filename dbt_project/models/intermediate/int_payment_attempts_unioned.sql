@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set shared_columns = [
     'account_id', 'livemode', 'payment_intent_id', 'customer_id', 'payment_method_id', 'currency', 'outcome',
@@ -10,12 +10,14 @@
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
+    where {{ is_touched() }}
 
 ),
 
 chargeless_failures as (
 
     select * from {{ ref('int_chargeless_failures_deduplicated') }}
+    where {{ is_touched() }}
 
 ),
 
@@ -76,7 +78,8 @@ final as (
         coalesce(card_fingerprint, bank_account_fingerprint) as instrument_key,
         row_number() over (
             partition by account_id, livemode, payment_intent_id order by {{ attempt_order() }}
-        ) as attempt_number
+        ) as attempt_number,
+        {{ load_id() }} as _load_id
     from unioned
 
 )

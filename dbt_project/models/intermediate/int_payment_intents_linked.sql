@@ -1,26 +1,16 @@
-{{ config(materialized='table') }}
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
-{% set link_key = 'account_id, livemode, currency, link_key_hash' %}
+{% set keys_of_touched %}
+    select link_key_hash from {{ ref('int_payment_intents_summarized') }} where {{ is_touched() }}
+    union
+    select link_key_hash from {{ this }} where {{ is_touched() }}
+{% endset %}
 
+-- Whoever has a key that a touched payment has, or had until now.
 with payment_intents as (
 
     select * from {{ ref('int_payment_intents_summarized') }}
-
-),
-
-tiered as (
-
-    select
-        *,
-        coalesce(first_attempted_at, first_succeeded_at) as started_at,
-        case
-            when first_attempted_at is null and first_succeeded_at is null then 'none'
-            when order_key is not null then 'explicit'
-            when customer_id is not null then 'customer_amount'
-            when first_instrument_key is not null then 'instrument_amount'
-            else 'none'
-        end as link_tier
-    from payment_intents
+    where {{ 'link_key_hash in (' ~ keys_of_touched ~ ')' if is_incremental() else 'true' }}
 
 ),
 
@@ -32,35 +22,30 @@ keyed as (
         payment_intent_id,
         currency,
         link_tier,
+        link_key_hash,
         first_instrument_key,
         first_succeeded_at,
-        coalesce(started_at, created_at) as started_at,
+        coalesce(first_attempted_at, first_succeeded_at, created_at) as started_at,
         coalesce(last_activity_at, first_succeeded_at, created_at) as last_activity_at,
-        md5(link_tier || ':' || case link_tier
-            when 'explicit' then order_key
-            when 'customer_amount' then customer_id || ':' || amount
-            when 'instrument_amount' then first_instrument_key || ':' || amount
-            else payment_intent_id
-        end) as link_key_hash,
         case link_tier
             when 'explicit' then interval '{{ var("explicit_link_gap_days") }} days'
             else interval '{{ var("link_gap_days") }} days'
         end as link_gap
-    from tiered
+    from payment_intents
 
 ),
 
 starts_and_successes as (
 
     select
-        {{ link_key }},
+        link_key_hash,
         payment_intent_id,
         started_at as happened_at,
         0 as is_success
     from keyed
     union all
     select
-        {{ link_key }},
+        link_key_hash,
         payment_intent_id,
         first_succeeded_at as happened_at,
         1 as is_success
@@ -75,7 +60,7 @@ counted as (
     select
         *,
         sum(is_success) over (
-            partition by {{ link_key }} order by happened_at, is_success, payment_intent_id
+            partition by link_key_hash order by happened_at, is_success, payment_intent_id
         ) as successes_before
     from starts_and_successes
 
@@ -93,13 +78,11 @@ neighboured as (
     from keyed
     inner join counted
         on
-            keyed.account_id = counted.account_id
-            and keyed.livemode = counted.livemode
+            keyed.link_key_hash = counted.link_key_hash
             and keyed.payment_intent_id = counted.payment_intent_id
             and counted.is_success = 0
     window in_time as (
-        partition by keyed.account_id, keyed.livemode, keyed.currency, keyed.link_key_hash
-        order by keyed.started_at, keyed.payment_intent_id
+        partition by keyed.link_key_hash order by keyed.started_at, keyed.payment_intent_id
     )
 
 ),
@@ -114,7 +97,7 @@ divided as (
                 when started_at > previous_activity_at + link_gap then 1
                 else 0
             end
-        ) over (partition by {{ link_key }} order by started_at, payment_intent_id) as episode_number
+        ) over (partition by link_key_hash order by started_at, payment_intent_id) as episode_number
     from neighboured
 
 ),
@@ -127,7 +110,7 @@ positioned as (
         row_number() over in_episode as episode_position
     from divided
     window in_episode as (
-        partition by {{ link_key }}, episode_number order by started_at, payment_intent_id
+        partition by link_key_hash, episode_number order by started_at, payment_intent_id
     )
 
 ),
@@ -162,7 +145,10 @@ final as (
         episode_position,
 
         -- timestamps
-        started_at
+        started_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from positioned
 
 )

@@ -1,26 +1,30 @@
-{{ config(materialized='table') }}
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
+    where {{ is_touched() }}
 
 ),
 
 attempts as (
 
     select * from {{ ref('int_payment_attempts_unioned') }}
+    where {{ is_touched() }}
 
 ),
 
 reversals as (
 
     select * from {{ ref('int_reversals_summed') }}
+    where {{ is_touched() }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
+    where {{ is_touched() }}
 
 ),
 
@@ -111,7 +115,7 @@ joined as (
 
 ),
 
-final as (
+resolved as (
 
     select
         -- ids
@@ -180,6 +184,37 @@ final as (
             and joined.livemode = successes.livemode
             and joined.payment_intent_id = successes.payment_intent_id
             and joined.succeeded_attempt_number = successes.attempt_number
+
+),
+
+-- By what a payment is told to be for the same thing as another one. What was never tried is for nothing yet.
+tiered as (
+
+    select
+        *,
+        case
+            when first_attempted_at is null and first_succeeded_at is null then 'none'
+            when order_key is not null then 'explicit'
+            when customer_id is not null then 'customer_amount'
+            when first_instrument_key is not null then 'instrument_amount'
+            else 'none'
+        end as link_tier
+    from resolved
+
+),
+
+final as (
+
+    select
+        *,
+        md5(concat_ws(':', account_id, livemode, currency, link_tier, case link_tier
+            when 'explicit' then order_key
+            when 'customer_amount' then customer_id || ':' || amount
+            when 'instrument_amount' then first_instrument_key || ':' || amount
+            else payment_intent_id
+        end)) as link_key_hash,
+        {{ load_id() }} as _load_id
+    from tiered
 
 )
 

@@ -1,7 +1,25 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized='incremental',
+    unique_key=['account_id', 'livemode', 'attempt_id'],
+    post_hook='delete from {{ this }} where instrument_key is null'
+) }}
 
 {% set instrument = 'account_id, livemode, instrument_key' %}
 {% set purchase = 'account_id, livemode, instrument_key, currency, amount' %}
+
+{# An attempt is judged by those before it. So what was touched changes nothing before the first of it. #}
+{% set touched_instruments %}
+    select {{ instrument }}, min(attempted_at) as touched_from
+    from (
+        select {{ instrument }}, attempted_at from {{ ref('int_payment_attempts_unioned') }}
+        where {{ is_loaded_since() }}
+        union all
+        select {{ instrument }}, attempted_at from {{ this }}
+        where {{ is_touched(['int_payment_attempts_unioned']) }}
+    )
+    where instrument_key is not null
+    group by {{ instrument }}
+{% endset %}
 
 with attempts as (
 
@@ -9,7 +27,11 @@ with attempts as (
         *,
         lower(coalesce(card_network, card_brand)) as network
     from {{ ref('int_payment_attempts_unioned') }}
-    where instrument_key is not null
+    where
+        instrument_key is not null
+        {% if is_incremental() %}
+            and ({{ instrument }}) in (select {{ instrument }} from ({{ touched_instruments }}))
+        {% endif %}
 
 ),
 
@@ -215,8 +237,12 @@ final as (
         ) as is_card_data_retry,
 
         -- timestamps
+        counted.attempted_at,
         counted.min_retry_at,
-        counted.first_visa_decline_at
+        counted.first_visa_decline_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from counted
     left join stops
         on
@@ -235,6 +261,31 @@ final as (
                 and counted.attempted_at >= {{ name }}.valid_from
                 and counted.attempted_at < coalesce({{ name }}.valid_to + 1, date '9999-12-31')
     {% endfor %}
+    {% if is_incremental() %}
+        inner join ({{ touched_instruments }}) as touched
+            on
+                counted.account_id = touched.account_id
+                and counted.livemode = touched.livemode
+                and counted.instrument_key = touched.instrument_key
+                and counted.attempted_at >= touched.touched_from
+        -- What was judged and is no longer there, or no longer with an instrument, comes without one and is deleted.
+        union all by name
+        select
+            account_id,
+            livemode,
+            attempt_id,
+            payment_intent_id
+        from {{ this }} as judged
+        where
+            {{ is_touched(['int_payment_attempts_unioned']) }}
+            and not exists (
+                select 1 from counted
+                where
+                    counted.account_id = judged.account_id
+                    and counted.livemode = judged.livemode
+                    and counted.attempt_id = judged.attempt_id
+            )
+    {% endif %}
 
 )
 

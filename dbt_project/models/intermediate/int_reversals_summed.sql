@@ -1,8 +1,9 @@
-{{ config(materialized='table') }}
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
+    where {{ is_touched() }}
 
 ),
 
@@ -83,9 +84,10 @@ final as (
         cast(sum(refunded_amount) as bigint) as refunded_amount,
         cast(sum(disputed_amount) as bigint) as disputed_amount,
         cast(sum(lost_dispute_amount) as bigint) as lost_dispute_amount,
-        max(created_at) filter (where refunded_amount > 0 or lost_dispute_amount > 0) as last_reversed_at
+        max(created_at) filter (where refunded_amount > 0 or lost_dispute_amount > 0) as last_reversed_at,
+        {{ load_id() }} as _load_id
     from attributed
-    where payment_intent_id is not null
+    where payment_intent_id is not null and {{ is_touched() }}
     group by account_id, livemode, payment_intent_id, currency
 
 )

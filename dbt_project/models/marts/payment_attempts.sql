@@ -1,3 +1,7 @@
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
+
+{% set told_by = ['int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged'] %}
+
 with linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
@@ -9,6 +13,28 @@ judged as (
     select * from {{ ref('int_retries_judged') }}
 
 ),
+
+-- Attempts are numbered and compared within an episode, so that all of one are touched by any of them.
+{% if is_incremental() %}
+    touched as (
+
+        {{ touched_payment_intents(told_by) }}
+        union
+        select
+            siblings.account_id,
+            siblings.livemode,
+            siblings.payment_intent_id
+        from linked as siblings
+        inner join linked
+            on
+                siblings.account_id = linked.account_id
+                and siblings.livemode = linked.livemode
+                and siblings.episode_id = linked.episode_id
+        where (linked.account_id, linked.livemode, linked.payment_intent_id)
+            in ({{ touched_payment_intents(['int_retries_judged']) }})
+
+    ),
+{% endif %}
 
 -- An attempt of which the PaymentIntent is not known yet is in no episode.
 attempts as (
@@ -42,6 +68,11 @@ attempts as (
             attempts.account_id = judged.account_id
             and attempts.livemode = judged.livemode
             and attempts.attempt_id = judged.attempt_id
+    {% if is_incremental() %}
+        where
+            (attempts.account_id, attempts.livemode, attempts.payment_intent_id)
+            in (select account_id, livemode, payment_intent_id from touched)
+    {% endif %}
 
 ),
 
@@ -119,7 +150,10 @@ final as (
         -- timestamps
         attempted_at,
         resolved_at,
-        min_retry_at
+        min_retry_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from attempts
 
 )

@@ -1,13 +1,16 @@
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
+
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
+    where {{ is_touched() }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where starts_with(event_type, 'payment_intent.') and status is not null
+    where starts_with(event_type, 'payment_intent.') and status is not null and {{ is_touched() }}
 
 ),
 
@@ -124,7 +127,10 @@ final as (
 
         -- timestamps
         entered_at,
-        lead(entered_at) over in_payment as left_at
+        lead(entered_at) over in_payment as left_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from compared
     where status is distinct from status_before
     window in_payment as (

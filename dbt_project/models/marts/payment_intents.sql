@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
+
 with payment_intents as (
 
     select * from {{ ref('int_payment_intents_summarized') }}
@@ -7,6 +9,7 @@ with payment_intents as (
 linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
+    where {{ is_loaded_since() }}
 
 ),
 
@@ -57,7 +60,10 @@ final as (
         payment_intents.last_attempted_at,
         payment_intents.first_failed_at,
         payment_intents.first_succeeded_at,
-        payment_intents.canceled_at
+        payment_intents.canceled_at,
+
+        -- the load
+        {{ load_id() }} as _load_id
     from payment_intents
     inner join linked
         on

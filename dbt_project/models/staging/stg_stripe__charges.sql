@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'charge_id']) }}
+
 {% set payment_method_details = {
     'type': 'varchar',
     'card': {
@@ -22,6 +24,7 @@
 with source as (
 
     select * from {{ source('stripe', 'charges') }}
+    where {{ is_loaded_since() }}
 
 ),
 
@@ -79,7 +82,10 @@ final as (
         coalesce(doc.captured, false) as is_captured,
 
         -- timestamps
-        created as created_at
+        created as created_at,
+
+        -- the load
+        _load_id
     from parsed
 
 )

@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'dispute_id']) }}
+
 {% set shape = {
     'payment_intent': 'varchar', 'charge': 'varchar', 'currency': 'varchar', 'status': 'varchar', 'reason': 'varchar',
     'amount': 'bigint'
@@ -6,6 +8,7 @@
 with source as (
 
     select * from {{ source('stripe', 'disputes') }}
+    where {{ is_loaded_since() }}
 
 ),
 
@@ -37,7 +40,10 @@ final as (
         coalesce(doc.amount, 0) as amount,
 
         -- timestamps
-        created as created_at
+        created as created_at,
+
+        -- the load
+        _load_id
     from parsed
 
 )

@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', incremental_strategy='append') }}
+
 {#
     Of an event's object only what no object tells later (the failure that a payment_failed event is about), and what is
     told here before the charge itself is read.
@@ -15,6 +17,7 @@
 with source as (
 
     select * from {{ source('stripe', 'events') }}
+    where {{ is_loaded_since() }}
 
 ),
 
@@ -25,7 +28,9 @@ parsed as (
         case
             when starts_with(type, 'payment_intent.')
                 then {{ json_read('payload', shape) }}.data.object
-        end as doc
+        end as doc,
+        {{ json_read('payload', {'data': {'object': {'payment_intent': 'varchar'}}}) }}.data.object.payment_intent
+            as payment_intent
     from source
 
 ),
@@ -38,6 +43,10 @@ final as (
         livemode,
         id as event_id,
         object_id,
+        case
+            when starts_with(type, 'payment_intent.') then object_id
+            else {{ expandable_id('payment_intent') }}
+        end as payment_intent_id,
         {{ expandable_id('doc.customer') }} as customer_id,
         {{ expandable_id('doc.latest_charge') }} as latest_charge_id,
         {{ expandable_id('doc.payment_method') }} as payment_method_id,
@@ -56,7 +65,10 @@ final as (
         doc.amount_received as received_amount,
 
         -- timestamps
-        created as created_at
+        created as created_at,
+
+        -- the load
+        _load_id
     from parsed
 
 )

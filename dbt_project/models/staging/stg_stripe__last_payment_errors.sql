@@ -1,6 +1,9 @@
+{{ config(materialized='incremental', incremental_strategy='append') }}
+
 with source as (
 
     select * from {{ source('stripe', 'last_payment_errors') }}
+    where {{ is_loaded_since() }}
 
 ),
 
@@ -26,7 +29,10 @@ final as (
         {{ last_payment_error_columns('doc') }},
 
         -- timestamps
-        first_seen_at
+        first_seen_at,
+
+        -- the load
+        _load_id
     from parsed
 
 )

@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
+
 {% set shape = {
     'customer': 'varchar', 'invoice': 'varchar', 'latest_charge': 'varchar', 'payment_method': 'varchar',
     'currency': 'varchar', 'status': 'varchar', 'capture_method': 'varchar', 'cancellation_reason': 'varchar',
@@ -8,6 +10,7 @@
 with source as (
 
     select * from {{ source('stripe', 'payment_intents') }}
+    where {{ is_loaded_since() }}
 
 ),
 
@@ -49,7 +52,10 @@ final as (
 
         -- timestamps
         created as created_at,
-        {{ from_unix_seconds('doc.canceled_at') }} as canceled_at
+        {{ from_unix_seconds('doc.canceled_at') }} as canceled_at,
+
+        -- the load
+        _load_id
     from parsed
 
 )

@@ -1,0 +1,45 @@
+{#
+    Incremental models write anew the rows of what was touched, and nothing else. Every row says in `_load_id` with
+    which load of the raw tables it was written; a model takes from those that it reads what is newer than its own
+    newest row. So any of them can be built again at any time, by itself, after a failure, or in full. In full, or for
+    the first time, they read everything, by the same SQL.
+#}
+
+{# The number of the newest load of which a relation holds anything; 0 where there is no such relation yet. #}
+{% macro newest_load_id(relation) -%}
+    {%- if execute and load_relation(relation) is not none -%}
+        {{ return(run_query('select coalesce(max(_load_id), 0) from ' ~ relation).columns[0].values()[0] | int) }}
+    {%- endif -%}
+    {{ return(0) }}
+{%- endmacro %}
+
+{# What a row is marked with when it is written: the load through which the tables are known. #}
+{% macro load_id() -%}
+    cast({{ newest_load_id(ref('int_payment_intents_touched')) }} as bigint)
+{%- endmacro %}
+
+{# The PaymentIntents of which one of these models has rows that are newer than this model's. #}
+{% macro touched_payment_intents(models=['int_payment_intents_touched']) -%}
+    {%- for model in models %}
+        select account_id, livemode, payment_intent_id from {{ ref(model) }}
+        where _load_id > {{ newest_load_id(this) }}
+        {{- ' union ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}
+
+{# True of the rows of those PaymentIntents; in full, of all. #}
+{% macro is_touched(models=['int_payment_intents_touched']) -%}
+    {%- if is_incremental() -%}
+        (account_id, livemode, payment_intent_id) in ({{ touched_payment_intents(models) }})
+    {%- else -%}
+        {%- if not execute -%}
+            {%- for model in models -%}{%- do ref(model) -%}{%- endfor -%}
+        {%- endif -%}
+        true
+    {%- endif -%}
+{%- endmacro %}
+
+{# True of the rows of a raw table that were loaded since this model was built; in full, of all. #}
+{% macro is_loaded_since() -%}
+    {{ '_load_id > ' ~ newest_load_id(this) if is_incremental() else 'true' }}
+{%- endmacro %}

@@ -1,0 +1,103 @@
+{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
+
+with payment_intents as (
+
+    select * from {{ ref('stg_stripe__payment_intents') }}
+    where {{ is_loaded_since() }}
+
+),
+
+charges as (
+
+    select * from {{ ref('stg_stripe__charges') }}
+
+),
+
+events as (
+
+    select * from {{ ref('stg_stripe__events') }}
+    where {{ is_loaded_since() }}
+
+),
+
+last_payment_errors as (
+
+    select * from {{ ref('stg_stripe__last_payment_errors') }}
+    where {{ is_loaded_since() }}
+
+),
+
+reversals as (
+
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        charge_id,
+        _load_id
+    from {{ ref('stg_stripe__refunds') }}
+    where {{ is_loaded_since() }}
+    union all
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        charge_id,
+        _load_id
+    from {{ ref('stg_stripe__disputes') }}
+    where {{ is_loaded_since() }}
+
+),
+
+tellings as (
+
+    {% for told in ['payment_intents', 'events', 'last_payment_errors', 'reversals'] %}
+        select
+            account_id,
+            livemode,
+            payment_intent_id,
+            _load_id
+        from {{ told }}
+        union all
+    {% endfor %}
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        _load_id
+    from charges
+    where {{ is_loaded_since() }}
+    union all
+    -- Older API versions name only the charge.
+    select
+        reversals.account_id,
+        reversals.livemode,
+        charges.payment_intent_id,
+        reversals._load_id
+    from reversals
+    inner join charges
+        on
+            reversals.account_id = charges.account_id
+            and reversals.livemode = charges.livemode
+            and reversals.charge_id = charges.charge_id
+    where reversals.payment_intent_id is null
+
+),
+
+final as (
+
+    select
+        -- ids
+        account_id,
+        livemode,
+        payment_intent_id,
+
+        -- numerics
+        max(_load_id) as _load_id
+    from tellings
+    where payment_intent_id is not null
+    group by account_id, livemode, payment_intent_id
+
+)
+
+select * from final
