@@ -105,16 +105,18 @@ def _invoke(
 
 
 def build_models(
-    settings: Settings, callbacks: Sequence[EventCallback] = (), *, full_refresh: bool = False
+    settings: Settings, callbacks: Sequence[EventCallback] = (), *, tested_load_id: int | None = None
 ) -> Build:
-    """Build and test everything: seeds, models, tests. Incremental models take what was loaded since they were built;
-    all of it when `full_refresh`.
+    """Build and test everything: seeds, models, tests.
+
+    Where a good build has tested the tables through `tested_load_id`, incremental models take what was loaded since
+    they were built, and tests look at what was written since; else everything is built and tested anew.
 
     Raises:
         ModelsFailed: something failed. What depends on it was skipped.
         WarehouseTaken: another process opened the warehouse first.
     """
-    result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *full_refresh_flag(full_refresh)], callbacks)
+    result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *build_flags(tested_load_id)], callbacks)
     if _HELD in str(result.exception):
         raise WarehouseTaken(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
     if not result.success:
@@ -144,9 +146,11 @@ def ensure_manifest(settings: Settings) -> Path:
     return manifest
 
 
-def full_refresh_flag(full_refresh: bool) -> list[str]:
-    """dbt's argument for it."""
-    return ["--full-refresh"] if full_refresh else []
+def build_flags(tested_load_id: int | None) -> list[str]:
+    """dbt's arguments for going on after the load through which the tables are tested, or for beginning anew."""
+    if tested_load_id is None:
+        return ["--full-refresh"]
+    return ["--vars", f"{{tested_load_id: {tested_load_id}}}"]
 
 
 def project_fingerprint() -> str:

@@ -27,16 +27,34 @@
     {%- endfor -%}
 {%- endmacro %}
 
-{# True of the rows of those PaymentIntents; in full, of all. #}
-{% macro is_touched(models=['int_payment_intents_touched']) -%}
+{#
+    True of the rows of those PaymentIntents; in full, of all. Where `since` is a column of instants that are never before
+    the creation of the PaymentIntent, DuckDB passes over what is older than the oldest of the touched: tables lie about in
+    the order of time.
+#}
+{% macro is_touched(models=['int_payment_intents_touched'], since=none) -%}
     {%- if is_incremental() -%}
         (account_id, livemode, payment_intent_id) in ({{ touched_payment_intents(models) }})
+        {%- if since %} and {{ since }} >= {{ oldest_touched() }}{% endif %}
     {%- else -%}
         {%- if not execute -%}
             {%- for model in models -%}{%- do ref(model) -%}{%- endfor -%}
         {%- endif -%}
         true
     {%- endif -%}
+{%- endmacro %}
+
+{# The creation of the oldest touched PaymentIntent, less a day for clocks that differ; the epoch if one is not known. #}
+{% macro oldest_touched() -%}
+    (
+        select coalesce(min(coalesce(created_at, timestamp '1970-01-02')), timestamp '1970-01-02') - interval '1 day'
+        from {{ ref('int_payment_intents_touched') }} where _load_id > {{ newest_load_id(this) }}
+    )
+{%- endmacro %}
+
+{# In full, rows are written in the order of time, for the scans of later builds. #}
+{% macro in_time_order(column) -%}
+    {{ '' if is_incremental() else 'order by ' ~ column }}
 {%- endmacro %}
 
 {# True of the rows of a raw table that were loaded since this model was built; in full, of all. #}

@@ -1,4 +1,5 @@
--- 1, 2, 3, … in each PaymentIntent and in each episode, and none was made before the one that precedes it.
+-- 1, 2, 3, … in each PaymentIntent and in each episode, none was made before the one that precedes it, and each knows
+-- that one's outcome.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 with numbered as (
@@ -12,11 +13,14 @@ with numbered as (
         attempt_number,
         episode_attempt_number,
         attempted_at,
+        previous_outcome,
         lag(attempt_number, 1, 0) over of_payment as number_before,
         lag(attempted_at) over of_payment as attempted_before_at,
         lag(episode_attempt_number, 1, 0) over of_episode as episode_number_before,
-        lag(attempted_at) over of_episode as attempted_before_in_episode_at
+        lag(attempted_at) over of_episode as attempted_before_in_episode_at,
+        lag(outcome) over of_episode as outcome_before_in_episode
     from {{ ref('payment_attempts') }}
+    where {{ is_untested() }}
     window
         of_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number),
         of_episode as (partition by account_id, livemode, episode_id order by episode_attempt_number)
@@ -31,5 +35,9 @@ where
     or (episode_id is null) <> (episode_attempt_number is null)
     or (
         episode_id is not null
-        and (episode_attempt_number <> episode_number_before + 1 or attempted_at < attempted_before_in_episode_at)
+        and (
+            episode_attempt_number <> episode_number_before + 1
+            or attempted_at < attempted_before_in_episode_at
+            or previous_outcome is distinct from outcome_before_in_episode
+        )
     )

@@ -14,6 +14,7 @@ select
     max(episode_position) as last_position,
     min_by(payment_intent_id, episode_position) as first_payment_intent_id
 from {{ ref('payment_intents') }}
+where {{ is_untested() }}
 group by account_id, livemode, episode_id
 having
     count(*) <> count(distinct payment_intent_id)

@@ -2,7 +2,25 @@
 -- attempt itself; what events told of it before is gone.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
-with charges as (
+with touched as (
+
+    select
+        account_id,
+        livemode,
+        payment_intent_id
+    from {{ ref('stg_stripe__charges') }}
+    where payment_intent_id is not null and {{ is_untested() }}
+    union
+    select
+        account_id,
+        livemode,
+        payment_intent_id
+    from {{ ref('payment_attempts') }}
+    where {{ is_untested() }}
+
+),
+
+charges as (
 
     select
         account_id,
@@ -10,7 +28,7 @@ with charges as (
         charge_id,
         count(*) as charge_count
     from {{ ref('stg_stripe__charges') }}
-    where payment_intent_id is not null
+    where (account_id, livemode, payment_intent_id) in (select touched.* from touched)
     group by account_id, livemode, charge_id
 
 ),
@@ -23,7 +41,7 @@ attempts as (
         charge_id,
         count(*) as attempt_count
     from {{ ref('payment_attempts') }}
-    where is_charge_known
+    where is_charge_known and (account_id, livemode, payment_intent_id) in (select touched.* from touched)
     group by account_id, livemode, charge_id
 
 )

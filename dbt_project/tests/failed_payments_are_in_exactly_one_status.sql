@@ -3,7 +3,14 @@
 -- first, if nothing had succeeded by then.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
-with succeeded as (
+with attempts_failed as (
+
+    select * from {{ ref('payment_attempts') }}
+    where outcome = 'failed'
+
+),
+
+succeeded as (
 
     select
         account_id,
@@ -11,7 +18,15 @@ with succeeded as (
         episode_id,
         min((resolved_at, episode_attempt_number)) as first_success
     from {{ ref('payment_attempts') }}
-    where outcome = 'succeeded'
+    where
+        outcome = 'succeeded'
+        and (account_id, livemode, episode_id) in (
+            select
+                attempts_failed.account_id,
+                attempts_failed.livemode,
+                attempts_failed.episode_id
+            from attempts_failed
+        )
     group by account_id, livemode, episode_id
 
 ),
@@ -23,20 +38,17 @@ attempts as (
         attempts.livemode,
         attempts.episode_id,
         min_by(attempts.amount, (attempts.resolved_at, attempts.episode_attempt_number)) as amount
-    from {{ ref('payment_attempts') }} as attempts
+    from attempts_failed as attempts
     left join succeeded
         on
             attempts.account_id = succeeded.account_id
             and attempts.livemode = succeeded.livemode
             and attempts.episode_id = succeeded.episode_id
     where
-        attempts.outcome = 'failed'
-        and (
-            succeeded.first_success is null
-            or (
-                attempts.resolved_at <= succeeded.first_success[1]
-                and attempts.episode_attempt_number < succeeded.first_success[2]
-            )
+        succeeded.first_success is null
+        or (
+            attempts.resolved_at <= succeeded.first_success[1]
+            and attempts.episode_attempt_number < succeeded.first_success[2]
         )
     group by attempts.account_id, attempts.livemode, attempts.episode_id
 

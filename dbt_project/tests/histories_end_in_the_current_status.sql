@@ -2,7 +2,14 @@
 -- to the status in which the payment is.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_intent_status_history'}}}) }}
 
-with history as (
+with payment_intents as (
+
+    select * from {{ ref('payment_intents') }}
+    where {{ is_untested() }}
+
+),
+
+history as (
 
     select
         *,
@@ -10,29 +17,66 @@ with history as (
         lag(left_at) over of_payment as left_before_at,
         lag(status) over of_payment as status_before
     from {{ ref('payment_intent_status_history') }}
+    where
+        {{ is_untested() }}
+        or (account_id, livemode, payment_intent_id) in (
+            select
+                payment_intents.account_id,
+                payment_intents.livemode,
+                payment_intents.payment_intent_id
+            from payment_intents
+        )
     window of_payment as (partition by account_id, livemode, payment_intent_id order by transition_number)
+
+),
+
+current_states as (
+
+    select * from history
+    where is_current
+
+),
+
+broken as (
+
+    select
+        payment_intent_id,
+        transition_number,
+        status,
+        'does not follow the one before it' as complaint
+    from history
+    where
+        transition_number <> number_before + 1
+        or status is not distinct from status_before
+        or previous_status is distinct from status_before
+        or entered_at is distinct from coalesce(left_before_at, entered_at)
+        or left_at < entered_at
+
+),
+
+elsewhere as (
+
+    select
+        coalesce(payment_intents.payment_intent_id, current_states.payment_intent_id) as payment_intent_id,
+        current_states.transition_number,
+        current_states.status,
+        'is not the status of the payment' as complaint
+    from current_states
+    full outer join payment_intents
+        on
+            current_states.account_id = payment_intents.account_id
+            and current_states.livemode = payment_intents.livemode
+            and current_states.payment_intent_id = payment_intents.payment_intent_id
+    where payment_intents.status is distinct from current_states.status
+
+),
+
+final as (
+
+    select * from broken
+    union all
+    select * from elsewhere
 
 )
 
-select
-    payment_intents.payment_intent_id,
-    payment_intents.status,
-    history.transition_number,
-    history.status as status_in_history,
-    history.entered_at,
-    history.left_at
-from history
-full outer join {{ ref('payment_intents') }} as payment_intents
-    on
-        history.account_id = payment_intents.account_id
-        and history.livemode = payment_intents.livemode
-        and history.payment_intent_id = payment_intents.payment_intent_id
-        and history.is_current
-where
-    history.transition_number <> history.number_before + 1
-    or (history.payment_intent_id is not null and history.status is not distinct from history.status_before)
-    or history.previous_status is distinct from history.status_before
-    or history.entered_at is distinct from coalesce(history.left_before_at, history.entered_at)
-    or history.left_at < history.entered_at
-    or payment_intents.status is distinct from case when history.is_current then history.status end
-    and (history.is_current or history.payment_intent_id is null)
+select * from final

@@ -4,12 +4,7 @@
 
 with attempts as (
 
-    select
-        *,
-        lag(outcome) over (
-            partition by account_id, livemode, episode_id order by episode_attempt_number
-        ) as previous_outcome
-    from {{ ref('payment_attempts') }}
+    select * from {{ ref('payment_attempts') }}
 
 ),
 
@@ -18,10 +13,8 @@ expected as (
     select
         count(*) filter (where outcome in ('failed', 'blocked')) as attempt_count,
         coalesce(sum(amount) filter (where outcome in ('failed', 'blocked')), 0) as attempt_amount,
-        count(*) filter (where episode_id is not null and previous_outcome = 'failed') as retry_count,
-        count(*) filter (
-            where episode_id is not null and previous_outcome = 'failed' and outcome = 'succeeded'
-        ) as succeeded_count
+        count(*) filter (where previous_outcome = 'failed') as retry_count,
+        count(*) filter (where previous_outcome = 'failed' and outcome = 'succeeded') as succeeded_count
     from attempts
 
 ),

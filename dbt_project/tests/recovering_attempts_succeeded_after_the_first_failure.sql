@@ -26,9 +26,12 @@ left join {{ ref('payment_intents') }} as payment_intents
         and episodes.episode_id = payment_intents.episode_id
         and episodes.recovering_payment_intent_id = payment_intents.payment_intent_id
 where
-    (episodes.recovering_payment_intent_id is not null and payment_intents.status is distinct from 'succeeded')
-    or (episodes.recovering_payment_intent_id is not null) <> (episodes.first_succeeded_at is not null)
-    or (episodes.recovering_attempt_id is not null and attempts.outcome is distinct from 'succeeded')
-    or (episodes.recovering_attempt_id is not null and episodes.first_succeeded_at is null)
-    or episodes.first_succeeded_at < episodes.first_failed_at
-    or (episodes.recovery_status in ('recovered', 'recovered_late')) <> (episodes.first_succeeded_at is not null)
+    {{ is_untested('episodes') }}
+    and (
+        (episodes.recovering_payment_intent_id is not null and payment_intents.status is distinct from 'succeeded')
+        or (episodes.recovering_payment_intent_id is not null) <> (episodes.first_succeeded_at is not null)
+        or (episodes.recovering_attempt_id is not null and attempts.outcome is distinct from 'succeeded')
+        or (episodes.recovering_attempt_id is not null and episodes.first_succeeded_at is null)
+        or episodes.first_succeeded_at < episodes.first_failed_at
+        or (episodes.recovery_status in ('recovered', 'recovered_late')) <> (episodes.first_succeeded_at is not null)
+    )

@@ -3,7 +3,14 @@
 -- moment apart, and the next sync brings them together.
 {{ config(severity='warn', meta={'dagster': {'ref': {'name': 'payment_intents'}}}) }}
 
-with attempts as (
+with payment_intents as (
+
+    select * from {{ ref('payment_intents') }}
+    where {{ is_untested() }}
+
+),
+
+attempts as (
 
     select
         account_id,
@@ -13,6 +20,14 @@ with attempts as (
         count(*) filter (where is_returned) as returned_count,
         sum(captured_amount) filter (where outcome = 'succeeded' or is_returned) as captured_amount
     from {{ ref('payment_attempts') }}
+    where
+        (account_id, livemode, payment_intent_id) in (
+            select
+                payment_intents.account_id,
+                payment_intents.livemode,
+                payment_intents.payment_intent_id
+            from payment_intents
+        )
     group by account_id, livemode, payment_intent_id
 
 )
@@ -26,7 +41,7 @@ select
     attempts.succeeded_count,
     attempts.returned_count,
     attempts.captured_amount
-from {{ ref('payment_intents') }} as payment_intents
+from payment_intents
 left join attempts
     on
         payment_intents.account_id = attempts.account_id

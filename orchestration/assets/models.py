@@ -20,8 +20,8 @@ from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
-from orchestration.transform import WITHOUT_UNIT_TESTS, failure_text, full_refresh_flag, invoke_dbt, project_fingerprint
-from orchestration.warehouse.fingerprint import is_built_by, remember_built_by
+from orchestration.transform import WITHOUT_UNIT_TESTS, build_flags, failure_text, invoke_dbt, project_fingerprint
+from orchestration.warehouse.builds import newest_load_id, remember_good_build, tested_load_id
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
 """Sources into whose tables pushed events are loaded as well: the ends of their ids in dbt's manifest."""
@@ -57,10 +57,12 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
         """Build and test the selected models; all of them first where the dbt project is not that of the last build."""
         fingerprint = project_fingerprint()
         with warehouse.get_connection() as connection:  # the raw tables exist, and nobody else is writing
-            is_built = is_built_by(connection, fingerprint) and _all_there(manifest, connection)
-        if context.is_subset and not is_built:
-            is_built = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, "--full-refresh"]).success
-        arguments = [*_arguments(context, manifest, translator), *full_refresh_flag(not is_built)]
+            tested = tested_load_id(connection, fingerprint) if _all_there(manifest, connection) else None
+            newest = newest_load_id(connection)
+        if context.is_subset and tested is None:
+            _succeed(invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *build_flags(None)]), settings)
+        flags = [] if context.is_subset else build_flags(tested)
+        arguments = [*_arguments(context, manifest, translator), *flags]
         events: list[dict[str, Any]] = []
 
         def collect(event: Any) -> None:
@@ -74,12 +76,16 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
                 message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
                 for asset_event in message.to_default_asset_events(manifest, translator, context):
                     yield _with_preview(asset_event, event, manifest, connection)
-            if is_built or (result.success and not context.is_subset):
-                remember_built_by(connection, fingerprint)
-        if not result.success:
-            raise dg.Failure(description=failure_text(result, settings))
+            if result.success and (tested is None or not context.is_subset):
+                remember_good_build(connection, fingerprint, newest)
+        _succeed(result, settings)
 
     return models
+
+
+def _succeed(result: Any, settings: Settings) -> None:
+    if not result.success:
+        raise dg.Failure(description=failure_text(result, settings))
 
 
 def _all_there(manifest: Mapping[str, Any], connection: duckdb.DuckDBPyConnection) -> bool:

@@ -81,7 +81,8 @@ CREATE TABLE IF NOT EXISTS sync.reads (
     requests   BIGINT  NOT NULL
 );
 
--- By which dbt project the models were last built completely. Incremental models of another one are built anew.
-CREATE TABLE IF NOT EXISTS sync.dbt_project (
-    fingerprint VARCHAR NOT NULL  -- SHA-256 of the project's files
+-- The last good build of all models, one row. Where the dbt project has changed since, everything is built anew.
+CREATE TABLE IF NOT EXISTS sync.builds (
+    fingerprint VARCHAR NOT NULL,  -- SHA-256 of the project's files
+    load_id     BIGINT  NOT NULL   -- the newest load that was in the raw tables: rows of a later one are not tested yet
 );

@@ -25,7 +25,7 @@ from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
-from tests.bench import engine, webhooks
+from tests.bench import engine, models, webhooks
 
 PAYMENTS: Final = 20_000
 STREAMS: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
@@ -126,3 +126,4 @@ if __name__ == "__main__":
         main()
         engine.main()
         webhooks.main()
+        models.main()

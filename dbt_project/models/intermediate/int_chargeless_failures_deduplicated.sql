@@ -9,21 +9,21 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='created_at') }}
 
 ),
 
 charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='attempted_at') }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='created_at') }}
 
 ),
 

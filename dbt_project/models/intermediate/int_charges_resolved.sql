@@ -10,7 +10,7 @@
 with charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
-    where payment_intent_id is not null and {{ is_touched() }}
+    where payment_intent_id is not null and {{ is_touched(since='created_at') }}
 
 ),
 
@@ -24,7 +24,7 @@ told_by_events as (
 payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='created_at') }}
 
 ),
 
@@ -37,7 +37,7 @@ disputes as (
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='created_at') }}
 
 ),
 
@@ -291,6 +291,7 @@ final as (
         -- the load
         {{ load_id() }} as _load_id
     from classified
+    {{ in_time_order('attempted_at') }}
 
 )
 

@@ -9,7 +9,7 @@
 with events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='created_at') }}
 
 ),
 

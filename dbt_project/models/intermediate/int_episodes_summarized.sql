@@ -11,6 +11,16 @@ with linked as (
 
 ),
 
+-- No payment is older than the oldest that is linked, and no attempt than the first: DuckDB passes over what is.
+oldest as (
+
+    select
+        min(created_at) as created_at,
+        min(started_at) as started_at
+    from linked
+
+),
+
 payment_intents as (
 
     select
@@ -25,6 +35,7 @@ payment_intents as (
             payment_intents.account_id = linked.account_id
             and payment_intents.livemode = linked.livemode
             and payment_intents.payment_intent_id = linked.payment_intent_id
+    where payment_intents.created_at >= (select oldest.created_at from oldest)
 
 ),
 
@@ -42,6 +53,7 @@ attempts as (
             attempts.account_id = linked.account_id
             and attempts.livemode = linked.livemode
             and attempts.payment_intent_id = linked.payment_intent_id
+    where attempts.attempted_at >= (select oldest.started_at from oldest)
 
 ),
 

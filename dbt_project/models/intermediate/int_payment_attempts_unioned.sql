@@ -10,7 +10,7 @@
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='attempted_at') }}
 
 ),
 
@@ -81,6 +81,7 @@ final as (
         ) as attempt_number,
         {{ load_id() }} as _load_id
     from unioned
+    {{ in_time_order('attempted_at') }}
 
 )
 

@@ -1,7 +1,7 @@
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set keys_of_touched %}
-    select link_key_hash from {{ ref('int_payment_intents_summarized') }} where {{ is_touched() }}
+    select link_key_hash from {{ ref('int_payment_intents_summarized') }} where {{ is_touched(since='created_at') }}
     union
     select link_key_hash from {{ this }} where {{ is_touched() }}
 {% endset %}
@@ -25,6 +25,7 @@ keyed as (
         link_key_hash,
         first_instrument_key,
         first_succeeded_at,
+        created_at,
         coalesce(first_attempted_at, first_succeeded_at, created_at) as started_at,
         coalesce(last_activity_at, first_succeeded_at, created_at) as last_activity_at,
         case link_tier
@@ -145,6 +146,7 @@ final as (
         episode_position,
 
         -- timestamps
+        created_at,
         started_at,
 
         -- the load

@@ -3,14 +3,14 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='created_at') }}
 
 ),
 
 attempts as (
 
     select * from {{ ref('int_payment_attempts_unioned') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='attempted_at') }}
 
 ),
 
@@ -24,7 +24,7 @@ reversals as (
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='created_at') }}
 
 ),
 
@@ -215,6 +215,7 @@ final as (
         end)) as link_key_hash,
         {{ load_id() }} as _load_id
     from tiered
+    {{ in_time_order('created_at') }}
 
 )
 

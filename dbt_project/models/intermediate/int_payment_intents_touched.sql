@@ -88,15 +88,23 @@ final as (
 
     select
         -- ids
-        account_id,
-        livemode,
-        payment_intent_id,
+        tellings.account_id,
+        tellings.livemode,
+        tellings.payment_intent_id,
 
-        -- numerics
-        max(_load_id) as _load_id
+        -- timestamps
+        min(created.created_at) as created_at,
+
+        -- the load
+        max(tellings._load_id) as _load_id
     from tellings
-    where payment_intent_id is not null
-    group by account_id, livemode, payment_intent_id
+    left join {{ ref('stg_stripe__payment_intents') }} as created
+        on
+            tellings.account_id = created.account_id
+            and tellings.livemode = created.livemode
+            and tellings.payment_intent_id = created.payment_intent_id
+    where tellings.payment_intent_id is not null
+    group by tellings.account_id, tellings.livemode, tellings.payment_intent_id
 
 )
 

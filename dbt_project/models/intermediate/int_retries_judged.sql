@@ -7,7 +7,7 @@
 {% set instrument = 'account_id, livemode, instrument_key' %}
 {% set purchase = 'account_id, livemode, instrument_key, currency, amount' %}
 
-{# An attempt is judged by those before it. So what was touched changes nothing before the first of it. #}
+{# An attempt is judged by those of the 30 days before it: what was touched changes nothing before the first of it. #}
 {% set touched_instruments %}
     select {{ instrument }}, min(attempted_at) as touched_from
     from (
@@ -20,18 +20,23 @@
     where instrument_key is not null
     group by {{ instrument }}
 {% endset %}
+{% set is_of_touched %}
+    ({{ instrument }}) in (select {{ instrument }} from touched)
+    and attempted_at >= (select min(touched_from) - interval '30 days' from touched)
+{% endset %}
 
-with attempts as (
+with
+{% if is_incremental() %}
+    touched as ({{ touched_instruments }}),
+{% endif %}
+
+attempts as (
 
     select
         *,
         lower(coalesce(card_network, card_brand)) as network
     from {{ ref('int_payment_attempts_unioned') }}
-    where
-        instrument_key is not null
-        {% if is_incremental() %}
-            and ({{ instrument }}) in (select {{ instrument }} from ({{ touched_instruments }}))
-        {% endif %}
+    where instrument_key is not null and {{ is_of_touched if is_incremental() else 'true' }}
 
 ),
 
@@ -115,6 +120,7 @@ looked_back as (
         max(min_retry_at) over before_this as earliest_retry_at,
         lag(advice_code) over in_order as previous_advice_code,
         lag(outcome) over in_order as previous_outcome,
+        lag(attempted_at) over in_order as previous_attempted_at,
         lag(coalesce(card_exp_year, 0) * 100 + coalesce(card_exp_month, 0)) over in_order as previous_expiry,
         min(case when visa_category between 2 and 4 then attempted_at end) over (
             partition by {{ purchase }} order by attempted_at
@@ -220,7 +226,6 @@ final as (
 
         -- numerics
         counted.visa_category,
-        counted.purchase_attempt_number,
         counted.declines_24h,
         counted.declines_30d_same_amount,
         counted.unapproved_30d_same_amount,
@@ -229,6 +234,7 @@ final as (
         coalesce(counted.attempted_at < counted.earliest_retry_at, false) as is_retried_too_early,
         coalesce(
             counted.previous_outcome = 'failed'
+            and counted.previous_attempted_at >= counted.attempted_at - interval '30 days'
             and counted.previous_advice_code = 'confirm_card_data'
             and counted.previous_expiry
             = coalesce(counted.card_exp_year, 0) * 100 + coalesce(counted.card_exp_month, 0)
@@ -262,7 +268,7 @@ final as (
                 and counted.attempted_at < coalesce({{ name }}.valid_to + 1, date '9999-12-31')
     {% endfor %}
     {% if is_incremental() %}
-        inner join ({{ touched_instruments }}) as touched
+        inner join touched
             on
                 counted.account_id = touched.account_id
                 and counted.livemode = touched.livemode

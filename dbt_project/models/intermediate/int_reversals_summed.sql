@@ -3,7 +3,7 @@
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='attempted_at') }}
 
 ),
 

@@ -13,19 +13,12 @@ rules as (
 
 ),
 
-attempts as (
+recent as (
 
     select
         attempts.*,
         lower(coalesce(attempts.card_network, attempts.card_brand)) as network,
-        accounts.data_through_at,
-        attempts.outcome not in ('succeeded', 'authorized', 'blocked') as is_unapproved,
-        coalesce(attempts.card_exp_year, 0) * 100 + coalesce(attempts.card_exp_month, 0) as expiry,
-        row_number() over (
-            partition by
-                attempts.account_id, attempts.livemode, attempts.instrument_key, attempts.currency, attempts.amount
-            order by {{ attempt_order('attempts') }}
-        ) as purchase_attempt_number
+        accounts.data_through_at
     from {{ ref('payment_attempts') }} as attempts
     inner join accounts
         on attempts.account_id = accounts.account_id and attempts.livemode = accounts.livemode
@@ -34,6 +27,37 @@ attempts as (
         and coalesce(attempts.card_network, attempts.card_brand) is not null
         and attempts.attempted_at > accounts.data_through_at - interval '30 days'
         and attempts.attempted_at <= accounts.data_through_at
+
+),
+
+failed as (
+
+    select distinct {{ purchase }}
+    from recent
+    where outcome = 'failed'
+
+),
+
+attempts as (
+
+    select
+        recent.*,
+        recent.outcome not in ('succeeded', 'authorized', 'blocked') as is_unapproved,
+        coalesce(recent.card_exp_year, 0) * 100 + coalesce(recent.card_exp_month, 0) as expiry,
+        row_number() over (
+            partition by
+                recent.account_id, recent.livemode, recent.instrument_key, recent.currency, recent.amount
+            order by {{ attempt_order('recent') }}
+        ) as purchase_attempt_number
+    from recent
+    inner join failed
+        on
+            recent.account_id = failed.account_id
+            and recent.livemode = failed.livemode
+            and recent.instrument_key = failed.instrument_key
+            and recent.network = failed.network
+            and recent.currency is not distinct from failed.currency
+            and recent.amount = failed.amount
 
 ),
 
@@ -78,7 +102,6 @@ summed as (
         max(min_retry_at) as min_retry_at
     from counted
     group by {{ purchase }}
-    having bool_or(outcome = 'failed')
 
 ),
 

@@ -1,6 +1,6 @@
 with payment_intents as (
 
-    select * from {{ ref('int_payment_intents_summarized') }}
+    select * from {{ ref('payment_intents') }}
 
 ),
 
@@ -12,7 +12,7 @@ charges as (
 
 attempts as (
 
-    select * from {{ ref('int_payment_attempts_unioned') }}
+    select * from {{ ref('payment_attempts') }}
 
 ),
 
@@ -49,22 +49,16 @@ charges_counted as (
 attempts_counted as (
 
     select
-        attempts.account_id,
-        attempts.livemode,
+        account_id,
+        livemode,
         count(*) as attempt_count,
-        count(*) filter (where attempts.attempt_source <> 'charge') as chargeless_attempt_count,
-        count(*) filter (where not attempts.is_charge_known) as attempts_of_unknown_charges_count,
-        count(*) filter (where attempts.is_attempted_at_estimated) as estimated_attempted_at_count,
-        count(*) filter (where attempts.is_resolved_at_estimated) as estimated_resolved_at_count,
-        count(*) filter (where payment_intents.payment_intent_id is null)
-            as attempts_of_unknown_payment_intents_count
+        count(*) filter (where attempt_source <> 'charge') as chargeless_attempt_count,
+        count(*) filter (where not is_charge_known) as attempts_of_unknown_charges_count,
+        count(*) filter (where is_attempted_at_estimated) as estimated_attempted_at_count,
+        count(*) filter (where is_resolved_at_estimated) as estimated_resolved_at_count,
+        count(*) filter (where episode_id is null) as attempts_of_unknown_payment_intents_count
     from attempts
-    left join payment_intents
-        on
-            attempts.account_id = payment_intents.account_id
-            and attempts.livemode = payment_intents.livemode
-            and attempts.payment_intent_id = payment_intents.payment_intent_id
-    group by attempts.account_id, attempts.livemode
+    group by account_id, livemode
 
 ),
 

@@ -1,40 +1,61 @@
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
-{% set told_by = ['int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged'] %}
+{# Attempts are numbered and compared within an episode: all of one are touched by any of them. #}
+{% set touched %}
+    {{ touched_payment_intents([
+        'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged'
+    ]) }}
+    union
+    select siblings.account_id, siblings.livemode, siblings.payment_intent_id
+    from {{ ref('int_payment_intents_linked') }} as linked
+    inner join {{ ref('int_payment_intents_linked') }} as siblings
+        on
+            linked.account_id = siblings.account_id
+            and linked.livemode = siblings.livemode
+            and linked.episode_id = siblings.episode_id
+    where
+        (linked.account_id, linked.livemode, linked.payment_intent_id)
+        in ({{ touched_payment_intents(['int_retries_judged']) }})
+{% endset %}
+{% set is_of_touched = '(account_id, livemode, payment_intent_id) in (from touched)' if is_incremental() else 'true' %}
+{# None was made before its payment started; of one that is not known that is not known either. #}
+{% set oldest %}
+    select coalesce(min(coalesce(linked.started_at, timestamp '1970-01-01')), timestamp '1970-01-01')
+    from touched left join linked using (account_id, livemode, payment_intent_id)
+{% endset %}
+{% set is_attempt_of_touched = is_of_touched ~ (' and attempted_at >= (' ~ oldest ~ ')' if is_incremental() else '') %}
 
-with linked as (
+with
+{% if is_incremental() %}
+    touched as ({{ touched }}),
+{% endif %}
 
-    select * from {{ ref('int_payment_intents_linked') }}
+linked as (
+
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        episode_id,
+        started_at
+    from {{ ref('int_payment_intents_linked') }}
+    where {{ is_of_touched }}
 
 ),
 
 judged as (
 
     select * from {{ ref('int_retries_judged') }}
+    where {{ is_attempt_of_touched }}
 
 ),
 
--- Attempts are numbered and compared within an episode, so that all of one are touched by any of them.
-{% if is_incremental() %}
-    touched as (
+unioned as (
 
-        {{ touched_payment_intents(told_by) }}
-        union
-        select
-            siblings.account_id,
-            siblings.livemode,
-            siblings.payment_intent_id
-        from linked as siblings
-        inner join linked
-            on
-                siblings.account_id = linked.account_id
-                and siblings.livemode = linked.livemode
-                and siblings.episode_id = linked.episode_id
-        where (linked.account_id, linked.livemode, linked.payment_intent_id)
-            in ({{ touched_payment_intents(['int_retries_judged']) }})
+    select * from {{ ref('int_payment_attempts_unioned') }}
+    where {{ is_attempt_of_touched }}
 
-    ),
-{% endif %}
+),
 
 -- An attempt of which the PaymentIntent is not known yet is in no episode.
 attempts as (
@@ -57,7 +78,7 @@ attempts as (
             partition by attempts.account_id, attempts.livemode, linked.episode_id
             order by {{ attempt_order('attempts') }}
         ) end as episode_attempt_number
-    from {{ ref('int_payment_attempts_unioned') }} as attempts
+    from unioned as attempts
     left join linked
         on
             attempts.account_id = linked.account_id
@@ -68,11 +89,6 @@ attempts as (
             attempts.account_id = judged.account_id
             and attempts.livemode = judged.livemode
             and attempts.attempt_id = judged.attempt_id
-    {% if is_incremental() %}
-        where
-            (attempts.account_id, attempts.livemode, attempts.payment_intent_id)
-            in (select account_id, livemode, payment_intent_id from touched)
-    {% endif %}
 
 ),
 
@@ -121,6 +137,9 @@ final as (
         stop_signal_basis,
         wasted_reason,
         excess_rule_id,
+        case when episode_id is not null then lag(outcome) over in_episode end as previous_outcome,
+        case when episode_id is not null then lag(failure_class) over in_episode end as previous_failure_class,
+        case when episode_id is not null then lag(advice_code) over in_episode end as previous_advice_code,
 
         -- numerics
         attempt_number,
@@ -132,9 +151,7 @@ final as (
         visa_category,
         declines_24h,
         declines_30d_same_amount,
-        date_diff('second', lag(attempted_at) over (
-            partition by account_id, livemode, payment_intent_id order by attempt_number
-        ), attempted_at) / 3600.0 as hours_since_previous_attempt,
+        date_diff('second', lag(attempted_at) over in_payment, attempted_at) / 3600.0 as hours_since_previous_attempt,
 
         -- booleans
         coalesce(episode_attempt_number, attempt_number) > 1 as is_retry,
@@ -155,6 +172,9 @@ final as (
         -- the load
         {{ load_id() }} as _load_id
     from attempts
+    window
+        in_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number),
+        in_episode as (partition by account_id, livemode, episode_id order by episode_attempt_number)
 
 )
 

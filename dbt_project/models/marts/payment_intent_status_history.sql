@@ -3,14 +3,14 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched() }}
+    where {{ is_touched(since='created_at') }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where starts_with(event_type, 'payment_intent.') and status is not null and {{ is_touched() }}
+    where starts_with(event_type, 'payment_intent.') and status is not null and {{ is_touched(since='created_at') }}
 
 ),
 

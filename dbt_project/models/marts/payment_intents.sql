@@ -13,6 +13,14 @@ linked as (
 
 ),
 
+-- No payment is older than the oldest that is linked: DuckDB passes over what is.
+oldest as (
+
+    select min(created_at) as created_at
+    from linked
+
+),
+
 final as (
 
     select
@@ -70,6 +78,7 @@ final as (
             payment_intents.account_id = linked.account_id
             and payment_intents.livemode = linked.livemode
             and payment_intents.payment_intent_id = linked.payment_intent_id
+    where payment_intents.created_at >= (select oldest.created_at from oldest)
 
 )
 

@@ -1,3 +1,5 @@
+{{ config(materialized='view') }}
+
 with episodes as (
 
     select * from {{ ref('int_episodes_summarized') }}
@@ -124,7 +126,10 @@ final as (
         first_succeeded_at,
         last_reversed_at,
         window_ends_at,
-        canceled_at
+        canceled_at,
+
+        -- the load
+        _load_id
     from valued
 
 )

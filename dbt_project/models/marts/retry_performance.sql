@@ -2,13 +2,9 @@ with attempts as (
 
     select
         *,
-        {{ reporting_time('attempted_at') }} as attempted_on_clock_at,
-        lag(outcome) over in_episode as previous_outcome,
-        lag(failure_class) over in_episode as previous_failure_class,
-        lag(has_advice_code) over in_episode as has_previous_advice_code
+        {{ reporting_time('attempted_at') }} as attempted_on_clock_at
     from {{ ref('payment_attempts') }}
-    where episode_id is not null
-    window in_episode as (partition by account_id, livemode, episode_id order by episode_attempt_number)
+    where previous_outcome = 'failed'
 
 ),
 
@@ -33,12 +29,11 @@ final as (
         count(*) filter (where is_wasted_retry) as wasted_count,
         count(*) filter (where is_retried_too_early) as too_early_count,
         count(*) filter (where is_card_data_retry) as card_data_count,
-        count(*) filter (where has_previous_advice_code) as previous_advice_code_count,
+        count(previous_advice_code) as previous_advice_code_count,
         cast(sum(amount) as bigint) as retried_amount,
         cast(coalesce(sum(captured_amount) filter (where outcome = 'succeeded'), 0) as bigint) as succeeded_amount,
         median(hours_since_previous_attempt) as median_hours_since_previous_attempt
     from attempts
-    where previous_outcome = 'failed'
     group by
         account_id, livemode, currency, episode_attempt_number, previous_failure_class,
         isodow(attempted_on_clock_at), hour(attempted_on_clock_at)

@@ -1,7 +1,10 @@
 {# Every row is about a row of `to` with the same values in these columns, the account and mode among them. #}
 {% test references(model, to, columns) %}
+with child as (
+    select * from {{ model }}
+)
 select child.*
-from {{ model }} as child
+from child
 where not exists (
     select 1 from {{ to }} as parent
     where {% for column in columns %}parent.{{ column }} = child.{{ column }}{{ ' and ' if not loop.last }}{% endfor %}

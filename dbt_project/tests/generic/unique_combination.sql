@@ -1,7 +1,13 @@
 {# No two rows have the same values in all of these columns. #}
 {% test unique_combination(model, columns) %}
-select {{ columns | join(', ') }}, count(*) as row_count
+{% set combination = columns | join(', ') %}
+select {{ combination }}, count(*) as row_count
+{% if is_incremental_tested() %}
+from {{ tested_relation() }}
+where ({{ combination }}) in (select {{ combination }} from {{ model }})
+{% else %}
 from {{ model }}
-group by {{ columns | join(', ') }}
+{% endif %}
+group by {{ combination }}
 having count(*) > 1
 {% endtest %}

@@ -1,0 +1,116 @@
+"""What a build does anew: what was touched, and nothing else; everything, where the dbt project is another one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from orchestration import pipeline
+from orchestration.settings import Settings
+from orchestration.simulator import SimulatedAccount, SimulatorServer
+from orchestration.transform import ModelsFailed, invoke_dbt
+from orchestration.warehouse.connection import open_warehouse
+from tests.conftest import MakeSettings
+from tests.truth import Rows, contents, differences_from_full_refresh
+
+DAY = 86_400
+STAMPED = ("payment_attempts", "payment_intents", "payment_intent_status_history")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SimulatorServer]:
+    with SimulatorServer(SimulatedAccount(seed=31, payments=500, days=60, tie_order="shuffled")) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(server: SimulatorServer, make_settings: MakeSettings) -> Settings:
+    """A synced account, built."""
+    settings = make_settings(server)
+    pipeline.extract(settings)
+    pipeline.build(settings)
+    return settings
+
+
+def ask(settings: Settings, query: str) -> Rows:
+    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def change(settings: Settings, statement: str) -> None:
+    with open_warehouse(settings.warehouse_path) as connection:
+        connection.execute(statement)
+
+
+def test_a_build_writes_anew_only_what_was_touched(server: SimulatorServer, settings: Settings) -> None:
+    before = contents(settings.warehouse_path)
+    pipeline.build(settings)
+    assert contents(settings.warehouse_path) == before, "nothing was loaded"
+    ((newest,),) = ask(settings, "SELECT max(_load_id) FROM intermediate.int_payment_intents_touched")
+    server.account.now += DAY
+    assert pipeline.extract(settings).written
+    pipeline.build(settings)
+    touched = f"SELECT count(*) FROM intermediate.int_payment_intents_touched WHERE _load_id > {newest}"
+    ((touched_count,),) = ask(settings, touched)
+    for table in STAMPED:
+        counted = f"SELECT count(DISTINCT payment_intent_id) FROM marts.{table} WHERE _load_id > {newest}"
+        ((written,),) = ask(settings, counted)
+        assert 0 < written < 4 * touched_count, table
+    ((payments,),) = ask(settings, "SELECT count(*) FROM marts.payment_intents")
+    assert touched_count < payments / 4
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        "int_payment_intents_touched+1",
+        "+int_payment_intents_linked",
+        "payment_attempts",
+        "staging",
+        "int_retries_judged",
+    ],
+)
+def test_what_a_part_of_the_models_has_built_already_the_next_build_completes(
+    selection: str, server: SimulatorServer, settings: Settings, tmp_path: Path
+) -> None:
+    """As after a failure in the middle, or when somebody builds some models by hand."""
+    for _ in range(2):
+        server.account.now += DAY
+        pipeline.extract(settings)
+        assert invoke_dbt(settings, ["run", "--select", selection]).success
+    pipeline.build(settings)
+    assert differences_from_full_refresh(settings, tmp_path / "anew") == []
+
+
+def test_another_dbt_project_builds_everything_anew(settings: Settings) -> None:
+    before = contents(settings.warehouse_path)
+    change(settings, "UPDATE marts.payment_intents SET status = 'canceled'")
+    pipeline.build(settings)
+    assert contents(settings.warehouse_path) != before, "these rows were not touched by any load"
+    change(settings, "UPDATE sync.builds SET fingerprint = 'another text'")
+    pipeline.build(settings)
+    assert contents(settings.warehouse_path) == before
+
+
+def test_rows_that_fail_their_tests_stop_every_build_until_they_are_mended(
+    server: SimulatorServer, settings: Settings
+) -> None:
+    ((tested,),) = ask(settings, "SELECT load_id FROM sync.builds")
+    server.account.now += DAY
+    pipeline.extract(settings)
+    twice = f"SELECT * REPLACE ({tested + 1} AS _load_id) FROM marts.payment_attempts LIMIT 1"
+    change(settings, f"INSERT INTO marts.payment_attempts {twice}")
+    for _ in range(2):
+        with pytest.raises(ModelsFailed, match="unique_combination_payment_attempts"):
+            pipeline.build(settings)
+        assert ask(settings, "SELECT load_id FROM sync.builds") == [(tested,)]
+    change(settings, "DELETE FROM marts.payment_attempts")  # an empty table is built from everything
+    pipeline.build(settings)
+
+
+def test_by_hand_dbt_tests_all_rows(settings: Settings) -> None:
+    change(settings, "INSERT INTO marts.payment_attempts FROM marts.payment_attempts LIMIT 1")
+    pipeline.build(settings)
+    found = invoke_dbt(settings, ["test", "--select", "payment_attempts"])
+    assert not found.success
