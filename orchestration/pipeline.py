@@ -15,7 +15,7 @@ from orchestration.settings import Settings
 from orchestration.stripe_api import API_VERSION, StripeClient, key_digest
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
 from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models, project_fingerprint
-from orchestration.warehouse.builds import newest_load_id, remember_good_build, tested_load_id
+from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.publish import Published, publish
@@ -128,7 +128,7 @@ def build(settings: Settings, callback: EventCallback | None = None) -> Build:
 def _build_once(settings: Settings, callback: EventCallback | None) -> Build:
     fingerprint = project_fingerprint()
     with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and nobody else is writing
-        tested, newest = tested_load_id(connection, fingerprint), newest_load_id(connection)
+        tested, newest = good_load_id(connection, fingerprint), newest_load_id(connection)
     build = build_models(settings, [callback] if callback else [], tested_load_id=tested)
     with open_warehouse(settings.warehouse_path) as connection:
         remember_good_build(connection, fingerprint, newest)

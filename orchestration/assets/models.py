@@ -21,7 +21,7 @@ from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
 from orchestration.transform import WITHOUT_UNIT_TESTS, build_flags, failure_text, invoke_dbt, project_fingerprint
-from orchestration.warehouse.builds import newest_load_id, remember_good_build, tested_load_id
+from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
 """Sources into whose tables pushed events are loaded as well: the ends of their ids in dbt's manifest."""
@@ -57,7 +57,7 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
         """Build and test the selected models; all of them first where the dbt project is not that of the last build."""
         fingerprint = project_fingerprint()
         with warehouse.get_connection() as connection:  # the raw tables exist, and nobody else is writing
-            tested = tested_load_id(connection, fingerprint) if _all_there(manifest, connection) else None
+            tested = good_load_id(connection, fingerprint) if _all_there(manifest, connection) else None
             newest = newest_load_id(connection)
         if context.is_subset and tested is None:
             _succeed(invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *build_flags(None)]), settings)

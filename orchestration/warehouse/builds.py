@@ -5,7 +5,7 @@ import duckdb
 from orchestration.warehouse.rows import OBJECT_TABLES
 
 
-def tested_load_id(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int | None:
+def good_load_id(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int | None:
     """The load through which the last good build has tested the tables, if it was by this project.
 
     None: everything must be built anew. Until a build is good again, the last one is forgotten, since a failed one may
@@ -20,7 +20,7 @@ def tested_load_id(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> i
 
 def remember_good_build(connection: duckdb.DuckDBPyConnection, fingerprint: str, load_id: int) -> None:
     """Keep what the tables rest on, instead of what was known before."""
-    if tested_load_id(connection, fingerprint) != load_id:
+    if good_load_id(connection, fingerprint) != load_id:
         connection.execute("DELETE FROM sync.builds")
         connection.execute("INSERT INTO sync.builds VALUES (?, ?)", [fingerprint, load_id])
 

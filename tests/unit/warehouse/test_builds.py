@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from orchestration.warehouse.builds import newest_load_id, remember_good_build, tested_load_id
+from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row
@@ -8,12 +8,12 @@ from orchestration.warehouse.rows import event_row
 
 def test_the_last_good_build_is_remembered_until_another_project_begins(tmp_path: Path) -> None:
     with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
-        assert tested_load_id(connection, "one") is None
+        assert good_load_id(connection, "one") is None
         remember_good_build(connection, "one", 7)
         remember_good_build(connection, "one", 9)
-        assert tested_load_id(connection, "one") == 9
-        assert tested_load_id(connection, "two") is None
-        assert tested_load_id(connection, "one") is None, "the other one may have left tables of its own"
+        assert good_load_id(connection, "one") == 9
+        assert good_load_id(connection, "two") is None
+        assert good_load_id(connection, "one") is None, "the other one may have left tables of its own"
 
 
 def test_the_newest_load_is_that_of_the_rows(tmp_path: Path) -> None:
