@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -187,12 +188,12 @@ bounded = settings(
 )
 
 
-def test_every_way_ends_in_the_same_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_way_ends_in_the_same_tables(tmp_path: Path) -> None:
     @bounded
     @given(history=histories)
     def run(history: History) -> None:
-        with SimulatorServer(history.account()) as server:
-            ways = ways_of(tmp_path_factory.mktemp("case"), server, history.seed)
+        with SimulatorServer(history.account()) as server, TemporaryDirectory(dir=tmp_path) as folder:
+            ways = ways_of(Path(folder), server, history.seed)
             walk(history, server, ways)
             for way in ways.values():
                 way.poll()
@@ -206,16 +207,16 @@ def test_every_way_ends_in_the_same_tables(tmp_path_factory: pytest.TempPathFact
 
 
 def test_what_is_pushed_gives_the_same_tables_in_any_order_and_the_truth_where_seconds_do_not_tie(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> None:
     """Without any poll."""
 
     @bounded
     @given(history=histories)
     def run(history: History) -> None:
-        with SimulatorServer(history.account()) as server:
-            account, folder = server.account, tmp_path_factory.mktemp("case")
-            ways = [Way(folder / str(n), server, random.Random(history.seed + n)) for n in range(2)]
+        with SimulatorServer(history.account()) as server, TemporaryDirectory(dir=tmp_path) as folder:
+            account = server.account
+            ways = [Way(Path(folder, str(n)), server, random.Random(history.seed + n)) for n in range(2)]
             events = [
                 each for each in account.happened(account.opened_at - 1, account.now) if each.about in history.types
             ]

@@ -9,6 +9,7 @@ import signal
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -141,9 +142,7 @@ def assert_equals_stripe(connection: duckdb.DuckDBPyConnection, account: Simulat
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_every_history_ends_in_stripes_own_state(
-    chunk: int, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypothesis_engine, "MAX_SHRINKING_SECONDS", SHRINKING_SECONDS)
 
     @settings(
@@ -177,7 +176,6 @@ def test_every_history_ends_in_stripes_own_state(
         tick: int,
         disturbed: list[Step],
     ) -> None:
-        path = tmp_path_factory.mktemp("case") / "warehouse.duckdb"
         account = SimulatedAccount(
             seed,
             payments,
@@ -188,7 +186,8 @@ def test_every_history_ends_in_stripes_own_state(
             tick=tick,
         )
         first_sync, before = account.now, {}
-        with SimulatorServer(account) as server:
+        with SimulatorServer(account) as server, TemporaryDirectory(dir=tmp_path) as folder:
+            path = Path(folder, "warehouse.duckdb")
             for step in disturbed:
                 account.now += step.pause
                 for fault in step.faults:
