@@ -1,6 +1,6 @@
--- An episode is recovered by an attempt of its own that succeeded, of a PaymentIntent that did, and was decided no
--- earlier than the first failure. Where the charge of a success is not known there is no such attempt; the instant must
--- be plausible all the same.
+-- An episode is recovered by an attempt of its own that succeeded, and was decided no earlier than the first failure.
+-- Where the charge of a success is not known there is no such attempt; the instant must be plausible all the same. The
+-- PaymentIntent itself may be a moment behind its charge: succeeded_payments_have_one_succeeded_charge looks at that.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 select
@@ -28,7 +28,7 @@ left join {{ ref('payment_intents') }} as payment_intents
 where
     {{ is_untested('episodes') }}
     and (
-        (episodes.recovering_payment_intent_id is not null and payment_intents.status is distinct from 'succeeded')
+        (episodes.recovering_payment_intent_id is not null and payment_intents.payment_intent_id is null)
         or (episodes.recovering_payment_intent_id is not null) <> (episodes.first_succeeded_at is not null)
         or (episodes.recovering_attempt_id is not null and attempts.outcome is distinct from 'succeeded')
         or (episodes.recovering_attempt_id is not null and episodes.first_succeeded_at is null)

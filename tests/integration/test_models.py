@@ -48,7 +48,6 @@ CORRUPTIONS = {
         "UPDATE marts.recovery_episodes SET first_succeeded_at = first_failed_at - INTERVAL 1 SECOND",
         "UPDATE marts.recovery_episodes SET recovery_status = 'in_recovery'",
         "UPDATE marts.recovery_episodes SET recovering_payment_intent_id = 'pi_other'",
-        "UPDATE marts.payment_intents SET status = 'canceled' WHERE status = 'succeeded'",
     ],
     "episodes_hold_each_payment_once": [
         "INSERT INTO marts.payment_intents FROM marts.payment_intents LIMIT 1",

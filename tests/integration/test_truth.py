@@ -1,7 +1,10 @@
 """The whole way on accounts that live on: every published number is the simulator's own, at every look."""
 
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from orchestration import pipeline
@@ -14,32 +17,60 @@ HOUR, DAY = 3_600, 86_400
 PASSES = (0, 5 * HOUR + 17, 9 * DAY, 33 * DAY + 1, 2 * DAY)
 """Seconds between one look and the next: a pause of minutes and of weeks, and one longer than events are kept."""
 
-
-def run(settings: Settings) -> int:
-    """Sync, build, publish. Returns the raw rows that were written."""
-    report = pipeline.extract(settings)
-    assert report.missing == {}
-    pipeline.build(settings)
-    pipeline.publish_marts(settings)
-    return report.written
+TIE_ORDERS = {1: "forward", 2: "reverse", 3: "shuffled", 4: "shuffled", 5: "reverse"}
+"""By seed."""
 
 
-@pytest.mark.parametrize(
-    ("seed", "tie_order"), [(1, "forward"), (2, "reverse"), (3, "shuffled"), (4, "shuffled"), (5, "reverse")]
-)
+def run(accounts: list[Settings]) -> int:
+    """Sync each account into the one warehouse, build, publish. Returns the raw rows that were written."""
+    reports = [pipeline.extract(settings) for settings in accounts]
+    assert [report.missing for report in reports] == [{} for _ in accounts]
+    pipeline.build(accounts[0])
+    pipeline.publish_marts(accounts[0])
+    return sum(report.written for report in reports)
+
+
+def part_of(published: Path, account_id: str, folder: Path) -> Settings:
+    """What the published file says of one account, as a file of its own."""
+    settings = Settings(recoup_data_dir=folder)
+    folder.mkdir()
+    with duckdb.connect(str(settings.published_path)) as part:
+        part.execute(f"ATTACH '{published}' AS whole (READ_ONLY); CREATE SCHEMA marts")
+        tables = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'whole' AND schema_name = 'marts'"
+        for (table,) in part.execute(tables).fetchall():
+            part.execute(f"CREATE TABLE marts.{table} AS FROM whole.marts.{table} WHERE account_id = ?", [account_id])
+    return settings
+
+
+def rows_of(published: Path) -> Counter[str]:
+    return Counter({name: len(rows) for name, rows in contents(published).items() if name.startswith("marts.")})
+
+
+@pytest.mark.parametrize("seeds", [(1,), (2, 3, 4, 5)], ids=["alone", "together"])
 def test_every_number_equals_the_truth_at_every_look(
-    seed: int, tie_order: str, make_settings: MakeSettings, tmp_path: Path
+    seeds: tuple[int, ...], make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    account = SimulatedAccount(seed=seed, payments=900, days=75, tie_order=tie_order)  # type: ignore[arg-type]
+    """Of an account alone in its warehouse, and of several that share one and know nothing of each other.
+
+    At the end, what five builds have left is what one build makes of it all.
+    """
+    accounts = [SimulatedAccount(seed, 900, 75, tie_order=TIE_ORDERS[seed]) for seed in seeds]  # type: ignore[arg-type]
     syncs: list[int] = []
-    with SimulatorServer(account) as server:
-        settings = make_settings(server)
+    with ExitStack() as servers:
+        settings = [make_settings(servers.enter_context(SimulatorServer(account))) for account in accounts]
+        published = settings[0].published_path
         for pause in PASSES:
-            account.now += pause
-            syncs.append(account.now)
+            for account in accounts:
+                account.now += pause
+            syncs.append(accounts[0].now)
             run(settings)
-            assert differences(account, settings, syncs)[:10] == []
-            assert differences_from_full_refresh(settings, tmp_path / "anew") == []
-        published = contents(settings.published_path)
+            parts = [
+                part_of(published, account.id, tmp_path / f"{account.id} at {account.now}") for account in accounts
+            ]
+            assert sum((rows_of(part.published_path) for part in parts), Counter()) == rows_of(published)
+            for account, part in zip(accounts, parts, strict=True):
+                assert differences(account, part, syncs)[:10] == [], f"seed {account.seed}"
+        assert differences_from_full_refresh(settings[0], tmp_path / "anew") == []
+        before = contents(published)
         assert run(settings) == 0
-    assert contents(settings.published_path) == published
+    assert contents(published) == before

@@ -33,7 +33,7 @@ from orchestration.webhooks.queue import Delivery, Queue
 from tests.property.test_sync import told
 
 CASES = int(os.environ.get("RECOUP_CASES", "24"))
-BUILT_CASES = 2
+BUILT_CASES = int(os.environ.get("RECOUP_BUILT_CASES", "2"))
 DAY = 86_400
 FIVE = tuple(WEBHOOK_EVENTS.split(","))
 EVERY = tuple(kind for stream in OBJECT_STREAMS for kind in stream.event_types)
@@ -116,6 +116,12 @@ class Way:
         account_id = self._server.account.id
         ingest_queue(self.warehouse, queue, account_of=lambda _: account_id, pinned_version=API_VERSION)
 
+    def build(self) -> None:
+        """What was loaded since the last build."""
+        self._opened.close()
+        build_models(self.settings, tested_load_id=0)
+        self._open()
+
     def close(self) -> None:
         self._queue.close()
         self._opened.close()
@@ -153,8 +159,8 @@ def raw(way: Way) -> dict[str, Any]:
     return found | {"events": events, "doubted": doubted}
 
 
-def walk(history: History, server: SimulatorServer, ways: dict[str, Way]) -> None:
-    """Let time pass, and bring it into each warehouse in its own way; at last every one is polled once."""
+def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, built: Sequence[str] = ()) -> None:
+    """Let time pass, and bring it into each warehouse in its own way; after each look, the `built` ones are built."""
     account, chance = server.account, random.Random(history.seed)
     start, held = account.opened_at - 1, []
     for look in history.looks:
@@ -168,6 +174,8 @@ def walk(history: History, server: SimulatorServer, ways: dict[str, Way]) -> Non
         ways["both"].push(on_time, history)
         ways["both"].poll()
         ways["push"].push(on_time, history)
+        for name in built:
+            ways[name].build()
     ways["push"].push(held, history)
     ways["both"].push(held, history)
 
@@ -260,14 +268,19 @@ def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict
 
 @pytest.mark.parametrize("case", range(BUILT_CASES))
 def test_every_way_ends_in_the_same_marts(case: int, tmp_path: Path) -> None:
+    """What is pushed is built piece by piece, what is polled at once."""
     types, doubled = (FIVE, 0.3) if case % 2 else (EVERY, 1.0)
-    history = History(70 + case, 150, 12, [1, 600][case], (0, 3, 5), types, 3, doubled, 0.3)
+    history = History(70 + case, 150, 12, [1, 600][case % 2], (0, 3, 5), types, 3, doubled, 0.3)
     with SimulatorServer(history.account()) as server:
         ways = ways_of(tmp_path, server, history.seed)
-        walk(history, server, ways)
+        walk(history, server, ways, built=("both", "push"))
         for way in ways.values():
             way.poll()
+        for name in ("both", "push"):
+            ways[name].build()
+        for way in ways.values():
             way.close()
+    build_models(ways["poll"].settings)
     built = {name: marts(way.settings) for name, way in ways.items()}
     assert len(built["poll"]["recovery_episodes"]) > 5
     for table in MARTS:
@@ -277,6 +290,9 @@ def test_every_way_ends_in_the_same_marts(case: int, tmp_path: Path) -> None:
 
 
 def marts(settings: Settings) -> dict[str, list[Any]]:
-    build_models(settings)
+    """But for the stamps of their loads, which are not the same ones."""
+    columns = "COLUMNS(name -> name <> '_load_id')"
     with open_warehouse(settings.warehouse_path) as connection:
-        return {table: connection.execute(f"FROM marts.{table} ORDER BY ALL").fetchall() for table in MARTS}
+        return {
+            table: connection.execute(f"SELECT {columns} FROM marts.{table} ORDER BY ALL").fetchall() for table in MARTS
+        }
