@@ -20,8 +20,8 @@ from orchestration.settings import DBT_PROJECT_DIR, Settings
 EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""
 
-WITHOUT_UNIT_TESTS: Final = ("--exclude-resource-type", "unit_test")
-"""They test the models, not the data: the project's own tests run them, a pipeline has no use for them."""
+TABLES_AND_TESTS: Final = ("--exclude-resource-type", "unit_test", "--exclude-resource-type", "exposure")
+"""What a pipeline builds. Unit tests test the models, not the data: the project's own tests run them."""
 
 _SHOWN_FAILURES: Final = 8
 _HELD: Final = "Could not set lock"
@@ -116,7 +116,7 @@ def build_models(
         ModelsFailed: something failed. What depends on it was skipped.
         WarehouseTaken: another process opened the warehouse first.
     """
-    result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *build_flags(tested_load_id)], callbacks)
+    result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *build_flags(tested_load_id)], callbacks)
     if _HELD in str(result.exception):
         raise WarehouseTaken(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
     if not result.success:

@@ -17,6 +17,9 @@ from orchestration.simulator import SimulatedAccount, Truth
 from orchestration.transform import invoke_dbt
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
+ABANDONED_AFTER: Final = 86_400
+"""Seconds: var authentication_abandoned_after_hours."""
+
 OUTCOMES: Final = ("succeeded", "authorized", "processing", "failed", "blocked")
 
 Rows = list[tuple[Any, ...]]
@@ -30,6 +33,7 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
             *_attempts(truth, published),
             *_payments(truth, published),
             *_histories(truth, published),
+            *_abandoned(truth, published),
             *_episodes(truth, published),
             *_totals(truth, published),
             *_cohorts(truth, published),
@@ -145,6 +149,21 @@ def _histories(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
            FROM marts.payment_intent_status_history GROUP BY payment_intent_id""",
     )
     return _unequal("histories", expected, {key: shown[key][0] for key in expected if key in shown})
+
+
+def _abandoned(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    """Who was asked to authenticate and has not for a day: the instant of asking, where the history is known."""
+    known = {payment.id: payment.history[-1] for payment in truth.payments if payment.is_history_known}
+    expected = {
+        payment_id: asked_at
+        for payment_id, (status, asked_at) in known.items()
+        if status == "requires_action" and asked_at + ABANDONED_AFTER <= truth.at
+    }
+    shown = _by_id(
+        published,
+        "SELECT payment_intent_id, epoch(requested_at)::BIGINT FROM marts.abandoned_authentications",
+    )
+    return _unequal("abandoned authentications", expected, {key: shown[key][0] for key in shown if key in known})
 
 
 def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:

@@ -20,7 +20,7 @@ from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
-from orchestration.transform import WITHOUT_UNIT_TESTS, build_flags, failure_text, invoke_dbt, project_fingerprint
+from orchestration.transform import TABLES_AND_TESTS, build_flags, failure_text, invoke_dbt, project_fingerprint
 from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
@@ -60,7 +60,7 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
             tested = good_load_id(connection, fingerprint) if _all_there(manifest, connection) else None
             newest = newest_load_id(connection)
         if context.is_subset and tested is None:
-            _succeed(invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *build_flags(None)]), settings)
+            _succeed(invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *build_flags(None)]), settings)
         flags = [] if context.is_subset else build_flags(tested)
         arguments = [*_arguments(context, manifest, translator), *flags]
         events: list[dict[str, Any]] = []
@@ -70,7 +70,7 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
                 context.log.info(event.info.msg)
                 events.append(MessageToDict(event, preserving_proto_field_name=True))
 
-        result = invoke_dbt(settings, ["build", *WITHOUT_UNIT_TESTS, *arguments], [collect])
+        result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [collect])
         with warehouse.get_connection() as connection:
             for event in events:
                 message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})

@@ -17,7 +17,7 @@ from tests.processes import RECOUP
 from tests.truth import contents
 
 DAY = 86_400
-OF_THE_RUN = {"_loaded_at", "_load_id", "_updated_at"}
+OF_THE_RUN = {"_loaded_at", "_load_id", "load_id", "_updated_at"}
 """When, by this machine's clock, and by which load a row came may differ, and how many requests were made; nothing
 else may."""
 

@@ -1,6 +1,7 @@
 """The dbt project by itself: its unit tests, invariants that notice wrong tables, empty warehouses, descriptions."""
 
 import itertools
+import json
 import re
 import shutil
 from contextlib import suppress
@@ -14,10 +15,13 @@ from orchestration import pipeline
 from orchestration.settings import DBT_PROJECT_DIR, Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION
-from orchestration.transform import build_models, ensure_manifest, invoke_dbt
+from orchestration.transform import TABLES_AND_TESTS, build_models, ensure_manifest, invoke_dbt
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row
+from tests.truth import contents
+
+GOOD = {"pass", "success", "warn"}
 
 CLOCK = re.compile(r"\b(now|current_timestamp|current_date|current_time|today|get_current_\w+|localtimestamp)\b", re.I)
 
@@ -183,6 +187,90 @@ def test_every_column_of_every_mart_says_what_it_means(built: Settings) -> None:
         ).fetchall()
     assert silent == []
     assert tables == []
+
+
+def test_raw_rows_in_any_order_give_the_same_tables(built: Settings, tmp_path: Path) -> None:
+    copy = built.model_copy(update={"recoup_data_dir": tmp_path})
+    shutil.copyfile(built.warehouse_path, copy.warehouse_path)
+    with open_warehouse(copy.warehouse_path) as connection:
+        for (table,) in connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'raw_stripe'"
+        ).fetchall():
+            connection.execute(
+                f"CREATE TEMP TABLE rows_of AS FROM raw_stripe.{table} ORDER BY hash(raw_stripe.{table})"
+            )
+            connection.execute(f"DELETE FROM raw_stripe.{table}")
+            connection.execute(f"INSERT INTO raw_stripe.{table} FROM rows_of; DROP TABLE rows_of")
+    assert set(statuses(copy, "run", "--full-refresh").values()) == {"success"}
+    assert contents(copy.warehouse_path) == contents(built.warehouse_path)
+
+
+def test_no_total_depends_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:
+    """Only days do."""
+    copy = built.model_copy(update={"recoup_data_dir": tmp_path})
+    shutil.copyfile(built.warehouse_path, copy.warehouse_path)
+    zone = ("--vars", "{reporting_time_zone: Pacific/Auckland}")
+    assert set(statuses(copy, "build", *TABLES_AND_TESTS, "--full-refresh", *zone).values()) <= GOOD
+    (here, dated_here), (there, dated_there) = (totals(each.warehouse_path) for each in (built, copy))
+    assert here == there
+    assert dated_here != dated_there
+
+
+def totals(warehouse: Path) -> tuple[list[Any], list[Any]]:
+    """What the cohorts, the days and the episodes add up to; and the cohorts by day."""
+    measures = "count(*), sum(at_risk_amount), sum(recovered_amount), sum(recovered_amount_net)"
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        ask = connection.execute
+        summed = ask(
+            f"SELECT currency, recovery_status, {measures} FROM marts.recovery_episodes GROUP BY ALL ORDER BY ALL"
+        )
+        totals = summed.fetchall()
+        for table in ("recovery_cohorts", "recovery_activity_daily", "retry_performance", "decline_reasons"):
+            sums = f"SELECT currency, sum(COLUMNS('.*_(count|amount)$')) FROM marts.{table} GROUP BY ALL ORDER BY ALL"
+            if table == "recovery_activity_daily":
+                sums = sums.replace("'.*_(", "'^(new_at_risk|recovered|expired|canceled|reversed).*_(")
+            totals += ask(sums).fetchall()
+        days = ask("SELECT first_failed_date, sum(failed_count) FROM marts.recovery_cohorts GROUP BY ALL ORDER BY ALL")
+        return totals, days.fetchall()
+
+
+def test_every_measure_and_rate_of_the_semantic_layer_is_what_the_marts_say(built: Settings) -> None:
+    manifest = json.loads(ensure_manifest(built).read_text(encoding="utf-8"))
+    with duckdb.connect(str(built.warehouse_path), read_only=True) as connection:
+        ask = connection.execute
+        found = {}
+        for model in manifest["semantic_models"].values():
+            table = f"marts.{model['name']}"
+            for column in (*model["dimensions"], *model["entities"]):
+                ask(f"SELECT {column['expr'] or column['name']} FROM {table}")
+            for measure in model["measures"]:
+                ((found[measure["name"]],),) = ask(f"SELECT {aggregate(measure)} FROM {table}").fetchall()
+        ((failed, recovered, strict, open_count),) = ask(
+            """SELECT sum(failed_count) FILTER (is_matured), sum(recovered_count) FILTER (is_matured),
+                sum(recovered_strict_count) FILTER (is_matured), sum(in_recovery_count) FROM marts.recovery_cohorts"""
+        ).fetchall()
+        ((retries, succeeded),) = ask(
+            "SELECT sum(retry_count), sum(succeeded_count) FROM marts.retry_performance"
+        ).fetchall()
+    assert all(value is not None for value in found.values()), found
+    assert found["matured_failed_count"] >= failed > 0, "a day's cohort is matured with the last of it"
+    assert found["matured_recovered_count"] >= recovered >= strict
+    assert found["in_recovery_count"] == open_count
+    assert (found["retry_count"], found["retry_succeeded_count"]) == (retries, succeeded)
+    rates = [metric for metric in manifest["metrics"].values() if metric["type"] == "ratio"]
+    assert len(rates) > 8
+    for metric in rates:
+        over, under = (metric["type_params"][part]["name"] for part in ("numerator", "denominator"))
+        assert 0 < found[over] < found[under], metric["name"]
+
+
+def aggregate(measure: dict[str, Any]) -> str:
+    """What MetricFlow makes of a measure, in DuckDB's SQL."""
+    expression = measure["expr"] or measure["name"]
+    kinds = {"sum": "sum({})", "average": "avg({})", "count_distinct": "count(DISTINCT {})"}
+    if measure["agg"] == "percentile":
+        return f"quantile_cont({expression}, {measure['agg_params']['percentile']})"
+    return kinds[measure["agg"]].format(expression)
 
 
 def test_source_freshness_can_be_asked(built: Settings) -> None:

@@ -36,7 +36,7 @@ def test_a_build_that_finds_the_warehouse_taken_waits_for_it_again(
 ) -> None:
     taken = iter([True, True, False])
 
-    def build(settings: Settings, callbacks: list[EventCallback]) -> Build:
+    def build(settings: Settings, callbacks: list[EventCallback], *, tested_load_id: int | None) -> Build:
         if next(taken):
             raise WarehouseTaken("taken")
         with open_warehouse(settings.warehouse_path):

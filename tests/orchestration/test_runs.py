@@ -157,7 +157,11 @@ def test_a_failed_test_keeps_the_published_file_as_it_was(
     assert run(instance, settings).success
     before = settings.published_path.read_bytes()
     with open_warehouse(settings.warehouse_path) as connection:
-        connection.execute("INSERT INTO raw_stripe.charges FROM raw_stripe.charges LIMIT 1")
+        connection.execute(
+            """INSERT INTO raw_stripe.charges
+               SELECT * EXCLUDE (copy) REPLACE (nextval('sync.load_ids') AS _load_id)
+               FROM (FROM raw_stripe.charges LIMIT 1) CROSS JOIN range(2) AS copies (copy)"""
+        )
     result = run(instance, settings, "rebuild_marts")
     assert not result.success
     assert re.search(r"unique_combination_stg_stripe__charges\w+: ", failures(result))

@@ -1,0 +1,134 @@
+"""The demo's account in the marts: figures as real accounts have them, and links as the payers meant them."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+
+import duckdb
+import pytest
+
+from orchestration import pipeline
+from orchestration.cli.demo import FIRST_DAYS
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SimulatedAccount, SimulatorServer
+from tests.truth import Rows
+
+SEED, PAYMENTS = 1, 6_000
+DAY = 86_400
+
+
+@pytest.fixture(scope="module")
+def account() -> SimulatedAccount:
+    account = SimulatedAccount(SEED, PAYMENTS)
+    account.now = OPENED_AT + FIRST_DAYS * DAY
+    return account
+
+
+@pytest.fixture(scope="module")
+def marts(account: SimulatedAccount, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    with SimulatorServer(account) as server:
+        settings = Settings(
+            stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
+            stripe_api_base=server.url,
+            recoup_data_dir=tmp_path_factory.mktemp("demo"),
+        )
+        pipeline.extract(settings)
+    pipeline.build(settings)
+    pipeline.publish_marts(settings)
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        yield connection
+
+
+def share(marts: duckdb.DuckDBPyConnection, of: str, among: str, table: str = "recovery_episodes") -> float:
+    ((value,),) = marts.execute(f"SELECT avg(({of})::INT) FROM marts.{table} WHERE {among}").fetchall()
+    assert value is not None
+    return float(value)
+
+
+RECOVERED = "is_in_scope AND recovery_status = 'recovered'"
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "among", "table", "low", "high"),
+    [
+        (
+            "first attempts that fail",
+            "outcome = 'failed'",
+            "episode_attempt_number = 1",
+            "payment_attempts",
+            0.08,
+            0.13,
+        ),
+        ("recovered", "recovery_status = 'recovered'", "is_in_scope AND is_matured", "recovery_episodes", 0.45, 0.58),
+        ("within ten days", "days_to_recovery <= 10", RECOVERED, "recovery_episodes", 0.85, 0.95),
+        ("by a retry", "recovery_method = 'same_instrument_retry'", RECOVERED, "recovery_episodes", 0.55, 0.68),
+        ("by another payment", "recovery_scope = 'cross_intent'", RECOVERED, "recovery_episodes", 0.18, 0.30),
+    ],
+)
+def test_the_demo_is_as_real_accounts_are(
+    name: str, of: str, among: str, table: str, low: float, high: float, marts: duckdb.DuckDBPyConnection
+) -> None:
+    assert low <= share(marts, of, among, table) <= high, name
+
+
+def test_each_further_try_succeeds_more_seldom_and_cards_fail_as_they_do(marts: duckdb.DuckDBPyConnection) -> None:
+    succeeded: Rows = marts.execute(
+        """SELECT sum(succeeded_count) / sum(retry_count) FROM marts.retry_performance
+           WHERE attempt_number BETWEEN 2 AND 4 GROUP BY attempt_number ORDER BY attempt_number"""
+    ).fetchall()
+    assert all(before > after for (before,), (after,) in pairwise(succeeded)), succeeded
+    first, failed = "episode_attempt_number = 1", "outcome = 'failed'"
+
+    def failing(which: str) -> float:
+        return share(marts, failed, f"{first} AND {which}", "payment_attempts")
+
+    assert failing("card_funding = 'credit'") < failing("card_funding = 'prepaid'")
+    assert failing("card_wallet IS NOT NULL") < failing("card_wallet IS NULL AND card_brand IS NOT NULL")
+
+
+def test_payments_are_linked_as_their_payers_meant_them(
+    account: SimulatedAccount, marts: duckdb.DuckDBPyConnection
+) -> None:
+    """By an order always, by customer or card in 99 of 100: among the payments that come within the allowed pause."""
+    meant = tries_for_one_thing(account)
+    linked: dict[str, set[str]] = {}
+    tiers: dict[str, list[bool]] = defaultdict(list)
+    of_episode = "min(link_tier), list(payment_intent_id)"
+    for tier, payments in marts.execute(
+        f"SELECT {of_episode} FROM marts.payment_intents WHERE is_attempted GROUP BY episode_id"
+    ).fetchall():
+        linked |= {each: set(payments) for each in payments}
+        for each in payments:
+            tiers["explicit" if tier == "explicit" else "guessed"].append(set(payments) == meant[each])
+    assert linked.keys() == meant.keys()
+    assert all(tiers["explicit"])
+    assert sum(tiers["guessed"]) / len(tiers["guessed"]) > 0.99
+
+
+def tries_for_one_thing(account: SimulatedAccount) -> dict[str, set[str]]:
+    """Of each payment that was tried, all that are tries to pay for the same, until it was paid or given up."""
+    truth = account.truth(account.now)
+    first, last, paid = {}, {}, {}
+    for attempt in truth.attempts:
+        if attempt.is_knowable:
+            payment = attempt.payment_intent_id
+            first.setdefault(payment, attempt.attempted_at)
+            last[payment] = max(last.get(payment, 0), attempt.attempted_at, attempt.resolved_at or 0)
+            if attempt.outcome == "succeeded":
+                paid[payment] = attempt.resolved_at
+    owed = defaultdict(list)
+    for each in truth.payments:
+        if each.id in first:
+            owed[each.obligation].append(each)
+    meant = {}
+    for payments in owed.values():
+        tries: set[str] = set()
+        for each in sorted(payments, key=lambda payment: first[payment.id]):
+            pause = 30 * DAY if each.order_key else 7 * DAY
+            begun = first[each.id]
+            is_paid = any(paid[other] < begun for other in tries if other in paid)
+            if tries and (is_paid or begun > max(last[other] for other in tries) + pause):
+                tries = set()
+            tries.add(each.id)
+            meant[each.id] = tries
+    return meant
