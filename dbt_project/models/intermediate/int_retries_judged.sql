@@ -156,7 +156,8 @@ counted as (
 
 ),
 
--- Limits hold everywhere from a day on; what they cost depends on the region.
+-- Limits hold everywhere from a day on; what they cost depends on the region of the merchant and on where the card is
+-- from.
 rules as (
 
     select * from {{ ref('network_retry_rules') }}
@@ -178,7 +179,7 @@ stops as (
 
 ),
 
-final as (
+ruled as (
 
     select
         -- ids
@@ -193,6 +194,7 @@ final as (
 
         -- strings
         counted.network,
+        counted.card_country,
         counted.stop_signal,
         case counted.stop_signal
             when 'advice_do_not_try_again' then counted.advice_code
@@ -292,6 +294,42 @@ final as (
                     and counted.attempt_id = judged.attempt_id
             )
     {% endif %}
+
+),
+
+fees as (
+
+    select * from {{ ref('network_retry_rules') }}
+    where region = '{{ var("network_fee_region") }}' and fee_amount is not null
+
+),
+
+final as (
+
+    select
+        ruled.*,
+        cast(fees.fee_amount as bigint) as estimated_network_fee_amount,
+        fees.fee_currency as estimated_network_fee_currency
+    from ruled
+    left join rules as exceeded
+        on ruled.excess_rule_id = exceeded.rule_id
+    left join fees
+        on
+            ruled.network = fees.network
+            and fees.applies_to = coalesce(
+                exceeded.applies_to, case when ruled.wasted_reason = 'visa_category_1' then 'category_1' end
+            )
+            and fees.window_hours is not distinct from exceeded.window_hours
+            and fees.card_origin in (
+                'any',
+                case
+                    when ruled.card_country is null or {{ var('network_fee_country') | length == 0 }} then null
+                    when ruled.card_country = '{{ var("network_fee_country") }}' then 'domestic'
+                    else 'cross_border'
+                end
+            )
+            and ruled.attempted_at >= fees.valid_from
+            and ruled.attempted_at < coalesce(fees.valid_to + 1, date '9999-12-31')
 
 )
 

@@ -92,6 +92,8 @@ summed as (
         max(data_through_at) as data_through_at,
         count(*) as attempts_30d,
         count(*) filter (where is_counted) as counted_30d,
+        count(network_decline_code) as network_decline_code_count,
+        count(advice_code) as advice_code_count,
         min(attempted_at) filter (where is_counted) as oldest_counted_at,
         max(attempted_at) as last_attempted_at,
         max_by(outcome, purchase_attempt_number) as last_outcome,
@@ -124,6 +126,8 @@ final as (
         -- numerics
         summed.attempts_30d,
         summed.counted_30d,
+        summed.network_decline_code_count,
+        summed.advice_code_count,
         cast(rules.max_reattempts as bigint) as counted_limit,
         cast(rules.warn_at as bigint) as warn_at,
         rules.max_reattempts - summed.counted_30d as budget_left,

@@ -73,6 +73,8 @@ attempts as (
         judged.is_retried_too_early,
         judged.is_card_data_retry,
         judged.min_retry_at,
+        judged.estimated_network_fee_amount,
+        judged.estimated_network_fee_currency,
         linked.episode_id,
         case when linked.episode_id is not null then row_number() over (
             partition by attempts.account_id, attempts.livemode, linked.episode_id
@@ -137,6 +139,7 @@ final as (
         stop_signal_basis,
         wasted_reason,
         excess_rule_id,
+        estimated_network_fee_currency,
         case when episode_id is not null then lag(outcome) over in_episode end as previous_outcome,
         case when episode_id is not null then lag(failure_class) over in_episode end as previous_failure_class,
         case when episode_id is not null then lag(advice_code) over in_episode end as previous_advice_code,
@@ -151,6 +154,7 @@ final as (
         visa_category,
         declines_24h,
         declines_30d_same_amount,
+        estimated_network_fee_amount,
         date_diff('second', lag(attempted_at) over in_payment, attempted_at) / 3600.0 as hours_since_previous_attempt,
 
         -- booleans
