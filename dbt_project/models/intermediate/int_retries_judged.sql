@@ -6,6 +6,7 @@
 
 {% set instrument = 'account_id, livemode, instrument_key' %}
 {% set purchase = 'account_id, livemode, instrument_key, currency, amount' %}
+{% set home = var('network_fee_country') %}
 
 {# An attempt is judged by those of the 30 days before it: what was touched changes nothing before the first of it. #}
 {% set touched_instruments %}
@@ -323,8 +324,8 @@ final as (
             and fees.card_origin in (
                 'any',
                 case
-                    when ruled.card_country is null or {{ var('network_fee_country') | length == 0 }} then null
-                    when ruled.card_country = '{{ var("network_fee_country") }}' then 'domestic'
+                    when ruled.card_country is null or '{{ home }}' = '' then null
+                    when ruled.card_country = '{{ home }}' then 'domestic'
                     else 'cross_border'
                 end
             )
