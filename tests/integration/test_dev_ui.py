@@ -135,39 +135,45 @@ def page(url: str) -> Iterator[Page]:
     assert [each for each in complaints if not each.startswith(("data:", "blob:"))] == []
 
 
-def test_the_history_of_runs_outlives_the_server(url: str) -> None:
+def test_the_ui_shows_runs_tables_and_checks(url: str, page: Page, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """One test, since each worker that has a part of it would start a server of its own."""
+    for look in (history_that_outlives_the_server, asset_graph, graph_of_the_marts, mart, raw_table):
+        with subtests.test(look.__name__):
+            look(url, page)
+            page.screenshot(path=str(screenshots(tmp_path) / f"{look.__name__}.png"), full_page=True)
+
+
+def history_that_outlives_the_server(url: str, page: Page) -> None:
+    page.goto(f"{url}/runs")
+    page.get_by_text("sync_stripe").first.wait_for(timeout=60_000)
     runs = ask(url, RUNS)["runsOrError"]["results"]
     assert [run["status"] for run in runs] == ["SUCCESS"]
 
 
-def test_the_asset_graph_shows_every_stage(url: str, page: Page, tmp_path: Path) -> None:
+def asset_graph(url: str, page: Page) -> None:
     page.goto(f"{url}/asset-groups")
     for group in ("raw", "staging", "intermediate", "marts", "published"):
         page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
     page.keyboard.press("Alt+e")
     page.get_by_text("recovery_episodes").first.wait_for(timeout=60_000)
-    page.screenshot(path=str(screenshots(tmp_path) / "graph.png"))
 
 
-def test_the_graph_of_the_marts_shows_their_checks(url: str, page: Page, tmp_path: Path) -> None:
+def graph_of_the_marts(url: str, page: Page) -> None:
     page.goto(f"{url}/locations/recoup/asset-groups/marts/lineage")
     page.get_by_text(re.compile("^(recovery|payment|retry)_")).first.wait_for(timeout=60_000)  # not all fit the page
     page.get_by_text("Checks").first.wait_for(timeout=60_000)
-    page.screenshot(path=str(screenshots(tmp_path) / "marts.png"))
 
 
-def test_a_mart_shows_its_rows(url: str, page: Page, tmp_path: Path) -> None:
+def mart(url: str, page: Page) -> None:
     page.goto(f"{url}/assets/marts/recovery_episodes")
     page.get_by_text("Row count").first.wait_for(timeout=60_000)
     page.get_by_text("preview").first.wait_for(timeout=60_000)
-    page.screenshot(path=str(screenshots(tmp_path) / "mart.png"), full_page=True)
 
 
-def test_a_raw_table_shows_what_the_sync_did(url: str, page: Page, tmp_path: Path) -> None:
+def raw_table(url: str, page: Page) -> None:
     page.goto(f"{url}/assets/stripe/payment_intents")
     for name in ("rows_read", "rows_written", "data_through"):
         page.get_by_text(name).first.wait_for(timeout=60_000)
-    page.screenshot(path=str(screenshots(tmp_path) / "raw.png"), full_page=True)
 
 
 def screenshots(tmp_path: Path) -> Path:

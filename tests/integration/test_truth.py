@@ -46,9 +46,9 @@ def rows_of(published: Path) -> Counter[str]:
     return Counter({name: len(rows) for name, rows in contents(published).items() if name.startswith("marts.")})
 
 
-@pytest.mark.parametrize("seeds", [(1,), (2, 3, 4, 5)], ids=["alone", "together"])
+@pytest.mark.parametrize(("seeds", "passes"), [((1,), PASSES[-2:]), ((2, 3, 4, 5), PASSES)], ids=["alone", "together"])
 def test_every_number_equals_the_truth_at_every_look(
-    seeds: tuple[int, ...], make_settings: MakeSettings, tmp_path: Path
+    seeds: tuple[int, ...], passes: tuple[int, ...], make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     """Of an account alone in its warehouse, and of several that share one and know nothing of each other.
 
@@ -59,7 +59,7 @@ def test_every_number_equals_the_truth_at_every_look(
     with ExitStack() as servers:
         settings = [make_settings(servers.enter_context(SimulatorServer(account))) for account in accounts]
         published = settings[0].published_path
-        for pause in PASSES:
+        for pause in passes:
             for account in accounts:
                 account.now += pause
             syncs.append(accounts[0].now)

@@ -14,6 +14,7 @@ from orchestration.settings import PROJECT_ROOT, Settings
 
 RAW = {"payment_intents", "charges", "refunds", "disputes", "events", "last_payment_errors"}
 MARTS = {
+    "abandoned_authentications",
     "card_retry_budgets",
     "data_coverage",
     "decline_reasons",
@@ -46,7 +47,7 @@ def test_assets_are_named_after_their_tables_and_grouped_by_stage(defs: dg.Defin
     assert groups["marts"] == {f"marts/{table}" for table in MARTS}
     assert groups["published"] == {"published/recovery"}
     assert {f"staging/stg_stripe__{table}" for table in RAW} <= groups["staging"]
-    assert groups.keys() == {"raw", "staging", "intermediate", "marts", "published"}
+    assert groups.keys() == {"raw", "staging", "intermediate", "marts", "semantic", "published"}
 
 
 def test_every_model_reaches_back_to_what_was_read_and_on_to_what_is_published(defs: dg.Definitions) -> None:
