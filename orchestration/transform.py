@@ -175,7 +175,10 @@ def failure_text(result: Any, settings: Settings) -> str:
         return f"dbt could not start: {result.exception}"
     lines = [f"{node.node.name}: {_first_line(node.message)}" for node in failed[:_SHOWN_FAILURES]]
     more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
-    where = f"dbt's log: {settings.dbt_log_dir / 'dbt.log'}. The published file is as it was before."
+    where = (
+        f"dbt's log: {settings.dbt_log_dir / 'dbt.log'}. The published file is as it was before.\n"
+        "If rows were changed by hand, `recoup dbt build --full-refresh` mends them."
+    )
     return "\n".join([f"{len(failed)} of {len(nodes)} dbt nodes failed:", *lines, *more, where])
 
 

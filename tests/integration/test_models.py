@@ -15,7 +15,7 @@ from orchestration import pipeline
 from orchestration.settings import DBT_PROJECT_DIR, Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION
-from orchestration.transform import TABLES_AND_TESTS, build_models, ensure_manifest, invoke_dbt
+from orchestration.transform import TABLES_AND_TESTS, build_models, ensure_manifest, failure_text, invoke_dbt
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row
@@ -105,6 +105,10 @@ CORRUPTIONS = {
         "UPDATE marts.recovery_cohorts SET recovered_strict_count = recovered_strict_count + 1",
         "UPDATE marts.recovery_cohorts SET recovered_amount = recovered_amount + 1",
         "DELETE FROM marts.recovery_cohorts WHERE currency = (SELECT min(currency) FROM marts.recovery_cohorts)",
+    ],
+    "no_row_is_lost_on_the_way_to_the_marts": [
+        "DELETE FROM marts.payment_attempts WHERE charge_id = (SELECT min(charge_id) FROM marts.payment_attempts)",
+        "INSERT INTO marts.payment_intents FROM marts.payment_intents LIMIT 1",
     ],
     "one_retry_rule_holds_at_a_time": [
         "UPDATE seeds.network_retry_rules SET valid_to = NULL",
@@ -271,6 +275,19 @@ def aggregate(measure: dict[str, Any]) -> str:
     if measure["agg"] == "percentile":
         return f"quantile_cont({expression}, {measure['agg_params']['percentile']})"
     return kinds[measure["agg"]].format(expression)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("reporting_time_zone: Europe/Atlantis", "'Europe/Atlantis'. Give the IANA name of a time zone"),
+        ("network_fee_region: mars", "'mars'. Known are br, ca, europe and us"),
+    ],
+)
+def test_a_var_that_cannot_be_is_told_in_a_sentence(given: str, told: str, built: Settings) -> None:
+    done = invoke_dbt(built, ["run", "--select", "int_streams_pivoted", "--vars", f"{{{given}}}"])
+    assert not done.success
+    assert told in failure_text(done, built)
 
 
 def test_source_freshness_can_be_asked(built: Settings) -> None:

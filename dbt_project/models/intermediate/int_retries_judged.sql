@@ -119,6 +119,7 @@ looked_back as (
             as last_stop_attempt_id,
         max(case when stop_signal is not null then attempted_at end) over before_this as last_stop_at,
         max(min_retry_at) over before_this as earliest_retry_at,
+        max(case when visa_category = 1 then attempted_at end) over before_this as last_visa_category_1_at,
         lag(advice_code) over in_order as previous_advice_code,
         lag(outcome) over in_order as previous_outcome,
         lag(attempted_at) over in_order as previous_attempted_at,
@@ -249,6 +250,7 @@ ruled as (
         counted.attempted_at,
         counted.min_retry_at,
         counted.first_visa_decline_at,
+        counted.last_visa_category_1_at,
 
         -- the load
         {{ load_id() }} as _load_id
@@ -318,7 +320,13 @@ final as (
         on
             ruled.network = fees.network
             and fees.applies_to = coalesce(
-                exceeded.applies_to, case when ruled.wasted_reason = 'visa_category_1' then 'category_1' end
+                exceeded.applies_to,
+                case
+                    when
+                        ruled.wasted_reason is not null
+                        and ruled.last_visa_category_1_at >= ruled.attempted_at - interval '30 days'
+                        then 'category_1'
+                end
             )
             and fees.window_hours is not distinct from exceeded.window_hours
             and fees.card_origin in (

@@ -167,23 +167,24 @@ final as (
         cast(at_risk_count as bigint) as at_risk_count,
         recovered_count,
         cumulative_incidence,
-        greatest(
+        -- Rounding must not put the estimate outside of its interval.
+        least(
+            cumulative_incidence,
             (
                 cumulative_incidence + 1.9208 / effective_count - 1.96 * sqrt(
                     cumulative_incidence * (1 - cumulative_incidence) / effective_count
                     + 0.9604 / (effective_count * effective_count)
                 )
-            ) / (1 + 3.8416 / effective_count),
-            0
+            ) / (1 + 3.8416 / effective_count)
         ) as cumulative_incidence_lower,
-        least(
+        greatest(
+            cumulative_incidence,
             (
                 cumulative_incidence + 1.9208 / effective_count + 1.96 * sqrt(
                     cumulative_incidence * (1 - cumulative_incidence) / effective_count
                     + 0.9604 / (effective_count * effective_count)
                 )
-            ) / (1 + 3.8416 / effective_count),
-            1
+            ) / (1 + 3.8416 / effective_count)
         ) as cumulative_incidence_upper,
         amount_cumulative_incidence,
 
