@@ -1,6 +1,6 @@
 -- As many charges of payments, and as many PaymentIntents, as were read are in the marts: of all rows, also of those
 -- that no build has touched for long. What is missing was deleted by hand, and comes back with --full-refresh.
-{{ config(meta={'dagster': {'ref': {'name': 'data_coverage'}}}) }}
+{{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 with counts as (
 
