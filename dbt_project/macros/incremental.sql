@@ -13,6 +13,11 @@
     {{ return(0) }}
 {%- endmacro %}
 
+{# The newest load that this model has taken; 0 in full, also where its table is of a release that had no loads. #}
+{% macro built_load_id() -%}
+    {{ return(newest_load_id(this) if is_incremental() else 0) }}
+{%- endmacro %}
+
 {# What a row is marked with when it is written: the load through which the tables are known. #}
 {% macro load_id() -%}
     cast({{ newest_load_id(ref('int_payment_intents_touched')) }} as bigint)
@@ -22,7 +27,7 @@
 {% macro touched_payment_intents(models=['int_payment_intents_touched']) -%}
     {%- for model in models %}
         select account_id, livemode, payment_intent_id from {{ ref(model) }}
-        where _load_id > {{ newest_load_id(this) }}
+        where _load_id > {{ built_load_id() }}
         {{- ' union ' if not loop.last }}
     {%- endfor -%}
 {%- endmacro %}
@@ -48,7 +53,7 @@
 {% macro oldest_touched() -%}
     (
         select coalesce(min(coalesce(created_at, timestamp '1970-01-02')), timestamp '1970-01-02') - interval '1 day'
-        from {{ ref('int_payment_intents_touched') }} where _load_id > {{ newest_load_id(this) }}
+        from {{ ref('int_payment_intents_touched') }} where _load_id > {{ built_load_id() }}
     )
 {%- endmacro %}
 
@@ -59,5 +64,5 @@
 
 {# True of the rows of a raw table that were loaded since this model was built; in full, of all. #}
 {% macro is_loaded_since() -%}
-    {{ '_load_id > ' ~ newest_load_id(this) if is_incremental() else 'true' }}
+    {{ '_load_id > ' ~ built_load_id() if is_incremental() else 'true' }}
 {%- endmacro %}
