@@ -102,6 +102,19 @@ def test_another_dbt_project_builds_everything_anew(settings: Settings) -> None:
     assert contents(settings.warehouse_path) == before
 
 
+def test_tables_of_a_release_without_loads_are_built_anew(settings: Settings) -> None:
+    before = contents(settings.warehouse_path)
+    with open_warehouse(settings.warehouse_path) as connection:
+        connection.execute("DROP VIEW marts.recovery_episodes; DELETE FROM sync.builds")
+        for schema, table in connection.execute(
+            """SELECT schema_name, table_name FROM duckdb_columns()
+               WHERE column_name = '_load_id' AND schema_name IN ('staging', 'intermediate', 'marts')"""
+        ).fetchall():
+            connection.execute(f"ALTER TABLE {schema}.{table} DROP COLUMN _load_id")
+    pipeline.build(settings)
+    assert contents(settings.warehouse_path) == before
+
+
 def test_rows_that_fail_their_tests_stop_every_build_until_they_are_mended(
     server: SimulatorServer, settings: Settings
 ) -> None:
