@@ -62,6 +62,37 @@ attempts_counted as (
 
 ),
 
+episodes as (
+
+    select * from {{ ref('recovery_episodes') }}
+
+),
+
+-- Only amounts of one currency can be compared: a failed payment and the success of the same customer in another
+-- currency are not linked, and are counted here instead.
+cross_currency_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as possible_cross_currency_recovery_count
+    from episodes
+    where
+        first_succeeded_at is null
+        and is_in_scope
+        and exists (
+            select 1 from payment_intents as others
+            where
+                others.account_id = episodes.account_id
+                and others.livemode = episodes.livemode
+                and others.customer_id = episodes.customer_id
+                and others.currency <> episodes.currency
+                and others.first_succeeded_at between episodes.first_failed_at and episodes.window_ends_at
+        )
+    group by account_id, livemode
+
+),
+
 -- An account is listed wherever anything is known of it, also before the first sync has saved how far it came.
 accounts as (
 
@@ -109,6 +140,8 @@ final as (
         coalesce(payment_intents_counted.succeeded_without_charge_count, 0) as succeeded_without_charge_count,
         coalesce(attempts_counted.estimated_attempted_at_count, 0) as estimated_attempted_at_count,
         coalesce(attempts_counted.estimated_resolved_at_count, 0) as estimated_resolved_at_count,
+        coalesce(cross_currency_counted.possible_cross_currency_recovery_count, 0)
+            as possible_cross_currency_recovery_count,
 
         -- timestamps
         streams.data_through_at,
@@ -135,6 +168,10 @@ final as (
         on
             accounts.account_id = attempts_counted.account_id
             and accounts.livemode = attempts_counted.livemode
+    left join cross_currency_counted
+        on
+            accounts.account_id = cross_currency_counted.account_id
+            and accounts.livemode = cross_currency_counted.livemode
 
 )
 

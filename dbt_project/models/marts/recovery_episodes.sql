@@ -38,7 +38,10 @@ classified as (
         end as recovered_amount,
         case
             when strict_first_succeeded_at is not null then least(strict_received_amount, at_risk_amount) else 0
-        end as recovered_amount_strict
+        end as recovered_amount_strict,
+        case
+            when first_succeeded_at is not null then greatest(received_amount - at_risk_amount, 0) else 0
+        end as recovered_excess_amount
     from joined
 
 ),
@@ -106,6 +109,7 @@ final as (
         recovered_amount,
         recovered_amount_net,
         recovered_amount_strict,
+        recovered_excess_amount,
         refunded_amount,
         lost_dispute_amount,
         date_diff('second', first_failed_at, first_succeeded_at) / 86400.0 as days_to_recovery,
