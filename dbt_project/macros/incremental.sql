@@ -33,14 +33,17 @@
 {%- endmacro %}
 
 {#
-    True of the rows of those PaymentIntents; in full, of all. Where `since` is a column of instants that are never before
-    the creation of the PaymentIntent, DuckDB passes over what is older than the oldest of the touched: tables lie about in
-    the order of time.
+    True of rows that are about those PaymentIntents; in full, of all. Where `since` is a column of instants that are never
+    before the creation of the PaymentIntent, DuckDB passes over what is older than the oldest of the touched: tables lie
+    about in the order of time.
 #}
-{% macro is_touched(models=['int_payment_intents_touched'], since=none) -%}
+{% macro is_about_touched(since=none, models=['int_payment_intents_touched']) -%}
     {%- if is_incremental() -%}
         (account_id, livemode, payment_intent_id) in ({{ touched_payment_intents(models) }})
-        {%- if since %} and {{ since }} >= {{ oldest_touched() }}{% endif %}
+        {%- if since %}
+            {#- A day for clocks that differ. #}
+            and {{ since }} >= {{ oldest_loaded('int_payment_intents_touched', 'created_at') }} - interval '1 day'
+        {%- endif %}
     {%- else -%}
         {%- if not execute -%}
             {%- for model in models -%}{%- do ref(model) -%}{%- endfor -%}
@@ -49,12 +52,31 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# The creation of the oldest touched PaymentIntent, less a day for clocks that differ; the epoch if one is not known. #}
-{% macro oldest_touched() -%}
-    (
-        select coalesce(min(coalesce(created_at, timestamp '1970-01-02')), timestamp '1970-01-02') - interval '1 day'
-        from {{ ref('int_payment_intents_touched') }} where _load_id > {{ built_load_id() }}
-    )
+{# The same of the rows of a table, which are found without reading the others. #}
+{% macro is_touched(table, since=none, models=['int_payment_intents_touched']) -%}
+    {%- set condition = is_about_touched(since, models) -%}
+    {{ is_found(table, condition) if is_incremental() else condition }}
+{%- endmacro %}
+
+{#
+    True of the rows of a table for which a condition holds that looks at few columns. DuckDB reads the other columns of
+    these rows only, and never hashes the table for a few keys: at 2 million rows of fifty columns that is 0.05 s, where
+    the bare condition takes up to 1.2 s.
+#}
+{% macro is_found(table, condition) -%}
+    rowid in (select rowid from {{ table }} where {{ condition }})
+{%- endmacro %}
+
+{#
+    What a column of instants is at least in the rows of a model that were loaded since this model was built, for its
+    incremental builds. It is asked for before, and stands in the query as a literal: with a subquery in its place DuckDB
+    misjudges how much is left.
+#}
+{% macro oldest_loaded(model, column) -%}
+    {%- set known = 'coalesce(' ~ column ~ ", timestamp '1970-01-01')" -%}
+    {%- set oldest = 'select cast(coalesce(min(' ~ known ~ "), timestamp 'infinity') as varchar) from " ~ ref(model)
+        ~ ' where ' ~ is_loaded_since() -%}
+    timestamp '{{ run_query(oldest).columns[0].values()[0] if execute and is_incremental() else 'infinity' }}'
 {%- endmacro %}
 
 {# In full, rows are written in the order of time, for the scans of later builds. #}

@@ -9,28 +9,28 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched(since='created_at') }}
+    where {{ is_touched(ref('stg_stripe__payment_intents'), since='created_at') }}
 
 ),
 
 charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched(since='attempted_at') }}
+    where {{ is_touched(ref('int_charges_resolved'), since='attempted_at') }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched(since='created_at') }}
+    where {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 
 last_payment_errors as (
 
     select * from {{ ref('stg_stripe__last_payment_errors') }}
-    where {{ is_touched() }}
+    where {{ is_touched(ref('stg_stripe__last_payment_errors')) }}
 
 ),
 

@@ -9,7 +9,7 @@
 with events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched(since='created_at') }}
+    where {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 

@@ -4,20 +4,22 @@
     post_hook='delete from {{ this }} where first_failed_at is null'
 ) }}
 
+{# No payment is older than the oldest that is linked, and no attempt than the first: DuckDB passes over what is. #}
+{% set is_linked = '(account_id, livemode, payment_intent_id) in
+    (select account_id, livemode, payment_intent_id from linked)' %}
+{% set is_payment_intent_of_linked = is_found(
+    ref('int_payment_intents_summarized'),
+    is_linked ~ ' and created_at >= ' ~ oldest_loaded('int_payment_intents_linked', 'created_at')
+) %}
+{% set is_attempt_of_linked = is_found(
+    ref('int_payment_attempts_unioned'),
+    is_linked ~ ' and attempted_at >= ' ~ oldest_loaded('int_payment_intents_linked', 'started_at')
+) %}
+
 with linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
     where {{ is_loaded_since() }}
-
-),
-
--- No payment is older than the oldest that is linked, and no attempt than the first: DuckDB passes over what is.
-oldest as (
-
-    select
-        min(created_at) as created_at,
-        min(started_at) as started_at
-    from linked
 
 ),
 
@@ -35,7 +37,7 @@ payment_intents as (
             payment_intents.account_id = linked.account_id
             and payment_intents.livemode = linked.livemode
             and payment_intents.payment_intent_id = linked.payment_intent_id
-    where payment_intents.created_at >= (select oldest.created_at from oldest)
+    where {{ is_payment_intent_of_linked if is_incremental() else 'true' }}
 
 ),
 
@@ -53,7 +55,7 @@ attempts as (
             attempts.account_id = linked.account_id
             and attempts.livemode = linked.livemode
             and attempts.payment_intent_id = linked.payment_intent_id
-    where attempts.attempted_at >= (select oldest.started_at from oldest)
+    where {{ is_attempt_of_linked if is_incremental() else 'true' }}
 
 ),
 

@@ -10,14 +10,14 @@
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched(since='attempted_at') }}
+    where {{ is_touched(ref('int_charges_resolved'), since='attempted_at') }}
 
 ),
 
 chargeless_failures as (
 
     select * from {{ ref('int_chargeless_failures_deduplicated') }}
-    where {{ is_touched() }}
+    where {{ is_touched(ref('int_chargeless_failures_deduplicated')) }}
 
 ),
 

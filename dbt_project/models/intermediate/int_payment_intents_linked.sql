@@ -1,16 +1,21 @@
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set keys_of_touched %}
-    select link_key_hash from {{ ref('int_payment_intents_summarized') }} where {{ is_touched(since='created_at') }}
+    select link_key_hash from {{ ref('int_payment_intents_summarized') }}
+    where {{ is_touched(ref('int_payment_intents_summarized'), since='created_at') }}
     union
-    select link_key_hash from {{ this }} where {{ is_touched() }}
+    select link_key_hash from {{ this }}
+    where {{ is_touched(this) }}
 {% endset %}
+{% set is_of_touched = is_found(
+    ref('int_payment_intents_summarized'), 'link_key_hash in (' ~ keys_of_touched ~ ')'
+) %}
 
 -- Whoever has a key that a touched payment has, or had until now.
 with payment_intents as (
 
     select * from {{ ref('int_payment_intents_summarized') }}
-    where {{ 'link_key_hash in (' ~ keys_of_touched ~ ')' if is_incremental() else 'true' }}
+    where {{ is_of_touched if is_incremental() else 'true' }}
 
 ),
 

@@ -3,28 +3,28 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched(since='created_at') }}
+    where {{ is_touched(ref('stg_stripe__payment_intents'), since='created_at') }}
 
 ),
 
 attempts as (
 
     select * from {{ ref('int_payment_attempts_unioned') }}
-    where {{ is_touched(since='attempted_at') }}
+    where {{ is_touched(ref('int_payment_attempts_unioned'), since='attempted_at') }}
 
 ),
 
 reversals as (
 
     select * from {{ ref('int_reversals_summed') }}
-    where {{ is_touched() }}
+    where {{ is_touched(ref('int_reversals_summed')) }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched(since='created_at') }}
+    where {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 

@@ -10,6 +10,7 @@ with payment_intents as (
 charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
+    where {{ is_loaded_since() }}
 
 ),
 
@@ -51,7 +52,7 @@ reversals as (
 
 tellings as (
 
-    {% for told in ['payment_intents', 'events', 'last_payment_errors', 'reversals'] %}
+    {% for told in ['payment_intents', 'charges', 'events', 'last_payment_errors', 'reversals'] %}
         select
             account_id,
             livemode,
@@ -60,26 +61,18 @@ tellings as (
         from {{ told }}
         union all
     {% endfor %}
-    select
-        account_id,
-        livemode,
-        payment_intent_id,
-        _load_id
-    from charges
-    where {{ is_loaded_since() }}
-    union all
     -- Older API versions name only the charge.
     select
         reversals.account_id,
         reversals.livemode,
-        charges.payment_intent_id,
+        reversed.payment_intent_id,
         reversals._load_id
     from reversals
-    inner join charges
+    inner join {{ ref('stg_stripe__charges') }} as reversed
         on
-            reversals.account_id = charges.account_id
-            and reversals.livemode = charges.livemode
-            and reversals.charge_id = charges.charge_id
+            reversals.account_id = reversed.account_id
+            and reversals.livemode = reversed.livemode
+            and reversals.charge_id = reversed.charge_id
     where reversals.payment_intent_id is null
 
 ),

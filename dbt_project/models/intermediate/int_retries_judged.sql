@@ -16,14 +16,16 @@
         where {{ is_loaded_since() }}
         union all
         select {{ instrument }}, attempted_at from {{ this }}
-        where {{ is_touched(['int_payment_attempts_unioned']) }}
+        where {{ is_touched(this, models=['int_payment_attempts_unioned']) }}
     )
     where instrument_key is not null
     group by {{ instrument }}
 {% endset %}
 {% set is_of_touched %}
-    ({{ instrument }}) in (select {{ instrument }} from touched)
-    and attempted_at >= (select min(touched_from) - interval '30 days' from touched)
+    {{ is_found(ref('int_payment_attempts_unioned'),
+        '(' ~ instrument ~ ') in (select ' ~ instrument ~ ' from touched)'
+        ~ " and attempted_at >= (select min(touched_from) - interval '30 days' from touched)"
+    ) }}
 {% endset %}
 
 with
@@ -288,7 +290,7 @@ ruled as (
             payment_intent_id
         from {{ this }} as judged
         where
-            {{ is_touched(['int_payment_attempts_unioned']) }}
+            {{ is_touched(this, models=['int_payment_attempts_unioned']) }}
             and not exists (
                 select 1 from counted
                 where

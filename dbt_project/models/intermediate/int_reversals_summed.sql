@@ -3,7 +3,7 @@
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched(since='attempted_at') }}
+    where {{ is_touched(ref('int_charges_resolved'), since='attempted_at') }}
 
 ),
 
@@ -87,7 +87,7 @@ final as (
         max(created_at) filter (where refunded_amount > 0 or lost_dispute_amount > 0) as last_reversed_at,
         {{ load_id() }} as _load_id
     from attributed
-    where payment_intent_id is not null and {{ is_touched() }}
+    where payment_intent_id is not null and {{ is_about_touched() }}
     group by account_id, livemode, payment_intent_id, currency
 
 )

@@ -10,6 +10,7 @@ with history as (
 payment_intents as (
 
     select * from {{ ref('payment_intents') }}
+    where status = 'requires_action'
 
 ),
 

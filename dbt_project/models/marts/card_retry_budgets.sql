@@ -27,6 +27,8 @@ recent as (
         and coalesce(attempts.card_network, attempts.card_brand) is not null
         and attempts.attempted_at > accounts.data_through_at - interval '30 days'
         and attempts.attempted_at <= accounts.data_through_at
+        -- What is older than that for all accounts DuckDB passes over.
+        and attempts.attempted_at > (select min(known.data_through_at) - interval '30 days' from accounts as known)
 
 ),
 

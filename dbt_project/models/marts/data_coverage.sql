@@ -81,13 +81,13 @@ cross_currency_counted as (
         first_succeeded_at is null
         and is_in_scope
         and exists (
-            select 1 from payment_intents as others
+            select 1 from payment_intents as paid_elsewhere
             where
-                others.account_id = episodes.account_id
-                and others.livemode = episodes.livemode
-                and others.customer_id = episodes.customer_id
-                and others.currency <> episodes.currency
-                and others.first_succeeded_at between episodes.first_failed_at and episodes.window_ends_at
+                paid_elsewhere.account_id = episodes.account_id
+                and paid_elsewhere.livemode = episodes.livemode
+                and paid_elsewhere.customer_id = episodes.customer_id
+                and paid_elsewhere.currency <> episodes.currency
+                and paid_elsewhere.first_succeeded_at between episodes.first_failed_at and episodes.window_ends_at
         )
     group by account_id, livemode
 

@@ -5,55 +5,42 @@
     {{ touched_payment_intents([
         'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged'
     ]) }}
-    union
-    select siblings.account_id, siblings.livemode, siblings.payment_intent_id
-    from {{ ref('int_payment_intents_linked') }} as linked
-    inner join {{ ref('int_payment_intents_linked') }} as siblings
-        on
-            linked.account_id = siblings.account_id
-            and linked.livemode = siblings.livemode
-            and linked.episode_id = siblings.episode_id
-    where
-        (linked.account_id, linked.livemode, linked.payment_intent_id)
-        in ({{ touched_payment_intents(['int_retries_judged']) }})
 {% endset %}
-{% set is_of_touched = '(account_id, livemode, payment_intent_id) in (from touched)' if is_incremental() else 'true' %}
-{# None was made before its payment started; of one that is not known that is not known either. #}
-{% set oldest %}
-    select coalesce(min(coalesce(linked.started_at, timestamp '1970-01-01')), timestamp '1970-01-01')
-    from touched left join linked using (account_id, livemode, payment_intent_id)
+{% set is_of_touched_episode %}
+    (account_id, livemode, episode_id) in (
+        select account_id, livemode, episode_id from {{ ref('int_payment_intents_linked') }}
+        where (account_id, livemode, payment_intent_id) in ({{ touched }})
+    )
 {% endset %}
-{% set is_attempt_of_touched = is_of_touched ~ (' and attempted_at >= (' ~ oldest ~ ')' if is_incremental() else '') %}
+{% set is_of_touched %}
+    (account_id, livemode, payment_intent_id) in (
+        {{ touched }} union select account_id, livemode, payment_intent_id from linked
+    )
+{% endset %}
 
-with
-{% if is_incremental() %}
-    touched as ({{ touched }}),
-{% endif %}
-
-linked as (
+with linked as (
 
     select
         account_id,
         livemode,
         payment_intent_id,
-        episode_id,
-        started_at
+        episode_id
     from {{ ref('int_payment_intents_linked') }}
-    where {{ is_of_touched }}
+    where {{ is_of_touched_episode if is_incremental() else 'true' }}
 
 ),
 
 judged as (
 
     select * from {{ ref('int_retries_judged') }}
-    where {{ is_attempt_of_touched }}
+    where {{ is_found(ref('int_retries_judged'), is_of_touched) if is_incremental() else 'true' }}
 
 ),
 
 unioned as (
 
     select * from {{ ref('int_payment_attempts_unioned') }}
-    where {{ is_attempt_of_touched }}
+    where {{ is_found(ref('int_payment_attempts_unioned'), is_of_touched) if is_incremental() else 'true' }}
 
 ),
 

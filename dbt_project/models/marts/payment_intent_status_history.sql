@@ -3,14 +3,17 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched(since='created_at') }}
+    where {{ is_touched(ref('stg_stripe__payment_intents'), since='created_at') }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where starts_with(event_type, 'payment_intent.') and status is not null and {{ is_touched(since='created_at') }}
+    where
+        starts_with(event_type, 'payment_intent.')
+        and status is not null
+        and {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 

@@ -1,23 +1,23 @@
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
-with payment_intents as (
+{# No payment is older than the oldest that is linked: DuckDB passes over what is. #}
+{% set is_of_linked = is_found(
+    ref('int_payment_intents_summarized'),
+    '(account_id, livemode, payment_intent_id) in (select account_id, livemode, payment_intent_id from linked)
+    and created_at >= ' ~ oldest_loaded('int_payment_intents_linked', 'created_at')
+) %}
 
-    select * from {{ ref('int_payment_intents_summarized') }}
-
-),
-
-linked as (
+with linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
     where {{ is_loaded_since() }}
 
 ),
 
--- No payment is older than the oldest that is linked: DuckDB passes over what is.
-oldest as (
+payment_intents as (
 
-    select min(created_at) as created_at
-    from linked
+    select * from {{ ref('int_payment_intents_summarized') }}
+    where {{ is_of_linked if is_incremental() else 'true' }}
 
 ),
 
@@ -78,7 +78,6 @@ final as (
             payment_intents.account_id = linked.account_id
             and payment_intents.livemode = linked.livemode
             and payment_intents.payment_intent_id = linked.payment_intent_id
-    where payment_intents.created_at >= (select oldest.created_at from oldest)
 
 )
 
