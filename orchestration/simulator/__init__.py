@@ -9,6 +9,10 @@
         ...                                       # sync again
         truth = account.truth(account.now, syncs=[first, account.now])
 
+Keys may lack permissions or not work at all, from the start or from some time on (`server.keys`, `/_sim/keys`):
+
+    SimulatorServer(account, keys={"rk_test_one": ApiKey(("charge_read",)), "rk_test_two": ApiKey(state="expired")})
+
 Events go to webhook endpoints as well, as the clock moves:
 
     server.deliverer.register(WebhookEndpoint("http://127.0.0.1:8400/webhooks", secrets=("whsec_…",)))
@@ -25,7 +29,7 @@ from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, OPENED
 from orchestration.simulator.deliveries import Deliverer, DeliveryCounts, RetryPolicy
 from orchestration.simulator.episodes import EpisodeTruth
 from orchestration.simulator.faults import Fault, Limits
-from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
+from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, ApiKey
 from orchestration.simulator.payers import PERSONAL_MARKERS
 from orchestration.simulator.server import SimulatorServer
 from orchestration.simulator.truth import AttemptTruth, PaymentTruth, Truth
@@ -46,6 +50,7 @@ __all__ = [
     "EVENT_RETENTION",
     "OPENED_AT",
     "PERSONAL_MARKERS",
+    "ApiKey",
     "AttemptTruth",
     "Deliverer",
     "DeliveryCounts",

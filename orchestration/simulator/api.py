@@ -88,7 +88,7 @@ class StripeApi:
         Raises:
             StripeError: Stripe would refuse.
         """
-        key = self._keys.authenticate(_key_of(request))
+        key = self._keys.authenticate(_key_of(request), has_context="Stripe-Context" in request.headers)
         path = request.url.path.removeprefix("/v1/").rstrip("/")
         if request.method != "GET":
             raise unknown_url(request.method, request.url.path)

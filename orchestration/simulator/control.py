@@ -1,11 +1,11 @@
-"""The account's controls over HTTP, under `/_sim`: clock, truth, faults, limits, request counts, webhooks,
+"""The account's controls over HTTP, under `/_sim`: clock, truth, keys, faults, limits, request counts, webhooks,
 health. No key needed.
 
 Nothing here looks like Stripe; nothing under /v1 knows of it.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -16,7 +16,9 @@ from starlette.routing import Route
 from orchestration.simulator.account import SimulatedAccount
 from orchestration.simulator.calibration import DAY
 from orchestration.simulator.deliveries import Deliverer, DeliveryCounts
+from orchestration.simulator.errors import masked
 from orchestration.simulator.faults import Fault, FaultQueue, Limits, RequestLog
+from orchestration.simulator.keys import ApiKey, Keys
 from orchestration.simulator.webhooks import WebhookEndpoint
 
 Json = dict[str, Any]
@@ -26,9 +28,16 @@ class Control:
     """Reads and moves what makes a simulated account different from a real one."""
 
     def __init__(
-        self, account: SimulatedAccount, faults: FaultQueue, limits: Limits, log: RequestLog, deliverer: Deliverer
+        self,
+        account: SimulatedAccount,
+        keys: Keys,
+        faults: FaultQueue,
+        limits: Limits,
+        log: RequestLog,
+        deliverer: Deliverer,
     ) -> None:
         self._account = account
+        self._keys = keys
         self._faults = faults
         self._limits = limits
         self._log = log
@@ -41,6 +50,7 @@ class Control:
             Route("/health", self.health),
             Route("/clock", self.clock, methods=["GET", "POST"]),
             Route("/truth", self.truth),
+            Route("/keys", self.keys, methods=["GET", "POST", "DELETE"]),
             Route("/faults", self.faults, methods=["GET", "POST", "DELETE"]),
             Route("/limits", self.limits, methods=["GET", "POST"]),
             Route("/requests", self.requests, methods=["GET", "DELETE"]),
@@ -78,6 +88,22 @@ class Control:
         except ValueError as error:
             return _json({"error": str(error)}, 400)
         return _json(self._account.truth(at, syncs).to_dict())
+
+    async def keys(self, request: Request) -> Response:
+        """GET lists keys, masked, with what is known of each; POST adds one, or changes what it names: `{"key": key}`
+        and the fields of an `ApiKey`; DELETE removes the one of `?key=`, which is an unknown key from then on."""
+        try:
+            if request.method == "POST":
+                wanted = await _body(request)
+                key = str(wanted.pop("key", ""))
+                self._keys.put(key, replace(self._keys.known().get(key, ApiKey()), **wanted))
+            elif request.method == "DELETE":
+                self._keys.remove(request.query_params.get("key", ""))
+        except (TypeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"no such key: {masked(error.args[0])}"}, 404)
+        return _json({"keys": [{"key": masked(key), **asdict(about)} for key, about in self._keys.known().items()]})
 
     async def faults(self, request: Request) -> Response:
         """GET lists what is still to go wrong; POST adds a `Fault`; DELETE forgets them all."""

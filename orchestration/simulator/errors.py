@@ -71,6 +71,40 @@ def invalid_key(key: str) -> StripeError:
     return StripeError(401, f"Invalid API Key provided: {masked(key)}")
 
 
+def expired_key(key: str) -> StripeError:
+    """Also Stripe's answer to a key that was rolled (stripe-cli issue 792)."""
+    return StripeError(401, f"Expired API Key provided: {masked(key)}", code="api_key_expired")
+
+
+def publishable_key() -> StripeError:
+    """A key that is meant for browsers, where a secret or restricted one belongs."""
+    return StripeError(
+        401,
+        "This API call cannot be made with a publishable API key. Please use a secret API key. You can find a list of "
+        "your API keys at https://dashboard.stripe.com/account/apikeys.",
+        code="secret_key_required",
+    )
+
+
+def context_required() -> StripeError:
+    """A key of an organization, with nothing that says which of its accounts is meant (stripe-python pull 1660)."""
+    message = "Please include the Stripe-Context header with your target account when using an Organization API key."
+    return StripeError(400, message)
+
+
+def ip_refused() -> StripeError:
+    return StripeError(403, "The API key provided does not allow requests from your IP address.")
+
+
+def no_access(key: str, account: str) -> StripeError:
+    return StripeError(
+        403,
+        f"The provided key '{masked(key)}' does not have access to account '{account}' (or that account does not "
+        "exist). Application access may have been revoked.",
+        code="account_invalid",
+    )
+
+
 def missing_permission(key: str, account: str, permission: str) -> StripeError:
     return StripeError(
         403,

@@ -1,9 +1,21 @@
-"""API keys of the account, and what each may read. How a request carries its key is `api`."""
+"""API keys of the account, what each may read, and what is wrong with it. How a request carries its key is `api`."""
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
-from orchestration.simulator.errors import invalid_key, missing_permission, no_key
+from orchestration.simulator.errors import (
+    context_required,
+    expired_key,
+    invalid_key,
+    ip_refused,
+    missing_permission,
+    no_access,
+    no_key,
+    publishable_key,
+)
+
+KeyState = Literal["active", "expired", "ip_refused", "revoked"]
 
 DEFAULT_API_KEY: Final = "rk_test_simulated_account_reads_everything"
 DEFAULT_LIVE_API_KEY: Final = "rk_live_simulated_account_reads_everything"
@@ -23,40 +35,97 @@ READ_PERMISSION: Final = {
 """What a restricted key needs to read each resource, named as Stripe's 403 names it."""
 
 
+@dataclass(frozen=True)
+class ApiKey:
+    """What the account knows of one of its keys.
+
+    Args:
+        permissions: what it may read (`charge_read` or `rak_charge_read`), None for everything.
+        state: `expired` is also a key that was rolled, `ip_refused` one that is limited to other IP addresses,
+            `revoked` one that lost its access to the account.
+
+    Raises:
+        ValueError: no such key can be.
+    """
+
+    permissions: Collection[str] | None = None
+    state: KeyState = "active"
+
+    def __post_init__(self) -> None:
+        if self.state not in get_args(KeyState):
+            raise ValueError(f"unknown state of a key: {self.state}")
+        if isinstance(self.permissions, str):
+            raise ValueError("permissions are a list of names, or none at all for every one")
+
+    def may(self, permission: str) -> bool:
+        """Whether it has the permission, which is named as Stripe's 403 names it."""
+        return self.permissions is None or not {permission, permission.removeprefix("rak_")}.isdisjoint(
+            self.permissions
+        )
+
+
 class Keys:
     """The keys an account knows.
 
     Args:
-        permissions: for each key the permissions it has (`charge_read` or `rak_charge_read`), None for all. Without
-            it there is one key: `DEFAULT_API_KEY`, or `DEFAULT_LIVE_API_KEY` for an account in live mode.
+        known: for each key what is known of it, or just its permissions, None for all. Without it there is one key:
+            `DEFAULT_API_KEY`, or `DEFAULT_LIVE_API_KEY` for an account in live mode.
 
     Raises:
         ValueError: a key of the other mode.
     """
 
     def __init__(
-        self, account_id: str, *, livemode: bool, permissions: Mapping[str, Iterable[str] | None] | None = None
+        self, account_id: str, *, livemode: bool, known: Mapping[str, ApiKey | Iterable[str] | None] | None = None
     ) -> None:
         self._account_id = account_id
+        self._livemode = livemode
+        self._mode = "live" if livemode else "test"
+        self._known: dict[str, ApiKey] = {}
         default = DEFAULT_LIVE_API_KEY if livemode else DEFAULT_API_KEY
-        self._permissions = {
-            key: None if names is None else {f"rak_{name.removeprefix('rak_')}" for name in names}
-            for key, names in (permissions or {default: None}).items()
-        }
-        mode = "live" if livemode else "test"
-        if any(key.split("_")[1:2] != [mode] for key in self._permissions):
-            raise ValueError(f"a key of an account with livemode={livemode} begins with rk_{mode}_ or sk_{mode}_")
+        for key, about in (known or {default: None}).items():
+            self.put(key, about if isinstance(about, ApiKey) else ApiKey(None if about is None else tuple(about)))
 
-    def authenticate(self, key: str | None) -> str:
-        """The key, if it is one of the account's. Raises StripeError 401."""
+    def put(self, key: str, about: ApiKey) -> None:
+        """Add a key, or change one. Raises ValueError for a key of the other mode."""
+        if key.split("_")[1:2] != [self._mode]:
+            raise ValueError(
+                f"a key of an account with livemode={self._livemode} begins with rk_{self._mode}_ or sk_{self._mode}_"
+            )
+        self._known[key] = about
+
+    def remove(self, key: str) -> None:
+        """Know the key no more. Raises KeyError for one that is not known."""
+        del self._known[key]
+
+    def known(self) -> dict[str, ApiKey]:
+        """What is known of every key."""
+        return dict(self._known)
+
+    def authenticate(self, key: str | None, *, has_context: bool) -> str:
+        """The key, if it is one of the account's that works. `has_context`: whether `Stripe-Context` came with it.
+
+        Raises:
+            StripeError: 400, 401 or 403, for what is wrong with the key.
+        """
         if not key:
             raise no_key()
-        if key not in self._permissions:
+        if key.startswith(f"pk_{self._mode}_"):
+            raise publishable_key()
+        if key.startswith("sk_org_") and not has_context:
+            raise context_required()
+        if key not in self._known:
             raise invalid_key(key)
+        match self._known[key].state:
+            case "expired":
+                raise expired_key(key)
+            case "ip_refused":
+                raise ip_refused()
+            case "revoked":
+                raise no_access(key, self._account_id)
         return key
 
     def require(self, key: str, permission: str) -> None:
         """Raises StripeError 403 if the key lacks the permission."""
-        granted = self._permissions[key]
-        if granted is not None and permission not in granted:
+        if not self._known[key].may(permission):
             raise missing_permission(key, self._account_id, permission)

@@ -16,7 +16,7 @@ from orchestration.simulator.api import StripeApi
 from orchestration.simulator.control import Control
 from orchestration.simulator.deliveries import Deliverer, RetryPolicy
 from orchestration.simulator.faults import FaultQueue, Gate, Limits, RequestLog
-from orchestration.simulator.keys import Keys
+from orchestration.simulator.keys import ApiKey, Keys
 
 HOST = "127.0.0.1"
 
@@ -45,7 +45,8 @@ class SimulatorServer:
     """An account over HTTP on the loopback interface, while the context lasts.
 
     Args:
-        keys: for each API key the permissions it has, None for all of them; default as `Keys`.
+        keys: for each API key an `ApiKey`, or just the permissions it has, None for all; default as `Keys`. The
+            attribute of that name adds and removes them.
         port: 0 takes any free one; `url` tells which.
         retry: when failed webhook deliveries are repeated. Endpoints are registered with `deliverer`.
         monotonic: the real clock, which rate limits count by.
@@ -55,12 +56,13 @@ class SimulatorServer:
         self,
         account: SimulatedAccount,
         *,
-        keys: Mapping[str, Iterable[str] | None] | None = None,
+        keys: Mapping[str, ApiKey | Iterable[str] | None] | None = None,
         port: int = 0,
         retry: RetryPolicy | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.account = account
+        self.keys = Keys(account.id, livemode=account.livemode, known=keys)
         self._monotonic = monotonic
         self.faults = FaultQueue(account.seed)
         self.limits = Limits()
@@ -69,7 +71,7 @@ class SimulatorServer:
         self._socket = socket.create_server((HOST, port))
         self._server = _Server(
             uvicorn.Config(
-                self._app(Keys(account.id, livemode=account.livemode, permissions=keys)),
+                self._app(),
                 log_level="critical",
                 access_log=False,
                 date_header=False,
@@ -112,15 +114,16 @@ class SimulatorServer:
         self._thread.join()
         self._socket.close()
 
-    def _app(self, keys: Keys) -> ASGIApp:
-        api = StripeApi(self.account, keys)
+    def _app(self) -> ASGIApp:
+        api = StripeApi(self.account, self.keys)
         gate = Gate(self.account, api, self.faults, self.limits, self.requests, self._monotonic)
-        control = Router(Control(self.account, self.faults, self.limits, self.requests, self.deliverer).routes())
+        control = Control(self.account, self.keys, self.faults, self.limits, self.requests, self.deliverer)
+        controls = Router(control.routes())
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             """Everything but the controls is Stripe's, unknown paths included."""
             if scope["path"].startswith("/_sim/"):
-                await control({**scope, "path": scope["path"].removeprefix("/_sim")}, receive, send)
+                await controls({**scope, "path": scope["path"].removeprefix("/_sim")}, receive, send)
             else:
                 await gate(scope, receive, send)
 
