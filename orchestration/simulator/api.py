@@ -49,7 +49,8 @@ _EXPANDED: Final[dict[str, Resource]] = {
     "charge": "charges",
     "payment_intent": "payment_intents",
 }
-_EMPTY_LISTS: Final = ("application_fees", "reporting/report_runs")
+_WITHOUT_PAGES: Final = ("account", "balance", "reporting/report_types")
+"""Paths that take no parameters of a list: the last one always lists everything."""
 
 
 class StripeApi:
@@ -105,13 +106,15 @@ class StripeApi:
         raise unknown_url(request.method, request.url.path)
 
     def _other(self, path: str, query: Iterable[tuple[str, str]]) -> Json:
-        if path == "balance":
+        """What the account has one of, or else none."""
+        if path in _WITHOUT_PAGES:
             read_retrieve_parameters(query, ())
+        else:
+            read_list_parameters(query, (), ())
+        if path == "balance":
             return balance_object(self._account)
         if path == "account":
-            read_retrieve_parameters(query, ())
             return account_object(self._account)
-        read_list_parameters(query, (), ())
         return {"object": "list", "data": [], "has_more": False, "url": f"/v1/{path}"}
 
     def _retrieve(self, resource: Resource, object_id: str, query: Iterable[tuple[str, str]], key: str) -> Json:

@@ -7,6 +7,7 @@ import pytest
 import requests
 
 from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, ApiKey, SimulatedAccount, SimulatorServer
+from orchestration.simulator.keys import READ_PERMISSION
 
 Json = dict[str, Any]
 EXPIRED, ELSEWHERE, REVOKED = "rk_test_rolled_last_week_1111", "sk_test_for_one_office_2222", "rk_test_uninstalled_3333"
@@ -68,6 +69,58 @@ def test_a_key_of_another_organization_is_unknown_once_it_says_its_account(keyed
     key = "sk_org_test_of_a_group"
     answer = get(keyed, key, **{"Stripe-Context": keyed.account.id})
     assert (answer.status_code, error(answer, key)["message"][:16]) == (401, "Invalid API Key ")
+
+
+PERMISSIONS = {
+    "core": "balance balance_transaction_source charge customer dispute event file payment_intent payment_method "
+    "payout product setup_intent",
+    "Connect": "application_fee connected_account top_up transfer",
+    "Reporting": "report_runs_and_report_types",
+}
+RESOURCES = {
+    "core": "balance balance_transactions charges customers disputes events files payment_intents payment_methods "
+    "payouts products refunds setup_intents",
+    "Connect": "accounts application_fees topups transfers",
+    "Reporting": "reporting/report_runs reporting/report_types",
+}
+
+
+def group_key(*groups: str) -> ApiKey:
+    return ApiKey([f"rak_{name}_read" for group in groups for name in PERMISSIONS[group].split()])
+
+
+@pytest.mark.parametrize("group", RESOURCES)
+def test_a_key_for_one_group_reads_that_group_and_no_other(keyed: SimulatorServer, group: str) -> None:
+    key = "rk_test_for_one_group_5555"
+    keyed.keys.put(key, group_key(group))
+    for resource in READ_PERMISSION:
+        answer = get(keyed, key, resource)
+        if resource in RESOURCES[group].split():
+            assert answer.status_code == 200, resource
+            body = answer.json()
+            assert body["object"] == "balance" or (body["object"], body["url"]) == ("list", f"/v1/{resource}")
+        else:
+            assert answer.status_code == 403, resource
+            assert f"Having the '{READ_PERMISSION[resource]}' permission would" in error(answer, key)["message"]
+    keyed.keys.remove(key)
+
+
+def test_what_is_in_no_group_is_read_with_its_own_permission(keyed: SimulatorServer) -> None:
+    key = "rk_test_for_all_groups_5555"
+    keyed.keys.put(key, group_key(*RESOURCES))
+    refused = {resource for resource in READ_PERMISSION if get(keyed, key, resource).status_code == 403}
+    assert refused == {"account", "invoice_payments", "webhook_endpoints"}
+    keyed.keys.put(key, ApiKey(("accounts_kyc_id_numbers_read", "invoice_read", "webhook_read")))
+    assert {get(keyed, key, resource).status_code for resource in refused} == {200}
+    keyed.keys.remove(key)
+
+
+def test_every_list_takes_a_limit_but_that_of_report_types(keyed: SimulatorServer) -> None:
+    for resource in READ_PERMISSION.keys() - {"account", "balance", "reporting/report_types"}:
+        answer = get(keyed, DEFAULT_API_KEY, f"{resource}?limit=1")
+        assert (answer.status_code, answer.json()["object"]) == (200, "list"), resource
+    refused = get(keyed, DEFAULT_API_KEY, "reporting/report_types?limit=1")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "limit")
 
 
 def control(server: SimulatorServer, method: str, body: Json | None = None, **params: str) -> requests.Response:
