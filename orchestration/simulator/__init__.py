@@ -17,12 +17,21 @@ Events go to webhook endpoints as well, as the clock moves:
 
     server.deliverer.register(WebhookEndpoint("http://127.0.0.1:8400/webhooks", secrets=("whsec_…",)))
 
+A Connect platform holds other accounts, which its keys reach with `Stripe-Account`, each with faults of its own:
+
+    shops = [SimulatedAccount(seed=2), SimulatedAccount(seed=3)]
+    with SimulatorServer(account, connected=shops) as server:      # one clock, the platform's
+        server.gates[shops[0].id].faults.add(Fault("rate_limit", times=10))
+        server.deliverer.register(WebhookEndpoint(url, connect=True))     # gets their events, not its own
+        server.deliverer.disconnect(shops[1].id)
+
 As a process: `python -m orchestration.simulator --seed 1 --port 12111`, controlled under `/_sim` (see `control`).
 
 It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories` and `aftermath`,
-which write `steps`; `account` indexes them; `state`, `objects`, `instruments`, `singletons` and `events` render them as
-Stripe would; `api`, `parameters`, `keys` and `errors` answer for it; `webhooks` says what is sent,
-`deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really happened, with `episodes`.
+which write `steps`; `account` indexes them and lives by a `clock`; `state`, `objects`, `instruments`, `singletons` and
+`events` render them as Stripe would; `api`, `parameters`, `keys`, `connect` and `errors` answer for it; `webhooks` says
+what is sent, `deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really happened, with
+`episodes`.
 """
 
 from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount

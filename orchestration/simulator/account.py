@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 from zlib import crc32
 
 from orchestration.simulator.calibration import DAY
+from orchestration.simulator.clock import Clock
 from orchestration.simulator.events import emitted
 from orchestration.simulator.steps import Intent, token
 from orchestration.simulator.stories import tell_day
@@ -102,32 +103,28 @@ class SimulatedAccount:
             resource: defaultdict(list) for resource in RESOURCES
         }
         self._of_customer: dict[str, list[Intent]] = defaultdict(list)
-        self._monotonic = monotonic
-        self._speed = speed
-        self._set_at = monotonic()
-        self._clock = opened_at + days * DAY
-        self._tell_until(self._clock)
+        grown_up_at = opened_at + days * DAY
+        self.clock = Clock(grown_up_at, speed, monotonic)
+        self._tell_until(grown_up_at)
 
     @property
     def now(self) -> int:
         """Unix seconds on the account's clock; at first the end of day `days`."""
-        return self._clock + int((self._monotonic() - self._set_at) * self._speed)
+        return self.clock.now
 
     @now.setter
     def now(self, to: int) -> None:
         """Raises ValueError: a clock never goes back."""
-        if to < self.now:
-            raise ValueError(f"the clock is at {self.now} and cannot go back to {to}")
-        self._clock, self._set_at = to, self._monotonic()
+        self.clock.now = to
 
     @property
     def speed(self) -> float:
         """Simulated seconds per real second."""
-        return self._speed
+        return self.clock.speed
 
     @speed.setter
     def speed(self, to: float) -> None:
-        self._clock, self._set_at, self._speed = self.now, self._monotonic(), to
+        self.clock.speed = to
 
     def truth(self, at: int, syncs: Sequence[int] = ()) -> Truth:
         """What had really happened by `at`, and what a reader could know who read everything at each of `syncs`."""

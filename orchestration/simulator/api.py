@@ -17,12 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, RESOURCES, Entry, Resource, SimulatedAccount
+from orchestration.simulator.connect import Connections
 from orchestration.simulator.errors import StripeError, aged_out, no_such, unknown_url
 from orchestration.simulator.events import EVENT_TYPES
 from orchestration.simulator.keys import READ_PERMISSION, Keys
 from orchestration.simulator.objects import Renderer
 from orchestration.simulator.parameters import ListParameters, read_list_parameters, read_retrieve_parameters
-from orchestration.simulator.singletons import account_object, balance_object
+from orchestration.simulator.singletons import account_object, balance_object, connected_account_object
 from orchestration.simulator.steps import token
 
 Json = dict[str, Any]
@@ -54,12 +55,17 @@ _WITHOUT_PAGES: Final = ("account", "balance", "reporting/report_types")
 
 
 class StripeApi:
-    """Answers Stripe's GET requests from an account."""
+    """Answers Stripe's GET requests from an account: the platform, whose keys they are, or one connected to it.
 
-    def __init__(self, account: SimulatedAccount, keys: Keys) -> None:
+    Requests that may not act on the account that they name can be sent to any.
+    """
+
+    def __init__(self, account: SimulatedAccount, keys: Keys, connections: Connections) -> None:
         self._account = account
         self._keys = keys
-        self._renderer = Renderer(account)
+        self._connections = connections
+        self._is_connected = account is not connections.platform
+        self._renderer = Renderer(account, is_connected=self._is_connected)
         self._serial = count(1)
 
     async def respond(self, request: Request) -> Response:
@@ -89,7 +95,8 @@ class StripeApi:
         Raises:
             StripeError: Stripe would refuse.
         """
-        key = self._keys.authenticate(_key_of(request), has_context="Stripe-Context" in request.headers)
+        key = self._keys.authenticate(key_of(request), has_context="Stripe-Context" in request.headers)
+        self._require_access(key, request.headers.get("Stripe-Account") or self._connections.platform.id)
         path = request.url.path.removeprefix("/v1/").rstrip("/")
         if request.method != "GET":
             raise unknown_url(request.method, request.url.path)
@@ -97,7 +104,7 @@ class StripeApi:
         if path in _ENDPOINTS:
             return self._list(next(resource for resource in RESOURCES if resource == path), query, key)
         if path in READ_PERMISSION:
-            self._keys.require(key, READ_PERMISSION[path])
+            self._require(key, path)
             return self._other(path, query)
         name, _, object_id = path.partition("/")
         for resource in RESOURCES:
@@ -105,8 +112,20 @@ class StripeApi:
                 return self._retrieve(resource, object_id, query, key)
         raise unknown_url(request.method, request.url.path)
 
+    def _require_access(self, key: str, account_id: str) -> None:
+        """Raises StripeError 403 unless the key reaches the account."""
+        if account_id != self._connections.platform.id:
+            self._keys.require_connect(key)
+            self._connections.require(key, account_id)
+
+    def _require(self, key: str, resource: str) -> None:
+        """Raises StripeError 403 unless the key may read the resource here."""
+        self._keys.require(key, READ_PERMISSION[resource], self._account.id)
+
     def _other(self, path: str, query: Iterable[tuple[str, str]]) -> Json:
-        """What the account has one of, or else none."""
+        """What the account has one of, the accounts connected to it, or a list of what it has none of."""
+        if path == "accounts" and not self._is_connected:
+            return self._accounts(query)
         if path in _WITHOUT_PAGES:
             read_retrieve_parameters(query, ())
         else:
@@ -114,12 +133,16 @@ class StripeApi:
         if path == "balance":
             return balance_object(self._account)
         if path == "account":
-            return account_object(self._account)
-        return {"object": "list", "data": [], "has_more": False, "url": f"/v1/{path}"}
+            return connected_account_object(self._account) if self._is_connected else account_object(self._account)
+        return _list_object(path, [], has_more=False)
+
+    def _accounts(self, query: Iterable[tuple[str, str]]) -> Json:
+        accounts, has_more = self._connections.page(read_list_parameters(query, (), ()))
+        return _list_object("accounts", [connected_account_object(each) for each in accounts], has_more=has_more)
 
     def _retrieve(self, resource: Resource, object_id: str, query: Iterable[tuple[str, str]], key: str) -> Json:
         endpoint, at = _ENDPOINTS[resource], self._account.now
-        self._keys.require(key, READ_PERMISSION[resource])
+        self._require(key, resource)
         expand = read_retrieve_parameters(query, endpoint.expandable)
         entry = self._account.find(resource, object_id, at)
         if entry is None or (resource == "events" and self._account.is_aged_out(entry, at)):
@@ -130,7 +153,7 @@ class StripeApi:
 
     def _list(self, resource: Resource, query: Iterable[tuple[str, str]], key: str) -> Json:
         endpoint, at = _ENDPOINTS[resource], self._account.now
-        self._keys.require(key, READ_PERMISSION[resource])
+        self._require(key, resource)
         asked = read_list_parameters(query, endpoint.filters, endpoint.expandable)
         patterns = asked.types or [asked.filters.get("type", "*")]
         if resource == "events":
@@ -150,19 +173,15 @@ class StripeApi:
         if asked.ending_before is not None:
             page.reverse()
         rendered = (self._renderer.render(resource, entry, at) for entry in page)
-        return {
-            "object": "list",
-            "data": [self._expanded(body, asked.expand, at, key) for body in rendered],
-            "has_more": len(found) > asked.limit,
-            "url": f"/v1/{resource}",
-        }
+        data = [self._expanded(body, asked.expand, at, key) for body in rendered]
+        return _list_object(resource, data, has_more=len(found) > asked.limit)
 
     def _require_types(self, key: str, patterns: Iterable[str]) -> None:
         """Events need the permission to read what they tell of."""
         for pattern in patterns:
             for event_type, subject in EVENT_TYPES.items():
                 if fnmatchcase(event_type, pattern):
-                    self._keys.require(key, READ_PERMISSION[subject])
+                    self._require(key, subject)
 
     def _cursor(self, resource: Resource, object_id: str | None, param: str, at: int) -> Entry | None:
         if object_id is None:
@@ -189,11 +208,15 @@ class StripeApi:
     def _expanded(self, body: Json, properties: Iterable[str], at: int, key: str) -> Json:
         for name in properties:
             resource = _EXPANDED[name]
-            self._keys.require(key, READ_PERMISSION[resource])
+            self._require(key, resource)
             entry = self._account.find(resource, body[name], at) if body[name] else None
             if entry is not None:
                 body[name] = self._renderer.render(resource, entry, at)
         return body
+
+
+def _list_object(path: str, data: list[Json], *, has_more: bool) -> Json:
+    return {"object": "list", "data": data, "has_more": has_more, "url": f"/v1/{path}"}
 
 
 def _matches(resource: Resource, entry: Entry, asked: ListParameters, patterns: Iterable[str]) -> bool:
@@ -209,7 +232,7 @@ def _matches(resource: Resource, entry: Entry, asked: ListParameters, patterns: 
     return True
 
 
-def _key_of(request: Request) -> str | None:
+def key_of(request: Request) -> str | None:
     """The key of a request: a bearer token, or the user name of basic authentication."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":

@@ -1,10 +1,11 @@
 """The account's controls over HTTP, under `/_sim`: clock, truth, keys, faults, limits, request counts, webhooks,
-health. No key needed.
+connected accounts, health. No key needed. Truth, faults, limits and request counts are those of the account itself or,
+with `?account=acct_…`, those of one connected to it, also after it has left.
 
 Nothing here looks like Stripe; nothing under /v1 knows of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,47 +14,39 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from orchestration.simulator.account import SimulatedAccount
 from orchestration.simulator.calibration import DAY
+from orchestration.simulator.connect import Connections
 from orchestration.simulator.deliveries import Deliverer, DeliveryCounts
 from orchestration.simulator.errors import masked
-from orchestration.simulator.faults import Fault, FaultQueue, Limits, RequestLog
+from orchestration.simulator.faults import Fault, Gate
 from orchestration.simulator.keys import ApiKey, Keys
 from orchestration.simulator.webhooks import WebhookEndpoint
 
 Json = dict[str, Any]
+_Answer = Callable[[Request], Awaitable[Response]]
 
 
 class Control:
     """Reads and moves what makes a simulated account different from a real one."""
 
-    def __init__(
-        self,
-        account: SimulatedAccount,
-        keys: Keys,
-        faults: FaultQueue,
-        limits: Limits,
-        log: RequestLog,
-        deliverer: Deliverer,
-    ) -> None:
-        self._account = account
+    def __init__(self, keys: Keys, connections: Connections, gates: Mapping[str, Gate], deliverer: Deliverer) -> None:
+        self._account = connections.platform
         self._keys = keys
-        self._faults = faults
-        self._limits = limits
-        self._log = log
+        self._connections = connections
+        self._gates = gates
         self._deliverer = deliverer
-        self._reset_at = 0
 
     def routes(self) -> list[Route]:
         """Routes of a Starlette application, relative to `/_sim`."""
         return [
             Route("/health", self.health),
             Route("/clock", self.clock, methods=["GET", "POST"]),
-            Route("/truth", self.truth),
+            Route("/truth", self._of_gate(self.truth)),
             Route("/keys", self.keys, methods=["GET", "POST", "DELETE"]),
-            Route("/faults", self.faults, methods=["GET", "POST", "DELETE"]),
-            Route("/limits", self.limits, methods=["GET", "POST"]),
-            Route("/requests", self.requests, methods=["GET", "DELETE"]),
+            Route("/accounts", self.accounts, methods=["GET", "DELETE"]),
+            Route("/faults", self._of_gate(self.faults), methods=["GET", "POST", "DELETE"]),
+            Route("/limits", self._of_gate(self.limits), methods=["GET", "POST"]),
+            Route("/requests", self._of_gate(self.requests), methods=["GET", "DELETE"]),
             Route("/webhook_endpoints", self.webhook_endpoints, methods=["GET", "POST", "DELETE"]),
             Route("/webhook_endpoints/roll", self.roll, methods=["POST"]),
             Route("/deliveries", self.deliveries, methods=["GET", "POST"]),
@@ -80,14 +73,31 @@ class Control:
                 return _json({"error": str(error)}, 400)
         return _json({"now": self._account.now, "speed": self._account.speed})
 
-    async def truth(self, request: Request) -> Response:
+    async def accounts(self, request: Request) -> Response:
+        """GET lists the connected accounts, also those that have left; DELETE lets the one of `?account=` leave."""
+        if request.method == "DELETE":
+            try:
+                self._deliverer.disconnect(request.query_params.get("account", ""))
+            except KeyError as error:
+                return _json({"error": f"no such connected account: {error.args[0]}"}, 404)
+        connected = self._connections.accounts()
+        return _json(
+            {
+                "accounts": [
+                    {"id": account.id, "seed": account.seed, "is_connected": account in connected}
+                    for account in self._connections.everyone[1:]
+                ]
+            }
+        )
+
+    async def truth(self, request: Request, gate: Gate) -> Response:
         """`?at=&syncs=1,2,3`: what had happened by `at` (default: now), see `SimulatedAccount.truth`."""
         try:
-            at = int(request.query_params.get("at", self._account.now))
+            at = int(request.query_params.get("at", gate.account.now))
             syncs = [int(text) for text in request.query_params.get("syncs", "").split(",") if text]
         except ValueError as error:
             return _json({"error": str(error)}, 400)
-        return _json(self._account.truth(at, syncs).to_dict())
+        return _json(gate.account.truth(at, syncs).to_dict())
 
     async def keys(self, request: Request) -> Response:
         """GET lists keys, masked, with what is known of each; POST adds one, or changes what it names: `{"key": key}`
@@ -105,31 +115,31 @@ class Control:
             return _json({"error": f"no such key: {masked(error.args[0])}"}, 404)
         return _json({"keys": [{"key": masked(key), **asdict(about)} for key, about in self._keys.known().items()]})
 
-    async def faults(self, request: Request) -> Response:
+    async def faults(self, request: Request, gate: Gate) -> Response:
         """GET lists what is still to go wrong; POST adds a `Fault`; DELETE forgets them all."""
         if request.method == "DELETE":
-            self._faults.clear()
+            gate.faults.clear()
         elif request.method == "POST":
             try:
-                self._faults.add(Fault(**await _body(request)))
+                gate.faults.add(Fault(**await _body(request)))
             except (TypeError, ValueError) as error:
                 return _json({"error": str(error)}, 400)
-        return _json({"faults": [asdict(fault) for fault in self._faults.pending]})
+        return _json({"faults": [asdict(fault) for fault in gate.faults.pending]})
 
-    async def limits(self, request: Request) -> Response:
+    async def limits(self, request: Request, gate: Gate) -> Response:
         """GET tells the limits; POST sets those named."""
         if request.method == "POST":
             try:
-                self._limits.change(**await _body(request))
+                gate.limits.change(**await _body(request))
             except (TypeError, ValueError) as error:
                 return _json({"error": str(error)}, 400)
-        return _json(asdict(self._limits))
+        return _json(asdict(gate.limits))
 
-    async def requests(self, request: Request) -> Response:
+    async def requests(self, request: Request, gate: Gate) -> Response:
         """GET counts requests under /v1 by endpoint, refused ones included; DELETE starts anew."""
         if request.method == "DELETE":
-            self._log.clear()
-        return _json({"total": self._log.total, "by_endpoint": dict(self._log.by_endpoint)})
+            gate.requests.clear()
+        return _json({"total": gate.requests.total, "by_endpoint": dict(gate.requests.by_endpoint)})
 
     async def webhook_endpoints(self, request: Request) -> Response:
         """GET lists endpoints with the counts of their deliveries; POST registers a `WebhookEndpoint`, with `secret`
@@ -174,6 +184,17 @@ class Control:
                 return _json({"error": f"no such event or webhook endpoint: {error.args[0]}"}, 404)
             return _json({"event": wanted["event"], "endpoints": sent_to})
         return _json({"endpoints": {each: asdict(counts) for each, counts in self._deliverer.counts().items()}})
+
+    def _of_gate(self, answer: Callable[[Request, Gate], Awaitable[Response]]) -> _Answer:
+        """An answer that is about the account of `?account=`, without it the account itself."""
+
+        async def of_account(request: Request) -> Response:
+            account_id = request.query_params.get("account", self._account.id)
+            if account_id not in self._gates:
+                return _json({"error": f"no such account: {account_id}"}, 404)
+            return await answer(request, self._gates[account_id])
+
+        return of_account
 
     def _described(self, endpoint_id: str) -> Json:
         """An endpoint without its secrets, which are shown nowhere, and with numbers of its deliveries."""

@@ -1,4 +1,5 @@
-"""Webhook deliveries: each event of the account to each endpoint that wants it, until it is answered with a 2xx.
+"""Webhook deliveries: each event of the account to each endpoint that wants it, until it is answered with a 2xx; those
+of connected accounts to the endpoints that are for them.
 
 As Stripe does it: in no promised order, again after anything but 2xx, each time with a new signature. Two clocks meet
 here: when an event is due is told by the account's, when a failed try is repeated by the real one.
@@ -17,10 +18,17 @@ from typing import Final
 
 import httpx
 
-from orchestration.simulator.account import Entry, SimulatedAccount
 from orchestration.simulator.calibration import DAY
+from orchestration.simulator.connect import Connections
 from orchestration.simulator.steps import token
-from orchestration.simulator.webhooks import WebhookEndpoint, check_secret, signature_header, webhook_payload
+from orchestration.simulator.webhooks import (
+    Notice,
+    WebhookEndpoint,
+    check_secret,
+    deauthorization,
+    notice_of,
+    signature_header,
+)
 
 _LOOK_SECONDS: Final = 0.05
 """Real seconds between two looks at the account's clock."""
@@ -53,7 +61,7 @@ class _Delivery:
 
     at: float
     serial: int
-    event: Entry = field(compare=False)
+    event: Notice = field(compare=False)
     since: float = field(default=0.0, compare=False)
     tries: int = field(default=0, compare=False)
 
@@ -85,13 +93,13 @@ class _Outbox:
     """What one endpoint is to be sent: held until it is due on the account's clock, then queued on the real one."""
 
     def __init__(
-        self, account: SimulatedAccount, endpoint_id: str, endpoint: WebhookEndpoint, retry: RetryPolicy
+        self, connections: Connections, endpoint_id: str, endpoint: WebhookEndpoint, retry: RetryPolicy
     ) -> None:
         self.id, self.endpoint = endpoint_id, endpoint
-        self._account, self._retry = account, retry
+        self._connections, self._account, self._retry = connections, connections.platform, retry
         self._secrets: dict[str, int | None] = dict.fromkeys(endpoint.secrets)
-        self._seen_until = account.now
-        self._held: list[tuple[int, float, int, Entry]] = []
+        self._seen_until = self._account.now
+        self._held: list[tuple[int, float, int, Notice]] = []
         self._queue: list[_Delivery] = []
         self._under_way: dict[int, _Delivery] = {}
         self._counts = DeliveryCounts()
@@ -103,17 +111,20 @@ class _Outbox:
         """Take up what has happened since the last look, and what was held until now."""
         with self._lock:
             now = self._account.now
-            for event in self._account.happened(self._seen_until, now):
-                if self.endpoint.takes(event.about):
-                    self._hold(event)
-            self._seen_until = now
+            self._take_up(now)
             due = []
             while self._held and self._held[0][0] <= now:
                 due.append(heappop(self._held))
             for _, _, _, event in sorted(due, key=lambda held: held[1]):
                 self._enqueue(event)
 
-    def add(self, event: Entry) -> None:
+    def tell(self, event: Notice) -> None:
+        """Take up an event that no account tells of itself."""
+        with self._lock:
+            if self.endpoint.takes(event.type):
+                self._hold(event)
+
+    def add(self, event: Notice) -> None:
         """Send an event now, whatever became of it before."""
         with self._lock:
             self._enqueue(event)
@@ -156,7 +167,16 @@ class _Outbox:
                 self._under_way[delivery.serial] = delivery
                 tasks.create_task(self._send(delivery, tasks, client))
 
-    def _hold(self, event: Entry) -> None:
+    def _take_up(self, now: int) -> None:
+        """Hold what has happened since the last time, to connected accounts or to the account itself."""
+        connect = self.endpoint.connect
+        for account in self._connections.accounts() if connect else [self._account]:
+            for event in account.happened(self._seen_until, now):
+                if self.endpoint.takes(event.about):
+                    self._hold(notice_of(account, event, connect=connect))
+        self._seen_until = now
+
+    def _hold(self, event: Notice) -> None:
         """Keep an event until it is due, once for each time that it is to be sent."""
         endpoint = self.endpoint
         if self._befalls(event, "lost", endpoint.lost):
@@ -167,16 +187,16 @@ class _Outbox:
             shift = self._chance(event, f"shuffle {copy}") * endpoint.shuffle if endpoint.shuffle else 0
             heappush(self._held, (due, due + shift, next(self._serial), event))
 
-    def _befalls(self, event: Entry, what: str, share: float) -> bool:
+    def _befalls(self, event: Notice, what: str, share: float) -> bool:
         """Whether the event is one of the share that `what` happens to."""
         return share > 0 and (share >= 1 or self._chance(event, what) < share)
 
-    def _chance(self, event: Entry, what: str) -> float:
+    def _chance(self, event: Notice, what: str) -> float:
         """A number from 0 to below 1 that looks random and depends on the seed, the event and `what` only."""
         digest = blake2b(f"{self._account.seed}/{event.id}/{what}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) / 2**64
 
-    def _enqueue(self, event: Entry) -> None:
+    def _enqueue(self, event: Notice) -> None:
         heappush(self._queue, _Delivery(time.monotonic(), next(self._serial), event))
 
     async def _send(self, delivery: _Delivery, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
@@ -184,10 +204,7 @@ class _Outbox:
         if not delivery.tries:
             delivery.since = time.monotonic()
         delivery.tries += 1
-        endpoint = self.endpoint
-        payload = webhook_payload(
-            self._account, delivery.event, api_version=endpoint.api_version, connect=endpoint.connect
-        )
+        payload = delivery.event.payload(self.endpoint.api_version)
         self._settle(delivery, await self._post(client, payload))
         self.send_due(tasks, client)
 
@@ -229,22 +246,24 @@ class _Outbox:
 
 
 class Deliverer:
-    """Sends the account's events to the endpoints registered here, as the account's clock moves.
+    """Sends events to the endpoints registered here, as the account's clock moves: the account's own or, to those with
+    `connect`, those of the accounts connected to it.
 
     An endpoint gets what happens after it was registered. How late the list of events is (`events_late`) does not hold
     deliveries up.
     """
 
-    def __init__(self, account: SimulatedAccount, retry: RetryPolicy | None = None) -> None:
-        self._account = account
+    def __init__(self, connections: Connections, retry: RetryPolicy | None = None) -> None:
+        self._connections = connections
         self._retry = retry or RetryPolicy()
         self._outboxes: dict[str, _Outbox] = {}
         self._registered = count(1)
 
     def register(self, endpoint: WebhookEndpoint) -> str:
         """The id (`we_…`) of a new endpoint, which is sent events from now on."""
-        endpoint_id = f"we_1{token(self._account.id, 'endpoint', next(self._registered))[:23]}"
-        self._outboxes[endpoint_id] = _Outbox(self._account, endpoint_id, endpoint, self._retry)
+        platform = self._connections.platform
+        endpoint_id = f"we_1{token(platform.id, 'endpoint', next(self._registered))[:23]}"
+        self._outboxes[endpoint_id] = _Outbox(self._connections, endpoint_id, endpoint, self._retry)
         return endpoint_id
 
     def remove(self, endpoint_id: str) -> None:
@@ -260,8 +279,21 @@ class Deliverer:
         """
         self._outboxes[endpoint_id].roll(secret, expires_in)
 
+    def disconnect(self, account_id: str) -> None:
+        """Let a connected account leave: what happened to it until now is still sent, then that it left, then no more.
+
+        Raises KeyError for an account that is not connected.
+        """
+        outboxes = [outbox for outbox in list(self._outboxes.values()) if outbox.endpoint.connect]
+        for outbox in outboxes:
+            outbox.look()
+        account = self._connections.disconnect(account_id)
+        for outbox in outboxes:
+            outbox.tell(deauthorization(account, self._connections.platform))
+
     def resend(self, event_id: str, endpoint_id: str | None = None) -> list[str]:
-        """Send an event once more, as by the dashboard's button: to one endpoint, or to all that take its type.
+        """Send an event once more, as by the dashboard's button: to one endpoint, or to all that take its type. Those
+        with `connect` get the events of connected accounts only, the others none of them.
 
         Returns:
             the ids of the endpoints that it is sent to.
@@ -269,15 +301,26 @@ class Deliverer:
         Raises:
             KeyError: there is no such endpoint, or no such event that can still be read.
         """
-        now = self._account.now
-        event = self._account.find("events", event_id, now)
-        if event is None or self._account.is_aged_out(event, now):
-            raise KeyError(event_id)
-        takers = [each for each in list(self._outboxes.values()) if each.endpoint.takes(event.about)]
-        outboxes = takers if endpoint_id is None else [self._outboxes[endpoint_id]]
+        chosen = list(self._outboxes.values()) if endpoint_id is None else [self._outboxes[endpoint_id]]
+        event, connect = self._find(event_id)
+        outboxes = [
+            outbox
+            for outbox in chosen
+            if outbox.endpoint.connect == connect and (endpoint_id is not None or outbox.endpoint.takes(event.type))
+        ]
         for outbox in outboxes:
             outbox.add(event)
         return [outbox.id for outbox in outboxes]
+
+    def _find(self, event_id: str) -> tuple[Notice, bool]:
+        """An event that can still be read, and whether it is a connected account's. Raises KeyError."""
+        platform = self._connections.platform
+        for account in [platform, *self._connections.accounts()]:
+            event = account.find("events", event_id, account.now)
+            if event is not None and not account.is_aged_out(event, account.now):
+                connect = account is not platform
+                return notice_of(account, event, connect=connect), connect
+        raise KeyError(event_id)
 
     def endpoints(self) -> dict[str, WebhookEndpoint]:
         """Every endpoint as it was registered, by its id."""

@@ -97,11 +97,31 @@ def ip_refused() -> StripeError:
 
 
 def no_access(key: str, account: str) -> StripeError:
+    """An account that the key does not reach: unknown, or no longer its own or connected to its own."""
     return StripeError(
         403,
         f"The provided key '{masked(key)}' does not have access to account '{account}' (or that account does not "
         "exist). Application access may have been revoked.",
         code="account_invalid",
+    )
+
+
+def no_connect_permissions() -> StripeError:
+    """A restricted key that may do nothing on connected accounts, used on one."""
+    return StripeError(
+        403,
+        "You passed a restricted API key with the `Stripe-Account` header, but the restricted API key does not have "
+        "any Connect permissions",
+    )
+
+
+def not_a_platform() -> StripeError:
+    """An account that is no platform, acting on another one (stripe-apps issue 505)."""
+    return StripeError(
+        403,
+        "Only Stripe Connect platforms can work with other accounts. If you specified a client_id parameter, make sure "
+        "it's correct. If you need to setup a Stripe Connect platform, you can do so at "
+        "https://dashboard.stripe.com/account/applications/settings.",
     )
 
 

@@ -17,19 +17,29 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from orchestration.simulator.account import SimulatedAccount
-from orchestration.simulator.api import StripeApi
-from orchestration.simulator.errors import StripeError, lock_timeout, rate_limited, server_error
+from orchestration.simulator.api import StripeApi, key_of
+from orchestration.simulator.errors import (
+    StripeError,
+    invalid_key,
+    lock_timeout,
+    no_access,
+    rate_limited,
+    server_error,
+)
 
-FaultKind = Literal["rate_limit", "lock_timeout", "server_error", "drop", "cut", "truncate", "slow"]
+FaultKind = Literal[
+    "rate_limit", "lock_timeout", "server_error", "invalid_key", "no_access", "drop", "cut", "truncate", "slow"
+]
 
 
 @dataclass
 class Fault:
     """Something that goes wrong with the next `times` requests whose path begins with `path`.
 
-    `rate_limit` and `lock_timeout` are the two kinds of 429, `server_error` answers `status`; `drop` closes the
-    connection before the answer, `cut` in the middle of the body, `truncate` sends half the JSON as if it were all;
-    `slow` decides the answer, then moves the clock by `clock_seconds` and waits `seconds`, then sends it.
+    `rate_limit` and `lock_timeout` are the two kinds of 429, `invalid_key` is a 401 and `no_access` a 403 whatever the
+    key, `server_error` answers `status`; `drop` closes the connection before the answer, `cut` in the middle of the
+    body, `truncate` sends half the JSON as if it were all; `slow` decides the answer, then moves the clock by
+    `clock_seconds` and waits `seconds`, then sends it.
     `probability` below 1 spares some matching requests, by a seed.
     """
 
@@ -110,18 +120,16 @@ class RequestLog:
 
 
 class Gate:
-    """The ASGI application of /v1: counts, limits, delays and breaks what `api` answers."""
+    """The ASGI application of /v1 for one account: counts, limits, delays and breaks what `api` answers."""
 
     def __init__(
-        self,
-        account: SimulatedAccount,
-        api: StripeApi,
-        faults: FaultQueue,
-        limits: Limits,
-        log: RequestLog,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, account: SimulatedAccount, api: StripeApi, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._account, self._api, self._faults, self._limits, self._log = account, api, faults, limits, log
+        self.account = account
+        self.faults = FaultQueue(account.seed)
+        self.limits = Limits()
+        self.requests = RequestLog()
+        self._api = api
         self._monotonic = monotonic
         self._recent: deque[tuple[float, str]] = deque()
         self._in_flight = 0
@@ -130,7 +138,7 @@ class Gate:
         """Answer one request, or fail to."""
         request = Request(scope, receive)
         endpoint = _endpoint(request.url.path)
-        self._log.by_endpoint[endpoint] += 1
+        self.requests.by_endpoint[endpoint] += 1
         self._in_flight += 1
         try:
             await self._serve(request, endpoint, send)
@@ -138,15 +146,15 @@ class Gate:
             self._in_flight -= 1
 
     async def _serve(self, request: Request, endpoint: str, send: Send) -> None:
-        fault = self._faults.take(request.url.path)
+        fault = self.faults.take(request.url.path)
         try:
             self._check_limits(endpoint)
-            _raise_as_answer(fault)
+            _raise_as_answer(fault, key_of(request) or "", self.account.id)
         except StripeError as error:
             await self._api.error_response(error, request)(request.scope, request.receive, send)
             return
-        if self._limits.latency:
-            await asyncio.sleep(self._limits.latency)
+        if self.limits.latency:
+            await asyncio.sleep(self.limits.latency)
         if fault is not None and fault.kind == "drop":
             await _drop(send)
             return
@@ -168,7 +176,7 @@ class Gate:
             body = self._api.answer(request)
         except StripeError as error:
             return self._api.error_response(error, request)
-        self._account.now += fault.clock_seconds
+        self.account.now += fault.clock_seconds
         await asyncio.sleep(fault.seconds)
         return self._api.json_response(body, request)
 
@@ -177,7 +185,7 @@ class Gate:
         now = self._monotonic()
         while self._recent and self._recent[0][0] <= now - 1:
             self._recent.popleft()
-        limits = self._limits
+        limits = self.limits
         if limits.concurrency is not None and self._in_flight > limits.concurrency:
             raise rate_limited("global-concurrency")
         if limits.global_rate is not None and len(self._recent) >= limits.global_rate:
@@ -188,7 +196,7 @@ class Gate:
         self._recent.append((now, endpoint))
 
 
-def _raise_as_answer(fault: Fault | None) -> None:
+def _raise_as_answer(fault: Fault | None, key: str, account_id: str) -> None:
     match fault:
         case Fault(kind="rate_limit"):
             raise rate_limited(fault.reason)
@@ -196,6 +204,10 @@ def _raise_as_answer(fault: Fault | None) -> None:
             raise lock_timeout()
         case Fault(kind="server_error"):
             raise server_error(fault.status)
+        case Fault(kind="invalid_key"):
+            raise invalid_key(key)
+        case Fault(kind="no_access"):
+            raise no_access(key, account_id)
 
 
 async def _send_half(response: Response, send: Send) -> None:

@@ -11,6 +11,7 @@ from orchestration.simulator.errors import (
     ip_refused,
     missing_permission,
     no_access,
+    no_connect_permissions,
     no_key,
     publishable_key,
 )
@@ -60,6 +61,7 @@ class ApiKey:
 
     Args:
         permissions: what it may read (`charge_read` or `rak_charge_read`), None for everything.
+        connect_permissions: the same on connected accounts; Stripe gives a restricted key none unless it is asked to.
         state: `expired` is also a key that was rolled, `ip_refused` one that is limited to other IP addresses,
             `revoked` one that lost its access to the account.
 
@@ -68,27 +70,27 @@ class ApiKey:
     """
 
     permissions: Collection[str] | None = None
+    connect_permissions: Collection[str] | None = ()
     state: KeyState = "active"
 
     def __post_init__(self) -> None:
         if self.state not in get_args(KeyState):
             raise ValueError(f"unknown state of a key: {self.state}")
-        if isinstance(self.permissions, str):
+        if isinstance(self.permissions, str) or isinstance(self.connect_permissions, str):
             raise ValueError("permissions are a list of names, or none at all for every one")
 
-    def may(self, permission: str) -> bool:
+    def may(self, permission: str, *, on_connected: bool) -> bool:
         """Whether it has the permission, which is named as Stripe's 403 names it."""
-        return self.permissions is None or not {permission, permission.removeprefix("rak_")}.isdisjoint(
-            self.permissions
-        )
+        granted = self.connect_permissions if on_connected else self.permissions
+        return granted is None or permission in granted or permission.removeprefix("rak_") in granted
 
 
 class Keys:
     """The keys an account knows.
 
     Args:
-        known: for each key what is known of it, or just its permissions, None for all. Without it there is one key:
-            `DEFAULT_API_KEY`, or `DEFAULT_LIVE_API_KEY` for an account in live mode.
+        known: for each key what is known of it, or just its permissions, None for all everywhere. Without it there is
+            one key: `DEFAULT_API_KEY`, or `DEFAULT_LIVE_API_KEY` for an account in live mode.
 
     Raises:
         ValueError: a key of the other mode.
@@ -103,7 +105,7 @@ class Keys:
         self._known: dict[str, ApiKey] = {}
         default = DEFAULT_LIVE_API_KEY if livemode else DEFAULT_API_KEY
         for key, about in (known or {default: None}).items():
-            self.put(key, about if isinstance(about, ApiKey) else ApiKey(None if about is None else tuple(about)))
+            self.put(key, _read_short(about))
 
     def put(self, key: str, about: ApiKey) -> None:
         """Add a key, or change one. Raises ValueError for a key of the other mode."""
@@ -144,7 +146,20 @@ class Keys:
                 raise no_access(key, self._account_id)
         return key
 
-    def require(self, key: str, permission: str) -> None:
-        """Raises StripeError 403 if the key lacks the permission."""
-        if not self._known[key].may(permission):
-            raise missing_permission(key, self._account_id, permission)
+    def require(self, key: str, permission: str, account_id: str) -> None:
+        """Raises StripeError 403 if the key lacks the permission on that account, its own or a connected one."""
+        if not self._known[key].may(permission, on_connected=account_id != self._account_id):
+            raise missing_permission(key, account_id, permission)
+
+    def require_connect(self, key: str) -> None:
+        """Raises StripeError 403 if the key may do nothing at all on connected accounts."""
+        granted = self._known[key].connect_permissions
+        if granted is not None and not granted:
+            raise no_connect_permissions()
+
+
+def _read_short(about: ApiKey | Iterable[str] | None) -> ApiKey:
+    """What the short forms of a key's description stand for."""
+    if isinstance(about, ApiKey):
+        return about
+    return ApiKey(None, None) if about is None else ApiKey(tuple(about))

@@ -37,10 +37,11 @@ _MESSAGES = {
 
 
 class Renderer:
-    """Renders what an account holds. Has no state of its own."""
+    """Renders what an account holds, to itself or (`is_connected`) to its platform. Has no state of its own."""
 
-    def __init__(self, account: SimulatedAccount) -> None:
+    def __init__(self, account: SimulatedAccount, *, is_connected: bool = False) -> None:
         self._account = account
+        self._is_connected = is_connected
 
     def render(self, resource: Resource, entry: Entry, at: int) -> Json:
         """An object as it looks at `at`; an event looks the same at any time."""
@@ -74,6 +75,7 @@ class Renderer:
         return {
             "id": entry.id,
             "object": "event",
+            **({"account": self._account.id} if self._is_connected else {}),
             "api_version": self._account.event_api_version,
             "created": entry.created,
             "data": data,

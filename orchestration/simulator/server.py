@@ -1,4 +1,4 @@
-"""The simulated account as a server: in a thread for tests, in the foreground for people."""
+"""The simulated account and those connected to it as a server: in a thread for tests, in the foreground for people."""
 
 import asyncio
 import socket
@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
 import uvicorn
+from starlette.datastructures import Headers
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestration.simulator.account import SimulatedAccount
 from orchestration.simulator.api import StripeApi
+from orchestration.simulator.connect import Connections
 from orchestration.simulator.control import Control
 from orchestration.simulator.deliveries import Deliverer, RetryPolicy
-from orchestration.simulator.faults import FaultQueue, Gate, Limits, RequestLog
+from orchestration.simulator.faults import Gate
 from orchestration.simulator.keys import ApiKey, Keys
 
 HOST = "127.0.0.1"
@@ -44,7 +46,12 @@ class _Server(uvicorn.Server):
 class SimulatorServer:
     """An account over HTTP on the loopback interface, while the context lasts.
 
+    What can go wrong with an account's requests, and the count of them, is its gate's: the attributes `faults`,
+    `limits` and `requests` are those of the account itself, `gates` holds those of the connected ones too, by id.
+
     Args:
+        connected: makes the account a Connect platform, and these accounts connected to it: `Stripe-Account` selects
+            one. They live by the platform's clock.
         keys: for each API key an `ApiKey`, or just the permissions it has, None for all; default as `Keys`. The
             attribute of that name adds and removes them.
         port: 0 takes any free one; `url` tells which.
@@ -56,6 +63,7 @@ class SimulatorServer:
         self,
         account: SimulatedAccount,
         *,
+        connected: Iterable[SimulatedAccount] | None = None,
         keys: Mapping[str, ApiKey | Iterable[str] | None] | None = None,
         port: int = 0,
         retry: RetryPolicy | None = None,
@@ -63,11 +71,14 @@ class SimulatorServer:
     ) -> None:
         self.account = account
         self.keys = Keys(account.id, livemode=account.livemode, known=keys)
-        self._monotonic = monotonic
-        self.faults = FaultQueue(account.seed)
-        self.limits = Limits()
-        self.requests = RequestLog()
-        self.deliverer = Deliverer(account, retry)
+        self.connections = Connections(account, connected)
+        self.gates = {
+            each.id: Gate(each, StripeApi(each, self.keys, self.connections), monotonic)
+            for each in self.connections.everyone
+        }
+        gate = self.gates[account.id]
+        self.faults, self.limits, self.requests = gate.faults, gate.limits, gate.requests
+        self.deliverer = Deliverer(self.connections, retry)
         self._socket = socket.create_server((HOST, port))
         self._server = _Server(
             uvicorn.Config(
@@ -115,16 +126,15 @@ class SimulatorServer:
         self._socket.close()
 
     def _app(self) -> ASGIApp:
-        api = StripeApi(self.account, self.keys)
-        gate = Gate(self.account, api, self.faults, self.limits, self.requests, self._monotonic)
-        control = Control(self.account, self.keys, self.faults, self.limits, self.requests, self.deliverer)
-        controls = Router(control.routes())
+        controls = Router(Control(self.keys, self.connections, self.gates, self.deliverer).routes())
+        platform = self.gates[self.account.id]
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            """Everything but the controls is Stripe's, unknown paths included."""
+            """Everything but the controls is Stripe's, unknown paths included, and unknown accounts the platform's."""
             if scope["path"].startswith("/_sim/"):
                 await controls({**scope, "path": scope["path"].removeprefix("/_sim")}, receive, send)
             else:
+                gate = self.gates.get(Headers(scope=scope).get("Stripe-Account", ""), platform)
                 await gate(scope, receive, send)
 
         return app

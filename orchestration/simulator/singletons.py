@@ -1,8 +1,11 @@
-"""Stripe's JSON for what an account has one of: itself and its balance."""
+"""Stripe's JSON for what an account has one of: itself, as its own key or its platform reads it, and its balance."""
 
 from typing import Any
 
 from orchestration.simulator.account import SimulatedAccount
+from orchestration.simulator.instruments import address
+from orchestration.simulator.payers import person
+from orchestration.simulator.steps import token
 
 Json = dict[str, Any]
 
@@ -22,6 +25,44 @@ def account_object(account: SimulatedAccount) -> Json:
         "metadata": {},
         "payouts_enabled": True,
         "type": "standard",
+    }
+
+
+def connected_account_object(account: SimulatedAccount) -> Json:
+    """The Account object as a platform reads it: with all that is known of the person who owns the business."""
+    owner = person(account.seed)
+    home = address(owner, "US")
+    contact = {"email": owner.email, "phone": owner.phone}
+    return account_object(account) | {
+        "business_profile": {
+            "mcc": "5734",
+            "name": f"Shop of {owner.name}",
+            "product_description": f"Ask {owner.name}.",
+            "support_address": home,
+            **{f"support_{name}": value for name, value in contact.items()},
+            "support_url": None,
+            "url": "https://shop.example.com",
+        },
+        "business_type": "individual",
+        "email": owner.email,
+        "individual": {
+            "id": f"person_1{token(account.id, 'owner')[:23]}",
+            "object": "person",
+            "account": account.id,
+            "address": home,
+            "created": account.opened_at,
+            **contact,
+            "first_name": owner.name,
+            "last_name": "Specimen",
+            "relationship": {"owner": True, "representative": True},
+        },
+        "settings": {
+            "branding": {"icon": None, "logo": None, "primary_color": None, "secondary_color": None},
+            "card_payments": {"statement_descriptor_prefix": None},
+            "dashboard": {"display_name": owner.name, "timezone": "Etc/UTC"},
+            "payments": {"statement_descriptor": None},
+        },
+        "type": "express",
     }
 
 

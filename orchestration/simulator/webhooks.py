@@ -7,13 +7,17 @@ uses nothing of its SDK, so that a receiver is checked against something else th
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from orchestration.simulator.account import Entry, SimulatedAccount
 from orchestration.simulator.objects import Renderer
+from orchestration.simulator.steps import token
+
+Json = dict[str, Any]
 
 DEFAULT_WEBHOOK_SECRET: Final = "whsec_simulated_account_signs_everything"
 """A signing secret that vouches for nothing but a simulated account."""
@@ -38,7 +42,7 @@ class WebhookEndpoint:
         secrets: what deliveries are signed with, several while a secret is rolled.
         enabled_events: the types sent; "*" stands for all.
         api_version: the version that events say they were rendered in; None is the account's own.
-        connect: whether events say of which connected account they are.
+        connect: whether it takes the events of connected accounts, which say whose they are, and not the account's own.
         duplicates: share of events delivered twice.
         shuffle: events that are due at once and happened within so many seconds are sent in random order.
         delay: seconds by which the share `delayed` of the events is sent late.
@@ -86,16 +90,51 @@ def check_secret(secret: str) -> None:
         raise ValueError("a webhook secret begins with whsec_")
 
 
+class Notice(NamedTuple):
+    """An event that endpoints are sent. `payload` makes what is posted, as of the API version that is asked for."""
+
+    id: str
+    type: str
+    created: int
+    payload: Callable[[str | None], bytes]
+
+
+def notice_of(account: SimulatedAccount, event: Entry, *, connect: bool) -> Notice:
+    """What endpoints are sent of an event: the account's own, or (`connect`) its platform's."""
+
+    def payload(api_version: str | None) -> bytes:
+        return webhook_payload(account, event, api_version=api_version, connect=connect)
+
+    return Notice(event.id, event.about, event.created, payload)
+
+
+def deauthorization(account: SimulatedAccount, platform: SimulatedAccount) -> Notice:
+    """What a platform is sent when a connected account has left it.
+
+    It is an event of the account that left, so that the platform can read it nowhere (stripe_event issue 15).
+    """
+    event_id, event_type = f"evt_1{token(account.id, 'left')[:23]}", "account.application.deauthorized"
+    body: Json = {
+        "id": event_id,
+        "object": "event",
+        "account": account.id,
+        "api_version": account.event_api_version,
+        "created": account.now,
+        "data": {"object": _application(platform)},
+        "livemode": account.livemode,
+        "pending_webhooks": 1,
+        "request": {"id": None, "idempotency_key": None},
+        "type": event_type,
+    }
+    return Notice(event_id, event_type, account.now, partial(_payload, body))
+
+
 def webhook_payload(
     account: SimulatedAccount, event: Entry, *, api_version: str | None = None, connect: bool = False
 ) -> bytes:
     """The body that is posted for an event: what /v1/events shows, personal data included, in Stripe's layout."""
-    body = Renderer(account).render("events", event, event.created) | {"pending_webhooks": 1}
-    if api_version is not None:
-        body["api_version"] = api_version
-    if connect:
-        body["account"] = account.id
-    return json.dumps(body, indent=2, ensure_ascii=False).encode()
+    body = Renderer(account, is_connected=connect).render("events", event, event.created)
+    return _payload(body | {"pending_webhooks": 1}, api_version)
 
 
 def signature_header(payload: bytes, secrets: Iterable[str], timestamp: int, *, livemode: bool = False) -> str:
@@ -109,6 +148,17 @@ def signature_header(payload: bytes, secrets: Iterable[str], timestamp: int, *, 
     if not livemode:
         values.append(f"v0={_hmac(b'no secret', signed)}")
     return ",".join([f"t={timestamp}", *values])
+
+
+def _payload(body: Json, api_version: str | None) -> bytes:
+    """An event in Stripe's layout; a version of None leaves it the one it has."""
+    version = body["api_version"] if api_version is None else api_version
+    return json.dumps(body | {"api_version": version}, indent=2, ensure_ascii=False).encode()
+
+
+def _application(platform: SimulatedAccount) -> Json:
+    """What accounts are connected to, as they see it."""
+    return {"id": f"ca_{token(platform.id, 'application')}", "object": "application", "name": "Simulated Platform"}
 
 
 def _hmac(key: bytes, message: bytes) -> str:

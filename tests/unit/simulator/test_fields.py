@@ -1,5 +1,6 @@
 """Rendered objects against the classes of the installed SDK: no field that it does not declare, none missing."""
 
+import json
 import types
 from collections.abc import Iterator
 from typing import Any, ForwardRef, Literal, Union, get_args, get_origin
@@ -11,7 +12,8 @@ from stripe import StripeObject
 from orchestration.simulator import PERSONAL_MARKERS, SimulatedAccount
 from orchestration.simulator.account import RESOURCES, Resource
 from orchestration.simulator.objects import Renderer
-from orchestration.simulator.singletons import account_object, balance_object
+from orchestration.simulator.singletons import account_object, balance_object, connected_account_object
+from orchestration.simulator.webhooks import deauthorization
 
 CLASSES = {
     "payment_intents": stripe.PaymentIntent,
@@ -106,8 +108,15 @@ def test_event_types_are_those_that_the_sdk_declares(account: SimulatedAccount) 
 
 
 def test_account_and_balance_have_the_fields_that_the_sdk_declares(account: SimulatedAccount) -> None:
-    assert list(faults_of_object(account_object(account), stripe.Account, "account")) == []
+    for shown in (account_object(account), connected_account_object(account)):
+        assert list(faults_of_object(shown, stripe.Account, "account")) == []
     assert list(faults_of_object(balance_object(account), stripe.Balance, "balance")) == []
+
+
+def test_the_event_of_an_account_that_left_has_the_fields_that_the_sdk_declares(account: SimulatedAccount) -> None:
+    event = json.loads(deauthorization(account, account).payload(None))
+    assert list(faults_of_object(event, stripe.Event, "event")) == []
+    assert list(faults_of_object(event["data"]["object"], stripe.Application, "application")) == []
 
 
 def test_every_field_that_stripe_fills_with_personal_data_is_filled_and_marked(account: SimulatedAccount) -> None:

@@ -131,7 +131,12 @@ def test_a_key_comes_changes_and_goes_while_the_server_runs(keyed: SimulatorServ
     key = "rk_test_that_comes_and_goes_4444"
     assert get(keyed, key).status_code == 401
     listed = control(keyed, "POST", {"key": key, "permissions": ["charge_read"]}).json()["keys"]
-    assert listed[-1] == {"key": "rk_test_**********4444", "permissions": ["charge_read"], "state": "active"}
+    assert listed[-1] == {
+        "key": "rk_test_**********4444",
+        "permissions": ["charge_read"],
+        "connect_permissions": [],
+        "state": "active",
+    }
     assert [get(keyed, key, path).status_code for path in ("charges", "balance")] == [200, 403]
     control(keyed, "POST", {"key": key, "state": "expired"})
     assert error(get(keyed, key), key)["code"] == "api_key_expired"

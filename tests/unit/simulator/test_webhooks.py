@@ -7,10 +7,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import requests
@@ -31,85 +30,11 @@ from orchestration.simulator import (
 )
 from orchestration.simulator.account import Entry
 from orchestration.simulator.calibration import DAY
+from tests.unit.simulator.conftest import Receiver, settled, until
 
 Json = dict[str, Any]
 HOUR = 3_600
 NEW_SECRET = "whsec_simulated_account_signs_anew"
-
-
-class Posted(NamedTuple):
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def event(self) -> Json:
-        event: Json = json.loads(self.body)
-        return event
-
-    @property
-    def signature(self) -> str:
-        return self.headers["Stripe-Signature"]
-
-    def signed(self, scheme: str) -> list[str]:
-        return [
-            value for name, _, value in (part.partition("=") for part in self.signature.split(",")) if name == scheme
-        ]
-
-
-class Receiver:
-    """What was posted to it, in order. `answer` decides the status of each post by its number, from 0."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.posted: list[Posted] = []
-        self.answer: Callable[[int], int] = lambda number: 200
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/hook?from=stripe"
-
-    @property
-    def ids(self) -> list[str]:
-        return [posted.event["id"] for posted in self.posted]
-
-    def __enter__(self) -> "Receiver":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status = receiver.answer(len(receiver.posted))
-                receiver.posted.append(Posted(self.path, dict(self.headers), body))
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            do_GET = do_POST  # noqa: N815
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        return Handler
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
 
 
 def new_account(**options: Any) -> SimulatedAccount:
@@ -118,18 +43,6 @@ def new_account(**options: Any) -> SimulatedAccount:
 
 def events_of(account: SimulatedAccount, after: int, types: tuple[str, ...] = DEFAULT_ENABLED_EVENTS) -> list[Entry]:
     return [event for event in account.happened(after, account.now) if event.about in types]
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
-
-
-def settled(server: SimulatorServer, endpoint_id: str) -> DeliveryCounts:
-    until(lambda: not server.deliverer.counts()[endpoint_id].pending)
-    return server.deliverer.counts()[endpoint_id]
 
 
 @contextmanager
@@ -465,7 +378,7 @@ def control(server: SimulatorServer, method: str, path: str, body: Json | None =
 
 def test_endpoints_come_and_go_over_http(receiver: Receiver) -> None:
     account = new_account()
-    with SimulatorServer(account) as server:
+    with SimulatorServer(new_account(seed=6), connected=[account]) as server:
         wanted = {"url": receiver.url, "secret": NEW_SECRET, "enabled_events": ["*"], "connect": True}
         made = control(server, "POST", "webhook_endpoints", wanted)
         assert (made["id"][:3], made["enabled_events"], made["deliveries"]["delivered"]) == ("we_", ["*"], 0)
