@@ -24,6 +24,14 @@ PARTS = (
     "payment_attempts",
     "int_charges_told_by_events int_payment_intents_linked",
 )
+OF_ANOTHER = {
+    "payment_intents": """json_object('customer', other -> '$.customer', 'amount', other -> '$.amount',
+        'metadata', other -> '$.metadata', 'payment_details', other -> '$.payment_details')""",
+    "charges": """json_object('payment_method_details',
+        json_object('card', json_object('fingerprint', other -> '$.payment_method_details.card.fingerprint')))""",
+}
+"""What a payment or a charge takes from another one: whom and what it is for, and by which card."""
+
 STAMPED = ("payment_attempts", "payment_intents", "payment_intent_status_history")
 
 
@@ -89,6 +97,22 @@ def test_what_a_part_of_the_models_has_built_already_the_next_build_completes(
         pipeline.extract(settings)
         assert invoke_dbt(settings, ["run", "--select", *selection.split()]).success
     pipeline.build(settings)
+    assert differences_from_full_refresh(settings, tmp_path / "anew") == []
+
+
+@pytest.mark.parametrize("table", OF_ANOTHER)
+def test_who_comes_to_another_order_customer_amount_or_card_leaves_nothing_behind(
+    table: str, settings: Settings, tmp_path: Path
+) -> None:
+    """Whoever was linked to them, or judged by them, is built anew as well."""
+    change(
+        settings,
+        f"""UPDATE raw_stripe.{table} AS changed
+            SET payload = json_merge_patch(payload, {OF_ANOTHER[table]}), _load_id = (SELECT nextval('sync.load_ids'))
+            FROM (SELECT id, lead(payload) OVER (ORDER BY hash(id)) AS other FROM raw_stripe.{table}) AS neighbours
+            WHERE changed.id = neighbours.id AND other IS NOT NULL AND hash(changed.id) % 8 = 0""",
+    )
+    assert invoke_dbt(settings, ["run"]).success
     assert differences_from_full_refresh(settings, tmp_path / "anew") == []
 
 
