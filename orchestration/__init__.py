@@ -5,7 +5,8 @@
     transform      running the dbt project
     settings       THE place for paths and environment variables
     credentials    what Stripe's keys and secrets look like, and what is pasted instead of them
-    integrations   an account's name, and the address and secrets of its webhook endpoint
+    integrations   accounts by their names, with their keys, and the addresses and secrets of their webhook endpoints
+    secret_files   files that hold one secret each
     asgi           the webhook receiver as an ASGI server loads it
     stripe_api     talking to Stripe: requests, retries, errors in our words
     sync           the sync engine: streams, walks, the change feed, checkpoints

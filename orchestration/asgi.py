@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 
-from orchestration.integrations import WebhookFiles
+from orchestration.integrations import WebhookFiles, webhook_endpoints
 from orchestration.settings import Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.queue import Queue
@@ -41,14 +41,12 @@ def _without_tokens(record: logging.LogRecord) -> bool:
 
 
 def _endpoints(settings: Settings) -> Callable[[], Sequence[WebhookEndpoint]]:
-    files = WebhookFiles(settings)
     known: tuple[float, Sequence[WebhookEndpoint]] = (float("-inf"), ())
 
     def endpoints() -> Sequence[WebhookEndpoint]:
         nonlocal known
         if time.monotonic() - known[0] > _READ_EVERY:
-            found = files.endpoint()
-            known = (time.monotonic(), [found] if found else [])
+            known = (time.monotonic(), webhook_endpoints(settings))
         return known[1]
 
     return endpoints

@@ -1,51 +1,263 @@
-"""What an integration is: a name, an account's API key, and the webhook endpoint where that account's events come in.
+"""What an integration is: a name, a Stripe account, its API key, and the webhook endpoint where its events come in.
 
-There is one, `default`, from STRIPE_API_KEY. Its webhook's token and signing secrets lie in files that only their owner
-may read; STRIPE_WEBHOOK_SECRET goes before the files.
+STRIPE_API_KEY alone is one, called `default`. Named ones stand in `data/integrations.toml`, which holds no secret;
+their keys come from the environment (STRIPE_API_KEYS__SHOP), else from files that only their owner may read.
 """
 
 import os
+import re
 import secrets
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from tomlkit.exceptions import TOMLKitError
 
 from orchestration.credentials import SecretRefused, signing_secret
-from orchestration.settings import Settings
+from orchestration.secret_files import read_secret, write_secret
+from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
-
-DEFAULT: Final = "default"
 
 ROLLED_FOR: Final = 24 * 3_600 + 300
 """Seconds for which a replaced secret still counts: Stripe lets the old one live for up to a day."""
 
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOKEN_BYTES: Final = 24
 
 
-class WebhookFiles:
-    """The files of one integration's webhook endpoint."""
+class IntegrationError(Exception):
+    """An integration is not there, is there already, or cannot be read. The text says which, and what to do."""
 
-    def __init__(self, settings: Settings, integration: str = DEFAULT) -> None:
+
+@dataclass(frozen=True)
+class Integration:
+    """A Stripe account as Recoup knows it. `account_id` and `livemode` are None until Stripe has told them.
+
+    `key_from` names the variable or the file that the key is from, for messages.
+    """
+
+    name: str
+    api_key: SecretStr | None
+    key_from: str
+    description: str = ""
+    account_id: str | None = None
+    livemode: bool | None = None
+
+
+class _Entry(BaseModel):
+    """An integration's table in the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    description: str = ""
+    account_id: str = Field(pattern=r"^acct_\w+$")
+    livemode: bool
+
+
+_ENTRIES: Final = TypeAdapter(dict[str, _Entry])
+
+
+def check_name(name: str) -> str:
+    """The name, if an integration may have it: it is a partition in Dagster, a variable's end and a folder's name.
+
+    Raises:
+        IntegrationError: it may not.
+    """
+    if name == DEFAULT_INTEGRATION:
+        raise IntegrationError("`default` is the integration of STRIPE_API_KEY. Choose another name.")
+    if not _NAME.fullmatch(name):
+        raise IntegrationError(
+            "A name has small letters, digits and _, begins with a letter, and has at most 40 of them, such as shop_eu."
+        )
+    return name
+
+
+class Integrations:
+    """The integrations of a data folder.
+
+    Raises:
+        IntegrationError: `integrations.toml` is not as Recoup writes it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._path = settings.integrations_path
+        self._entries = self._read()
+
+    def all(self) -> Sequence[Integration]:
+        """`default` first, if STRIPE_API_KEY is set, then the named ones in the file's order."""
+        named = [self._named(name, entry) for name, entry in self._entries.items()]
+        return [self._default(), *named] if self._settings.stripe_api_key else named
+
+    def named(self, name: str) -> Integration:
+        """The integration of that name; `default` is there also without a key.
+
+        Raises:
+            IntegrationError: there is none.
+        """
+        if name == DEFAULT_INTEGRATION:
+            return self._default()
+        if name not in self._entries:
+            known = ", ".join(each.name for each in self.all()) or "none yet; `recoup connect` makes one"
+            raise IntegrationError(f"There is no integration {name!r}. There are: {known}.")
+        return self._named(name, self._entries[name])
+
+    def add(self, integration: Integration) -> None:
+        """Keep a new one, its key in a file.
+
+        Raises:
+            IntegrationError: its name or its account is taken.
+        """
+        check_name(integration.name)
+        if integration.name in self._entries:
+            raise IntegrationError(f"There is an integration {integration.name!r} already. Choose another name.")
+        self.check_account(integration)
+        assert integration.api_key is not None
+        write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
+        document = self._document()
+        document[integration.name] = {
+            "description": integration.description,
+            "account_id": integration.account_id,
+            "livemode": integration.livemode,
+        }
+        self._replace(document)
+
+    def check_account(self, integration: Integration) -> None:
+        """Raises IntegrationError where another integration is of the same account and mode, or has the same key."""
+        for other in self.all():
+            is_same_key = other.api_key is not None and other.api_key == integration.api_key
+            is_same_account = (other.account_id, other.livemode) == (integration.account_id, integration.livemode)
+            if other.name != integration.name and (is_same_key or is_same_account):
+                raise IntegrationError(
+                    f"Integration {other.name!r} reads {'with this key' if is_same_key else 'this account'} already. "
+                    f"To give it another key: recoup integrations set-key {other.name}"
+                )
+
+    def set_key(self, name: str, key: SecretStr) -> None:
+        """Keep another key of an integration's account.
+
+        Raises:
+            IntegrationError: there is no such integration, or its key is set in the environment.
+        """
+        integration = self.named(name)
+        if integration.key_from != self._shown(self._key_path(name)):
+            raise IntegrationError(f"The key of {name!r} is set by {integration.key_from}. Change it there.")
+        write_secret(self._key_path(name), key.get_secret_value())
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Call an integration by another name. Its tables, its webhook's address and its secrets stay.
+
+        Raises:
+            IntegrationError: there is none of the name, or one of the new name already.
+        """
+        self._must_be_named(name)
+        check_name(new_name)
+        if new_name in self._entries:
+            raise IntegrationError(f"There is an integration {new_name!r} already. Choose another name.")
+        document = self._document()
+        renamed = tomlkit.document()
+        for each, table in document.items():
+            renamed[new_name if each == name else each] = table
+        folder = self._settings.secrets_dir / name
+        if folder.exists():
+            os.rename(folder, self._settings.secrets_dir / new_name)
+        self._replace(renamed)
+
+    def remove(self, name: str) -> None:
+        """Forget an integration and its secrets. What was read of its account stays in the tables.
+
+        Raises:
+            IntegrationError: there is none of the name.
+        """
+        self._must_be_named(name)
+        document = self._document()
+        document.remove(name)
+        self._replace(document)
+        shutil.rmtree(self._settings.secrets_dir / name, ignore_errors=True)
+
+    def _must_be_named(self, name: str) -> None:
+        if name == DEFAULT_INTEGRATION:
+            raise IntegrationError("`default` is the integration of STRIPE_API_KEY: change the variable instead.")
+        self.named(name)
+
+    def _default(self) -> Integration:
+        return Integration(
+            DEFAULT_INTEGRATION,
+            self._settings.stripe_api_key,
+            "STRIPE_API_KEY",
+            account_id=self._settings.stripe_account_id,
+        )
+
+    def _named(self, name: str, entry: _Entry) -> Integration:
+        set_key = self._settings.stripe_api_keys.get(name)
+        stored = read_secret(self._key_path(name))
+        return Integration(
+            name,
+            set_key or (SecretStr(stored) if stored else None),
+            f"STRIPE_API_KEYS__{name.upper()}" if set_key else self._shown(self._key_path(name)),
+            entry.description,
+            entry.account_id,
+            entry.livemode,
+        )
+
+    def _key_path(self, name: str) -> Path:
+        return self._settings.secrets_dir / name / "api_key"
+
+    def _shown(self, path: Path) -> str:
+        return str(path.relative_to(self._settings.recoup_data_dir))
+
+    def _document(self) -> tomlkit.TOMLDocument:
+        with suppress(FileNotFoundError):
+            return tomlkit.parse(self._path.read_text(encoding="utf-8"))
+        return tomlkit.document()
+
+    def _read(self) -> Mapping[str, _Entry]:
+        try:
+            entries = _ENTRIES.validate_python(self._document().unwrap())
+        except TOMLKitError as error:
+            raise IntegrationError(f"{self._path} is not TOML: {error}") from None
+        except ValidationError as error:
+            places = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise IntegrationError(f"{self._path} cannot be used: {places}") from None
+        for name in entries:
+            if name == DEFAULT_INTEGRATION or not _NAME.fullmatch(name):
+                raise IntegrationError(f"{self._path}: {name!r} is no name for an integration (such as shop_eu).")
+        return entries
+
+    def _replace(self, document: tomlkit.TOMLDocument) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_suffix(".tmp")
+        beside.write_text(tomlkit.dumps(document), encoding="utf-8")
+        os.replace(beside, self._path)
+        self._entries = self._read()
+
+
+class WebhookFiles:
+    """The files of one integration's webhook endpoint. Secrets of the environment go before the files."""
+
+    def __init__(self, settings: Settings, integration: str = DEFAULT_INTEGRATION) -> None:
         self._folder = settings.secrets_dir / integration
         self._settings = settings
         self._integration = integration
 
     def endpoint(self) -> WebhookEndpoint | None:
         """The endpoint as it is now; None until `enable` was called."""
-        token = _read(self._folder / "webhook_token")
+        token = read_secret(self._folder / "webhook_token")
         return WebhookEndpoint(self._integration, SecretStr(token), self._secrets()) if token else None
 
     def enable(self) -> WebhookEndpoint:
         """The endpoint, with a token of 192 random bits that stays the same from the first call on."""
         path = self._folder / "webhook_token"
-        if path.exists() and _read(path) is None:
+        if path.exists() and read_secret(path) is None:
             path.unlink()  # emptied by hand, or by a full disk
         with suppress(FileExistsError):
-            _write(path, secrets.token_urlsafe(_TOKEN_BYTES), is_new=True)
+            write_secret(path, secrets.token_urlsafe(_TOKEN_BYTES), is_new=True)
         endpoint = self.endpoint()
         assert endpoint is not None
         return endpoint
@@ -57,23 +269,30 @@ class WebhookFiles:
             SecretRefused: what was pasted is no signing secret.
         """
         secret = signing_secret(pasted).get_secret_value()
-        current = _read(self._folder / "webhook_secret")
+        current = read_secret(self._folder / "webhook_secret")
         if current == secret:
             return False
         if current is not None:
-            _write(self._folder / "webhook_secret_previous", current)
-        _write(self._folder / "webhook_secret", secret)
+            write_secret(self._folder / "webhook_secret_previous", current)
+        write_secret(self._folder / "webhook_secret", secret)
         return current is not None
 
     def _secrets(self) -> Sequence[SecretStr]:
-        if self._settings.webhook_secrets:
-            return self._settings.webhook_secrets
+        if self._settings.webhook_secrets(self._integration):
+            return self._settings.webhook_secrets(self._integration)
         paths = [self._folder / "webhook_secret"]
         previous = self._folder / "webhook_secret_previous"
         with suppress(FileNotFoundError):
             if time.time() - previous.stat().st_mtime < ROLLED_FOR:
                 paths.append(previous)
         return tuple(secret for secret in map(_secret_in, paths) if secret)
+
+
+def webhook_endpoints(settings: Settings) -> Sequence[WebhookEndpoint]:
+    """Every endpoint that was enabled, whatever became of its integration since: Stripe may still deliver to it."""
+    names = sorted(path.parent.name for path in settings.secrets_dir.glob("*/webhook_token"))
+    found = (WebhookFiles(settings, name).endpoint() for name in names)
+    return [endpoint for endpoint in found if endpoint]
 
 
 def webhook_url(settings: Settings, endpoint: WebhookEndpoint) -> str:
@@ -84,31 +303,5 @@ def webhook_url(settings: Settings, endpoint: WebhookEndpoint) -> str:
 def _secret_in(path: Path) -> SecretStr | None:
     """What is no signing secret, such as a file that was damaged, counts as none: deliveries wait at Stripe then."""
     with suppress(SecretRefused):
-        return signing_secret(_read(path) or "")
+        return signing_secret(read_secret(path) or "")
     return None
-
-
-def _read(path: Path) -> str | None:
-    with suppress(FileNotFoundError):
-        return path.read_text(encoding="utf-8").strip() or None
-    return None
-
-
-def _write(path: Path, text: str, *, is_new: bool = False) -> None:
-    """Whole or not at all, for its owner only.
-
-    Raises:
-        FileExistsError: it must be new and is there.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    try:
-        if is_new:
-            os.link(beside, path)
-        else:
-            os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -10,9 +10,9 @@ from typing import Final
 
 import duckdb
 
-from orchestration.integrations import DEFAULT
-from orchestration.settings import Settings
-from orchestration.stripe_api import API_VERSION, StripeClient, key_digest
+from orchestration.integrations import Integration, IntegrationError, Integrations
+from orchestration.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.stripe_api import API_VERSION, RetryPolicy, StripeClient, key_digest
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
 from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models, project_fingerprint
 from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
@@ -27,26 +27,30 @@ _TRIES: Final = 5
 
 
 class KeyMissing(Exception):
-    """No API key is set. The text says which variable to set."""
+    """An integration has no API key. The text says where to put it."""
 
 
 def extract(
     settings: Settings,
     observe: Callable[[Progress], None] = lambda progress: None,
     *,
+    integration: str = DEFAULT_INTEGRATION,
     request: SyncRequest | None = None,
 ) -> SyncReport:
-    """Bring the raw tables up to Stripe's now, and list anew what `request` asks for.
+    """Bring the raw tables up to Stripe's now for one integration, and list anew what `request` asks for.
 
     Raises:
-        KeyMissing: no key is set.
+        KeyMissing: it has no key.
+        IntegrationError: there is no such integration.
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
-    with _client(settings) as client, open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection:
-        report = sync_account(
-            client, connection, stated_id=settings.stripe_account_id, request=request, observe=observe
-        )
-        remember_account(connection, DEFAULT, report.account.account_id, key_digest=key_digest(client.api_key))
+    used = Integrations(settings).named(integration)
+    with (
+        client_of(settings, used) as client,
+        open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,
+    ):
+        report = sync_account(client, connection, stated_id=used.account_id, request=request, observe=observe)
+        remember_account(connection, integration, report.account.account_id, key_digest=key_digest(client.api_key))
     return report
 
 
@@ -72,40 +76,55 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
         )
 
 
-def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, integration: str) -> str:
-    digest = key_digest(settings.stripe_api_key) if settings.stripe_api_key else None
-    known = settings.stripe_account_id or account_of_integration(connection, integration, key_digest=digest)
+def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    """The account of an integration; of one that was renamed or removed since, the account that it had."""
+    used: Integration | None = None
+    with suppress(IntegrationError):
+        used = Integrations(settings).named(name)
+    key = used.api_key if used else None
+    stated = used.account_id if used else None
+    known = stated or account_of_integration(connection, name, key_digest=key_digest(key) if key else None)
     if known:
         return known
-    if settings.stripe_api_key is None:
+    if used is None or key is None:
         raise AccountUnknown(
-            "Webhook events do not say whose they are. Set STRIPE_API_KEY, or STRIPE_ACCOUNT_ID (acct_…, at Stripe "
-            "under Settings > Account details). The events wait in the queue."
+            f"Webhook events do not say whose they are, and the account of integration {name!r} is not known. Set "
+            "STRIPE_API_KEY, or STRIPE_ACCOUNT_ID (acct_…, at Stripe under Settings > Account details). The events "
+            "wait in the queue."
         )
-    with _client(settings) as client:
+    with client_of(settings, used) as client:
         account_id = identify(client).account_id
-    remember_account(connection, integration, account_id, key_digest=key_digest(settings.stripe_api_key))
+    remember_account(connection, name, account_id, key_digest=key_digest(key))
     return account_id
 
 
-def plan(settings: Settings, request: SyncRequest | None = None) -> SyncPlan:
+def plan(settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION) -> SyncPlan:
     """What `extract` would read, estimated by a few requests.
 
     Raises:
         As `extract`.
     """
-    with _client(settings) as client, open_warehouse(settings.warehouse_path) as connection:
-        return plan_sync(client, connection, stated_id=settings.stripe_account_id, request=request)
+    used = Integrations(settings).named(integration)
+    with client_of(settings, used) as client, open_warehouse(settings.warehouse_path) as connection:
+        return plan_sync(client, connection, stated_id=used.account_id, request=request)
 
 
 @contextmanager
-def _client(settings: Settings) -> Iterator[StripeClient]:
-    if settings.stripe_api_key is None:
+def client_of(settings: Settings, integration: Integration, retry: RetryPolicy | None = None) -> Iterator[StripeClient]:
+    """A client with the integration's key, closed on leaving.
+
+    Raises:
+        KeyMissing: it has none.
+    """
+    if integration.api_key is None:
         raise KeyMissing(
             "STRIPE_API_KEY is not set. Put a restricted key (rk_live_… or rk_test_…) into the environment or into "
             ".env; README.md lists what it must be able to read. Without a key, `recoup demo` uses a simulated account."
+            if integration.name == DEFAULT_INTEGRATION
+            else f"The key of integration {integration.name!r} is not there ({integration.key_from}). Set it again: "
+            f"recoup integrations set-key {integration.name}"
         )
-    client = StripeClient(settings.stripe_api_key, api_base=settings.stripe_api_base)
+    client = StripeClient(integration.api_key, api_base=settings.stripe_api_base, retry=retry)
     try:
         yield client
     finally:

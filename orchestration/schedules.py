@@ -4,15 +4,18 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE
+from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE, integration_names
+from orchestration.integrations import Integrations
 from orchestration.settings import Settings
 from orchestration.stripe_api import seconds_between_polls
 
 
 def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """`sync_stripe` by RECOUP_SYNC_CRON, in UTC. Switched on where there is a key, since without one each run fails.
+    """`sync_stripe` for each integration by RECOUP_SYNC_CRON, in UTC. Switched on where there is one, since without a
+    key each run fails.
 
-    A tick is passed over, and says why, where it would take more of Stripe's read allocation than RECOUP_READ_SHARE.
+    An integration is passed over, and the tick says why, where a sync would take more of the read allocation of its
+    account than RECOUP_READ_SHARE.
     """
 
     @dg.schedule(
@@ -23,10 +26,16 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
         default_status=_switched_on_with_a_key(settings),
         description="Keeps the tables current: an idle sync costs three reads of Stripe's allocation.",
     )
-    def sync_stripe_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        last = context.instance.get_latest_materialization_event(dg.AssetKey(["sync", "streams"]))
-        too_soon = _too_soon(last, context.scheduled_execution_time, settings.recoup_read_share) if last else None
-        return dg.SkipReason(too_soon) if too_soon else dg.RunRequest()
+    def sync_stripe_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        requests, reasons = [], []
+        for name in integration_names(settings):
+            last = _last_sync(context.instance, name)
+            too_soon = _too_soon(last, context.scheduled_execution_time, settings.recoup_read_share) if last else None
+            if too_soon:
+                reasons.append(f"{name}: {too_soon}")
+            else:
+                requests.append(dg.RunRequest(partition_key=name))
+        return requests or dg.SkipReason(" ".join(reasons))
 
     return sync_stripe_schedule
 
@@ -56,10 +65,16 @@ def webhook_check_schedule() -> dg.ScheduleDefinition:
 
 
 def _switched_on_with_a_key(settings: Settings) -> dg.DefaultScheduleStatus:
-    return dg.DefaultScheduleStatus.RUNNING if settings.stripe_api_key else dg.DefaultScheduleStatus.STOPPED
+    return dg.DefaultScheduleStatus.RUNNING if Integrations(settings).all() else dg.DefaultScheduleStatus.STOPPED
 
 
-def _too_soon(last: dg.EventLogEntry, tick: datetime, share: float) -> str | None:
+def _last_sync(instance: dg.DagsterInstance, integration: str) -> dg.EventLogRecord | None:
+    """The newest materialization of the integration's partition."""
+    of_integration = dg.AssetRecordsFilter(dg.AssetKey(["sync", "streams"]), asset_partitions=[integration])
+    return next(iter(instance.fetch_materializations(of_integration, limit=1).records), None)
+
+
+def _too_soon(last: dg.EventLogRecord, tick: datetime, share: float) -> str | None:
     """Why the tick must be passed over, judged by the requests of the last sync; None where it need not."""
     assert last.asset_materialization is not None
     told = {name: value.value for name, value in last.asset_materialization.metadata.items()}

@@ -10,7 +10,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from orchestration.credentials import signing_secrets
 
@@ -21,6 +26,9 @@ WEBHOOK_EVENTS: Final = (
     "payment_intent.succeeded,payment_intent.payment_failed,payment_intent.processing,"
     "payment_intent.requires_action,payment_intent.canceled"
 )
+DEFAULT_INTEGRATION: Final = "default"
+"""The integration of STRIPE_API_KEY, which needs no name."""
+
 _EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
 _LEAST_KEY: Final = 24
 _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
@@ -29,12 +37,19 @@ _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*
 class Settings(BaseSettings):
     """What a user can set: from the environment, else from `.env` in the project's folder, else the default."""
 
-    model_config = SettingsConfigDict(env_file=PROJECT_ROOT / ".env", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=PROJECT_ROOT / ".env", extra="ignore", env_ignore_empty=True, env_nested_delimiter="__"
+    )
 
     stripe_api_key: SecretStr | None = Field(
         default=None,
         description="Restricted key (rk_live_… or rk_test_…) that may read payment intents, charges and refunds, "
         "events, and disputes.",
+    )
+    stripe_api_keys: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="The keys of named integrations, one variable for each: STRIPE_API_KEYS__SHOP for that of shop. "
+        "Instead of it, recoup connect keeps the key in a file.",
     )
     stripe_api_base: str = Field(
         default="https://api.stripe.com",
@@ -65,6 +80,15 @@ class Settings(BaseSettings):
         description="Signing secret (whsec_…) of the webhook endpoint; two, separated by a comma, while it is rolled. "
         "Instead of it, the command recoup webhooks secret keeps it in a file.",
     )
+    stripe_webhook_secrets: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="The same for named integrations: STRIPE_WEBHOOK_SECRETS__SHOP for that of shop.",
+    )
+    recoup_secrets_dir: Path | None = Field(
+        default=None,
+        description="Folder with one secret in each file, as Docker and Kubernetes mount them, named as the variables "
+        "in small letters: stripe_api_key, stripe_api_keys__shop. The environment goes before it.",
+    )
     recoup_webhook_events: str = Field(
         default=WEBHOOK_EVENTS,
         description="Event types that are stored, separated by commas; others are acknowledged and counted.",
@@ -86,6 +110,22 @@ class Settings(BaseSettings):
         description="Key that AWS EventBridge or Azure Event Grid sends along; without one they are not served.",
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The files of RECOUP_SECRETS_DIR come after the environment and `.env`."""
+        named = (init_settings, env_settings, dotenv_settings)
+        folder = next(filter(None, (source().get("recoup_secrets_dir") for source in named)), None)
+        if folder is None:
+            return named
+        return (*named, NestedSecretsSettingsSource(file_secret_settings, folder, secrets_dir_missing="error"))
+
     @field_validator("stripe_api_key")
     @classmethod
     def _one_key_without_blanks(cls, value: SecretStr | None) -> SecretStr | None:
@@ -106,6 +146,13 @@ class Settings(BaseSettings):
     def _signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             signing_secrets(value.get_secret_value())
+        return value
+
+    @field_validator("stripe_webhook_secrets")
+    @classmethod
+    def _signing_secrets_of_each(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for each in value.values():
+            signing_secrets(each.get_secret_value())
         return value
 
     @field_validator("recoup_webhook_events")
@@ -194,10 +241,16 @@ class Settings(BaseSettings):
         """Dagster's run history, schedules' and sensors' state."""
         return self.recoup_data_dir / "dagster"
 
+    def webhook_secrets(self, integration: str) -> Sequence[SecretStr]:
+        """The signing secrets that are set for an integration; none where the environment has none."""
+        named = self.stripe_webhook_secrets.get(integration)
+        secret = self.stripe_webhook_secret if integration == DEFAULT_INTEGRATION else named
+        return signing_secrets(secret.get_secret_value()) if secret else ()
+
     @property
-    def webhook_secrets(self) -> Sequence[SecretStr]:
-        """The signing secrets of STRIPE_WEBHOOK_SECRET; none where it is not set."""
-        return signing_secrets(self.stripe_webhook_secret.get_secret_value()) if self.stripe_webhook_secret else ()
+    def integrations_path(self) -> Path:
+        """The named integrations: what each is, without its secrets."""
+        return self.recoup_data_dir / "integrations.toml"
 
     @property
     def webhook_events(self) -> frozenset[str]:

@@ -1,7 +1,10 @@
-"""The raw tables as assets: one step reads them all, because the events decide what changes in each."""
+"""The raw tables as assets: one step reads them all, because the events decide what changes in each.
+
+Their partitions are the integrations: each is synced, fails and is tried again by itself.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any, Final
 
@@ -10,8 +13,9 @@ from pydantic import Field
 
 from orchestration import pipeline
 from orchestration.assets.preview import days_chart, table_metadata
+from orchestration.integrations import IntegrationError, Integrations
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
-from orchestration.settings import Settings
+from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import StripeApiError
 from orchestration.sync import Progress, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError
@@ -41,7 +45,9 @@ _FEEDS: Final = {
 _TOLD_EVERY: Final = 10.0
 """Seconds between two accounts of progress in a run's events."""
 
-_EXPECTED_FAILURES: Final = (StripeApiError, WarehouseError, pipeline.KeyMissing, ValueError)
+_EXPECTED_FAILURES: Final = (StripeApiError, WarehouseError, pipeline.KeyMissing, IntegrationError, ValueError)
+_NOT_BY_TRYING: Final = (pipeline.KeyMissing, IntegrationError)
+"""What another try cannot mend."""
 
 
 class ExtractConfig(dg.Config):
@@ -54,13 +60,23 @@ class ExtractConfig(dg.Config):
     created_until: str | None = Field(default=None, description="… and before this one.")
 
 
+def integration_names(settings: Settings) -> Sequence[str]:
+    """The integrations that are there when Dagster loads the code; `default` where there is none yet.
+
+    Raises:
+        IntegrationError: as `Integrations`.
+    """
+    return [each.name for each in Integrations(settings).all()] or [DEFAULT_INTEGRATION]
+
+
 def extract_asset(settings: Settings) -> dg.AssetsDefinition:
-    """The assets `stripe/*` and `sync/streams`."""
+    """The assets `stripe/*` and `sync/streams`, with a partition for each integration."""
 
     @dg.multi_asset(
         name="extract",
         group_name="raw",
         pool=WAREHOUSE_POOL,
+        partitions_def=dg.StaticPartitionsDefinition(integration_names(settings)),
         specs=[
             *[_spec("stripe", table, text) for table, text in _DESCRIPTIONS.items()],
             _spec("sync", "streams", "How far each stream is known: checkpoints and watermarks."),
@@ -76,9 +92,11 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
         """Read what changed at Stripe into the raw tables."""
         try:
             request = SyncRequest.of(**config.model_dump())
-            report = pipeline.extract(settings, _ProgressEvents(context), request=request)
+            report = pipeline.extract(
+                settings, _ProgressEvents(context), integration=context.partition_key, request=request
+            )
         except _EXPECTED_FAILURES as error:
-            raise dg.Failure(description=str(error), allow_retries=not isinstance(error, pipeline.KeyMissing)) from None
+            raise dg.Failure(description=str(error), allow_retries=not isinstance(error, _NOT_BY_TRYING)) from None
         with warehouse.get_connection() as connection:
             for table in _DESCRIPTIONS:
                 preview = table_metadata(

@@ -59,9 +59,11 @@ def _is_expected(error: Exception) -> bool:
     from orchestration.cli.demo import SimulatorFailed
     from orchestration.cli.dev import AlreadyRunning, PortTaken
     from orchestration.cli.query import QueryRefused
+    from orchestration.cli.run import SomeFailed
     from orchestration.cli.serve import ServiceFailed
     from orchestration.cli.webhooks import SampleLost
     from orchestration.credentials import SecretRefused
+    from orchestration.integrations import IntegrationError
     from orchestration.pipeline import KeyMissing
     from orchestration.stripe_api import StripeApiError
     from orchestration.transform import ModelsFailed
@@ -70,7 +72,7 @@ def _is_expected(error: Exception) -> bool:
     from orchestration.webhooks.queue import QueueUnavailable
 
     of_engines = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | AccountUnknown | QueueUnavailable
-    of_commands = QueryRefused | SimulatorFailed | SampleLost | SecretRefused
+    of_commands = QueryRefused | SimulatorFailed | SampleLost | SecretRefused | IntegrationError | SomeFailed
     of_services = AlreadyRunning | PortTaken | ServiceFailed
     return isinstance(error, of_engines | of_commands | of_services | ValidationError | OSError | duckdb.Error)
 
@@ -88,6 +90,7 @@ def _sentence(error: Exception) -> str:
 
 @app.command()
 def sync(
+    names: Annotated[list[str] | None, typer.Argument(help="Integrations; all of them if none is named.")] = None,
     full_refresh: Annotated[bool, typer.Option("--full-refresh", help="List everything anew.")] = False,
     created_from: Annotated[
         str | None, typer.Option(help="List anew what was created from this day or instant on (2026-01-31, UTC).")
@@ -96,16 +99,18 @@ def sync(
     plan: Annotated[bool, typer.Option("--plan", help="Only say about how many requests it would take.")] = False,
 ) -> None:
     """Read what changed at Stripe, build the models, publish the analysts' file."""
-    from orchestration.cli.run import print_plan, run_pipeline
+    from orchestration.cli.run import chosen_integrations, print_plan, run_pipeline
     from orchestration.sync import SyncRequest
 
     try:
         request = SyncRequest.of(full_refresh=full_refresh, created_from=created_from, created_until=created_until)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    settings = Settings()
+    chosen = chosen_integrations(settings, names or [])
     if plan:
-        print_plan(Settings(), request)
-    elif run_pipeline(Settings(), request).missing:
+        print_plan(settings, request, chosen)
+    elif not run_pipeline(settings, request, chosen):
         raise typer.Exit(INCOMPLETE)
 
 

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Final
 
+from orchestration.integrations import Integrations
 from orchestration.settings import PROJECT_ROOT, Settings
 
 _STOP_SECONDS: Final = 20.0
@@ -144,9 +145,9 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _account(settings: Settings, speed: float, payments: int) -> AbstractContextManager[Settings]:
-    if settings.stripe_api_key is not None:
+    if Integrations(settings).all():
         return nullcontext(settings)
     from orchestration.cli.demo import simulated_account
 
-    print("No STRIPE_API_KEY is set: using the simulated account.", flush=True)
+    print("No account is connected and no STRIPE_API_KEY is set: using the simulated account.", flush=True)
     return simulated_account(settings, payments=payments, days=0, seed=1, speed=speed)

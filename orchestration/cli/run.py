@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -19,10 +19,12 @@ from rich.text import Text
 from orchestration import pipeline
 from orchestration.cli.progress import STREAM_LABELS, reading
 from orchestration.cli.query import open_published
-from orchestration.settings import Settings
+from orchestration.integrations import Integrations
+from orchestration.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.stripe_api import StripeApiError
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.governor import ENDPOINT_RATE
-from orchestration.sync import SyncReport, SyncRequest
+from orchestration.sync import SyncPlan, SyncReport, SyncRequest
 
 _SUMMARY: Final = """
 SELECT
@@ -45,14 +47,30 @@ Summary = dict[tuple[str, bool, str], dict[str, Any]]
 console = Console(highlight=False)
 
 
-def print_plan(settings: Settings, request: SyncRequest) -> None:
-    """What a sync would read, by stream, and what that is of Stripe's limits.
+def chosen_integrations(settings: Settings, names: Sequence[str]) -> Sequence[str]:
+    """The integrations that are meant: those named, or all there are; `default` where there is none.
+
+    Raises:
+        IntegrationError: one of them is not there.
+    """
+    integrations = Integrations(settings)
+    if names:
+        return [integrations.named(name).name for name in dict.fromkeys(names)]
+    return [each.name for each in integrations.all()] or [DEFAULT_INTEGRATION]
+
+
+def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -> None:
+    """What a sync of these integrations would read, by stream, and what that is of Stripe's limits.
 
     Raises:
         The exceptions of `pipeline.plan`.
     """
-    planned = pipeline.plan(settings, request)
-    table = Table("stream", box=None, header_style="bold", title="A sync would read about", title_justify="left")
+    for name in names:
+        _print_plan_of(pipeline.plan(settings, request, integration=name), name if len(names) > 1 else "A sync")
+
+
+def _print_plan_of(planned: SyncPlan, who: str) -> None:
+    table = Table("stream", box=None, header_style="bold", title=f"{who} would read about", title_justify="left")
     for column in ("objects", "requests"):
         table.add_column(column, justify="right")
     for stream in planned.streams:
@@ -70,27 +88,57 @@ def print_plan(settings: Settings, request: SyncRequest) -> None:
     )
 
 
-def run_pipeline(settings: Settings, request: SyncRequest | None = None) -> SyncReport:
-    """Extract, build, publish; print progress, what changed, and the recovery summary.
+class SomeFailed(Exception):
+    """Some integrations could not be synced; the others were, and are published. The text names them."""
+
+
+def run_pipeline(
+    settings: Settings, request: SyncRequest | None = None, names: Sequence[str] = (DEFAULT_INTEGRATION,)
+) -> bool:
+    """Extract, build, publish; print progress, what changed, and the recovery summary. Returns whether nothing that
+    should be read was missing.
 
     Raises:
-        The exceptions of `pipeline.extract`, `pipeline.build` and `pipeline.publish_marts`.
+        SomeFailed: as it says. Where all fail, or the only one does, it is the exception of `pipeline.extract`.
+        The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
     before = _summary(settings) if settings.published_path.exists() else None
-    with reading(console) as show:
-        report = pipeline.extract(settings, show, request=request)
-    _print_report(report)
+    missing, failed = _extract_each(settings, request, names)
     with _stage("Building and testing the models") as show:
         built = pipeline.build(settings, _NodeCounter(show))
     console.print(f"  Models: {', '.join(f'{count} {kind}s' for kind, count in sorted(built.nodes.items()))} passed")
     with _stage("Publishing"):
         pipeline.publish_marts(settings)
     _print_summary(_summary(settings), before)
-    if report.missing:
-        lacking = ", ".join(sorted(set(report.missing.values())))
-        console.print(f"These figures are incomplete: the key lacks {lacking}.", style="bold red")
+    if missing:
+        console.print(f"These figures are incomplete: the key lacks {', '.join(sorted(missing))}.", style="bold red")
     _print_next_steps(settings)
-    return report
+    if failed:
+        raise SomeFailed(f"Not synced, see above: {', '.join(failed)}.")
+    return not missing
+
+
+def _extract_each(
+    settings: Settings, request: SyncRequest | None, names: Sequence[str]
+) -> tuple[set[str], Sequence[str]]:
+    """Permissions that are missing, and the integrations that could not be synced."""
+    missing: set[str] = set()
+    failed: list[str] = []
+    for name in names:
+        if len(names) > 1:
+            console.print(name, style="bold")
+        try:
+            with reading(console) as show:
+                report = pipeline.extract(settings, show, integration=name, request=request)
+        except (StripeApiError, pipeline.KeyMissing) as error:
+            failed.append(name)
+            if len(failed) == len(names):
+                raise
+            console.print(f"  {error}", style="red", markup=False)
+        else:
+            _print_report(report)
+            missing |= set(report.missing.values())
+    return missing, failed
 
 
 @contextmanager

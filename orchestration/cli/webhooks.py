@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestration.integrations import WebhookFiles, webhook_url
-from orchestration.settings import Settings
+from orchestration.integrations import Integrations, WebhookFiles, webhook_url
+from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.envelopes import SAMPLE_PREFIX
@@ -29,15 +29,20 @@ _SHOWN: Final = 10
 _LOOKED_EVERY: Final = 0.2
 
 
+Name = Annotated[str | None, typer.Argument(help="The integration, where there are several.")]
+
+
 class SampleLost(Exception):
     """The sample did not arrive. The text says how far it came and what to do."""
 
 
 @app.command()
-def enable() -> None:
+def enable(name: Name = None) -> None:
     """Print the address to enter at Stripe, the events to choose, and what to paste where."""
     settings = Settings()
-    files = WebhookFiles(settings)
+    integration = _chosen(settings, name)
+    files = WebhookFiles(settings, integration)
+    suffix = f" {integration}" if name else ""
     endpoint = files.enable()
     console.print("At Stripe: Workbench > Webhooks > Add destination (payload style: Snapshot).")
     console.print("1. Events:")
@@ -50,34 +55,39 @@ def enable() -> None:
             "     Stripe asks for https, and must be able to reach it: set RECOUP_WEBHOOK_BASE_URL to such an"
         )
         console.print("     address, and let your proxy pass requests on to `recoup serve`.")
-    console.print("3. Reveal the endpoint's signing secret (whsec_…) and give it to Recoup: recoup webhooks secret")
+    console.print(
+        f"3. Reveal the endpoint's signing secret (whsec_…) and give it to Recoup: recoup webhooks secret{suffix}"
+    )
     state = f"{len(endpoint.secrets)} set" if endpoint.secrets else "none yet; deliveries are turned away until then"
     console.print(f"   Signing secrets: {state}.")
-    console.print("4. Run `recoup serve`, and try it: recoup webhooks test")
+    console.print(f"4. Run `recoup serve`, and try it: recoup webhooks test{suffix}")
 
 
 @app.command()
-def secret() -> None:
+def secret(name: Name = None) -> None:
     """Set the endpoint's signing secret: typed hidden, or from standard input. The one it replaces counts for a day."""
     settings = Settings()
+    integration = _chosen(settings, name)
     hidden = sys.stdin.isatty()
     pasted = typer.prompt("Signing secret (whsec_…), hidden", hide_input=True) if hidden else sys.stdin.read()
-    files = WebhookFiles(settings)
+    files = WebhookFiles(settings, integration)
     is_rolled = files.set_secret(pasted)
     files.enable()
     console.print("The signing secret is set." + (" The one before counts for another 24 hours." if is_rolled else ""))
-    if settings.webhook_secrets:
-        console.print("STRIPE_WEBHOOK_SECRET is set, too, and goes before it.", style="yellow")
+    if settings.webhook_secrets(integration):
+        variable = "STRIPE_WEBHOOK_SECRET" + ("" if integration == DEFAULT_INTEGRATION else f"S__{integration.upper()}")
+        console.print(f"{variable} is set, too, and goes before it.", style="yellow")
 
 
 @app.command("test")
 def follow_a_sample(
+    name: Name = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the sample is in the table.")] = 120.0,
     url: Annotated[str | None, typer.Option(help="Post to this address instead of the endpoint's own.")] = None,
 ) -> None:
     """Sign a sample event, post it to the running receiver, and follow it into the table. It makes no payment."""
     settings = Settings()
-    endpoint = WebhookFiles(settings).enable()
+    endpoint = WebhookFiles(settings, _chosen(settings, name)).enable()
     if not endpoint.secrets:
         raise SampleLost("No signing secret is set: recoup webhooks secret")
     event_id = f"{SAMPLE_PREFIX}{secrets.token_hex(12)}"
@@ -121,6 +131,19 @@ def requeue() -> None:
     with closing(Queue(Settings().queue_url)) as queue:
         count = queue.requeue_quarantined()
     console.print(f"{count:,} events wait for the next run." if count else "Nothing was put aside.")
+
+
+def _chosen(settings: Settings, name: str | None) -> str:
+    """The integration that is meant: the named one; without a name the only one there is, or `default`.
+
+    Raises:
+        IntegrationError: there is none of that name.
+    """
+    integrations = Integrations(settings)
+    if name is not None:
+        return integrations.named(name).name
+    there = integrations.all()
+    return there[0].name if len(there) == 1 else DEFAULT_INTEGRATION
 
 
 def _post(address: str, event: Mapping[str, object], signing_secret: str) -> None:

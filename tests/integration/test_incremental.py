@@ -24,13 +24,12 @@ PARTS = (
     "payment_attempts",
     "int_charges_told_by_events int_payment_intents_linked",
 )
-OF_ANOTHER = {
-    "payment_intents": """json_object('customer', other -> '$.customer', 'amount', other -> '$.amount',
-        'metadata', other -> '$.metadata', 'payment_details', other -> '$.payment_details')""",
-    "charges": """json_object('payment_method_details',
-        json_object('card', json_object('fingerprint', other -> '$.payment_method_details.card.fingerprint')))""",
-}
-"""What a payment or a charge takes from another one: whom and what it is for, and by which card."""
+OF_ANOTHER = """json_object('customer', other -> '$.customer', 'amount', other -> '$.amount',
+    'metadata', other -> '$.metadata', 'payment_details', other -> '$.payment_details')"""
+"""What a payment takes from another one: whom and what it is for."""
+
+OF_ONE_CARD = """json_object('amount', 700, 'currency', 'usd',
+    'payment_method_details', json_object('card', json_object('fingerprint', 'shared')))"""
 
 STAMPED = ("payment_attempts", "payment_intents", "payment_intent_status_history")
 
@@ -100,19 +99,30 @@ def test_what_a_part_of_the_models_has_built_already_the_next_build_completes(
     assert differences_from_full_refresh(settings, tmp_path / "anew") == []
 
 
-@pytest.mark.parametrize("table", OF_ANOTHER)
-def test_who_comes_to_another_order_customer_amount_or_card_leaves_nothing_behind(
-    table: str, settings: Settings, tmp_path: Path
-) -> None:
-    """Whoever was linked to them, or judged by them, is built anew as well."""
+def patch(settings: Settings, table: str, what: str, share: int) -> None:
+    """Load objects anew, with something else in them: one of so many, by a hash of their ids."""
     change(
         settings,
         f"""UPDATE raw_stripe.{table} AS changed
-            SET payload = json_merge_patch(payload, {OF_ANOTHER[table]}), _load_id = (SELECT nextval('sync.load_ids'))
+            SET payload = json_merge_patch(payload, {what}), _load_id = (SELECT nextval('sync.load_ids'))
             FROM (SELECT id, lead(payload) OVER (ORDER BY hash(id)) AS other FROM raw_stripe.{table}) AS neighbours
-            WHERE changed.id = neighbours.id AND other IS NOT NULL AND hash(changed.id) % 8 = 0""",
+            WHERE changed.id = neighbours.id AND other IS NOT NULL AND hash(changed.id) % {share} = 0""",
     )
     assert invoke_dbt(settings, ["run"]).success
+
+
+def test_who_comes_to_another_order_customer_or_amount_leaves_nothing_behind(
+    settings: Settings, tmp_path: Path
+) -> None:
+    patch(settings, "payment_intents", OF_ANOTHER, 2)
+    assert differences_from_full_refresh(settings, tmp_path / "anew") == []
+
+
+def test_attempts_that_leave_a_card_change_the_verdict_on_those_that_stay(settings: Settings, tmp_path: Path) -> None:
+    patch(settings, "charges", OF_ONE_CARD, 2)
+    other_or_none = f"""CASE hash(changed.id) % 16 WHEN 0 THEN '{{"payment_method_details": null}}'
+                        ELSE {OF_ONE_CARD.replace("shared", "another")} END"""
+    patch(settings, "charges", other_or_none, 8)
     assert differences_from_full_refresh(settings, tmp_path / "anew") == []
 
 

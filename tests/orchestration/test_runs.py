@@ -25,10 +25,12 @@ def server() -> Iterator[SimulatorServer]:
         yield running
 
 
-def run(instance: dg.DagsterInstance, settings: Settings, job: str = "sync_stripe") -> dg.ExecuteInProcessResult:
-    return (
-        build_defs(settings=settings).resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
-    )
+def run(
+    instance: dg.DagsterInstance, settings: Settings, job: str = "sync_stripe", *, integration: str = "default"
+) -> dg.ExecuteInProcessResult:
+    found = build_defs(settings=settings).resolve_job_def(job)
+    partition = integration if job == "sync_stripe" else None
+    return found.execute_in_process(instance=instance, partition_key=partition, raise_on_error=False)
 
 
 def metadata(instance: dg.DagsterInstance, *path: str) -> dict[str, Any]:

@@ -22,14 +22,18 @@ def server() -> Iterator[SimulatorServer]:
 
 
 def tell_of_a_sync(instance: dg.DagsterInstance, **figures: Any) -> None:
-    instance.report_runless_asset_event(dg.AssetMaterialization(["sync", "streams"], metadata=figures))
+    told = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition="default")
+    instance.report_runless_asset_event(told)
 
 
 def tick(instance: dg.DagsterInstance, settings: Settings, after: timedelta) -> str | None:
     """Why the tick is passed over; None where it runs."""
-    schedule = build_defs(settings=settings).resolve_schedule_def("sync_stripe_schedule")
+    repository = build_defs(settings=settings).get_repository_def()
+    schedule = repository.get_schedule_def("sync_stripe_schedule")
     at = datetime.now(UTC) + after
-    with dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context:
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=at, repository_def=repository
+    ) as context:
         return schedule.evaluate_tick(context).skip_message
 
 

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "simulator": set(),
     "pipeline": {"integrations", "settings", "stripe_api", "sync", "transform", "warehouse", "webhooks"},
     "transform": {"settings"},
-    "integrations": {"credentials", "settings", "webhooks"},
+    "integrations": {"credentials", "secret_files", "settings", "webhooks"},
+    "secret_files": set(),
     "settings": {"credentials"},
     "credentials": set(),
 }

@@ -19,8 +19,8 @@ def described() -> dict[str, tuple[str, str]]:
     """Default and meaning of each variable, as the settings have them."""
     found = {}
     for name, field in Settings.model_fields.items():
-        default = DATA_DIR_SHOWN if name == "recoup_data_dir" else field.default
-        found[name.upper()] = ("none" if default is None else str(default), str(field.description))
+        default = DATA_DIR_SHOWN if name == "recoup_data_dir" else field.get_default(call_default_factory=True)
+        found[name.upper()] = ("none" if default in (None, {}) else str(default), str(field.description))
     return found
 
 

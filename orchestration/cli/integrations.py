@@ -1,0 +1,107 @@
+"""`recoup integrations …`: what is connected, under other names, with other keys, or no longer."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Final
+
+import duckdb
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestration.cli.query import QueryRefused, open_published
+from orchestration.credentials import shown
+from orchestration.integrations import Integration, Integrations, WebhookFiles
+from orchestration.settings import Settings
+from orchestration.stripe_api import is_live
+
+app = typer.Typer(help="The Stripe accounts that are connected.", no_args_is_help=True)
+console = Console(highlight=False)
+
+Name = Annotated[str, typer.Argument(help="The integration's name.")]
+
+_REACHED: Final = "SELECT account_id, livemode, data_through_at FROM marts.data_coverage"
+
+
+@app.command("list")
+def list_integrations() -> None:
+    """All of them: the account, the mode, the key, and how far its data reach."""
+    settings = Settings()
+    there = Integrations(settings).all()
+    if not there:
+        console.print("No account is connected. `recoup connect` connects one; STRIPE_API_KEY alone is one, too.")
+        return
+    reached = _reached(settings)
+    table = Table("name", "account", "mode", "key", "data through (UTC)", "description", box=None, header_style="bold")
+    for each in there:
+        through = reached.get((each.account_id, each.livemode))
+        table.add_row(each.name, _account(each), mode(each), _key(each), _instant(through), each.description)
+    console.print(table)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """One of them: where its key is from, its webhook, how far its data reach."""
+    settings = Settings()
+    integration = Integrations(settings).named(name)
+    endpoint = WebhookFiles(settings, name).endpoint()
+    secrets = f"{len(endpoint.secrets)} signing secrets" if endpoint and endpoint.secrets else "no signing secret yet"
+    table = Table(box=None, show_header=False)
+    table.add_row("name", integration.name)
+    table.add_row("description", integration.description or "–")
+    table.add_row("account", _account(integration))
+    table.add_row("mode", mode(integration))
+    table.add_row("key", f"{_key(integration)} from {integration.key_from}")
+    table.add_row("webhook", f"enabled, {secrets}" if endpoint else f"none; recoup webhooks enable {name}")
+    through = _reached(settings).get((integration.account_id, integration.livemode))
+    table.add_row("data through", f"{_instant(through)} UTC" if through else "–")
+    console.print(table)
+
+
+@app.command()
+def rename(name: Name, new_name: Annotated[str, typer.Argument(help="Its name from now on.")]) -> None:
+    """Call it by another name. Its tables, its key, its webhook's address and secrets stay as they are."""
+    Integrations(Settings()).rename(name, new_name)
+    console.print(f"{name} is {new_name} now. Restart Dagster, or reload its code location, to see it there.")
+
+
+@app.command()
+def remove(
+    name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False
+) -> None:
+    """Forget it, its key and its webhook. What was read of the account stays in the tables."""
+    settings = Settings()
+    integrations = Integrations(settings)
+    integration = integrations.named(name)
+    if not yes:
+        typer.confirm(f"Forget {name} ({_account(integration)}), its key and its webhook's address?", abort=True)
+    integrations.remove(name)
+    console.print(f"{name} is forgotten. Its rows stay in the tables; its key still works at Stripe: delete it there.")
+
+
+def mode(integration: Integration) -> str:
+    """Live or test; by the key where Stripe has not told it yet."""
+    livemode = integration.livemode
+    if livemode is None and integration.api_key is not None:
+        livemode = is_live(integration.api_key)
+    return "–" if livemode is None else "live" if livemode else "test"
+
+
+def _account(integration: Integration) -> str:
+    return integration.account_id or "told by the key"
+
+
+def _key(integration: Integration) -> str:
+    return shown(integration.api_key) if integration.api_key else "none"
+
+
+def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:
+    try:
+        with open_published(settings) as connection:
+            return {(account, live): through for account, live, through in connection.execute(_REACHED).fetchall()}
+    except (QueryRefused, duckdb.Error):
+        return {}
+
+
+def _instant(instant: datetime | None) -> str:
+    return f"{instant:%Y-%m-%d %H:%M}" if instant else "–"
