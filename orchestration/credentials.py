@@ -1,41 +1,92 @@
-"""What Stripe's credentials look like, and what people paste instead of them."""
+"""What Stripe's credentials look like, what people paste instead of them, and what may be shown of them."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import SecretStr
 
-_WHOLE: Final = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,}")
-_WHERE: Final = (
-    "The signing secret starts with whsec_. It is in Stripe's dashboard under Workbench > Webhooks: open your endpoint "
-    "and choose Reveal under Signing secret."
+_LETTERS: Final = "[A-Za-z0-9+/=_-]"
+"""More than Stripe has been seen to use: what it may use next is not ours to decide."""
+
+_API_KEY_START: Final = "(sk|rk|rkcs)_"
+_ANOTHER: Final = r".+((sk|rk|rkcs)_(live|test)|whsec)_"
+"""A second key or secret behind the first."""
+
+_TAIL: Final = 4
+_LEAST_HIDDEN: Final = 12
+"""Letters of a key that are shown, as Stripe's dashboard shows them; and how many more there must be."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is asked for: its name, how it starts, how it looks when whole, where it is found; and what to add where the
+    dashboard hides it, or where an address came instead."""
+
+    name: str
+    start: str
+    whole: str
+    where: str
+    if_hidden: str
+    if_address: str = ""
+
+
+_SIGNING_SECRET: Final = _Kind(
+    name="a signing secret",
+    start="whsec_",
+    whole=f"whsec_{_LETTERS}{{16,}}",
+    where="The signing secret starts with whsec_ and is in Stripe's dashboard under Workbench > Webhooks: open your "
+    "endpoint and choose Reveal under Signing secret.",
+    if_hidden="choose Reveal, then copy it",
+    if_address="; the endpoint's address is entered at Stripe, and `recoup webhooks enable` prints it",
 )
-_API_KEY: Final = "That belongs into STRIPE_API_KEY."
-_MISTAKEN: Final = (
-    (r"(sk|rk)_org_", "the API key of an organization", _API_KEY),
-    (r"sk_", "a secret API key", _API_KEY),
-    (r"rk_", "a restricted API key", _API_KEY),
-    (r"pk_", "a publishable key, which is made for browsers", "Recoup does not need it."),
-    (r"ek_", "an ephemeral key", "Recoup does not need it."),
-    (r"(we|ed)_", "the id of a webhook endpoint or event destination, not its secret", ""),
-    (r"acct_", "the id of an account", "Where Recoup needs it, it is STRIPE_ACCOUNT_ID."),
-    (r"(evt|pi|ch|py|re|dp|cus|in|sub|seti|pm|tok|ca|cs|req)_", "the id of an object at Stripe", ""),
-    (r"https?://", "an address", "The endpoint's address is entered at Stripe; `recoup webhooks enable` prints it."),
-    (r"(t|v0|v1)=", "a Stripe-Signature header, which is different for every delivery", ""),
-    (r"(Bearer|Basic) ", "an Authorization header", ""),
-    (r"\w*(SECRET|KEY)\w*\s*=", "a line of a settings file", "Paste only what stands behind the = sign."),
-    (r"whsec_.*whsec_", "a signing secret twice in a row", "Paste it once."),
-    (r"whsec_.*[*•…]", "a signing secret that the dashboard hides", "Choose Reveal, then copy it."),
-    (r"whsec_.*\s", "a signing secret with a blank in it", "Copy it again."),
-    (r"whsec_", "only part of a signing secret, or one with characters that none has", "Copy it again."),
-    (r"[\"'`]", "something in quotation marks", "Paste it without them."),
+_API: Final = _Kind(
+    name="an API key",
+    start=f"{_API_KEY_START}(?!org_)",
+    whole=f"{_API_KEY_START}(?!org_|(live|test)_?$){_LETTERS}+",
+    where="The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under Developers > API keys > "
+    "Restricted keys: https://dashboard.stripe.com/apikeys.",
+    if_hidden="Stripe shows a live key only once, so create a new one if it was not kept",
 )
+
+
+def _mistaken(wanted: _Kind) -> Sequence[tuple[str, str]]:
+    """What may have been pasted instead, the first that fits: how it looks and what it is."""
+    return (
+        (f"{wanted.start}{_ANOTHER}", f"{wanted.name} twice in a row, or two of them; paste one"),
+        (rf"{wanted.start}.*([*•…]|\.\.)", f"{wanted.name} that the dashboard hides; {wanted.if_hidden}"),
+        (rf"{wanted.start}.*\s", f"{wanted.name} with a blank in it; copy it again"),
+        (wanted.start, f"only part of {wanted.name}, or one with characters that none has; copy it again"),
+        ("(sk|rk)_org_", "the API key of an organization; Recoup takes the key of one account"),
+        ("sk_", "a secret API key; that belongs into STRIPE_API_KEY"),
+        ("(rk|rkcs)_", "a restricted API key; that belongs into STRIPE_API_KEY"),
+        ("whsec_", "the signing secret of a webhook endpoint; `recoup webhooks secret` takes it"),
+        ("pk_", "a publishable key, which is made for browsers; Recoup does not need it"),
+        ("ek_", "an ephemeral key; Recoup does not need it"),
+        ("(we|ed)_", "the id of a webhook endpoint or event destination, not its secret"),
+        ("acct_", "the id of an account; where Recoup needs it, it is STRIPE_ACCOUNT_ID"),
+        ("(evt|pi|ch|py|re|dp|du|cus|in|sub|seti|pm|po|prod|price|tok|ca|cs|req)_", "the id of an object at Stripe"),
+        ("https?://", f"an address{wanted.if_address}"),
+        ("(t|v0|v1)=", "a Stripe-Signature header, which is different for every delivery"),
+        (r"(?i:(authorization:\s*)?(bearer|basic)\s)", "an Authorization header; paste only the key"),
+        (r"(?i:(export\s+)?\w*(secret|key)\w*\s*[=:])", "a line of a settings file; paste only the value"),
+        (r"[\"'`“”„«»\u2018\u2019]", "something in quotation marks; paste it without them"),
+    )
 
 
 class SecretRefused(ValueError):
-    """What was pasted is no signing secret. The text says what it seems to be and where the right one is; it repeats
-    nothing of what was pasted."""
+    """What was pasted is not what was asked for. The text says what it seems to be and where the right one is; it
+    repeats nothing of what was pasted."""
+
+
+def api_key(pasted: str) -> SecretStr:
+    """An API key of one account, checked by its looks: whether it works, only Stripe can tell (`stripe_api`).
+
+    Raises:
+        SecretRefused: it is something else.
+    """
+    return _checked(pasted, _API)
 
 
 def signing_secret(pasted: str) -> SecretStr:
@@ -44,15 +95,7 @@ def signing_secret(pasted: str) -> SecretStr:
     Raises:
         SecretRefused: it is something else.
     """
-    text = pasted.strip()
-    if _WHOLE.fullmatch(text) and text.count("whsec_") == 1:
-        return SecretStr(text)
-    if not text:
-        raise SecretRefused(f"Nothing was pasted. {_WHERE}")
-    for pattern, name, remedy in _MISTAKEN:
-        if re.match(pattern, text):
-            raise SecretRefused(" ".join(filter(None, [f"This is {name}.", remedy, _WHERE])))
-    raise SecretRefused(f"This is no signing secret of Stripe's. {_WHERE}")
+    return _checked(pasted, _SIGNING_SECRET)
 
 
 def signing_secrets(text: str) -> Sequence[SecretStr]:
@@ -65,3 +108,26 @@ def signing_secrets(text: str) -> Sequence[SecretStr]:
     if len(parts) > 2:
         raise SecretRefused(f"These are {len(parts)} secrets: two is the most, the new one and the one it replaces.")
     return tuple(signing_secret(part) for part in parts)
+
+
+def shown(key: SecretStr) -> str:
+    """What may be shown of an API key: `rk_live_…abcd`, without the end where too little would stay hidden."""
+    text = key.get_secret_value()
+    start = re.match(f"({_API_KEY_START}((live|test)_)?)?", text)
+    assert start is not None, "it matches nothing at all too"
+    is_long = len(text) - start.end() >= _TAIL + _LEAST_HIDDEN
+    return f"{start[0]}…{text[-_TAIL:] if is_long else ''}"
+
+
+def _checked(pasted: str, wanted: _Kind) -> SecretStr:
+    text = pasted.strip()
+    if re.fullmatch(wanted.whole, text) and not re.match(_ANOTHER, text):
+        return SecretStr(text)
+    raise SecretRefused(f"{_what_it_is(text, wanted)} {wanted.where}")
+
+
+def _what_it_is(text: str, wanted: _Kind) -> str:
+    if not text:
+        return "Nothing was pasted."
+    names = (name for pattern, name in _mistaken(wanted) if re.match(pattern, text, re.DOTALL))
+    return f"This is {next(names, f'not {wanted.name}')}."

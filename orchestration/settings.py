@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from orchestration.credentials import signing_secrets
+from orchestration.credentials import api_key, signing_secrets
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
 DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
@@ -128,18 +128,8 @@ class Settings(BaseSettings):
 
     @field_validator("stripe_api_key")
     @classmethod
-    def _one_key_without_blanks(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        key = value.get_secret_value().strip()
-        if not key.isascii() or any(character.isspace() for character in key):
-            raise ValueError("the key contains blanks or characters that no Stripe key has; copy it again")
-        if not key.startswith(("rk_", "sk_")):
-            raise ValueError(
-                "a Stripe API key starts with rk_ (restricted, enough here) or sk_ (secret); "
-                "pk_… is publishable, whsec_… signs webhooks, acct_… and we_… are ids"
-            )
-        return SecretStr(key)
+    def _key_of_one_account(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else api_key(value.get_secret_value())
 
     @field_validator("stripe_webhook_secret")
     @classmethod

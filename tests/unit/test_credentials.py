@@ -1,10 +1,12 @@
-"""What is taken for a signing secret, and what people paste instead."""
+"""What is taken for a signing secret or an API key, what people paste instead, and what is shown of a key."""
 
 import pytest
+from pydantic import SecretStr
 
-from orchestration.credentials import SecretRefused, signing_secret, signing_secrets
+from orchestration.credentials import SecretRefused, api_key, shown, signing_secret, signing_secrets
 
 SECRET = "whsec_" + "Ab1" * 11
+KEY = "rk_live_" + "51HabcXYZ" * 11
 
 
 def test_a_signing_secret_is_taken_with_the_blanks_around_it_cut() -> None:
@@ -32,7 +34,7 @@ def test_a_signing_secret_is_taken_with_the_blanks_around_it_cut() -> None:
         ("whsec_abcd efghijklmnopqrstu", "a signing secret with a blank in it"),
         ("whsec_abc", "only part of a signing secret"),
         ("", "Nothing was pasted"),
-        ("correct horse battery staple", "no signing secret of Stripe's"),
+        ("correct horse battery staple", "not a signing secret"),
     ],
 )
 def test_everything_else_is_named_and_not_repeated(pasted: str, named: str) -> None:
@@ -50,3 +52,76 @@ def test_two_secrets_may_count_at_once_and_no_more() -> None:
         signing_secrets(f"{SECRET},{SECRET}2,{SECRET}3")
     with pytest.raises(SecretRefused, match="a secret API key"):
         signing_secrets(f"{SECRET},sk_test_abc")
+
+
+@pytest.mark.parametrize(
+    "key", [KEY, "rk_test_51Habc", "sk_live_51Habc", "sk_test_a_b_task_c", "rkcs_test_51Habc", "rk_without_a_mode"]
+)
+def test_every_key_of_an_account_is_taken_with_the_blanks_around_it_cut(key: str) -> None:
+    assert api_key(f"\t{key} \n").get_secret_value() == key
+
+
+@pytest.mark.parametrize(
+    ("pasted", "named"),
+    [
+        ("pk_live_51Habc", "a publishable key, which is made for browsers"),
+        (SECRET, "the signing secret of a webhook endpoint"),
+        ("we_1MtoPaste", "the id of a webhook endpoint"),
+        ("ed_test_61abc", "the id of a webhook endpoint or event destination"),
+        ("acct_1Habc", "the id of an account"),
+        ("sk_org_live_abcdef", "the API key of an organization; Recoup takes the key of one account"),
+        ("rk_org_test_abcdef", "the API key of an organization"),
+        ("ek_test_YWNjdF8x", "an ephemeral key"),
+        ("pi_3Pabcdef", "the id of an object"),
+        ("https://dashboard.stripe.com/acct_1/settings", "an address"),
+        ("t=1700000000,v1=abcdef", "a Stripe-Signature header"),
+        (f"Bearer {KEY}", "an Authorization header"),
+        (f"authorization: basic {KEY}", "an Authorization header"),
+        (f"STRIPE_API_KEY={KEY}", "a line of a settings file"),
+        (f"export stripe_secret = {KEY}", "a line of a settings file"),
+        (f"stripe_api_key: {KEY}", "a line of a settings file"),
+        (f"'{KEY}'", "something in quotation marks"),
+        (f"“{KEY}”", "something in quotation marks"),
+        (f"\u2018{KEY}\u2019", "something in quotation marks"),
+        (KEY + KEY, "an API key twice in a row"),
+        (f"{KEY}\nsk_test_51Habc", "an API key twice in a row, or two of them"),
+        (f"{KEY},{SECRET}", "an API key twice in a row, or two of them"),
+        ("rk_live_****************wxyz", "an API key that the dashboard hides; Stripe shows a live key only once"),
+        ("sk_live_•••••••••wxyz", "an API key that the dashboard hides"),
+        ("rk_live_51H…wxyz", "an API key that the dashboard hides"),
+        ("rk_live_51H...wxyz", "an API key that the dashboard hides"),
+        ("rk_live_51Habc defghij", "an API key with a blank in it"),
+        ("rk_live_51Habc\ndefghij", "an API key with a blank in it"),
+        ("rk_live_", "only part of an API key"),
+        ("sk_test", "only part of an API key"),
+        ("rkcs_test_", "only part of an API key"),
+        ("rk_", "only part of an API key"),
+        ("rk_live_51Habcdéf", "one with characters that none has"),
+        ("   ", "Nothing was pasted"),
+        ("correct horse battery staple", "not an API key"),
+    ],
+)
+def test_what_is_no_key_of_an_account_is_named_and_not_repeated(pasted: str, named: str) -> None:
+    with pytest.raises(SecretRefused) as refused:
+        api_key(pasted)
+    told = str(refused.value)
+    assert named in told
+    assert "https://dashboard.stripe.com/apikeys" in told, "where the right one is"
+    assert told.count(". ") == 1, "two sentences"
+    assert len(pasted.strip()) <= len("rkcs_test_") or pasted[-6:] not in told
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (KEY, "rk_live_…cXYZ"),
+        ("rkcs_test_51Habcdefghijklmnop", "rkcs_test_…mnop"),
+        ("sk_without_a_mode_abcdefgh", "sk_…efgh"),
+        ("rk_test_0123456789abcdef", "rk_test_…cdef"),
+        ("rk_test_0123456789abcde", "rk_test_…"),
+        ("rk_test_", "rk_test_…"),
+        ("", "…"),
+    ],
+)
+def test_of_a_key_its_kind_and_its_end_are_shown_if_enough_stays_hidden(key: str, told: str) -> None:
+    assert shown(SecretStr(key)) == told

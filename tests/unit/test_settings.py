@@ -63,12 +63,8 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
-        ("STRIPE_API_KEY", "pk_live_abc", "pk_… is publishable"),
-        ("STRIPE_API_KEY", "whsec_abc", "whsec_… signs webhooks"),
-        ("STRIPE_API_KEY", "acct_123", "are ids"),
-        ("STRIPE_API_KEY", "we_123", "are ids"),
-        ("STRIPE_API_KEY", "rk_live_abc def", "contains blanks"),
-        ("STRIPE_API_KEY", "rk_live_abc…", "no Stripe key has"),
+        ("STRIPE_API_KEY", "pk_live_abc", "This is a publishable key"),
+        ("STRIPE_API_KEY", "whsec_abc", "the signing secret of a webhook endpoint"),
         ("STRIPE_API_BASE", "api.stripe.com", "give an address"),
         ("STRIPE_API_BASE", "ftp://api.stripe.com", "give an address"),
         ("STRIPE_ACCOUNT_ID", "1234", "acct_"),
