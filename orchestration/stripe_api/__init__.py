@@ -19,6 +19,7 @@ from orchestration.stripe_api.client import (
 from orchestration.stripe_api.errors import (
     AccessRefused,
     AuthenticationFailed,
+    Fault,
     InvalidRequest,
     StripeApiError,
     StripeUnavailable,
@@ -31,6 +32,7 @@ __all__ = [
     "AccessRefused",
     "Answer",
     "AuthenticationFailed",
+    "Fault",
     "InvalidRequest",
     "ReadBudget",
     "RequestCounts",

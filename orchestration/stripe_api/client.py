@@ -21,7 +21,7 @@ import requests
 import stripe
 from pydantic import SecretStr
 
-from orchestration.stripe_api.errors import InvalidRequest, StripeUnavailable, error_from_answer
+from orchestration.stripe_api.errors import Fault, InvalidRequest, StripeUnavailable, error_from_answer
 from orchestration.stripe_api.governor import AT_ONCE, Governor
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -30,8 +30,15 @@ API_VERSION: Final = "2026-10-28.endive"
 PAGE_SIZE: Final = 100
 """Stripe's maximum. A page costs one read whatever its size."""
 
-_NEVER_ANSWERED: Final = "It has not answered once: check STRIPE_API_BASE and this machine's network."
-_NOTHING_LOST: Final = "Nothing is lost: the next sync goes on from the last page that was stored."
+_GIVEN_UP: Final[Mapping[Fault, str]] = {
+    "no_network": "{base} cannot be reached: {why}. Check this machine's network, its firewall and its proxy, and "
+    "STRIPE_API_BASE if it is set.",
+    "stripe_down": "{base} gave no usable answer to GET {path} in {tries} tries. Last: {why}. Try again later; "
+    "https://status.stripe.com tells of outages.",
+    "not_stripe": "{base} does not answer as Stripe does: {why}. A proxy, a firewall or the sign-in page of a network "
+    "answers in its place; open a web page on this machine to see it, and check STRIPE_API_BASE if it is set.",
+}
+_NOTHING_LOST: Final = " Nothing that was stored is lost."
 
 _OBJECT_ID: Final = re.compile(r"/[a-z]+_\w*\d\w*$")
 
@@ -94,7 +101,11 @@ class Stopped(Exception):
 
 
 class _Unusable(Exception):
-    """This try gave nothing that can be used, but the next may."""
+    """This try gave nothing that can be used, but the next may. The text says why, `fault` what it is if none does."""
+
+    def __init__(self, why: str, fault: Fault = "stripe_down") -> None:
+        super().__init__(why)
+        self.fault: Fault = fault
 
 
 class _RateLimited(_Unusable):
@@ -151,7 +162,7 @@ class StripeClient:
 
         Raises:
             AuthenticationFailed, AccessRefused, InvalidRequest: Stripe's verdict; never retried.
-            StripeUnavailable: no whole answer after every try.
+            StripeUnavailable: no whole answer after every try, or one that is not Stripe's.
             Stopped: the client was closed meanwhile.
         """
         url = self._url(path, params or {})
@@ -162,10 +173,7 @@ class StripeClient:
             except _Unusable as reason:
                 retry += 1
                 if retry >= (self._retry.first_tries if self._now is None else self._retry.tries):
-                    raise StripeUnavailable(
-                        f"{self._api_base} gave no usable answer to GET {path} in {retry} tries. Last: {reason}. "
-                        + (_NEVER_ANSWERED if self._now is None else _NOTHING_LOST)
-                    ) from None
+                    raise self._unavailable(reason.fault, str(reason), path, retry) from None
                 pause = self._retry.pause(retry)
                 level = logging.INFO if isinstance(reason, _RateLimited) else logging.WARNING
                 logger.log(level, "GET %s: %s. Trying again in %.1f s.", path, reason, pause)
@@ -175,22 +183,21 @@ class StripeClient:
         """A page of a list: `data`, and whether it `has_more`.
 
         Raises:
-            As `get`; also InvalidRequest where the answer is no such page.
+            As `get`; also StripeUnavailable or InvalidRequest where the answer is no such page.
         """
         answer = self.get(path, params, sent=sent)
         data, has_more = answer.body.get("data"), answer.body.get("has_more")
         if not isinstance(data, list) or not isinstance(has_more, bool):
-            raise InvalidRequest(
-                f"{self._api_base} answered GET {path} with something that is no list of Stripe's. "
-                "Is STRIPE_API_BASE a Stripe API?",
-                code=None,
-                param=None,
-            )
+            raise self._unavailable("not_stripe", f"the answer to GET {path} is no list of Stripe's", path)
         if has_more and not data:
             raise InvalidRequest(
                 f"Stripe answered GET {path} with no objects and says that there are more.", code=None, param=None
             )
         return answer
+
+    def _unavailable(self, fault: Fault, why: str, path: str, tries: int = 1) -> StripeUnavailable:
+        text = _GIVEN_UP[fault].format(base=self._api_base, why=why, path=path, tries=tries)
+        return StripeUnavailable(text + ("" if self._now is None else _NOTHING_LOST), fault=fault)
 
     def _url(self, path: str, params: Params) -> str:
         query = urlencode(list(_encode(params)))
@@ -210,7 +217,9 @@ class StripeClient:
             self._tell_governor(endpoint, headers, body)
         if _may_succeed_later(status, headers):
             raise (_RateLimited if status == 429 else _Unusable)(_why(status, headers))
-        date = _date(headers, self._api_base)
+        date = _date(headers)
+        if date is None:
+            raise self._unavailable("not_stripe", "it gives no Date, which is Recoup's clock", path)
         parsed = _parse(body)
         with self._lock:
             self._now = max(date, self._now or date)
@@ -237,10 +246,12 @@ class StripeClient:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, requests.exceptions.SSLError):
                 raise StripeUnavailable(
-                    f"The TLS certificate of {self._api_base} could not be verified. Something between this machine "
-                    "and Stripe (a proxy, a firewall, an old certificate store) answers in Stripe's place."
+                    f"No trusted TLS connection to {self._api_base} could be made. Check this machine's date and time, "
+                    "and whether a proxy or firewall opens encrypted traffic: it must let this address through as it "
+                    "is.",
+                    fault="tls",
                 ) from None
-            raise _Unusable(f"the connection failed ({type(cause).__name__})") from None
+            raise _Unusable(_why_unreachable(cause), "no_network") from None
 
 
 def is_live(api_key: SecretStr) -> bool | None:
@@ -298,22 +309,32 @@ def _why(status: int, headers: Mapping[str, str]) -> str:
     return f"HTTP {status}"
 
 
+def _why_unreachable(cause: BaseException | None) -> str:
+    """By what `requests` raises; what lies below it is told apart by its text alone."""
+    if isinstance(cause, requests.exceptions.Timeout):
+        return "it does not answer in time"
+    if isinstance(cause, requests.exceptions.ProxyError):
+        return "the proxy does not let the request through"
+    text = str(cause)
+    if "Failed to resolve" in text:
+        return "its name is not known here (DNS)"
+    return "the connection is refused" if "refused" in text else "the connection broke off"
+
+
 def _parse(body: str | bytes) -> dict[str, Any]:
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise _Unusable("an answer that is not whole JSON") from None
+        if body[:1] in ("{", b"{"):
+            raise _Unusable("its answer breaks off") from None
+        raise _Unusable("its answer is not JSON", "not_stripe") from None
     if not isinstance(parsed, dict):
-        raise _Unusable("an answer that is not a JSON object")
+        raise _Unusable("its answer is not a JSON object", "not_stripe")
     return parsed
 
 
-def _date(headers: Mapping[str, str], api_base: str) -> int:
+def _date(headers: Mapping[str, str]) -> int | None:
     try:
         return int(parsedate_to_datetime(headers["Date"]).timestamp())
     except (KeyError, TypeError, ValueError):
-        raise InvalidRequest(
-            f"{api_base} answers without a Date header, which is Recoup's clock. Is STRIPE_API_BASE a Stripe API?",
-            code=None,
-            param=None,
-        ) from None
+        return None

@@ -83,7 +83,7 @@ def synced(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) ->
         ({"STRIPE_API_KEY": "rk_test_wrong"}, "Stripe does not accept this API key."),
         ({"STRIPE_API_KEY": "whsec_abc"}, "STRIPE_API_KEY: This is the signing secret of a webhook"),
         ({"STRIPE_API_BASE": "stripe.com"}, "STRIPE_API_BASE: give an address"),
-        ({"STRIPE_API_BASE": "http://127.0.0.1:9"}, "gave no usable answer"),
+        ({"STRIPE_API_BASE": "http://127.0.0.1:9"}, "127.0.0.1:9 cannot be reached: the connection is refused."),
         ({"STRIPE_ACCOUNT_ID": "acct_other"}, "STRIPE_ACCOUNT_ID is acct_other, but this API key belongs to"),
         ({"RECOUP_SYNC_CRON": "hourly"}, "RECOUP_SYNC_CRON: give a cron expression"),
     ],

@@ -1,9 +1,13 @@
 """Stripe's error bodies, in our words: what to do stands in the text, the key never does."""
 
+import string
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from orchestration.simulator import errors
 from orchestration.stripe_api import AccessRefused, AuthenticationFailed, InvalidRequest
 from orchestration.stripe_api.errors import error_from_answer
 
@@ -25,10 +29,89 @@ def test_a_refusal_names_the_permission_the_account_and_the_page_to_change_it() 
 
 
 def test_a_refusal_for_another_reason_is_told_as_it_is() -> None:
-    refusal = error(403, message="This API key cannot be used from this IP address.")
+    refusal = error(403, message="the required permissions are not available for use by restricted keys")
     assert isinstance(refusal, AccessRefused)
-    assert refusal.permission is None
-    assert "IP address" in str(refusal)
+    assert (refusal.permission, refusal.fault) == (None, "rejected")
+    assert "not available for use by restricted keys" in str(refusal)
+
+
+def test_a_refusal_may_be_for_a_permission_that_is_not_named() -> None:
+    refusal = error(403, code="more_permissions_required", message="This key may not do that.")
+    assert isinstance(refusal, AccessRefused)
+    assert (refusal.permission, refusal.fault) == (None, "missing_permission")
+
+
+KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
+OF_KEYS = {
+    "wrong_key": (
+        errors.invalid_key,
+        "Stripe does not accept this API key. Check that it is whole (rk_live_… or rk_test_…) and that it is still "
+        f"listed at {KEYS_PAGE}.",
+    ),
+    "expired": (
+        errors.expired_key,
+        "This API key has expired or was rolled, so Stripe no longer accepts it. Create a new restricted key at "
+        f"{KEYS_PAGE} and use that one.",
+    ),
+    "revoked": (
+        lambda key: errors.no_access(key, "acct_1ABC"),
+        "This API key no longer has access to the account: it was revoked, or the account was closed or disconnected. "
+        f"Create a new restricted key in that account at {KEYS_PAGE} and use that one.",
+    ),
+    "ip_refused": (
+        lambda key: errors.ip_refused(),
+        "This API key may not be used from this machine's IP address. Add the address to the key's allow-list at "
+        f"{KEYS_PAGE}, or remove the list.",
+    ),
+    "wrong_kind, an organization's": (
+        lambda key: errors.context_required(),
+        "This is the API key of an organization, and Recoup reads one account at a time. Create a restricted key in "
+        f"the account itself at {KEYS_PAGE} and use that one.",
+    ),
+    "wrong_kind, publishable": (
+        lambda key: errors.publishable_key(),
+        "This is a publishable API key, which is made for browsers and cannot read. Use a restricted key (rk_live_… or "
+        f"rk_test_…) from {KEYS_PAGE}.",
+    ),
+    "connect_not_allowed, by the key": (
+        lambda key: errors.no_connect_permissions(),
+        f"This API key may not read connected accounts: it has no Connect permissions. Edit it at {KEYS_PAGE} and set "
+        "the resources to Read for connected accounts too.",
+    ),
+    "connect_not_allowed, by the account": (
+        lambda key: errors.not_a_platform(),
+        "The account of this API key is no Connect platform, so it may not read other accounts. Use a key of the "
+        "platform, or one of the other account itself.",
+    ),
+    "missing_permission": (
+        lambda key: errors.missing_permission(key, "acct_1ABC", "rak_charge_read"),
+        "This API key may not read /v1/charges: it lacks the permission rak_charge_read. Edit the key at "
+        f"{KEYS_PAGE} and set this resource to Read.",
+    ),
+}
+"""Fault: Stripe's answer to a key, and our words for it."""
+
+
+@pytest.mark.parametrize("case", OF_KEYS)
+def test_every_fault_of_a_key_has_a_name_and_a_sentence(case: str) -> None:
+    answer, sentence = OF_KEYS[case]
+    stripes = answer("rk_test_51Habc")
+    told = error_from_answer(stripes.status, stripes.body, "/v1/charges")
+    assert (told.fault, str(told)) == (case.partition(",")[0], sentence)
+    is_of_resource = told.fault == "missing_permission"
+    assert isinstance(told, AccessRefused if is_of_resource else AuthenticationFailed)
+
+
+@given(
+    start=st.sampled_from(["sk_live_", "rk_test_", "rkcs_test_", "pk_live_", "sk_org_test_", "whsec_", "sk_"]),
+    end=st.text(string.ascii_uppercase + string.digits, min_size=8, max_size=40),
+)
+def test_no_sentence_holds_anything_of_a_key(start: str, end: str) -> None:
+    for answer, _ in OF_KEYS.values():
+        stripes = answer(start + end)
+        told = str(error_from_answer(stripes.status, stripes.body, "/v1/charges"))
+        assert end[-4:] not in told
+        assert "**" not in told
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
@@ -42,7 +125,7 @@ def test_what_stripe_repeats_of_a_key_is_not_repeated(status: int) -> None:
 def test_an_expired_key_is_told_from_a_wrong_one() -> None:
     expired = error(401, code="api_key_expired", message="Expired API Key provided: rk_live_****")
     assert isinstance(expired, AuthenticationFailed)
-    assert "expired or was rolled" in str(expired)
+    assert expired.fault == "expired"
     assert "expired" not in str(error(401, message="Invalid API Key provided"))
 
 
