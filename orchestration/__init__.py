@@ -8,7 +8,7 @@
     integrations   accounts by their names, with their keys, and the addresses and secrets of their webhook endpoints
     secret_files   files that hold one secret each
     asgi           the webhook receiver as an ASGI server loads it
-    stripe_api     talking to Stripe: requests, retries, errors in our words
+    stripe_api     talking to Stripe: requests, retries, errors in our words, what a key may read
     sync           the sync engine: streams, walks, the change feed, checkpoints
     warehouse      DuckDB: raw tables, the newer-wins load, the published file
     webhooks       what Stripe pushes: receiver, queue, ingest

@@ -1,10 +1,20 @@
-"""Talking to Stripe: requests, retries, errors in our words.
+"""Talking to Stripe: requests, retries, errors in our words, and what a key may read.
 
 Belongs here: everything that knows HTTP and Stripe's error bodies. Does not: which streams there are, what has been
 read already (`sync`), and how rows are stored (`warehouse`).
 """
 
 from orchestration.stripe_api.budget import PERIOD, ReadBudget, seconds_between_polls
+from orchestration.stripe_api.check import (
+    CHECK_RETRY,
+    CHECK_TIMEOUT,
+    RESOURCES,
+    KeyCheck,
+    Resource,
+    ResourceCheck,
+    check_resources,
+    permissions_link,
+)
 from orchestration.stripe_api.client import (
     API_VERSION,
     PAGE_SIZE,
@@ -27,21 +37,29 @@ from orchestration.stripe_api.errors import (
 
 __all__ = [
     "API_VERSION",
+    "CHECK_RETRY",
+    "CHECK_TIMEOUT",
     "PAGE_SIZE",
     "PERIOD",
+    "RESOURCES",
     "AccessRefused",
     "Answer",
     "AuthenticationFailed",
     "Fault",
     "InvalidRequest",
+    "KeyCheck",
     "ReadBudget",
     "RequestCounts",
+    "Resource",
+    "ResourceCheck",
     "RetryPolicy",
     "Stopped",
     "StripeApiError",
     "StripeClient",
     "StripeUnavailable",
+    "check_resources",
     "is_live",
     "key_digest",
+    "permissions_link",
     "seconds_between_polls",
 ]
