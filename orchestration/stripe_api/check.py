@@ -113,7 +113,8 @@ RESOURCES: Final = (
 )
 """Everything in the groups "All core resources", "All Connect resources" and "All Reporting resources" that a GET can
 show to be readable; not tokens, account links and login links, which are only made. What Recoup needs comes first.
-Labels and permissions: Stripe's permissions reference, and its 403 answers where they were seen.
+Permissions are named as Stripe's 403 names them; where none was seen, as its permissions reference does. Labels are the
+form's, as setup guides of others quote it; the form itself may word one or two in another way.
 """
 
 

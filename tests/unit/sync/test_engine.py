@@ -369,6 +369,15 @@ def test_a_key_that_stripe_does_not_know_stops_the_sync(sync: Sync, warehouse: d
     assert all(rows == [] for rows in stored(warehouse).values())
 
 
+def test_a_key_that_lost_its_account_stops_the_sync_at_once(sync: Sync) -> None:
+    """A missing permission concerns one stream; this is a 403 as well, and concerns them all."""
+    with serving(new_account()) as server:
+        server.faults.add(Fault("no_access", times=1_000))
+        with pytest.raises(AuthenticationFailed, match="no longer has access to the account"):
+            sync(server)
+        assert server.requests.total == 1
+
+
 @pytest.mark.parametrize(("stream", "table"), [("payment_intents", "payment_intents"), ("charge_events", "events")])
 def test_a_cursor_that_stripe_no_longer_knows_loses_nothing(
     stream: str, table: str, sync: Sync, warehouse: duckdb.DuckDBPyConnection
