@@ -69,7 +69,7 @@ def _mistaken(wanted: _Kind) -> Sequence[tuple[str, str]]:
         ("(evt|pi|ch|py|re|dp|du|cus|in|sub|seti|pm|po|prod|price|tok|ca|cs|req)_", "the id of an object at Stripe"),
         ("https?://", f"an address{wanted.if_address}"),
         ("(t|v0|v1)=", "a Stripe-Signature header, which is different for every delivery"),
-        (r"(?i:(authorization:\s*)?(bearer|basic)\s)", "an Authorization header; paste only the key"),
+        (r"(?i:(authorization:\s*)?(bearer|basic)\s)", "an Authorization header; paste only its last word"),
         (r"(?i:(export\s+)?\w*(secret|key)\w*\s*[=:])", "a line of a settings file; paste only the value"),
         (r"[\"'`“”„«»\u2018\u2019]", "something in quotation marks; paste it without them"),
     )
