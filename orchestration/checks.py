@@ -7,9 +7,12 @@ from typing import Final
 
 import dagster as dg
 
+from orchestration import pipeline
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
+from orchestration.integrations import Integration, Integrations
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
+from orchestration.stripe_api import StripeApiError
 from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import feed_ages
 from orchestration.webhooks.queue import Queue, QueueUnavailable, days_ago
@@ -53,6 +56,35 @@ def _meaning(oldest: float) -> str:
             "never read: run sync_stripe."
         )
     return f"A feed is {oldest:.0f} days behind: events are lost. The next sync lists everything anew, by itself."
+
+
+def key_check(settings: Settings) -> dg.AssetChecksDefinition:
+    """The check that tries every integration's key, so that a revoked permission is seen before data go missing."""
+
+    @dg.asset_check(
+        asset=["stripe", "payment_intents"],
+        description="Every integration's key works at Stripe and may read what Recoup needs: recoup check, once a day.",
+    )
+    def every_key_works() -> dg.AssetCheckResult:
+        states = {each.name: _state_of_key(settings, each) for each in Integrations(settings).all()}
+        problems = {name: state for name, (is_good, state) in states.items() if not is_good}
+        return dg.AssetCheckResult(
+            passed=not problems,
+            description=" ".join(f"{name}: {state}" for name, state in problems.items()) or None,
+            metadata={name: state for name, (_, state) in states.items()},
+        )
+
+    return every_key_works
+
+
+def _state_of_key(settings: Settings, integration: Integration) -> tuple[bool, str]:
+    try:
+        connection = pipeline.check(settings, integration)
+    except (StripeApiError, pipeline.KeyMissing) as error:
+        return False, str(error)
+    if connection.key.is_usable:
+        return True, f"{connection.account.account_id} can be read."
+    return False, f"The key lacks {', '.join(connection.key.lacking)}."
 
 
 def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:

@@ -9,7 +9,7 @@ from orchestration.assets.extract import extract_asset
 from orchestration.assets.models import models_asset
 from orchestration.assets.publish import publish_asset
 from orchestration.assets.webhooks import webhook_events_asset
-from orchestration.checks import is_read_in_time, webhook_checks
+from orchestration.checks import is_read_in_time, key_check, webhook_checks
 from orchestration.jobs import build_jobs
 from orchestration.resources import WarehouseResource
 from orchestration.schedules import check_schedule, sync_schedule, webhook_check_schedule
@@ -27,11 +27,11 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any]
     models = models_asset(settings, ensure_manifest(settings))
     published_inputs = [key for key in models.keys if key.path[0] in ("marts", "seeds")]
     published = publish_asset(settings, sorted(published_inputs))
-    checks_of_the_queue = webhook_checks(settings)
+    check_of_the_keys, checks_of_the_queue = key_check(settings), webhook_checks(settings)
     return dg.Definitions(
         assets=[extract_asset(settings), webhook_events_asset(settings), models, published],
-        asset_checks=[is_read_in_time, *checks_of_the_queue],
-        jobs=build_jobs(models, published, checks_of_the_queue),
+        asset_checks=[is_read_in_time, check_of_the_keys, *checks_of_the_queue],
+        jobs=build_jobs(models, published, check_of_the_keys, checks_of_the_queue),
         schedules=[sync_schedule(settings), check_schedule(settings), webhook_check_schedule()],
         sensors=[webhook_queue_sensor(settings)],
         resources={"warehouse": WarehouseResource(database=str(settings.warehouse_path))} | dict(resources or {}),

@@ -56,8 +56,8 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     description: str = ""
-    account_id: str = Field(pattern=r"^acct_\w+$")
-    livemode: bool
+    account_id: str | None = Field(default=None, pattern=r"^acct_\w+$")
+    livemode: bool | None = None
 
 
 _ENTRIES: Final = TypeAdapter(dict[str, _Entry])
@@ -121,11 +121,8 @@ class Integrations:
         assert integration.api_key is not None
         write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
         document = self._document()
-        document[integration.name] = {
-            "description": integration.description,
-            "account_id": integration.account_id,
-            "livemode": integration.livemode,
-        }
+        entry = _Entry.model_validate(integration, from_attributes=True)
+        document[integration.name] = entry.model_dump(exclude_none=True)
         self._replace(document)
 
     def check_account(self, integration: Integration) -> None:

@@ -10,7 +10,10 @@ from orchestration.checks import is_read_in_time
 
 
 def build_jobs(
-    models: dg.AssetsDefinition, published: dg.AssetsDefinition, webhook_checks: Sequence[dg.AssetChecksDefinition]
+    models: dg.AssetsDefinition,
+    published: dg.AssetsDefinition,
+    key_check: dg.AssetChecksDefinition,
+    webhook_checks: Sequence[dg.AssetChecksDefinition],
 ) -> Sequence[Any]:
     """The jobs `sync_stripe` (extract, models, publish), `ingest_webhooks` (the same for what was pushed),
     `rebuild_marts` (without Stripe), and the checks that run by themselves: `check_sync`, `check_webhooks`.
@@ -19,16 +22,18 @@ def build_jobs(
     """
     pushed = dg.AssetSelection.assets(WEBHOOK_EVENTS)
     checks_of_the_queue = dg.AssetSelection.checks(*webhook_checks)
+    check_of_the_keys = dg.AssetSelection.checks(key_check)
     return [
         dg.define_asset_job(
             "check_sync",
-            selection=dg.AssetSelection.checks(is_read_in_time),
+            selection=dg.AssetSelection.checks(is_read_in_time) | check_of_the_keys,
             executor_def=dg.in_process_executor,
-            description="Whether events are read before Stripe drops them, also where syncs have stopped.",
+            description="Whether every key works, and events are read before Stripe drops them, also where syncs have "
+            "stopped.",
         ),
         dg.define_asset_job(
             "sync_stripe",
-            selection=dg.AssetSelection.all() - pushed - checks_of_the_queue,
+            selection=dg.AssetSelection.all() - pushed - checks_of_the_queue - check_of_the_keys,
             executor_def=dg.in_process_executor,
             description="Read what changed at Stripe, build and test the models, publish the analysts' file.",
         ),

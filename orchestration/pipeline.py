@@ -5,6 +5,7 @@ Each opens the warehouse for itself and closes it, so that one step at a time ho
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Final
 
@@ -12,12 +13,33 @@ import duckdb
 
 from orchestration.integrations import Integration, IntegrationError, Integrations
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
-from orchestration.stripe_api import API_VERSION, RetryPolicy, StripeClient, key_digest
-from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
+from orchestration.stripe_api import (
+    API_VERSION,
+    CHECK_RETRY,
+    CHECK_TIMEOUT,
+    TIMEOUT,
+    KeyCheck,
+    RetryPolicy,
+    StripeClient,
+    check_resources,
+    is_live,
+    key_digest,
+)
+from orchestration.sync import (
+    AccountMismatch,
+    Progress,
+    SyncPlan,
+    SyncReport,
+    SyncRequest,
+    identify,
+    plan_sync,
+    sync_account,
+)
 from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models, project_fingerprint
 from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.integrations import account_of_integration, remember_account
+from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
 from orchestration.webhooks.ingest import AccountUnknown, IngestReport, ingest_queue
 from orchestration.webhooks.queue import Queue
@@ -109,12 +131,36 @@ def plan(settings: Settings, request: SyncRequest | None = None, *, integration:
         return plan_sync(client, connection, stated_id=used.account_id, request=request)
 
 
+@dataclass(frozen=True)
+class Connection:
+    """What a check found: the account, the mode, and what the key may read."""
+
+    account: AccountKey
+    key: KeyCheck
+
+
+def check(settings: Settings, integration: Integration) -> Connection:
+    """Try an integration's key at Stripe; some twenty requests. It need not be kept yet.
+
+    Raises:
+        KeyMissing: it has no key.
+        AccountMismatch: the key is of another account or mode than the integration.
+        StripeApiError: as `check_resources`.
+    """
+    with client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+        key = check_resources(client)
+        return Connection(identify(client, stated_id=integration.account_id), key)
+
+
 @contextmanager
-def client_of(settings: Settings, integration: Integration, retry: RetryPolicy | None = None) -> Iterator[StripeClient]:
+def client_of(
+    settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
+) -> Iterator[StripeClient]:
     """A client with the integration's key, closed on leaving.
 
     Raises:
         KeyMissing: it has none.
+        AccountMismatch: the key is of the other mode.
     """
     if integration.api_key is None:
         raise KeyMissing(
@@ -124,7 +170,13 @@ def client_of(settings: Settings, integration: Integration, retry: RetryPolicy |
             else f"The key of integration {integration.name!r} is not there ({integration.key_from}). Set it again: "
             f"recoup integrations set-key {integration.name}"
         )
-    client = StripeClient(integration.api_key, api_base=settings.stripe_api_base, retry=retry)
+    if integration.livemode is not None and is_live(integration.api_key) is (not integration.livemode):
+        mode, other = ("live", "test") if integration.livemode else ("test", "live")
+        raise AccountMismatch(
+            f"This is a {other} mode key, and integration {integration.name!r} is of {mode} mode. Use a key that "
+            f"begins with rk_{mode}_; the account's {other} mode is an integration of its own: recoup connect"
+        )
+    client = StripeClient(integration.api_key, api_base=settings.stripe_api_base, retry=retry, timeout=timeout)
     try:
         yield client
     finally:

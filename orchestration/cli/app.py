@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.logging import RichHandler
 
-from orchestration.cli import webhooks
+from orchestration.cli import integrations, webhooks
 from orchestration.settings import Settings
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(integrations.app, name="integrations")
 app.add_typer(webhooks.app, name="webhooks")
 errors = Console(stderr=True, highlight=False)
 
@@ -86,6 +87,47 @@ def _sentence(error: Exception) -> str:
         f"{str(found['loc'][0]).upper()}: {found['msg'].removeprefix('Value error, ')}" for found in error.errors()
     ]
     return "\n".join(["A setting is not usable (from the environment or .env):", *problems])
+
+
+@app.command()
+def connect(
+    name: Annotated[str | None, typer.Option(help="Its name here, such as shop_eu. Asked for if not given.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it is, for people.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File with the API key. Else it is typed hidden, or read from standard input.")
+    ] = None,
+    account_id: Annotated[
+        str | None, typer.Option(help="acct_…, where Stripe does not tell it to the key.", metavar="ACCT")
+    ] = None,
+    save_anyway: Annotated[
+        bool, typer.Option("--save-anyway", help="Keep it also if the check finds something wrong.")
+    ] = False,
+) -> None:
+    """Connect a Stripe account: its API key is tried at once, and what it may read is shown."""
+    from orchestration.cli.connect import connect as connect_account
+
+    raise typer.Exit(
+        connect_account(
+            Settings(),
+            name=name,
+            description=description,
+            key_file=key_file,
+            account_id=account_id,
+            save_anyway=save_anyway,
+        )
+    )
+
+
+@app.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Integrations; all of them if none is named.")] = None,
+) -> None:
+    """Try the keys again. Exit code 0: all that is needed can be read; 3: a permission is missing; 1: a key fails."""
+    from orchestration.cli.connect import check_each
+    from orchestration.cli.run import chosen_integrations
+
+    settings = Settings()
+    raise typer.Exit(check_each(settings, chosen_integrations(settings, names or [])))
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """`recoup integrations …`: what is connected, under other names, with other keys, or no longer."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Final
 
 import duckdb
@@ -9,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from orchestration import pipeline
+from orchestration.cli.connect import INCOMPLETE, print_connection, read_key
 from orchestration.cli.query import QueryRefused, open_published
 from orchestration.credentials import shown
 from orchestration.integrations import Integration, Integrations, WebhookFiles
@@ -48,14 +52,35 @@ def show(name: Name) -> None:
     secrets = f"{len(endpoint.secrets)} signing secrets" if endpoint and endpoint.secrets else "no signing secret yet"
     table = Table(box=None, show_header=False)
     table.add_row("name", integration.name)
-    table.add_row("description", integration.description or "–")
+    table.add_row("description", integration.description or "-")
     table.add_row("account", _account(integration))
     table.add_row("mode", mode(integration))
     table.add_row("key", f"{_key(integration)} from {integration.key_from}")
     table.add_row("webhook", f"enabled, {secrets}" if endpoint else f"none; recoup webhooks enable {name}")
     through = _reached(settings).get((integration.account_id, integration.livemode))
-    table.add_row("data through", f"{_instant(through)} UTC" if through else "–")
+    table.add_row("data through", f"{_instant(through)} UTC" if through else "-")
     console.print(table)
+
+
+@app.command("set-key")
+def set_key(
+    name: Name,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File with the API key. Else it is typed hidden, or read from standard input.")
+    ] = None,
+) -> None:
+    """Give it another key of the same account, such as before the old one is rolled. Nothing is read anew."""
+    settings = Settings()
+    integrations = Integrations(settings)
+    integration = replace(integrations.named(name), api_key=read_key(key_file), key_from="what was pasted")
+    connection = pipeline.check(settings, integration)
+    print_connection(integration, connection)
+    if not connection.key.is_usable:
+        console.print("The key was not changed.", style="red")
+        raise typer.Exit(INCOMPLETE)
+    assert integration.api_key is not None
+    integrations.set_key(name, integration.api_key)
+    console.print(f"{name} is read with this key from now on.")
 
 
 @app.command()
@@ -66,9 +91,7 @@ def rename(name: Name, new_name: Annotated[str, typer.Argument(help="Its name fr
 
 
 @app.command()
-def remove(
-    name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False
-) -> None:
+def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False) -> None:
     """Forget it, its key and its webhook. What was read of the account stays in the tables."""
     settings = Settings()
     integrations = Integrations(settings)
@@ -84,7 +107,7 @@ def mode(integration: Integration) -> str:
     livemode = integration.livemode
     if livemode is None and integration.api_key is not None:
         livemode = is_live(integration.api_key)
-    return "–" if livemode is None else "live" if livemode else "test"
+    return "-" if livemode is None else "live" if livemode else "test"
 
 
 def _account(integration: Integration) -> str:
@@ -104,4 +127,4 @@ def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], date
 
 
 def _instant(instant: datetime | None) -> str:
-    return f"{instant:%Y-%m-%d %H:%M}" if instant else "–"
+    return f"{instant:%Y-%m-%d %H:%M}" if instant else "-"

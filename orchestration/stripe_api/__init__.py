@@ -18,6 +18,7 @@ from orchestration.stripe_api.check import (
 from orchestration.stripe_api.client import (
     API_VERSION,
     PAGE_SIZE,
+    TIMEOUT,
     Answer,
     RequestCounts,
     RetryPolicy,
@@ -42,6 +43,7 @@ __all__ = [
     "PAGE_SIZE",
     "PERIOD",
     "RESOURCES",
+    "TIMEOUT",
     "AccessRefused",
     "Answer",
     "AuthenticationFailed",

@@ -50,7 +50,7 @@ RESOURCES: Final = (
         "core",
         "PaymentIntents",
         "rak_payment_intent_read",
-        "the payments: which failed, which came back, which are still open",
+        "what is owed, and what became of it",
         is_required=True,
     ),
     Resource(
@@ -58,7 +58,7 @@ RESOURCES: Final = (
         "core",
         "Charges and Refunds",
         "rak_charge_read",
-        "every attempt to pay, and why it was declined",
+        "every attempt, and why it was declined",
         is_required=True,
     ),
     Resource(
@@ -76,7 +76,7 @@ RESOURCES: Final = (
         "core",
         "Charges and Refunds",
         "rak_charge_read",
-        "money that was given back after it had come in",
+        "what was given back",
         is_required=True,
     ),
     Resource(
@@ -84,12 +84,10 @@ RESOURCES: Final = (
         "core",
         "Disputes",
         "rak_dispute_read",
-        "money that the payer's bank took back",
+        "what the payer's bank took back",
         is_required=True,
     ),
-    Resource(
-        "balance", "core", "Balance", "rak_balance_read", "test or live mode, where the key does not tell it", params={}
-    ),
+    Resource("balance", "core", "Balance", "rak_balance_read", "the mode, where the key does not tell it", params={}),
     Resource("balance_transactions", "core", "Balance transaction sources", "rak_balance_transaction_source_read"),
     Resource("customers", "core", "Customers", "rak_customer_read"),
     Resource("files", "core", "Files", "rak_file_read"),
@@ -102,7 +100,7 @@ RESOURCES: Final = (
         "Connect",
         "Accounts",
         "rak_connected_account_read",
-        "the account's id, where Stripe tells it to a restricted key",
+        "the account's id, where it may be told",
     ),
     Resource("application_fees", "Connect", "Application Fees", "rak_application_fee_read"),
     Resource("topups", "Connect", "Top-ups", "rak_top_up_read"),
@@ -141,6 +139,11 @@ class KeyCheck:
     def missing_required(self) -> Sequence[ResourceCheck]:
         """What Recoup needs and could not read."""
         return [each for each in self.resources if each.resource.is_required and not each.is_readable]
+
+    @property
+    def lacking(self) -> Sequence[str]:
+        """The permissions for these, as Stripe names them; the resource where it is not for want of one."""
+        return list(dict.fromkeys(each.missing_permission or each.resource.name for each in self.missing_required))
 
     @property
     def is_usable(self) -> bool:

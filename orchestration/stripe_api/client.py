@@ -27,6 +27,9 @@ from orchestration.stripe_api.governor import AT_ONCE, Governor
 API_VERSION: Final = "2026-10-28.endive"
 """The version every answer is rendered in. Pinned, so that an update of the SDK cannot change stored payloads."""
 
+TIMEOUT: Final = 60.0
+"""Seconds that an answer may take: Stripe's slowest pages are far below."""
+
 PAGE_SIZE: Final = 100
 """Stripe's maximum. A page costs one read whatever its size."""
 
@@ -123,7 +126,7 @@ class StripeClient:
         api_key: SecretStr,
         *,
         api_base: str = "https://api.stripe.com",
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT,
         retry: RetryPolicy | None = None,
         sleep: Callable[[float], object] | None = None,
         governor: Governor | None = None,

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class AccountMismatch(StripeApiError):
-    """STRIPE_ACCOUNT_ID names another account than the key belongs to."""
+    """The key belongs to another account, or to another mode of it, than it should."""
 
 
 def identify(client: StripeClient, *, stated_id: str | None = None) -> AccountKey:
@@ -28,8 +28,8 @@ def identify(client: StripeClient, *, stated_id: str | None = None) -> AccountKe
     told_id = _ask(client)
     if told_id and stated_id and told_id != stated_id:
         raise AccountMismatch(
-            f"STRIPE_ACCOUNT_ID is {stated_id}, but this API key belongs to {told_id}. Remove the variable, or set the "
-            "key of that account."
+            f"This API key belongs to {told_id}, and not to {stated_id}, which STRIPE_ACCOUNT_ID or the integration "
+            f"names. Use a key of {stated_id}, or connect {told_id} by itself."
         )
     return AccountKey(told_id or stated_id or _own_id(client), _livemode(client))
 
