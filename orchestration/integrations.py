@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ from orchestration.webhooks.endpoint import WebhookEndpoint
 ROLLED_FOR: Final = 24 * 3_600 + 300
 """Seconds for which a replaced secret still counts: Stripe lets the old one live for up to a day."""
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TOKEN_BYTES: Final = 24
 
 
@@ -39,7 +39,9 @@ class IntegrationError(Exception):
 class Integration:
     """A Stripe account as Recoup knows it. `account_id` and `livemode` are None until Stripe has told them.
 
-    `key_from` names the variable or the file that the key is from, for messages.
+    `key_from` names the variable or the file that the key is from, for messages. `connected` are patterns of a Connect
+    platform: which of its connected accounts are integrations, too. `platform` is, for such a one, the integration with
+    whose key it is read.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Integration:
     description: str = ""
     account_id: str | None = None
     livemode: bool | None = None
+    connected: Sequence[str] = ()
+    platform: str | None = None
 
 
 class _Entry(BaseModel):
@@ -58,6 +62,8 @@ class _Entry(BaseModel):
     description: str = ""
     account_id: str | None = Field(default=None, pattern=r"^acct_\w+$")
     livemode: bool | None = None
+    connected: list[str] = []
+    platform: str | None = None
 
 
 _ENTRIES: Final = TypeAdapter(dict[str, _Entry])
@@ -73,7 +79,7 @@ def check_name(name: str) -> str:
         raise IntegrationError("`default` is the integration of STRIPE_API_KEY. Choose another name.")
     if not _NAME.fullmatch(name):
         raise IntegrationError(
-            "A name has small letters, digits and _, begins with a letter, and has at most 40 of them, such as shop_eu."
+            "A name has small letters, digits and _, begins with a letter, and has at most 64 of them, such as shop_eu."
         )
     return name
 
@@ -118,17 +124,34 @@ class Integrations:
         if integration.name in self._entries:
             raise IntegrationError(f"There is an integration {integration.name!r} already. Choose another name.")
         self.check_account(integration)
-        assert integration.api_key is not None
-        write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
+        if integration.platform is None:
+            assert integration.api_key is not None
+            write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
         document = self._document()
         entry = _Entry.model_validate(integration, from_attributes=True)
-        document[integration.name] = entry.model_dump(exclude_none=True)
+        document[integration.name] = entry.model_dump(exclude_defaults=True)
+        self._replace(document)
+
+    def of_platform(self, name: str) -> Sequence[Integration]:
+        """The connected accounts that are read with this integration's key."""
+        return [each for each in self.all() if each.platform == name]
+
+    def set_connected(self, name: str, patterns: Sequence[str]) -> None:
+        """Keep which of a platform's connected accounts are to be integrations.
+
+        Raises:
+            IntegrationError: there is no such integration.
+        """
+        self._must_be_named(name)
+        document = self._document()
+        document[name]["connected"] = list(patterns)
         self._replace(document)
 
     def check_account(self, integration: Integration) -> None:
         """Raises IntegrationError where another integration is of the same account and mode, or has the same key."""
         for other in self.all():
-            is_same_key = other.api_key is not None and other.api_key == integration.api_key
+            is_own_key = other.api_key is not None and {other.platform, integration.platform} == {None}
+            is_same_key = is_own_key and other.api_key == integration.api_key
             is_same_account = (other.account_id, other.livemode) == (integration.account_id, integration.livemode)
             if other.name != integration.name and (is_same_key or is_same_account):
                 raise IntegrationError(
@@ -161,22 +184,26 @@ class Integrations:
         renamed = tomlkit.document()
         for each, table in document.items():
             renamed[new_name if each == name else each] = table
+            if table.get("platform") == name:
+                table["platform"] = new_name
         folder = self._settings.secrets_dir / name
         if folder.exists():
             os.rename(folder, self._settings.secrets_dir / new_name)
         self._replace(renamed)
 
     def remove(self, name: str) -> None:
-        """Forget an integration and its secrets. What was read of its account stays in the tables.
+        """Forget an integration, its secrets, and the connected accounts that are read with its key. What was read of
+        them stays in the tables.
 
         Raises:
             IntegrationError: there is none of the name.
         """
         self._must_be_named(name)
         document = self._document()
-        document.remove(name)
+        for each in (name, *(connected.name for connected in self.of_platform(name))):
+            document.remove(each)
+            shutil.rmtree(self._settings.secrets_dir / each, ignore_errors=True)
         self._replace(document)
-        shutil.rmtree(self._settings.secrets_dir / name, ignore_errors=True)
 
     def _must_be_named(self, name: str) -> None:
         if name == DEFAULT_INTEGRATION:
@@ -192,15 +219,16 @@ class Integrations:
         )
 
     def _named(self, name: str, entry: _Entry) -> Integration:
+        if entry.platform is not None:
+            platform = self.named(entry.platform)
+            return replace(platform, name=name, **entry.model_dump())
         set_key = self._settings.stripe_api_keys.get(name)
         stored = read_secret(self._key_path(name))
         return Integration(
             name,
             set_key or (SecretStr(stored) if stored else None),
             f"STRIPE_API_KEYS__{name.upper()}" if set_key else self._shown(self._key_path(name)),
-            entry.description,
-            entry.account_id,
-            entry.livemode,
+            **entry.model_dump(),
         )
 
     def _key_path(self, name: str) -> Path:
@@ -222,9 +250,11 @@ class Integrations:
         except ValidationError as error:
             places = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             raise IntegrationError(f"{self._path} cannot be used: {places}") from None
-        for name in entries:
+        for name, entry in entries.items():
             if name == DEFAULT_INTEGRATION or not _NAME.fullmatch(name):
                 raise IntegrationError(f"{self._path}: {name!r} is no name for an integration (such as shop_eu).")
+            if entry.platform is not None and entries.get(entry.platform, entry).platform is not None:
+                raise IntegrationError(f"{self._path}: {name}: there is no platform {entry.platform!r}.")
         return entries
 
     def _replace(self, document: tomlkit.TOMLDocument) -> None:

@@ -3,7 +3,7 @@
 Each opens the warehouse for itself and closes it, so that one step at a time holds the file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,10 +18,12 @@ from orchestration.stripe_api import (
     CHECK_RETRY,
     CHECK_TIMEOUT,
     TIMEOUT,
+    ConnectedAccount,
     KeyCheck,
     RetryPolicy,
     StripeClient,
     check_resources,
+    connected_accounts,
     is_live,
     key_digest,
 )
@@ -37,7 +39,7 @@ from orchestration.sync import (
 )
 from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models, project_fingerprint
 from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse, wanted
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
@@ -67,12 +69,11 @@ def extract(
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
     used = Integrations(settings).named(integration)
-    with (
-        client_of(settings, used) as client,
-        open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,
-    ):
-        report = sync_account(client, connection, stated_id=used.account_id, request=request, observe=observe)
-        remember_account(connection, integration, report.account.account_id, key_digest=key_digest(client.api_key))
+    warehouse = Warehouse(settings.warehouse_path, options=FOR_LOADING)
+    with client_of(settings, used) as client, closing(warehouse):
+        report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
+        digest = key_digest(client.api_key)
+        remember_account(warehouse.connection, integration, report.account.account_id, key_digest=digest)
     return report
 
 
@@ -93,6 +94,7 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
             connection,
             queue,
             account_of=cache(partial(_account_of, settings, connection)),
+            is_read=cache(partial(_is_read, settings)),
             pinned_version=API_VERSION,
             most=most,
         )
@@ -118,6 +120,13 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
         account_id = identify(client).account_id
     remember_account(connection, name, account_id, key_digest=key_digest(key))
     return account_id
+
+
+def _is_read(settings: Settings, name: str, account_id: str) -> bool:
+    """Whether events of a connected account are wanted: all of them where nobody has chosen any."""
+    integrations = Integrations(settings)
+    chosen = integrations.of_platform(name)
+    return not chosen or account_id in (each.account_id for each in chosen)
 
 
 def plan(settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION) -> SyncPlan:
@@ -152,6 +161,16 @@ def check(settings: Settings, integration: Integration) -> Connection:
         return Connection(identify(client, stated_id=integration.account_id), key)
 
 
+def discover(settings: Settings, platform: Integration) -> Sequence[ConnectedAccount]:
+    """The connected accounts that the platform's patterns choose, newest first.
+
+    Raises:
+        KeyMissing, StripeApiError: as `check`.
+    """
+    with client_of(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+        return [account for account in connected_accounts(client) if account.matches(platform.connected)]
+
+
 @contextmanager
 def client_of(
     settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
@@ -176,7 +195,13 @@ def client_of(
             f"This is a {other} mode key, and integration {integration.name!r} is of {mode} mode. Use a key that "
             f"begins with rk_{mode}_; the account's {other} mode is an integration of its own: recoup connect"
         )
-    client = StripeClient(integration.api_key, api_base=settings.stripe_api_base, retry=retry, timeout=timeout)
+    client = StripeClient(
+        integration.api_key,
+        api_base=settings.stripe_api_base,
+        retry=retry,
+        timeout=timeout,
+        stripe_account=integration.account_id if integration.platform else None,
+    )
     try:
         yield client
     finally:
@@ -200,7 +225,8 @@ def _build_once(settings: Settings, callback: EventCallback | None) -> Build:
     fingerprint = project_fingerprint()
     with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and nobody else is writing
         tested, newest = good_load_id(connection, fingerprint), newest_load_id(connection)
-    build = build_models(settings, [callback] if callback else [], tested_load_id=tested)
+    with wanted(settings.warehouse_path):
+        build = build_models(settings, [callback] if callback else [], tested_load_id=tested)
     with open_warehouse(settings.warehouse_path) as connection:
         remember_good_build(connection, fingerprint, newest)
     return build

@@ -1,13 +1,19 @@
 """When jobs run by themselves."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import dagster as dg
 
 from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE, integration_names
 from orchestration.integrations import Integrations
+from orchestration.sensors import UNFINISHED
 from orchestration.settings import Settings
 from orchestration.stripe_api import seconds_between_polls
+
+_JOB: Final = "sync_stripe"
+_PARTITION: Final = "dagster/partition"
+"""Dagster's tag of a run for its partition."""
 
 
 def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
@@ -20,7 +26,7 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
 
     @dg.schedule(
         name="sync_stripe_schedule",
-        job_name="sync_stripe",
+        job_name=_JOB,
         cron_schedule=settings.recoup_sync_cron,
         execution_timezone="UTC",
         default_status=_switched_on_with_a_key(settings),
@@ -31,8 +37,8 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
         for name in integration_names(settings):
             last = _last_sync(context.instance, name)
             too_soon = _too_soon(last, context.scheduled_execution_time, settings.recoup_read_share) if last else None
-            if too_soon:
-                reasons.append(f"{name}: {too_soon}")
+            if reason := _under_way(context.instance, name) or too_soon:
+                reasons.append(f"{name}: {reason}")
             else:
                 requests.append(dg.RunRequest(partition_key=name))
         return requests or dg.SkipReason(" ".join(reasons))
@@ -66,6 +72,13 @@ def webhook_check_schedule() -> dg.ScheduleDefinition:
 
 def _switched_on_with_a_key(settings: Settings) -> dg.DefaultScheduleStatus:
     return dg.DefaultScheduleStatus.RUNNING if Integrations(settings).all() else dg.DefaultScheduleStatus.STOPPED
+
+
+def _under_way(instance: dg.DagsterInstance, integration: str) -> str | None:
+    """Why another sync of the integration would only wait: a first one may take hours."""
+    of_integration = dg.RunsFilter(job_name=_JOB, tags={_PARTITION: integration}, statuses=UNFINISHED)
+    running = instance.get_runs(of_integration, limit=1)
+    return f"Run {running[0].run_id[:8]} is under way." if running else None
 
 
 def _last_sync(instance: dg.DagsterInstance, integration: str) -> dg.EventLogRecord | None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from orchestration import pipeline
 from orchestration.assets.preview import days_chart, table_metadata
 from orchestration.integrations import IntegrationError, Integrations
-from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
+from orchestration.resources import WarehouseResource
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import StripeApiError
 from orchestration.sync import Progress, SyncReport, SyncRequest
@@ -75,7 +75,6 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name="extract",
         group_name="raw",
-        pool=WAREHOUSE_POOL,
         partitions_def=dg.StaticPartitionsDefinition(integration_names(settings)),
         specs=[
             *[_spec("stripe", table, text) for table, text in _DESCRIPTIONS.items()],

@@ -75,6 +75,7 @@ def _figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
         "ingested": report.ingested,
         "duplicates": report.duplicates,
         "quarantined": report.quarantined,
+        "passed_over": report.passed_over,
         "objects_written": report.objects_written,
         "slowest_seconds": round(report.slowest, 3),
         "queued_now": stats.queued,

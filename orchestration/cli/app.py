@@ -99,6 +99,13 @@ def connect(
     account_id: Annotated[
         str | None, typer.Option(help="acct_…, where Stripe does not tell it to the key.", metavar="ACCT")
     ] = None,
+    connected: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a Connect platform: also its connected accounts whose id or name fits, such as 'acct_1A*' or '*'.",
+            metavar="PATTERN",
+        ),
+    ] = None,
     save_anyway: Annotated[
         bool, typer.Option("--save-anyway", help="Keep it also if the check finds something wrong.")
     ] = False,
@@ -113,6 +120,7 @@ def connect(
             description=description,
             key_file=key_file,
             account_id=account_id,
+            connected=connected or (),
             save_anyway=save_anyway,
         )
     )

@@ -35,6 +35,7 @@ def connect(
     description: str | None,
     key_file: Path | None,
     account_id: str | None,
+    connected: Sequence[str],
     save_anyway: bool,
 ) -> int:
     """Ask for what is not given, try the key at Stripe, show what it may read, and keep it. Returns the exit code.
@@ -55,7 +56,7 @@ def connect(
     if description is None:
         description = typer.prompt("Description", default="", show_default=False) if is_asking else ""
     key = read_key(key_file)
-    wanted = Integration(name, key, "what was pasted", description, account_id, is_live(key))
+    wanted = Integration(name, key, "what was pasted", description, account_id, is_live(key), connected)
     code, found = _try(settings, wanted, save_anyway=save_anyway)
     if found is None:
         return code
@@ -67,7 +68,31 @@ def connect(
     console.print(f"  Read it now            [cyan]recoup sync {name}[/]")
     console.print(f"  Have changes pushed    [cyan]recoup webhooks enable {name}[/]")
     console.print("  On a schedule          [cyan]recoup serve[/] (where it runs already: reload its code location)")
+    if connected:
+        add_connected(settings, integrations, name)
     return code
+
+
+def add_connected(settings: Settings, integrations: Integrations, platform_name: str) -> None:
+    """Make integrations of the connected accounts that the platform's patterns choose, and show all of those.
+
+    Raises:
+        StripeApiError: the key may not list them.
+    """
+    platform = integrations.named(platform_name)
+    known = {each.account_id: each.name for each in integrations.of_platform(platform_name)}
+    of_platform = replace(platform, description="", connected=(), platform=platform_name)
+    table = Table("integration", "account", "name at Stripe", "", box=None, header_style="bold")
+    for account in pipeline.discover(settings, platform):
+        name = known.get(account.id)
+        if name is None:
+            name = f"{platform_name}_{account.id.lower()}"
+            integrations.add(replace(of_platform, name=name, account_id=account.id))
+        table.add_row(name, account.id, Text(account.name), "" if account.id in known else "new")
+    if not table.rows:
+        console.print("No connected account fits. `*` stands for all; a key of no platform sees none.", style="yellow")
+        return
+    console.print(table)
 
 
 def read_key(key_file: Path | None) -> SecretStr:

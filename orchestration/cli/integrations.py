@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestration import pipeline
-from orchestration.cli.connect import INCOMPLETE, print_connection, read_key
+from orchestration.cli.connect import INCOMPLETE, add_connected, print_connection, read_key
 from orchestration.cli.query import QueryRefused, open_published
 from orchestration.credentials import shown
 from orchestration.integrations import Integration, Integrations, WebhookFiles
@@ -29,17 +29,20 @@ _REACHED: Final = "SELECT account_id, livemode, data_through_at FROM marts.data_
 
 @app.command("list")
 def list_integrations() -> None:
-    """All of them: the account, the mode, the key, and how far its data reach."""
+    """All of them: the account, the mode, and how far its data reach."""
     settings = Settings()
     there = Integrations(settings).all()
     if not there:
         console.print("No account is connected. `recoup connect` connects one; STRIPE_API_KEY alone is one, too.")
         return
     reached = _reached(settings)
-    table = Table("name", "account", "mode", "key", "data through (UTC)", "description", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "account", "mode", "data through", "description"):
+        table.add_column(column, no_wrap=True, overflow="ellipsis" if column == "description" else "fold")
     for each in there:
         through = reached.get((each.account_id, each.livemode))
-        table.add_row(each.name, _account(each), mode(each), _key(each), _instant(through), each.description)
+        about = f"connected to {each.platform}" if each.platform else each.description
+        table.add_row(each.name, _account(each), mode(each), _instant(through), about)
     console.print(table)
 
 
@@ -60,6 +63,22 @@ def show(name: Name) -> None:
     through = _reached(settings).get((integration.account_id, integration.livemode))
     table.add_row("data through", f"{_instant(through)} UTC" if through else "-")
     console.print(table)
+
+
+@app.command()
+def discover(
+    name: Name,
+    connected: Annotated[
+        list[str] | None,
+        typer.Option(help="Which ones from now on: ids or names such as 'acct_1A*' or '*'.", metavar="PATTERN"),
+    ] = None,
+) -> None:
+    """Of a Connect platform: add the connected accounts that fit its patterns and are not there yet."""
+    settings = Settings()
+    integrations = Integrations(settings)
+    if connected:
+        integrations.set_connected(name, connected)
+    add_connected(settings, integrations, name)
 
 
 @app.command("set-key")

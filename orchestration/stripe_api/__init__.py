@@ -27,6 +27,7 @@ from orchestration.stripe_api.client import (
     is_live,
     key_digest,
 )
+from orchestration.stripe_api.connected import ConnectedAccount, connected_accounts
 from orchestration.stripe_api.errors import (
     AccessRefused,
     AuthenticationFailed,
@@ -47,6 +48,7 @@ __all__ = [
     "AccessRefused",
     "Answer",
     "AuthenticationFailed",
+    "ConnectedAccount",
     "Fault",
     "InvalidRequest",
     "KeyCheck",
@@ -60,6 +62,7 @@ __all__ = [
     "StripeClient",
     "StripeUnavailable",
     "check_resources",
+    "connected_accounts",
     "is_live",
     "key_digest",
     "permissions_link",

@@ -116,7 +116,7 @@ class _RateLimited(_Unusable):
 
 
 class StripeClient:
-    """Reads one account with one API key, for any number of threads.
+    """Reads one account with one API key, for any number of threads: the key's own, or the connected `stripe_account`.
 
     `now` is Stripe's clock: the newest `Date` seen. It is the only "now" of a sync.
     """
@@ -130,8 +130,10 @@ class StripeClient:
         retry: RetryPolicy | None = None,
         sleep: Callable[[float], object] | None = None,
         governor: Governor | None = None,
+        stripe_account: str | None = None,
     ) -> None:
         self.api_key = api_key
+        self._stripe_account = stripe_account
         self._api_base = api_base.rstrip("/")
         self._retry = retry or RetryPolicy()
         self._stopped = threading.Event()
@@ -243,6 +245,8 @@ class StripeClient:
             "Stripe-Version": API_VERSION,
             "User-Agent": f"Stripe/v1 PythonBindings/{stripe.VERSION} Recoup",
         }
+        if self._stripe_account is not None:
+            headers["Stripe-Account"] = self._stripe_account
         try:
             return self._transport.request_with_retries("get", url, headers, None, max_network_retries=0)
         except stripe.APIConnectionError as error:

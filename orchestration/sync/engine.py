@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Literal, cast
 
-import duckdb
-
 from orchestration.stripe_api import (
     API_VERSION,
     PERIOD,
@@ -29,7 +27,7 @@ from orchestration.sync.run import Progress, Run
 from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, OBJECT_STREAMS, EventFeed, ObjectStream
 from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
-from orchestration.warehouse.connection import transaction
+from orchestration.warehouse.connection import Warehouse, transaction
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.reads import has_event_since, payments_since, reads_since
 from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
@@ -130,7 +128,7 @@ class SyncReport:
 
 def sync_account(
     client: StripeClient,
-    connection: duckdb.DuckDBPyConnection,
+    warehouse: Warehouse,
     *,
     stated_id: str | None = None,
     request: SyncRequest | None = None,
@@ -138,16 +136,19 @@ def sync_account(
 ) -> SyncReport:
     """Bring the raw tables of the client's account up to Stripe's now.
 
-    Killed at any instruction it leaves whole pages; the next call goes on from there.
+    Killed at any instruction it leaves whole pages; the next call goes on from there. Between two batches, and while it
+    waits for Stripe, it gives the warehouse to whoever wants it.
 
     Raises:
         AuthenticationFailed, AccessRefused, InvalidRequest, StripeUnavailable: as `StripeClient.get`. A missing
             permission for one stream is not raised but reported, in the result and in `sync.streams`.
         AccountMismatch: `stated_id` is not the key's account.
+        WarehouseBusy: somebody holds the warehouse, or syncs this account, for too long.
     """
     client.counts = RequestCounts()
     account = identify(client, stated_id=stated_id)
-    return _Sync(Run(client, connection, account, observe), request or SyncRequest()).run()
+    with warehouse.only(f"sync of {account.account_id} in {'live' if account.livemode else 'test'} mode"):
+        return _Sync(Run(client, warehouse, account, observe), request or SyncRequest()).run()
 
 
 @dataclass(eq=False)
@@ -319,12 +320,13 @@ class _Sync:
             return
         of_source: dict[Source, _Walk] = {walk.source: walk for walk in walks}
         with Reading(self._run.client, list(of_source)) as reading:
-            for batch in reading.batches():
+            for batch in reading.batches(self._run.warehouse.pause):
                 pages: dict[_Walk, list[Page]] = {}
                 for page in batch:
                     pages.setdefault(of_source[page.source], []).append(page)
                 self._store(pages)
                 self._observe(batch[-1], of_source)
+                self._run.warehouse.pause()
 
     def _store(self, pages: Mapping[_Walk, Sequence[Page]]) -> None:
         """One transaction: rows, the checkpoints that vouch for them, and the count of requests."""

@@ -188,23 +188,27 @@ class Reading:
         self._stopped.set()
         self._settings.close()
 
-    def batches(self) -> Iterator[list[Page]]:
-        """Pages as they come, some at a time, until every source has had its last or has failed."""
+    def batches(self, idle: Callable[[], object] = lambda: None) -> Iterator[list[Page]]:
+        """Pages as they come, some at a time, until every source has had its last or has failed. `idle` is called again
+        and again while none comes."""
         left = set(map(id, self._sources))
         while left:
             batch: list[Page] = []
-            deadline = None
+            deadline = time.monotonic() + _PATIENCE
             while left and len(batch) < BATCH_PAGES and (page := self._page(deadline)) is not None:
+                deadline = deadline if batch else time.monotonic() + BATCH_SECONDS
                 batch.append(page)
-                deadline = deadline or time.monotonic() + BATCH_SECONDS
                 if page.is_last:
                     left.discard(id(page.source))
-            yield batch
+            if batch:
+                yield batch
+            else:
+                idle()
 
-    def _page(self, deadline: float | None) -> Page | None:
+    def _page(self, deadline: float) -> Page | None:
         """The next page; None where none has come by the deadline."""
         try:
-            return self._pages.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            return self._pages.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
             return None
 

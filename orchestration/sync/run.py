@@ -9,6 +9,7 @@ import duckdb
 
 from orchestration.stripe_api import API_VERSION, RequestCounts, StripeClient
 from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from orchestration.warehouse.connection import Warehouse
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.reads import add_reads
 
@@ -34,12 +35,17 @@ class Run:
     """One sync of one account."""
 
     client: StripeClient
-    connection: duckdb.DuckDBPyConnection
+    warehouse: Warehouse
     account: AccountKey
     observe: Callable[[Progress], None] = lambda progress: None
     counts: dict[str, LoadCounts] = field(default_factory=dict)
     read_by_day: Counter[int] = field(default_factory=Counter)
     _reads_stored: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The warehouse, opened if need be."""
+        return self.warehouse.connection
 
     def loader(self) -> Loader:
         """A loader for one transaction."""

@@ -1,8 +1,13 @@
-"""Opening the warehouse file: one writer at a time, a bounded wait for it, and a plain sentence when it stays busy."""
+"""Opening the warehouse file: one writer at a time, a bounded wait for it, and a plain sentence when it stays busy.
 
+Who waits for the file holds a shared lock on another one beside it, so that whoever works on the warehouse for a long
+time can see it, and give way.
+"""
+
+import fcntl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +21,10 @@ CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
 
 DEFAULT_WAIT: Final = 120.0
 """Seconds to wait for another writer: longer than a build of the models takes on a large account's increment."""
+
+
+_LOOKED_EVERY: Final = 0.05
+"""Seconds between two tries to open a file that is taken."""
 
 
 class WarehouseError(Exception):
@@ -56,6 +65,91 @@ def open_warehouse(
         connection.close()
 
 
+class Warehouse:
+    """The warehouse of a step that works for long and mostly waits for others, such as a sync.
+
+    It is opened when it is used, and given up at a pause if somebody else waits for it. Nothing may be under way then:
+    no transaction, and no result that was not fetched.
+    """
+
+    def __init__(self, path: Path, *, wait: float = DEFAULT_WAIT, options: Mapping[str, Any] | None = None) -> None:
+        self._path, self._wait, self._options = path, wait, options
+        self._opened = ExitStack()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The open warehouse.
+
+        Raises:
+            WarehouseBusy, WarehouseError: as `open_warehouse`.
+        """
+        if self._connection is None:
+            _let_others_go_first(self._path, self._wait)
+            opened = open_warehouse(self._path, wait=self._wait, options=self._options)
+            self._connection = self._opened.enter_context(opened)
+        return self._connection
+
+    def pause(self) -> None:
+        """Give way, if somebody waits. The next use opens it again."""
+        if self._connection is not None and _is_wanted(self._path):
+            self.close()
+
+    def close(self) -> None:
+        """Give it up in any case."""
+        self._connection = None
+        self._opened.close()
+
+    @contextmanager
+    def only(self, name: str) -> Iterator[None]:
+        """Nobody else does what has this name on this warehouse while the context lasts.
+
+        Raises:
+            WarehouseBusy: somebody still does after the wait.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self._wait
+        with self._path.with_name(f".{name.replace(' ', '_')}.lock").open("w") as lock:
+            while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise WarehouseBusy(f"Another {name} is under way. Wait for it to end; nothing is lost.")
+                time.sleep(_LOOKED_EVERY)
+            yield
+
+
+@contextmanager
+def wanted(path: Path) -> Iterator[None]:
+    """Whoever works on the warehouse for long gives way, and does not come back, while the context lasts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _wanted_path(path).open("w") as lock:
+        _try_lock(lock.fileno(), fcntl.LOCK_SH)
+        yield
+
+
+def _wanted_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.wanted")
+
+
+def _is_wanted(path: Path) -> bool:
+    with _wanted_path(path).open("w") as lock:
+        return not _try_lock(lock.fileno(), fcntl.LOCK_EX)
+
+
+def _let_others_go_first(path: Path, wait: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait
+    while _is_wanted(path) and time.monotonic() < deadline:
+        time.sleep(_LOOKED_EVERY)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """The raw tables, where they are not there yet."""
     schema, object_table = (
@@ -68,19 +162,29 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _connect(path: Path, wait: float) -> duckdb.DuckDBPyConnection:
+    connection = _try_to_connect(path)
+    if not isinstance(connection, str):
+        return connection
     deadline = time.monotonic() + wait
-    while True:
-        try:
-            return duckdb.connect(str(path), config=CONFIG)
-        except duckdb.IOException as error:
-            if "Could not set lock" not in str(error):
-                raise WarehouseError(f"{path} cannot be opened as a DuckDB database: {_first_line(error)}") from None
+    with wanted(path):
+        while isinstance(connection := _try_to_connect(path), str):
             if time.monotonic() > deadline:
                 raise WarehouseBusy(
-                    f"{path} is held by another process: {_first_line(error)} Wait for that run to end, or close the "
-                    "program that has the file open. Analysts open recovery.duckdb, which is never locked."
-                ) from None
-            time.sleep(0.2)
+                    f"{path} is held by another process: {connection} Wait for that run to end, or close the program "
+                    "that has the file open. Analysts open recovery.duckdb, which is never locked."
+                )
+            time.sleep(_LOOKED_EVERY)
+    return connection
+
+
+def _try_to_connect(path: Path) -> duckdb.DuckDBPyConnection | str:
+    """The connection; or, where another process holds the file, what DuckDB says of it."""
+    try:
+        return duckdb.connect(str(path), config=CONFIG)
+    except duckdb.IOException as error:
+        if "Could not set lock" in str(error):
+            return _first_line(error)
+        raise WarehouseError(f"{path} cannot be opened as a DuckDB database: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

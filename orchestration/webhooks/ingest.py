@@ -8,6 +8,7 @@ the events' (a full disk, an account that is not known) put nothing aside.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import duckdb
@@ -36,11 +37,11 @@ class AccountUnknown(Exception):
 
 @dataclass
 class IngestReport:
-    """What became of the events taken: taken = ingested + duplicates + quarantined.
+    """What became of the events taken: taken = ingested + duplicates + quarantined + passed_over.
 
     `received` counts deliveries, repeated ones too. `ingested` were new to the warehouse; `duplicates` were there
-    already, by a poll or by an earlier try. `slowest` is the longest time in seconds from the receiver to the commit.
-    `accounts` are those that got rows.
+    already, by a poll or by an earlier try; `passed_over` are of connected accounts that nobody reads. `slowest` is the
+    longest time in seconds from the receiver to the commit. `accounts` are those that got rows.
     """
 
     received: int = 0
@@ -48,6 +49,7 @@ class IngestReport:
     ingested: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    passed_over: int = 0
     objects_written: int = 0
     slowest: float = 0.0
     accounts: set[AccountKey] = field(default_factory=set)
@@ -60,6 +62,7 @@ _Entry = tuple[Queued, EventRow]
 class _Batch:
     by_account: dict[AccountKey, list[_Entry]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
+    passed_over: int = 0
 
 
 def ingest_queue(
@@ -67,13 +70,14 @@ def ingest_queue(
     queue: Queue,
     *,
     account_of: Callable[[str], str],
+    is_read: Callable[[str, str], bool] = lambda integration, account_id: True,
     pinned_version: str,
     most: int | None = None,
 ) -> IngestReport:
     """Load everything that is queued, or the oldest `most` events.
 
-    `account_of` tells the account of an integration; a Connect event names its own. Killed at any instruction it loses
-    and doubles nothing.
+    `account_of` tells the account of an integration; a Connect event names its own, and `is_read` says whether that one
+    is to be in the tables. Killed at any instruction it loses and doubles nothing.
 
     Raises:
         AccountUnknown: as `account_of`. The events stay queued.
@@ -89,7 +93,7 @@ def ingest_queue(
         if tried > 1 and len(taken) > (allowed := max(BATCH // _SHRINK ** (tried - 1), 1)):
             queue.release([each.seq for each in taken[allowed:]])
             taken = taken[:allowed]
-        _ingest_batch(connection, queue, taken, account_of, pinned_version, report)
+        _ingest_batch(connection, queue, taken, partial(_read, account_of, is_read), pinned_version, report)
     return report
 
 
@@ -97,7 +101,7 @@ def _ingest_batch(
     connection: duckdb.DuckDBPyConnection,
     queue: Queue,
     taken: Sequence[Queued],
-    account_of: Callable[[str], str],
+    read: Callable[[Sequence[Queued]], _Batch],
     pinned_version: str,
     report: IngestReport,
 ) -> None:
@@ -105,7 +109,7 @@ def _ingest_batch(
         if len(taken) == 1 and taken[0].attempts > TRIES:
             batch = _Batch(unreadable={taken[0].seq: f"{TRIES} runs died while they loaded it."})
         else:
-            batch = _read(taken, account_of)
+            batch = read(taken)
         counts = _load_in_parts(connection, batch, pinned_version)
     except Exception:
         queue.release([each.seq for each in taken])
@@ -115,6 +119,7 @@ def _ingest_batch(
     report.received += sum(each.deliveries for each in taken)
     report.taken += len(taken)
     report.quarantined += len(batch.unreadable)
+    report.passed_over += batch.passed_over
     report.ingested += counts["events"].written
     report.duplicates += counts["events"].read - counts["events"].written
     report.objects_written += sum(each.written for table, each in counts.items() if table != "events")
@@ -122,7 +127,7 @@ def _ingest_batch(
     report.accounts |= batch.by_account.keys()
 
 
-def _read(taken: Sequence[Queued], account_of: Callable[[str], str]) -> _Batch:
+def _read(account_of: Callable[[str], str], is_read: Callable[[str, str], bool], taken: Sequence[Queued]) -> _Batch:
     batch = _Batch()
     for queued in taken:
         try:
@@ -137,7 +142,11 @@ def _read(taken: Sequence[Queued], account_of: Callable[[str], str]) -> _Batch:
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             batch.unreadable[queued.seq] = f"The event's object is not what Stripe documents ({type(error).__name__})."
         else:
-            account_id = event.get("account") or account_of(queued.integration)
+            connected = event.get("account")
+            if connected is not None and not is_read(queued.integration, connected):
+                batch.passed_over += 1
+                continue
+            account_id = connected or account_of(queued.integration)
             key = AccountKey(account_id, event["livemode"])
             batch.by_account.setdefault(key, []).append((queued, row))
     return batch

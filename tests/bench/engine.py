@@ -36,6 +36,7 @@ from orchestration.sync.reading import Page, Reading, Rows
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import ObjectRow, object_row
+from tests.held import HeldWarehouse
 
 SMALL: Final = 50_000
 LARGE: Final = int(os.environ.get("RECOUP_BENCH_LARGE", "500000"))
@@ -68,7 +69,7 @@ def sync(url: str) -> dict[str, float]:
 
     client = StripeClient(SecretStr(DEFAULT_LIVE_API_KEY), api_base=url)
     with tempfile.TemporaryDirectory() as folder, _warehouse(folder) as connection:
-        report = sync_account(client, connection, observe=note)
+        report = sync_account(client, HeldWarehouse(connection), observe=note)
         counts = {
             table: connection.execute(f"SELECT count(*) FROM raw_stripe.{table}").fetchall()[0][0] for table in LISTS
         }

@@ -24,12 +24,19 @@ PARTS = (
     "payment_attempts",
     "int_charges_told_by_events int_payment_intents_linked",
 )
-OF_ANOTHER = """json_object('customer', other -> '$.customer', 'amount', other -> '$.amount',
-    'metadata', other -> '$.metadata', 'payment_details', other -> '$.payment_details')"""
-"""What a payment takes from another one: whom and what it is for."""
+OF_ONE_ORDER = """json_object('metadata', json_object('order_id', epoch(created)::BIGINT // 259200))"""
+"""Whatever was begun within the same three days."""
+
+OF_ANOTHER = """json_object('customer', other -> '$.customer', 'amount', other -> '$.amount')"""
+"""For whom and for how much another payment is; for no order."""
 
 OF_ONE_CARD = """json_object('amount', 700, 'currency', 'usd',
     'payment_method_details', json_object('card', json_object('fingerprint', 'shared')))"""
+OF_NO_CARD = """'{"payment_method_details": null}'"""
+
+DECLINED = "(changed.payload ->> '$.status') = 'failed'"
+ALONE = """(changed.payload ->> '$.payment_intent') IN (
+    SELECT payload ->> '$.payment_intent' FROM raw_stripe.charges GROUP BY ALL HAVING count(*) = 1)"""
 
 STAMPED = ("payment_attempts", "payment_intents", "payment_intent_status_history")
 
@@ -99,30 +106,28 @@ def test_what_a_part_of_the_models_has_built_already_the_next_build_completes(
     assert differences_from_full_refresh(settings, tmp_path / "anew") == []
 
 
-def patch(settings: Settings, table: str, what: str, share: int) -> None:
-    """Load objects anew, with something else in them: one of so many, by a hash of their ids."""
+def patch(settings: Settings, table: str, what: str, which: str) -> None:
+    """Load some objects anew, with something else in them, and build."""
     change(
         settings,
         f"""UPDATE raw_stripe.{table} AS changed
-            SET payload = json_merge_patch(payload, {what}), _load_id = (SELECT nextval('sync.load_ids'))
-            FROM (SELECT id, lead(payload) OVER (ORDER BY hash(id)) AS other FROM raw_stripe.{table}) AS neighbours
-            WHERE changed.id = neighbours.id AND other IS NOT NULL AND hash(changed.id) % {share} = 0""",
+            SET payload = json_merge_patch(json_merge_patch(payload, '{{"metadata": null}}'), {what}),
+                _load_id = (SELECT nextval('sync.load_ids'))
+            FROM (SELECT id, lead(payload, 1, payload) OVER (ORDER BY hash(id)) AS other FROM raw_stripe.{table}) AS by
+            WHERE changed.id = by.id AND {which}""",
     )
     assert invoke_dbt(settings, ["run"]).success
 
 
-def test_who_comes_to_another_order_customer_or_amount_leaves_nothing_behind(
-    settings: Settings, tmp_path: Path
-) -> None:
-    patch(settings, "payment_intents", OF_ANOTHER, 2)
+def test_payments_that_join_and_leave_an_order_leave_nothing_behind(settings: Settings, tmp_path: Path) -> None:
+    patch(settings, "payment_intents", OF_ONE_ORDER, "hash(changed.id) % 2 = 0")
+    patch(settings, "payment_intents", OF_ANOTHER, "hash(changed.id) % 6 = 0")
     assert differences_from_full_refresh(settings, tmp_path / "anew") == []
 
 
 def test_attempts_that_leave_a_card_change_the_verdict_on_those_that_stay(settings: Settings, tmp_path: Path) -> None:
-    patch(settings, "charges", OF_ONE_CARD, 2)
-    other_or_none = f"""CASE hash(changed.id) % 16 WHEN 0 THEN '{{"payment_method_details": null}}'
-                        ELSE {OF_ONE_CARD.replace("shared", "another")} END"""
-    patch(settings, "charges", other_or_none, 8)
+    patch(settings, "charges", OF_ONE_CARD, f"(hash(changed.id) % 2 = 0 OR {DECLINED})")
+    patch(settings, "charges", OF_NO_CARD, f"hash(changed.id) % 3 = 0 AND {DECLINED} AND {ALONE}")
     assert differences_from_full_refresh(settings, tmp_path / "anew") == []
 
 

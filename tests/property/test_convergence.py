@@ -30,6 +30,7 @@ from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.warehouse.scrub import scrub, stored_json
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
+from tests.held import HeldWarehouse
 from tests.property.test_sync import told
 
 CASES = int(os.environ.get("RECOUP_CASES", "24"))
@@ -92,7 +93,7 @@ class Way:
     def poll(self) -> None:
         client = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=self._server.url, retry=RetryPolicy(tries=4))
         with closing(client):
-            sync_account(client, self.warehouse)
+            sync_account(client, HeldWarehouse(self.warehouse))
 
     def push(self, events: Sequence[Entry], history: History) -> None:
         """Deliver in a random order, some twice, in parts with a run after each, which is killed once in a while."""

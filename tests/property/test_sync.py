@@ -29,6 +29,7 @@ from orchestration.sync import engine, reading, sync_account
 from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
+from tests.held import HeldWarehouse
 from tests.processes import killed_transaction
 
 CASES = int(os.environ.get("RECOUP_CASES", "304"))
@@ -91,7 +92,7 @@ def sync(url: str, connection: duckdb.DuckDBPyConnection, batch_pages: int) -> N
     )
     with pytest.MonkeyPatch.context() as patched, closing(client):
         patched.setattr(reading, "BATCH_PAGES", batch_pages)
-        sync_account(client, connection)
+        sync_account(client, HeldWarehouse(connection))
 
 
 def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:

@@ -25,6 +25,7 @@ from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row
+from tests.held import HeldWarehouse
 
 DAY = 86_400
 EVERYTHING = ("payment_intent_read", "charge_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read")
@@ -61,7 +62,7 @@ def sync(warehouse: duckdb.DuckDBPyConnection) -> Sync:
             SecretStr(key), api_base=server.url, retry=RetryPolicy(tries=4), sleep=lambda seconds: None
         )
         try:
-            return sync_account(client, warehouse, **options)
+            return sync_account(client, HeldWarehouse(warehouse), **options)
         finally:
             client.close()
 

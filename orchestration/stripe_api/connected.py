@@ -1,0 +1,36 @@
+"""The accounts that are connected to a Connect platform, as its key lists them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from orchestration.stripe_api.client import PAGE_SIZE, StripeClient
+
+
+@dataclass(frozen=True)
+class ConnectedAccount:
+    """Its id, and the name that it shows its customers, which may be a person's: for the screen only."""
+
+    id: str
+    name: str
+
+    def matches(self, patterns: Sequence[str]) -> bool:
+        """Whether a pattern such as `acct_1A*` or `*bakery*` fits the id, or the name in whatever letters."""
+        return any(fnmatchcase(self.id, each) or fnmatchcase(self.name.lower(), each.lower()) for each in patterns)
+
+
+def connected_accounts(client: StripeClient) -> Iterator[ConnectedAccount]:
+    """All of them, newest first. None where the account is no platform (Stripe's specification of `/v1/accounts`).
+
+    Raises:
+        As `StripeClient.list`.
+    """
+    cursor: str | None = None
+    while True:
+        page = client.list("/v1/accounts", {"limit": PAGE_SIZE, "starting_after": cursor}).body
+        for account in page["data"]:
+            profile = account.get("business_profile") or {}
+            yield ConnectedAccount(account["id"], profile.get("name") or "")
+        if not page["has_more"]:
+            return
+        cursor = page["data"][-1]["id"]

@@ -1,0 +1,129 @@
+"""Syncs of several accounts, and builds, side by side on one warehouse: nobody waits for what another one waits for."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from orchestration import pipeline
+from orchestration.integrations import Integration, Integrations
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
+from orchestration.warehouse.connection import open_warehouse
+from tests.truth import contents
+
+SEEDS = (61, 62, 63)
+EXTRACT = """
+from orchestration import pipeline
+from orchestration.integrations import Integration, Integrations
+from orchestration.settings import Settings
+import sys
+pipeline.extract(Settings(), integration=sys.argv[1])
+"""
+
+
+def settings_of(server: SimulatorServer, folder: Path) -> Settings:
+    return Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
+
+
+@contextmanager
+def extracting(
+    server: SimulatorServer, folder: Path, integration: str = "default"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A sync in a process of its own, which is killed if it has not ended with the context."""
+    variables: Mapping[str, str] = {
+        "STRIPE_API_KEY": DEFAULT_API_KEY if integration == "default" else "",
+        "STRIPE_API_BASE": server.url,
+        "RECOUP_DATA_DIR": str(folder),
+        "PYTHONPATH": ":".join(sys.path),
+    }
+    process = subprocess.Popen([sys.executable, "-c", EXTRACT, integration], env=variables)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def servers() -> Iterator[list[SimulatorServer]]:
+    with ExitStack() as stack:
+        accounts = [SimulatedAccount(seed=seed, payments=200, days=60) for seed in SEEDS]
+        yield [stack.enter_context(SimulatorServer(account)) for account in accounts]
+
+
+def test_an_account_that_stripe_turns_away_all_the_time_holds_nobody_up(
+    servers: list[SimulatorServer], tmp_path: Path
+) -> None:
+    turned_away, other, _ = servers
+    with extracting(turned_away, tmp_path) as first:
+        while turned_away.requests.total < 10:
+            assert first.poll() is None
+            time.sleep(0.01)
+        turned_away.faults.add(Fault(kind="rate_limit", times=10**6))
+        seen = turned_away.requests.total
+        while turned_away.requests.total < seen + 5:
+            time.sleep(0.01)
+        assert pipeline.extract(settings_of(other, tmp_path)).written
+        pipeline.build(settings_of(other, tmp_path))
+        assert first.poll() is None, "it is still being turned away"
+
+
+def test_syncs_and_builds_side_by_side_come_to_the_same_tables(servers: list[SimulatorServer], tmp_path: Path) -> None:
+    together, one_by_one = tmp_path / "together", tmp_path / "one_by_one"
+    with ExitStack() as stack:
+        syncs = [stack.enter_context(extracting(server, together)) for server in servers]
+        for _ in range(2):
+            pipeline.build(settings_of(servers[0], together))
+        assert [process.wait() for process in syncs] == [0, 0, 0]
+    for server in servers:
+        pipeline.extract(settings_of(server, one_by_one))
+    for folder in (together, one_by_one):
+        pipeline.build(settings_of(servers[0], folder))
+    found, expected = (
+        contents(settings_of(servers[0], folder).warehouse_path, without={"_load_id"})
+        for folder in (together, one_by_one)
+    )
+    of_models = [table for table in expected if not table.startswith(("raw_stripe.", "sync."))]
+    assert len(of_models) > 20
+    assert [table for table in of_models if found[table] != expected[table]] == []
+
+
+def test_a_second_sync_of_the_same_account_waits_for_the_first(servers: list[SimulatorServer], tmp_path: Path) -> None:
+    server = servers[0]
+    server.faults.add(Fault(kind="slow", times=20, seconds=0.05))
+    with extracting(server, tmp_path) as first:
+        while not (tmp_path / "warehouse.duckdb").exists():
+            time.sleep(0.01)
+        assert not pipeline.extract(settings_of(server, tmp_path)).written
+        assert first.wait() == 0
+
+
+def test_connected_accounts_are_read_side_by_side_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+    """Five integrations of one platform's key: itself and four connected, two of which Stripe refuses all the time."""
+    platform, *connected = (SimulatedAccount(seed=seed, payments=100, days=60) for seed in range(71, 76))
+    with SimulatorServer(platform, connected=connected) as server, ExitStack() as stack:
+        settings = settings_of(server, tmp_path).model_copy(update={"stripe_api_key": None})
+        integrations = Integrations(settings)
+        integrations.add(Integration("market", SecretStr(DEFAULT_API_KEY), "", account_id=platform.id, livemode=False))
+        names = [f"market_{number}" for number in range(len(connected))]
+        for name, account in zip(names, connected, strict=True):
+            integrations.add(Integration(name, None, "", account_id=account.id, livemode=False, platform="market"))
+        server.gates[connected[0].id].faults.add(Fault("invalid_key", times=10**6))
+        server.gates[connected[1].id].faults.add(Fault("rate_limit", times=10**6))
+        refused, turned_away, *others = [
+            stack.enter_context(extracting(server, tmp_path, name)) for name in (*names, "market")
+        ]
+        assert [process.wait() for process in others] == [0, 0, 0]
+        assert refused.wait() == 1
+        assert turned_away.poll() is None
+        with open_warehouse(settings.warehouse_path) as warehouse:
+            counted = "SELECT account_id, count(*) FROM raw_stripe.payment_intents GROUP BY ALL"
+            found = dict(warehouse.execute(counted).fetchall())
+        read = (platform, *connected[2:])
+        assert found == {account.id: len(account.truth(account.now).payments) for account in read}
