@@ -72,6 +72,16 @@ def test_an_event_that_a_poll_has_brought_is_a_duplicate(warehouse: duckdb.DuckD
     assert rows(warehouse, "events", "*") == before
 
 
+def test_events_of_connected_accounts_that_nobody_reads_are_passed_over(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue
+) -> None:
+    put(queue, make_event(1), make_event(2, account="acct_2"), make_event(3, account="acct_3"))
+    report = run(warehouse, queue, is_read=lambda integration, account_id: account_id == "acct_3")
+    assert (report.taken, report.ingested, report.passed_over) == (3, 2, 1)
+    assert rows(warehouse, "events", "account_id, id") == [("acct_1", "evt_1"), ("acct_3", "evt_3")]
+    assert queue.stats().queued == 0
+
+
 def test_test_mode_and_live_mode_and_connected_accounts_never_mix(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue
 ) -> None:
