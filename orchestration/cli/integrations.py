@@ -24,7 +24,8 @@ console = Console(highlight=False)
 
 Name = Annotated[str, typer.Argument(help="The integration's name.")]
 
-_REACHED: Final = "SELECT account_id, livemode, data_through_at FROM marts.data_coverage"
+_SCHEMAS: Final = "SELECT schema_name FROM duckdb_tables() WHERE table_name = 'data_coverage'"
+_REACHED: Final = "SELECT account_id, livemode, data_through_at FROM {}.data_coverage"
 
 
 @app.command("list")
@@ -140,7 +141,9 @@ def _key(integration: Integration) -> str:
 def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:
     try:
         with open_published(settings) as connection:
-            return {(account, live): through for account, live, through in connection.execute(_REACHED).fetchall()}
+            schemas = [schema for (schema,) in connection.execute(_SCHEMAS).fetchall()]
+            rows = [row for schema in schemas for row in connection.execute(_REACHED.format(schema)).fetchall()]
+            return {(account, livemode): through for account, livemode, through in rows}
     except (QueryRefused, duckdb.Error):
         return {}
 
