@@ -84,7 +84,10 @@ def synced(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) ->
         ({"STRIPE_API_KEY": "whsec_abc"}, "STRIPE_API_KEY: This is the signing secret of a webhook"),
         ({"STRIPE_API_BASE": "stripe.com"}, "STRIPE_API_BASE: give an address"),
         ({"STRIPE_API_BASE": "http://127.0.0.1:9"}, "127.0.0.1:9 cannot be reached: the connection is refused."),
-        ({"STRIPE_ACCOUNT_ID": "acct_other"}, "STRIPE_ACCOUNT_ID is acct_other, but this API key belongs to"),
+        (
+            {"STRIPE_ACCOUNT_ID": "acct_other"},
+            "and not to acct_other, which STRIPE_ACCOUNT_ID or the integration names",
+        ),
         ({"RECOUP_SYNC_CRON": "hourly"}, "RECOUP_SYNC_CRON: give a cron expression"),
     ],
 )
@@ -213,19 +216,18 @@ def test_a_result_that_is_too_wide_for_the_terminal_is_shown_row_by_row(
     assert len(piped.splitlines()) == 13
 
 
-def test_a_warehouse_that_another_process_holds_is_named(recoup: Recoup, tmp_path: Path) -> None:
+def test_a_warehouse_that_another_process_holds_is_named(environment: dict[str, str], tmp_path: Path) -> None:
     """The wait for it is shortened here; what is said is the same."""
     with open_warehouse(tmp_path / "data" / "warehouse.duckdb"):
         command = (
             "import orchestration.warehouse.connection as c; c._connect.__globals__['DEFAULT_WAIT'] = 0.1;"
             "c.open_warehouse.__wrapped__.__kwdefaults__['wait'] = 0.1;"
+            "c.Warehouse.__init__.__kwdefaults__['wait'] = 0.1;"
             "from orchestration.cli import main; main()"
         )
         done = subprocess.run(
             [sys.executable, "-c", command, "sync"],
-            env=os.environ
-            | {"STRIPE_API_KEY": DEFAULT_API_KEY, "RECOUP_DATA_DIR": str(tmp_path / "data")}
-            | {"STRIPE_API_BASE": "http://127.0.0.1:9"},
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
