@@ -18,6 +18,7 @@ from typing import Final
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import Table
 
 from orchestration.credentials import SecretRefused, signing_secret
 from orchestration.secret_files import read_secret, write_secret
@@ -187,13 +188,15 @@ class Integrations:
         if new_name in self._entries:
             raise IntegrationError(f"There is an integration {new_name!r} already. Choose another name.")
         document = self._document()
-        renamed = tomlkit.document()
-        for each, table in document.items():
-            renamed[new_name if each == name else each] = table
+        for place, (key, table) in enumerate(document.body):  # in place, so that comments stay where they are
+            if key is not None and key.key == name:
+                document.body[place] = (tomlkit.key(new_name), table)
+                if isinstance(table, Table):
+                    table.invalidate_display_name()
         folder = self._settings.secrets_dir / name
         if folder.exists():
             os.rename(folder, self._settings.secrets_dir / new_name)
-        self._replace(renamed)
+        self._replace(document)
 
     def remove(self, name: str) -> None:
         """Forget an integration and its secrets. What was read of its account stays in the tables.
