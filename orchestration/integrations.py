@@ -18,6 +18,7 @@ from typing import Final
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import Table
 
 from orchestration.credentials import SecretRefused, signing_secret
 from orchestration.secret_files import read_secret, write_secret
@@ -27,7 +28,18 @@ from orchestration.webhooks.endpoint import WebhookEndpoint
 ROLLED_FOR: Final = 24 * 3_600 + 300
 """Seconds for which a replaced secret still counts: Stripe lets the old one live for up to a day."""
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+ACCOUNT_ID: Final = r"^acct_\w+$"
+
+_NAME: Final = re.compile(r"(?=.{1,64}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
+"""No two _ in a row: in a variable they stand between the setting and the name."""
+
+_MISTAKES: Final = {
+    "model_type": "it should be a table, such as [shop]",
+    "extra_forbidden": "there is no such setting",
+    "string_pattern_mismatch": "it should look like acct_…",
+}
+"""Our words for what pydantic finds wrong with the file."""
+
 _TOKEN_BYTES: Final = 24
 
 
@@ -60,7 +72,7 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     description: str = ""
-    account_id: str | None = Field(default=None, pattern=r"^acct_\w+$")
+    account_id: str | None = Field(default=None, pattern=ACCOUNT_ID)
     livemode: bool | None = None
     connected: list[str] = []
     platform: str | None = None
@@ -79,9 +91,18 @@ def check_name(name: str) -> str:
         raise IntegrationError("`default` is the integration of STRIPE_API_KEY. Choose another name.")
     if not _NAME.fullmatch(name):
         raise IntegrationError(
-            "A name has small letters, digits and _, begins with a letter, and has at most 64 of them, such as shop_eu."
+            "A name has small letters and digits, begins with a letter, may have single _ in between, and is no longer "
+            "than 64 of them, such as shop_eu."
         )
     return name
+
+
+def is_read_already(other: Integration, how: str) -> IntegrationError:
+    """Why another integration cannot be connected beside this one, and what to do instead."""
+    text = f"Integration {other.name!r} ({other.key_from}) reads {how} already."
+    if other.name == DEFAULT_INTEGRATION:
+        return IntegrationError(text)
+    return IntegrationError(f"{text} To give it another key: recoup integrations set-key {other.name}")
 
 
 class Integrations:
@@ -121,6 +142,7 @@ class Integrations:
             IntegrationError: its name or its account is taken.
         """
         check_name(integration.name)
+        self._entries = self._read()  # while somebody was asked for the key, another process may have added one
         if integration.name in self._entries:
             raise IntegrationError(f"There is an integration {integration.name!r} already. Choose another name.")
         self.check_account(integration)
@@ -152,12 +174,11 @@ class Integrations:
         for other in self.all():
             is_own_key = other.api_key is not None and {other.platform, integration.platform} == {None}
             is_same_key = is_own_key and other.api_key == integration.api_key
-            is_same_account = (other.account_id, other.livemode) == (integration.account_id, integration.livemode)
+            is_same_account = other.account_id is not None and (
+                (other.account_id, other.livemode) == (integration.account_id, integration.livemode)
+            )
             if other.name != integration.name and (is_same_key or is_same_account):
-                raise IntegrationError(
-                    f"Integration {other.name!r} reads {'with this key' if is_same_key else 'this account'} already. "
-                    f"To give it another key: recoup integrations set-key {other.name}"
-                )
+                raise is_read_already(other, "with this key" if is_same_key else "this account")
 
     def set_key(self, name: str, key: SecretStr) -> None:
         """Keep another key of an integration's account.
@@ -165,10 +186,19 @@ class Integrations:
         Raises:
             IntegrationError: there is no such integration, or its key is set in the environment.
         """
+        self.with_own_key(name)
+        write_secret(self._key_path(name), key.get_secret_value())
+
+    def with_own_key(self, name: str) -> Integration:
+        """The integration of that name, if its key is kept in a file of ours.
+
+        Raises:
+            IntegrationError: there is no such integration, or its key is set in the environment.
+        """
         integration = self.named(name)
         if integration.key_from != self._shown(self._key_path(name)):
             raise IntegrationError(f"The key of {name!r} is set by {integration.key_from}. Change it there.")
-        write_secret(self._key_path(name), key.get_secret_value())
+        return integration
 
     def rename(self, name: str, new_name: str) -> None:
         """Call an integration by another name. Its tables, its webhook's address and its secrets stay.
@@ -181,15 +211,17 @@ class Integrations:
         if new_name in self._entries:
             raise IntegrationError(f"There is an integration {new_name!r} already. Choose another name.")
         document = self._document()
-        renamed = tomlkit.document()
-        for each, table in document.items():
-            renamed[new_name if each == name else each] = table
-            if table.get("platform") == name:
-                table["platform"] = new_name
+        for place, (key, table) in enumerate(document.body):  # in place, so that comments stay where they are
+            if key is not None and key.key == name:
+                document.body[place] = (tomlkit.key(new_name), table)
+                if isinstance(table, Table):
+                    table.invalidate_display_name()
+        for connected in self.of_platform(name):
+            document[connected.name]["platform"] = new_name
         folder = self._settings.secrets_dir / name
         if folder.exists():
             os.rename(folder, self._settings.secrets_dir / new_name)
-        self._replace(renamed)
+        self._replace(document)
 
     def remove(self, name: str) -> None:
         """Forget an integration, its secrets, and the connected accounts that are read with its key. What was read of
@@ -245,10 +277,13 @@ class Integrations:
     def _read(self) -> Mapping[str, _Entry]:
         try:
             entries = _ENTRIES.validate_python(self._document().unwrap())
-        except TOMLKitError as error:
+        except (TOMLKitError, UnicodeDecodeError) as error:
             raise IntegrationError(f"{self._path} is not TOML: {error}") from None
         except ValidationError as error:
-            places = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            places = "; ".join(
+                f"{'.'.join(map(str, each['loc']))}: {_MISTAKES.get(each['type'], each['msg'])}"
+                for each in error.errors()
+            )
             raise IntegrationError(f"{self._path} cannot be used: {places}") from None
         for name, entry in entries.items():
             if name == DEFAULT_INTEGRATION or not _NAME.fullmatch(name):

@@ -21,8 +21,10 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
     key each run fails.
 
     An integration is passed over, and the tick says why, where a sync would take more of the read allocation of its
-    account than RECOUP_READ_SHARE.
+    account than RECOUP_READ_SHARE. One that was connected since Dagster loaded the code is no partition yet, and waits
+    until it is loaded anew; one that was removed gets no run.
     """
+    partitions = integration_names(settings)
 
     @dg.schedule(
         name="sync_stripe_schedule",
@@ -34,7 +36,11 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
     )
     def sync_stripe_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         requests, reasons = [], []
-        for name in integration_names(settings):
+        there = integration_names(settings)
+        for name in partitions:
+            if name not in there:
+                reasons.append(f"{name} was removed.")
+                continue
             last = _last_sync(context.instance, name)
             too_soon = _too_soon(last, context.scheduled_execution_time, settings.recoup_read_share) if last else None
             if reason := _under_way(context.instance, name) or too_soon:

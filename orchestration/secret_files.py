@@ -18,7 +18,8 @@ def write_secret(path: Path, text: str, *, is_new: bool = False) -> None:
     Raises:
         FileExistsError: it must be new and is there.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (path.parent.parent, path.parent):  # the mode is that of the last folder, never of its parents
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

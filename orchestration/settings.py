@@ -4,9 +4,9 @@ Every variable is listed with its meaning in `.env.example` and in the README; a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from orchestration.credentials import api_key, signing_secrets
+from orchestration.credentials import SecretRefused, api_key, signing_secrets
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
 DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
@@ -29,6 +29,8 @@ WEBHOOK_EVENTS: Final = (
 DEFAULT_INTEGRATION: Final = "default"
 """The integration of STRIPE_API_KEY, which needs no name."""
 
+T = TypeVar("T")
+
 _EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
 _LEAST_KEY: Final = 24
 _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
@@ -38,7 +40,11 @@ class Settings(BaseSettings):
     """What a user can set: from the environment, else from `.env` in the project's folder, else the default."""
 
     model_config = SettingsConfigDict(
-        env_file=PROJECT_ROOT / ".env", extra="ignore", env_ignore_empty=True, env_nested_delimiter="__"
+        env_file=PROJECT_ROOT / ".env",
+        extra="ignore",
+        env_ignore_empty=True,
+        env_nested_delimiter="__",
+        hide_input_in_errors=True,
     )
 
     stripe_api_key: SecretStr | None = Field(
@@ -131,6 +137,11 @@ class Settings(BaseSettings):
     def _key_of_one_account(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else api_key(value.get_secret_value())
 
+    @field_validator("stripe_api_keys")
+    @classmethod
+    def _keys_of_one_account_each(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        return _each_checked(value, api_key)
+
     @field_validator("stripe_webhook_secret")
     @classmethod
     def _signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
@@ -141,8 +152,7 @@ class Settings(BaseSettings):
     @field_validator("stripe_webhook_secrets")
     @classmethod
     def _signing_secrets_of_each(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for each in value.values():
-            signing_secrets(each.get_secret_value())
+        _each_checked(value, signing_secrets)
         return value
 
     @field_validator("recoup_webhook_events")
@@ -263,3 +273,14 @@ class Settings(BaseSettings):
     def simulator_state_path(self) -> Path:
         """Where the simulated account of `recoup demo` keeps its seed and its clock between runs."""
         return self.recoup_data_dir / "simulator.json"
+
+
+def _each_checked(secrets: Mapping[str, SecretStr], check: Callable[[str], T]) -> dict[str, T]:
+    """What `check` makes of each secret; where it refuses one, the text says of which integration it is."""
+    checked = {}
+    for name, secret in secrets.items():
+        try:
+            checked[name] = check(secret.get_secret_value())
+        except SecretRefused as error:
+            raise ValueError(f"{name}: {error}") from None
+    return checked

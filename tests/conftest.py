@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
 from orchestration.stripe_api import client
 from orchestration.stripe_api.governor import Governor
+from tests.leaks import leaks_in, secrets_in
 from tests.postgres import Postgres
 
 MakeSettings = Callable[..., Settings]
@@ -57,6 +58,39 @@ def _no_pace() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(client, "Governor", lambda *, livemode, wait: Governor(livemode=livemode, wait=lambda _: None))
         yield
+
+
+@pytest.fixture
+def holding_secrets() -> set[Path]:
+    """Files or folders of a test that may hold secrets: what it adds is not looked through."""
+    return set()
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_left(request: pytest.FixtureRequest, holding_secrets: set[Path]) -> Iterator[None]:
+    """No key and no signing secret is in the test's folder when it has ended, but where secrets are kept."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is not None:
+        assert leaks_in(folder, except_for=holding_secrets) == {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_secret_is_left_in_shared_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same for folders that several tests share, at the end of them all."""
+    yield
+    shared = [path for path in tmp_path_factory.getbasetemp().iterdir() if not path.name.startswith("test_")]
+    assert {path.name: found for path in shared if path.is_dir() and (found := leaks_in(path))} == {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that passes, and whose output or log shows a secret, has failed."""
+    report = yield
+    shown = secrets_in("".join((report.capstdout, report.capstderr, report.caplog)).encode())
+    if report.passed and shown:
+        report.outcome, report.longrepr = "failed", f"A secret was shown: {', '.join(shown)}"
+    return report
 
 
 @pytest.fixture

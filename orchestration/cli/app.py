@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import duckdb
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -75,18 +76,21 @@ def _is_expected(error: Exception) -> bool:
     of_engines = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | AccountUnknown | QueueUnavailable
     of_commands = QueryRefused | SimulatorFailed | SampleLost | SecretRefused | IntegrationError | SomeFailed
     of_services = AlreadyRunning | PortTaken | ServiceFailed
-    return isinstance(error, of_engines | of_commands | of_services | ValidationError | OSError | duckdb.Error)
+    of_settings = ValidationError | SettingsError
+    return isinstance(error, of_engines | of_commands | of_services | of_settings | OSError | duckdb.Error)
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, duckdb.Error):
         return f"DuckDB could not go on: {str(error).splitlines()[0]} What was stored before is kept."
-    if not isinstance(error, ValidationError):
+    if not isinstance(error, ValidationError | SettingsError):
         return str(error)
-    problems = [
-        f"{str(found['loc'][0]).upper()}: {found['msg'].removeprefix('Value error, ')}" for found in error.errors()
-    ]
+    problems = [str(error)] if isinstance(error, SettingsError) else _wrong_values(error)
     return "\n".join(["A setting is not usable (from the environment or .env):", *problems])
+
+
+def _wrong_values(error: ValidationError) -> list[str]:
+    return [f"{str(found['loc'][0]).upper()}: {found['msg'].removeprefix('Value error, ')}" for found in error.errors()]
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """`recoup connect` and `recoup check`: whether a key works, what it may read, and what each part is needed for."""
 
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -14,9 +16,24 @@ from rich.text import Text
 
 from orchestration import pipeline
 from orchestration.credentials import api_key, shown
-from orchestration.integrations import Integration, IntegrationError, Integrations, check_name
+from orchestration.integrations import (
+    ACCOUNT_ID,
+    Integration,
+    IntegrationError,
+    Integrations,
+    check_name,
+    is_read_already,
+)
 from orchestration.settings import Settings
-from orchestration.stripe_api import API_VERSION, ResourceCheck, StripeApiError, is_live, permissions_link
+from orchestration.stripe_api import (
+    API_VERSION,
+    CHECK_RETRY,
+    CHECK_TIMEOUT,
+    ResourceCheck,
+    StripeApiError,
+    is_live,
+    permissions_link,
+)
 from orchestration.sync import identify
 
 INCOMPLETE: Final = 3
@@ -53,6 +70,8 @@ def connect(
             f"There is an integration {name!r} already. Choose another name, or give it another key: "
             f"recoup integrations set-key {name}"
         )
+    if account_id is not None and not re.fullmatch(ACCOUNT_ID, account_id):
+        raise typer.BadParameter("an account's id begins with acct_", param_hint="--account-id")
     if description is None:
         description = typer.prompt("Description", default="", show_default=False) if is_asking else ""
     key = read_key(key_file)
@@ -103,7 +122,7 @@ def read_key(key_file: Path | None) -> SecretStr:
         OSError: the file cannot be read.
     """
     if key_file is not None:
-        return api_key(key_file.read_text(encoding="utf-8"))
+        return api_key(key_file.read_text(encoding="utf-8", errors="replace"))
     if sys.stdin.isatty():
         return api_key(typer.prompt("API key (rk_live_… or rk_test_…), hidden", hide_input=True))
     return api_key(sys.stdin.read())
@@ -170,12 +189,21 @@ def _refuse_known_accounts(settings: Settings, integrations: Integrations, found
     """Raises IntegrationError where the account is connected already, if only by a key that was never asked for it."""
     integrations.check_account(found)
     for other in integrations.all():
-        if other.account_id is not None or other.api_key is None or is_live(other.api_key) is not found.livemode:
+        is_known = other.account_id is not None and other.livemode is not None
+        if is_known or other.api_key is None or is_live(other.api_key) is not found.livemode:
             continue
-        with pipeline.client_of(settings, other) as client:
-            account = identify(client)
-        if account.account_id == found.account_id:
-            raise IntegrationError(f"Integration {other.name!r} ({other.key_from}) reads this account already.")
+        if found.account_id is not None and _account_by_key(settings, other) == found.account_id:
+            raise is_read_already(other, "this account")
+
+
+def _account_by_key(settings: Settings, integration: Integration) -> str | None:
+    """The account that an integration's key tells; None where it does not work, which is no fault of another one's."""
+    with (
+        suppress(StripeApiError),
+        pipeline.client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
+    ):
+        return identify(client, stated_id=integration.account_id).account_id
+    return None
 
 
 def _print_failure(integration: Integration, error: Exception) -> None:

@@ -10,6 +10,7 @@ import duckdb
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestration import pipeline
 from orchestration.cli.connect import INCOMPLETE, add_connected, print_connection, read_key
@@ -43,7 +44,7 @@ def list_integrations() -> None:
     for each in there:
         through = reached.get((each.account_id, each.livemode))
         about = f"connected to {each.platform}" if each.platform else each.description
-        table.add_row(each.name, _account(each), mode(each), _instant(through), about)
+        table.add_row(each.name, _account(each), mode(each), _instant(through), Text(about))
     console.print(table)
 
 
@@ -56,7 +57,7 @@ def show(name: Name) -> None:
     secrets = f"{len(endpoint.secrets)} signing secrets" if endpoint and endpoint.secrets else "no signing secret yet"
     table = Table(box=None, show_header=False)
     table.add_row("name", integration.name)
-    table.add_row("description", integration.description or "-")
+    table.add_row("description", Text(integration.description or "-"))
     table.add_row("account", _account(integration))
     table.add_row("mode", mode(integration))
     table.add_row("key", f"{_key(integration)} from {integration.key_from}")
@@ -92,7 +93,7 @@ def set_key(
     """Give it another key of the same account, such as before the old one is rolled. Nothing is read anew."""
     settings = Settings()
     integrations = Integrations(settings)
-    integration = replace(integrations.named(name), api_key=read_key(key_file), key_from="what was pasted")
+    integration = replace(integrations.with_own_key(name), api_key=read_key(key_file), key_from="what was pasted")
     connection = pipeline.check(settings, integration)
     print_connection(integration, connection)
     if not connection.key.is_usable:
@@ -106,8 +107,14 @@ def set_key(
 @app.command()
 def rename(name: Name, new_name: Annotated[str, typer.Argument(help="Its name from now on.")]) -> None:
     """Call it by another name. Its tables, its key, its webhook's address and secrets stay as they are."""
-    Integrations(Settings()).rename(name, new_name)
+    integrations = Integrations(Settings())
+    before = integrations.named(name)
+    integrations.rename(name, new_name)
     console.print(f"{name} is {new_name} now. Restart Dagster, or reload its code location, to see it there.")
+    if before.api_key and not integrations.named(new_name).api_key:
+        console.print(
+            f"{before.key_from} holds its key: call that STRIPE_API_KEYS__{new_name.upper()}.", style="yellow"
+        )
 
 
 @app.command()

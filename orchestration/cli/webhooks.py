@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestration.integrations import Integrations, WebhookFiles, webhook_url
+from orchestration.integrations import IntegrationError, Integrations, WebhookFiles, webhook_url
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse
@@ -137,13 +137,15 @@ def _chosen(settings: Settings, name: str | None) -> str:
     """The integration that is meant: the named one; without a name the only one there is, or `default`.
 
     Raises:
-        IntegrationError: there is none of that name.
+        IntegrationError: there is none of that name, or there are several to choose from.
     """
     integrations = Integrations(settings)
     if name is not None:
         return integrations.named(name).name
-    there = integrations.all()
-    return there[0].name if len(there) == 1 else DEFAULT_INTEGRATION
+    there = [each.name for each in integrations.all()] or [DEFAULT_INTEGRATION]
+    if len(there) > 1 and DEFAULT_INTEGRATION not in there:
+        raise IntegrationError(f"Which integration? There are: {', '.join(there)}. Name one behind the command.")
+    return there[0]
 
 
 def _post(address: str, event: Mapping[str, object], signing_secret: str) -> None:

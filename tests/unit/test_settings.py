@@ -50,7 +50,10 @@ def test_the_example_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert from_example == Settings()
 
 
-def test_a_dot_env_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dot_env_file_is_read_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holding_secrets: set[Path]
+) -> None:
+    holding_secrets.add(tmp_path / ".env")
     (tmp_path / ".env").write_text("STRIPE_API_KEY=rk_test_from_file\nSTRIPE_API_BASE=http://127.0.0.1:1/\n")
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     monkeypatch.setenv("STRIPE_API_BASE", "http://127.0.0.1:2")
@@ -65,6 +68,8 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(tmp_path: Path, monkeyp
     [
         ("STRIPE_API_KEY", "pk_live_abc", "This is a publishable key"),
         ("STRIPE_API_KEY", "whsec_abc", "the signing secret of a webhook endpoint"),
+        ("STRIPE_API_KEYS__SHOP", "pk_live_abc", "shop: This is a publishable key"),
+        ("STRIPE_WEBHOOK_SECRETS__SHOP", "sk_live_abc", "shop: This is a secret API key"),
         ("STRIPE_API_BASE", "api.stripe.com", "give an address"),
         ("STRIPE_API_BASE", "ftp://api.stripe.com", "give an address"),
         ("STRIPE_ACCOUNT_ID", "1234", "acct_"),
@@ -89,7 +94,7 @@ def test_a_wrong_value_is_refused_with_a_sentence_that_never_repeats_a_key(
         Settings()
     (problem,) = refused.value.errors(include_input=False)
     assert sentence in problem["msg"]
-    assert variable not in SECRETS or value not in problem["msg"]
+    assert variable.partition("__")[0] not in SECRETS or value not in str(refused.value)
 
 
 def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
