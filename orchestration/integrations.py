@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
@@ -39,7 +39,8 @@ class IntegrationError(Exception):
 class Integration:
     """A Stripe account as Recoup knows it. `account_id` and `livemode` are None until Stripe has told them.
 
-    `key_from` names the variable or the file that the key is from, for messages.
+    `key_from` names the variable or the file that the key is from, for messages. An account that has authorized the
+    Stripe App (`is_app`) has no key here, but tokens (`app_tokens`).
     """
 
     name: str
@@ -48,6 +49,7 @@ class Integration:
     description: str = ""
     account_id: str | None = None
     livemode: bool | None = None
+    is_app: bool = False
 
 
 class _Entry(BaseModel):
@@ -58,6 +60,7 @@ class _Entry(BaseModel):
     description: str = ""
     account_id: str | None = Field(default=None, pattern=r"^acct_\w+$")
     livemode: bool | None = None
+    is_app: Literal[True] | None = None
 
 
 _ENTRIES: Final = TypeAdapter(dict[str, _Entry])
@@ -109,7 +112,7 @@ class Integrations:
         return self._named(name, self._entries[name])
 
     def add(self, integration: Integration) -> None:
-        """Keep a new one, its key in a file.
+        """Keep a new one, its key, if it has one, in a file.
 
         Raises:
             IntegrationError: its name or its account is taken.
@@ -118,10 +121,15 @@ class Integrations:
         if integration.name in self._entries:
             raise IntegrationError(f"There is an integration {integration.name!r} already. Choose another name.")
         self.check_account(integration)
-        assert integration.api_key is not None
-        write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
+        if integration.api_key is not None:
+            write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
         document = self._document()
-        entry = _Entry.model_validate(integration, from_attributes=True)
+        entry = _Entry(
+            description=integration.description,
+            account_id=integration.account_id,
+            livemode=integration.livemode,
+            is_app=integration.is_app or None,
+        )
         document[integration.name] = entry.model_dump(exclude_none=True)
         self._replace(document)
 
@@ -133,15 +141,22 @@ class Integrations:
             if other.name != integration.name and (is_same_key or is_same_account):
                 raise IntegrationError(
                     f"Integration {other.name!r} reads {'with this key' if is_same_key else 'this account'} already. "
-                    f"To give it another key: recoup integrations set-key {other.name}"
+                    f"{_renewal(other)}"
                 )
+
+    def check_has_key(self, name: str) -> None:
+        """Raises IntegrationError where the integration is not there, or is read by the Stripe App, without a key."""
+        integration = self.named(name)
+        if integration.is_app:
+            raise IntegrationError(f"{name!r} has no key: it is read by the Stripe App. {_renewal(integration)}")
 
     def set_key(self, name: str, key: SecretStr) -> None:
         """Keep another key of an integration's account.
 
         Raises:
-            IntegrationError: there is no such integration, or its key is set in the environment.
+            IntegrationError: there is no such integration, it has none, or its key is set in the environment.
         """
+        self.check_has_key(name)
         integration = self.named(name)
         if integration.key_from != self._shown(self._key_path(name)):
             raise IntegrationError(f"The key of {name!r} is set by {integration.key_from}. Change it there.")
@@ -192,6 +207,9 @@ class Integrations:
         )
 
     def _named(self, name: str, entry: _Entry) -> Integration:
+        if entry.is_app:
+            key_from = self._shown(tokens_path(self._settings, name))
+            return Integration(name, None, key_from, entry.description, entry.account_id, entry.livemode, is_app=True)
         set_key = self._settings.stripe_api_keys.get(name)
         stored = read_secret(self._key_path(name))
         return Integration(
@@ -233,6 +251,18 @@ class Integrations:
         beside.write_text(tomlkit.dumps(document), encoding="utf-8")
         os.replace(beside, self._path)
         self._entries = self._read()
+
+
+def tokens_path(settings: Settings, name: str) -> Path:
+    """The file with the tokens of an integration that authorized the Stripe App."""
+    return settings.secrets_dir / name / "oauth.json"
+
+
+def _renewal(integration: Integration) -> str:
+    """How an integration goes on with another key, or with other tokens."""
+    if integration.is_app:
+        return f"To authorize it again: recoup connect --app --name {integration.name}"
+    return f"To give it another key: recoup integrations set-key {integration.name}"
 
 
 class WebhookFiles:

@@ -10,7 +10,9 @@ from functools import cache, partial
 from typing import Final
 
 import duckdb
+from pydantic import SecretStr
 
+from orchestration.app_tokens import AppKey
 from orchestration.integrations import Integration, IntegrationError, Integrations
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
@@ -18,6 +20,7 @@ from orchestration.stripe_api import (
     CHECK_RETRY,
     CHECK_TIMEOUT,
     TIMEOUT,
+    AuthenticationFailed,
     KeyCheck,
     RetryPolicy,
     StripeClient,
@@ -72,8 +75,14 @@ def extract(
         open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,
     ):
         report = sync_account(client, connection, stated_id=used.account_id, request=request, observe=observe)
-        remember_account(connection, integration, report.account.account_id, key_digest=key_digest(client.api_key))
+        remember_account(connection, integration, report.account.account_id, key_digest=_digest_of(used))
     return report
+
+
+def _digest_of(integration: Integration) -> str:
+    """Of the key; of the account where it authorized the Stripe App, whose tokens change every hour."""
+    lasting = integration.api_key or SecretStr(str(integration.account_id))
+    return key_digest(lasting)
 
 
 def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
@@ -161,7 +170,12 @@ def client_of(
     Raises:
         KeyMissing: it has none.
         AccountMismatch: the key is of the other mode.
+        NotAuthorized, StripeUnavailable: as `AppKey`, for an account that authorized the Stripe App.
     """
+    if integration.is_app:
+        with _client_of_app(settings, integration, retry, timeout) as of_app:
+            yield of_app
+        return
     if integration.api_key is None:
         raise KeyMissing(
             "STRIPE_API_KEY is not set. Put a restricted key (rk_live_… or rk_test_…) into the environment or into "
@@ -181,6 +195,41 @@ def client_of(
         yield client
     finally:
         client.close()
+
+
+@contextmanager
+def _client_of_app(
+    settings: Settings, integration: Integration, retry: RetryPolicy | None, timeout: float
+) -> Iterator[StripeClient]:
+    key = AppKey(settings, integration.name, retry=retry, timeout=timeout)
+    key()  # where the app was disconnected, nothing else is begun
+    client = StripeClient(
+        key, livemode=integration.livemode, api_base=settings.stripe_api_base, retry=retry, timeout=timeout
+    )
+    try:
+        yield client
+    except AuthenticationFailed as refusal:
+        raise key.failure(refusal, client.now) from None
+    finally:
+        client.close()
+
+
+def refuse_known_account(settings: Settings, integration: Integration) -> None:
+    """For one that is to be added. A key that was never asked for its account is asked now.
+
+    Raises:
+        IntegrationError: another integration reads this account and mode.
+        StripeApiError: as `identify`.
+    """
+    integrations = Integrations(settings)
+    integrations.check_account(integration)
+    for other in integrations.all():
+        if other.api_key is None or is_live(other.api_key) is not integration.livemode:
+            continue
+        with client_of(settings, other) as client:
+            account_id = other.account_id or identify(client).account_id
+        if account_id == integration.account_id:
+            raise IntegrationError(f"Integration {other.name!r} ({other.key_from}) reads this account already.")
 
 
 def build(settings: Settings, callback: EventCallback | None = None) -> Build:
