@@ -126,15 +126,13 @@ class AppKey:
 
     def failure(self, refusal: AuthenticationFailed, at: int) -> AuthenticationFailed:
         """What to tell of a refusal of Stripe's (`at` on its clock). One that says so ends the authorization."""
-        if refusal.fault == "revoked" and not isinstance(refusal, NotAuthorized):
+        if refusal.fault == "revoked":
             with self._file.lock():
                 stored = self._file.read()
                 if stored and self._known and stored.access_token == self._known.access_token:
                     self._file.write(stored.model_copy(update={"disconnected_at": at}))
             return self._disconnected(at)
-        if refusal.fault in ("expired", "wrong_key") and not isinstance(refusal, NotAuthorized):
-            return self._lost()
-        return refusal
+        return self._lost() if refusal.fault in ("expired", "wrong_key") else refusal
 
     def _current(self, refused: SecretStr | None) -> Tokens:
         """What is stored, by another process perhaps, and renewed if that does not do."""

@@ -12,7 +12,7 @@ from typing import Final
 import duckdb
 from pydantic import SecretStr
 
-from orchestration.app_tokens import AppKey
+from orchestration.app_tokens import AppKey, NotAuthorized
 from orchestration.integrations import Integration, IntegrationError, Integrations
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
@@ -208,6 +208,8 @@ def _client_of_app(
     )
     try:
         yield client
+    except NotAuthorized:
+        raise
     except AuthenticationFailed as refusal:
         raise key.failure(refusal, client.now) from None
     finally:
