@@ -7,6 +7,8 @@
     credentials    what Stripe's keys and secrets look like, and what is pasted instead of them
     integrations   accounts by their names, with their keys, and the addresses and secrets of their webhook endpoints
     secret_files   files that hold one secret each
+    app_connect    how an account authorizes the Stripe App; app_page, where Stripe sends its user back to
+    app_tokens     the tokens of these accounts, renewed in time
     asgi           the webhook receiver as an ASGI server loads it
     stripe_api     talking to Stripe: requests, retries, errors in our words, what a key may read
     sync           the sync engine: streams, walks, the change feed, checkpoints

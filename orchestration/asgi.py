@@ -1,20 +1,28 @@
-"""The receiver as any ASGI server loads it: `uvicorn --factory orchestration.asgi:receiver`. `recoup receive` does."""
+"""The receiver as any ASGI server loads it: `uvicorn --factory orchestration.asgi:receiver`. `recoup receive` does.
+
+The page to which Stripe sends back whoever authorized the Stripe App is on the same host.
+"""
 
 import logging
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.routing import Route
 
+from orchestration.app_connect import CALLBACK_PATH
+from orchestration.app_page import callback_page
+from orchestration.app_tokens import DEAUTHORIZED, note_deauthorized
 from orchestration.integrations import WebhookFiles, webhook_endpoints
 from orchestration.settings import Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.queue import Queue
 from orchestration.webhooks.receiver import create_receiver
 
-_TOKEN: Final = re.compile(r"(/webhooks/\w+/)[^\s?]+")
+_SECRET: Final = re.compile(rf"(/webhooks/\w+/|{CALLBACK_PATH}\?)[^\s?]+")
 
 _READ_EVERY: Final = 1.0
 """Seconds after which a changed secret counts."""
@@ -23,20 +31,22 @@ _READ_EVERY: Final = 1.0
 def receiver(settings: Settings | None = None) -> Starlette:
     """The receiver of all integrations, by the environment's settings."""
     settings = settings or Settings()
-    logging.getLogger("uvicorn.access").addFilter(_without_tokens)
+    logging.getLogger("uvicorn.access").addFilter(_without_secrets)
     WebhookFiles(settings).enable()
     return create_receiver(
         Queue(settings.queue_url),
         _endpoints(settings),
         wanted=settings.webhook_events,
         bus_key=settings.recoup_event_bus_key,
+        watched={DEAUTHORIZED: partial(note_deauthorized, settings)},
+        routes=[Route(CALLBACK_PATH, callback_page(settings), methods=["GET"])],
     )
 
 
-def _without_tokens(record: logging.LogRecord) -> bool:
-    """uvicorn's access log holds the path of each request, and that must stay unguessable."""
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """uvicorn's access log holds the address of each request: a path that must stay unguessable, a code of Stripe's."""
     if isinstance(record.args, tuple):
-        record.args = tuple(_TOKEN.sub(r"\1…", each) if isinstance(each, str) else each for each in record.args)
+        record.args = tuple(_SECRET.sub(r"\1…", each) if isinstance(each, str) else each for each in record.args)
     return True
 
 

@@ -49,6 +49,14 @@ _API: Final = _Kind(
     "Restricted keys: https://dashboard.stripe.com/apikeys.",
     if_hidden="Stripe shows a live key only once, so create a new one if it was not kept",
 )
+_APP_SECRET_KEY: Final = _Kind(
+    name="a secret key",
+    start="sk_(?!org_)",
+    whole=f"sk_(?!org_|(live|test)_?$){_LETTERS}+",
+    where="The key of a Stripe App starts with sk_live_ or sk_test_ and is that of the account which made the app: "
+    "https://dashboard.stripe.com/apikeys.",
+    if_hidden="reveal it, or create a new one",
+)
 
 
 def _mistaken(wanted: _Kind) -> Sequence[tuple[str, str]]:
@@ -87,6 +95,15 @@ def api_key(pasted: str) -> SecretStr:
         SecretRefused: it is something else.
     """
     return _checked(pasted, _API)
+
+
+def app_secret_key(pasted: str) -> SecretStr:
+    """The secret key of the account that made a Stripe App, checked by its looks.
+
+    Raises:
+        SecretRefused: it is something else.
+    """
+    return _checked(pasted, _APP_SECRET_KEY)
 
 
 def signing_secret(pasted: str) -> SecretStr:

@@ -53,7 +53,8 @@ class Integration:
 
     `key_from` names the variable or the file that the key is from, for messages. `connected` are patterns of a Connect
     platform: which of its connected accounts are integrations, too. `platform` is, for such a one, the integration with
-    whose key it is read.
+    whose key it is read. An account that has authorized the Stripe App (`is_app`) has no key here, but tokens
+    (`app_tokens`).
     """
 
     name: str
@@ -64,6 +65,7 @@ class Integration:
     livemode: bool | None = None
     connected: Sequence[str] = ()
     platform: str | None = None
+    is_app: bool = False
 
 
 class _Entry(BaseModel):
@@ -76,6 +78,7 @@ class _Entry(BaseModel):
     livemode: bool | None = None
     connected: list[str] = []
     platform: str | None = None
+    is_app: bool = False
 
 
 _ENTRIES: Final = TypeAdapter(dict[str, _Entry])
@@ -102,7 +105,7 @@ def is_read_already(other: Integration, how: str) -> IntegrationError:
     text = f"Integration {other.name!r} ({other.key_from}) reads {how} already."
     if other.name == DEFAULT_INTEGRATION:
         return IntegrationError(text)
-    return IntegrationError(f"{text} To give it another key: recoup integrations set-key {other.name}")
+    return IntegrationError(f"{text} {_renewal(other)}")
 
 
 class Integrations:
@@ -136,7 +139,7 @@ class Integrations:
         return self._named(name, self._entries[name])
 
     def add(self, integration: Integration) -> None:
-        """Keep a new one, its key in a file.
+        """Keep a new one, its key, if it has one, in a file.
 
         Raises:
             IntegrationError: its name or its account is taken.
@@ -146,8 +149,7 @@ class Integrations:
         if integration.name in self._entries:
             raise IntegrationError(f"There is an integration {integration.name!r} already. Choose another name.")
         self.check_account(integration)
-        if integration.platform is None:
-            assert integration.api_key is not None
+        if integration.platform is None and integration.api_key is not None:
             write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
         document = self._document()
         entry = _Entry.model_validate(integration, from_attributes=True)
@@ -184,7 +186,7 @@ class Integrations:
         """Keep another key of an integration's account.
 
         Raises:
-            IntegrationError: there is no such integration, or its key is set in the environment.
+            IntegrationError: there is no such integration, it has none, or its key is set in the environment.
         """
         self.with_own_key(name)
         write_secret(self._key_path(name), key.get_secret_value())
@@ -193,9 +195,11 @@ class Integrations:
         """The integration of that name, if its key is kept in a file of ours.
 
         Raises:
-            IntegrationError: there is no such integration, or its key is set in the environment.
+            IntegrationError: there is no such integration, it has no key, or its key is set in the environment.
         """
         integration = self.named(name)
+        if integration.is_app:
+            raise IntegrationError(f"{name!r} has no key: it is read by the Stripe App. {_renewal(integration)}")
         if integration.key_from != self._shown(self._key_path(name)):
             raise IntegrationError(f"The key of {name!r} is set by {integration.key_from}. Change it there.")
         return integration
@@ -254,6 +258,9 @@ class Integrations:
         if entry.platform is not None:
             platform = self.named(entry.platform)
             return replace(platform, name=name, **entry.model_dump())
+        if entry.is_app:
+            key_from = self._shown(tokens_path(self._settings, name))
+            return Integration(name, None, key_from, **entry.model_dump())
         set_key = self._settings.stripe_api_keys.get(name)
         stored = read_secret(self._key_path(name))
         return Integration(
@@ -298,6 +305,18 @@ class Integrations:
         beside.write_text(tomlkit.dumps(document), encoding="utf-8")
         os.replace(beside, self._path)
         self._entries = self._read()
+
+
+def tokens_path(settings: Settings, name: str) -> Path:
+    """The file with the tokens of an integration that authorized the Stripe App."""
+    return settings.secrets_dir / name / "oauth.json"
+
+
+def _renewal(integration: Integration) -> str:
+    """How an integration goes on with another key, or with other tokens."""
+    if integration.is_app:
+        return f"To authorize it again: recoup connect --app --name {integration.name}"
+    return f"To give it another key: recoup integrations set-key {integration.name}"
 
 
 class WebhookFiles:

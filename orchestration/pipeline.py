@@ -10,17 +10,21 @@ from functools import cache, partial
 from typing import Final
 
 import duckdb
+from pydantic import SecretStr
 
-from orchestration.integrations import Integration, IntegrationError, Integrations
+from orchestration.app_tokens import AppKey, NotAuthorized
+from orchestration.integrations import Integration, IntegrationError, Integrations, is_read_already
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
     API_VERSION,
     CHECK_RETRY,
     CHECK_TIMEOUT,
     TIMEOUT,
+    AuthenticationFailed,
     ConnectedAccount,
     KeyCheck,
     RetryPolicy,
+    StripeApiError,
     StripeClient,
     check_resources,
     connected_accounts,
@@ -72,9 +76,15 @@ def extract(
     warehouse = Warehouse(settings.warehouse_path, options=FOR_LOADING)
     with client_of(settings, used) as client, closing(warehouse):
         report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
-        digest = key_digest(client.api_key)
-        remember_account(warehouse.connection, integration, report.account.account_id, key_digest=digest)
+        account_id = report.account.account_id
+        remember_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
     return report
+
+
+def _digest_of(integration: Integration) -> str:
+    """Of the key; of the account where it authorized the Stripe App, whose tokens change every hour."""
+    lasting = integration.api_key or SecretStr(str(integration.account_id))
+    return key_digest(lasting)
 
 
 def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
@@ -180,7 +190,12 @@ def client_of(
     Raises:
         KeyMissing: it has none.
         AccountMismatch: the key is of the other mode.
+        NotAuthorized, StripeUnavailable: as `AppKey`, for an account that authorized the Stripe App.
     """
+    if integration.is_app:
+        with _client_of_app(settings, integration, retry, timeout) as of_app:
+            yield of_app
+        return
     if integration.api_key is None:
         raise KeyMissing(
             "STRIPE_API_KEY is not set. Put a restricted key (rk_live_… or rk_test_…) into the environment or into "
@@ -206,6 +221,51 @@ def client_of(
         yield client
     finally:
         client.close()
+
+
+@contextmanager
+def _client_of_app(
+    settings: Settings, integration: Integration, retry: RetryPolicy | None, timeout: float
+) -> Iterator[StripeClient]:
+    key = AppKey(settings, integration.name, retry=retry, timeout=timeout)
+    key()  # where the app was disconnected, nothing else is begun
+    client = StripeClient(
+        key, livemode=integration.livemode, api_base=settings.stripe_api_base, retry=retry, timeout=timeout
+    )
+    try:
+        yield client
+    except NotAuthorized:
+        raise
+    except AuthenticationFailed as refusal:
+        raise key.failure(refusal, client.now) from None
+    finally:
+        client.close()
+
+
+def refuse_known_account(settings: Settings, integration: Integration) -> None:
+    """For one that is to be added. A key that was never asked for its account is asked now.
+
+    Raises:
+        IntegrationError: another integration reads this account and mode.
+    """
+    integrations = Integrations(settings)
+    integrations.check_account(integration)
+    for other in integrations.all():
+        is_known = other.account_id is not None and other.livemode is not None
+        if is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
+            continue
+        if integration.account_id is not None and _account_by_key(settings, other) == integration.account_id:
+            raise is_read_already(other, "this account")
+
+
+def _account_by_key(settings: Settings, integration: Integration) -> str | None:
+    """The account that an integration's key tells; None where it does not work, which is no fault of another one's."""
+    with (
+        suppress(StripeApiError),
+        client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
+    ):
+        return identify(client, stated_id=integration.account_id).account_id
+    return None
 
 
 def build(settings: Settings, callback: EventCallback | None = None) -> Build:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import (
@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from orchestration.credentials import SecretRefused, api_key, signing_secrets
+from orchestration.credentials import SecretRefused, api_key, app_secret_key, signing_secrets
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
 DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
@@ -31,6 +31,7 @@ DEFAULT_INTEGRATION: Final = "default"
 
 T = TypeVar("T")
 
+_MARKETPLACE: Final = "https://marketplace.stripe.com"
 _EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
 _LEAST_KEY: Final = 24
 _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
@@ -65,6 +66,16 @@ class Settings(BaseSettings):
         default=None,
         pattern=r"^acct_\w+$",
         description="The account's id (acct_…), needed only where the key may not read it from Stripe.",
+    )
+    stripe_app_client_id: str | None = Field(
+        default=None,
+        description="Client id (ca_…) of your Stripe App, for recoup connect --app; or the app's whole install link, "
+        "which one that is not published yet needs.",
+    )
+    stripe_app_secret_key: SecretStr | None = Field(
+        default=None,
+        description="Secret key (sk_live_… or sk_test_…) of the account that made the app, in the mode of the client "
+        "id.",
     )
     recoup_data_dir: Path = Field(
         default=PROJECT_ROOT / "data", description="Folder of all state: tables, run history, published file."
@@ -141,6 +152,18 @@ class Settings(BaseSettings):
     @classmethod
     def _keys_of_one_account_each(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         return _each_checked(value, api_key)
+
+    @field_validator("stripe_app_client_id")
+    @classmethod
+    def _an_app(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"ca_\w+", _client_id(value)):
+            raise ValueError("give the app's client id (ca_…), or its install link, which has client_id=ca_… in it")
+        return value
+
+    @field_validator("stripe_app_secret_key")
+    @classmethod
+    def _key_of_an_app(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else app_secret_key(value.get_secret_value())
 
     @field_validator("stripe_webhook_secret")
     @classmethod
@@ -248,6 +271,26 @@ class Settings(BaseSettings):
         return signing_secrets(secret.get_secret_value()) if secret else ()
 
     @property
+    def app_client_id(self) -> str | None:
+        """The Stripe App's client id, if one is set."""
+        return None if self.stripe_app_client_id is None else _client_id(self.stripe_app_client_id)
+
+    @property
+    def app_page(self) -> str:
+        """Where accounts agree to the app: the page of its install link, else Stripe's; or the server's that behaves
+        like Stripe."""
+        link = urlsplit(self.stripe_app_client_id or "")
+        if link.scheme:
+            return f"{link.scheme}://{link.netloc}{link.path}"
+        is_stripe = self.stripe_api_base == type(self).model_fields["stripe_api_base"].default
+        return f"{_MARKETPLACE if is_stripe else self.stripe_api_base}/oauth/v2/authorize"
+
+    @property
+    def authorizations_dir(self) -> Path:
+        """Folder of the authorizations of the app that are under way."""
+        return self.recoup_data_dir / "authorizations"
+
+    @property
     def integrations_path(self) -> Path:
         """The named integrations: what each is, without its secrets."""
         return self.recoup_data_dir / "integrations.toml"
@@ -284,3 +327,8 @@ def _each_checked(secrets: Mapping[str, SecretStr], check: Callable[[str], T]) -
         except SecretRefused as error:
             raise ValueError(f"{name}: {error}") from None
     return checked
+
+
+def _client_id(link_or_id: str) -> str:
+    """The client id in the install link of an app, or as it stands."""
+    return parse_qs(urlsplit(link_or_id).query).get("client_id", [link_or_id])[0].strip()

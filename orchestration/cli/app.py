@@ -113,10 +113,17 @@ def connect(
     save_anyway: Annotated[
         bool, typer.Option("--save-anyway", help="Keep it also if the check finds something wrong.")
     ] = False,
+    app: Annotated[
+        bool, typer.Option("--app", help="By your Stripe App, without a key: prints the link to authorize it with.")
+    ] = False,
 ) -> None:
     """Connect a Stripe account: its API key is tried at once, and what it may read is shown."""
     from orchestration.cli.connect import connect as connect_account
+    from orchestration.cli.connect import print_app_link
 
+    if app:
+        print_app_link(Settings(), name=name, description=description)
+        return
     raise typer.Exit(
         connect_account(
             Settings(),

@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import pipeline
+from orchestration.app_connect import LINK_SECONDS, authorize_url, callback_url
 from orchestration.credentials import api_key, shown
 from orchestration.integrations import (
     ACCOUNT_ID,
@@ -22,19 +22,9 @@ from orchestration.integrations import (
     IntegrationError,
     Integrations,
     check_name,
-    is_read_already,
 )
 from orchestration.settings import Settings
-from orchestration.stripe_api import (
-    API_VERSION,
-    CHECK_RETRY,
-    CHECK_TIMEOUT,
-    ResourceCheck,
-    StripeApiError,
-    is_live,
-    permissions_link,
-)
-from orchestration.sync import identify
+from orchestration.stripe_api import API_VERSION, ResourceCheck, StripeApiError, is_live, permissions_link
 
 INCOMPLETE: Final = 3
 """Exit code where the key works and lacks a permission that Recoup needs."""
@@ -79,7 +69,7 @@ def connect(
     code, found = _try(settings, wanted, save_anyway=save_anyway)
     if found is None:
         return code
-    _refuse_known_accounts(settings, integrations, found)
+    pipeline.refuse_known_account(settings, found)
     integrations.add(found)
     console.print(
         f"Saved as {name} in {settings.integrations_path.name}; the key is in a file of its own under secrets/."
@@ -112,6 +102,23 @@ def add_connected(settings: Settings, integrations: Integrations, platform_name:
         console.print("No connected account fits. `*` stands for all; a key of no platform sees none.", style="yellow")
         return
     console.print(table)
+
+
+def print_app_link(settings: Settings, *, name: str | None, description: str | None) -> None:
+    """Print the link by which an account authorizes the Stripe App.
+
+    Raises:
+        IntegrationError: as `authorize_url`.
+    """
+    name = name or (typer.prompt("Name, such as shop_eu") if sys.stdin.isatty() else "")
+    link = authorize_url(settings, name, description)
+    minutes = LINK_SECONDS // 60
+    console.print(f"Open this within {minutes} minutes, signed in to the Stripe account that is to be {name}:")
+    console.print(f"  {link}", soft_wrap=True, markup=False)
+    console.print("Stripe sends the browser back to this address, which the app must list, and the receiver serve:")
+    console.print(f"  {callback_url(settings)}", soft_wrap=True, markup=False)
+    if settings.stripe_app_secret_key is None:
+        console.print("STRIPE_APP_SECRET_KEY is not set here; the receiver and the syncs need it.", style="yellow")
 
 
 def read_key(key_file: Path | None) -> SecretStr:
@@ -148,12 +155,12 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
 
 def print_connection(integration: Integration, connection: pipeline.Connection) -> None:
     """The account, and a line for each resource: readable or not, and needed for what."""
-    assert integration.api_key is not None
+    key = integration.api_key
     account = connection.account
     who = "an account that Stripe does not name" if account.account_id.startswith(_NOT_TOLD) else account.account_id
     mode = "live" if account.livemode else "test"
-    console.print(f"{shown(integration.api_key)} works: {who}, {mode} mode, API version {API_VERSION}.")
-    if integration.api_key.get_secret_value().startswith("sk_"):
+    console.print(f"{shown(key) if key else 'The app'} works: {who}, {mode} mode, API version {API_VERSION}.")
+    if key and key.get_secret_value().startswith("sk_"):
         console.print("This is a secret key, which may do anything. A restricted key is enough.", style="yellow")
     if account.account_id.startswith(_NOT_TOLD):
         console.print(
@@ -162,7 +169,7 @@ def print_connection(integration: Integration, connection: pipeline.Connection) 
             style="yellow",
         )
     console.print(_resources_table(connection.key.resources))
-    _print_missing(connection)
+    _print_missing(connection, is_app=integration.is_app)
 
 
 def _try(settings: Settings, wanted: Integration, *, save_anyway: bool) -> tuple[int, Integration | None]:
@@ -185,27 +192,6 @@ def _try(settings: Settings, wanted: Integration, *, save_anyway: bool) -> tuple
     return INCOMPLETE, None
 
 
-def _refuse_known_accounts(settings: Settings, integrations: Integrations, found: Integration) -> None:
-    """Raises IntegrationError where the account is connected already, if only by a key that was never asked for it."""
-    integrations.check_account(found)
-    for other in integrations.all():
-        is_known = other.account_id is not None and other.livemode is not None
-        if is_known or other.api_key is None or is_live(other.api_key) is not found.livemode:
-            continue
-        if found.account_id is not None and _account_by_key(settings, other) == found.account_id:
-            raise is_read_already(other, "this account")
-
-
-def _account_by_key(settings: Settings, integration: Integration) -> str | None:
-    """The account that an integration's key tells; None where it does not work, which is no fault of another one's."""
-    with (
-        suppress(StripeApiError),
-        pipeline.client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
-    ):
-        return identify(client, stated_id=integration.account_id).account_id
-    return None
-
-
 def _print_failure(integration: Integration, error: Exception) -> None:
     key = f"{shown(integration.api_key)}, from {integration.key_from}: " if integration.api_key else ""
     console.print(f"{key}{error}", style="red", markup=False)
@@ -225,12 +211,16 @@ def _resources_table(resources: Sequence[ResourceCheck]) -> Table:
     return table
 
 
-def _print_missing(connection: pipeline.Connection) -> None:
+def _print_missing(connection: pipeline.Connection, *, is_app: bool) -> None:
     if connection.key.is_usable:
         console.print("Recoup can read all that it needs.", style="green")
     else:
-        console.print(f"This key lacks what Recoup needs: {', '.join(connection.key.lacking)}.", style="bold red")
-    if any(each.missing_permission for each in connection.key.resources):
+        who = "The app" if is_app else "This key"
+        console.print(f"{who} lacks what Recoup needs: {', '.join(connection.key.lacking)}.", style="bold red")
+    if is_app:
+        if not connection.key.is_usable:
+            console.print("Add it to the permissions in the app's manifest, then let the account authorize it again.")
+    elif any(each.missing_permission for each in connection.key.resources):
         wanted = [each.resource.permission for each in connection.key.resources]
         console.print("Edit the key at Stripe, or make one with all of these permissions:")
         console.print(

@@ -126,7 +126,12 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Wi
     if not yes:
         typer.confirm(f"Forget {name} ({_account(integration)}), its key and its webhook's address?", abort=True)
     integrations.remove(name)
-    console.print(f"{name} is forgotten. Its rows stay in the tables; its key still works at Stripe: delete it there.")
+    left = (
+        "the app is still installed at Stripe: uninstall"
+        if integration.is_app
+        else "its key still works at Stripe: delete"
+    )
+    console.print(f"{name} is forgotten. Its rows stay in the tables; {left} it there.")
 
 
 def mode(integration: Integration) -> str:
@@ -142,6 +147,8 @@ def _account(integration: Integration) -> str:
 
 
 def _key(integration: Integration) -> str:
+    if integration.is_app:
+        return "app"
     return shown(integration.api_key) if integration.api_key else "none"
 
 

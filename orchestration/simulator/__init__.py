@@ -25,16 +25,23 @@ A Connect platform holds other accounts, which its keys reach with `Stripe-Accou
         server.deliverer.register(WebhookEndpoint(url, connect=True))     # gets their events, not its own
         server.deliverer.disconnect(shops[1].id)
 
+A Stripe App is installed by OAuth at `/oauth/v2/authorize`, which agrees at once; its access tokens work as keys:
+
+    server.app.options = AppOptions("ca_one", "sk_test_developer", ["https://recoup.example.com/callback"])
+    server.app.denies = True                        # or else
+    server.app.deauthorize(account.id)              # an account uninstalls it
+
 As a process: `python -m orchestration.simulator --seed 1 --port 12111`, controlled under `/_sim` (see `control`).
 
 It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories` and `aftermath`,
 which write `steps`; `account` indexes them and lives by a `clock`; `state`, `objects`, `instruments`, `singletons` and
-`events` render them as Stripe would; `api`, `parameters`, `keys`, `connect` and `errors` answer for it; `webhooks` says
-what is sent, `deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really happened, with
-`episodes`.
+`events` render them as Stripe would; `api`, `parameters`, `keys`, `connect`, `app` and `errors` answer for it;
+`webhooks` says what is sent, `deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really
+happened, with `episodes`.
 """
 
 from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount
+from orchestration.simulator.app import AppOptions
 from orchestration.simulator.deliveries import Deliverer, DeliveryCounts, RetryPolicy
 from orchestration.simulator.episodes import EpisodeTruth
 from orchestration.simulator.faults import Fault, Limits
@@ -60,6 +67,7 @@ __all__ = [
     "OPENED_AT",
     "PERSONAL_MARKERS",
     "ApiKey",
+    "AppOptions",
     "AttemptTruth",
     "Deliverer",
     "DeliveryCounts",

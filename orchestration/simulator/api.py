@@ -1,4 +1,5 @@
-"""The account over HTTP: Stripe's paths, parameters, pages and headers. GET only, since Recoup only reads.
+"""The account over HTTP: Stripe's paths, parameters, pages and headers. GET only, since Recoup only reads,
+but for the exchange of an app's tokens.
 
 What a request answers is decided here; whether the answer arrives, and how late, is `faults`; the clock, the truth and
 the faults are controlled under `/_sim`, in `control`.
@@ -11,12 +12,14 @@ from email.utils import formatdate
 from fnmatch import fnmatchcase
 from itertools import count, islice
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, RESOURCES, Entry, Resource, SimulatedAccount
+from orchestration.simulator.app import StripeApp
 from orchestration.simulator.connect import Connections
 from orchestration.simulator.errors import StripeError, aged_out, no_such, unknown_url
 from orchestration.simulator.events import EVENT_TYPES
@@ -53,15 +56,18 @@ _EXPANDED: Final[dict[str, Resource]] = {
 _WITHOUT_PAGES: Final = ("account", "balance", "reporting/report_types")
 """Paths that take no parameters of a list: the last one always lists everything."""
 
+_TOKEN_PATH: Final = "oauth/token"
+
 
 class StripeApi:
-    """Answers Stripe's GET requests from an account: the platform, whose keys they are, or one connected to it.
+    """Answers Stripe's requests from an account: the platform, whose keys they are, or one connected to it.
 
     Requests that may not act on the account that they name can be sent to any.
     """
 
-    def __init__(self, account: SimulatedAccount, keys: Keys, connections: Connections) -> None:
+    def __init__(self, account: SimulatedAccount, keys: Keys, connections: Connections, app: StripeApp) -> None:
         self._account = account
+        self._app = app
         self._keys = keys
         self._connections = connections
         self._is_connected = account is not connections.platform
@@ -71,7 +77,7 @@ class StripeApi:
     async def respond(self, request: Request) -> Response:
         """The answer to any request under /v1, errors included."""
         try:
-            return self.json_response(self.answer(request), request)
+            return self.json_response(await self.answer(request), request)
         except StripeError as error:
             return self.error_response(error, request)
 
@@ -89,15 +95,19 @@ class StripeApi:
         response.headers.update(error.headers)
         return response
 
-    def answer(self, request: Request) -> Json:
+    async def answer(self, request: Request) -> Json:
         """The body of a successful answer, as of the account's clock now.
 
         Raises:
             StripeError: Stripe would refuse.
         """
-        key = self._keys.authenticate(key_of(request), has_context="Stripe-Context" in request.headers)
-        self._require_access(key, request.headers.get("Stripe-Account") or self._connections.platform.id)
         path = request.url.path.removeprefix("/v1/").rstrip("/")
+        if path == _TOKEN_PATH and request.method == "POST":
+            return self._app.grant(key_of(request), dict(parse_qsl((await request.body()).decode())))
+        key = self._keys.authenticate(
+            key_of(request), has_context="Stripe-Context" in request.headers, now=self._account.now
+        )
+        self._require_access(key, request.headers.get("Stripe-Account") or self._connections.platform.id)
         if request.method != "GET":
             raise unknown_url(request.method, request.url.path)
         query = request.query_params.multi_items()

@@ -1,6 +1,6 @@
 """The account's controls over HTTP, under `/_sim`: clock, truth, keys, faults, limits, request counts, webhooks,
-connected accounts, health. No key needed. Truth, faults, limits and request counts are those of the account itself or,
-with `?account=acct_…`, those of one connected to it, also after it has left.
+connected accounts, a Stripe App, health. No key needed. Truth, faults, limits and request counts are those of the
+account itself or, with `?account=acct_…`, those of one connected to it, also after it has left.
 
 Nothing here looks like Stripe; nothing under /v1 knows of it.
 """
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from orchestration.simulator.app import AppOptions, StripeApp
 from orchestration.simulator.calibration import DAY
 from orchestration.simulator.connect import Connections
 from orchestration.simulator.deliveries import Deliverer, DeliveryCounts
@@ -29,7 +30,15 @@ _Answer = Callable[[Request], Awaitable[Response]]
 class Control:
     """Reads and moves what makes a simulated account different from a real one."""
 
-    def __init__(self, keys: Keys, connections: Connections, gates: Mapping[str, Gate], deliverer: Deliverer) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        connections: Connections,
+        gates: Mapping[str, Gate],
+        deliverer: Deliverer,
+        app: StripeApp,
+    ) -> None:
+        self._app = app
         self._account = connections.platform
         self._keys = keys
         self._connections = connections
@@ -44,6 +53,7 @@ class Control:
             Route("/truth", self._of_gate(self.truth)),
             Route("/keys", self.keys, methods=["GET", "POST", "DELETE"]),
             Route("/accounts", self.accounts, methods=["GET", "DELETE"]),
+            Route("/app", self.app, methods=["GET", "POST", "DELETE"]),
             Route("/faults", self._of_gate(self.faults), methods=["GET", "POST", "DELETE"]),
             Route("/limits", self._of_gate(self.limits), methods=["GET", "POST"]),
             Route("/requests", self._of_gate(self.requests), methods=["GET", "DELETE"]),
@@ -89,6 +99,35 @@ class Control:
                 ]
             }
         )
+
+    async def app(self, request: Request) -> Response:
+        """GET tells of the Stripe App; POST configures it, by the fields of `AppOptions`, and says who agrees to it
+        (`account`) or that they deny it (`denies`); DELETE lets the one of `?account=` uninstall it."""
+        try:
+            if request.method == "POST":
+                self._configure_app(await _body(request))
+            elif request.method == "DELETE":
+                self._app.deauthorize(request.query_params.get("account", self._account.id))
+        except (TypeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"no such account: {error.args[0]}"}, 404)
+        options = asdict(self._app.options) if self._app.options else {}
+        options.pop("secret_key", None)
+        return _json(
+            options
+            | {"account": self._app.account_id, "denies": self._app.denies, "installed_by": self._app.installed_by}
+        )
+
+    def _configure_app(self, wanted: Json) -> None:
+        """Raises KeyError for an unknown account, TypeError for what no app has."""
+        account_id = str(wanted.pop("account", self._app.account_id))
+        if account_id not in self._gates:
+            raise KeyError(account_id)
+        self._app.account_id, self._app.denies = account_id, bool(wanted.pop("denies", self._app.denies))
+        if wanted:
+            known = asdict(self._app.options) if self._app.options else {}
+            self._app.options = AppOptions(**known | wanted)
 
     async def truth(self, request: Request, gate: Gate) -> Response:
         """`?at=&syncs=1,2,3`: what had happened by `at` (default: now), see `SimulatedAccount.truth`."""

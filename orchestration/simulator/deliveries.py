@@ -284,12 +284,15 @@ class Deliverer:
 
         Raises KeyError for an account that is not connected.
         """
-        outboxes = [outbox for outbox in list(self._outboxes.values()) if outbox.endpoint.connect]
-        for outbox in outboxes:
+        for outbox in self._for_connect():
             outbox.look()
         account = self._connections.disconnect(account_id)
-        for outbox in outboxes:
-            outbox.tell(deauthorization(account, self._connections.platform))
+        self.tell(deauthorization(account, self._connections.platform))
+
+    def tell(self, event: Notice) -> None:
+        """Send an event that no account tells of itself to the endpoints with `connect` that take its type."""
+        for outbox in self._for_connect():
+            outbox.tell(event)
 
     def resend(self, event_id: str, endpoint_id: str | None = None) -> list[str]:
         """Send an event once more, as by the dashboard's button: to one endpoint, or to all that take its type. Those
@@ -311,6 +314,9 @@ class Deliverer:
         for outbox in outboxes:
             outbox.add(event)
         return [outbox.id for outbox in outboxes]
+
+    def _for_connect(self) -> list[_Outbox]:
+        return [outbox for outbox in list(self._outboxes.values()) if outbox.endpoint.connect]
 
     def _find(self, event_id: str) -> tuple[Notice, bool]:
         """An event that can still be read, and whether it is a connected account's. Raises KeyError."""

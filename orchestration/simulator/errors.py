@@ -149,6 +149,25 @@ def server_error(status: int) -> StripeError:
     return StripeError(status, "An unknown error occurred. Please try again.", kind="api_error")
 
 
+class OAuthError(StripeError):
+    """An answer of the token endpoint, whose errors have a form of their own (RFC 6749, section 5.2)."""
+
+    def __init__(self, error: str, description: str) -> None:
+        super().__init__(400, description)
+        self.body = {"error": error, "error_description": description}
+
+
+def invalid_grant(description: str) -> OAuthError:
+    """A code or a refresh token that is unknown, used, expired, or another app's."""
+    return OAuthError("invalid_grant", description)
+
+
+def unsupported_grant(grant_type: str | None) -> OAuthError:
+    if grant_type is None:
+        return OAuthError("invalid_request", "No grant type specified")
+    return OAuthError("unsupported_grant_type", f"Unsupported grant type: {grant_type}")
+
+
 def masked(key: str) -> str:
     """A key as Stripe repeats it: its kind and its last four characters."""
     kind = "_".join(key.split("_")[:2]) + "_" if key.count("_") >= 2 else ""

@@ -173,7 +173,7 @@ class Gate:
         if fault is None or fault.kind != "slow":
             return await self._api.respond(request)
         try:
-            body = self._api.answer(request)
+            body = await self._api.answer(request)
         except StripeError as error:
             return self._api.error_response(error, request)
         self.account.now += fault.clock_seconds

@@ -64,6 +64,7 @@ class ApiKey:
         connect_permissions: the same on connected accounts; Stripe gives a restricted key none unless it is asked to.
         state: `expired` is also a key that was rolled, `ip_refused` one that is limited to other IP addresses,
             `revoked` one that lost its access to the account.
+        expires_at: unix seconds of the account's clock from which on it is expired.
 
     Raises:
         ValueError: no such key can be.
@@ -72,6 +73,7 @@ class ApiKey:
     permissions: Collection[str] | None = None
     connect_permissions: Collection[str] | None = ()
     state: KeyState = "active"
+    expires_at: int | None = None
 
     def __post_init__(self) -> None:
         if self.state not in get_args(KeyState):
@@ -115,6 +117,10 @@ class Keys:
             )
         self._known[key] = about
 
+    def issue(self, token: str, about: ApiKey) -> None:
+        """Know a token as well, which may look like anything; or change one."""
+        self._known[token] = about
+
     def remove(self, key: str) -> None:
         """Know the key no more. Raises KeyError for one that is not known."""
         del self._known[key]
@@ -123,8 +129,9 @@ class Keys:
         """What is known of every key."""
         return dict(self._known)
 
-    def authenticate(self, key: str | None, *, has_context: bool) -> str:
-        """The key, if it is one of the account's that works. `has_context`: whether `Stripe-Context` came with it.
+    def authenticate(self, key: str | None, *, has_context: bool, now: int) -> str:
+        """The key, if it is one of the account's that works. `has_context`: whether `Stripe-Context` came with it;
+        `now`: unix seconds on the account's clock.
 
         Raises:
             StripeError: 400, 401 or 403, for what is wrong with the key.
@@ -137,7 +144,10 @@ class Keys:
             raise context_required()
         if key not in self._known:
             raise invalid_key(key)
-        match self._known[key].state:
+        about = self._known[key]
+        if about.expires_at is not None and about.expires_at <= now:
+            raise expired_key(key)
+        match about.state:
             case "expired":
                 raise expired_key(key)
             case "ip_refused":

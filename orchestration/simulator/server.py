@@ -1,19 +1,23 @@
 """The simulated account and those connected to it as a server: in a thread for tests, in the foreground for people."""
 
 import asyncio
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
+from typing import Final
 
 import uvicorn
-from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestration.simulator.account import SimulatedAccount
-from orchestration.simulator.api import StripeApi
+from orchestration.simulator.api import StripeApi, key_of
+from orchestration.simulator.app import NoSuchApp, StripeApp
 from orchestration.simulator.connect import Connections
 from orchestration.simulator.control import Control
 from orchestration.simulator.deliveries import Deliverer, RetryPolicy
@@ -21,6 +25,9 @@ from orchestration.simulator.faults import Gate
 from orchestration.simulator.keys import ApiKey, Keys
 
 HOST = "127.0.0.1"
+
+_AGREE: Final = re.compile(r"/oauth/v2/(chnlink_\w+/)?authorize")
+"""The page where accounts agree to an app; with the part in brackets, to one that is not published yet."""
 
 
 class _Server(uvicorn.Server):
@@ -72,17 +79,18 @@ class SimulatorServer:
         self.account = account
         self.keys = Keys(account.id, livemode=account.livemode, known=keys)
         self.connections = Connections(account, connected)
+        self.deliverer = Deliverer(self.connections, retry)
+        self.app = StripeApp(self.connections, self.keys, self.deliverer)
         self.gates = {
-            each.id: Gate(each, StripeApi(each, self.keys, self.connections), monotonic)
+            each.id: Gate(each, StripeApi(each, self.keys, self.connections, self.app), monotonic)
             for each in self.connections.everyone
         }
         gate = self.gates[account.id]
         self.faults, self.limits, self.requests = gate.faults, gate.limits, gate.requests
-        self.deliverer = Deliverer(self.connections, retry)
         self._socket = socket.create_server((HOST, port))
         self._server = _Server(
             uvicorn.Config(
-                self._app(),
+                self._asgi(),
                 log_level="critical",
                 access_log=False,
                 date_header=False,
@@ -125,16 +133,26 @@ class SimulatorServer:
         self._thread.join()
         self._socket.close()
 
-    def _app(self) -> ASGIApp:
-        controls = Router(Control(self.keys, self.connections, self.gates, self.deliverer).routes())
+    def _asgi(self) -> ASGIApp:
+        controls = Router(Control(self.keys, self.connections, self.gates, self.deliverer, self.app).routes())
         platform = self.gates[self.account.id]
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             """Everything but the controls is Stripe's, unknown paths included, and unknown accounts the platform's."""
+            request = Request(scope, receive)
             if scope["path"].startswith("/_sim/"):
                 await controls({**scope, "path": scope["path"].removeprefix("/_sim")}, receive, send)
+            elif _AGREE.fullmatch(scope["path"]):
+                await self._agree(request)(scope, receive, send)
             else:
-                gate = self.gates.get(Headers(scope=scope).get("Stripe-Account", ""), platform)
-                await gate(scope, receive, send)
+                named = request.headers.get("Stripe-Account") or self.app.account_of(key_of(request))
+                await self.gates.get(named or "", platform)(scope, receive, send)
 
         return app
+
+    def _agree(self, request: Request) -> Response:
+        """The page where an account installs the app: it does, or denies, at once."""
+        try:
+            return RedirectResponse(self.app.authorize(request.query_params), 302)
+        except NoSuchApp as error:
+            return PlainTextResponse(str(error), 400)

@@ -108,19 +108,19 @@ def notice_of(account: SimulatedAccount, event: Entry, *, connect: bool) -> Noti
     return Notice(event.id, event.about, event.created, payload)
 
 
-def deauthorization(account: SimulatedAccount, platform: SimulatedAccount) -> Notice:
-    """What a platform is sent when a connected account has left it.
+def deauthorization(account: SimulatedAccount, platform: SimulatedAccount, *, client_id: str | None = None) -> Notice:
+    """What a platform is sent when a connected account has left it, or has uninstalled the app with this client id.
 
     It is an event of the account that left, so that the platform can read it nowhere (stripe_event issue 15).
     """
-    event_id, event_type = f"evt_1{token(account.id, 'left')[:23]}", "account.application.deauthorized"
+    event_id, event_type = f"evt_1{token(account.id, 'left', account.now)[:23]}", "account.application.deauthorized"
     body: Json = {
         "id": event_id,
         "object": "event",
         "account": account.id,
         "api_version": account.event_api_version,
         "created": account.now,
-        "data": {"object": _application(platform)},
+        "data": {"object": _application(platform) | ({"id": client_id} if client_id else {})},
         "livemode": account.livemode,
         "pending_webhooks": 1,
         "request": {"id": None, "idempotency_key": None},

@@ -1,10 +1,11 @@
-"""Reading from Stripe: one GET at a time, retried until it is whole, parsed once.
+"""Asking Stripe: one request at a time, retried until its answer is whole, parsed once. Reading is all GET.
 
 Requests go through the SDK's own transport (`stripe.RequestsClient`), but not through its objects: building those
 costs about 1 ms of CPU each, some thirty times what `orjson` needs. The SDK's retry rule leaves out 429, connections
 broken in mid-body and truncated JSON, so the rule is ours. Nothing here knows streams, checkpoints or DuckDB.
 """
 
+import base64
 import hashlib
 import logging
 import random
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 import orjson
@@ -21,7 +22,13 @@ import requests
 import stripe
 from pydantic import SecretStr
 
-from orchestration.stripe_api.errors import Fault, InvalidRequest, StripeUnavailable, error_from_answer
+from orchestration.stripe_api.errors import (
+    AuthenticationFailed,
+    Fault,
+    InvalidRequest,
+    StripeUnavailable,
+    error_from_answer,
+)
 from orchestration.stripe_api.governor import AT_ONCE, Governor
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -36,7 +43,7 @@ PAGE_SIZE: Final = 100
 _GIVEN_UP: Final[Mapping[Fault, str]] = {
     "no_network": "{base} cannot be reached: {why}. Check this machine's network, its firewall and its proxy, and "
     "STRIPE_API_BASE if it is set.",
-    "stripe_down": "{base} gave no usable answer to GET {path} in {tries} tries. Last: {why}. Try again later; "
+    "stripe_down": "{base} gave no usable answer to {asked} in {tries} tries. Last: {why}. Try again later; "
     "https://status.stripe.com tells of outages.",
     "not_stripe": "{base} does not answer as Stripe does: {why}. A proxy, a firewall or the sign-in page of a network "
     "answers in its place; open a web page on this machine to see it, and check STRIPE_API_BASE if it is set.",
@@ -48,6 +55,12 @@ _OBJECT_ID: Final = re.compile(r"/[a-z]+_\w*\d\w*$")
 logger = logging.getLogger(__name__)
 
 Params = Mapping[str, Any]
+
+KeySource = Callable[[SecretStr | None], SecretStr]
+"""Gives the key to use, at each request, so it must be cheap. Given one that Stripe no longer takes, it gives another;
+or raises a `StripeApiError` where there is none."""
+
+_MAY_BE_RENEWED: Final = ("expired", "wrong_key")
 
 
 @dataclass
@@ -111,20 +124,37 @@ class _Unusable(Exception):
         self.fault: Fault = fault
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A request. `sent` is called each time its turn has come."""
+
+    method: Literal["get", "post"]
+    path: str
+    url: str
+    sent: Callable[[], object] = lambda: None
+    form: Mapping[str, str] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method.upper()} {self.path}"
+
+
 class _RateLimited(_Unusable):
     """Too much was asked at once: an everyday matter, which the governor deals with."""
 
 
 class StripeClient:
-    """Reads one account with one API key, for any number of threads: the key's own, or the connected `stripe_account`.
+    """Reads one account with one API key, or with those that a source gives, for any number of threads: the key's own
+    account, or the connected `stripe_account`.
 
-    `now` is Stripe's clock: the newest `Date` seen. It is the only "now" of a sync.
+    `livemode` is the mode that the key tells, or the one stated for a source; None where neither tells it. `now` is
+    Stripe's clock: the newest `Date` seen. It is the only "now" of a sync.
     """
 
     def __init__(
         self,
-        api_key: SecretStr,
+        api_key: SecretStr | KeySource,
         *,
+        livemode: bool | None = None,
         api_base: str = "https://api.stripe.com",
         timeout: float = TIMEOUT,
         retry: RetryPolicy | None = None,
@@ -132,13 +162,15 @@ class StripeClient:
         governor: Governor | None = None,
         stripe_account: str | None = None,
     ) -> None:
-        self.api_key = api_key
         self._stripe_account = stripe_account
+        self._key: KeySource = (lambda _: api_key) if isinstance(api_key, SecretStr) else api_key
+        self._has_source = not isinstance(api_key, SecretStr)
+        self.livemode = is_live(api_key) if isinstance(api_key, SecretStr) else livemode
         self._api_base = api_base.rstrip("/")
         self._retry = retry or RetryPolicy()
         self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
-        self._governor = governor or Governor(livemode=bool(is_live(api_key)), wait=self._stopped.wait)
+        self._governor = governor or Governor(livemode=bool(self.livemode), wait=self._stopped.wait)
         self._session = requests.Session()
         self._session.mount(self._api_base, requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
         self._transport = stripe.RequestsClient(timeout=timeout, session=self._session)
@@ -150,6 +182,11 @@ class StripeClient:
         """Let requests that wait raise `Stopped`, and close the connections."""
         self._stopped.set()
         self._session.close()
+
+    @property
+    def api_key(self) -> SecretStr:
+        """The key as it is now. Raises StripeApiError where a source has none."""
+        return self._key(None)
 
     @property
     def now(self) -> int:
@@ -170,18 +207,33 @@ class StripeClient:
             StripeUnavailable: no whole answer after every try, or one that is not Stripe's.
             Stopped: the client was closed meanwhile.
         """
-        url = self._url(path, params or {})
-        retry = 0
+        return self._ask(_Asked("get", path, self._url(path, params or {}), sent))
+
+    def post(self, path: str, form: Mapping[str, str]) -> Answer:
+        """POST a form to `path`. Only for what may be repeated, or whose repetition Stripe refuses.
+
+        Raises:
+            As `get`.
+        """
+        return self._ask(_Asked("post", path, self._url(path, {}), form=form))
+
+    def _ask(self, asked: _Asked) -> Answer:
+        retry, refused = 0, None
         while True:
+            key = self._key(refused)
             try:
-                return self._try(url, path, sent, is_retry=retry > 0)
+                return self._try(asked, key, is_retry=retry > 0 or refused is not None)
+            except AuthenticationFailed as error:
+                if refused is not None or not self._has_source or error.fault not in _MAY_BE_RENEWED:
+                    raise
+                refused = key
             except _Unusable as reason:
                 retry += 1
                 if retry >= (self._retry.first_tries if self._now is None else self._retry.tries):
-                    raise self._unavailable(reason.fault, str(reason), path, retry) from None
+                    raise self._unavailable(reason.fault, str(reason), str(asked), retry) from None
                 pause = self._retry.pause(retry)
                 level = logging.INFO if isinstance(reason, _RateLimited) else logging.WARNING
-                logger.log(level, "GET %s: %s. Trying again in %.1f s.", path, reason, pause)
+                logger.log(level, "%s: %s. Trying again in %.1f s.", asked, reason, pause)
                 self._sleep(pause)
 
     def list(self, path: str, params: Params, *, sent: Callable[[], object] = lambda: None) -> Answer:
@@ -193,43 +245,43 @@ class StripeClient:
         answer = self.get(path, params, sent=sent)
         data, has_more = answer.body.get("data"), answer.body.get("has_more")
         if not isinstance(data, list) or not isinstance(has_more, bool):
-            raise self._unavailable("not_stripe", f"the answer to GET {path} is no list of Stripe's", path)
+            raise self._unavailable("not_stripe", f"the answer to GET {path} is no list of Stripe's", f"GET {path}")
         if has_more and not data:
             raise InvalidRequest(
                 f"Stripe answered GET {path} with no objects and says that there are more.", code=None, param=None
             )
         return answer
 
-    def _unavailable(self, fault: Fault, why: str, path: str, tries: int = 1) -> StripeUnavailable:
-        text = _GIVEN_UP[fault].format(base=self._api_base, why=why, path=path, tries=tries)
+    def _unavailable(self, fault: Fault, why: str, asked: str, tries: int = 1) -> StripeUnavailable:
+        text = _GIVEN_UP[fault].format(base=self._api_base, why=why, asked=asked, tries=tries)
         return StripeUnavailable(text + ("" if self._now is None else _NOTHING_LOST), fault=fault)
 
     def _url(self, path: str, params: Params) -> str:
         query = urlencode(list(_encode(params)))
         return f"{self._api_base}{path}?{query}" if query else f"{self._api_base}{path}"
 
-    def _try(self, url: str, path: str, sent: Callable[[], object], *, is_retry: bool) -> Answer:
-        endpoint = _endpoint(path)
+    def _try(self, asked: _Asked, key: SecretStr, *, is_retry: bool) -> Answer:
+        endpoint = _endpoint(asked.path)
         with self._governor.turn(endpoint):
             if self._stopped.is_set():
                 raise Stopped
             with self._lock:
                 known_before = self._now
                 self.counts.add(endpoint, is_retry=is_retry)
-            sent()
-            body, status, headers = self._send(url)
+            asked.sent()
+            body, status, headers = self._send(asked, key)
         if status == 429:
             self._tell_governor(endpoint, headers, body)
         if _may_succeed_later(status, headers):
             raise (_RateLimited if status == 429 else _Unusable)(_why(status, headers))
         date = _date(headers)
         if date is None:
-            raise self._unavailable("not_stripe", "it gives no Date, which is Recoup's clock", path)
+            raise self._unavailable("not_stripe", "it gives no Date, which is Recoup's clock", str(asked))
         parsed = _parse(body)
         with self._lock:
             self._now = max(date, self._now or date)
         if not 200 <= status < 300:
-            raise error_from_answer(status, parsed, path)
+            raise error_from_answer(status, parsed, asked.path, asked.method.upper())
         return Answer(parsed, date if known_before is None else known_before, max(date, known_before or date))
 
     def _tell_governor(self, endpoint: str, headers: Mapping[str, str], body: str | bytes) -> None:
@@ -239,16 +291,17 @@ class StripeClient:
         if reason is not None:
             self._governor.refused(endpoint, reason)
 
-    def _send(self, url: str) -> tuple[str | bytes, int, Mapping[str, str]]:
+    def _send(self, asked: _Asked, key: SecretStr) -> tuple[str | bytes, int, Mapping[str, str]]:
         headers = {
-            "Authorization": f"Bearer {self.api_key.get_secret_value()}",
+            "Authorization": f"Bearer {key.get_secret_value()}" if asked.form is None else _basic(key),
             "Stripe-Version": API_VERSION,
             "User-Agent": f"Stripe/v1 PythonBindings/{stripe.VERSION} Recoup",
         }
         if self._stripe_account is not None:
             headers["Stripe-Account"] = self._stripe_account
         try:
-            return self._transport.request_with_retries("get", url, headers, None, max_network_retries=0)
+            form = None if asked.form is None else urlencode(asked.form)
+            return self._transport.request_with_retries(asked.method, asked.url, headers, form, max_network_retries=0)
         except stripe.APIConnectionError as error:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, requests.exceptions.SSLError):
@@ -270,6 +323,11 @@ def is_live(api_key: SecretStr) -> bool | None:
 def key_digest(api_key: SecretStr) -> str:
     """Tells two keys apart and gives nothing of them away."""
     return hashlib.sha256(api_key.get_secret_value().encode()).hexdigest()[:10]
+
+
+def _basic(key: SecretStr) -> str:
+    """The key as a user name without a password, as the documentation of /v1/oauth/token has it."""
+    return "Basic " + base64.b64encode(f"{key.get_secret_value()}:".encode()).decode()
 
 
 def _endpoint(path: str) -> str:

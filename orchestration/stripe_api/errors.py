@@ -27,6 +27,9 @@ Fault = Literal[
 _KEYS: Final = "https://dashboard.stripe.com/apikeys"
 _PERMISSION: Final = re.compile(r"'(rak_[a-z0-9_]+)' permission")
 _ACCOUNT: Final = re.compile(r"on account '(acct_\w+)'")
+_MORE_PERMISSIONS: Final = "more_permissions_required"
+"""How a code begins; of an app's token it ends in `_for_application`."""
+
 _KEY_LIKE: Final = re.compile(r"\b((?:sk|rk|pk|rkcs|whsec)_)[\w*]+")
 
 _KEY_FAULTS: Final[tuple[tuple[str, Fault, str], ...]] = (
@@ -119,13 +122,16 @@ class StripeUnavailable(StripeApiError):
     """No usable answer: the network, Stripe itself or its rate limits after every retry, or somebody in its place."""
 
 
-def error_from_answer(status: int, body: Mapping[str, Any], path: str) -> StripeApiError:
+def error_from_answer(status: int, body: Mapping[str, Any], path: str, method: str = "GET") -> StripeApiError:
     """Turn an answer that is not 2xx into the exception for it.
 
     Wordings and codes: Stripe's error-handling reference; the 403 texts vary by API version, so the permission and
-    the account are found by pattern and never by `code`.
+    the account are found by pattern and never by `code`. The token endpoint has OAuth's form of errors (RFC 6749,
+    section 5.2), whose texts repeat codes and tokens, and are not repeated here.
     """
     error = body.get("error")
+    if isinstance(error, str) and status == 400:
+        return InvalidRequest(f"Stripe refused {method} {path} ({error}).", code=error, param=None)
     detail: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
     message = _without_keys(str(detail.get("message") or f"HTTP {status}"))
     of_key = _key_fault(str(detail.get("code")), message) if status in (400, 401, 403) else None
@@ -142,7 +148,7 @@ def error_from_answer(status: int, body: Mapping[str, Any], path: str) -> Stripe
     if status == 404:
         return InvalidRequest(message, code=detail.get("code") or "resource_missing", param=detail.get("param"))
     return InvalidRequest(
-        f"Stripe rejected GET {path} (HTTP {status}): {message}",
+        f"Stripe rejected {method} {path} (HTTP {status}): {message}",
         code=detail.get("code"),
         param=detail.get("param"),
     )
@@ -165,7 +171,7 @@ def _refused(message: str, code: object, path: str) -> AccessRefused:
     )
     return AccessRefused(
         text,
-        fault="missing_permission" if permission or code == "more_permissions_required" else "rejected",
+        fault="missing_permission" if permission or str(code).startswith(_MORE_PERMISSIONS) else "rejected",
         permission=permission[1] if permission else None,
         account_id=account[1] if account else None,
     )

@@ -5,7 +5,7 @@ A restricted key may be refused `/v1/account` however much it may read, so there
 
 import logging
 
-from orchestration.stripe_api import AccessRefused, InvalidRequest, StripeApiError, StripeClient, is_live, key_digest
+from orchestration.stripe_api import AccessRefused, InvalidRequest, StripeApiError, StripeClient, key_digest
 from orchestration.warehouse.load import AccountKey
 
 logger = logging.getLogger(__name__)
@@ -51,5 +51,5 @@ def _own_id(client: StripeClient) -> str:
 
 def _livemode(client: StripeClient) -> bool:
     """By the key's prefix; the balance says it where a prefix does not."""
-    told = is_live(client.api_key)
+    told = client.livemode
     return bool(client.get("/v1/balance").body["livemode"]) if told is None else told

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from orchestration.warehouse.scrub import scrub, stored_json
 from orchestration.webhooks.endpoint import WebhookEndpoint
@@ -45,6 +45,9 @@ MAX_BODY: Final = 1024 * 1024
 
 SLOWEST_BODY: Final = 30.0
 """Seconds in which a body must have come."""
+
+Watcher = Callable[[Mapping[str, Any]], object]
+"""Is told of an event, in a thread."""
 
 _REFUSALS_KEPT_EVERY: Final = 2.0
 """Seconds between two writes of what was refused, so that a flood of forgeries is no flood of commits."""
@@ -72,6 +75,8 @@ def create_receiver(
     *,
     wanted: Collection[str],
     bus_key: SecretStr | None = None,
+    watched: Mapping[str, Watcher] | None = None,
+    routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application.
 
@@ -80,8 +85,11 @@ def create_receiver(
         wanted: event types that are stored; all others are acknowledged and counted.
         bus_key: what EventBridge and Event Grid send as `Authorization: Bearer …` or `X-Api-Key: …`; without one they
             are not served.
+        watched: types of events to be told of as they come, wanted or not, each with whom to tell. Where that fails,
+            the event is not acknowledged, and Stripe sends it again.
+        routes: pages that are served on the same host.
     """
-    return _Receiver(queue, endpoints, frozenset(wanted), bus_key).application()
+    return _Receiver(queue, endpoints, frozenset(wanted), bus_key, watched or {}).application(routes)
 
 
 @dataclass
@@ -90,13 +98,14 @@ class _Receiver:
     endpoints: Callable[[], Sequence[WebhookEndpoint]]
     wanted: frozenset[str]
     bus_key: SecretStr | None
+    watched: Mapping[str, Watcher] = field(default_factory=dict)
     refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.queue)
         self.metrics = Metrics(self.queue)
 
-    def application(self) -> Starlette:
+    def application(self, more: Sequence[BaseRoute] = ()) -> Starlette:
         application = Starlette(
             routes=[
                 Route("/webhooks/stripe/{token}", self.stripe, methods=["POST"]),
@@ -104,6 +113,7 @@ class _Receiver:
                 Route("/webhooks/eventgrid/{token}", self.event_grid, methods=["POST", "OPTIONS"]),
                 Route("/healthz", self.health),
                 Route("/metrics", self.exposition),
+                *more,
             ],
             lifespan=self._lifespan,
         )
@@ -214,6 +224,9 @@ class _Receiver:
         return self.bus_key
 
     async def _keep(self, endpoint: WebhookEndpoint, events: Sequence[Mapping[str, Any]]) -> int:
+        for event in events:
+            if event["type"] in self.watched:
+                await asyncio.to_thread(self.watched[event["type"]], event)
         wanted = [_delivery(endpoint, event) for event in events if event["type"] in self.wanted]
         if wanted:
             await self.intake.keep(wanted)

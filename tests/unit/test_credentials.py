@@ -3,7 +3,14 @@
 import pytest
 from pydantic import SecretStr
 
-from orchestration.credentials import SecretRefused, api_key, shown, signing_secret, signing_secrets
+from orchestration.credentials import (
+    SecretRefused,
+    api_key,
+    app_secret_key,
+    shown,
+    signing_secret,
+    signing_secrets,
+)
 
 SECRET = "whsec_" + "Ab1" * 11
 KEY = "rk_live_" + "51HabcXYZ" * 11
@@ -125,3 +132,25 @@ def test_what_is_no_key_of_an_account_is_named_and_not_repeated(pasted: str, nam
 )
 def test_of_a_key_its_kind_and_its_end_are_shown_if_enough_stays_hidden(key: str, told: str) -> None:
     assert shown(SecretStr(key)) == told
+
+
+def test_the_key_of_an_app_is_a_secret_key() -> None:
+    assert app_secret_key(" sk_test_51Habc\n").get_secret_value() == "sk_test_51Habc"
+
+
+@pytest.mark.parametrize(
+    ("pasted", "named"),
+    [
+        ("rk_test_51Habc", "a restricted API key"),
+        ("sk_org_live_abc", "the API key of an organization"),
+        ("sk_live_", "only part of a secret key"),
+        ("ca_61Habc", "the id of an object"),
+        ("", "Nothing was pasted"),
+    ],
+)
+def test_what_is_no_key_of_an_app_is_named_and_not_repeated(pasted: str, named: str) -> None:
+    with pytest.raises(SecretRefused) as refused:
+        app_secret_key(pasted)
+    assert named in str(refused.value)
+    assert "that of the account which made the app" in str(refused.value)
+    assert "51Habc" not in str(refused.value)

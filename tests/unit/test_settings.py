@@ -73,6 +73,9 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(
         ("STRIPE_API_BASE", "api.stripe.com", "give an address"),
         ("STRIPE_API_BASE", "ftp://api.stripe.com", "give an address"),
         ("STRIPE_ACCOUNT_ID", "1234", "acct_"),
+        ("STRIPE_APP_CLIENT_ID", "sk_live_abc", "client id (ca_…)"),
+        ("STRIPE_APP_CLIENT_ID", "https://marketplace.stripe.com/oauth/v2/authorize", "client id (ca_…)"),
+        ("STRIPE_APP_SECRET_KEY", "rk_live_abc", "This is a restricted API key"),
         ("STRIPE_WEBHOOK_SECRET", "sk_live_abc", "This is a secret API key"),
         ("STRIPE_WEBHOOK_SECRET", "we_1Nabc", "the id of a webhook endpoint"),
         ("RECOUP_WEBHOOK_EVENTS", "succeeded", "give event types such as payment_intent.succeeded"),
@@ -117,3 +120,20 @@ def test_a_relative_data_folder_is_one_place_whoever_asks(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECOUP_DATA_DIR", "state")
     assert Settings().warehouse_path == tmp_path / "state" / "warehouse.duckdb"
+
+
+@pytest.mark.parametrize(
+    ("client_id", "base", "page"),
+    [
+        ("ca_1", "https://api.stripe.com", "https://marketplace.stripe.com/oauth/v2/authorize"),
+        ("ca_1", "http://127.0.0.1:12111", "http://127.0.0.1:12111/oauth/v2/authorize"),
+        (
+            "https://marketplace.stripe.com/oauth/v2/chnlink_61a/authorize?client_id=ca_1&redirect_uri=https://x.example",
+            "https://api.stripe.com",
+            "https://marketplace.stripe.com/oauth/v2/chnlink_61a/authorize",
+        ),
+    ],
+)
+def test_an_app_is_given_by_its_id_or_by_its_install_link(client_id: str, base: str, page: str) -> None:
+    settings = Settings(stripe_app_client_id=client_id, stripe_api_base=base)
+    assert (settings.app_client_id, settings.app_page) == ("ca_1", page)

@@ -136,6 +136,7 @@ def test_a_key_comes_changes_and_goes_while_the_server_runs(keyed: SimulatorServ
         "permissions": ["charge_read"],
         "connect_permissions": [],
         "state": "active",
+        "expires_at": None,
     }
     assert [get(keyed, key, path).status_code for path in ("charges", "balance")] == [200, 403]
     control(keyed, "POST", {"key": key, "state": "expired"})

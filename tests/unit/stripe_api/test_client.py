@@ -5,11 +5,12 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
+from orchestration.simulator import DEFAULT_API_KEY, ApiKey, AppOptions, Fault, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import (
     API_VERSION,
     AccessRefused,
@@ -194,6 +195,62 @@ def test_a_key_stripe_does_not_know_is_told_at_once_and_not_repeated(
     assert pauses == []
     assert "NotTheKey" not in str(failure.value)
     assert "cXQZ" not in str(failure.value)
+
+
+def from_source(server: SimulatorServer, *keys: str, **options: Any) -> tuple[StripeClient, list[str | None]]:
+    """A client whose source gives these keys, each after the one before was refused; and what the source was told."""
+    told: list[str | None] = []
+
+    def source(refused: SecretStr | None) -> SecretStr:
+        told.append(refused.get_secret_value() if refused else None)
+        return SecretStr(keys[keys.index(told[-1]) + 1 if told[-1] else 0])
+
+    return StripeClient(source, api_base=server.url, **options), told
+
+
+def test_a_source_is_asked_for_another_key_once_where_one_has_expired(server: SimulatorServer) -> None:
+    server.keys.put("rk_test_old", ApiKey(None, state="expired"))
+    client, told = from_source(server, "rk_test_old", DEFAULT_API_KEY)
+    assert client.get(PATH).body["data"]
+    assert told == [None, "rk_test_old"]
+    assert (client.counts.requests, client.counts.retries) == (2, 1)
+    unknown, told = from_source(server, "rk_test_unknown", DEFAULT_API_KEY)
+    assert unknown.get(PATH).body["data"]
+    assert told == [None, "rk_test_unknown"]
+
+
+def test_two_keys_of_a_source_that_have_expired_are_enough(server: SimulatorServer) -> None:
+    for key in ("rk_test_old", "rk_test_older"):
+        server.keys.put(key, ApiKey(None, state="expired"))
+    client, told = from_source(server, "rk_test_older", "rk_test_old", DEFAULT_API_KEY)
+    with pytest.raises(AuthenticationFailed) as failed:
+        client.get(PATH)
+    assert (failed.value.fault, len(told), server.requests.total) == ("expired", 2, 2)
+
+
+def test_what_another_key_cannot_mend_is_not_asked_again(server: SimulatorServer) -> None:
+    server.keys.put("rk_test_gone", ApiKey(None, state="revoked"))
+    client, told = from_source(server, "rk_test_gone", DEFAULT_API_KEY)
+    with pytest.raises(AuthenticationFailed) as failed:
+        client.get(PATH)
+    assert (failed.value.fault, told, server.requests.total) == ("revoked", [None], 1)
+
+
+def test_a_mode_that_no_key_tells_may_be_stated(server: SimulatorServer) -> None:
+    assert StripeClient(SecretStr("rk_live_1"), livemode=False).livemode is True
+    assert from_source(server, DEFAULT_API_KEY)[0].livemode is None
+    assert from_source(server, DEFAULT_API_KEY, livemode=True)[0].livemode is True
+
+
+def test_a_form_is_posted_with_the_key_as_user_name_and_tried_again(
+    server: SimulatorServer, connect: Callable[..., StripeClient], pauses: list[float]
+) -> None:
+    server.app.options = AppOptions("ca_1", "sk_test_app", ["https://recoup.example.com/"])
+    server.faults.add(Fault("server_error", path="/v1/oauth/token"))
+    with pytest.raises(InvalidRequest) as refused:
+        connect("sk_test_app").post("/v1/oauth/token", {"grant_type": "authorization_code", "code": "ac_x&y=z"})
+    assert (refused.value.code, len(pauses)) == ("invalid_grant", 1)
+    assert str(refused.value) == "Stripe refused POST /v1/oauth/token (invalid_grant)."
 
 
 def test_a_permission_that_is_missing_is_named(connect: Callable[..., StripeClient], pauses: list[float]) -> None:

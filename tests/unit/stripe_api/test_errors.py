@@ -135,3 +135,16 @@ def test_a_body_of_another_shape_is_still_an_answer(status: int, kind: type[Exce
     told = error_from_answer(status, body, "/v1/charges")
     assert isinstance(told, kind)
     assert str(told)
+
+
+def test_an_error_of_the_token_endpoint_has_its_code_and_nothing_of_the_token() -> None:
+    body = {"error": "invalid_grant", "error_description": "Refresh token does not exist: rt_secret"}
+    told = error_from_answer(400, body, "/v1/oauth/token", "POST")
+    assert isinstance(told, InvalidRequest)
+    assert (told.code, str(told)) == ("invalid_grant", "Stripe refused POST /v1/oauth/token (invalid_grant).")
+
+
+def test_an_app_that_may_not_read_something_lacks_a_permission() -> None:
+    told = error(403, code="more_permissions_required_for_application", message="The application lacks permissions.")
+    assert isinstance(told, AccessRefused)
+    assert told.fault == "missing_permission"
