@@ -224,7 +224,7 @@ def test_what_is_connected_by_the_app_is_listed_renamed_and_has_no_key_to_set(ap
         )
         return " ".join((done.stdout + done.stderr).split())
 
-    assert f"shop {app.server.account.id} test app" in recoup("list")
+    assert f"shop {app.server.account.id} test" in recoup("list")
     refused = recoup("set-key", "shop")
     assert refused == (
         "'shop' has no key: it is read by the Stripe App. To authorize it again: recoup connect --app --name shop"
@@ -313,7 +313,7 @@ def test_an_account_is_connected_once_whatever_reads_it(app: App) -> None:
     app.connect("shop")
     page = app.visit("twin")
     assert page.status_code == 400
-    assert "Integration &#x27;shop&#x27; reads this account already." in page.text
+    assert "Integration &#x27;shop&#x27; (secrets/shop/oauth.json) reads this account already." in page.text
     assert not app.path("twin").exists()
     assert [each.name for each in Integrations(app.settings).all()] == ["shop"]
 
