@@ -40,7 +40,7 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
             if too_soon:
                 reasons.append(f"{name}: {too_soon}")
             else:
-                requests.append(dg.RunRequest(partition_key=name))
+                requests.append(dg.RunRequest(run_key=name, partition_key=name))
         return requests or dg.SkipReason(" ".join(reasons))
 
     return sync_stripe_schedule
