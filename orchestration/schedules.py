@@ -46,7 +46,7 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
             if reason := _under_way(context.instance, name) or too_soon:
                 reasons.append(f"{name}: {reason}")
             else:
-                requests.append(dg.RunRequest(partition_key=name))
+                requests.append(dg.RunRequest(run_key=name, partition_key=name))
         return requests or dg.SkipReason(" ".join(reasons))
 
     return sync_stripe_schedule

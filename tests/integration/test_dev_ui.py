@@ -32,7 +32,8 @@ CHROMIUM_FLAGS = [
 ]
 LAUNCH = """mutation ($job: String!) {
   launchRun(executionParams: {mode: "default", runConfigData: {}, selector: {
-    repositoryLocationName: "recoup", repositoryName: "__repository__", jobName: $job}}) {
+    repositoryLocationName: "recoup", repositoryName: "__repository__", jobName: $job},
+    executionMetadata: {tags: [{key: "dagster/partition", value: "default"}]}}) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   }
 }"""

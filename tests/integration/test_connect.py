@@ -1,0 +1,715 @@
+"""`recoup connect`, `check` and `integrations` as their user meets them: every fault of a key is a screen of its own.
+
+Keys, networks and servers are real: HTTP to the simulated account, TLS on this machine, a terminal for what is hidden.
+"""
+
+import http.server
+import os
+import pty
+import re
+import shutil
+import ssl
+import subprocess
+import termios
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pydantic import SecretStr
+
+from orchestration import pipeline
+from orchestration.credentials import shown
+from orchestration.settings import Settings
+from orchestration.simulator import ApiKey, Fault, SimulatedAccount, SimulatorServer
+from orchestration.simulator.keys import READ_PERMISSION
+from tests.accounts import OneStripe
+from tests.commands import Said, recoup
+from tests.processes import RECOUP, free_port
+
+ONE_SCREEN = 24
+
+GOOD = "rk_test_51QzXwVuKpRmNhGqTb7good"
+SECRET_KEY = "sk_test_51QzXwVuKpRmNhGqTb7full"
+CORE_ALONE = "rk_test_51QzXwVuKpRmNhGqTb7core"
+LACKING = "rk_test_51QzXwVuKpRmNhGqTb7lack"
+EXPIRED = "rk_test_51QzXwVuKpRmNhGqTb7roll"
+ELSEWHERE = "rk_test_51QzXwVuKpRmNhGqTb7ipad"
+REVOKED = "rk_test_51QzXwVuKpRmNhGqTb7gone"
+UNKNOWN = "rk_test_51QzXwVuKpRmNhGqTb7none"
+LIVE = "rk_live_51QzXwVuKpRmNhGqTb7live"
+
+NEEDED = ("payment_intent_read", "charge_read", "event_read", "dispute_read")
+GROUPS = READ_PERMISSION.keys() - {"account", "invoice_payments", "webhook_endpoints"}
+KEYS = {
+    GOOD: ApiKey({READ_PERMISSION[name] for name in GROUPS}),
+    SECRET_KEY: None,
+    CORE_ALONE: ApiKey(NEEDED),
+    LACKING: ApiKey(("payment_intent_read", "dispute_read", "event_read")),
+    EXPIRED: ApiKey(state="expired"),
+    ELSEWHERE: ApiKey(state="ip_refused"),
+    REVOKED: ApiKey(state="revoked"),
+}
+
+
+@pytest.fixture(scope="module")
+def account() -> SimulatedAccount:
+    return SimulatedAccount(seed=6, payments=60, days=10)
+
+
+@pytest.fixture
+def server(account: SimulatedAccount) -> Iterator[SimulatorServer]:
+    with SimulatorServer(account, keys=KEYS) as running:
+        yield running
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def connected(server: SimulatorServer, data: Path) -> dict[str, str]:
+    """The environment in which the account is connected as `shop`."""
+    variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
+    assert recoup("connect", "--name", "shop", typed=GOOD, **variables).code == 0
+    return variables
+
+
+def saved(data: Path) -> dict[str, Any]:
+    """What is kept: the integrations and the names of the files with secrets."""
+    path = data / "integrations.toml"
+    integrations = tomllib.loads(path.read_text()) if path.exists() else {}
+    secrets = [str(each.relative_to(data)) for each in sorted(data.glob("secrets/*/*"))]
+    return {"integrations": integrations, "secrets": secrets}
+
+
+NOTHING: dict[str, Any] = {"integrations": {}, "secrets": []}
+
+
+def screen(said: Said, address: str) -> str:
+    """What stood on the screen, but for what differs from run to run: the address, the clock, how long it waited."""
+    text = re.sub(r"\[\d\d/\d\d/\d\d \d\d:\d\d:\d\d\]", "[mm/dd/yy hh:mm:ss]", said.screen)
+    return re.sub(r"\d\.\d s\.", "0.0 s.", text.replace(address, "{address}"))
+
+
+def nothing_of(key: str, said: Said) -> None:
+    """Nothing of the key is told but its prefix and its last four characters."""
+    told = said.out + said.err
+    assert "Traceback" not in told
+    body = key.rpartition("_")[2]
+    told = told.replace(shown(SecretStr(key)), "")
+    assert [body[at : at + 5] for at in range(len(body) - 4) if body[at : at + 5] in told] == []
+
+
+KEY_PLACE = """The API key starts with rk_live_ or rk_test_
+and is in Stripe's dashboard under Developers > API keys > Restricted keys:
+https://dashboard.stripe.com/apikeys."""
+
+FAULTS = {
+    "wrong key": (
+        UNKNOWN,
+        """Stripe does not accept this API key. Check that it is whole (rk_live_… or
+rk_test_…) and that it is still listed at https://dashboard.stripe.com/apikeys.""",
+    ),
+    "a key of the other mode of the account, which is unknown in this one": (
+        LIVE,
+        """Stripe does not accept this API key. Check that it is whole (rk_live_… or
+rk_test_…) and that it is still listed at https://dashboard.stripe.com/apikeys.""",
+    ),
+    "expired": (
+        EXPIRED,
+        """This API key has expired or was rolled, so Stripe no longer accepts it. Create a
+new restricted key at https://dashboard.stripe.com/apikeys and use that one.""",
+    ),
+    "revoked": (
+        REVOKED,
+        """This API key no longer has access to the account: it was revoked, or the account
+was closed or disconnected. Create a new restricted key in that account at
+https://dashboard.stripe.com/apikeys and use that one.""",
+    ),
+    "IP address not allowed": (
+        ELSEWHERE,
+        """This API key may not be used from this machine's IP address. Add the address to
+the key's allow-list at https://dashboard.stripe.com/apikeys, or remove the
+list.""",
+    ),
+    "publishable": (
+        "pk_test_51QzXwVuKpRmNhGqTb7publ",
+        """This is a publishable key, which is made for browsers; Recoup does not need it.
+The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under
+Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""",
+    ),
+    "signing secret": (
+        "whsec_51QzXwVuKpRmNhGqTb7sign",
+        """This is the signing secret of a webhook endpoint; `recoup webhooks secret` takes
+it. The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard
+under Developers > API keys > Restricted keys:
+https://dashboard.stripe.com/apikeys.""",
+    ),
+    "webhook endpoint": (
+        "we_1QzXwVuKpRmNhGqTb7hook",
+        """This is the id of a webhook endpoint or event destination, not its secret. The
+API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under
+Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""",
+    ),
+    "account": (
+        "acct_1QzXwVuKpRmNhGqTb7acct",
+        """This is the id of an account; where Recoup needs it, it is STRIPE_ACCOUNT_ID.
+The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under
+Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""",
+    ),
+    "organization": (
+        "sk_org_test_51QzXwVuKpRmNhGqTb7orga",
+        """This is the API key of an organization; Recoup takes the key of one account. The
+API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under
+Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""",
+    ),
+    "nothing": (
+        "",
+        """Nothing was pasted. The API key starts with rk_live_ or rk_test_ and is in
+Stripe's dashboard under Developers > API keys > Restricted keys:
+https://dashboard.stripe.com/apikeys.""",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_key_that_does_not_work_is_a_sentence_and_nothing_is_saved(
+    fault: str, server: SimulatorServer, data: Path
+) -> None:
+    key, expected = FAULTS[fault]
+    said = recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
+    assert (said.code, said.out, screen(said, server.url)) == (1, "", expected)
+    assert saved(data) == NOTHING
+    nothing_of(key, said)
+
+
+class _SignInPage(http.server.BaseHTTPRequestHandler):
+    """What a network shows in Stripe's place."""
+
+    def do_GET(self) -> None:
+        page = b"<!doctype html><title>Welcome to our network</title>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing: pytest's output is not this server's log."""
+
+
+@contextmanager
+def served(certificate: Path | None = None) -> Iterator[str]:
+    """The page at an address of this machine, by TLS with a certificate that nobody has vouched for."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _SignInPage) as running:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            running.socket = context.wrap_socket(running.socket, server_side=True, do_handshake_on_connect=False)
+        running.daemon_threads = True
+        running.handle_error = lambda *_: None  # type: ignore[method-assign]  # a refused handshake
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def self_signed(folder: Path) -> Path:
+    folder.mkdir()
+    path = folder / "self_signed.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-keyout", str(path), "-out", f"{path}.crt", *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+@contextmanager
+def faulty(server: SimulatorServer, fault: Fault) -> Iterator[str]:
+    server.faults.add(fault)
+    yield server.url
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    yield f"http://127.0.0.1:{free_port()}"
+
+
+NETWORKS: dict[str, tuple[Callable[[SimulatorServer, Path], Any], str]] = {
+    "no network": (
+        lambda server, folder: nobody(),
+        """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: the connection is refused.
+                             Trying again in 0.0 s.
+{address} cannot be reached: the connection is refused. Check this
+machine's network, its firewall and its proxy, and STRIPE_API_BASE if it is set.""",
+    ),
+    "TLS": (
+        lambda server, folder: served(self_signed(folder)),
+        """No trusted TLS connection to {address} could be made. Check this
+machine's date and time, and whether a proxy or firewall opens encrypted
+traffic: it must let this address through as it is.""",
+    ),
+    "Stripe down": (
+        lambda server, folder: faulty(server, Fault("server_error", times=99, status=503)),
+        """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: HTTP 503. Trying again in
+                             0.0 s.
+{address} gave no usable answer to GET /v1/payment_intents in 2
+tries. Last: HTTP 503. Try again later; https://status.stripe.com tells of
+outages.""",
+    ),
+    "rate limits all the time": (
+        lambda server, folder: faulty(server, Fault("rate_limit", times=99)),
+        """{address} gave no usable answer to GET /v1/payment_intents in 2
+tries. Last: Stripe's rate limit (global-rate). Try again later;
+https://status.stripe.com tells of outages.""",
+    ),
+    "not Stripe": (
+        lambda server, folder: served(),
+        """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: its answer is not JSON.
+                             Trying again in 0.0 s.
+{address} does not answer as Stripe does: its answer is not JSON. A
+proxy, a firewall or the sign-in page of a network answers in its place; open a
+web page on this machine to see it, and check STRIPE_API_BASE if it is set.""",
+    ),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_that_does_not_work_is_a_sentence_and_nothing_is_saved(
+    network: str, server: SimulatorServer, data: Path, tmp_path: Path
+) -> None:
+    enter, expected = NETWORKS[network]
+    with enter(server, tmp_path / "certificates") as address:
+        said = recoup("connect", "--name", "shop", typed=GOOD, STRIPE_API_BASE=address, RECOUP_DATA_DIR=str(data))
+    assert (said.code, said.out, screen(said, address)) == (1, "", expected)
+    assert len(said.screen.splitlines()) <= ONE_SCREEN
+    assert saved(data) == NOTHING
+    nothing_of(GOOD, said)
+
+
+READABLE = """      resource              group      what for, or the missing permission
+ yes  payment intents *     core       what is owed, and what became of it
+ yes  charges *             core       every attempt, and why it was declined
+ yes  events *              core       what has changed since the last sync
+ yes  refunds *             core       what was given back
+ yes  disputes *            core       what the payer's bank took back
+ yes  balance               core       the mode, where the key does not tell it
+ yes  balance transactions  core       nothing yet
+ yes  customers             core       nothing yet
+ yes  files                 core       nothing yet
+ yes  payment methods       core       nothing yet
+ yes  payouts               core       nothing yet
+ yes  products              core       nothing yet
+ yes  setup intents         core       nothing yet
+ yes  accounts              Connect    the account's id, where it may be told
+ yes  application fees      Connect    nothing yet
+ yes  topups                Connect    nothing yet
+ yes  transfers             Connect    nothing yet
+ yes  report runs           Reporting  nothing yet
+* Recoup cannot do without"""
+OPTIONAL = """ no   balance               core       rak_balance_read
+ no   balance transactions  core       rak_balance_transaction_source_read
+ no   customers             core       rak_customer_read
+ no   files                 core       rak_file_read
+ no   payment methods       core       rak_payment_method_read
+ no   payouts               core       rak_payout_read
+ no   products              core       rak_product_read
+ no   setup intents         core       rak_setup_intent_read
+ no   accounts              Connect    rak_connected_account_read
+ no   application fees      Connect    rak_application_fee_read
+ no   topups                Connect    rak_top_up_read
+ no   transfers             Connect    rak_transfer_read
+ no   report runs           Reporting  rak_report_runs_and_report_types_read
+* Recoup cannot do without"""
+WITHOUT_OPTIONAL = "\n".join([*READABLE.splitlines()[:6], OPTIONAL])
+WITHOUT_CHARGES = WITHOUT_OPTIONAL.replace(
+    " yes  charges *             core       every attempt, and why it was declined",
+    " no   charges *             core       rak_charge_read",
+).replace(
+    " yes  refunds *             core       what was given back",
+    " no   refunds *             core       rak_charge_read",
+)
+PERMISSIONS = """payment_intent charge event dispute balance balance_transaction_source customer file payment_method
+payout product setup_intent connected_account application_fee top_up transfer report_runs_and_report_types"""
+LINK = "  https://dashboard.stripe.com/test/apikeys/create?name=Recoup" + "".join(
+    f"&permissions[]=rak_{name}_read" for name in PERMISSIONS.split()
+)
+MAKE_ANOTHER = f"Edit the key at Stripe, or make one with all of these permissions:\n{LINK}"
+SAVED = """Saved as shop in integrations.toml; the key is in a file of its own under
+secrets/.
+  Read it now            recoup sync shop
+  Have changes pushed    recoup webhooks enable shop
+  On a schedule          recoup serve (where it runs already: reload its code
+location)"""
+ALL_NEEDED = "Recoup can read all that it needs."
+CHARGES_MISSING = "This key lacks what Recoup needs: rak_charge_read."
+
+
+def works(key: str, account_id: str) -> str:
+    return f"{shown(SecretStr(key))} works: {account_id}, test mode, API version\n2026-10-28.endive."
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "is_saved", "lines"),
+    [
+        (GOOD, 0, True, [READABLE, ALL_NEEDED, SAVED]),
+        (
+            SECRET_KEY,
+            0,
+            True,
+            [
+                "This is a secret key, which may do anything. A restricted key is enough.",
+                READABLE,
+                ALL_NEEDED,
+                SAVED,
+            ],
+        ),
+        (CORE_ALONE, 0, True, [WITHOUT_OPTIONAL, ALL_NEEDED, MAKE_ANOTHER, SAVED]),
+        (
+            LACKING,
+            3,
+            False,
+            [WITHOUT_CHARGES, CHARGES_MISSING, MAKE_ANOTHER, "Nothing was saved (--save-anyway would)."],
+        ),
+    ],
+    ids=["every permission", "a secret key", "what is optional is missing", "what is required is missing"],
+)
+def test_a_key_that_works_shows_what_it_may_read_and_is_saved_if_that_is_enough(
+    key: str, code: int, is_saved: bool, lines: list[str], server: SimulatorServer, data: Path
+) -> None:
+    said = recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
+    assert said.screen == "\n".join([works(key, server.account.id), *lines])
+    assert said.code == code
+    assert all(len(line) <= 80 for line in said.screen.splitlines() if line != LINK)
+    table = {"account_id": server.account.id, "description": "", "livemode": False}
+    assert saved(data) == (
+        {"integrations": {"shop": table}, "secrets": ["secrets/shop/api_key"]} if is_saved else NOTHING
+    )
+    nothing_of(key, said)
+
+
+@pytest.mark.parametrize(("key", "code"), [(LACKING, 3), (UNKNOWN, 1)])
+def test_a_key_is_kept_all_the_same_where_that_is_asked_for(
+    key: str, code: int, server: SimulatorServer, data: Path
+) -> None:
+    variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
+    said = recoup("connect", "--name", "shop", "--save-anyway", typed=key, **variables)
+    assert said.code == code
+    assert said.screen.endswith(SAVED)
+    assert saved(data)["secrets"] == ["secrets/shop/api_key"]
+    assert (data / "secrets" / "shop" / "api_key").read_text() == f"{key}\n"
+    nothing_of(key, said)
+
+
+def test_keys_that_do_not_work_yet_are_not_taken_for_one_account(data: Path) -> None:
+    variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{free_port()}", "RECOUP_DATA_DIR": str(data)}
+    for name, key in (("shop", GOOD), ("club", UNKNOWN)):
+        assert recoup("connect", "--name", name, "--save-anyway", typed=key, **variables).code == 1
+    assert saved(data)["integrations"].keys() == {"shop", "club"}
+
+
+def test_a_key_may_come_from_a_file_and_what_is_no_text_is_no_key(
+    server: SimulatorServer, data: Path, tmp_path: Path, holding_secrets: set[Path]
+) -> None:
+    variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
+    path = tmp_path / "key.txt"
+    holding_secrets.add(path)
+    path.write_bytes(b"\xff\xfe" + GOOD.encode())
+    refused = recoup("connect", "--name", "shop", "--key-file", str(path), **variables)
+    assert (refused.code, refused.err.partition(".")[0]) == (1, "This is not an API key")
+    path.write_text(f"{GOOD}\n")
+    assert recoup("connect", "--name", "shop", "--key-file", str(path), **variables).code == 0
+    missing = recoup("connect", "--name", "club", "--key-file", str(tmp_path / "none"), **variables)
+    assert (missing.code, "No such file" in missing.text) == (1, True)
+
+
+@pytest.mark.parametrize("stated", [{}, {"STRIPE_ACCOUNT_ID": "its own"}], ids=["told by Stripe", "stated"])
+def test_an_account_that_is_connected_already_is_refused_by_another_key_too(
+    stated: dict[str, str], server: SimulatorServer, connected: dict[str, str], data: Path
+) -> None:
+    before = saved(data)
+    again = recoup("connect", "--name", "club", typed=SECRET_KEY, **connected)
+    assert (again.code, again.err.split(" To give")[0]) == (
+        1,
+        "Integration 'shop' (secrets/shop/api_key) reads this account already.",
+    )
+    default = {"STRIPE_API_KEY": GOOD, "RECOUP_DATA_DIR": str(data / "other"), "STRIPE_API_BASE": server.url}
+    default |= dict.fromkeys(stated, server.account.id)
+    beside = recoup("connect", "--name", "club", typed=SECRET_KEY, **default)
+    assert (beside.code, beside.err) == (1, "Integration 'default' (STRIPE_API_KEY) reads this account already.\n")
+    assert (saved(data), saved(data / "other")) == (before, NOTHING)
+
+
+def test_a_key_that_fails_keeps_no_other_account_from_being_connected(server: SimulatorServer, data: Path) -> None:
+    variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data), "STRIPE_API_KEY": EXPIRED}
+    assert recoup("connect", "--name", "shop", typed=GOOD, **variables).code == 0
+
+
+def test_a_check_says_what_a_connect_says_and_its_code_is_for_scripts(
+    server: SimulatorServer, connected: dict[str, str]
+) -> None:
+    good = recoup("check", "shop", **connected)
+    assert (good.code, good.screen) == (0, "\n".join([works(GOOD, server.account.id), READABLE, ALL_NEEDED]))
+    server.keys.put(GOOD, ApiKey(("payment_intent_read", "dispute_read", "event_read")))
+    lacking = recoup("check", **connected)
+    assert (lacking.code, CHARGES_MISSING in lacking.screen) == (3, True)
+    server.keys.put(GOOD, ApiKey(state="expired"))
+    expired = recoup("check", **connected)
+    assert (expired.code, expired.screen) == (
+        1,
+        """rk_test_…good, from secrets/shop/api_key: This API key has expired or was
+rolled, so Stripe no longer accepts it. Create a new restricted key at
+https://dashboard.stripe.com/apikeys and use that one.""",
+    )
+    assert recoup("check", "club", **connected).err == "There is no integration 'club'. There are: shop.\n"
+    without = recoup("check", RECOUP_DATA_DIR=str(Path(connected["RECOUP_DATA_DIR"]) / "none"))
+    assert (without.code, "STRIPE_API_KEY is not set." in without.text) == (1, True)
+
+
+def test_a_check_of_several_goes_on_after_one_that_fails_and_has_the_code_of_the_worst(
+    server: SimulatorServer, connected: dict[str, str]
+) -> None:
+    recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
+    recoup("connect", "--name", "last", "--save-anyway", typed=REVOKED, **connected)
+    said = recoup("check", **connected)
+    assert said.code == 1
+    assert [line for line in said.screen.splitlines() if line in ("shop", "club", "last")] == ["shop", "club", "last"]
+    assert "rk_test_…none, from secrets/club/api_key: Stripe does not accept this API key." in said.text
+    assert "rk_test_…gone, from secrets/last/api_key: This API key no longer has access" in said.text
+    assert recoup("check", "shop", **connected).code == 0
+
+
+MIXED_UP = """This is a live mode key, and integration 'shop' is of test mode. Use a key that
+begins with rk_test_; the account's live mode is an integration of its own:
+recoup connect"""
+
+
+def test_test_and_live_mode_are_never_mixed_up(connected: dict[str, str], data: Path) -> None:
+    """By another key, and by a hand in the file."""
+    said = recoup("integrations", "set-key", "shop", typed=LIVE, **connected)
+    assert (said.code, said.screen) == (1, MIXED_UP)
+    nothing_of(LIVE, said)
+    assert (data / "secrets" / "shop" / "api_key").read_text() == f"{GOOD}\n"
+    path = data / "integrations.toml"
+    path.write_text(path.read_text().replace("livemode = false", "livemode = true"))
+    mixed = """This is a test mode key, and integration 'shop' is of live mode. Use a
+key that begins with rk_live_; the account's test mode is an integration of its
+own: recoup connect"""
+    for command in ("check", "sync"):
+        said = recoup(command, **connected)
+        assert said.code == 1
+        assert " ".join(mixed.split()) in said.text
+    assert not (data / "recovery.duckdb").exists()
+
+
+@pytest.mark.parametrize(("key", "code"), [(LACKING, 3), (EXPIRED, 1), ("whsec_51QzXwVuKpRmNhGqTb7sign", 1)])
+def test_a_key_that_is_not_enough_does_not_replace_one_that_is(
+    key: str, code: int, connected: dict[str, str], data: Path
+) -> None:
+    said = recoup("integrations", "set-key", "shop", typed=key, **connected)
+    assert said.code == code
+    assert (data / "secrets" / "shop" / "api_key").read_text() == f"{GOOD}\n"
+    nothing_of(key, said)
+
+
+def test_a_key_of_the_environment_is_not_replaced_by_a_file(connected: dict[str, str]) -> None:
+    variables = connected | {"STRIPE_API_KEYS__SHOP": GOOD}
+    said = recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables)
+    assert (said.code, said.screen) == (
+        1,
+        "The key of 'shop' is set by STRIPE_API_KEYS__SHOP. Change it there.",
+    )
+    renamed = recoup("integrations", "rename", "shop", "store", **variables)
+    assert "STRIPE_API_KEYS__STORE" not in renamed.text, "its file has come along"
+    (Path(connected["RECOUP_DATA_DIR"]) / "secrets" / "store" / "api_key").unlink()
+    again = recoup("integrations", "rename", "store", "club", **connected, STRIPE_API_KEYS__STORE=GOOD)
+    assert "STRIPE_API_KEYS__STORE holds its key: call that STRIPE_API_KEYS__CLUB." in again.text
+
+
+def test_integrations_are_listed_shown_and_removed(
+    server: SimulatorServer, connected: dict[str, str], data: Path
+) -> None:
+    path = data / "integrations.toml"
+    path.write_text(path.read_text().replace('description = ""', 'description = "[/] ours"'))
+    listed = recoup("integrations", "list", **connected, STRIPE_API_KEY=LIVE).screen
+    assert [line.split()[:1] + line.split()[2:] for line in listed.splitlines()[2:]] == [
+        ["default", "by", "the", "key", "live", "rk_live_…live", "-"],
+        ["shop", "test", "rk_test_…good", "-", "[/]", "ours"],
+    ]
+    told = recoup("integrations", "show", "shop", **connected).screen
+    assert [" ".join(line.split()) for line in told.splitlines()] == [
+        "name shop",
+        "description [/] ours",
+        f"account {server.account.id}",
+        "mode test",
+        "key rk_test_…good from secrets/shop/api_key",
+        "webhook none; recoup webhooks enable shop",
+        "data through -",
+    ]
+    assert recoup("integrations", "remove", "shop", "--yes", **connected).code == 0
+    assert saved(data) == NOTHING
+    assert "No account is connected." in recoup("integrations", "list", **connected).text
+
+
+def test_webhook_commands_ask_which_integration_is_meant(connected: dict[str, str], data: Path) -> None:
+    assert "recoup webhooks secret" in recoup("webhooks", "enable", **connected).text
+    recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
+    several = recoup("webhooks", "enable", **connected)
+    assert (several.code, several.screen) == (
+        1,
+        "Which integration? There are: shop, club. Name one behind the command.",
+    )
+    named = recoup("webhooks", "enable", "club", **connected)
+    assert "recoup webhooks secret club" in named.text
+    assert sorted(path.parent.name for path in data.glob("secrets/*/webhook_token")) == ["club", "shop"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"STRIPE_API_KEYS": "of all"}, 'error parsing value for field "stripe_api_keys"'),
+        ({"RECOUP_SECRETS_DIR": "/nowhere/at/all"}, 'directory "/nowhere/at/all" does not exist'),
+        ({"STRIPE_API_KEYS__SHOP": "pk_test_51Habc"}, "STRIPE_API_KEYS: shop: This is a publishable key"),
+    ],
+)
+def test_settings_of_several_accounts_that_cannot_be_read_are_a_sentence(
+    variables: dict[str, str], sentence: str, data: Path
+) -> None:
+    said = recoup("check", RECOUP_DATA_DIR=str(data), **variables)
+    assert said.code == 1
+    assert sentence in said.text
+
+
+def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer, data: Path) -> None:
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))}
+    environment |= {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data), "COLUMNS": "80", "TERM": "dumb"}
+    process = subprocess.Popen(
+        [*RECOUP, "connect"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    )
+    os.close(theirs)
+    told = ""
+    for question, answer in (("Name, such as", "shop"), ("Description", "Ours"), ("hidden:", LACKING), ("[y/N]", "n")):
+        told += until_asked(ours, question)
+        while question == "hidden:" and termios.tcgetattr(ours)[3] & termios.ECHO:
+            time.sleep(0.01)
+        os.write(ours, f"{answer}\n".encode())
+    told += until_asked(ours, None)
+    os.close(ours)
+    assert process.wait(30) == 3
+    assert "shop" in told, "what is typed is echoed but for the key"
+    assert LACKING not in told
+    nothing_of(LACKING, Said(3, told, ""))
+    assert CHARGES_MISSING in told
+    assert saved(data) == NOTHING
+
+
+def until_asked(terminal: int, question: str | None) -> str:
+    """What is on the terminal up to the question; without one, up to its end."""
+    told = ""
+    while question is None or question not in told:
+        try:
+            read = os.read(terminal, 4_096).decode(errors="replace")
+        except OSError:  # the process has closed it
+            read = ""
+        if not read:
+            assert question is None, told
+            break
+        told += read
+    return told
+
+
+ONE, TWO = "rk_test_51QzXwVuKpRmNhGqTb7ones", "rk_test_51QzXwVuKpRmNhGqTb7twos"
+MARTS = ("recovery_episodes", "payment_attempts", "card_retry_budgets", "payment_intents", "recovery_cohorts")
+
+
+class Shops:
+    """Two accounts whose payments, customers and cards have the same ids, behind one address, in one data folder."""
+
+    def __init__(self, folder: Path, first: SimulatorServer, second: SimulatorServer, url: str) -> None:
+        self.first, self.second = first, second
+        self.variables = {"STRIPE_API_BASE": url, "RECOUP_DATA_DIR": str(folder)}
+        self.settings = Settings(recoup_data_dir=folder, stripe_api_base=url)
+
+    def connect(self, name: str, key: str) -> None:
+        assert recoup("connect", "--name", name, typed=key, **self.variables).code == 0
+
+    def rows(self, mart: str, account_id: str) -> list[tuple[Any, ...]]:
+        """An account's rows, without what says whose they are and when they were loaded."""
+        with closing(duckdb.connect(str(self.settings.published_path), read_only=True)) as connection:
+            columns = [name for name, *_ in connection.execute(f"DESCRIBE marts.{mart}").fetchall()]
+            chosen = ", ".join(name for name in columns if name != "account_id" and not name.startswith("_"))
+            sql = f"SELECT {chosen} FROM marts.{mart} WHERE account_id = ? ORDER BY ALL"
+            return connection.execute(sql, [account_id]).fetchall()
+
+    def marts(self, account_id: str) -> dict[str, list[tuple[Any, ...]]]:
+        return {mart: self.rows(mart, account_id) for mart in MARTS}
+
+
+def twin(key: str, account_id: str) -> SimulatorServer:
+    account = SimulatedAccount(seed=34, payments=150, days=40)
+    account.id = account_id
+    return SimulatorServer(account, keys={key: None})
+
+
+@pytest.fixture(scope="module")
+def shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shops, Said]]:
+    """Both are connected, and synced by one command while the key of the second has expired; what it said."""
+    with twin(ONE, "acct_1One") as first, twin(TWO, "acct_1Two") as second, OneStripe(first, second) as stripe:
+        made = Shops(tmp_path_factory.mktemp("shops"), first, second, stripe.url)
+        made.connect("one", ONE)
+        made.connect("two", TWO)
+        second.keys.put(TWO, ApiKey(state="expired"))
+        said = recoup("sync", **made.variables)
+        second.keys.put(TWO, ApiKey(None))
+        yield made, said
+
+
+@pytest.fixture
+def both(shops: tuple[Shops, Said], tmp_path: Path) -> Shops:
+    """The same in a folder of the test's own; the second key works again."""
+    made, _ = shops
+    shutil.copytree(made.settings.recoup_data_dir, tmp_path / "data")
+    return Shops(tmp_path / "data", made.first, made.second, made.variables["STRIPE_API_BASE"])
+
+
+def test_one_account_that_fails_leaves_the_other_read_and_published(shops: tuple[Shops, Said]) -> None:
+    made, said = shops
+    assert (said.code, said.err) == (1, "Not synced, see above: two.\n")
+    assert "two\nReading from Stripe\n  This API key has expired or was rolled" in said.screen
+    assert "Failed payments of acct_1One (test mode)" in said.out
+    assert all(made.marts("acct_1One").values())
+    assert not any(made.marts("acct_1Two").values())
+
+
+def test_two_accounts_whose_customers_and_cards_collide_never_mix(both: Shops) -> None:
+    alone = both.marts("acct_1One")
+    said = recoup("sync", **both.variables)
+    assert said.code == 0
+    assert [line for line in said.out.splitlines() if line in ("one", "two")] == ["one", "two"]
+    for account in ("acct_1One", "acct_1Two"):
+        assert f"Failed payments of {account} (test mode)" in said.out
+        assert both.marts(account) == alone
+
+
+def test_another_key_of_the_same_account_reads_nothing_anew(both: Shops, data: Path) -> None:
+    rolled = "rk_test_51QzXwVuKpRmNhGqTb7next"
+    both.first.keys.put(rolled, ApiKey(None))
+    pipeline.extract(both.settings, integration="one")
+    said = recoup("integrations", "set-key", "one", typed=rolled, **both.variables)
+    assert (said.code, said.out.splitlines()[-1]) == (0, "one is read with this key from now on.")
+    both.first.keys.remove(ONE)
+    try:
+        both.first.requests.clear()
+        assert pipeline.extract(both.settings, integration="one").written == 0
+        assert both.first.requests.total == 3, "as every sync in which nothing has changed"
+    finally:
+        both.first.keys.put(ONE, ApiKey(None))
+    wrong = recoup("integrations", "set-key", "one", typed=TWO, **both.variables)
+    assert (wrong.code, wrong.text.startswith("This API key belongs to acct_1Two, and not to acct_1One")) == (1, True)
