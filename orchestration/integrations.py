@@ -153,7 +153,7 @@ class Integrations:
             write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
         document = self._document()
         entry = _Entry.model_validate(integration, from_attributes=True)
-        document[integration.name] = entry.model_dump(exclude_defaults=True)
+        document[integration.name] = {"description": entry.description} | entry.model_dump(exclude_defaults=True)
         self._replace(document)
 
     def of_platform(self, name: str) -> Sequence[Integration]:
