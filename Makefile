@@ -10,7 +10,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
-	@echo "make dev     Dagster's UI on your account (STRIPE_API_KEY) or on the simulated one"
+	@echo "make dev     Dagster's UI on your accounts, or on the simulated one"
 	@echo "make test    everything that must hold"
 	@echo "make soak    thousands of random histories, faults and kills (CASES=5000)"
 	@echo "make lint    ruff, mypy, sqlfluff"

@@ -207,7 +207,7 @@ def dev(
     speed: Annotated[float, typer.Option(help="Without a key: simulated seconds in a second.")] = 360.0,
     payments: Annotated[int, typer.Option(help=f"Without a key: {PAYMENTS_HELP}", min=1)] = PAYMENTS,
 ) -> None:
-    """Dagster's UI and daemon, on your account if STRIPE_API_KEY is set, else on the simulated one."""
+    """Dagster's UI and daemon, on your accounts if one is connected, else on the simulated one."""
     from orchestration.cli.dev import run_dagster_dev
 
     raise typer.Exit(run_dagster_dev(Settings(), port=port, speed=speed, payments=payments))
