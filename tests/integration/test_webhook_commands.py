@@ -16,6 +16,7 @@ import requests
 
 from orchestration.settings import PROJECT_ROOT, Settings
 from orchestration.webhooks.queue import Delivery, Queue
+from tests.leaks import secrets_in
 from tests.processes import RECOUP, free_port
 
 SECRET, NEWER = "whsec_" + "c" * 32, "whsec_" + "d" * 32
@@ -26,7 +27,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def recoup(folder: Path, *arguments: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    done = subprocess.run(
         [*RECOUP, *arguments],
         input=typed,
         env=environment(folder, **variables),
@@ -35,6 +36,8 @@ def recoup(folder: Path, *arguments: str, typed: str = "", **variables: str) -> 
         text=True,
         check=False,
     )
+    assert not secrets_in((done.stdout + done.stderr).encode())
+    return done
 
 
 @contextmanager
