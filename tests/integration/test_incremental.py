@@ -43,7 +43,7 @@ STAMPED = ("payment_attempts", "payment_intents", "payment_intent_status_history
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[SimulatorServer]:
-    with SimulatorServer(SimulatedAccount(seed=31, payments=300, days=60, tie_order="shuffled")) as server:
+    with SimulatorServer(SimulatedAccount(seed=31, payments=200, days=60, tie_order="shuffled")) as server:
         yield server
 
 
