@@ -182,6 +182,20 @@ class Integrations:
             if other.name != integration.name and (is_same_key or is_same_account):
                 raise is_read_already(other, "with this key" if is_same_key else "this account")
 
+    def note_account(self, name: str, account_id: str, *, livemode: bool) -> None:
+        """Keep whose an integration is, once Stripe has told it: another account's key is refused from then on.
+
+        Raises:
+            IntegrationError: another integration reads this account and mode.
+        """
+        known = self.named(name)
+        if name == DEFAULT_INTEGRATION or (known.account_id, known.livemode) == (account_id, livemode):
+            return
+        self.check_account(replace(known, account_id=account_id, livemode=livemode))
+        document = self._document()
+        document[name].update({"account_id": account_id, "livemode": livemode})
+        self._replace(document)
+
     def set_key(self, name: str, key: SecretStr) -> None:
         """Keep another key of an integration's account.
 
@@ -262,7 +276,9 @@ class Integrations:
             key_from = self._shown(tokens_path(self._settings, name))
             return Integration(name, None, key_from, **entry.model_dump())
         set_key = self._settings.stripe_api_keys.get(name)
-        stored = read_secret(self._key_path(name))
+        stored = None
+        with suppress(OSError, UnicodeDecodeError):  # as if it were not there: the others go on
+            stored = read_secret(self._key_path(name))
         return Integration(
             name,
             set_key or (SecretStr(stored) if stored else None),

@@ -72,13 +72,24 @@ def extract(
         IntegrationError: there is no such integration.
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
-    used = Integrations(settings).named(integration)
+    used = _with_account(settings, integration)
     warehouse = Warehouse(settings.warehouse_path, options=FOR_LOADING)
     with client_of(settings, used) as client, closing(warehouse):
         report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
         account_id = report.account.account_id
         remember_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
     return report
+
+
+def _with_account(settings: Settings, name: str) -> Integration:
+    """The integration; one that was written by hand is asked whose it is, which is kept."""
+    integrations = Integrations(settings)
+    used = integrations.named(name)
+    if name != DEFAULT_INTEGRATION and used.account_id is None:
+        with client_of(settings, used) as client:
+            account = identify(client)
+        integrations.note_account(name, account.account_id, livemode=account.livemode)
+    return integrations.named(name)
 
 
 def _digest_of(integration: Integration) -> str:
@@ -198,8 +209,9 @@ def client_of(
         return
     if integration.api_key is None:
         raise KeyMissing(
-            "STRIPE_API_KEY is not set. Put a restricted key (rk_live_… or rk_test_…) into the environment or into "
-            ".env; README.md lists what it must be able to read. Without a key, `recoup demo` uses a simulated account."
+            "STRIPE_API_KEY is not set. `recoup connect` connects an account; or put a restricted key (rk_live_… or "
+            f"rk_test_…) into the environment or into .env.{_keys_of_nobody(settings)} Without a key, `recoup demo` "
+            "uses a simulated account."
             if integration.name == DEFAULT_INTEGRATION
             else f"The key of integration {integration.name!r} is not there ({integration.key_from}). Set it again: "
             f"recoup integrations set-key {integration.name}"
@@ -221,6 +233,15 @@ def client_of(
         yield client
     finally:
         client.close()
+
+
+def _keys_of_nobody(settings: Settings) -> str:
+    """Keys that are set for integrations which are not there."""
+    names = sorted(settings.stripe_api_keys)
+    if not names:
+        return ""
+    lines = ", ".join(f"[{name}]" for name in names)
+    return f" There are keys for {', '.join(names)}: add {lines} to {settings.integrations_path}."
 
 
 @contextmanager

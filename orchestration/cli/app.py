@@ -260,5 +260,11 @@ def dagster_home() -> None:
 def dbt(context: typer.Context) -> None:
     """Run any dbt command on the warehouse: recoup dbt build, recoup dbt test --select recovery_episodes, …"""
     from orchestration.transform import run_dbt_command
+    from orchestration.warehouse.connection import open_warehouse, wanted
 
-    raise typer.Exit(run_dbt_command(Settings(), context.args))
+    settings = Settings()
+    with wanted(settings.warehouse_path):
+        with open_warehouse(settings.warehouse_path):
+            pass  # a sync that is under way has given way now
+        code = run_dbt_command(settings, context.args)
+    raise typer.Exit(code)

@@ -123,8 +123,11 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Wi
     settings = Settings()
     integrations = Integrations(settings)
     integration = integrations.named(name)
+    connected = len(integrations.of_platform(name))
+    also = f", and the {connected} connected accounts that are read with it" if connected else ""
     if not yes:
-        typer.confirm(f"Forget {name} ({_account(integration)}), its key and its webhook's address?", abort=True)
+        question = f"Forget {name} ({_account(integration)}), its key and its webhook's address{also}?"
+        typer.confirm(question, abort=True)
     integrations.remove(name)
     left = (
         "the app is still installed at Stripe: uninstall"

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from orchestration import pipeline
 from orchestration.credentials import shown
+from orchestration.integrations import IntegrationError
 from orchestration.settings import Settings
 from orchestration.simulator import ApiKey, Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.keys import READ_PERMISSION
@@ -713,3 +714,25 @@ def test_another_key_of_the_same_account_reads_nothing_anew(both: Shops, data: P
         both.first.keys.put(ONE, ApiKey(None))
     wrong = recoup("integrations", "set-key", "one", typed=TWO, **both.variables)
     assert (wrong.code, wrong.text.startswith("This API key belongs to acct_1Two, and not to acct_1One")) == (1, True)
+
+
+def test_one_that_is_written_by_hand_is_asked_whose_it_is_and_keeps_to_it(
+    server: SimulatorServer, connected: dict[str, str], data: Path
+) -> None:
+    path = data / "integrations.toml"
+    path.write_text("[shop]\n")
+    settings = Settings(stripe_api_base=server.url, recoup_data_dir=data)
+    assert pipeline.extract(settings, integration="shop").account.account_id == server.account.id
+    assert f'account_id = "{server.account.id}"' in path.read_text()
+    path.write_text(path.read_text() + "[again]\n")
+    twice = settings.model_copy(update={"stripe_api_keys": {"again": SecretStr(SECRET_KEY)}})
+    with pytest.raises(IntegrationError, match="reads this account already"):
+        pipeline.extract(twice, integration="again")
+
+
+def test_a_key_file_that_cannot_be_read_concerns_its_integration_alone(connected: dict[str, str], data: Path) -> None:
+    key_file = data / "secrets" / "shop" / "api_key"
+    key_file.unlink()
+    key_file.mkdir()
+    assert "shop" in recoup("integrations", "list", **connected).screen
+    assert "The key of integration 'shop' is not there (secrets/shop/api_key)" in recoup("check", **connected).text

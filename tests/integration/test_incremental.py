@@ -113,8 +113,10 @@ def patch(settings: Settings, table: str, what: str, which: str) -> None:
         f"""UPDATE raw_stripe.{table} AS changed
             SET payload = json_merge_patch(json_merge_patch(payload, '{{"metadata": null}}'), {what}),
                 _load_id = (SELECT nextval('sync.load_ids'))
-            FROM (SELECT id, lead(payload, 1, payload) OVER (ORDER BY hash(id)) AS other FROM raw_stripe.{table}) AS by
-            WHERE changed.id = by.id AND {which}""",
+            FROM (
+                SELECT id, lead(payload, 1, payload) OVER (ORDER BY hash(id)) AS other FROM raw_stripe.{table}
+            ) AS neighbours
+            WHERE changed.id = neighbours.id AND {which}""",
     )
     assert invoke_dbt(settings, ["run"]).success
 
