@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo dev test soak lint bench clean
+.PHONY: help setup demo dev test soak lint types sql bench clean
 
 help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
@@ -41,7 +41,12 @@ soak: setup
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types sql
+
+types:
 	@$(BIN)/mypy
+
+sql:
 	@cd dbt_project && RECOUP_WAREHOUSE_PATH=:memory: DBT_TARGET_PATH=../data/dbt/lint DBT_LOG_PATH=../data/dbt/lint \
 		../$(BIN)/sqlfluff lint --disable-progress-bar models tests/*.sql
 
