@@ -174,14 +174,14 @@ def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(recoup: R
     assert "NOT READ: charges. The key lacks rak_charge_read" in said.text
 
 
-def test_a_sync_sums_up_and_a_second_one_says_that_nothing_changed(recoup: Recoup, tmp_path: Path) -> None:
-    first, second = recoup("sync"), recoup("sync")
-    assert (first.code, second.code) == (0, 0)
-    assert "Failed payments of acct_" in first.out
+def test_a_sync_sums_up_and_says_where_nothing_changed(synced: Path, recoup: Recoup) -> None:
+    said = recoup("sync", RECOUP_DATA_DIR=str(synced))
+    assert said.code == 0
+    assert "Failed payments of acct_" in said.out
     for title in ("failed", "recovered", "in recovery", "lost", "rate"):
-        assert title in first.out
-    assert str(tmp_path / "data" / "recovery.duckdb") in first.out
-    assert "Nothing has changed since the last sync." in second.out
+        assert title in said.out
+    assert str(synced / "recovery.duckdb") in said.out
+    assert "Nothing has changed since the last sync." in said.out
 
 
 def test_what_is_suggested_next_can_be_typed_as_it_stands(

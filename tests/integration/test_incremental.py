@@ -121,14 +121,11 @@ def patch(settings: Settings, table: str, what: str, which: str) -> None:
     assert invoke_dbt(settings, ["run"]).success
 
 
-def test_payments_that_join_and_leave_an_order_leave_nothing_behind(settings: Settings, tmp_path: Path) -> None:
+def test_whoever_leaves_an_order_or_a_card_leaves_nothing_behind(settings: Settings, tmp_path: Path) -> None:
+    """Payments join and leave an order; attempts that leave a card change the verdict on those that stay."""
     patch(settings, "payment_intents", OF_ONE_ORDER, "hash(changed.id) % 2 = 0")
-    patch(settings, "payment_intents", OF_ANOTHER, "hash(changed.id) % 6 = 0")
-    assert differences_from_full_refresh(settings, tmp_path / "anew") == []
-
-
-def test_attempts_that_leave_a_card_change_the_verdict_on_those_that_stay(settings: Settings, tmp_path: Path) -> None:
     patch(settings, "charges", OF_ONE_CARD, f"(hash(changed.id) % 2 = 0 OR {DECLINED})")
+    patch(settings, "payment_intents", OF_ANOTHER, "hash(changed.id) % 6 = 0")
     patch(settings, "charges", OF_NO_CARD, f"hash(changed.id) % 3 = 0 AND {DECLINED} AND {ALONE}")
     assert differences_from_full_refresh(settings, tmp_path / "anew") == []
 
