@@ -4,7 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-WORKERS ?= 3
+WORKERS ?= 2
 
 .PHONY: help setup demo dev test soak lint types sql bench clean
 
