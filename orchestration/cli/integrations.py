@@ -12,9 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestration import pipeline
-from orchestration.cli.connect import INCOMPLETE, add_connected, print_connection, read_key
-from orchestration.cli.query import QueryRefused, open_published
 from orchestration.credentials import shown
 from orchestration.integrations import Integration, Integrations, WebhookFiles
 from orchestration.settings import Settings
@@ -76,6 +73,8 @@ def discover(
     ] = None,
 ) -> None:
     """Of a Connect platform: add the connected accounts that fit its patterns and are not there yet."""
+    from orchestration.cli.connect import add_connected
+
     settings = Settings()
     integrations = Integrations(settings)
     if connected:
@@ -91,6 +90,9 @@ def set_key(
     ] = None,
 ) -> None:
     """Give it another key of the same account, such as before the old one is rolled. Nothing is read anew."""
+    from orchestration import pipeline
+    from orchestration.cli.connect import INCOMPLETE, print_connection, read_key
+
     settings = Settings()
     integrations = Integrations(settings)
     integration = replace(integrations.with_own_key(name), api_key=read_key(key_file), key_from="what was pasted")
@@ -156,6 +158,8 @@ def _key(integration: Integration) -> str:
 
 
 def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:
+    from orchestration.cli.query import QueryRefused, open_published
+
     try:
         with open_published(settings) as connection:
             schemas = [schema for (schema,) in connection.execute(_SCHEMAS).fetchall()]
