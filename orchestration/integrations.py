@@ -144,17 +144,29 @@ class Integrations:
         Raises:
             IntegrationError: its name or its account is taken.
         """
-        check_name(integration.name)
         self._entries = self._read()  # while somebody was asked for the key, another process may have added one
-        if integration.name in self._entries:
-            raise IntegrationError(f"There is an integration {integration.name!r} already. Choose another name.")
+        self.check_new_name(integration.name)
         self.check_account(integration)
         if integration.platform is None and integration.api_key is not None:
+            self.forget_secrets(integration.name)
             write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
         document = self._document()
         entry = _Entry.model_validate(integration, from_attributes=True)
         document[integration.name] = {"description": entry.description} | entry.model_dump(exclude_defaults=True)
         self._replace(document)
+
+    def check_new_name(self, name: str) -> str:
+        """The name, if a new integration may have it.
+
+        Raises:
+            IntegrationError: it may not, or there is one of that name.
+        """
+        if name in self._entries:
+            raise IntegrationError(
+                f"There is an integration {name!r} already. Choose another name, or give it another key: "
+                f"recoup integrations set-key {name}"
+            )
+        return check_name(name)
 
     def of_platform(self, name: str) -> Sequence[Integration]:
         """The connected accounts that are read with this integration's key."""
@@ -209,9 +221,14 @@ class Integrations:
         """The integration of that name, if its key is kept in a file of ours.
 
         Raises:
-            IntegrationError: there is no such integration, it has no key, or its key is set in the environment.
+            IntegrationError: there is no such integration, it has no key, or its key is a platform's or is set in the
+            environment.
         """
         integration = self.named(name)
+        if integration.platform is not None:
+            raise IntegrationError(
+                f"{name!r} is read with the key of its platform: recoup integrations set-key {integration.platform}"
+            )
         if integration.is_app:
             raise IntegrationError(f"{name!r} has no key: it is read by the Stripe App. {_renewal(integration)}")
         if integration.key_from != self._shown(self._key_path(name)):
@@ -225,9 +242,7 @@ class Integrations:
             IntegrationError: there is none of the name, or one of the new name already.
         """
         self._must_be_named(name)
-        check_name(new_name)
-        if new_name in self._entries:
-            raise IntegrationError(f"There is an integration {new_name!r} already. Choose another name.")
+        self.check_new_name(new_name)
         document = self._document()
         for place, (key, table) in enumerate(document.body):  # in place, so that comments stay where they are
             if key is not None and key.key == name:
@@ -236,6 +251,7 @@ class Integrations:
                     table.invalidate_display_name()
         for connected in self.of_platform(name):
             document[connected.name]["platform"] = new_name
+        self.forget_secrets(new_name)
         folder = self._settings.secrets_dir / name
         if folder.exists():
             os.rename(folder, self._settings.secrets_dir / new_name)
@@ -252,8 +268,12 @@ class Integrations:
         document = self._document()
         for each in (name, *(connected.name for connected in self.of_platform(name))):
             document.remove(each)
-            shutil.rmtree(self._settings.secrets_dir / each, ignore_errors=True)
+            self.forget_secrets(each)
         self._replace(document)
+
+    def forget_secrets(self, name: str) -> None:
+        """Of what is not an integration, or no longer: such as those of one that was taken out of the file by hand."""
+        shutil.rmtree(self._settings.secrets_dir / name, ignore_errors=True)
 
     def _must_be_named(self, name: str) -> None:
         if name == DEFAULT_INTEGRATION:
@@ -282,7 +302,7 @@ class Integrations:
         return Integration(
             name,
             set_key or (SecretStr(stored) if stored else None),
-            f"STRIPE_API_KEYS__{name.upper()}" if set_key else self._shown(self._key_path(name)),
+            self._settings.place_of_key(name) if set_key else self._shown(self._key_path(name)),
             **entry.model_dump(),
         )
 

@@ -178,7 +178,7 @@ def check(settings: Settings, integration: Integration) -> Connection:
         StripeApiError: as `check_resources`.
     """
     with client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
-        key = check_resources(client)
+        key = check_resources(client, is_platform=bool(integration.connected))
         return Connection(identify(client, stated_id=integration.account_id), key)
 
 

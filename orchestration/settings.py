@@ -5,6 +5,7 @@ Every variable is listed with its meaning in `.env.example` and in the README; a
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -15,6 +16,7 @@ from pydantic_settings import (
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from orchestration.credentials import SecretRefused, api_key, app_secret_key, signing_secrets
@@ -141,7 +143,13 @@ class Settings(BaseSettings):
         folder = next(filter(None, (source().get("recoup_secrets_dir") for source in named)), None)
         if folder is None:
             return named
-        return (*named, NestedSecretsSettingsSource(file_secret_settings, folder, secrets_dir_missing="error"))
+        try:
+            mounted = NestedSecretsSettingsSource(file_secret_settings, folder, secrets_dir_missing="error")
+        except SettingsError as error:
+            raise SettingsError(f"RECOUP_SECRETS_DIR: {error}") from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"RECOUP_SECRETS_DIR: a file in {folder} is not text, as secrets are") from None
+        return (*named, mounted)
 
     @field_validator("stripe_api_key")
     @classmethod
@@ -263,6 +271,15 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """Dagster's run history, schedules' and sensors' state."""
         return self.recoup_data_dir / "dagster"
+
+    def place_of_key(self, integration: str) -> str:
+        """Where the key that is set for a named integration is set: its variable, or its file among the secrets."""
+        variable = f"STRIPE_API_KEYS__{integration.upper()}"
+        path = (self.recoup_secrets_dir or Path()) / variable.lower()
+        with suppress(OSError, UnicodeDecodeError):
+            if path.read_text(encoding="utf-8").strip() == self.stripe_api_keys[integration].get_secret_value():
+                return str(path)
+        return variable
 
     def webhook_secrets(self, integration: str) -> Sequence[SecretStr]:
         """The signing secrets that are set for an integration; none where the environment has none."""

@@ -1,6 +1,7 @@
 """The commands. Each says what it does in its help; every expected failure ends as a sentence, not as a traceback."""
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -38,6 +39,9 @@ HOST_HELP: Final = "Address the webhook receiver listens on; 0.0.0.0 is every on
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, which Typer turns into it."""
 
+_DUCKDB_INTERRUPTED: Final = "Query interrupted"
+"""What DuckDB's Python package makes of Ctrl-C during a query: a RuntimeError (duckdb 1.5)."""
+
 
 def main() -> None:
     """Entry point of the `recoup` command."""
@@ -48,16 +52,25 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
+            _say_stopped()
         raise
     except Exception as error:
+        if str(error) == _DUCKDB_INTERRUPTED:
+            _say_stopped()
+            sys.exit(INTERRUPTED)
         if not _is_expected(error):
             raise
         errors.print(_sentence(error), style="red", markup=False)
         sys.exit(1)
 
 
+def _say_stopped() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that another Ctrl-C could stop
+    errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
+
+
 def _is_expected(error: Exception) -> bool:
+    from orchestration.cli.connect import NotSaved
     from orchestration.cli.demo import SimulatorFailed
     from orchestration.cli.dev import AlreadyRunning, PortTaken
     from orchestration.cli.query import QueryRefused
@@ -74,7 +87,7 @@ def _is_expected(error: Exception) -> bool:
     from orchestration.webhooks.queue import QueueUnavailable
 
     of_engines = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | AccountUnknown | QueueUnavailable
-    of_commands = QueryRefused | SimulatorFailed | SampleLost | SecretRefused | IntegrationError | SomeFailed
+    of_commands = QueryRefused | SimulatorFailed | SampleLost | SecretRefused | IntegrationError | SomeFailed | NotSaved
     of_services = AlreadyRunning | PortTaken | ServiceFailed
     of_settings = ValidationError | SettingsError
     return isinstance(error, of_engines | of_commands | of_services | of_settings | OSError | duckdb.Error)
@@ -83,6 +96,8 @@ def _is_expected(error: Exception) -> bool:
 def _sentence(error: Exception) -> str:
     if isinstance(error, duckdb.Error):
         return f"DuckDB could not go on: {str(error).splitlines()[0]} What was stored before is kept."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename} cannot be used: {error.strerror.lower()}."
     if not isinstance(error, ValidationError | SettingsError):
         return str(error)
     problems = [str(error)] if isinstance(error, SettingsError) else _wrong_values(error)
@@ -122,6 +137,8 @@ def connect(
     from orchestration.cli.connect import print_app_link
 
     if app:
+        if key_file or account_id or connected or save_anyway:
+            raise typer.BadParameter("goes with --name and --description alone; it needs no key", param_hint="--app")
         print_app_link(Settings(), name=name, description=description)
         return
     raise typer.Exit(

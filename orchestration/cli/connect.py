@@ -2,10 +2,10 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import typer
 from pydantic import SecretStr
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from orchestration import pipeline
 from orchestration.app_connect import LINK_SECONDS, authorize_url, callback_url
-from orchestration.credentials import api_key, shown
+from orchestration.credentials import SecretRefused, api_key, shown
 from orchestration.integrations import (
     ACCOUNT_ID,
     Integration,
@@ -24,15 +24,30 @@ from orchestration.integrations import (
     check_name,
 )
 from orchestration.settings import Settings
-from orchestration.stripe_api import API_VERSION, ResourceCheck, StripeApiError, is_live, permissions_link
+from orchestration.stripe_api import (
+    API_VERSION,
+    AuthenticationFailed,
+    ResourceCheck,
+    StripeApiError,
+    StripeUnavailable,
+    is_live,
+    permissions_link,
+)
 
 INCOMPLETE: Final = 3
 """Exit code where the key works and lacks a permission that Recoup needs."""
 
 _NOT_TOLD: Final = "acct_unknown_"
 _NOTHING: Final = "nothing yet"
+_NOT_SAVED: Final = "Nothing was saved (--save-anyway would)."
+
+T = TypeVar("T")
 
 console = Console(highlight=False)
+
+
+class NotSaved(Exception):
+    """The key does not work, and is not kept. The text says of which key, and why."""
 
 
 def connect(
@@ -50,23 +65,18 @@ def connect(
     Raises:
         IntegrationError: the name or the account is taken.
         SecretRefused: what was pasted is no API key.
-        StripeApiError: the key does not work, and it is not to be kept.
+        NotSaved: the key does not work, and it is not to be kept.
     """
     integrations = Integrations(settings)
-    is_asking = sys.stdin.isatty()
-    name = check_name(name or (typer.prompt("Name, such as shop_eu") if is_asking else ""))
-    if name in (each.name for each in integrations.all()):
-        raise IntegrationError(
-            f"There is an integration {name!r} already. Choose another name, or give it another key: "
-            f"recoup integrations set-key {name}"
-        )
     if account_id is not None and not re.fullmatch(ACCOUNT_ID, account_id):
         raise typer.BadParameter("an account's id begins with acct_", param_hint="--account-id")
+    name = _asked_for_name(name, integrations.check_new_name)
     if description is None:
+        is_asking = sys.stdin.isatty()
         description = typer.prompt("Description", default="", show_default=False) if is_asking else ""
     key = read_key(key_file)
     wanted = Integration(name, key, "what was pasted", description, account_id, is_live(key), connected)
-    code, found = _try(settings, wanted, save_anyway=save_anyway)
+    code, found = _try(settings, wanted, key, save_anyway=save_anyway)
     if found is None:
         return code
     pipeline.refuse_known_account(settings, found)
@@ -78,8 +88,19 @@ def connect(
     console.print(f"  Have changes pushed    [cyan]recoup webhooks enable {name}[/]")
     console.print("  On a schedule          [cyan]recoup serve[/] (where it runs already: reload its code location)")
     if connected:
-        add_connected(settings, integrations, name)
+        _add_connected_if_listed(settings, integrations, name)
     return code
+
+
+def _add_connected_if_listed(settings: Settings, integrations: Integrations, platform_name: str) -> None:
+    try:
+        add_connected(settings, integrations, platform_name)
+    except StripeApiError as error:
+        console.print(
+            f"Its connected accounts could not be listed. Later: recoup integrations discover {platform_name}",
+            style="yellow",
+        )
+        console.print(str(error), style="yellow", markup=False)
 
 
 def add_connected(settings: Settings, integrations: Integrations, platform_name: str) -> None:
@@ -110,7 +131,7 @@ def print_app_link(settings: Settings, *, name: str | None, description: str | N
     Raises:
         IntegrationError: as `authorize_url`.
     """
-    name = name or (typer.prompt("Name, such as shop_eu") if sys.stdin.isatty() else "")
+    name = _asked_for_name(name, check_name)
     link = authorize_url(settings, name, description)
     minutes = LINK_SECONDS // 60
     console.print(f"Open this within {minutes} minutes, signed in to the Stripe account that is to be {name}:")
@@ -131,8 +152,25 @@ def read_key(key_file: Path | None) -> SecretStr:
     if key_file is not None:
         return api_key(key_file.read_text(encoding="utf-8", errors="replace"))
     if sys.stdin.isatty():
-        return api_key(typer.prompt("API key (rk_live_… or rk_test_…), hidden", hide_input=True))
+        return _ask("API key (rk_live_… or rk_test_…), hidden", api_key, is_hidden=True)
     return api_key(sys.stdin.read())
+
+
+def _asked_for_name(name: str | None, check: Callable[[str], str]) -> str:
+    if name is not None:
+        return check(name)
+    if not sys.stdin.isatty():
+        raise IntegrationError("Give it a name: --name shop_eu")
+    return _ask("Name, such as shop_eu", check)
+
+
+def _ask(question: str, check: Callable[[str], T], *, is_hidden: bool = False) -> T:
+    """What `check` makes of the answer; where it refuses one, it says why, and is asked again."""
+    while True:
+        try:
+            return check(typer.prompt(question, hide_input=is_hidden))
+        except (IntegrationError, SecretRefused) as error:
+            console.print(str(error), style="red", markup=False)
 
 
 def check_each(settings: Settings, names: Sequence[str]) -> int:
@@ -172,24 +210,50 @@ def print_connection(integration: Integration, connection: pipeline.Connection) 
     _print_missing(connection, is_app=integration.is_app)
 
 
-def _try(settings: Settings, wanted: Integration, *, save_anyway: bool) -> tuple[int, Integration | None]:
+def _try(
+    settings: Settings, wanted: Integration, key: SecretStr, *, save_anyway: bool
+) -> tuple[int, Integration | None]:
     """The exit code, and the integration as it is to be kept; None where it is not."""
     try:
         connection = pipeline.check(settings, wanted)
     except StripeApiError as error:
         if not save_anyway:
-            raise
+            of_key = "" if isinstance(error, StripeUnavailable) else f"{shown(key)}: "
+            raise NotSaved(f"{of_key}{error}\n{_NOT_SAVED}") from None
         _print_failure(wanted, error)
         return 1, wanted
     print_connection(wanted, connection)
     account = connection.account
     found = replace(wanted, account_id=account.account_id, livemode=account.livemode)
-    if connection.key.is_usable:
+    if connection.key.is_usable and _may_read_connected(settings, found):
         return 0, found
     if save_anyway or (sys.stdin.isatty() and typer.confirm("Keep it all the same?", default=False)):
         return INCOMPLETE, found
-    console.print("Nothing was saved (--save-anyway would).", style="red")
+    console.print(_NOT_SAVED, style="red")
     return INCOMPLETE, None
+
+
+def _may_read_connected(settings: Settings, platform: Integration) -> bool:
+    """Whether its key may read the connected accounts that it is to, tried with the newest of them. One that fails for
+    a reason of its own is no fault of the key's."""
+    chosen = pipeline.discover(settings, platform) if platform.connected else ()
+    if not chosen:
+        return True
+    newest = replace(platform, account_id=chosen[0].id, platform=platform.name, connected=())
+    try:
+        key = pipeline.check(settings, newest).key
+    except StripeApiError as error:
+        is_of_key = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
+        told = f"Connected account {newest.account_id}: {error}"
+        console.print(told, style="bold red" if is_of_key else "yellow", markup=False)
+        return not is_of_key
+    if not key.is_usable:
+        console.print(
+            f"Of its connected accounts this key lacks {', '.join(key.lacking)}: Stripe's form has permissions for "
+            "these in a column of their own.",
+            style="bold red",
+        )
+    return key.is_usable
 
 
 def _print_failure(integration: Integration, error: Exception) -> None:

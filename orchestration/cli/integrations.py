@@ -22,6 +22,9 @@ console = Console(highlight=False)
 
 Name = Annotated[str, typer.Argument(help="The integration's name.")]
 
+_WIDE: Final = 1_000
+"""Characters of a line where no terminal breaks it, so that scripts find each integration on one."""
+
 _SCHEMAS: Final = "SELECT schema_name FROM duckdb_tables() WHERE table_name = 'data_coverage'"
 _REACHED: Final = "SELECT account_id, livemode, data_through_at FROM {}.data_coverage"
 
@@ -37,12 +40,12 @@ def list_integrations() -> None:
     reached = _reached(settings)
     table = Table(box=None, header_style="bold")
     for column in ("name", "account", "mode", "data through", "description"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis" if column == "description" else "fold")
+        table.add_column(column, no_wrap=column not in ("name", "description"), overflow="fold")
     for each in there:
         through = reached.get((each.account_id, each.livemode))
         about = f"connected to {each.platform}" if each.platform else each.description
         table.add_row(each.name, _account(each), mode(each), _instant(through), Text(about))
-    console.print(table)
+    (console if console.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
 
 
 @app.command()

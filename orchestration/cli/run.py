@@ -9,6 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -26,6 +27,9 @@ from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTI
 from orchestration.stripe_api.governor import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
 
+_SCHEMAS: Final = """
+SELECT schema_name FROM duckdb_tables() WHERE table_name = 'recovery_episodes' ORDER BY schema_name
+"""
 _SUMMARY: Final = """
 SELECT
     account_id, livemode, currency, count(*) AS failed,
@@ -35,7 +39,7 @@ SELECT
     sum(at_risk_amount) AS at_risk_amount,
     sum(recovered_amount) AS recovered_amount,
     max(exponent) AS exponent
-FROM marts.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = currency
+FROM {}.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = currency
 WHERE is_in_scope
 GROUP BY ALL ORDER BY account_id, livemode, failed DESC
 """
@@ -63,14 +67,47 @@ def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -
     """What a sync of these integrations would read, by stream, and what that is of Stripe's limits.
 
     Raises:
-        The exceptions of `pipeline.plan`.
+        SomeFailed: nothing is known of some of several.
+        The exceptions of `pipeline.plan`, where one is asked for.
     """
+    if len(names) == 1:
+        _print_plan_of(pipeline.plan(settings, request, integration=names[0]))
+        return
+    plans: dict[str, SyncPlan] = {}
     for name in names:
-        _print_plan_of(pipeline.plan(settings, request, integration=name), name if len(names) > 1 else "A sync")
+        try:
+            plans[name] = pipeline.plan(settings, request, integration=name)
+        except (StripeApiError, pipeline.KeyMissing) as error:
+            console.print(f"{name}: {error}", style="red", markup=False)
+    _print_plans(plans)
+    if len(plans) < len(names):
+        raise SomeFailed(f"Not counted, see above: {', '.join(name for name in names if name not in plans)}.")
 
 
-def _print_plan_of(planned: SyncPlan, who: str) -> None:
-    table = Table("stream", box=None, header_style="bold", title=f"{who} would read about", title_justify="left")
+def _print_plans(plans: Mapping[str, SyncPlan]) -> None:
+    table = Table("integration", box=None, header_style="bold", title="A sync would read about", title_justify="left")
+    for column in ("objects", "requests", "at Stripe's limit", "not readable"):
+        table.add_column(column, justify="left" if column.startswith("not") else "right")
+    for name, planned in plans.items():
+        lacks = {each.missing_permission for each in planned.streams if each.missing_permission}
+        objects = sum(each.objects or 0 for each in planned.streams)
+        table.add_row(
+            name, f"{objects:,}", f"{planned.requests:,}", str(_least_time(planned)), ", ".join(sorted(lacks))
+        )
+    console.print(table)
+    console.print(
+        f"{sum(each.requests for each in plans.values()):,} requests in all; each account has limits of its own. These "
+        f"estimates took {sum(each.asked for each in plans.values()):,}."
+    )
+
+
+def _least_time(planned: SyncPlan) -> timedelta:
+    """Streams are read side by side, each within the limit for its kind."""
+    return timedelta(seconds=ceil(max(stream.requests for stream in planned.streams) / ENDPOINT_RATE))
+
+
+def _print_plan_of(planned: SyncPlan) -> None:
+    table = Table("stream", box=None, header_style="bold", title="A sync would read about", title_justify="left")
     for column in ("objects", "requests"):
         table.add_column(column, justify="right")
     for stream in planned.streams:
@@ -80,16 +117,15 @@ def _print_plan_of(planned: SyncPlan, who: str) -> None:
             STREAM_LABELS[stream.stream], lacks if stream.missing_permission else objects, f"{stream.requests:,}"
         )
     console.print(table)
-    seconds = max(stream.requests for stream in planned.streams) / ENDPOINT_RATE
     console.print(
-        f"{planned.requests:,} requests in all, {timedelta(seconds=ceil(seconds))} at Stripe's limit of "
+        f"{planned.requests:,} requests in all, {_least_time(planned)} at Stripe's limit of "
         f"{ENDPOINT_RATE:.0f} a second for each kind. Stripe allows an account {LEAST_ALLOWANCE:,} reads in 30 days at "
         f"least, and {READS_PER_TRANSACTION} for each payment. This estimate took {planned.asked}."
     )
 
 
 class SomeFailed(Exception):
-    """Some integrations could not be synced; the others were, and are published. The text names them."""
+    """Some integrations failed; for the others all was done. The text names them."""
 
 
 def run_pipeline(
@@ -102,7 +138,7 @@ def run_pipeline(
         SomeFailed: as it says. Where all fail, or the only one does, it is the exception of `pipeline.extract`.
         The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
-    before = _summary(settings) if settings.published_path.exists() else None
+    before = _summary(settings) if settings.published_path.exists() else {}
     missing, failed = _extract_each(settings, request, names)
     with _stage("Building and testing the models") as show:
         built = pipeline.build(settings, _NodeCounter(show))
@@ -194,17 +230,24 @@ def _print_report(report: SyncReport) -> None:
 
 def _summary(settings: Settings) -> Summary:
     with open_published(settings) as connection:
-        cursor = connection.execute(_SUMMARY)
-        names = [column[0] for column in cursor.description]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        schemas = [schema for (schema,) in connection.execute(_SCHEMAS).fetchall()]
+        rows = [row for schema in schemas for row in _summary_of(connection, schema)]
     return {(row["account_id"], row["livemode"], row["currency"]): row for row in rows}
 
 
-def _print_summary(summary: Summary, before: Summary | None) -> None:
+def _summary_of(connection: duckdb.DuckDBPyConnection, schema: str) -> Sequence[dict[str, Any]]:
+    """Rows of one of the published schemas: `marts_test` holds what is of test mode where there is live mode, too."""
+    cursor = connection.execute(_SUMMARY.format(schema))
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) | {"schema": schema} for row in cursor.fetchall()]
+
+
+def _print_summary(summary: Summary, before: Summary) -> None:
     if not summary:
         console.print("\nNo failed payment is known yet.")
-    for account in sorted({key[:2] for key in summary}):
-        title = f"Failed payments of {account[0]} ({'live' if account[1] else 'test'} mode)"
+    for account, schema in sorted({(key[:2], row["schema"]) for key, row in summary.items()}):
+        mode = "live mode" if account[1] else "test mode" if schema == "marts" else f"test mode: {schema}"
+        title = f"Failed payments of {account[0]} ({mode})"
         table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None)
         for column in ("", "failed", "recovered", "in recovery", "lost", "rate", "at risk", "recovered"):
             table.add_column(column, justify="left" if not column else "right")
@@ -213,19 +256,19 @@ def _print_summary(summary: Summary, before: Summary | None) -> None:
                 table.add_row(*_cells(key, row, before))
         console.print()
         console.print(table)
-    if before is not None:
+    if before:
         console.print("In brackets: the change since the last run.", style="dim")
 
 
-def _cells(key: tuple[str, bool, str], row: Mapping[str, Any], before: Summary | None) -> list[str]:
+def _cells(key: tuple[str, bool, str], row: Mapping[str, Any], before: Summary) -> list[str]:
     counts = [_with_change(row[name], before, key, name) for name in _COUNTS]
     rate = f"{row['recovered'] / row['failed']:.1%}"
     money = [format_amount(row[name], row["exponent"]) for name in ("at_risk_amount", "recovered_amount")]
     return [key[2].upper(), *counts, rate, *money]
 
 
-def _with_change(value: int, before: Summary | None, key: tuple[str, bool, str], name: str) -> str:
-    if before is None:
+def _with_change(value: int, before: Summary, key: tuple[str, bool, str], name: str) -> str:
+    if key[:2] not in {known[:2] for known in before}:
         return f"{value:,}"
     change = value - before.get(key, {}).get(name, 0)
     return f"{value:,} ({change:+,})" if change else f"{value:,}"

@@ -45,6 +45,8 @@ def enable(name: Name = None) -> None:
     suffix = f" {integration}" if name else ""
     endpoint = files.enable()
     console.print("At Stripe: Workbench > Webhooks > Add destination (payload style: Snapshot).")
+    if Integrations(settings).of_platform(integration):
+        _print_scope(integration)
     console.print("1. Events:")
     for event_type in settings.recoup_webhook_events.split(","):
         console.print(f"     {event_type}")
@@ -61,6 +63,13 @@ def enable(name: Name = None) -> None:
     state = f"{len(endpoint.secrets)} set" if endpoint.secrets else "none yet; deliveries are turned away until then"
     console.print(f"   Signing secrets: {state}.")
     console.print(f"4. Run `recoup serve`, and try it: recoup webhooks test{suffix}")
+
+
+def _print_scope(platform: str) -> None:
+    """Stripe has a destination for a platform's own events, and another for those of its connected accounts."""
+    console.print("   Events from: Connected accounts. For the platform's own payments add a second destination, from")
+    console.print("   Your account, with the same events and URL, and set both signing secrets, with a comma between")
+    console.print(f"   them, as STRIPE_WEBHOOK_SECRETS__{platform.upper()}.")
 
 
 @app.command()
@@ -137,12 +146,17 @@ def _chosen(settings: Settings, name: str | None) -> str:
     """The integration that is meant: the named one; without a name the only one there is, or `default`.
 
     Raises:
-        IntegrationError: there is none of that name, or there are several to choose from.
+        IntegrationError: there is none of that name, it has no endpoint, or there are several to choose from.
     """
     integrations = Integrations(settings)
     if name is not None:
-        return integrations.named(name).name
-    there = [each.name for each in integrations.all()] or [DEFAULT_INTEGRATION]
+        platform = integrations.named(name).platform
+        if platform is not None:
+            raise IntegrationError(
+                f"Events of {name!r} come to the endpoint of its platform: recoup webhooks enable {platform}"
+            )
+        return name
+    there = [each.name for each in integrations.all() if each.platform is None] or [DEFAULT_INTEGRATION]
     if len(there) > 1 and DEFAULT_INTEGRATION not in there:
         raise IntegrationError(f"Which integration? There are: {', '.join(there)}. Name one behind the command.")
     return there[0]

@@ -7,7 +7,7 @@ answers are shown (`cli`).
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -19,6 +19,9 @@ Group = Literal["core", "Connect", "Reporting"]
 CHECK_RETRY: Final = RetryPolicy(tries=3, first_tries=2, cap=1.0)
 CHECK_TIMEOUT: Final = 10.0
 """For the client of a check, since somebody waits for it: where nothing answers it gives up after some 20 seconds."""
+
+_OF_A_PLATFORM: Final = "accounts"
+"""What lists its connected accounts."""
 
 _NOT_SET_UP: Final = re.compile("not set up to use ([^.]+)")
 
@@ -96,7 +99,7 @@ RESOURCES: Final = (
     Resource("products", "core", "Products", "rak_product_read"),
     Resource("setup_intents", "core", "SetupIntents", "rak_setup_intent_read"),
     Resource(
-        "accounts",
+        _OF_A_PLATFORM,
         "Connect",
         "Accounts",
         "rak_connected_account_read",
@@ -151,13 +154,17 @@ class KeyCheck:
         return not self.missing_required
 
 
-def check_resources(client: StripeClient) -> KeyCheck:
-    """Ask once for each of `RESOURCES`: for the first alone, so that a key which does not work is refused once.
+def check_resources(client: StripeClient, *, is_platform: bool = False) -> KeyCheck:
+    """Ask once for each of `RESOURCES`: for the first alone, so that a key which does not work is refused once. The key
+    of a Connect platform must list its accounts as well.
 
     Raises:
         AuthenticationFailed, StripeUnavailable: as `StripeClient.get`; whatever was asked, the answer is the same.
     """
-    first, *others = RESOURCES
+    first, *others = (
+        replace(each, is_required=each.is_required or (is_platform and each.name == _OF_A_PLATFORM))
+        for each in RESOURCES
+    )
     checked = [_check(client, first)]
     with ThreadPoolExecutor(len(others)) as pool:
         checked += pool.map(lambda resource: _check(client, resource), others)

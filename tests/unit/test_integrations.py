@@ -284,7 +284,7 @@ def test_a_connected_account_is_read_with_the_key_of_its_platform(make: Make, ma
         ("shop_2", "acct_1Connected2", KEYS["shop"]),
     ]
     assert make().named("shop").connected == ["acct_1C*"]
-    with pytest.raises(IntegrationError, match="set by secrets/shop/api_key"):
+    with pytest.raises(IntegrationError, match="recoup integrations set-key shop"):
         market.set_key("shop_1", KEYS["other"])
 
 
