@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from orchestration.cli import integrations, webhooks
+from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED
 from orchestration.settings import Settings
 
 app = typer.Typer(
@@ -26,18 +27,12 @@ app.add_typer(integrations.app, name="integrations")
 app.add_typer(webhooks.app, name="webhooks")
 errors = Console(stderr=True, highlight=False)
 
-INCOMPLETE: Final = 3
-"""Exit code of a sync that went through, but could not read every stream."""
-
 PAYMENTS: Final = 20_000
 PAYMENTS_HELP: Final = "Payment intents of the simulated account's first half year."
 
 MAX_PORT: Final = 65_535
 RECEIVER_PORT: Final = 8787
 HOST_HELP: Final = "Address the webhook receiver listens on; 0.0.0.0 is every one of this machine."
-
-INTERRUPTED: Final = 130
-"""Exit code after Ctrl-C, which Typer turns into it."""
 
 _DUCKDB_INTERRUPTED: Final = "Query interrupted"
 """What DuckDB's Python package makes of Ctrl-C during a query: a RuntimeError (duckdb 1.5)."""

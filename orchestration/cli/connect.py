@@ -15,6 +15,7 @@ from rich.text import Text
 
 from orchestration import pipeline
 from orchestration.app_connect import LINK_SECONDS, authorize_url, callback_url
+from orchestration.cli.exit_codes import INCOMPLETE
 from orchestration.credentials import SecretRefused, api_key, shown
 from orchestration.integrations import (
     ACCOUNT_ID,
@@ -33,9 +34,6 @@ from orchestration.stripe_api import (
     is_live,
     permissions_link,
 )
-
-INCOMPLETE: Final = 3
-"""Exit code where the key works and lacks a permission that Recoup needs."""
 
 _NOT_TOLD: Final = "acct_unknown_"
 _NOTHING: Final = "nothing yet"

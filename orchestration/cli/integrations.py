@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestration.cli.exit_codes import INCOMPLETE
 from orchestration.credentials import shown
 from orchestration.integrations import Integration, Integrations, WebhookFiles
 from orchestration.settings import Settings
@@ -94,7 +95,7 @@ def set_key(
 ) -> None:
     """Give it another key of the same account, such as before the old one is rolled. Nothing is read anew."""
     from orchestration import pipeline
-    from orchestration.cli.connect import INCOMPLETE, print_connection, read_key
+    from orchestration.cli.connect import print_connection, read_key
 
     settings = Settings()
     integrations = Integrations(settings)

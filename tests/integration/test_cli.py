@@ -1,5 +1,6 @@
 """The `recoup` command as its user meets it: every expected fault is a sentence on one screen, and loses nothing."""
 
+import json
 import os
 import re
 import shlex
@@ -14,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.leaks import secrets_in
 from tests.processes import RECOUP
@@ -174,21 +176,19 @@ def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(recoup: R
     assert "NOT READ: charges. The key lacks rak_charge_read" in said.text
 
 
-def test_a_sync_sums_up_and_says_where_nothing_changed(synced: Path, recoup: Recoup) -> None:
-    said = recoup("sync", RECOUP_DATA_DIR=str(synced))
+def test_a_sync_sums_up_says_where_nothing_changed_and_suggests_what_can_be_typed_as_it_stands(
+    synced: Path, recoup: Recoup, environment: dict[str, str]
+) -> None:
+    folder = {"RECOUP_DATA_DIR": str(synced)}
+    said = recoup("sync", **folder)
     assert said.code == 0
     assert "Failed payments of acct_" in said.out
     for title in ("failed", "recovered", "in recovery", "lost", "rate"):
         assert title in said.out
     assert str(synced / "recovery.duckdb") in said.out
     assert "Nothing has changed since the last sync." in said.out
-
-
-def test_what_is_suggested_next_can_be_typed_as_it_stands(
-    synced: Path, recoup: Recoup, environment: dict[str, str]
-) -> None:
-    folder = {"RECOUP_DATA_DIR": str(synced)}
-    (line,) = [line for line in recoup("sync", **folder).out.splitlines() if " query " in line]
+    assert "In brackets: the change since the last run." in said.out
+    (line,) = [line for line in said.out.splitlines() if " query " in line]
     command = line.strip().removeprefix("SQL on the tables").strip()
     done = subprocess.run(command, shell=True, env=environment | folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -310,13 +310,14 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
     assert recoup("sync").code == 0
 
 
-def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup) -> None:
-    first = recoup("demo", "--payments", "150", "--seed", "5")
-    assert first.code == 0, first.err
+def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, tmp_path: Path) -> None:
+    last = {"seed": 5, "payments": 150, "now": OPENED_AT}
+    settings = Settings(recoup_data_dir=tmp_path / "data")
+    settings.recoup_data_dir.mkdir()
+    settings.simulator_state_path.write_text(json.dumps(last))
     other = recoup("demo", "--payments", "150", "--seed", "6")
     assert other.code == 0
-    assert "In brackets: the change since the last run." in other.out
-    assert "Another simulated account than before (seed 6" in other.text
+    assert "Another simulated account than before (seed 6 with 150 payments, not 5 with 150)." in other.text
 
 
 def test_every_command_explains_itself(recoup: Recoup) -> None:

@@ -220,7 +220,7 @@ def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> N
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, int]]:
     """The live demo, up."""
     folder, ui, port = tmp_path_factory.mktemp("live"), free_port(), free_port()
-    command = ["demo", "--live", "--payments", "3000", "--port", str(ui), "--receiver-port", str(port)]
+    command = ["demo", "--live", "--payments", "10000", "--port", str(ui), "--receiver-port", str(port)]
     with running(folder, *command) as process:
         wait_for(f"http://127.0.0.1:{port}/healthz", process, folder)
         yield folder, ui, port
