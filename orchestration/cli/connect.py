@@ -110,11 +110,13 @@ def add_connected(settings: Settings, integrations: Integrations, platform_name:
     platform = integrations.named(platform_name)
     known = {each.account_id: each.name for each in integrations.of_platform(platform_name)}
     of_platform = replace(platform, description="", connected=(), platform=platform_name)
-    table = Table("integration", "account", "name at Stripe", "", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for column in ("integration", "account", "name at Stripe", ""):
+        table.add_column(column, no_wrap=column == "account", overflow="fold")
     for account in pipeline.discover(settings, platform):
         name = known.get(account.id)
         if name is None:
-            name = f"{platform_name}_{account.id.lower()}"
+            name = f"{platform_name}_{account.id.removeprefix('acct_').lower()}"
             integrations.add(replace(of_platform, name=name, account_id=account.id))
         table.add_row(name, account.id, Text(account.name), "" if account.id in known else "new")
     if not table.rows:

@@ -23,6 +23,9 @@ console = Console(highlight=False)
 
 Name = Annotated[str, typer.Argument(help="The integration's name.")]
 
+_NAME_WIDTH: Final = 24
+"""Characters of a name that stay on one line in a terminal of 80 columns."""
+
 _WIDE: Final = 1_000
 """Characters of a line where no terminal breaks it, so that scripts find each integration on one."""
 
@@ -40,8 +43,10 @@ def list_integrations() -> None:
         return
     reached = _reached(settings)
     table = Table(box=None, header_style="bold")
-    for column in ("name", "account", "mode", "data through", "description"):
-        table.add_column(column, no_wrap=column not in ("name", "description"), overflow="fold")
+    table.add_column("name", overflow="fold", min_width=min(_NAME_WIDTH, max(len(each.name) for each in there)))
+    for column in ("account", "mode", "data through"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("description", overflow="fold")
     for each in there:
         through = reached.get((each.account_id, each.livemode))
         about = f"connected to {each.platform}" if each.platform else each.description

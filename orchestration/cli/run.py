@@ -85,7 +85,8 @@ def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -
 
 
 def _print_plans(plans: Mapping[str, SyncPlan]) -> None:
-    table = Table("integration", box=None, header_style="bold", title="A sync would read about", title_justify="left")
+    table = Table(box=None, header_style="bold", title="A sync would read about", title_justify="left")
+    table.add_column("integration", overflow="fold")
     for column in ("objects", "requests", "at Stripe's limit", "not readable"):
         table.add_column(column, justify="left" if column.startswith("not") else "right")
     for name, planned in plans.items():

@@ -103,7 +103,7 @@ RESOURCES: Final = (
         "Connect",
         "Accounts",
         "rak_connected_account_read",
-        "the account's id, where it may be told",
+        "the account's id, those connected to it",
     ),
     Resource("application_fees", "Connect", "Application Fees", "rak_application_fee_read"),
     Resource("topups", "Connect", "Top-ups", "rak_top_up_read"),

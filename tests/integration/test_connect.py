@@ -322,7 +322,7 @@ READABLE = """      resource              group      what for, or the missing pe
  yes  payouts               core       nothing yet
  yes  products              core       nothing yet
  yes  setup intents         core       nothing yet
- yes  accounts              Connect    the account's id, where it may be told
+ yes  accounts              Connect    the account's id, those connected to it
  yes  application fees      Connect    nothing yet
  yes  topups                Connect    nothing yet
  yes  transfers             Connect    nothing yet
@@ -684,7 +684,7 @@ def test_a_platform_is_connected_with_the_accounts_that_its_patterns_choose(
     said = recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
     connected = sorted(platform.gates.keys() - {platform.account.id})
     assert (said.code, " yes  accounts *            Connect    the account's id" in said.screen) == (0, True)
-    names = ["market", *(f"market_{account_id.lower()}" for account_id in connected)]
+    names = ["market", *(f"market_{account_id.removeprefix('acct_').lower()}" for account_id in connected)]
     assert sorted(saved(data)["integrations"]) == names
     assert saved(data)["secrets"] == ["secrets/market/api_key"]
     listed = recoup("integrations", "list", **variables).out.splitlines()[1:]
