@@ -23,7 +23,7 @@ console = Console(highlight=False)
 
 Name = Annotated[str, typer.Argument(help="The integration's name.")]
 
-_NAME_WIDTH: Final = 24
+_NAME_WIDTH: Final = 23
 """Characters of a name that stay on one line in a terminal of 80 columns."""
 
 _WIDE: Final = 1_000
@@ -49,7 +49,7 @@ def list_integrations() -> None:
     table.add_column("description", overflow="fold")
     for each in there:
         through = reached.get((each.account_id, each.livemode))
-        about = f"connected to {each.platform}" if each.platform else each.description
+        about = f"of {each.platform}" if each.platform else each.description
         table.add_row(each.name, _account(each), mode(each), _instant(through), Text(about))
     (console if console.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
 

@@ -13,6 +13,7 @@ import requests
 import stripe
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from orchestration.integrations import IntegrationError, Integrations, WebhookFiles, webhook_url
@@ -53,23 +54,28 @@ def enable(name: Name = None) -> None:
     console.print("2. Endpoint URL:")
     console.print(f"     {webhook_url(settings, endpoint)}", soft_wrap=True)
     if not settings.recoup_webhook_base_url.startswith("https://"):
-        console.print(
-            "     Stripe asks for https, and must be able to reach it: set RECOUP_WEBHOOK_BASE_URL to such an"
+        _print_indented(
+            "Stripe asks for https, and must be able to reach it: set RECOUP_WEBHOOK_BASE_URL to such an address, and "
+            "let your proxy pass requests on to `recoup serve`."
         )
-        console.print("     address, and let your proxy pass requests on to `recoup serve`.")
-    console.print(
-        f"3. Reveal the endpoint's signing secret (whsec_…) and give it to Recoup: recoup webhooks secret{suffix}"
-    )
+    console.print("3. Reveal the endpoint's signing secret (whsec_…) and give it to Recoup:")
+    console.print(f"     recoup webhooks secret{suffix}")
     state = f"{len(endpoint.secrets)} set" if endpoint.secrets else "none yet; deliveries are turned away until then"
-    console.print(f"   Signing secrets: {state}.")
+    _print_indented(f"Signing secrets: {state}.")
     console.print(f"4. Run `recoup serve`, and try it: recoup webhooks test{suffix}")
 
 
 def _print_scope(platform: str) -> None:
     """Stripe has a destination for a platform's own events, and another for those of its connected accounts."""
-    console.print("   Events from: Connected accounts. For the platform's own payments add a second destination, from")
-    console.print("   Your account, with the same events and URL, and set both signing secrets, with a comma between")
-    console.print(f"   them, as STRIPE_WEBHOOK_SECRETS__{platform.upper()}.")
+    _print_indented(
+        "Events from: Connected accounts. For the platform's own payments add a second destination, from Your account, "
+        "with the same events and URL, and set both signing secrets, with a comma between them, as "
+        f"STRIPE_WEBHOOK_SECRETS__{platform.upper()}."
+    )
+
+
+def _print_indented(text: str) -> None:
+    console.print(Padding(text, (0, 0, 0, 5)))
 
 
 @app.command()
