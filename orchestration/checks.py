@@ -12,7 +12,6 @@ from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.integrations import Integration, Integrations
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
-from orchestration.stripe_api import StripeApiError
 from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import feed_ages
 from orchestration.webhooks.queue import Queue, QueueUnavailable, days_ago
@@ -80,7 +79,7 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
 def _state_of_key(settings: Settings, integration: Integration) -> tuple[bool, str]:
     try:
         connection = pipeline.check(settings, integration)
-    except (StripeApiError, pipeline.KeyMissing) as error:
+    except pipeline.OF_ONE_INTEGRATION as error:
         return False, str(error)
     if connection.key.is_usable:
         return True, f"{connection.account.account_id} can be read."

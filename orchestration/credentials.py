@@ -14,6 +14,9 @@ _API_KEY_START: Final = "(sk|rk|rkcs)_"
 _ANOTHER: Final = r".+((sk|rk|rkcs)_(live|test)|whsec)_"
 """A second key or secret behind the first."""
 
+_AROUND: Final = " \t\r\n\ufeff"
+"""What may stand around a secret in a file, such as the mark that Windows begins one with."""
+
 _TAIL: Final = 4
 _LEAST_HIDDEN: Final = 12
 """Letters of a key that are shown, as Stripe's dashboard shows them; and how many more there must be."""
@@ -137,7 +140,7 @@ def shown(key: SecretStr) -> str:
 
 
 def _checked(pasted: str, wanted: _Kind) -> SecretStr:
-    text = pasted.strip()
+    text = pasted.strip(_AROUND)
     if re.fullmatch(wanted.whole, text) and not re.match(_ANOTHER, text):
         return SecretStr(text)
     raise SecretRefused(f"{_what_it_is(text, wanted)} {wanted.where}")

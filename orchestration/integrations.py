@@ -9,8 +9,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, Valid
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
-from orchestration.credentials import SecretRefused, signing_secret
-from orchestration.secret_files import read_secret, write_secret
+from orchestration.credentials import SecretRefused, api_key, signing_secret
+from orchestration.secret_files import held, read_secret, write_secret
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
 
@@ -36,11 +36,17 @@ _NAME: Final = re.compile(r"(?=.{1,64}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MISTAKES: Final = {
     "model_type": "it should be a table, such as [shop]",
     "extra_forbidden": "there is no such setting",
+    "list_type": "it should be a list, such as ['acct_1A*']",
+    "bool_parsing": "it should be true or false",
+    "string_type": "it should be a text in quotation marks",
     "string_pattern_mismatch": "it should look like acct_…",
 }
 """Our words for what pydantic finds wrong with the file."""
 
 _TOKEN_BYTES: Final = 24
+
+_OWN_FILES: Final = "secrets/"
+"""How `key_from` begins where the key is in a file of ours."""
 
 
 class IntegrationError(Exception):
@@ -118,7 +124,7 @@ class Integrations:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._path = settings.integrations_path
-        self._entries = self._read()
+        self._entries = self._checked(self._document())
 
     def all(self) -> Sequence[Integration]:
         """`default` first, if STRIPE_API_KEY is set, then the named ones in the file's order."""
@@ -144,16 +150,14 @@ class Integrations:
         Raises:
             IntegrationError: its name or its account is taken.
         """
-        self._entries = self._read()  # while somebody was asked for the key, another process may have added one
-        self.check_new_name(integration.name)
-        self.check_account(integration)
-        if integration.platform is None and integration.api_key is not None:
-            self.forget_secrets(integration.name)
-            write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
-        document = self._document()
         entry = _Entry.model_validate(integration, from_attributes=True)
-        document[integration.name] = {"description": entry.description} | entry.model_dump(exclude_defaults=True)
-        self._replace(document)
+        with self._changed() as document:
+            self.check_new_name(integration.name)
+            self.check_account(integration)
+            document[integration.name] = {"description": entry.description} | entry.model_dump(exclude_defaults=True)
+            if integration.platform is None and integration.api_key is not None:
+                self.forget_secrets(integration.name)
+                write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
 
     def check_new_name(self, name: str) -> str:
         """The name, if a new integration may have it.
@@ -178,10 +182,9 @@ class Integrations:
         Raises:
             IntegrationError: there is no such integration.
         """
-        self._must_be_named(name)
-        document = self._document()
-        document[name]["connected"] = list(patterns)
-        self._replace(document)
+        with self._changed() as document:
+            self._must_be_named(name)
+            document[name]["connected"] = list(patterns)
 
     def check_account(self, integration: Integration) -> None:
         """Raises IntegrationError where another integration is of the same account and mode, or has the same key."""
@@ -203,10 +206,10 @@ class Integrations:
         known = self.named(name)
         if name == DEFAULT_INTEGRATION or (known.account_id, known.livemode) == (account_id, livemode):
             return
-        self.check_account(replace(known, account_id=account_id, livemode=livemode))
-        document = self._document()
-        document[name].update({"account_id": account_id, "livemode": livemode})
-        self._replace(document)
+        with self._changed() as document:
+            self._must_be_named(name)
+            self.check_account(replace(known, account_id=account_id, livemode=livemode))
+            document[name].update({"account_id": account_id, "livemode": livemode})
 
     def set_key(self, name: str, key: SecretStr) -> None:
         """Keep another key of an integration's account.
@@ -242,20 +245,26 @@ class Integrations:
             IntegrationError: there is none of the name, or one of the new name already.
         """
         self._must_be_named(name)
-        self.check_new_name(new_name)
-        document = self._document()
-        for place, (key, table) in enumerate(document.body):  # in place, so that comments stay where they are
-            if key is not None and key.key == name:
-                document.body[place] = (tomlkit.key(new_name), table)
-                if isinstance(table, Table):
-                    table.invalidate_display_name()
-        for connected in self.of_platform(name):
-            document[connected.name]["platform"] = new_name
-        self.forget_secrets(new_name)
-        folder = self._settings.secrets_dir / name
-        if folder.exists():
-            os.rename(folder, self._settings.secrets_dir / new_name)
-        self._replace(document)
+        old, new = self._settings.secrets_dir / name, self._settings.secrets_dir / new_name
+        with self._changed() as document, self._tokens_held(name):
+            self._must_be_named(name)
+            self.check_new_name(new_name)
+            for place, (key, table) in enumerate(document.body):  # in place, so that comments stay where they are
+                if key is not None and key.key == name:
+                    document.body[place] = (tomlkit.key(new_name), table)
+                    if isinstance(table, Table):
+                        table.invalidate_display_name()
+            for connected in self.of_platform(name):
+                document[connected.name]["platform"] = new_name
+            self.forget_secrets(new_name)
+            if old.exists():  # copied, so that each name has its secrets whenever this is stopped
+                shutil.copytree(old, new)
+        self.forget_secrets(name)
+
+    def _tokens_held(self, name: str) -> AbstractContextManager[None]:
+        """Nobody renews the tokens of an app's integration meanwhile: what Stripe gives them would be lost."""
+        path = tokens_path(self._settings, name)
+        return held(path.with_suffix(".lock")) if path.exists() else nullcontext()
 
     def remove(self, name: str) -> None:
         """Forget an integration, its secrets, and the connected accounts that are read with its key. What was read of
@@ -264,16 +273,18 @@ class Integrations:
         Raises:
             IntegrationError: there is none of the name.
         """
-        self._must_be_named(name)
-        document = self._document()
-        for each in (name, *(connected.name for connected in self.of_platform(name))):
-            document.remove(each)
+        with self._changed() as document:
+            self._must_be_named(name)
+            forgotten = (name, *(connected.name for connected in self.of_platform(name)))
+            for each in forgotten:
+                document.remove(each)
+        for each in forgotten:
             self.forget_secrets(each)
-        self._replace(document)
 
     def forget_secrets(self, name: str) -> None:
         """Of what is not an integration, or no longer: such as those of one that was taken out of the file by hand."""
-        shutil.rmtree(self._settings.secrets_dir / name, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._settings.secrets_dir / name)
 
     def _must_be_named(self, name: str) -> None:
         if name == DEFAULT_INTEGRATION:
@@ -297,11 +308,11 @@ class Integrations:
             return Integration(name, None, key_from, **entry.model_dump())
         set_key = self._settings.stripe_api_keys.get(name)
         stored = None
-        with suppress(OSError, UnicodeDecodeError):  # as if it were not there: the others go on
-            stored = read_secret(self._key_path(name))
+        with suppress(OSError, UnicodeDecodeError, SecretRefused):  # as if it were not there: the others go on
+            stored = api_key(read_secret(self._key_path(name)) or "")
         return Integration(
             name,
-            set_key or (SecretStr(stored) if stored else None),
+            set_key or stored,
             self._settings.place_of_key(name) if set_key else self._shown(self._key_path(name)),
             **entry.model_dump(),
         )
@@ -313,15 +324,16 @@ class Integrations:
         return str(path.relative_to(self._settings.recoup_data_dir))
 
     def _document(self) -> tomlkit.TOMLDocument:
-        with suppress(FileNotFoundError):
-            return tomlkit.parse(self._path.read_text(encoding="utf-8"))
-        return tomlkit.document()
-
-    def _read(self) -> Mapping[str, _Entry]:
         try:
-            entries = _ENTRIES.validate_python(self._document().unwrap())
+            return tomlkit.parse(self._path.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            return tomlkit.document()
         except (TOMLKitError, UnicodeDecodeError) as error:
             raise IntegrationError(f"{self._path} is not TOML: {error}") from None
+
+    def _checked(self, document: tomlkit.TOMLDocument) -> Mapping[str, _Entry]:
+        try:
+            entries = _ENTRIES.validate_python(document.unwrap())
         except ValidationError as error:
             places = "; ".join(
                 f"{'.'.join(map(str, each['loc']))}: {_MISTAKES.get(each['type'], each['msg'])}"
@@ -335,12 +347,28 @@ class Integrations:
                 raise IntegrationError(f"{self._path}: {name}: there is no platform {entry.platform!r}.")
         return entries
 
-    def _replace(self, document: tomlkit.TOMLDocument) -> None:
+    @contextmanager
+    def _changed(self) -> Iterator[tomlkit.TOMLDocument]:
+        """The file as it is now, to be changed by one process at a time, and put in its place when the context ends."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_suffix(".tmp")
-        beside.write_text(tomlkit.dumps(document), encoding="utf-8")
-        os.replace(beside, self._path)
-        self._entries = self._read()
+        with held(self._path.with_name(f".{self._path.name}.lock")):
+            document = self._document()
+            self._entries = self._checked(document)
+            yield document
+            text = tomlkit.dumps(document)
+            self._entries = self._checked(self._parsed_again(text))
+            beside = self._path.with_suffix(".tmp")
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, self._path)
+
+    def _parsed_again(self, text: str) -> tomlkit.TOMLDocument:
+        try:
+            return tomlkit.parse(text)
+        except TOMLKitError:
+            raise IntegrationError(
+                f"{self._path} is written in a way that cannot be changed here. Give each integration a table of its "
+                "own, such as [shop], with a line for each of its settings."
+            ) from None
 
 
 def tokens_path(settings: Settings, name: str) -> Path:
@@ -352,7 +380,9 @@ def _renewal(integration: Integration) -> str:
     """How an integration goes on with another key, or with other tokens."""
     if integration.is_app:
         return f"To authorize it again: recoup connect --app --name {integration.name}"
-    return f"To give it another key: recoup integrations set-key {integration.name}"
+    if not integration.key_from.startswith(_OWN_FILES):
+        return f"To give it another key, change {integration.key_from}."
+    return f"To give it another key: recoup integrations set-key {integration.platform or integration.name}"
 
 
 class WebhookFiles:
@@ -409,7 +439,15 @@ def webhook_endpoints(settings: Settings) -> Sequence[WebhookEndpoint]:
     """Every endpoint that was enabled, whatever became of its integration since: Stripe may still deliver to it."""
     names = sorted(path.parent.name for path in settings.secrets_dir.glob("*/webhook_token"))
     found = (WebhookFiles(settings, name).endpoint() for name in names)
-    return [endpoint for endpoint in found if endpoint]
+    accounts = _accounts(settings)
+    return [replace(endpoint, account_id=accounts.get(endpoint.integration)) for endpoint in found if endpoint]
+
+
+def _accounts(settings: Settings) -> Mapping[str, str | None]:
+    """The account of each integration, as far as it is known. A file that cannot be read turns no delivery away."""
+    with suppress(IntegrationError):
+        return {each.name: each.account_id for each in Integrations(settings).all()}
+    return {}
 
 
 def webhook_url(settings: Settings, endpoint: WebhookEndpoint) -> str:

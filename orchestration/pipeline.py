@@ -58,6 +58,10 @@ class KeyMissing(Exception):
     """An integration has no API key. The text says where to put it."""
 
 
+OF_ONE_INTEGRATION: Final = (StripeApiError, KeyMissing, IntegrationError)
+"""What keeps one integration from being read, and no other one."""
+
+
 def extract(
     settings: Settings,
     observe: Callable[[Progress], None] = lambda progress: None,
@@ -103,9 +107,9 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
     the first time, if need be.
 
     Raises:
-        AccountUnknown: neither a key nor STRIPE_ACCOUNT_ID tells whose events these are.
+        AccountUnknown: as `ingest_queue`.
         QueueUnavailable: the queue cannot be read.
-        StripeApiError, WarehouseError: as `identify` and `open_warehouse`.
+        WarehouseError: as `open_warehouse`.
     """
     with (
         closing(Queue(settings.queue_url)) as queue,
@@ -132,15 +136,28 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
     if known:
         return known
     if used is None or key is None:
-        raise AccountUnknown(
-            f"Webhook events do not say whose they are, and the account of integration {name!r} is not known. Set "
-            "STRIPE_API_KEY, or STRIPE_ACCOUNT_ID (acct_…, at Stripe under Settings > Account details). The events "
-            "wait in the queue."
+        remedy = (
+            "Set STRIPE_API_KEY, or STRIPE_ACCOUNT_ID (acct_…, at Stripe under Settings > Account details)."
+            if name == DEFAULT_INTEGRATION
+            else f"Connect it under this name: recoup connect --name {name}"
+            if used is None
+            else f"Set its key again: recoup integrations set-key {name}"
         )
-    with client_of(settings, used) as client:
-        account_id = identify(client).account_id
+        raise _unknown(name, remedy)
+    try:
+        with client_of(settings, used) as client:
+            account_id = identify(client).account_id
+    except StripeApiError as error:
+        raise _unknown(name, str(error)) from None
     remember_account(connection, name, account_id, key_digest=key_digest(key))
     return account_id
+
+
+def _unknown(name: str, why: str) -> AccountUnknown:
+    return AccountUnknown(
+        f"Webhook events do not say whose they are, and the account of integration {name!r} is not known. {why} The "
+        "events wait in the queue."
+    )
 
 
 def _is_read(settings: Settings, name: str, account_id: str) -> bool:
@@ -213,7 +230,7 @@ def client_of(
             f"rk_test_…) into the environment or into .env.{_keys_of_nobody(settings)} Without a key, `recoup demo` "
             "uses a simulated account."
             if integration.name == DEFAULT_INTEGRATION
-            else f"The key of integration {integration.name!r} is not there ({integration.key_from}). Set it again: "
+            else f"The key of integration {integration.name!r} cannot be read ({integration.key_from}). Set it again: "
             f"recoup integrations set-key {integration.name}"
         )
     if integration.livemode is not None and is_live(integration.api_key) is (not integration.livemode):

@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         except SettingsError as error:
             raise SettingsError(f"RECOUP_SECRETS_DIR: {error}") from None
         except UnicodeDecodeError:
-            raise SettingsError(f"RECOUP_SECRETS_DIR: a file in {folder} is not text, as secrets are") from None
+            raise SettingsError(f"RECOUP_SECRETS_DIR: {_no_text(Path(folder))} is not text, as secrets are") from None
         return (*named, mounted)
 
     @field_validator("stripe_api_key")
@@ -304,8 +304,8 @@ class Settings(BaseSettings):
 
     @property
     def authorizations_dir(self) -> Path:
-        """Folder of the authorizations of the app that are under way."""
-        return self.recoup_data_dir / "authorizations"
+        """Folder of the authorizations of the app that are under way. No integration has this name."""
+        return self.secrets_dir / ".authorizations"
 
     @property
     def integrations_path(self) -> Path:
@@ -344,6 +344,16 @@ def _each_checked(secrets: Mapping[str, SecretStr], check: Callable[[str], T]) -
         except SecretRefused as error:
             raise ValueError(f"{name}: {error}") from None
     return checked
+
+
+def _no_text(folder: Path) -> Path:
+    """The first file that is none."""
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return path
+    return folder
 
 
 def _client_id(link_or_id: str) -> str:

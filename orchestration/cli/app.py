@@ -1,6 +1,7 @@
 """The commands. Each says what it does in its help; every expected failure ends as a sentence, not as a traceback."""
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -43,6 +44,8 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
     )
+    if sys.stdin is None:  # closed by who called us: nobody can be asked
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     try:
         app()
     except SystemExit as end:
@@ -96,7 +99,7 @@ def _sentence(error: Exception) -> str:
     if not isinstance(error, ValidationError | SettingsError):
         return str(error)
     problems = [str(error)] if isinstance(error, SettingsError) else _wrong_values(error)
-    return "\n".join(["A setting is not usable (from the environment or .env):", *problems])
+    return "\n".join(["A setting is not usable (from the environment, .env or RECOUP_SECRETS_DIR):", *problems])
 
 
 def _wrong_values(error: ValidationError) -> list[str]:
@@ -121,7 +124,10 @@ def connect(
         ),
     ] = None,
     save_anyway: Annotated[
-        bool, typer.Option("--save-anyway", help="Keep it also if the check finds something wrong.")
+        bool,
+        typer.Option(
+            "--save-anyway", help="Keep it also if the check finds something wrong; the exit code tells all the same."
+        ),
     ] = False,
     app: Annotated[
         bool, typer.Option("--app", help="By your Stripe App, without a key: prints the link to authorize it with.")

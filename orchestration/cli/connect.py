@@ -1,5 +1,6 @@
 """`recoup connect` and `recoup check`: whether a key works, what it may read, and what each part is needed for."""
 
+import codecs
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,9 @@ from orchestration.stripe_api import (
 
 _NOT_TOLD: Final = "acct_unknown_"
 _NOTHING: Final = "nothing yet"
+_PLATFORM_NAME: Final = 36
+"""Letters; an account's id and what is between make it 64 at most."""
+
 _NOT_SAVED: Final = "Nothing was saved (--save-anyway would)."
 
 T = TypeVar("T")
@@ -69,9 +73,14 @@ def connect(
     if account_id is not None and not re.fullmatch(ACCOUNT_ID, account_id):
         raise typer.BadParameter("an account's id begins with acct_", param_hint="--account-id")
     name = _asked_for_name(name, integrations.check_new_name)
+    if connected and len(name) > _PLATFORM_NAME:
+        raise IntegrationError(
+            f"The name of a platform has at most {_PLATFORM_NAME} letters: its connected accounts' begin with it."
+        )
     if description is None:
         is_asking = sys.stdin.isatty()
         description = typer.prompt("Description", default="", show_default=False) if is_asking else ""
+    description = description.encode("utf-8", "replace").decode()  # a terminal may send what is no text
     key = read_key(key_file)
     wanted = Integration(name, key, "what was pasted", description, account_id, is_live(key), connected)
     code, found = _try(settings, wanted, key, save_anyway=save_anyway)
@@ -86,37 +95,43 @@ def connect(
     console.print(f"  Have changes pushed    [cyan]recoup webhooks enable {name}[/]")
     console.print("  On a schedule          [cyan]recoup serve[/] (where it runs already: reload its code location)")
     if connected:
-        _add_connected_if_listed(settings, integrations, name)
+        _add_connected_if_listed(settings, integrations, found)
     return code
 
 
-def _add_connected_if_listed(settings: Settings, integrations: Integrations, platform_name: str) -> None:
+def _add_connected_if_listed(settings: Settings, integrations: Integrations, platform: Integration) -> None:
     try:
-        add_connected(settings, integrations, platform_name)
+        add_connected(settings, integrations, platform)
     except StripeApiError as error:
         console.print(
-            f"Its connected accounts could not be listed. Later: recoup integrations discover {platform_name}",
+            f"Its connected accounts could not be listed. Later: recoup integrations discover {platform.name}",
             style="yellow",
         )
         console.print(str(error), style="yellow", markup=False)
 
 
-def add_connected(settings: Settings, integrations: Integrations, platform_name: str) -> None:
-    """Make integrations of the connected accounts that the platform's patterns choose, and show all of those.
+def add_connected(settings: Settings, integrations: Integrations, platform: Integration) -> None:
+    """Make integrations of the connected accounts that the platform's patterns choose, and show all of those. Patterns
+    that are new are kept, if one fits.
 
     Raises:
+        IntegrationError: it is no platform, but a connected account.
         StripeApiError: the key may not list them.
     """
-    platform = integrations.named(platform_name)
-    known = {each.account_id: each.name for each in integrations.of_platform(platform_name)}
-    of_platform = replace(platform, description="", connected=(), platform=platform_name)
+    if platform.platform is not None:
+        raise IntegrationError(f"{platform.name!r} is connected to {platform.platform}: name that one.")
+    known = {each.account_id: each.name for each in integrations.of_platform(platform.name)}
+    of_platform = replace(platform, description="", connected=(), platform=platform.name)
     table = Table(box=None, header_style="bold")
     for column in ("integration", "account", "name at Stripe", ""):
         table.add_column(column, no_wrap=column == "account", overflow="fold")
-    for account in pipeline.discover(settings, platform):
+    accounts = pipeline.discover(settings, platform)
+    if accounts and list(platform.connected) != list(integrations.named(platform.name).connected):
+        integrations.set_connected(platform.name, platform.connected)
+    for account in accounts:
         name = known.get(account.id)
         if name is None:
-            name = f"{platform_name}_{account.id.removeprefix('acct_').lower()}"
+            name = f"{platform.name}_{account.id.removeprefix('acct_').lower()}"
             integrations.add(replace(of_platform, name=name, account_id=account.id))
         table.add_row(name, account.id, Text(account.name), "" if account.id in known else "new")
     if not table.rows:
@@ -150,10 +165,16 @@ def read_key(key_file: Path | None) -> SecretStr:
         OSError: the file cannot be read.
     """
     if key_file is not None:
-        return api_key(key_file.read_text(encoding="utf-8", errors="replace"))
+        return api_key(_text_of(key_file.read_bytes()))
     if sys.stdin.isatty():
         return _ask("API key (rk_live_… or rk_test_…), hidden", api_key, is_hidden=True)
     return api_key(sys.stdin.read())
+
+
+def _text_of(content: bytes) -> str:
+    """Whatever a file of text was saved by: Windows begins one with a mark, or takes two bytes for a letter."""
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
 
 
 def _asked_for_name(name: str | None, check: Callable[[str], str]) -> str:
@@ -182,7 +203,7 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
             console.print(name, style="bold")
         try:
             connection = pipeline.check(settings, integration)
-        except (StripeApiError, pipeline.KeyMissing) as error:
+        except pipeline.OF_ONE_INTEGRATION as error:
             _print_failure(integration, error)
             codes.append(1)
         else:
@@ -225,7 +246,7 @@ def _try(
     print_connection(wanted, connection)
     account = connection.account
     found = replace(wanted, account_id=account.account_id, livemode=account.livemode)
-    if connection.key.is_usable and _may_read_connected(settings, found):
+    if connection.key.is_usable and may_read_connected(settings, found):
         return 0, found
     if save_anyway or (sys.stdin.isatty() and typer.confirm("Keep it all the same?", default=False)):
         return INCOMPLETE, found
@@ -233,7 +254,7 @@ def _try(
     return INCOMPLETE, None
 
 
-def _may_read_connected(settings: Settings, platform: Integration) -> bool:
+def may_read_connected(settings: Settings, platform: Integration) -> bool:
     """Whether its key may read the connected accounts that it is to, tried with the newest of them. One that fails for
     a reason of its own is no fault of the key's."""
     chosen = pipeline.discover(settings, platform) if platform.connected else ()

@@ -67,7 +67,9 @@ def show(name: Name) -> None:
     table.add_row("account", _account(integration))
     table.add_row("mode", mode(integration))
     table.add_row("key", f"{_key(integration)} from {integration.key_from}")
-    table.add_row("webhook", f"enabled, {secrets}" if endpoint else f"none; recoup webhooks enable {name}")
+    of_platform = f"that of {integration.platform}" if integration.platform else None
+    enable = f"none; recoup webhooks enable {name}"
+    table.add_row("webhook", of_platform or (f"enabled, {secrets}" if endpoint else enable))
     through = _reached(settings).get((integration.account_id, integration.livemode))
     table.add_row("data through", f"{_instant(through)} UTC" if through else "-")
     console.print(table)
@@ -86,9 +88,8 @@ def discover(
 
     settings = Settings()
     integrations = Integrations(settings)
-    if connected:
-        integrations.set_connected(name, connected)
-    add_connected(settings, integrations, name)
+    platform = integrations.named(name)
+    add_connected(settings, integrations, replace(platform, connected=connected) if connected else platform)
 
 
 @app.command("set-key")
@@ -100,25 +101,29 @@ def set_key(
 ) -> None:
     """Give it another key of the same account, such as before the old one is rolled. Nothing is read anew."""
     from orchestration import pipeline
-    from orchestration.cli.connect import print_connection, read_key
+    from orchestration.cli.connect import may_read_connected, print_connection, read_key
 
     settings = Settings()
     integrations = Integrations(settings)
     integration = replace(integrations.with_own_key(name), api_key=read_key(key_file), key_from="what was pasted")
     connection = pipeline.check(settings, integration)
     print_connection(integration, connection)
-    if not connection.key.is_usable:
+    if not (connection.key.is_usable and may_read_connected(settings, integration)):
         console.print("The key was not changed.", style="red")
         raise typer.Exit(INCOMPLETE)
+    account_id, livemode = connection.account.account_id, connection.account.livemode
+    pipeline.refuse_known_account(settings, replace(integration, account_id=account_id, livemode=livemode))
     assert integration.api_key is not None
     integrations.set_key(name, integration.api_key)
+    integrations.note_account(name, account_id, livemode=livemode)
     console.print(f"{name} is read with this key from now on.")
 
 
 @app.command()
 def rename(name: Name, new_name: Annotated[str, typer.Argument(help="Its name from now on.")]) -> None:
     """Call it by another name. Its tables, its key, its webhook's address and secrets stay as they are."""
-    integrations = Integrations(Settings())
+    settings = Settings()
+    integrations = Integrations(settings)
     before = integrations.named(name)
     integrations.rename(name, new_name)
     console.print(f"{name} is {new_name} now. Restart Dagster, or reload its code location, to see it there.")
@@ -126,6 +131,9 @@ def rename(name: Name, new_name: Annotated[str, typer.Argument(help="Its name fr
         console.print(
             f"{before.key_from} holds its key: call that STRIPE_API_KEYS__{new_name.upper()}.", style="yellow"
         )
+    if settings.webhook_secrets(name):
+        variable = f"STRIPE_WEBHOOK_SECRETS__{name.upper()} holds its signing secret: call that"
+        console.print(f"{variable} STRIPE_WEBHOOK_SECRETS__{new_name.upper()}.", style="yellow")
 
 
 @app.command()

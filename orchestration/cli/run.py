@@ -22,7 +22,6 @@ from orchestration.cli.progress import STREAM_LABELS, reading
 from orchestration.cli.query import open_published
 from orchestration.integrations import Integrations
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
-from orchestration.stripe_api import StripeApiError
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.governor import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
@@ -77,7 +76,7 @@ def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -
     for name in names:
         try:
             plans[name] = pipeline.plan(settings, request, integration=name)
-        except (StripeApiError, pipeline.KeyMissing) as error:
+        except pipeline.OF_ONE_INTEGRATION as error:
             console.print(f"{name}: {error}", style="red", markup=False)
     _print_plans(plans)
     if len(plans) < len(names):
@@ -167,7 +166,7 @@ def _extract_each(
         try:
             with reading(console) as show:
                 report = pipeline.extract(settings, show, integration=name, request=request)
-        except (StripeApiError, pipeline.KeyMissing) as error:
+        except pipeline.OF_ONE_INTEGRATION as error:
             failed.append(name)
             if len(failed) == len(names):
                 raise

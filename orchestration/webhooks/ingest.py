@@ -2,7 +2,8 @@
 
 An event that cannot be read, or that alone cannot be loaded, is put aside with the reason. A batch whose run died is
 taken again in ever smaller parts, until the event that kills it stands alone and is put aside, too. Faults that are not
-the events' (a full disk, an account that is not known) put nothing aside.
+the events' (a full disk, an account that is not known) put nothing aside; the events of other integrations are loaded
+all the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,7 @@ class _Batch:
     by_account: dict[AccountKey, list[_Entry]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
     passed_over: int = 0
+    waiting: list[int] = field(default_factory=list)
 
 
 def ingest_queue(
@@ -80,20 +82,24 @@ def ingest_queue(
     is to be in the tables. Killed at any instruction it loses and doubles nothing.
 
     Raises:
-        AccountUnknown: as `account_of`. The events stay queued.
+        AccountUnknown: as `account_of`, once everything else was loaded. The integration's events stay queued.
         QueueUnavailable: the queue cannot be read.
         duckdb.Error: a batch could not be loaded for no fault of its events. They stay queued.
     """
     report = IngestReport()
+    unknown: dict[str, AccountUnknown] = {}
+    read = partial(_read, account_of, is_read, unknown)
     while most is None or report.taken < most:
-        taken = queue.take(BATCH if most is None else min(BATCH, most - report.taken))
+        taken = queue.take(BATCH if most is None else min(BATCH, most - report.taken), except_of=unknown)
         if not taken:
             break
         tried = max(each.attempts for each in taken)
         if tried > 1 and len(taken) > (allowed := max(BATCH // _SHRINK ** (tried - 1), 1)):
             queue.release([each.seq for each in taken[allowed:]])
             taken = taken[:allowed]
-        _ingest_batch(connection, queue, taken, partial(_read, account_of, is_read), pinned_version, report)
+        _ingest_batch(connection, queue, taken, read, pinned_version, report)
+    for error in unknown.values():
+        raise error
     return report
 
 
@@ -110,6 +116,8 @@ def _ingest_batch(
             batch = _Batch(unreadable={taken[0].seq: f"{TRIES} runs died while they loaded it."})
         else:
             batch = read(taken)
+        queue.release(batch.waiting)
+        taken = [each for each in taken if each.seq not in set(batch.waiting)]
         counts = _load_in_parts(connection, batch, pinned_version)
     except Exception:
         queue.release([each.seq for each in taken])
@@ -123,11 +131,17 @@ def _ingest_batch(
     report.ingested += counts["events"].written
     report.duplicates += counts["events"].read - counts["events"].written
     report.objects_written += sum(each.written for table, each in counts.items() if table != "events")
-    report.slowest = max(report.slowest, *((now - each.received_at).total_seconds() for each in taken))
+    report.slowest = max(report.slowest, 0.0, *((now - each.received_at).total_seconds() for each in taken))
     report.accounts |= batch.by_account.keys()
 
 
-def _read(account_of: Callable[[str], str], is_read: Callable[[str, str], bool], taken: Sequence[Queued]) -> _Batch:
+def _read(
+    account_of: Callable[[str], str],
+    is_read: Callable[[str, str], bool],
+    unknown: dict[str, AccountUnknown],
+    taken: Sequence[Queued],
+) -> _Batch:
+    """The events by account; those of which the account is not known wait, and `unknown` gets their integration."""
     batch = _Batch()
     for queued in taken:
         try:
@@ -146,10 +160,24 @@ def _read(account_of: Callable[[str], str], is_read: Callable[[str, str], bool],
             if connected is not None and not is_read(queued.integration, connected):
                 batch.passed_over += 1
                 continue
-            account_id = connected or account_of(queued.integration)
+            account_id = connected or queued.account_id or _told(account_of, unknown, queued.integration)
+            if account_id is None:
+                batch.waiting.append(queued.seq)
+                continue
             key = AccountKey(account_id, event["livemode"])
             batch.by_account.setdefault(key, []).append((queued, row))
     return batch
+
+
+def _told(account_of: Callable[[str], str], unknown: dict[str, AccountUnknown], integration: str) -> str | None:
+    """The account, asked for once; None where it cannot be told."""
+    if integration in unknown:
+        return None
+    try:
+        return account_of(integration)
+    except AccountUnknown as error:
+        unknown[integration] = error
+        return None
 
 
 def _load_in_parts(connection: duckdb.DuckDBPyConnection, batch: _Batch, pinned_version: str) -> dict[str, LoadCounts]:

@@ -4,7 +4,7 @@ A row is put once for each event id, taken in the order of arrival, and finished
 is taken and not finished is taken again: loading an event twice changes nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -35,6 +35,7 @@ WEBHOOK_QUEUE: Final = sa.Table(
     _metadata,
     sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("integration", sa.Text, nullable=False, server_default="default"),
+    sa.Column("account_id", sa.Text),
     sa.Column("event_id", sa.Text, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("received_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
@@ -49,8 +50,9 @@ WEBHOOK_QUEUE: Final = sa.Table(
     sa.Index("webhook_queue_by_end", "finished_at"),
     sqlite_autoincrement=True,
 )
-"""`payload` is the event's JSON without secrets and personal fields, and empty once it was loaded; `deliveries` counts
-how often it came."""
+"""`account_id` is whose integration it was when it came, if that was known: the name may be another's by now. `payload`
+is the event's JSON without secrets and personal fields, and empty once it was loaded; `deliveries` counts how often it
+came."""
 
 REFUSALS: Final = sa.Table(
     "webhook_refusals",
@@ -76,6 +78,7 @@ class Delivery:
     event_id: str
     payload: str
     received_at: datetime
+    account_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Queued:
 
     seq: int
     integration: str
+    account_id: str | None
     event_id: str
     payload: str
     received_at: datetime
@@ -132,13 +136,13 @@ class Queue:
         with self._transaction() as connection:
             connection.execute(statement, [merged[key] for key in sorted(merged)])
 
-    def take(self, limit: int) -> list[Queued]:
-        """The oldest queued events, up to `limit`, each with its attempts one up. Rows that another reader is taking at
-        this moment are passed over."""
+    def take(self, limit: int, *, except_of: Collection[str] = ()) -> list[Queued]:
+        """The oldest queued events, up to `limit`, but for those of some integrations, each with its attempts one up.
+        Rows that another reader is taking at this moment are passed over."""
         columns = [WEBHOOK_QUEUE.c[name] for name in Queued.__dataclass_fields__]
         oldest = (
             sa.select(WEBHOOK_QUEUE.c.seq)
-            .where(WEBHOOK_QUEUE.c.state == "queued")
+            .where(WEBHOOK_QUEUE.c.state == "queued", WEBHOOK_QUEUE.c.integration.not_in(except_of))
             .order_by(WEBHOOK_QUEUE.c.seq)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -308,6 +312,7 @@ class Queue:
             else:
                 engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=_POSTGRESQL)
             _metadata.create_all(engine)
+            _add_columns(engine)
             self._engine, self._file = engine, self._file_now()
         return self._engine
 
@@ -326,6 +331,14 @@ class Queue:
 
     def _where(self) -> str:
         return f" {self._path()}" if self._is_sqlite() else " of RECOUP_QUEUE_URL"
+
+
+def _add_columns(engine: sa.Engine) -> None:
+    """To a queue that was made before it had them."""
+    there = {column["name"] for column in sa.inspect(engine).get_columns(WEBHOOK_QUEUE.name)}
+    if "account_id" not in there:
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"ALTER TABLE {WEBHOOK_QUEUE.name} ADD COLUMN account_id TEXT"))
 
 
 def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:

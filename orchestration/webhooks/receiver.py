@@ -272,7 +272,7 @@ def _delivery(endpoint: WebhookEndpoint, event: Mapping[str, Any]) -> Delivery:
         payload = stored_json(scrub(dict(event)))
     except (RecursionError, orjson.JSONEncodeError):
         raise NotAnEvent("The event is nested too deeply, or holds a number beyond 64 bits.") from None
-    return Delivery(endpoint.integration, event["id"], payload, datetime.now(UTC))
+    return Delivery(endpoint.integration, event["id"], payload, datetime.now(UTC), endpoint.account_id)
 
 
 async def _body(request: Request) -> bytes:

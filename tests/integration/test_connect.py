@@ -654,8 +654,8 @@ def test_a_folder_with_a_file_that_is_no_text_is_a_sentence(data: Path, tmp_path
     (tmp_path / "secrets" / "tls.der").write_bytes(b"\x30\x82\xff\xfe")
     said = recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
     assert said.code == 1
-    assert said.text.startswith("A setting is not usable (from the environment or .env): RECOUP_SECRETS_DIR: a file in")
-    assert said.text.endswith("is not text, as secrets are")
+    assert said.text.startswith("A setting is not usable (from the environment, .env or RECOUP_SECRETS_DIR):")
+    assert said.text.endswith("tls.der is not text, as secrets are")
 
 
 PLATFORM = "rk_test_51QzXwVuKpRmNhGqTb7plat"
@@ -848,4 +848,4 @@ def test_a_key_file_that_cannot_be_read_concerns_its_integration_alone(connected
     key_file.unlink()
     key_file.mkdir()
     assert "shop" in recoup("integrations", "list", **connected).screen
-    assert "The key of integration 'shop' is not there (secrets/shop/api_key)" in recoup("check", **connected).text
+    assert "The key of integration 'shop' cannot be read (secrets/shop/api_key)" in recoup("check", **connected).text

@@ -139,7 +139,7 @@ def test_a_name_that_may_not_be_is_refused_with_what_may(name: str, make: Make, 
         (b"[shop]\naccount_id = '1Shop'\n", "cannot be used: shop.account_id: it should look like acct_…"),
         (
             b"[shop]\nlivemode = 'perhaps'\n",
-            "cannot be used: shop.livemode: Input should be a valid boolean, unable to interpret input",
+            "cannot be used: shop.livemode: it should be true or false",
         ),
         (b"['Shop EU']\n", "'Shop EU' is no name for an integration (such as shop_eu)."),
         (b"[default]\n", "'default' is no name for an integration (such as shop_eu)."),
