@@ -108,7 +108,7 @@ def check_name(name: str) -> str:
 
 def is_read_already(other: Integration, how: str) -> IntegrationError:
     """Why another integration cannot be connected beside this one, and what to do instead."""
-    text = f"Integration {other.name!r} ({other.key_from}) reads {how} already."
+    text = f"Integration {other.name!r} ({other.key_from}) {how} already."
     if other.name == DEFAULT_INTEGRATION:
         return IntegrationError(text)
     return IntegrationError(f"{text} {_renewal(other)}")
@@ -195,7 +195,7 @@ class Integrations:
                 (other.account_id, other.livemode) == (integration.account_id, integration.livemode)
             )
             if other.name != integration.name and (is_same_key or is_same_account):
-                raise is_read_already(other, "with this key" if is_same_key else "this account")
+                raise is_read_already(other, "is read with this key" if is_same_key else "reads this account")
 
     def note_account(self, name: str, account_id: str, *, livemode: bool) -> None:
         """Keep whose an integration is, once Stripe has told it: another account's key is refused from then on.

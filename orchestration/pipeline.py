@@ -293,7 +293,7 @@ def refuse_known_account(settings: Settings, integration: Integration) -> None:
         if is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
             continue
         if integration.account_id is not None and _account_by_key(settings, other) == integration.account_id:
-            raise is_read_already(other, "this account")
+            raise is_read_already(other, "reads this account")
 
 
 def _account_by_key(settings: Settings, integration: Integration) -> str | None:

@@ -718,6 +718,77 @@ def test_a_key_that_may_not_read_connected_accounts_is_not_saved_for_them(
     nothing_of(key, said)
 
 
+def test_a_key_that_may_not_read_connected_accounts_does_not_replace_one_that_may(
+    platform: SimulatorServer, data: Path
+) -> None:
+    variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
+    recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
+    said = recoup("integrations", "set-key", "market", typed=ITSELF_ALONE, **variables)
+    assert (said.code, "The key was not changed." in said.text) == (3, True)
+    nothing_else = recoup("integrations", "discover", "market", "--connected", "nobody", **variables)
+    assert "No connected account fits." in nothing_else.text
+    assert saved(data)["integrations"]["market"]["connected"] == ["*"]
+    of_platform = next(name for name in saved(data)["integrations"] if name != "market")
+    assert "name that one" in recoup("integrations", "discover", of_platform, **variables).text
+    assert "that of market" in recoup("integrations", "show", of_platform, **variables).text
+
+
+def test_a_key_of_an_account_that_is_connected_is_not_taken_for_another_integration(
+    connected: dict[str, str], data: Path
+) -> None:
+    recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
+    said = recoup("integrations", "set-key", "club", typed=SECRET_KEY, **connected)
+    assert (said.code, "Integration 'shop' (secrets/shop/api_key) reads this account already." in said.text) == (
+        1,
+        True,
+    )
+    assert (data / "secrets" / "club" / "api_key").read_text() == f"{UNKNOWN}\n"
+
+
+def test_what_is_wrong_with_one_entry_of_the_file_keeps_no_other_from_being_read(
+    shops: tuple["Shops", Said], tmp_path: Path
+) -> None:
+    made, _ = shops
+    shutil.copytree(made.settings.recoup_data_dir, tmp_path / "data")
+    path = tmp_path / "data" / "integrations.toml"
+    path.write_text("[again]\n" + path.read_text())
+    variables = made.variables | {"RECOUP_DATA_DIR": str(tmp_path / "data"), "STRIPE_API_KEYS__AGAIN": ONE}
+    said = recoup("sync", **variables)
+    assert (said.code, said.err) == (1, "Not synced, see above: again.\n")
+    assert "Integration 'one' (secrets/one/api_key) is read with this key already." in said.text
+    assert "Failed payments of acct_1Two (test mode)" in said.out
+
+
+def test_a_rename_says_which_variables_go_with_it(connected: dict[str, str]) -> None:
+    secret = "whsec_" + "a" * 32
+    said = recoup("integrations", "rename", "shop", "store", **connected, STRIPE_WEBHOOK_SECRETS__SHOP=secret)
+    assert (
+        "STRIPE_WEBHOOK_SECRETS__SHOP holds its signing secret: call that STRIPE_WEBHOOK_SECRETS__STORE." in said.text
+    )
+
+
+def test_what_no_text_is_and_who_cannot_be_asked_ends_without_a_traceback(
+    server: SimulatorServer, data: Path, tmp_path: Path, holding_secrets: set[Path]
+) -> None:
+    variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
+    path = tmp_path / "key.txt"
+    holding_secrets.add(path)
+    path.write_bytes(GOOD.encode("utf-16"))  # as PowerShell writes one
+    said = recoup("connect", "--name", "shop", "--description", "caf\udce9", "--key-file", str(path), **variables)
+    assert (said.code, saved(data)["integrations"]["shop"]["description"]) == (0, "caf?")
+    assert recoup("connect", typed=GOOD, **variables).err == "Give it a name: --name shop_eu\n"
+    long = recoup("connect", "--name", "a" * 40, "--connected", "*", typed=GOOD, **variables)
+    assert long.text.startswith("The name of a platform has at most 36 letters")
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *RECOUP, "connect", "--name", "club"],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (closed.returncode, closed.stderr.partition(".")[0]) == (1, "Nothing was pasted")
+
+
 def test_what_was_left_of_another_integration_is_not_lent_to_one_of_its_name(
     server: SimulatorServer, connected: dict[str, str], data: Path
 ) -> None:

@@ -1,7 +1,11 @@
 """What is connected: the catalog in `integrations.toml`, and where each key is from."""
 
+import os
+import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +83,7 @@ def test_secrets_are_for_their_owner_only(two: Integrations, tmp_path: Path) -> 
     ("added", "sentence"),
     [
         (integration("other", account_id="acct_1Shop"), "Integration 'shop' (secrets/shop/api_key) reads this account"),
-        (integration("other", api_key=KEYS["club"]), "Integration 'club' (secrets/club/api_key) reads with this key"),
+        (integration("other", api_key=KEYS["club"]), "Integration 'club' (secrets/club/api_key) is read with this key"),
         (integration("shop"), "There is an integration 'shop' already."),
     ],
 )
@@ -211,6 +215,76 @@ def test_one_that_is_renamed_keeps_its_place_its_key_and_its_webhook(
         make().named("shop")
     with pytest.raises(IntegrationError, match="There is an integration 'club' already"):
         make().rename("store", "club")
+
+
+def test_a_rename_that_is_stopped_anywhere_loses_no_secret_and_can_be_done_again(
+    make: Make, two: Integrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Died
+
+    for module, function in ((shutil, "copytree"), (os, "replace"), (shutil, "rmtree")):
+        with monkeypatch.context() as patched, suppress(Died):
+            patched.setattr(module, function, die)
+            make().rename("shop", "store")
+        for name in {"shop", "store"} & {each.name for each in make().all()}:
+            assert key_of(make().named(name)) == key_of(integration("shop"))
+    if "store" not in [each.name for each in make().all()]:
+        make().rename("shop", "store")
+    assert key_of(make().named("store")) == key_of(integration("shop"))
+
+
+def test_a_removal_that_cannot_be_written_keeps_the_key(
+    make: Make, two: Integrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", refuse)
+        with pytest.raises(PermissionError):
+            make().remove("shop")
+    assert key_of(make().named("shop")) == key_of(integration("shop"))
+
+
+def test_what_several_change_at_one_time_is_all_kept(make: Make) -> None:
+    numbers = range(12)
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        for number in numbers:
+            added = Integration(f"shop_{number}", SecretStr(f"rk_test_of_shop{number}_51HabcXYZ"), "")
+            pool.submit(make().add, added)
+    assert sorted(each.name for each in make().all()) == sorted(f"shop_{number}" for number in numbers)
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        for number in numbers:
+            pool.submit(make().note_account, f"shop_{number}", f"acct_{number}", livemode=False)
+    assert {each.account_id for each in make().all()} == {f"acct_{number}" for number in numbers}
+
+
+def test_a_file_that_windows_wrote_is_read_and_one_that_cannot_be_changed_here_stays_as_it_is(
+    make: Make, two: Integrations, tmp_path: Path
+) -> None:
+    path = tmp_path / "data" / "integrations.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    (tmp_path / "data" / "secrets" / "shop" / "api_key").write_bytes(
+        b"\xef\xbb\xbf" + KEYS["shop"].get_secret_value().encode()
+    )
+    assert [key_of(each) for each in make().all()] == [key_of(integration("shop")), key_of(integration("club"))]
+    dotted = 'shop.description = "x"\nshop.livemode = false\n'
+    path.write_text(dotted)
+    with pytest.raises(IntegrationError, match="cannot be changed here"):
+        make().rename("shop", "store")
+    assert path.read_text() == dotted
+
+
+def test_an_endpoint_tells_whose_events_it_gets(make: Make, two: Integrations, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=tmp_path / "data")
+    WebhookFiles(settings, "shop").enable()
+    assert [each.account_id for each in webhook_endpoints(settings)] == ["acct_1Shop"]
+    settings.integrations_path.write_text("not TOML")
+    assert [each.account_id for each in webhook_endpoints(settings)] == [None], "deliveries are taken all the same"
 
 
 def test_one_that_is_removed_leaves_no_secret(make: Make, two: Integrations, tmp_path: Path) -> None:

@@ -201,6 +201,36 @@ def test_while_the_account_is_not_known_events_wait(warehouse: duckdb.DuckDBPyCo
     assert (queue.stats().queued, queue.stats().attempts) == (1, 0)
 
 
+def test_events_of_an_account_that_is_not_known_hold_up_no_others(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue
+) -> None:
+    asked = []
+
+    def account_of(integration: str) -> str:
+        asked.append(integration)
+        if integration == "lost":
+            raise AccountUnknown(integration)
+        return "acct_1"
+
+    now = datetime.now(UTC)
+    for number, integration in enumerate(["lost", "default", "lost", "default"]):
+        queue.put([Delivery(integration, f"evt_{number}", orjson.dumps(make_event(number)).decode(), now)])
+    with pytest.raises(AccountUnknown, match="lost"):
+        run(warehouse, queue, account_of=account_of)
+    assert rows(warehouse, "events") == [("evt_1",), ("evt_3",)]
+    assert [(each.event_id, each.attempts) for each in queue.take(9)] == [("evt_0", 1), ("evt_2", 1)]
+    assert asked.count("lost") == 1
+
+
+def test_events_are_of_the_account_that_the_name_had_when_they_came(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue
+) -> None:
+    event = orjson.dumps(make_event(1)).decode()
+    queue.put([Delivery("shop", "evt_1", event, datetime.now(UTC), account_id="acct_before")])
+    run(warehouse, queue, account_of=lambda _: "acct_now")
+    assert rows(warehouse, "events", "account_id, id") == [("acct_before", "evt_1")]
+
+
 def test_killed_between_commit_and_acknowledgement_nothing_is_counted_twice(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

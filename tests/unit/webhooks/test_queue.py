@@ -40,6 +40,22 @@ def test_events_are_taken_in_the_order_of_arrival_and_counted_as_tried(queue: Qu
     assert [each.attempts for each in queue.take(5)] == [2, 2, 1]
 
 
+def test_the_events_of_some_integrations_are_left_where_they_are(queue: Queue) -> None:
+    queue.put([delivery(1, integration="lost"), delivery(2), delivery(3, integration="lost")])
+    assert [each.event_id for each in queue.take(9, except_of={"lost": None})] == ["evt_2"]
+
+
+def test_a_queue_of_an_earlier_release_gets_what_it_lacks(queue: Queue) -> None:
+    queue.put([delivery(1)])
+    engine = sa.create_engine(queue.url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE webhook_queue DROP COLUMN account_id"))
+    engine.dispose()
+    queue.close()
+    queue.put([Delivery("shop", "evt_2", "{}", NOW, "acct_1")])
+    assert [(each.event_id, each.account_id) for each in queue.take(9)] == [("evt_1", None), ("evt_2", "acct_1")]
+
+
 def test_an_event_is_kept_once_however_often_it_comes(queue: Queue) -> None:
     queue.put([delivery(1), delivery(1)])
     queue.put([delivery(1)])
