@@ -22,9 +22,8 @@
     group by {{ instrument }}
 {% endset %}
 {% set is_of_touched %}
-    {{ is_found(ref('int_payment_attempts_unioned'),
-        '(' ~ instrument ~ ') in (select ' ~ instrument ~ ' from touched)'
-        ~ " and attempted_at >= (select min(touched_from) - interval '30 days' from touched)"
+    {{ is_found(
+        ref('int_payment_attempts_unioned'), '(' ~ instrument ~ ') in (select ' ~ instrument ~ ' from touched)'
     ) }}
 {% endset %}
 
