@@ -1,6 +1,13 @@
-{# An instant (TIMESTAMP, UTC) on the clocks of the reporting time zone, whatever the session's is; summer time included. #}
+{#
+    An instant (TIMESTAMP, UTC) on the clocks of the reporting time zone, whatever the session's is; summer time included.
+    UTC itself is left as it is: the way through a zone takes as long as all else in a sum over attempts.
+#}
 {% macro reporting_time(instant) -%}
-    timezone('{{ var("reporting_time_zone") }}', timezone('UTC', {{ instant }}))
+    {%- if var('reporting_time_zone') == 'UTC' -%}
+        {{ instant }}
+    {%- else -%}
+        timezone('{{ var("reporting_time_zone") }}', timezone('UTC', {{ instant }}))
+    {%- endif -%}
 {%- endmacro %}
 
 {% macro reporting_date(instant) -%}
