@@ -3,6 +3,50 @@
 -- PaymentIntent itself may be a moment behind its charge: succeeded_payments_have_one_succeeded_charge looks at that.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
+with episodes as (
+
+    select * from {{ ref('recovery_episodes') }}
+    where {{ is_untested() }}
+
+),
+
+attempts as (
+
+    select
+        account_id,
+        livemode,
+        episode_id,
+        attempt_id,
+        outcome
+    from {{ ref('payment_attempts') }}
+    where (account_id, livemode, episode_id) in (
+        select
+            episodes.account_id,
+            episodes.livemode,
+            episodes.episode_id
+        from episodes
+    )
+
+),
+
+payment_intents as (
+
+    select
+        account_id,
+        livemode,
+        episode_id,
+        payment_intent_id
+    from {{ ref('payment_intents') }}
+    where (account_id, livemode, episode_id) in (
+        select
+            episodes.account_id,
+            episodes.livemode,
+            episodes.episode_id
+        from episodes
+    )
+
+)
+
 select
     episodes.account_id,
     episodes.livemode,
@@ -12,26 +56,23 @@ select
     episodes.first_failed_at,
     episodes.first_succeeded_at,
     attempts.outcome
-from {{ ref('recovery_episodes') }} as episodes
-left join {{ ref('payment_attempts') }} as attempts
+from episodes
+left join attempts
     on
         episodes.account_id = attempts.account_id
         and episodes.livemode = attempts.livemode
         and episodes.episode_id = attempts.episode_id
         and episodes.recovering_attempt_id = attempts.attempt_id
-left join {{ ref('payment_intents') }} as payment_intents
+left join payment_intents
     on
         episodes.account_id = payment_intents.account_id
         and episodes.livemode = payment_intents.livemode
         and episodes.episode_id = payment_intents.episode_id
         and episodes.recovering_payment_intent_id = payment_intents.payment_intent_id
 where
-    {{ is_untested('episodes') }}
-    and (
-        (episodes.recovering_payment_intent_id is not null and payment_intents.payment_intent_id is null)
-        or (episodes.recovering_payment_intent_id is not null) <> (episodes.first_succeeded_at is not null)
-        or (episodes.recovering_attempt_id is not null and attempts.outcome is distinct from 'succeeded')
-        or (episodes.recovering_attempt_id is not null and episodes.first_succeeded_at is null)
-        or episodes.first_succeeded_at < episodes.first_failed_at
-        or (episodes.recovery_status in ('recovered', 'recovered_late')) <> (episodes.first_succeeded_at is not null)
-    )
+    (episodes.recovering_payment_intent_id is not null and payment_intents.payment_intent_id is null)
+    or (episodes.recovering_payment_intent_id is not null) <> (episodes.first_succeeded_at is not null)
+    or (episodes.recovering_attempt_id is not null and attempts.outcome is distinct from 'succeeded')
+    or (episodes.recovering_attempt_id is not null and episodes.first_succeeded_at is null)
+    or episodes.first_succeeded_at < episodes.first_failed_at
+    or (episodes.recovery_status in ('recovered', 'recovered_late')) <> (episodes.first_succeeded_at is not null)
