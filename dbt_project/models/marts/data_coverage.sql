@@ -39,9 +39,21 @@ charges_counted as (
     select
         account_id,
         livemode,
-        count(*) as charge_count,
-        count(*) filter (where payment_intent_id is null) as charges_without_payment_intent_count
+        count(*) as charge_count
     from charges
+    group by account_id, livemode
+
+),
+
+-- From the table itself: where no charge is without one, DuckDB reads none of the ids.
+charges_without_payment_intent_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as charges_without_payment_intent_count
+    from {{ ref('stg_stripe__charges') }}
+    where payment_intent_id is null
     group by account_id, livemode
 
 ),
@@ -56,7 +68,8 @@ attempts_counted as (
         count(*) filter (where not is_charge_known) as attempts_of_unknown_charges_count,
         count(*) filter (where is_attempted_at_estimated) as estimated_attempted_at_count,
         count(*) filter (where is_resolved_at_estimated) as estimated_resolved_at_count,
-        count(*) filter (where episode_id is null) as attempts_of_unknown_payment_intents_count
+        -- What is in no episode has no number in one, and numbers are read faster than ids.
+        count(*) filter (where episode_attempt_number is null) as attempts_of_unknown_payment_intents_count
     from attempts
     group by account_id, livemode
 
@@ -81,7 +94,7 @@ cross_currency_counted as (
         first_succeeded_at is null
         and is_in_scope
         and exists (
-            select 1 from payment_intents as paid_elsewhere
+            select 1 from {{ ref('payment_intents') }} as paid_elsewhere
             where
                 paid_elsewhere.account_id = episodes.account_id
                 and paid_elsewhere.livemode = episodes.livemode
@@ -131,7 +144,8 @@ final as (
         -- numerics
         coalesce(payment_intents_counted.payment_intent_count, 0) as payment_intent_count,
         coalesce(charges_counted.charge_count, 0) as charge_count,
-        coalesce(charges_counted.charges_without_payment_intent_count, 0) as charges_without_payment_intent_count,
+        coalesce(charges_without_payment_intent_counted.charges_without_payment_intent_count, 0)
+            as charges_without_payment_intent_count,
         coalesce(attempts_counted.attempt_count, 0) as attempt_count,
         coalesce(attempts_counted.chargeless_attempt_count, 0) as chargeless_attempt_count,
         coalesce(attempts_counted.attempts_of_unknown_charges_count, 0) as attempts_of_unknown_charges_count,
@@ -164,6 +178,10 @@ final as (
         on
             accounts.account_id = charges_counted.account_id
             and accounts.livemode = charges_counted.livemode
+    left join charges_without_payment_intent_counted
+        on
+            accounts.account_id = charges_without_payment_intent_counted.account_id
+            and accounts.livemode = charges_without_payment_intent_counted.livemode
     left join attempts_counted
         on
             accounts.account_id = attempts_counted.account_id
