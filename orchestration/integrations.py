@@ -437,9 +437,10 @@ class WebhookFiles:
 
 def webhook_endpoints(settings: Settings) -> Sequence[WebhookEndpoint]:
     """Every endpoint that was enabled, whatever became of its integration since: Stripe may still deliver to it."""
-    names = sorted(path.parent.name for path in settings.secrets_dir.glob("*/webhook_token"))
-    found = (WebhookFiles(settings, name).endpoint() for name in names)
     accounts = _accounts(settings)
+    names = sorted(path.parent.name for path in settings.secrets_dir.glob("*/webhook_token"))
+    names.sort(key=lambda name: name in accounts)  # the last counts, where a rename that was stopped left a token twice
+    found = (WebhookFiles(settings, name).endpoint() for name in names)
     return [replace(endpoint, account_id=accounts.get(endpoint.integration)) for endpoint in found if endpoint]
 
 

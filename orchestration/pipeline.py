@@ -281,7 +281,7 @@ def _client_of_app(
 
 
 def refuse_known_account(settings: Settings, integration: Integration) -> None:
-    """For one that is to be added. A key that was never asked for its account is asked now.
+    """For one that is to be added, or to get another key. A key that was never asked for its account is asked now.
 
     Raises:
         IntegrationError: another integration reads this account and mode.
@@ -290,7 +290,8 @@ def refuse_known_account(settings: Settings, integration: Integration) -> None:
     integrations.check_account(integration)
     for other in integrations.all():
         is_known = other.account_id is not None and other.livemode is not None
-        if is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
+        is_itself = other.name == integration.name
+        if is_itself or is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
             continue
         if integration.account_id is not None and _account_by_key(settings, other) == integration.account_id:
             raise is_read_already(other, "reads this account")

@@ -745,6 +745,14 @@ def test_a_key_of_an_account_that_is_connected_is_not_taken_for_another_integrat
     assert (data / "secrets" / "club" / "api_key").read_text() == f"{UNKNOWN}\n"
 
 
+def test_another_key_may_be_set_before_the_first_one_was_ever_tried(server: SimulatorServer, data: Path) -> None:
+    variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{free_port()}", "RECOUP_DATA_DIR": str(data)}
+    recoup("connect", "--name", "shop", "--save-anyway", typed=GOOD, **variables)
+    variables["STRIPE_API_BASE"] = server.url
+    assert recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables).code == 0
+    assert saved(data)["integrations"]["shop"]["account_id"] == server.account.id
+
+
 def test_what_is_wrong_with_one_entry_of_the_file_keeps_no_other_from_being_read(
     shops: tuple["Shops", Said], tmp_path: Path
 ) -> None:

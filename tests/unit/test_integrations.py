@@ -237,6 +237,16 @@ def test_a_rename_that_is_stopped_anywhere_loses_no_secret_and_can_be_done_again
     assert key_of(make().named("store")) == key_of(integration("shop"))
 
 
+def test_of_a_token_that_is_there_twice_the_endpoint_of_what_is_connected_counts(
+    two: Integrations, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=tmp_path / "data")
+    WebhookFiles(settings, "shop").enable()
+    for left in ("apple", "zebra"):
+        shutil.copytree(settings.secrets_dir / "shop", settings.secrets_dir / left)
+    assert [each.integration for each in webhook_endpoints(settings)] == ["apple", "zebra", "shop"]
+
+
 def test_a_removal_that_cannot_be_written_keeps_the_key(
     make: Make, two: Integrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
