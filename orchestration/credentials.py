@@ -14,8 +14,8 @@ _API_KEY_START: Final = "(sk|rk|rkcs)_"
 _ANOTHER: Final = r".+((sk|rk|rkcs)_(live|test)|whsec)_"
 """A second key or secret behind the first."""
 
-_AROUND: Final = " \t\r\n\ufeff"
-"""What may stand around a secret in a file, such as the mark that Windows begins one with."""
+_MARK: Final = "\ufeff"
+"""Windows begins files of text with it."""
 
 _TAIL: Final = 4
 _LEAST_HIDDEN: Final = 12
@@ -140,7 +140,7 @@ def shown(key: SecretStr) -> str:
 
 
 def _checked(pasted: str, wanted: _Kind) -> SecretStr:
-    text = pasted.strip(_AROUND)
+    text = pasted.strip().strip(_MARK).strip()
     if re.fullmatch(wanted.whole, text) and not re.match(_ANOTHER, text):
         return SecretStr(text)
     raise SecretRefused(f"{_what_it_is(text, wanted)} {wanted.where}")

@@ -136,14 +136,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
     if known:
         return known
     if used is None or key is None:
-        remedy = (
-            "Set STRIPE_API_KEY, or STRIPE_ACCOUNT_ID (acct_…, at Stripe under Settings > Account details)."
-            if name == DEFAULT_INTEGRATION
-            else f"Connect it under this name: recoup connect --name {name}"
-            if used is None
-            else f"Set its key again: recoup integrations set-key {name}"
-        )
-        raise _unknown(name, remedy)
+        raise _unknown(name, _way_to_know(name, is_there=used is not None))
     try:
         with client_of(settings, used) as client:
             account_id = identify(client).account_id
@@ -151,6 +144,14 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
         raise _unknown(name, str(error)) from None
     remember_account(connection, name, account_id, key_digest=key_digest(key))
     return account_id
+
+
+def _way_to_know(name: str, *, is_there: bool) -> str:
+    if name == DEFAULT_INTEGRATION:
+        return "Set STRIPE_API_KEY, or STRIPE_ACCOUNT_ID (acct_…, at Stripe under Settings > Account details)."
+    if is_there:
+        return f"Set its key again: recoup integrations set-key {name}"
+    return f"Connect it under this name: recoup connect --name {name}"
 
 
 def _unknown(name: str, why: str) -> AccountUnknown:

@@ -10,7 +10,7 @@ from pathlib import Path
 def read_secret(path: Path) -> str | None:
     """What the file holds, without blanks around it; None where there is none, or an empty one."""
     with suppress(FileNotFoundError):
-        return path.read_text(encoding="utf-8-sig").strip() or None
+        return path.read_text(encoding="utf-8").strip() or None
     return None
 
 

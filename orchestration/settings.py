@@ -275,9 +275,11 @@ class Settings(BaseSettings):
     def place_of_key(self, integration: str) -> str:
         """Where the key that is set for a named integration is set: its variable, or its file among the secrets."""
         variable = f"STRIPE_API_KEYS__{integration.upper()}"
-        path = (self.recoup_secrets_dir or Path()) / variable.lower()
-        with suppress(OSError, UnicodeDecodeError):
-            if path.read_text(encoding="utf-8").strip() == self.stripe_api_keys[integration].get_secret_value():
+        if self.recoup_secrets_dir is None:
+            return variable
+        path = self.recoup_secrets_dir / variable.lower()
+        with suppress(OSError, UnicodeDecodeError, SecretRefused):
+            if api_key(path.read_text(encoding="utf-8")) == self.stripe_api_keys[integration]:
                 return str(path)
         return variable
 

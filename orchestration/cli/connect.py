@@ -172,9 +172,9 @@ def read_key(key_file: Path | None) -> SecretStr:
 
 
 def _text_of(content: bytes) -> str:
-    """Whatever a file of text was saved by: Windows begins one with a mark, or takes two bytes for a letter."""
+    """Whatever a file of text was saved by: Windows may take two bytes for a letter."""
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
+    return content.decode("utf-16" if is_wide else "utf-8", errors="replace")
 
 
 def _asked_for_name(name: str | None, check: Callable[[str], str]) -> str:

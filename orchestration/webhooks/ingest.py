@@ -98,8 +98,8 @@ def ingest_queue(
             queue.release([each.seq for each in taken[allowed:]])
             taken = taken[:allowed]
         _ingest_batch(connection, queue, taken, read, pinned_version, report)
-    for error in unknown.values():
-        raise error
+    if unknown:
+        raise next(iter(unknown.values()))
     return report
 
 

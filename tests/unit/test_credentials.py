@@ -66,6 +66,8 @@ def test_two_secrets_may_count_at_once_and_no_more() -> None:
 )
 def test_every_key_of_an_account_is_taken_with_the_blanks_around_it_cut(key: str) -> None:
     assert api_key(f"\t{key} \n").get_secret_value() == key
+    assert api_key(f"\u00a0{key}\u2003").get_secret_value() == key, "blanks of a web page"
+    assert api_key(f"\ufeff{key}\r\n").get_secret_value() == key, "the mark that Windows begins a file with"
 
 
 @pytest.mark.parametrize(

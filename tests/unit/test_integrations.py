@@ -232,8 +232,17 @@ def test_a_rename_that_is_stopped_anywhere_loses_no_secret_and_can_be_done_again
             make().rename("shop", "store")
         for name in {"shop", "store"} & {each.name for each in make().all()}:
             assert key_of(make().named(name)) == key_of(integration("shop"))
-    if "store" not in [each.name for each in make().all()]:
+    remove = shutil.rmtree
+
+    def die_before_the_old_ones_go(path: Path) -> None:
+        if path.name == "shop":
+            raise Died
+        remove(path)
+
+    with monkeypatch.context() as patched, suppress(Died):
+        patched.setattr(shutil, "rmtree", die_before_the_old_ones_go)
         make().rename("shop", "store")
+    assert [each.name for each in make().all()] == ["store", "club"]
     assert key_of(make().named("store")) == key_of(integration("shop"))
 
 
