@@ -15,7 +15,7 @@ from orchestration.resources import WarehouseResource
 from orchestration.schedules import check_schedule, sync_schedule, webhook_check_schedule
 from orchestration.sensors import webhook_queue_sensor
 from orchestration.settings import Settings
-from orchestration.transform import ensure_manifest
+from orchestration.pipeline.dbt_runner import ensure_manifest
 
 
 def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:

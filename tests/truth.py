@@ -14,7 +14,7 @@ import duckdb
 
 from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount, Truth
-from orchestration.transform import invoke_dbt
+from orchestration.pipeline.dbt_runner import invoke_dbt
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
 ABANDONED_AFTER: Final = 86_400

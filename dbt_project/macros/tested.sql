@@ -1,11 +1,11 @@
 {#
-    What a test looks at. The pipeline tells through which load its last good build has tested the tables (var
-    tested_load_id): what was written with a later one is tested, and what that may disagree with. By hand it is all rows.
+    What a test looks at. In a plan, the rows that are new since the last complete build, which tested all others, and what
+    these may disagree with. When dbt runs the tests, all rows.
 #}
 
-{# True of a row of an incremental model that the last good build has not tested. #}
+{# True of a row of an incremental model that no complete build has tested. #}
 {% macro is_untested(relation='') -%}
-    {{ relation ~ '.' if relation }}_load_id > {{ var('tested_load_id') }}
+    {{ (relation ~ '.' if relation) ~ '_load_id >= ' ~ first_load_id() if var('is_plan') else 'true' }}
 {%- endmacro %}
 
 {# What dbt puts in the place of `model` in a generic test. #}
@@ -27,5 +27,5 @@
 
 {% macro is_incremental_tested() -%}
     {%- set node = graph.nodes.get(model.attached_node) if execute else none -%}
-    {{ return(node is not none and node.config.materialized == 'incremental' and var('tested_load_id') >= 0) }}
+    {{ return(node is not none and node.config.materialized == 'incremental' and var('is_plan')) }}
 {%- endmacro %}

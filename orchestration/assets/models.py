@@ -20,7 +20,7 @@ from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
-from orchestration.transform import TABLES_AND_TESTS, build_flags, failure_text, invoke_dbt, project_fingerprint
+from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, build_flags, failure_text, invoke_dbt, project_fingerprint
 from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")

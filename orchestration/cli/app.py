@@ -79,7 +79,7 @@ def _is_expected(error: Exception) -> bool:
     from orchestration.integrations import IntegrationError
     from orchestration.pipeline import KeyMissing
     from orchestration.stripe_api import StripeApiError
-    from orchestration.transform import ModelsFailed
+    from orchestration.pipeline.dbt_runner import ModelsFailed
     from orchestration.warehouse.connection import WarehouseError
     from orchestration.webhooks.ingest import AccountUnknown
     from orchestration.webhooks.queue import QueueUnavailable
@@ -277,7 +277,7 @@ def dagster_home() -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def dbt(context: typer.Context) -> None:
     """Run any dbt command on the warehouse: recoup dbt build, recoup dbt test --select recovery_episodes, …"""
-    from orchestration.transform import run_dbt_command
+    from orchestration.pipeline.dbt_runner import run_dbt_command
     from orchestration.warehouse.connection import open_warehouse, wanted
 
     settings = Settings()

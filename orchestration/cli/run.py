@@ -67,15 +67,15 @@ def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -
 
     Raises:
         SomeFailed: nothing is known of some of several.
-        The exceptions of `pipeline.plan`, where one is asked for.
+        The exceptions of `pipeline.estimate_sync`, where one is asked for.
     """
     if len(names) == 1:
-        _print_plan_of(pipeline.plan(settings, request, integration=names[0]))
+        _print_plan_of(pipeline.estimate_sync(settings, request, integration=names[0]))
         return
     plans: dict[str, SyncPlan] = {}
     for name in names:
         try:
-            plans[name] = pipeline.plan(settings, request, integration=name)
+            plans[name] = pipeline.estimate_sync(settings, request, integration=name)
         except pipeline.OF_ONE_INTEGRATION as error:
             console.print(f"{name}: {error}", style="red", markup=False)
     _print_plans(plans)

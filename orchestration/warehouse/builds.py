@@ -1,35 +1,116 @@
-"""The last good build of all models: by which text of the dbt project, and through which load of the raw tables."""
+"""The ledger of loads and builds: what the raw tables hold, what the models have taken, and which build changed a table.
+
+Loads and builds are numbered by one sequence. A load stays open until a complete build, one of all models whose blocking
+tests passed, has taken it. Nothing else closes it, so a build of some models can never hide it from the others.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import duckdb
 
-from orchestration.warehouse.rows import OBJECT_TABLES
 
+@dataclass(frozen=True)
+class CompleteBuild:
+    """The last build of all models whose blocking tests passed.
 
-def good_load_id(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int | None:
-    """The load through which the last good build has tested the tables, if it was by this project.
-
-    None: everything must be built anew. Until a build is good again, the last one is forgotten, since a failed one may
-    leave tables of two projects.
+    `fingerprint` identifies the state of the dbt project that it was made from. `streams` is a hash of `sync.streams` as
+    the models took it; None: not known.
     """
-    rows = connection.execute("SELECT fingerprint, load_id FROM sync.builds").fetchall()
-    if rows and rows[0][0] == fingerprint:
-        return int(rows[0][1])
-    connection.execute("DELETE FROM sync.builds")
-    return None
+
+    build_id: int
+    fingerprint: str | None
+    streams: str | None
 
 
-def remember_good_build(connection: duckdb.DuckDBPyConnection, fingerprint: str, load_id: int) -> None:
-    """Keep what the tables rest on, instead of what was known before."""
-    if good_load_id(connection, fingerprint) != load_id:
-        connection.execute("DELETE FROM sync.builds")
-        connection.execute("INSERT INTO sync.builds VALUES (?, ?)", [fingerprint, load_id])
+def last_complete_build(connection: duckdb.DuckDBPyConnection) -> CompleteBuild | None:
+    """Return the last complete build; None before the first one."""
+    rows = connection.execute(
+        "SELECT build_id, fingerprint, streams FROM sync.model_builds WHERE is_good ORDER BY build_id DESC LIMIT 1"
+    ).fetchall()
+    return CompleteBuild(*rows[0]) if rows else None
 
 
-def newest_load_id(connection: duckdb.DuckDBPyConnection) -> int:
-    """The newest load of which anything is in the raw tables; 0 where nothing is. What a build of now rests on."""
-    tables = " UNION ALL ".join(
-        f"SELECT max(_load_id) AS newest FROM raw_stripe.{table}"
-        for table in (*OBJECT_TABLES, "events", "last_payment_errors")
+def forget_complete_build(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the next build one of everything, whatever becomes of the build that begins now."""
+    connection.execute("DELETE FROM sync.model_builds WHERE is_good")
+
+
+def open_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Return the raw tables that hold rows of loads which no complete build has taken."""
+    rows = connection.execute("SELECT DISTINCT table_name FROM sync.loads WHERE build_id IS NULL").fetchall()
+    return {name for (name,) in rows}
+
+
+def has_incomplete_builds(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether models were built, by hand or by a build that failed, since the last complete build."""
+    return bool(connection.execute("SELECT 1 FROM sync.model_builds WHERE NOT is_good LIMIT 1").fetchall())
+
+
+def hash_streams(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return a hash of what the models read of `sync.streams`: it changes whenever the watermark moves."""
+    rows = connection.execute(
+        """SELECT md5(string_agg(
+               concat_ws('|', account_id, livemode, stream, missing_permission, complete_through, known_since),
+               ';' ORDER BY account_id, livemode, stream
+           )) FROM sync.streams"""
+    ).fetchall()
+    return str(rows[0][0])
+
+
+def begin_build(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    """Enter a new build; return its number, and the number from which on rows are new to it.
+
+    In the caller's transaction, which also holds what the build writes.
+    """
+    connection.execute(
+        """INSERT INTO sync.model_builds (build_id, is_good, began_at)
+           SELECT nextval('sync.load_ids'), false, CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP)"""
     )
-    ((newest,),) = connection.execute(f"SELECT coalesce(max(newest), 0) FROM ({tables})").fetchall()
-    return int(newest)
+    ((build_id, first_load_id),) = connection.execute("SELECT build_id, first_load_id FROM sync.next_build").fetchall()
+    return int(build_id), int(first_load_id)
+
+
+def build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
+    """Return the number of the newest incomplete build that dbt began for this state of the project.
+
+    Raises:
+        LookupError: there is none.
+    """
+    ((build_id,),) = connection.execute(
+        "SELECT max(build_id) FROM sync.model_builds WHERE NOT is_good AND fingerprint = ?", [fingerprint]
+    ).fetchall()
+    if build_id is None:
+        raise LookupError("dbt began no build of this project.")
+    return int(build_id)
+
+
+def complete_build(
+    connection: duckdb.DuckDBPyConnection, build_id: int, fingerprint: str, *, streams: str | None
+) -> None:
+    """Enter the build as complete: it has taken every load with a smaller number. In the caller's transaction."""
+    connection.execute(
+        "UPDATE sync.loads SET build_id = $build WHERE build_id IS NULL AND load_id < $build", {"build": build_id}
+    )
+    connection.execute("DELETE FROM sync.model_builds WHERE build_id < ?", [build_id])
+    connection.execute(
+        "UPDATE sync.model_builds SET is_good = true, fingerprint = ?, streams = ? WHERE build_id = ?",
+        [fingerprint, streams, build_id],
+    )
+
+
+def note_changed_tables(
+    connection: duckdb.DuckDBPyConnection, build_id: int, changed: Collection[tuple[str, str]], *, replaced: bool
+) -> None:
+    """Enter which tables of the models (schema and name) a build has changed: some rows of them, or all by replacing."""
+    for schema, table in changed:
+        replaced_by = build_id if replaced else _replaced_by(connection, schema, table)
+        connection.execute("DELETE FROM sync.model_tables WHERE table_schema = ? AND table_name = ?", [schema, table])
+        connection.execute("INSERT INTO sync.model_tables VALUES (?, ?, ?, ?)", [schema, table, build_id, replaced_by])
+
+
+def _replaced_by(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> int:
+    rows = connection.execute(
+        "SELECT replaced_by FROM sync.model_tables WHERE table_schema = ? AND table_name = ?", [schema, table]
+    ).fetchall()
+    return int(rows[0][0]) if rows else 0

@@ -124,6 +124,7 @@ class Loader:
     pinned_version: str
     load_id: int = field(init=False)
     loaded_at: datetime = field(init=False)
+    _written: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.load_id = self._one_row("SELECT nextval('sync.load_ids')")[0]
@@ -192,6 +193,7 @@ class Loader:
                 FROM incoming_rows""",
             {**self._owner(), **self._load(), "pinned_version": self.pinned_version},
         )
+        self._note_written(table)
         return LoadCounts(count, count)
 
     def _merge(self, table: ObjectTable, count: int, bounds: Mapping[str, datetime]) -> LoadCounts:
@@ -220,6 +222,8 @@ class Loader:
                 FROM merged WHERE is_rewritten""",
             {**self._owner(), **self._load()},
         )
+        if written:
+            self._note_written(table)
         return LoadCounts(count, written, objects - written - kept, count - objects + kept)
 
     def _one_row(self, query: str, values: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
@@ -261,6 +265,16 @@ class Loader:
                         $loaded_at AS _loaded_at, $load_id AS _load_id
                     FROM incoming_rows""",
                 {**self._owner(), **self._load()},
+            )
+        self._note_written(table)
+
+    def _note_written(self, table: str) -> None:
+        """Enter the load in the ledger, once for each table, in the transaction of its rows."""
+        if table not in self._written:
+            self._written.add(table)
+            self.connection.execute(
+                "INSERT INTO sync.loads (load_id, table_name, loaded_at) VALUES (?, ?, ?)",
+                [self.load_id, table, self.loaded_at],
             )
 
     @contextmanager

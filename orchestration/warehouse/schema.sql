@@ -81,8 +81,39 @@ CREATE TABLE IF NOT EXISTS sync.reads (
     requests   BIGINT  NOT NULL
 );
 
--- The last good build of all models, one row. Where the dbt project has changed since, everything is built anew.
-CREATE TABLE IF NOT EXISTS sync.builds (
-    fingerprint VARCHAR NOT NULL,  -- SHA-256 of the project's files
-    load_id     BIGINT  NOT NULL   -- the newest load that was in the raw tables: rows of a later one are not tested yet
+-- Which loads wrote to which raw tables, written in the transaction of the rows, and which build of all models has taken
+-- them. Rows of loads that a build took are deleted after RECOUP_HISTORY_DAYS.
+CREATE TABLE IF NOT EXISTS sync.loads (
+    load_id    BIGINT    NOT NULL,
+    table_name VARCHAR   NOT NULL,
+    loaded_at  TIMESTAMP NOT NULL,  -- this machine's clock
+    build_id   BIGINT               -- NULL until a complete build has taken the load
 );
+
+-- The last complete build of all models, and what began since: builds of some models, or builds that failed.
+DROP TABLE IF EXISTS sync.builds;  -- of an earlier release
+CREATE TABLE IF NOT EXISTS sync.model_builds (
+    build_id    BIGINT    NOT NULL,  -- from sync.load_ids
+    is_good     BOOLEAN   NOT NULL,  -- all models were built and all blocking tests passed
+    began_at    TIMESTAMP NOT NULL,  -- this machine's clock
+    fingerprint VARCHAR,             -- of the dbt project and what else the tables depend on; NULL: dbt was run by hand
+    streams     VARCHAR              -- a hash of sync.streams as the models took it; NULL: not known
+);
+
+-- Which build last changed each table of the models, and which one last replaced it as a whole: what has to be published.
+CREATE TABLE IF NOT EXISTS sync.model_tables (
+    table_schema VARCHAR NOT NULL,
+    table_name   VARCHAR NOT NULL,
+    changed_by   BIGINT  NOT NULL,  -- a build_id
+    replaced_by  BIGINT  NOT NULL   -- a build_id; rows that changed later have a greater _load_id
+);
+
+-- The numbers of the build that began last: rows with a _load_id of at least first_load_id are new to the models.
+CREATE VIEW IF NOT EXISTS sync.next_build AS
+SELECT
+    max(build_id) AS build_id,
+    least(
+        (SELECT min(load_id) FROM sync.loads WHERE build_id IS NULL),
+        min(build_id) FILTER (NOT is_good)
+    ) AS first_load_id
+FROM sync.model_builds;

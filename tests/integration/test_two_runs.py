@@ -8,7 +8,7 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.settings import Settings
-from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models
+from orchestration.pipeline.dbt_runner import Build, EventCallback, WarehouseTaken, build_models
 from orchestration.warehouse.connection import open_warehouse
 
 

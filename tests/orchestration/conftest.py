@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orchestration.settings import PROJECT_ROOT, Settings
-from orchestration.transform import ensure_manifest
+from orchestration.pipeline.dbt_runner import ensure_manifest
 
 INSTANCE = yaml.safe_load((PROJECT_ROOT / "orchestration" / "dagster.yaml").read_text(encoding="utf-8"))
 

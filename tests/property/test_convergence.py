@@ -24,7 +24,7 @@ from orchestration.stripe_api import API_VERSION, StripeClient
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
-from orchestration.transform import build_models
+from orchestration.pipeline.dbt_runner import build_models
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.warehouse.scrub import scrub, stored_json

@@ -9,28 +9,28 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched(ref('stg_stripe__payment_intents'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__payment_intents'), since='created_at') }}
 
 ),
 
 charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched(ref('int_charges_resolved'), since='attempted_at') }}
+    where {{ in_changed_payment_intents(ref('int_charges_resolved'), since='attempted_at') }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 
 last_payment_errors as (
 
     select * from {{ ref('stg_stripe__last_payment_errors') }}
-    where {{ is_touched(ref('stg_stripe__last_payment_errors')) }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__last_payment_errors')) }}
 
 ),
 
@@ -166,7 +166,7 @@ final as (
         end as attempted_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from failures
     left join payment_intents
         on

@@ -10,21 +10,21 @@
 with charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
-    where payment_intent_id is not null and {{ is_touched(ref('stg_stripe__charges'), since='created_at') }}
+    where payment_intent_id is not null and {{ in_changed_payment_intents(ref('stg_stripe__charges'), since='created_at') }}
 
 ),
 
 told_by_events as (
 
     select * from {{ ref('int_charges_told_by_events') }}
-    where {{ is_touched(ref('int_charges_told_by_events')) }}
+    where {{ in_changed_payment_intents(ref('int_charges_told_by_events')) }}
 
 ),
 
 payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched(ref('stg_stripe__payment_intents'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__payment_intents'), since='created_at') }}
 
 ),
 
@@ -37,7 +37,7 @@ disputes as (
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 
@@ -289,7 +289,7 @@ final as (
         end as resolved_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from classified
     {{ in_time_order('attempted_at') }}
 

@@ -9,7 +9,7 @@
 with events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 
@@ -203,7 +203,7 @@ final as (
         failed_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from joined
 
 )

@@ -1,25 +1,25 @@
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'episode_id'],
-    post_hook='delete from {{ this }} where first_failed_at is null'
+    meta={'tombstone': 'first_failed_at is null'}
 ) }}
 
 {# No payment is older than the oldest that is linked, and no attempt than the first: DuckDB passes over what is. #}
 {% set is_linked = '(account_id, livemode, payment_intent_id) in
     (select account_id, livemode, payment_intent_id from linked)' %}
-{% set is_payment_intent_of_linked = is_found(
+{% set is_payment_intent_of_linked = by_rowid(
     ref('int_payment_intents_summarized'),
-    is_linked ~ ' and created_at >= ' ~ oldest_loaded('int_payment_intents_linked', 'created_at')
+    is_linked ~ ' and created_at >= ' ~ oldest_new('int_payment_intents_linked', 'created_at')
 ) %}
-{% set is_attempt_of_linked = is_found(
+{% set is_attempt_of_linked = by_rowid(
     ref('int_payment_attempts_unioned'),
-    is_linked ~ ' and attempted_at >= ' ~ oldest_loaded('int_payment_intents_linked', 'started_at')
+    is_linked ~ ' and attempted_at >= ' ~ oldest_new('int_payment_intents_linked', 'started_at')
 ) %}
 
 with linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 
@@ -365,7 +365,7 @@ final as (
         case when is_canceled then canceled_at end as canceled_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from joined
 
     -- What began a failed episode until now, and no longer does, comes without a failure and is deleted by it.

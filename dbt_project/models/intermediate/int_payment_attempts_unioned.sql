@@ -10,14 +10,14 @@
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched(ref('int_charges_resolved'), since='attempted_at') }}
+    where {{ in_changed_payment_intents(ref('int_charges_resolved'), since='attempted_at') }}
 
 ),
 
 chargeless_failures as (
 
     select * from {{ ref('int_chargeless_failures_deduplicated') }}
-    where {{ is_touched(ref('int_chargeless_failures_deduplicated')) }}
+    where {{ in_changed_payment_intents(ref('int_chargeless_failures_deduplicated')) }}
 
 ),
 
@@ -79,7 +79,7 @@ final as (
         row_number() over (
             partition by account_id, livemode, payment_intent_id order by {{ attempt_order() }}
         ) as attempt_number,
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from unioned
     {{ in_time_order('attempted_at') }}
 

@@ -1,13 +1,17 @@
-{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
+{{ config(
+    materialized='incremental',
+    unique_key=['account_id', 'livemode', 'payment_intent_id'],
+    meta={'measured': ['created_at', 'started_at']}
+) }}
 
 {% set keys_of_touched %}
     select link_key_hash from {{ ref('int_payment_intents_summarized') }}
-    where {{ is_touched(ref('int_payment_intents_summarized'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('int_payment_intents_summarized'), since='created_at') }}
     union
     select link_key_hash from {{ this }}
-    where {{ is_touched(this) }}
+    where {{ in_changed_payment_intents(this) }}
 {% endset %}
-{% set is_of_touched = is_found(
+{% set is_of_touched = by_rowid(
     ref('int_payment_intents_summarized'), 'link_key_hash in (' ~ keys_of_touched ~ ')'
 ) %}
 
@@ -155,7 +159,7 @@ final as (
         started_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from positioned
 
 )

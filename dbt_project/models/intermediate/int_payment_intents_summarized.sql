@@ -3,28 +3,28 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched(ref('stg_stripe__payment_intents'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__payment_intents'), since='created_at') }}
 
 ),
 
 attempts as (
 
     select * from {{ ref('int_payment_attempts_unioned') }}
-    where {{ is_touched(ref('int_payment_attempts_unioned'), since='attempted_at') }}
+    where {{ in_changed_payment_intents(ref('int_payment_attempts_unioned'), since='attempted_at') }}
 
 ),
 
 reversals as (
 
     select * from {{ ref('int_reversals_summed') }}
-    where {{ is_touched(ref('int_reversals_summed')) }}
+    where {{ in_changed_payment_intents(ref('int_reversals_summed')) }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 
@@ -213,7 +213,7 @@ final as (
             when 'instrument_amount' then first_instrument_key || ':' || amount
             else payment_intent_id
         end)) as link_key_hash,
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from tiered
     {{ in_time_order('created_at') }}
 

@@ -1,30 +1,34 @@
-{{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
+{{ config(
+    materialized='incremental',
+    unique_key=['account_id', 'livemode', 'payment_intent_id'],
+    meta={'measured': ['created_at']}
+) }}
 
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 
 charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 
 last_payment_errors as (
 
     select * from {{ ref('stg_stripe__last_payment_errors') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 
@@ -37,7 +41,7 @@ reversals as (
         charge_id,
         _load_id
     from {{ ref('stg_stripe__refunds') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
     union all
     select
         account_id,
@@ -46,7 +50,7 @@ reversals as (
         charge_id,
         _load_id
     from {{ ref('stg_stripe__disputes') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 

@@ -1,7 +1,7 @@
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'attempt_id'],
-    post_hook='delete from {{ this }} where instrument_key is null'
+    meta={'tombstone': 'instrument_key is null'}
 ) }}
 
 {% set instrument = 'account_id, livemode, instrument_key' %}
@@ -13,16 +13,16 @@
     select {{ instrument }}, min(attempted_at) as touched_from
     from (
         select {{ instrument }}, attempted_at from {{ ref('int_payment_attempts_unioned') }}
-        where {{ is_loaded_since() }}
+        where {{ is_new_since_last_build() }}
         union all
         select {{ instrument }}, attempted_at from {{ this }}
-        where {{ is_touched(this, models=['int_payment_attempts_unioned']) }}
+        where {{ in_changed_payment_intents(this, models=['int_payment_attempts_unioned']) }}
     )
     where instrument_key is not null
     group by {{ instrument }}
 {% endset %}
 {% set is_of_touched %}
-    {{ is_found(
+    {{ by_rowid(
         ref('int_payment_attempts_unioned'), '(' ~ instrument ~ ') in (select ' ~ instrument ~ ' from touched)'
     ) }}
 {% endset %}
@@ -254,7 +254,7 @@ ruled as (
         counted.last_visa_category_1_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from counted
     left join stops
         on
@@ -289,7 +289,7 @@ ruled as (
             payment_intent_id
         from {{ this }} as judged
         where
-            {{ is_touched(this, models=['int_payment_attempts_unioned']) }}
+            {{ in_changed_payment_intents(this, models=['int_payment_attempts_unioned']) }}
             and not exists (
                 select 1 from counted
                 where

@@ -3,7 +3,7 @@
 with charges as (
 
     select * from {{ ref('int_charges_resolved') }}
-    where {{ is_touched(ref('int_charges_resolved'), since='attempted_at') }}
+    where {{ in_changed_payment_intents(ref('int_charges_resolved'), since='attempted_at') }}
 
 ),
 
@@ -85,9 +85,9 @@ final as (
         cast(sum(disputed_amount) as bigint) as disputed_amount,
         cast(sum(lost_dispute_amount) as bigint) as lost_dispute_amount,
         max(created_at) filter (where refunded_amount > 0 or lost_dispute_amount > 0) as last_reversed_at,
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from attributed
-    where payment_intent_id is not null and {{ is_about_touched() }}
+    where payment_intent_id is not null and {{ is_about_changed_payment_intents() }}
     group by account_id, livemode, payment_intent_id, currency
 
 )

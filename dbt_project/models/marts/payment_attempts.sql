@@ -2,7 +2,7 @@
 
 {# Attempts are numbered and compared within an episode: all of one are touched by any of them. #}
 {% set touched %}
-    {{ touched_payment_intents([
+    {{ changed_payment_intents([
         'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged'
     ]) }}
 {% endset %}
@@ -33,14 +33,14 @@ with linked as (
 judged as (
 
     select * from {{ ref('int_retries_judged') }}
-    where {{ is_found(ref('int_retries_judged'), is_of_touched) if is_incremental() else 'true' }}
+    where {{ by_rowid(ref('int_retries_judged'), is_of_touched) if is_incremental() else 'true' }}
 
 ),
 
 unioned as (
 
     select * from {{ ref('int_payment_attempts_unioned') }}
-    where {{ is_found(ref('int_payment_attempts_unioned'), is_of_touched) if is_incremental() else 'true' }}
+    where {{ by_rowid(ref('int_payment_attempts_unioned'), is_of_touched) if is_incremental() else 'true' }}
 
 ),
 
@@ -161,7 +161,7 @@ final as (
         min_retry_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from attempts
     window
         in_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number),

@@ -3,7 +3,7 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_touched(ref('stg_stripe__payment_intents'), since='created_at') }}
+    where {{ in_changed_payment_intents(ref('stg_stripe__payment_intents'), since='created_at') }}
 
 ),
 
@@ -13,7 +13,7 @@ events as (
     where
         starts_with(event_type, 'payment_intent.')
         and status is not null
-        and {{ is_touched(ref('stg_stripe__events'), since='created_at') }}
+        and {{ in_changed_payment_intents(ref('stg_stripe__events'), since='created_at') }}
 
 ),
 
@@ -133,7 +133,7 @@ final as (
         lead(entered_at) over in_payment as left_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from compared
     where status is distinct from status_before
     window in_payment as (

@@ -1,16 +1,16 @@
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {# No payment is older than the oldest that is linked: DuckDB passes over what is. #}
-{% set is_of_linked = is_found(
+{% set is_of_linked = by_rowid(
     ref('int_payment_intents_summarized'),
     '(account_id, livemode, payment_intent_id) in (select account_id, livemode, payment_intent_id from linked)
-    and created_at >= ' ~ oldest_loaded('int_payment_intents_linked', 'created_at')
+    and created_at >= ' ~ oldest_new('int_payment_intents_linked', 'created_at')
 ) %}
 
 with linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 
@@ -71,7 +71,7 @@ final as (
         payment_intents.canceled_at,
 
         -- the load
-        {{ load_id() }} as _load_id
+        {{ build_id() }} as _load_id
     from payment_intents
     inner join linked
         on

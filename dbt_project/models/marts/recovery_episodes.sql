@@ -1,14 +1,41 @@
-{{ config(materialized='view') }}
+{{ config(
+    materialized='incremental',
+    unique_key=['account_id', 'livemode', 'episode_id'],
+    meta={'tombstone': 'first_failed_at is null'}
+) }}
 
-with episodes as (
+{# New facts of an episode change it, and so does the end of its window. #}
+{% set is_evaluated_again %}
+    {{ is_new_since_last_build() }}
+    or (account_id, livemode, episode_id) in (
+        select
+            known.account_id,
+            known.livemode,
+            known.episode_id
+        from {{ this }} as known
+        left join accounts
+            on known.account_id = accounts.account_id and known.livemode = accounts.livemode
+        where known.is_matured <> coalesce(known.window_ends_at <= accounts.data_through_at, false)
+    )
+{% endset %}
 
-    select * from {{ ref('int_episodes_summarized') }}
+with accounts as (
+
+    select * from {{ ref('int_streams_pivoted') }}
 
 ),
 
-accounts as (
+episodes as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_episodes_summarized') }}
+    where {{ by_rowid(ref('int_episodes_summarized'), is_evaluated_again) if is_incremental() else 'true' }}
+
+),
+
+linked as (
+
+    select * from {{ ref('int_payment_intents_linked') }}
+    where {{ is_new_since_last_build() }}
 
 ),
 
@@ -133,8 +160,33 @@ final as (
         canceled_at,
 
         -- the load
-        _load_id
+        {{ build_id() }} as _load_id
     from valued
+
+    -- What began a failed episode at the last build, and no longer does, has no failure: it is only deleted.
+    {% if is_incremental() %}
+        union all by name
+        select
+            known.account_id,
+            known.livemode,
+            known.episode_id
+        from {{ this }} as known
+        where
+            (known.account_id, known.livemode, known.episode_id) in (
+                select
+                    linked.account_id,
+                    linked.livemode,
+                    linked.payment_intent_id
+                from linked
+            )
+            and not exists (
+                select 1 from {{ ref('int_episodes_summarized') }} as summarized
+                where
+                    summarized.account_id = known.account_id
+                    and summarized.livemode = known.livemode
+                    and summarized.episode_id = known.episode_id
+            )
+    {% endif %}
 
 )
 

@@ -24,7 +24,7 @@
 with source as (
 
     select * from {{ source('stripe', 'charges') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 

@@ -8,7 +8,7 @@
 with source as (
 
     select * from {{ source('stripe', 'disputes') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 

@@ -1,4 +1,4 @@
-{{ config(materialized='incremental', incremental_strategy='append') }}
+{{ config(materialized='incremental', incremental_strategy='replace_loads') }}
 
 {#
     Of an event's object only what no object tells later (the failure that a payment_failed event is about), and what is
@@ -17,7 +17,7 @@
 with source as (
 
     select * from {{ source('stripe', 'events') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 

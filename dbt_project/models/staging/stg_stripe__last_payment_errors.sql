@@ -1,9 +1,9 @@
-{{ config(materialized='incremental', incremental_strategy='append') }}
+{{ config(materialized='incremental', incremental_strategy='replace_loads') }}
 
 with source as (
 
     select * from {{ source('stripe', 'last_payment_errors') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 

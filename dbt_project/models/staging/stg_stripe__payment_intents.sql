@@ -10,7 +10,7 @@
 with source as (
 
     select * from {{ source('stripe', 'payment_intents') }}
-    where {{ is_loaded_since() }}
+    where {{ is_new_since_last_build() }}
 
 ),
 

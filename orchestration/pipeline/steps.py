@@ -41,18 +41,12 @@ from orchestration.sync import (
     plan_sync,
     sync_account,
 )
-from orchestration.transform import Build, EventCallback, WarehouseTaken, build_models, project_fingerprint
-from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
-from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse, wanted
+from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
 from orchestration.webhooks.ingest import AccountUnknown, IngestReport, ingest_queue
 from orchestration.webhooks.queue import Queue
-
-_TRIES: Final = 5
-"""How often dbt may find the warehouse taken, after each wait for it, before the build is given up."""
-
 
 class KeyMissing(Exception):
     """An integration has no API key. The text says where to put it."""
@@ -168,7 +162,7 @@ def _is_read(settings: Settings, name: str, account_id: str) -> bool:
     return not chosen or account_id in (each.account_id for each in chosen)
 
 
-def plan(settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION) -> SyncPlan:
+def estimate_sync(settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION) -> SyncPlan:
     """What `extract` would read, estimated by a few requests.
 
     Raises:
@@ -306,30 +300,6 @@ def _account_by_key(settings: Settings, integration: Integration) -> str | None:
     ):
         return identify(client, stated_id=integration.account_id).account_id
     return None
-
-
-def build(settings: Settings, callback: EventCallback | None = None) -> Build:
-    """Build and test the models: what was loaded since the last build, or everything where the dbt project has changed.
-
-    Raises:
-        ModelsFailed: a model or a test failed.
-        WarehouseError: as `open_warehouse`.
-    """
-    for _ in range(_TRIES - 1):
-        with suppress(WarehouseTaken):
-            return _build_once(settings, callback)
-    return _build_once(settings, callback)
-
-
-def _build_once(settings: Settings, callback: EventCallback | None) -> Build:
-    fingerprint = project_fingerprint()
-    with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and nobody else is writing
-        tested, newest = good_load_id(connection, fingerprint), newest_load_id(connection)
-    with wanted(settings.warehouse_path):
-        build = build_models(settings, [callback] if callback else [], tested_load_id=tested)
-    with open_warehouse(settings.warehouse_path) as connection:
-        remember_good_build(connection, fingerprint, newest)
-    return build
 
 
 def publish_marts(settings: Settings) -> Published:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -38,13 +37,6 @@ class WarehouseTaken(ModelsFailed):
     """Nothing was built: another process was quicker to open the warehouse."""
 
 
-@dataclass(frozen=True)
-class Build:
-    """A successful build: nodes by kind of resource (`model`, `test`, `seed`, ...)."""
-
-    nodes: dict[str, int]
-
-
 def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
     """Run a dbt command as its user knows it, output and all, on the warehouse. Returns dbt's exit code."""
     environment = os.environ | {
@@ -62,21 +54,48 @@ def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
 def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence[EventCallback] = ()) -> Any:
     """Run a dbt command on the warehouse and return dbt's own result, successful or not.
 
-    The project is parsed once in a process, until one of its files changes. Logs go to the data folder, artifacts but
-    for compiled SQL go nowhere, nothing is printed.
+    The project is parsed once in a process, until one of its files changes. Logs go to the data folder, artifacts are
+    not written, except compiled SQL, and nothing is printed.
     """
+    parse, manifest = _parse(settings)
+    if manifest is None:
+        return parse
+    return _invoke(settings, ["--no-write-json", *arguments], callbacks, manifest=manifest)
+
+
+def compile_project(settings: Settings) -> tuple[Any, Any]:
+    """Compile all models and data tests as a plan, apart from the warehouse; return dbt's result and manifest."""
+    parse, manifest = _parse(settings)
+    if manifest is None:
+        return parse, None
+    arguments = ["--no-write-json", "compile", "--vars", "{is_plan: true}"]
+    with _empty_warehouse(settings) as beside:
+        return _invoke(settings, arguments, manifest=manifest, warehouse=beside), manifest
+
+
+def _parse(settings: Settings) -> tuple[Any, Any]:
+    """Return dbt's result and manifest; the manifest is None where the project cannot be parsed."""
     global _parsed
     files = _project_files()
     if _parsed is None or _parsed[0] != files:
-        parse = _invoke(settings, ["--no-write-json", "parse"])
+        with _empty_warehouse(settings) as beside:
+            parse = _invoke(settings, ["--no-write-json", "parse"], warehouse=beside)
         if not parse.success:
-            return parse
+            return parse, None
         _parsed = files, parse.result
-    return _invoke(settings, ["--no-write-json", *arguments], callbacks, manifest=_parsed[1])
+    return None, _parsed[1]
+
+
+@contextmanager
+def _empty_warehouse(settings: Settings) -> Iterator[Path]:
+    """Yield the path of a warehouse that does not exist yet. Its name is that of the real one, which dbt's SQL holds."""
+    settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
+        yield Path(beside) / settings.warehouse_path.name
 
 
 _parsed: tuple[dict[Path, int], Any] | None = None
-"""The project's files when it was last parsed, and dbt's manifest of it. It tells nothing of where the data lie."""
+"""The project's files when it was last parsed, and dbt's manifest, which does not depend on where the data is."""
 
 
 def _invoke(
@@ -86,6 +105,7 @@ def _invoke(
     *,
     manifest: Any = None,
     target: Path | None = None,
+    warehouse: Path | None = None,
 ) -> Any:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
@@ -94,7 +114,7 @@ def _invoke(
     quiet = ["--log-level", "none", "--log-level-file", "info", "--log-path", str(settings.dbt_log_dir)]
     into = ["--target-path", str(target or settings.dbt_target_dir)]
     settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
-    with _environment(RECOUP_WAREHOUSE_PATH=str(settings.warehouse_path)):
+    with _environment(RECOUP_WAREHOUSE_PATH=str(warehouse or settings.warehouse_path)):
         try:
             result = dbtRunner(manifest, list(callbacks)).invoke([*quiet, *arguments, *where, *into])
         finally:
@@ -104,19 +124,17 @@ def _invoke(
     return result
 
 
-def build_models(
-    settings: Settings, callbacks: Sequence[EventCallback] = (), *, tested_load_id: int | None = None
-) -> Build:
-    """Build and test everything: seeds, models, tests.
+def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:
+    """Build and test everything from all raw rows: seeds, models, tests. Return how many nodes of each kind passed.
 
-    Where a good build has tested the tables through `tested_load_id`, incremental models take what was loaded since
-    they were built, and tests look at what was written since; else everything is built and tested anew.
+    The build is entered in the ledger under `fingerprint`; the caller declares it complete.
 
     Raises:
-        ModelsFailed: something failed. What depends on it was skipped.
+        ModelsFailed: a node failed. What depends on it was skipped.
         WarehouseTaken: another process opened the warehouse first.
     """
-    result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *build_flags(tested_load_id)], callbacks)
+    arguments = ["build", *TABLES_AND_TESTS, "--full-refresh", "--vars", f"{{fingerprint: '{fingerprint}'}}"]
+    result = invoke_dbt(settings, arguments, callbacks)
     if _HELD in str(result.exception):
         raise WarehouseTaken(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
     if not result.success:
@@ -125,7 +143,7 @@ def build_models(
     for node in result.result.results:
         kind = str(node.node.resource_type)
         nodes[kind] = nodes.get(kind, 0) + 1
-    return Build(nodes)
+    return nodes
 
 
 def ensure_manifest(settings: Settings) -> Path:
@@ -146,15 +164,8 @@ def ensure_manifest(settings: Settings) -> Path:
     return manifest
 
 
-def build_flags(tested_load_id: int | None) -> list[str]:
-    """dbt's arguments for going on after the load through which the tables are tested, or for beginning anew."""
-    if tested_load_id is None:
-        return ["--full-refresh"]
-    return ["--vars", f"{{tested_load_id: {tested_load_id}}}"]
-
-
 def project_fingerprint() -> str:
-    """SHA-256 of the project's files, vars and seeds among them: what is built by another text may be other tables."""
+    """Return the SHA-256 of the project's files, vars and seeds included: other files may build other tables."""
     digest = hashlib.sha256()
     for path in sorted(_project_files()):
         digest.update(f"{path.relative_to(DBT_PROJECT_DIR)}\0".encode() + path.read_bytes() + b"\0")

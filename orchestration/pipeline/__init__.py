@@ -1,0 +1,40 @@
+"""The steps from Stripe to the analysts' file, for Dagster's assets and for the command line alike.
+
+Belongs here: extract and ingest for one integration, the build of the models (by dbt or by its compiled plan), publish.
+Does not: what is read (`sync`, `webhooks`), how it is stored (`warehouse`), what the models say (`dbt_project`).
+"""
+
+from orchestration.pipeline.builder import Build, PlanUnusable, DataTestOutcome, build, build_by_plan, build_in_full
+from orchestration.pipeline.steps import (
+    OF_ONE_INTEGRATION,
+    Connection,
+    KeyMissing,
+    check,
+    client_of,
+    discover,
+    extract,
+    ingest,
+    estimate_sync,
+    publish_marts,
+    refuse_known_account,
+)
+
+__all__ = [
+    "OF_ONE_INTEGRATION",
+    "Build",
+    "Connection",
+    "KeyMissing",
+    "PlanUnusable",
+    "DataTestOutcome",
+    "build",
+    "build_by_plan",
+    "build_in_full",
+    "check",
+    "client_of",
+    "discover",
+    "extract",
+    "ingest",
+    "estimate_sync",
+    "publish_marts",
+    "refuse_known_account",
+]

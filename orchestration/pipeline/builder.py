@@ -1,0 +1,322 @@
+"""Building the models: by the compiled plan in one transaction, or by dbt where a plan cannot.
+
+dbt builds everything anew: the first time, where the project has changed, and where a table is missing. Otherwise the
+plan runs: models, then tests, all in one transaction over one set of loads. Either every blocking test passes, or
+nothing has changed. A model whose inputs have not changed is left alone, and so is a test.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import duckdb
+
+from orchestration.pipeline.dbt_runner import (
+    EventCallback,
+    ModelsFailed,
+    WarehouseTaken,
+    build_with_dbt,
+    project_fingerprint,
+)
+from orchestration.pipeline.plan import Plan, PlannedModel, PlannedTest, load_plan
+from orchestration.settings import Settings
+from orchestration.warehouse.builds import (
+    CompleteBuild,
+    begin_build,
+    build_of,
+    complete_build,
+    forget_complete_build,
+    has_incomplete_builds,
+    hash_streams,
+    last_complete_build,
+    note_changed_tables,
+    open_tables,
+)
+from orchestration.warehouse.connection import open_warehouse, transaction, wanted
+
+_TRIES: Final = 5
+"""How often dbt may find the warehouse taken, each time after waiting for it, before the build is given up."""
+
+_SHOWN_FAILURES: Final = 8
+_NEW_ROWS: Final = "plan_new_rows"
+"""Name of the temporary table that holds a model's new rows."""
+
+Observe = Callable[[str], None]
+"""Called with the name of each model or test when it is done."""
+
+
+@dataclass(frozen=True)
+class DataTestOutcome:
+    """What a data test found. `status` is pass, warn or fail."""
+
+    id: str
+    name: str
+    status: str
+    failure_count: int
+
+
+@dataclass
+class Build:
+    """What a build did.
+
+    `nodes` counts by kind what holds now (`model`, `test`; after a build with dbt `seed`, too). `rows_written` has the
+    models that were written, by dbt's id; `tests` those tests that were run. Both are empty after a build with dbt.
+    """
+
+    nodes: dict[str, int] = field(default_factory=dict)
+    rows_written: dict[str, int] = field(default_factory=dict)
+    tests: list[DataTestOutcome] = field(default_factory=list)
+    is_full: bool = False
+
+
+class PlanUnusable(Exception):
+    """The plan cannot run on these tables: everything must be built with dbt first. The text says why."""
+
+
+def build(
+    settings: Settings,
+    *,
+    callback: EventCallback | None = None,
+    observe: Observe = lambda name: None,
+) -> Build:
+    """Build and test all models: by the plan if it can, else with dbt. `callback` gets dbt's events, if dbt runs.
+
+    Raises:
+        ModelsFailed: a model or a blocking test failed.
+        WarehouseError: as `open_warehouse`.
+    """
+    with suppress(PlanUnusable):
+        return build_by_plan(settings, observe=observe)
+    return build_in_full(settings, callback)
+
+
+def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -> Build:
+    """Build by the plan what has changed since the last complete build, in one transaction.
+
+    Raises:
+        PlanUnusable: everything must be built with dbt first.
+        ModelsFailed: a model or a blocking test failed; nothing has changed.
+        WarehouseError: as `open_warehouse`.
+    """
+    fingerprint = project_fingerprint()
+    with open_warehouse(settings.warehouse_path) as connection:
+        if _complete_build_of(connection, fingerprint) is None:
+            raise PlanUnusable("The dbt project is not the one that the tables were built from.")
+        return run_plan(connection, load_plan(settings), fingerprint, observe=observe)
+
+
+def build_in_full(settings: Settings, callback: EventCallback | None = None) -> Build:
+    """Build everything with dbt from all raw rows, and compile the plan for the builds after it.
+
+    Raises:
+        ModelsFailed: a node failed. Until a build is complete again, the next one is of everything, too.
+        WarehouseError: as `open_warehouse`.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(WarehouseTaken):
+            return _build_in_full_once(settings, callback)
+    return _build_in_full_once(settings, callback)
+
+
+def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> Build:
+    fingerprint = project_fingerprint()
+    with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and no other process writes
+        forget_complete_build(connection)
+    with wanted(settings.warehouse_path):
+        nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [])
+    with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
+        complete_build(connection, build_of(connection, fingerprint), fingerprint, streams=None)
+    load_plan(settings)
+    return Build(nodes, is_full=True)
+
+
+def run_plan(
+    connection: duckdb.DuckDBPyConnection, plan: Plan, fingerprint: str, *, observe: Observe = lambda name: None
+) -> Build:
+    """Run the plan on an open warehouse. See `build_by_plan` for what it raises."""
+    last = _complete_build_of(connection, fingerprint)
+    if last is None:
+        raise PlanUnusable("The dbt project is not the one that the tables were built from.")
+    if missing := _missing_tables(connection, plan):
+        raise PlanUnusable(f"Tables are missing: {', '.join(missing)}.")
+    streams = hash_streams(connection)
+    changed = _changed_sources(connection, plan, last, streams)
+    if not changed and not has_incomplete_builds(connection):
+        return _unchanged(plan)
+    for name, value in plan.settings.items():
+        connection.execute(f"SET {name} = '{value}'")
+    with transaction(connection):
+        run = _Run(connection, plan, changed, observe)
+        run.build_models()
+        run.run_tests()
+        complete_build(connection, run.build_id, fingerprint, streams=streams)
+    return run.build
+
+
+def _complete_build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> CompleteBuild | None:
+    last = last_complete_build(connection)
+    return last if last is not None and last.fingerprint == fingerprint else None
+
+
+def _unchanged(plan: Plan) -> Build:
+    return Build({"model": len(plan.models), "test": len(plan.tests)})
+
+
+def _missing_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[str]:
+    there = set(connection.execute("SELECT table_schema, table_name FROM information_schema.tables").fetchall())
+    return [model.name for model in plan.models if (model.schema, model.name) not in there]
+
+
+def _changed_sources(
+    connection: duckdb.DuckDBPyConnection, plan: Plan, last: CompleteBuild, streams: str
+) -> set[str]:
+    """Return dbt's ids of the sources that hold something the models have not taken."""
+    tables = {("raw_stripe", name) for name in open_tables(connection)}
+    if last.streams != streams:
+        tables.add(("sync", "streams"))
+    return {name for name, table in plan.sources.items() if table in tables}
+
+
+class _Run:
+    """One run of a plan within the caller's transaction."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, plan: Plan, changed: Collection[str], observe: Observe
+    ) -> None:
+        self.build_id, first = begin_build(connection)
+        self.build = _unchanged(plan)
+        self._connection, self._plan, self._changed, self._observe = connection, plan, set(changed), observe
+        self._set("build_id", str(self.build_id))
+        self._set("first_load_id", str(first))
+
+    def build_models(self) -> None:
+        """Write the models whose inputs have changed, in the order of the graph."""
+        for model in self._plan.models:
+            self._measure(model, is_empty=True)
+            if self._changed.isdisjoint(model.parents):
+                continue
+            try:
+                is_changed = model.materialized == "view" or self._write(model)
+            except duckdb.Error as error:
+                raise ModelsFailed(_model_failed(model, error)) from None
+            if is_changed:
+                self._changed.add(model.id)
+                self._measure(model, is_empty=False)
+            self._observe(model.name)
+
+    def run_tests(self) -> None:
+        """Run the tests of which an input has changed.
+
+        Raises:
+            ModelsFailed: a blocking test failed.
+        """
+        for test in self._plan.tests:
+            if not self._changed.isdisjoint(test.parents):
+                self.build.tests.append(self._outcome(test))
+                self._observe(test.name)
+        failed = [outcome for outcome in self.build.tests if outcome.status == "fail"]
+        if failed:
+            raise ModelsFailed(_tests_failed(failed, len(self.build.tests)))
+
+    def _write(self, model: PlannedModel) -> bool:
+        """Write the model's new rows; return whether the table changed."""
+        relation = f'"{model.schema}"."{model.name}"'
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {_NEW_ROWS} AS {model.sql}")
+        try:
+            written = (
+                self._replace_all(relation)
+                if model.materialized == "table"
+                else self._replace_some(relation, model)
+            )
+        finally:
+            with suppress(duckdb.Error):
+                self._connection.execute(f"DROP TABLE IF EXISTS {_NEW_ROWS}")
+        if written is None:
+            return False
+        note_changed_tables(
+            self._connection, self.build_id, [(model.schema, model.name)], replaced=model.materialized == "table"
+        )
+        self.build.rows_written[model.id] = written
+        return True
+
+    def _replace_all(self, relation: str) -> int | None:
+        """Replace the rows of a table that is built as a whole; None where they are the same as before."""
+        columns = ", ".join(f'"{name}"' for name in self._columns(relation))
+        new, old = f"SELECT {columns} FROM {_NEW_ROWS}", f"SELECT {columns} FROM {relation}"
+        if not self._rows(f"({new} EXCEPT ALL {old}) UNION ALL ({old} EXCEPT ALL {new}) LIMIT 1"):
+            return None
+        self._connection.execute(f"DELETE FROM {relation}")
+        return self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS}")
+
+    def _replace_some(self, relation: str, model: PlannedModel) -> int | None:
+        """Replace rows as the strategy of the model says (dbt_project/macros/strategies.sql)."""
+        if model.strategy == "replace_loads":
+            deleted = self._count(f"DELETE FROM {relation} WHERE _load_id >= getvariable('first_load_id')")
+        else:
+            keys = ", ".join(model.unique_key)
+            deleted = self._count(f"DELETE FROM {relation} WHERE ({keys}) IN (SELECT {keys} FROM {_NEW_ROWS})")
+        where = f"WHERE ({model.tombstone}) IS NOT TRUE" if model.tombstone else ""
+        inserted = self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS} {where}")
+        return inserted if deleted or inserted else None
+
+    def _measure(self, model: PlannedModel, *, is_empty: bool) -> None:
+        """Set the variables that later models read: the number of new rows, and the oldest instants in them."""
+        if model.materialized != "incremental":
+            return
+        new = f'FROM "{model.schema}"."{model.name}" WHERE {"false" if is_empty else _IS_NEW}'
+        self._set(f"new_rows_of_{model.name}", f"(SELECT count(*) {new})")
+        for column in model.measured:
+            self._set(
+                f"oldest_{column}_of_{model.name}",
+                f"(SELECT coalesce(min(coalesce({column}, TIMESTAMP '1970-01-01')), TIMESTAMP 'infinity') {new})",
+            )
+
+    def _outcome(self, test: PlannedTest) -> DataTestOutcome:
+        try:
+            ((failures, is_warning, is_failure),) = self._rows(test.query)
+        except duckdb.Error as error:
+            raise ModelsFailed(_test_broke(test, error)) from None
+        status = "fail" if test.is_blocking and is_failure else "warn" if is_warning else "pass"
+        return DataTestOutcome(test.id, test.name, status, int(failures or 0))
+
+    def _columns(self, relation: str) -> list[str]:
+        cursor = self._connection.execute(f"FROM {relation} LIMIT 0")
+        names = [column[0] for column in cursor.description or ()]
+        cursor.fetchall()
+        return names
+
+    def _set(self, name: str, value: str) -> None:
+        self._connection.execute(f"SET VARIABLE {name} = {value}")
+
+    def _count(self, statement: str) -> int:
+        ((count,),) = self._rows(statement)
+        return int(count)
+
+    def _rows(self, query: str) -> Sequence[tuple[object, ...]]:
+        return self._connection.execute(query).fetchall()
+
+
+_IS_NEW: Final = "_load_id >= getvariable('first_load_id')"
+_UNTOUCHED: Final = (
+    "Nothing was changed: the tables and the published file are as before.\n"
+    "If rows were changed by hand, `recoup dbt build --full-refresh` mends them."
+)
+
+
+def _model_failed(model: PlannedModel, error: duckdb.Error) -> str:
+    return f"Model {model.name} failed: {_first_line(error)}\n{_UNTOUCHED}"
+
+
+def _test_broke(test: PlannedTest, error: duckdb.Error) -> str:
+    return f"Test {test.name} could not run: {_first_line(error)}\n{_UNTOUCHED}"
+
+
+def _tests_failed(failed: Sequence[DataTestOutcome], run: int) -> str:
+    lines = [f"{each.name}: {each.failure_count:,} rows fail" for each in failed[:_SHOWN_FAILURES]]
+    more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
+    return "\n".join([f"{len(failed)} of {run} tests failed:", *lines, *more, _UNTOUCHED])
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

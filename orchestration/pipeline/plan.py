@@ -1,0 +1,173 @@
+"""The compiled plan of the dbt project: its SQL, its graph and its tests, to be run without dbt.
+
+dbt is the only source of what stands here. It compiles the project once for each state of it (var is_plan), apart from
+the warehouse; the plan is kept in a file until the project, or what compiles and runs it, changes.
+"""
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from graphlib import TopologicalSorter
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from orchestration.pipeline.dbt_runner import ModelsFailed, compile_project, failure_text, project_fingerprint
+from orchestration.settings import DBT_PROJECT_DIR, Settings
+
+_COMPILERS: Final = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
+_PROFILE: Final = "profiles.yml"
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model as the plan builds it again.
+
+    `parents` are dbt's ids. `measured` names columns of instants whose least value in the new rows later models ask for.
+    `tombstone` is a condition: new rows that meet it delete the rows of their key and are not inserted.
+    """
+
+    id: str
+    schema: str
+    name: str
+    materialized: str
+    strategy: str | None
+    unique_key: tuple[str, ...]
+    tombstone: str | None
+    measured: tuple[str, ...]
+    parents: tuple[str, ...]
+    sql: str
+
+
+@dataclass(frozen=True)
+class PlannedTest:
+    """A data test. `query` returns one row: the number of failures, whether that warns, whether it fails."""
+
+    id: str
+    name: str
+    is_blocking: bool
+    parents: tuple[str, ...]
+    query: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All models in the order of the graph, and all data tests.
+
+    `sources` are the raw tables by dbt's ids, as schema and name; `settings` are those of DuckDB in dbt's profile.
+    """
+
+    key: str
+    settings: dict[str, str]
+    sources: dict[str, tuple[str, str]]
+    models: tuple[PlannedModel, ...]
+    tests: tuple[PlannedTest, ...]
+
+
+def load_plan(settings: Settings) -> Plan:
+    """Return the plan of the project as it is now, compiled if the kept one is of another state.
+
+    Raises:
+        ModelsFailed: the project cannot be compiled.
+    """
+    key, path = _key(), settings.dbt_target_dir / "plan.json"
+    kept = _read(path)
+    if kept is not None and kept.key == key:
+        return kept
+    plan = _compile(settings, key)
+    _write(path, plan)
+    return plan
+
+
+def _key() -> str:
+    """Hash everything that the plan depends on: the project, the versions of what compiles it, and this file."""
+    versions = [f"{name} {metadata.version(name)}" for name in _COMPILERS]
+    parts = [project_fingerprint(), *versions, Path(__file__).read_text(encoding="utf-8")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _read(path: Path) -> Plan | None:
+    """Return the kept plan; None where there is none that this version can read."""
+    try:
+        kept = orjson.loads(path.read_bytes())
+        return Plan(
+            kept["key"],
+            kept["settings"],
+            {name: (schema, table) for name, (schema, table) in kept["sources"].items()},
+            tuple(PlannedModel(**{name: _tuple(value) for name, value in each.items()}) for each in kept["models"]),
+            tuple(PlannedTest(**{name: _tuple(value) for name, value in each.items()}) for each in kept["tests"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _write(path: Path, plan: Plan) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    beside.write_bytes(orjson.dumps(asdict(plan)))
+    os.replace(beside, path)
+
+
+def _compile(settings: Settings, key: str) -> Plan:
+    result, manifest = compile_project(settings)
+    if not result.success:
+        raise ModelsFailed(failure_text(result, settings))
+    results = [each.node for each in result.result.results]
+    nodes = {node.unique_id: node for node in results if node.resource_type in ("model", "test")}
+    order = TopologicalSorter({name: node.depends_on.nodes for name, node in nodes.items()}).static_order()
+    compiled = [nodes[name] for name in order if name in nodes]
+    return Plan(
+        key,
+        _duckdb_settings(),
+        {name: (source.schema, source.identifier) for name, source in manifest.sources.items()},
+        tuple(_model(node) for node in compiled if node.resource_type == "model"),
+        tuple(_test(node) for node in compiled if node.resource_type == "test"),
+    )
+
+
+def _model(node: Any) -> PlannedModel:
+    config, key = node.config, node.config.unique_key or ()
+    return PlannedModel(
+        id=node.unique_id,
+        schema=node.schema,
+        name=node.alias,
+        materialized=config.materialized,
+        strategy=config.incremental_strategy if config.materialized == "incremental" else None,
+        unique_key=(key,) if isinstance(key, str) else tuple(key),
+        tombstone=config.meta.get("tombstone"),
+        measured=tuple(config.meta.get("measured", ())),
+        parents=tuple(node.depends_on.nodes),
+        sql=node.compiled_code,
+    )
+
+
+def _test(node: Any) -> PlannedTest:
+    """Ask for the failures as dbt does (dbt-core: macro get_test_sql)."""
+    config = node.config
+    limit = f"limit {config.limit}" if config.limit else ""
+    return PlannedTest(
+        id=node.unique_id,
+        name=node.name,
+        is_blocking=config.severity.upper() == "ERROR",
+        parents=tuple(node.depends_on.nodes),
+        query=f"""select {config.fail_calc}, {config.fail_calc} {config.warn_if}, {config.fail_calc} {config.error_if}
+from (
+{node.compiled_code}
+{limit}
+) as failures""",
+    )
+
+
+def _duckdb_settings() -> dict[str, str]:
+    """Return DuckDB's settings of the profile that dbt runs with."""
+    import yaml
+
+    profiles = yaml.safe_load((DBT_PROJECT_DIR / _PROFILE).read_text(encoding="utf-8"))
+    target = profiles["recoup"]["outputs"][profiles["recoup"]["target"]]
+    return {name: str(value) for name, value in target.get("settings", {}).items()}
