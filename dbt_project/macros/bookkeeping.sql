@@ -19,8 +19,9 @@
         {%- for result in results if result.node.resource_type in ('model', 'seed') and result.status == 'success' -%}
             {%- set schema, name = "'" ~ result.node.schema ~ "'", "'" ~ result.node.alias ~ "'" %}
             delete from {{ sync_table('model_tables') }} where table_schema = {{ schema }} and table_name = {{ name }};
-            insert into {{ sync_table('model_tables') }} (table_schema, table_name, changed_by, replaced_by)
-            select {{ schema }}, {{ name }}, build_id, build_id from {{ sync_table('next_build') }};
+            insert into {{ sync_table('model_tables') }}
+            select {{ schema }}, {{ name }}, build_id, build_id, {{ result.node.config.unique_key or 'null' }}
+            from {{ sync_table('next_build') }};
         {%- endfor -%}
     {%- endif -%}
 {%- endmacro %}

@@ -30,7 +30,7 @@ from orchestration.warehouse.builds import (
     has_incomplete_builds,
     hash_streams,
     last_complete_build,
-    note_changed_tables,
+    note_changed_table,
     open_tables,
 )
 from orchestration.warehouse.connection import open_warehouse, transaction, wanted
@@ -234,9 +234,8 @@ class _Run:
                 self._connection.execute(f"DROP TABLE IF EXISTS {_NEW_ROWS}")
         if written is None:
             return False
-        note_changed_tables(
-            self._connection, self.build_id, [(model.schema, model.name)], replaced=model.materialized == "table"
-        )
+        key = model.unique_key if model.materialized == "incremental" else ()
+        note_changed_table(self._connection, self.build_id, (model.schema, model.name), key)
         self.build.rows_written[model.id] = written
         return True
 

@@ -4,7 +4,7 @@ Loads and builds are numbered by one sequence. A load stays open until a complet
 tests passed, has taken it. Nothing else closes it, so a build of some models can never hide it from the others.
 """
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -99,18 +99,16 @@ def complete_build(
     )
 
 
-def note_changed_tables(
-    connection: duckdb.DuckDBPyConnection, build_id: int, changed: Collection[tuple[str, str]], *, replaced: bool
+def note_changed_table(
+    connection: duckdb.DuckDBPyConnection, build_id: int, table: tuple[str, str], unique_key: Sequence[str]
 ) -> None:
-    """Enter which tables of the models (schema and name) a build has changed: some rows of them, or all by replacing."""
-    for schema, table in changed:
-        replaced_by = build_id if replaced else _replaced_by(connection, schema, table)
-        connection.execute("DELETE FROM sync.model_tables WHERE table_schema = ? AND table_name = ?", [schema, table])
-        connection.execute("INSERT INTO sync.model_tables VALUES (?, ?, ?, ?)", [schema, table, build_id, replaced_by])
-
-
-def _replaced_by(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> int:
+    """Enter that a build has changed a table of the models (schema and name): the rows of some keys, or all rows where
+    it has no unique key."""
     rows = connection.execute(
-        "SELECT replaced_by FROM sync.model_tables WHERE table_schema = ? AND table_name = ?", [schema, table]
+        "DELETE FROM sync.model_tables WHERE table_schema = ? AND table_name = ? RETURNING replaced_by", table
     ).fetchall()
-    return int(rows[0][0]) if rows else 0
+    replaced_by = int(rows[0][0]) if rows and unique_key else build_id
+    connection.execute(
+        "INSERT INTO sync.model_tables VALUES (?, ?, ?, ?, ?)",
+        [*table, build_id, replaced_by, list(unique_key) or None],
+    )

@@ -1,49 +1,104 @@
-"""The analysts' file: marts and seeds, built beside and swapped in whole.
+"""The analysts' file: marts and seeds, made beside the one that is there and swapped in whole.
 
-Once a live payment is known, `marts` holds what is of live mode and `marts_test` what is of test mode: nobody has to
-remember a filter. Until then `marts` is of test mode.
+Once a live payment is known, `marts` holds live mode and `marts_test` test mode: nobody has to remember a filter. Until
+then `marts` is of test mode.
 
-A reader that has the old file open keeps its complete old snapshot; whoever opens it afterwards sees the new one.
+A reader that has the old file open keeps its complete old snapshot; a reader that opens it afterwards sees the new one.
+
+A file that is still as it was published is copied, and only rows that changed since are replaced in the copy. The result
+equals a file made from nothing: the number of rows of each table is compared, and a table that differs is copied whole.
 """
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import duckdb
 
-from orchestration.warehouse.connection import CONFIG
+from orchestration.warehouse.connection import CONFIG, transaction
 
 PUBLISHED_SCHEMAS: Final = ("marts", "seeds")
-_OF_A_MODE: Final = "marts"
+_SCHEMA_OF_A_MODE: Final = "marts"
+_LARGEST_GROWTH: Final = 2
+"""A file that has grown to so many times its size when it was last made from nothing is made from nothing again: rows
+that were replaced leave free space behind."""
 
 _MODES: Final = """SELECT coalesce(bool_or(livemode), false), coalesce(bool_or(NOT livemode), false)
                    FROM raw_stripe.payment_intents"""
+_TABLES: Final = """
+SELECT table_schema, table_name, coalesce(changed_by, 0), coalesce(replaced_by, 0), unique_key
+FROM information_schema.tables LEFT JOIN sync.model_tables USING (table_schema, table_name)
+WHERE table_catalog = current_database() AND table_schema IN (SELECT unnest(?)) ORDER BY ALL
+"""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was published: rows by table (`marts.recovery_episodes`), and the file's size in bytes."""
+    """What was published: rows by table (`marts.recovery_episodes`), and the file's size in bytes.
+
+    `rows_written` counts the rows that differ from the file before; `is_new` says whether there is a new file at all.
+    """
 
     path: Path
     rows: dict[str, int]
     size: int
+    rows_written: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A table of the warehouse, and where in the file its rows go that meet `where`.
+
+    `changed_by` and `replaced_by` are the builds that last changed rows of the table and all of it; 0: not known.
+    """
+
+    schema: str
+    table: str
+    to_schema: str
+    where: str
+    changed_by: int
+    replaced_by: int
+    unique_key: Sequence[str]
+
+    @property
+    def source(self) -> str:
+        return f"{_name(self.schema)}.{_name(self.table)}"
+
+    @property
+    def target(self) -> str:
+        return f"published.{_name(self.to_schema)}.{_name(self.table)}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.to_schema}.{self.table}"
 
 
 def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
-    """Copy marts and seeds, with their comments, from the open warehouse to a new file, and swap that in for `path`."""
+    """Bring the analysts' file up to the open warehouse, with comments, and swap it in for `path`.
+
+    Killed at any instruction it leaves the old file or the new one; the next call makes good what is missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    copies = list(_copies(connection))
+    known = _known_versions(connection, path)
+    if known is not None and all(known.get(copy.title) == copy.changed_by > 0 for copy in copies):
+        return Published(path, _counts_in(connection, path, copies), path.stat().st_size, 0, is_new=False)
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     _remove(beside)
     try:
-        rows = _copy(connection, beside)
+        if known is not None:
+            shutil.copyfile(path, beside)
+        written, rows = _fill(connection, beside, copies, known or {})
         size = beside.stat().st_size
         os.replace(beside, path)
     finally:
         _remove(beside)
-    return Published(path, rows, size)
+    _remember(connection, path, copies, is_whole=known is None)
+    return Published(path, rows, size, written, is_new=True)
 
 
 def _remove(path: Path) -> None:
@@ -51,61 +106,133 @@ def _remove(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _copy(warehouse: duckdb.DuckDBPyConnection, beside: Path) -> dict[str, int]:
-    copies = list(_copies(warehouse))
+def _copies(warehouse: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
+    ((has_live, has_test),) = warehouse.execute(_MODES).fetchall()
+    for schema, table, changed, replaced, key in warehouse.execute(_TABLES, [list(PUBLISHED_SCHEMAS)]).fetchall():
+        versions = (changed, replaced, key or ())
+        if schema != _SCHEMA_OF_A_MODE or not has_live:
+            yield _Copy(schema, table, schema, "true", *versions)
+            continue
+        yield _Copy(schema, table, schema, "livemode", *versions)
+        if has_test:
+            yield _Copy(schema, table, f"{schema}_test", "NOT livemode", *versions)
+
+
+def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path) -> dict[str, int] | None:
+    """Return by which build each table of the file was last changed; None where the file has to be made from nothing.
+
+    That is where it is not the file, byte for byte, that was published last, or has grown too much.
+    """
+    rows = warehouse.execute("SELECT identity, first_size FROM sync.published_file").fetchall()
+    if not rows or rows[0][0] != _identity(path) or path.stat().st_size > _LARGEST_GROWTH * rows[0][1]:
+        return None
+    layout = warehouse.execute("SELECT title, changed_by FROM sync.published_tables").fetchall()
+    known = dict(layout)
+    wanted = {copy.title: copy.where for copy in _copies(warehouse)}
+    were = dict(warehouse.execute("SELECT title, condition FROM sync.published_tables").fetchall())
+    return known if wanted == were else None
+
+
+def _identity(path: Path) -> str | None:
+    """Return what changes when the file is written or replaced; None where there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+
+def _remember(
+    warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy], *, is_whole: bool
+) -> None:
+    with transaction(warehouse):
+        rows = warehouse.execute("SELECT first_size FROM sync.published_file").fetchall()
+        first_size = path.stat().st_size if is_whole or not rows else rows[0][0]
+        warehouse.execute("DELETE FROM sync.published_file")
+        warehouse.execute("DELETE FROM sync.published_tables")
+        warehouse.execute("INSERT INTO sync.published_file VALUES (?, ?)", [_identity(path), first_size])
+        for copy in copies:
+            warehouse.execute(
+                "INSERT INTO sync.published_tables VALUES (?, ?, ?)", [copy.title, copy.where, copy.changed_by]
+            )
+
+
+def _counts_in(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy]) -> dict[str, int]:
+    return {copy.title: _count(warehouse, f"{copy.source} WHERE {copy.where}") for copy in copies}
+
+
+def _fill(
+    warehouse: duckdb.DuckDBPyConnection, beside: Path, copies: Sequence[_Copy], known: dict[str, int]
+) -> tuple[int, dict[str, int]]:
+    """Bring the file beside up to the warehouse; return how many rows were written, and how many each table has."""
     version = CONFIG["storage_compatibility_version"]
     warehouse.execute(f"ATTACH {_literal(str(beside))} AS published (STORAGE_VERSION {_literal(version)})")
     try:
-        rows = {
-            f"{to_schema}.{table}": _copy_table(warehouse, schema, table, to_schema, where)
-            for schema, table, to_schema, where in copies
-        }
+        with transaction(warehouse):
+            written = sum(_bring_up(warehouse, copy, known.get(copy.title)) for copy in copies)
+        rows = {copy.title: _count(warehouse, copy.target) for copy in copies}
     finally:
         warehouse.execute("DETACH published")
-    return rows
+    return written, rows
 
 
-def _copies(warehouse: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str, str, str]]:
-    """Schema and table, the schema to copy it to, and a condition on its rows."""
-    ((has_live, has_test),) = warehouse.execute(_MODES).fetchall()
-    tables = warehouse.execute(
-        """SELECT table_schema, table_name FROM information_schema.tables
-           WHERE table_catalog = current_database() AND table_schema IN (SELECT unnest(?)) ORDER BY ALL""",
-        [list(PUBLISHED_SCHEMAS)],
+def _bring_up(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int | None) -> int:
+    """Make a table of the file equal to the warehouse's; return how many rows were written."""
+    if version is not None and version == copy.changed_by > 0:
+        return 0
+    is_kept = version is not None and 0 < copy.replaced_by <= version and copy.unique_key
+    if is_kept and (written := _replace_changed(warehouse, copy, version or 0)) is not None:
+        return written
+    return _copy_whole(warehouse, copy)
+
+
+def _replace_changed(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int) -> int | None:
+    """Replace the rows that builds after `version` wrote; None where the table then has another number of rows.
+
+    Rows whose whole key is gone from the warehouse leave no changed row behind. They show in the number of rows, and
+    are looked up only then.
+    """
+    keys = ", ".join(map(_name, copy.unique_key))
+    changed = f"{copy.source} WHERE _load_id > {version} AND {copy.where}"
+    warehouse.execute(f"DELETE FROM {copy.target} WHERE ({keys}) IN (SELECT {keys} FROM {copy.source} "
+                      f"WHERE _load_id > {version})")
+    ((written,),) = warehouse.execute(f"INSERT INTO {copy.target} BY NAME FROM {changed}").fetchall()
+    expected = _count(warehouse, f"{copy.source} WHERE {copy.where}")
+    if _count(warehouse, copy.target) != expected:
+        warehouse.execute(
+            f"DELETE FROM {copy.target} WHERE ({keys}) NOT IN (SELECT {keys} FROM {copy.source} WHERE {copy.where})"
+        )
+    return int(written) if _count(warehouse, copy.target) == expected else None
+
+
+def _copy_whole(warehouse: duckdb.DuckDBPyConnection, copy: _Copy) -> int:
+    warehouse.execute(f"CREATE SCHEMA IF NOT EXISTS published.{_name(copy.to_schema)}")
+    ((written,),) = warehouse.execute(
+        f"CREATE OR REPLACE TABLE {copy.target} AS FROM {copy.source} WHERE {copy.where}"
     ).fetchall()
-    for schema, table in tables:
-        if schema != _OF_A_MODE or not has_live:
-            yield schema, table, schema, ""
-            continue
-        yield schema, table, schema, "WHERE livemode"
-        if has_test:
-            yield schema, table, f"{schema}_test", "WHERE NOT livemode"
-
-
-def _copy_table(warehouse: duckdb.DuckDBPyConnection, schema: str, table: str, to_schema: str, where: str) -> int:
-    target = f"published.{_name(to_schema)}.{_name(table)}"
-    warehouse.execute(f"CREATE SCHEMA IF NOT EXISTS published.{_name(to_schema)}")
-    warehouse.execute(f"CREATE TABLE {target} AS FROM {_name(schema)}.{_name(table)} {where}")
-    for statement in _comments(warehouse, schema, table, target):
+    for statement in _comments(warehouse, copy):
         warehouse.execute(statement)
-    row = warehouse.execute(f"SELECT count(*) FROM {target}").fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(written)
 
 
-def _comments(warehouse: duckdb.DuckDBPyConnection, schema: str, table: str, target: str) -> list[str]:
-    """dbt's descriptions, which it keeps as comments on tables, views and columns."""
+def _count(warehouse: duckdb.DuckDBPyConnection, source: str) -> int:
+    ((count,),) = warehouse.execute(f"SELECT count(*) FROM {source}").fetchall()
+    return int(count)
+
+
+def _comments(warehouse: duckdb.DuckDBPyConnection, copy: _Copy) -> list[str]:
+    """Return the statements for dbt's descriptions, which it keeps as comments on tables, views and columns."""
     where = "WHERE database_name = current_database() AND schema_name = ? AND comment IS NOT NULL AND"
     of_table = warehouse.execute(
         f"""SELECT comment FROM duckdb_tables() {where} table_name = ?
             UNION ALL SELECT comment FROM duckdb_views() {where} view_name = ?""",
-        [schema, table, schema, table],
+        [copy.schema, copy.table] * 2,
     ).fetchall()
     of_columns = warehouse.execute(
-        f"SELECT column_name, comment FROM duckdb_columns() {where} table_name = ?", [schema, table]
+        f"SELECT column_name, comment FROM duckdb_columns() {where} table_name = ?", [copy.schema, copy.table]
     ).fetchall()
-    return [f"COMMENT ON TABLE {target} IS {_literal(comment)}" for (comment,) in of_table] + [
-        f"COMMENT ON COLUMN {target}.{_name(column)} IS {_literal(comment)}" for column, comment in of_columns
+    return [f"COMMENT ON TABLE {copy.target} IS {_literal(comment)}" for (comment,) in of_table] + [
+        f"COMMENT ON COLUMN {copy.target}.{_name(column)} IS {_literal(comment)}" for column, comment in of_columns
     ]
 
 

@@ -105,7 +105,19 @@ CREATE TABLE IF NOT EXISTS sync.model_tables (
     table_schema VARCHAR NOT NULL,
     table_name   VARCHAR NOT NULL,
     changed_by   BIGINT  NOT NULL,  -- a build_id
-    replaced_by  BIGINT  NOT NULL   -- a build_id; rows that changed later have a greater _load_id
+    replaced_by  BIGINT  NOT NULL,  -- a build_id; rows that changed later have a greater _load_id
+    unique_key   VARCHAR[]          -- columns whose rows a build replaces together; NULL: it replaces the whole table
+);
+
+-- The analysts' file as it was last published. A file that is not this one is made from nothing.
+CREATE TABLE IF NOT EXISTS sync.published_file (
+    identity   VARCHAR NOT NULL,  -- inode, size and time of the last change
+    first_size BIGINT  NOT NULL   -- bytes, when it was last made from nothing
+);
+CREATE TABLE IF NOT EXISTS sync.published_tables (
+    title      VARCHAR NOT NULL,  -- schema and name in the file
+    condition  VARCHAR NOT NULL,  -- which rows of the warehouse's table it holds
+    changed_by BIGINT  NOT NULL   -- the build of sync.model_tables that it holds
 );
 
 -- The numbers of the build that began last: rows with a _load_id of at least first_load_id are new to the models.
