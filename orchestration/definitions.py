@@ -11,11 +11,11 @@ from orchestration.assets.publish import publish_asset
 from orchestration.assets.webhooks import webhook_events_asset
 from orchestration.checks import is_read_in_time, key_check, webhook_checks
 from orchestration.jobs import build_jobs
+from orchestration.pipeline.dbt_runner import ensure_manifest
 from orchestration.resources import WarehouseResource
 from orchestration.schedules import check_schedule, sync_schedule, webhook_check_schedule
 from orchestration.sensors import webhook_queue_sensor
 from orchestration.settings import Settings
-from orchestration.pipeline.dbt_runner import ensure_manifest
 
 
 def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:

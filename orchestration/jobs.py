@@ -39,9 +39,9 @@ def build_jobs(
         ),
         dg.define_asset_job(
             "ingest_webhooks",
-            selection=pushed.downstream() - checks_of_the_queue,
+            selection=(pushed | dg.AssetSelection.assets(models, published)) - checks_of_the_queue,
             executor_def=dg.in_process_executor,
-            description="Take what Stripe pushed from the queue, build and test what it touches, publish.",
+            description="Take what Stripe pushed from the queue, build and test the models, publish.",
         ),
         dg.define_asset_job(
             "check_webhooks",

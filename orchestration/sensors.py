@@ -1,24 +1,46 @@
-"""What starts runs when something happens: events in the webhook queue."""
+"""What happens when webhook events wait: the sensor carries them to the analysts' file within its tick.
+
+A tick waits for events, and works on them batch by batch: ingest, build by the compiled plan, publish. That takes a
+second or two, where a run of a job takes ten. A run of `ingest_webhooks` is requested for what a tick cannot do: the
+first build, a changed dbt project, a large backlog, and what failed in a tick.
+"""
 
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
+from orchestration import pipeline
+from orchestration.assets.publish import RECOVERY, published_figures
+from orchestration.assets.webhooks import WEBHOOK_EVENTS, ingest_figures
+from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.settings import Settings
-from orchestration.webhooks.queue import Queue, QueueUnavailable
+from orchestration.stripe_api import StripeApiError
+from orchestration.warehouse.connection import WarehouseBusy, WarehouseError
+from orchestration.webhooks.ingest import AccountUnknown
+from orchestration.webhooks.queue import Queue, QueueUnavailable, days_ago
 
-LOOKED_FOR: Final = 4.5
-"""Seconds that a tick waits for events: Dagster begins one every five seconds at best."""
+WAIT_SECONDS: Final = 4.5
+"""How long a tick waits for the first event. Dagster begins ticks five seconds apart, or at once after a longer one."""
 
-LOOKED_EVERY: Final = 0.1
+WORK_SECONDS: Final = 20.0
+"""How long a tick goes on once it has work. Its materializations are shown when it ends, and Dagster waits for it when
+it shuts down; the limit for a tick is 60 seconds (DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS)."""
 
-_FIRST_PAUSE: Final = 5.0
-_LONGEST_PAUSE: Final = 300.0
-"""Seconds after a failed run until the next one: twice as long after each further failure."""
+POLL_SECONDS: Final = 0.1
+LARGEST_BATCH: Final = 5_000
+"""Events that a tick takes at a time. A larger backlog is left to a run, which has no time limit."""
+
+_BUSY_SECONDS: Final = 15.0
+"""How long a tick waits for another process to release the warehouse. A sync releases it between two batches."""
+
+_FIRST_PAUSE_SECONDS: Final = 5.0
+_LONGEST_PAUSE_SECONDS: Final = 300.0
+"""Pause after a failure; twice as long after each further failure."""
 
 _EMPTY: Final = "The webhook queue is empty."
 _JOB: Final = "ingest_webhooks"
@@ -30,63 +52,145 @@ UNFINISHED: Final = [
     for status in dg.DagsterRunStatus
     if status not in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 ]
-"""What a run is while it may still do something."""
+"""Statuses of a run that may still do something."""
 
 _REMEMBERED_RUNS: Final = 20
+_EXPECTED_FAILURES: Final = (ModelsFailed, AccountUnknown, StripeApiError, WarehouseError)
+
+
+class TickFailed(Exception):
+    """A batch of webhook events did not reach the analysts' file. The text says why, and what happens next."""
 
 
 def webhook_queue_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Requests `ingest_webhooks` while events wait. Reads the queue only, never the warehouse."""
+    """Return the sensor that keeps the analysts' file up to date with the webhook queue."""
+    memory = _Memory()
 
     @dg.sensor(
         name="webhook_queue_sensor",
         job_name=_JOB,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Requests a run as soon as events wait in the webhook queue, and one at a time.",
+        description="Loads webhook events as soon as they wait in the queue, builds what they change, publishes.",
     )
-    def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
             with closing(Queue(settings.queue_url)) as queue:
-                return _decide(queue, context.instance)
+                return _Tick(settings, queue, context.instance, memory).run()
         except QueueUnavailable as error:
-            return dg.SkipReason(f"{error} Looking again at the next tick.")
+            return dg.SensorResult(skip_reason=f"{error} Looking again at the next tick.")
 
     return sensor
 
 
-def _decide(queue: Queue, instance: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
-    """Look until there is a run to request, or the tick's time is over."""
-    deadline = time.monotonic() + LOOKED_FOR
-    while isinstance(decision := _look(queue, instance), dg.SkipReason) and time.monotonic() <= deadline:
-        time.sleep(LOOKED_EVERY)
-    return decision
+@dataclass
+class _Memory:
+    """What one code server remembers from tick to tick.
+
+    `is_left_to_a_run`: a tick failed, or cannot do what is next; runs are requested until one succeeds. `is_unbuilt`:
+    events may be loaded that no build has taken, as at the start.
+    """
+
+    is_left_to_a_run: bool = False
+    is_unbuilt: bool = True
+    failed_ticks: int = 0
 
 
-def _look(queue: Queue, instance: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
-    if not queue.has_queued():
-        return dg.SkipReason(_EMPTY)
-    running = instance.get_runs(dg.RunsFilter(job_name=_JOB, statuses=UNFINISHED), limit=1)
-    if running:
-        return dg.SkipReason(f"Events wait; run {running[0].run_id[:8]} is under way, and one at a time is enough.")
-    stats = queue.stats()
-    if stats.oldest_seq is None:  # a run that somebody else started was quicker
-        return dg.SkipReason(_EMPTY)
-    failed_at = _failures_at(stats.oldest_seq, instance)
-    if failed_at:
-        pause = min(_FIRST_PAUSE * 2 ** (len(failed_at) - 1), _LONGEST_PAUSE)
-        left = pause - (time.time() - failed_at[0])
-        if left > 0:
-            return dg.SkipReason(f"The last {len(failed_at)} runs failed. The next one starts in {left:.0f} s.")
-    attempt = len(failed_at) + 1
-    tags = {_OLDEST: str(stats.oldest_seq), "recoup/attempt": str(attempt), "recoup/queued": str(stats.queued)}
-    return dg.RunRequest(run_key=f"{stats.oldest_seq}-{attempt}", tags=tags)
+@dataclass
+class _Tick:
+    settings: Settings
+    queue: Queue
+    instance: dg.DagsterInstance
+    memory: _Memory
+    _events: list[Any] = field(default_factory=list)
+
+    def run(self) -> dg.SensorResult:
+        """Wait for events and carry them on, until nothing waits or the tick's time is over."""
+        started = time.monotonic()
+        while not self._has_work():
+            if time.monotonic() - started > WAIT_SECONDS:
+                return dg.SensorResult(skip_reason=_EMPTY)
+            time.sleep(POLL_SECONDS)
+        while time.monotonic() - started <= WORK_SECONDS:
+            if isinstance(decision := self._decide(), dg.RunRequest):
+                return dg.SensorResult(run_requests=[decision], asset_events=self._events)
+            if decision is not None:
+                return dg.SensorResult(skip_reason=decision, asset_events=self._events)
+            if not self._has_work():
+                break
+        self.queue.delete_finished(before=days_ago(self.settings.recoup_queue_days))
+        return dg.SensorResult(asset_events=self._events, skip_reason=None if self._events else _EMPTY)
+
+    def _has_work(self) -> bool:
+        return self.memory.is_unbuilt or self.queue.has_queued()
+
+    def _decide(self) -> dg.RunRequest | str | None:
+        """Carry a batch on; or return a run to request, or the reason why nothing can be done now."""
+        if waiting := self._run_under_way():
+            return waiting
+        if self.memory.is_left_to_a_run or self._is_large():
+            return self._run_request()
+        try:
+            self._carry_on()
+        except pipeline.PlanUnusable:
+            self.memory.is_unbuilt = False  # a run, or the next sync, builds everything
+            return self._run_request()
+        except WarehouseBusy as error:
+            return f"{error} Trying again at the next tick."
+        except _EXPECTED_FAILURES as error:
+            raise self._failure(error) from None
+        return None
+
+    def _carry_on(self) -> None:
+        batch = pipeline.ingest_and_publish(self.settings, self.queue, most=LARGEST_BATCH, wait=_BUSY_SECONDS)
+        self.memory.is_unbuilt, self.memory.failed_ticks = False, 0
+        if batch.ingested.taken:
+            self._events.append(
+                dg.AssetMaterialization(WEBHOOK_EVENTS, metadata=ingest_figures(batch.ingested, self.queue.stats()))
+            )
+        if batch.published.is_new:
+            self._events.append(dg.AssetMaterialization(RECOVERY, metadata=published_figures(batch.published)))
+
+    def _is_large(self) -> bool:
+        return self.queue.stats().queued > LARGEST_BATCH
+
+    def _run_under_way(self) -> str | None:
+        running = self.instance.get_runs(dg.RunsFilter(job_name=_JOB, statuses=UNFINISHED), limit=1)
+        if not running:
+            return None
+        return f"Events wait; run {running[0].run_id[:8]} is under way, and one at a time is enough."
+
+    def _run_request(self) -> dg.RunRequest | str:
+        """Return the run for the oldest event, or how long to wait after those that failed."""
+        oldest = self.queue.stats().oldest_seq
+        if oldest is None and not self.memory.is_left_to_a_run:
+            return _EMPTY
+        failed_at = self._failures_at(oldest)
+        if failed_at:
+            left = _pause(len(failed_at)) - (time.time() - failed_at[0])
+            if left > 0:
+                return f"The last {len(failed_at)} runs failed. The next one starts in {left:.0f} s."
+        attempt = len(failed_at) + 1
+        tags = {_OLDEST: str(oldest), "recoup/attempt": str(attempt), "recoup/queued": str(self.queue.stats().queued)}
+        self.memory.is_left_to_a_run = False
+        return dg.RunRequest(run_key=f"{oldest}-{attempt}-{self.memory.failed_ticks}", tags=tags)
+
+    def _failures_at(self, oldest_seq: int | None) -> Sequence[float]:
+        """Return when the runs ended, newest first, that were requested for the row that is still the oldest."""
+        records = self.instance.get_run_records(
+            dg.RunsFilter(job_name=_JOB, tags={_OLDEST: str(oldest_seq)}), limit=_REMEMBERED_RUNS
+        )
+        ended = [record for record in records if record.dagster_run.is_finished]
+        return [record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp() for record in ended]
+
+    def _failure(self, error: Exception) -> TickFailed:
+        """Leave what failed to a run, whose log shows more, and keep what earlier batches of this tick reported."""
+        self.memory.is_left_to_a_run, self.memory.is_unbuilt = True, False
+        self.memory.failed_ticks += 1
+        for event in self._events:
+            self.instance.report_runless_asset_event(event)
+        return TickFailed(f"{error}\nThe next tick leaves it to a run of {_JOB}.")
 
 
-def _failures_at(oldest_seq: int, instance: dg.DagsterInstance) -> Sequence[float]:
-    """When the runs ended, newest first, that were requested for the row that is still the oldest."""
-    records = instance.get_run_records(
-        dg.RunsFilter(job_name=_JOB, tags={_OLDEST: str(oldest_seq)}), limit=_REMEMBERED_RUNS
-    )
-    ended = [record for record in records if record.dagster_run.is_finished]
-    return [record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp() for record in ended]
+def _pause(failures: int) -> float:
+    return float(min(_FIRST_PAUSE_SECONDS * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS))

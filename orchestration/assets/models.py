@@ -1,7 +1,8 @@
 """The dbt project as assets, its tests as asset checks.
 
-dbt runs inside the step's process: half the time of a dbt process of its own. dagster-dbt turns dbt's events into
-Dagster's; the two functions of it that this needs are not documented, so a test holds them to the pinned version.
+A run of all models takes the pipeline's build: the compiled plan, or dbt where a plan cannot. A run of some models
+calls dbt for them, inside the step's process. dagster-dbt turns dbt's events into Dagster's; the functions of it that
+this needs are not documented, so a test holds them to the pinned version.
 """
 
 import json
@@ -12,20 +13,23 @@ from typing import Any, Final
 import dagster as dg
 import duckdb
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
-from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
+from dagster_dbt.asset_utils import get_asset_check_key_for_test, get_updated_cli_invocation_params_for_context
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from google.protobuf.json_format import MessageToDict
 
+from orchestration import pipeline
 from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
+from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed
+from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ModelsFailed, failure_text, invoke_dbt
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, build_flags, failure_text, invoke_dbt, project_fingerprint
-from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
+from orchestration.warehouse.connection import WarehouseError, wanted
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
 """Sources into whose tables pushed events are loaded as well: the ends of their ids in dbt's manifest."""
 
+_UNCHANGED_INPUTS: Final = "Not run again: nothing that this test reads has changed since it passed."
 _RESULTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
 
 
@@ -48,51 +52,96 @@ class StageTranslator(DagsterDbtTranslator):
 
 
 def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition:
-    """Every seed and model of the dbt project."""
+    """Return every seed and model of the dbt project as one multi-asset."""
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     translator = StageTranslator()
 
     @dbt_assets(manifest=manifest, dagster_dbt_translator=translator, name="models", pool=WAREHOUSE_POOL)
     def models(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
-        """Build and test the selected models; all of them first where the dbt project is not that of the last build."""
-        fingerprint = project_fingerprint()
-        with warehouse.get_connection() as connection:  # the raw tables exist, and nobody else is writing
-            tested = good_load_id(connection, fingerprint) if _all_there(manifest, connection) else None
-            newest = newest_load_id(connection)
-        if context.is_subset and tested is None:
-            _succeed(invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *build_flags(None)]), settings)
-        flags = [] if context.is_subset else build_flags(tested)
-        arguments = [*_arguments(context, manifest, translator), *flags]
-        events: list[dict[str, Any]] = []
-
-        def collect(event: Any) -> None:
-            if event.info.name in _RESULTS:
-                context.log.info(event.info.msg)
-                events.append(MessageToDict(event, preserving_proto_field_name=True))
-
-        result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [collect])
+        """Build and test the selected models; all of them first where the tables are of another dbt project."""
+        events = _DbtEvents(context)
+        build, error = Build(), None
+        try:
+            build = pipeline.build(settings, callback=events, observe=context.log.info)
+            if context.is_subset:
+                events.collected.clear()
+                arguments = _arguments(context, manifest, translator)
+                with wanted(settings.warehouse_path):
+                    result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [events])
+                error = None if result.success else failure_text(result, settings)
+        except DataTestsFailed as failed:
+            build, error = Build(tests=list(failed.outcomes)), str(failed)
+        except (ModelsFailed, WarehouseError) as failed:
+            error = str(failed)
         with warehouse.get_connection() as connection:
-            for event in events:
-                message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
-                for asset_event in message.to_default_asset_events(manifest, translator, context):
-                    yield _with_preview(asset_event, event, manifest, connection)
-            if result.success and (tested is None or not context.is_subset):
-                remember_good_build(connection, fingerprint, newest)
-        _succeed(result, settings)
+            yield from events.as_asset_events(manifest, translator, connection)
+            if not events.collected:
+                yield from _plan_events(context, build, manifest, translator, connection, is_done=error is None)
+        if error is not None:
+            raise dg.Failure(description=error)
 
     return models
 
 
-def _succeed(result: Any, settings: Settings) -> None:
-    if not result.success:
-        raise dg.Failure(description=failure_text(result, settings))
+class _DbtEvents:
+    """Collects dbt's result events while dbt holds the warehouse, and turns them into Dagster's afterwards."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+        self.collected: list[dict[str, Any]] = []
+
+    def __call__(self, event: Any) -> None:
+        if event.info.name in _RESULTS:
+            self._context.log.info(event.info.msg)
+            self.collected.append(MessageToDict(event, preserving_proto_field_name=True))
+
+    def as_asset_events(
+        self, manifest: Mapping[str, Any], translator: DagsterDbtTranslator, connection: duckdb.DuckDBPyConnection
+    ) -> Iterator[Any]:
+        for event in self.collected:
+            message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
+            for asset_event in message.to_default_asset_events(manifest, translator, self._context):
+                yield _with_preview(asset_event, event, manifest, connection)
 
 
-def _all_there(manifest: Mapping[str, Any], connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether every seed and model has its table: a selection may rest on any."""
-    built = set(connection.execute("SELECT table_schema, table_name FROM information_schema.tables").fetchall())
-    nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in ("model", "seed")]
-    return all((node["schema"], node["alias"]) in built for node in nodes)
+def _plan_events(
+    context: dg.AssetExecutionContext,
+    build: Build,
+    manifest: Mapping[str, Any],
+    translator: DagsterDbtTranslator,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    is_done: bool,
+) -> Iterator[Any]:
+    """Yield what a build by the plan comes to: an output for each asset, and a result for each test that it ran."""
+    if is_done:
+        for name, node in manifest["nodes"].items():
+            if node["resource_type"] in ("model", "seed"):
+                output = translator.get_asset_spec(manifest, name, None).key.to_python_identifier()
+                written = build.rows_written.get(name, 0)
+                preview = table_metadata(connection, f'"{node["schema"]}"."{node["alias"]}"') if written else {}
+                yield dg.Output(None, output, metadata={"rows_written": written, **preview})
+    outcomes = {outcome.id: outcome for outcome in build.tests}
+    for name, node in manifest["nodes"].items():
+        key = get_asset_check_key_for_test(manifest, translator, name, None)
+        if key is None or key not in context.selected_asset_check_keys:
+            continue
+        if name in outcomes:
+            yield _check_result(outcomes[name], key)
+        elif is_done and node["config"]["enabled"]:
+            yield dg.AssetCheckResult(
+                asset_key=key.asset_key, check_name=key.name, passed=True, description=_UNCHANGED_INPUTS
+            )
+
+
+def _check_result(outcome: DataTestOutcome, key: dg.AssetCheckKey) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=outcome.status == "pass",
+        severity=dg.AssetCheckSeverity.WARN if outcome.status == "warn" else dg.AssetCheckSeverity.ERROR,
+        metadata={"dagster_dbt/failed_row_count": outcome.failure_count},
+    )
 
 
 def _arguments(

@@ -1,7 +1,7 @@
 """The analysts' file as an asset. It is reached only when every model was built and every test passed."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
@@ -9,13 +9,16 @@ from orchestration import pipeline
 from orchestration.resources import WAREHOUSE_POOL
 from orchestration.settings import Settings
 from orchestration.warehouse.connection import WarehouseError
+from orchestration.warehouse.publish import Published
+
+RECOVERY: Final = dg.AssetKey(["published", "recovery"])
 
 
 def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     """The asset `published/recovery`: marts and seeds in a file of their own, swapped in whole."""
 
     @dg.asset(
-        key=["published", "recovery"],
+        key=RECOVERY,
         group_name="published",
         deps=list(marts),
         kinds={"duckdb"},
@@ -28,12 +31,17 @@ def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.Assets
         except WarehouseError as error:
             raise dg.Failure(description=str(error)) from None
         return dg.MaterializeResult(
-            metadata={
-                "path": dg.MetadataValue.path(str(published.path)),
-                "size_bytes": published.size,
-                "tables": dg.MetadataValue.json(published.rows),
-                "dagster/row_count": sum(published.rows.values()),
-            }
+            metadata={**published_figures(published), "tables": dg.MetadataValue.json(published.rows)}
         )
 
     return recovery
+
+
+def published_figures(published: Published) -> dict[str, Any]:
+    """Return what was published, as Dagster's metadata."""
+    return {
+        "path": dg.MetadataValue.path(str(published.path)),
+        "size_bytes": published.size,
+        "rows_written": published.rows_written,
+        "dagster/row_count": sum(published.rows.values()),
+    }

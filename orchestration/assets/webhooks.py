@@ -62,13 +62,14 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
         with warehouse.get_connection() as connection:
             preview = table_metadata(connection, "raw_stripe.webhook_events", order_by="_load_id DESC")
         yield dg.MaterializeResult(
-            metadata={**_figures(report, stats), **preview}, check_results=[_quarantine_is_empty(stats, aside)]
+            metadata={**ingest_figures(report, stats), **preview}, check_results=[_quarantine_is_empty(stats, aside)]
         )
 
     return webhook_events
 
 
-def _figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
+def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
+    """Return what became of a batch of events, as Dagster's metadata."""
     return {
         "received": report.received,
         "taken": report.taken,

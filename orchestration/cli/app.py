@@ -78,8 +78,8 @@ def _is_expected(error: Exception) -> bool:
     from orchestration.credentials import SecretRefused
     from orchestration.integrations import IntegrationError
     from orchestration.pipeline import KeyMissing
-    from orchestration.stripe_api import StripeApiError
     from orchestration.pipeline.dbt_runner import ModelsFailed
+    from orchestration.stripe_api import StripeApiError
     from orchestration.warehouse.connection import WarehouseError
     from orchestration.webhooks.ingest import AccountUnknown
     from orchestration.webhooks.queue import QueueUnavailable

@@ -141,7 +141,8 @@ def run_pipeline(
     before = _summary(settings) if settings.published_path.exists() else {}
     missing, failed = _extract_each(settings, request, names)
     with _stage("Building and testing the models") as show:
-        built = pipeline.build(settings, _NodeCounter(show))
+        counter = _NodeCounter(show)
+        built = pipeline.build(settings, callback=counter, observe=counter.count)
     console.print(f"  Models: {', '.join(f'{count} {kind}s' for kind, count in sorted(built.nodes.items()))} passed")
     with _stage("Publishing"):
         pipeline.publish_marts(settings)
@@ -191,15 +192,19 @@ def _stage(title: str) -> Iterator[Any]:
 
 
 class _NodeCounter:
-    """Counts dbt's finished nodes as its events tell of them."""
+    """Counts the models and tests that are done, by dbt's events or by name."""
 
     def __init__(self, show: Any) -> None:
         self._show, self._finished = show, 0
 
     def __call__(self, event: Any) -> None:
         if event.info.name == "NodeFinished":
-            self._finished += 1
-            self._show(f"{self._finished} nodes done, last {event.data.node_info.node_name}")
+            self.count(event.data.node_info.node_name)
+
+    def count(self, name: str) -> None:
+        """Count a node that is done, and show it."""
+        self._finished += 1
+        self._show(f"{self._finished} nodes done, last {name}")
 
 
 def _print_report(report: SyncReport) -> None:

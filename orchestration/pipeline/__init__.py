@@ -4,17 +4,19 @@ Belongs here: extract and ingest for one integration, the build of the models (b
 Does not: what is read (`sync`, `webhooks`), how it is stored (`warehouse`), what the models say (`dbt_project`).
 """
 
-from orchestration.pipeline.builder import Build, PlanUnusable, DataTestOutcome, build, build_by_plan, build_in_full
+from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable, build, build_by_plan, build_in_full
 from orchestration.pipeline.steps import (
     OF_ONE_INTEGRATION,
     Connection,
     KeyMissing,
+    WebhookBatch,
     check,
     client_of,
     discover,
+    estimate_sync,
     extract,
     ingest,
-    estimate_sync,
+    ingest_and_publish,
     publish_marts,
     refuse_known_account,
 )
@@ -23,18 +25,20 @@ __all__ = [
     "OF_ONE_INTEGRATION",
     "Build",
     "Connection",
+    "DataTestOutcome",
     "KeyMissing",
     "PlanUnusable",
-    "DataTestOutcome",
+    "WebhookBatch",
     "build",
     "build_by_plan",
     "build_in_full",
     "check",
     "client_of",
     "discover",
+    "estimate_sync",
     "extract",
     "ingest",
-    "estimate_sync",
+    "ingest_and_publish",
     "publish_marts",
     "refuse_known_account",
 ]

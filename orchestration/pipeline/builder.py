@@ -8,7 +8,7 @@ nothing has changed. A model whose inputs have not changed is left alone, and so
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 
@@ -70,6 +70,17 @@ class Build:
     is_full: bool = False
 
 
+class DataTestsFailed(ModelsFailed):
+    """Blocking tests failed, and nothing has changed. `outcomes` are those of all tests that were run."""
+
+    def __init__(self, outcomes: Sequence[DataTestOutcome]) -> None:
+        failed = [outcome for outcome in outcomes if outcome.status == "fail"]
+        lines = [f"{each.name}: {each.failure_count:,} rows fail" for each in failed[:_SHOWN_FAILURES]]
+        more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
+        super().__init__("\n".join([f"{len(failed)} of {len(outcomes)} tests failed:", *lines, *more, _UNTOUCHED]))
+        self.outcomes = outcomes
+
+
 class PlanUnusable(Exception):
     """The plan cannot run on these tables: everything must be built with dbt first. The text says why."""
 
@@ -99,11 +110,11 @@ def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -
         ModelsFailed: a model or a blocking test failed; nothing has changed.
         WarehouseError: as `open_warehouse`.
     """
-    fingerprint = project_fingerprint()
     with open_warehouse(settings.warehouse_path) as connection:
-        if _complete_build_of(connection, fingerprint) is None:
-            raise PlanUnusable("The dbt project is not the one that the tables were built from.")
-        return run_plan(connection, load_plan(settings), fingerprint, observe=observe)
+        _complete_build_of(connection, project_fingerprint())
+        plan = load_plan(settings)
+        check_plan(connection, plan)
+        return run_plan(connection, plan, observe=observe)
 
 
 def build_in_full(settings: Settings, callback: EventCallback | None = None) -> Build:
@@ -131,17 +142,25 @@ def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> B
     return Build(nodes, is_full=True)
 
 
-def run_plan(
-    connection: duckdb.DuckDBPyConnection, plan: Plan, fingerprint: str, *, observe: Observe = lambda name: None
-) -> Build:
-    """Run the plan on an open warehouse. See `build_by_plan` for what it raises."""
-    last = _complete_build_of(connection, fingerprint)
-    if last is None:
-        raise PlanUnusable("The dbt project is not the one that the tables were built from.")
+def check_plan(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Make sure that the plan can run on these tables.
+
+    Raises:
+        PlanUnusable: it cannot.
+    """
+    _complete_build_of(connection, plan.fingerprint)
     if missing := _missing_tables(connection, plan):
         raise PlanUnusable(f"Tables are missing: {', '.join(missing)}.")
+
+
+def run_plan(connection: duckdb.DuckDBPyConnection, plan: Plan, *, observe: Observe = lambda name: None) -> Build:
+    """Run a plan that `check_plan` has passed, in one transaction.
+
+    Raises:
+        ModelsFailed: a model or a blocking test failed; nothing has changed.
+    """
     streams = hash_streams(connection)
-    changed = _changed_sources(connection, plan, last, streams)
+    changed = _changed_sources(connection, plan, streams)
     if not changed and not has_incomplete_builds(connection):
         return _unchanged(plan)
     for name, value in plan.settings.items():
@@ -150,13 +169,15 @@ def run_plan(
         run = _Run(connection, plan, changed, observe)
         run.build_models()
         run.run_tests()
-        complete_build(connection, run.build_id, fingerprint, streams=streams)
+        complete_build(connection, run.build_id, plan.fingerprint, streams=streams)
     return run.build
 
 
-def _complete_build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> CompleteBuild | None:
+def _complete_build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> CompleteBuild:
     last = last_complete_build(connection)
-    return last if last is not None and last.fingerprint == fingerprint else None
+    if last is None or last.fingerprint != fingerprint:
+        raise PlanUnusable("The tables were not built from this state of the dbt project.")
+    return last
 
 
 def _unchanged(plan: Plan) -> Build:
@@ -168,12 +189,10 @@ def _missing_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[s
     return [model.name for model in plan.models if (model.schema, model.name) not in there]
 
 
-def _changed_sources(
-    connection: duckdb.DuckDBPyConnection, plan: Plan, last: CompleteBuild, streams: str
-) -> set[str]:
+def _changed_sources(connection: duckdb.DuckDBPyConnection, plan: Plan, streams: str) -> set[str]:
     """Return dbt's ids of the sources that hold something the models have not taken."""
     tables = {("raw_stripe", name) for name in open_tables(connection)}
-    if last.streams != streams:
+    if _complete_build_of(connection, plan.fingerprint).streams != streams:
         tables.add(("sync", "streams"))
     return {name for name, table in plan.sources.items() if table in tables}
 
@@ -209,15 +228,14 @@ class _Run:
         """Run the tests of which an input has changed.
 
         Raises:
-            ModelsFailed: a blocking test failed.
+            DataTestsFailed: a blocking test failed.
         """
         for test in self._plan.tests:
             if not self._changed.isdisjoint(test.parents):
                 self.build.tests.append(self._outcome(test))
                 self._observe(test.name)
-        failed = [outcome for outcome in self.build.tests if outcome.status == "fail"]
-        if failed:
-            raise ModelsFailed(_tests_failed(failed, len(self.build.tests)))
+        if any(outcome.status == "fail" for outcome in self.build.tests):
+            raise DataTestsFailed(self.build.tests)
 
     def _write(self, model: PlannedModel) -> bool:
         """Write the model's new rows; return whether the table changed."""
@@ -225,9 +243,7 @@ class _Run:
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {_NEW_ROWS} AS {model.sql}")
         try:
             written = (
-                self._replace_all(relation)
-                if model.materialized == "table"
-                else self._replace_some(relation, model)
+                self._replace_all(relation) if model.materialized == "table" else self._replace_some(relation, model)
             )
         finally:
             with suppress(duckdb.Error):
@@ -292,7 +308,7 @@ class _Run:
         ((count,),) = self._rows(statement)
         return int(count)
 
-    def _rows(self, query: str) -> Sequence[tuple[object, ...]]:
+    def _rows(self, query: str) -> Sequence[tuple[Any, ...]]:
         return self._connection.execute(query).fetchall()
 
 
@@ -309,12 +325,6 @@ def _model_failed(model: PlannedModel, error: duckdb.Error) -> str:
 
 def _test_broke(test: PlannedTest, error: duckdb.Error) -> str:
     return f"Test {test.name} could not run: {_first_line(error)}\n{_UNTOUCHED}"
-
-
-def _tests_failed(failed: Sequence[DataTestOutcome], run: int) -> str:
-    lines = [f"{each.name}: {each.failure_count:,} rows fail" for each in failed[:_SHOWN_FAILURES]]
-    more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
-    return "\n".join([f"{len(failed)} of {run} tests failed:", *lines, *more, _UNTOUCHED])
 
 
 def _first_line(error: Exception) -> str:

@@ -88,7 +88,7 @@ def _parse(settings: Settings) -> tuple[Any, Any]:
 
 @contextmanager
 def _empty_warehouse(settings: Settings) -> Iterator[Path]:
-    """Yield the path of a warehouse that does not exist yet. Its name is that of the real one, which dbt's SQL holds."""
+    """Yield the path of a warehouse that does not exist yet, by the name of the real one, which dbt's SQL holds."""
     settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
         yield Path(beside) / settings.warehouse_path.name

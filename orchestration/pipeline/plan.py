@@ -25,7 +25,7 @@ _PROFILE: Final = "profiles.yml"
 class PlannedModel:
     """A model as the plan builds it again.
 
-    `parents` are dbt's ids. `measured` names columns of instants whose least value in the new rows later models ask for.
+    `parents` are dbt's ids. `measured` names columns of instants whose least value in the new rows later models read.
     `tombstone` is a condition: new rows that meet it delete the rows of their key and are not inserted.
     """
 
@@ -56,10 +56,12 @@ class PlannedTest:
 class Plan:
     """All models in the order of the graph, and all data tests.
 
-    `sources` are the raw tables by dbt's ids, as schema and name; `settings` are those of DuckDB in dbt's profile.
+    `fingerprint` identifies the project's files, and `key` also what compiled them. `sources` are the raw tables by
+    dbt's ids, as schema and name; `settings` are those of DuckDB in dbt's profile.
     """
 
     key: str
+    fingerprint: str
     settings: dict[str, str]
     sources: dict[str, tuple[str, str]]
     models: tuple[PlannedModel, ...]
@@ -72,19 +74,27 @@ def load_plan(settings: Settings) -> Plan:
     Raises:
         ModelsFailed: the project cannot be compiled.
     """
-    key, path = _key(), settings.dbt_target_dir / "plan.json"
-    kept = _read(path)
-    if kept is not None and kept.key == key:
-        return kept
-    plan = _compile(settings, key)
-    _write(path, plan)
+    plan = kept_plan(settings)
+    if plan is None:
+        plan = _compile(settings, project_fingerprint())
+        _write(_path(settings), plan)
     return plan
 
 
-def _key() -> str:
+def kept_plan(settings: Settings) -> Plan | None:
+    """Return the plan of the project as it is now, if it was compiled before."""
+    kept = _read(_path(settings))
+    return kept if kept is not None and kept.key == _key(project_fingerprint()) else None
+
+
+def _path(settings: Settings) -> Path:
+    return settings.dbt_target_dir / "plan.json"
+
+
+def _key(fingerprint: str) -> str:
     """Hash everything that the plan depends on: the project, the versions of what compiles it, and this file."""
     versions = [f"{name} {metadata.version(name)}" for name in _COMPILERS]
-    parts = [project_fingerprint(), *versions, Path(__file__).read_text(encoding="utf-8")]
+    parts = [fingerprint, *versions, Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -94,6 +104,7 @@ def _read(path: Path) -> Plan | None:
         kept = orjson.loads(path.read_bytes())
         return Plan(
             kept["key"],
+            kept["fingerprint"],
             kept["settings"],
             {name: (schema, table) for name, (schema, table) in kept["sources"].items()},
             tuple(PlannedModel(**{name: _tuple(value) for name, value in each.items()}) for each in kept["models"]),
@@ -114,7 +125,7 @@ def _write(path: Path, plan: Plan) -> None:
     os.replace(beside, path)
 
 
-def _compile(settings: Settings, key: str) -> Plan:
+def _compile(settings: Settings, fingerprint: str) -> Plan:
     result, manifest = compile_project(settings)
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
@@ -123,7 +134,8 @@ def _compile(settings: Settings, key: str) -> Plan:
     order = TopologicalSorter({name: node.depends_on.nodes for name, node in nodes.items()}).static_order()
     compiled = [nodes[name] for name in order if name in nodes]
     return Plan(
-        key,
+        _key(fingerprint),
+        fingerprint,
         _duckdb_settings(),
         {name: (source.schema, source.identifier) for name, source in manifest.sources.items()},
         tuple(_model(node) for node in compiled if node.resource_type == "model"),
@@ -166,7 +178,7 @@ from (
 
 def _duckdb_settings() -> dict[str, str]:
     """Return DuckDB's settings of the profile that dbt runs with."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     profiles = yaml.safe_load((DBT_PROJECT_DIR / _PROFILE).read_text(encoding="utf-8"))
     target = profiles["recoup"]["outputs"][profiles["recoup"]["target"]]

@@ -14,6 +14,8 @@ from pydantic import SecretStr
 
 from orchestration.app_tokens import AppKey, NotAuthorized
 from orchestration.integrations import Integration, IntegrationError, Integrations, is_read_already
+from orchestration.pipeline.builder import Build, PlanUnusable, check_plan, run_plan
+from orchestration.pipeline.plan import kept_plan
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
     API_VERSION,
@@ -47,6 +49,7 @@ from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
 from orchestration.webhooks.ingest import AccountUnknown, IngestReport, ingest_queue
 from orchestration.webhooks.queue import Queue
+
 
 class KeyMissing(Exception):
     """An integration has no API key. The text says where to put it."""
@@ -97,8 +100,9 @@ def _digest_of(integration: Integration) -> str:
 
 
 def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
-    """Load what Stripe has pushed: everything that is queued, or the oldest `most` events. Asks Stripe for the account
-    the first time, if need be.
+    """Load the events that wait in the webhook queue: all of them, or the oldest `most`.
+
+    Asks Stripe for the account the first time, if need be.
 
     Raises:
         AccountUnknown: as `ingest_queue`.
@@ -109,14 +113,47 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
         closing(Queue(settings.queue_url)) as queue,
         open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,
     ):
-        return ingest_queue(
-            connection,
-            queue,
-            account_of=cache(partial(_account_of, settings, connection)),
-            is_read=cache(partial(_is_read, settings)),
-            pinned_version=API_VERSION,
-            most=most,
-        )
+        return _ingest(settings, queue, connection, most)
+
+
+@dataclass(frozen=True)
+class WebhookBatch:
+    """What became of one batch of webhook events on its way from the queue to the analysts' file."""
+
+    ingested: IngestReport
+    built: Build
+    published: Published
+
+
+def ingest_and_publish(settings: Settings, queue: Queue, *, most: int, wait: float) -> WebhookBatch:
+    """Carry the oldest `most` queued events into the analysts' file, by the compiled plan, on one connection.
+
+    Events are acknowledged once they are committed to the raw tables. A build that fails then is made good by the next
+    one. `wait` is how many seconds another process may keep the warehouse.
+
+    Raises:
+        PlanUnusable: the models must be built with dbt, or the plan compiled, first. No event was taken.
+        ModelsFailed: a model or a blocking test failed. The events are loaded; models and file are as before.
+        AccountUnknown, QueueUnavailable, WarehouseError: as `ingest`.
+    """
+    plan = kept_plan(settings)
+    if plan is None:
+        raise PlanUnusable("The plan of the models is not compiled yet.")
+    with open_warehouse(settings.warehouse_path, wait=wait) as connection:
+        check_plan(connection, plan)
+        ingested = _ingest(settings, queue, connection, most)
+        return WebhookBatch(ingested, run_plan(connection, plan), publish(connection, settings.published_path))
+
+
+def _ingest(settings: Settings, queue: Queue, connection: duckdb.DuckDBPyConnection, most: int | None) -> IngestReport:
+    return ingest_queue(
+        connection,
+        queue,
+        account_of=cache(partial(_account_of, settings, connection)),
+        is_read=cache(partial(_is_read, settings)),
+        pinned_version=API_VERSION,
+        most=most,
+    )
 
 
 def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name: str) -> str:
@@ -162,7 +199,9 @@ def _is_read(settings: Settings, name: str, account_id: str) -> bool:
     return not chosen or account_id in (each.account_id for each in chosen)
 
 
-def estimate_sync(settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION) -> SyncPlan:
+def estimate_sync(
+    settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION
+) -> SyncPlan:
     """What `extract` would read, estimated by a few requests.
 
     Raises:

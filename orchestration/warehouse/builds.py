@@ -1,7 +1,7 @@
-"""The ledger of loads and builds: what the raw tables hold, what the models have taken, and which build changed a table.
+"""The ledger of loads and builds: what the raw tables hold, what the models have taken, which build changed a table.
 
-Loads and builds are numbered by one sequence. A load stays open until a complete build, one of all models whose blocking
-tests passed, has taken it. Nothing else closes it, so a build of some models can never hide it from the others.
+Loads and builds are numbered by one sequence. A load stays open until a complete build, one of all models whose
+blocking tests passed, has taken it. Nothing else closes it, so a build of some models never hides it from the others.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import duckdb
 class CompleteBuild:
     """The last build of all models whose blocking tests passed.
 
-    `fingerprint` identifies the state of the dbt project that it was made from. `streams` is a hash of `sync.streams` as
-    the models took it; None: not known.
+    `fingerprint` identifies the state of the dbt project that it was made from. `streams` is a hash of `sync.streams`
+    as the models took it; None: not known.
     """
 
     build_id: int

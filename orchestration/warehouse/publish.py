@@ -5,8 +5,9 @@ then `marts` is of test mode.
 
 A reader that has the old file open keeps its complete old snapshot; a reader that opens it afterwards sees the new one.
 
-A file that is still as it was published is copied, and only rows that changed since are replaced in the copy. The result
-equals a file made from nothing: the number of rows of each table is compared, and a table that differs is copied whole.
+A file that is still as it was published is copied, and only rows that changed since are replaced in the copy. The
+result equals a file made from nothing: the number of rows of each table is compared, and a table that differs is copied
+whole.
 """
 
 import os
@@ -84,9 +85,9 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     copies = list(_copies(connection))
-    known = _known_versions(connection, path)
+    known = _known_versions(connection, path, copies)
     if known is not None and all(known.get(copy.title) == copy.changed_by > 0 for copy in copies):
-        return Published(path, _counts_in(connection, path, copies), path.stat().st_size, 0, is_new=False)
+        return Published(path, _counts(connection, copies), path.stat().st_size, 0, is_new=False)
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     _remove(beside)
     try:
@@ -94,6 +95,7 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
             shutil.copyfile(path, beside)
         written, rows = _fill(connection, beside, copies, known or {})
         size = beside.stat().st_size
+        _wal(path).unlink(missing_ok=True)  # of a program that opened the old file for writing, and was killed
         os.replace(beside, path)
     finally:
         _remove(beside)
@@ -102,8 +104,13 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
 
 
 def _remove(path: Path) -> None:
-    for leftover in (path, path.with_name(f"{path.name}.wal")):
+    for leftover in (path, _wal(path)):
         leftover.unlink(missing_ok=True)
+
+
+def _wal(path: Path) -> Path:
+    """Return DuckDB's write-ahead log of a file. Without its own file nobody can open the other one."""
+    return path.with_name(f"{path.name}.wal")
 
 
 def _copies(warehouse: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
@@ -118,23 +125,24 @@ def _copies(warehouse: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
             yield _Copy(schema, table, f"{schema}_test", "NOT livemode", *versions)
 
 
-def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path) -> dict[str, int] | None:
+def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy]) -> dict[str, int] | None:
     """Return by which build each table of the file was last changed; None where the file has to be made from nothing.
 
-    That is where it is not the file, byte for byte, that was published last, or has grown too much.
+    That is where it is not the file that was published last, holds other tables, or has grown too much.
     """
     rows = warehouse.execute("SELECT identity, first_size FROM sync.published_file").fetchall()
     if not rows or rows[0][0] != _identity(path) or path.stat().st_size > _LARGEST_GROWTH * rows[0][1]:
         return None
-    layout = warehouse.execute("SELECT title, changed_by FROM sync.published_tables").fetchall()
-    known = dict(layout)
-    wanted = {copy.title: copy.where for copy in _copies(warehouse)}
-    were = dict(warehouse.execute("SELECT title, condition FROM sync.published_tables").fetchall())
-    return known if wanted == were else None
+    known = warehouse.execute("SELECT title, condition, changed_by FROM sync.published_tables").fetchall()
+    if {copy.title: copy.where for copy in copies} != {title: where for title, where, _ in known}:
+        return None
+    return {title: changed_by for title, _, changed_by in known}
 
 
 def _identity(path: Path) -> str | None:
-    """Return what changes when the file is written or replaced; None where there is no file."""
+    """Return what changes when the file is written or replaced; None where there is no file that can be trusted."""
+    if _wal(path).exists():
+        return None
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -142,9 +150,7 @@ def _identity(path: Path) -> str | None:
     return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
 
-def _remember(
-    warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy], *, is_whole: bool
-) -> None:
+def _remember(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy], *, is_whole: bool) -> None:
     with transaction(warehouse):
         rows = warehouse.execute("SELECT first_size FROM sync.published_file").fetchall()
         first_size = path.stat().st_size if is_whole or not rows else rows[0][0]
@@ -157,7 +163,7 @@ def _remember(
             )
 
 
-def _counts_in(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy]) -> dict[str, int]:
+def _counts(warehouse: duckdb.DuckDBPyConnection, copies: Sequence[_Copy]) -> dict[str, int]:
     return {copy.title: _count(warehouse, f"{copy.source} WHERE {copy.where}") for copy in copies}
 
 
@@ -194,8 +200,9 @@ def _replace_changed(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version:
     """
     keys = ", ".join(map(_name, copy.unique_key))
     changed = f"{copy.source} WHERE _load_id > {version} AND {copy.where}"
-    warehouse.execute(f"DELETE FROM {copy.target} WHERE ({keys}) IN (SELECT {keys} FROM {copy.source} "
-                      f"WHERE _load_id > {version})")
+    warehouse.execute(
+        f"DELETE FROM {copy.target} WHERE ({keys}) IN (SELECT {keys} FROM {copy.source} WHERE _load_id > {version})"
+    )
     ((written,),) = warehouse.execute(f"INSERT INTO {copy.target} BY NAME FROM {changed}").fetchall()
     expected = _count(warehouse, f"{copy.source} WHERE {copy.where}")
     if _count(warehouse, copy.target) != expected:
