@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,29 @@ def test_created_and_succeeded_in_one_second_is_no_doubt(warehouse: duckdb.DuckD
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("succeeded", False)
 
 
+CREATED = [
+    ("payment_intent", "payment_intent.created", "requires_payment_method", "requires_action"),
+    ("refund", "refund.created", "pending", "requires_action"),
+    ("dispute", "charge.dispute.created", "needs_response", "under_review"),
+]
+"""Kind of object, the event of its creation, its state then, and another that it may leave again."""
+
+
+@pytest.mark.parametrize(("kind", "created", "first", "second"), CREATED)
+def test_a_created_event_loses_to_another_event_of_its_second_and_makes_no_doubt(
+    kind: str, created: str, first: str, second: str, tmp_path: Path
+) -> None:
+    rows = [
+        by_event(either_object(kind, first), 2_000, "evt_z", created),
+        by_event(either_object(kind, second), 2_000, "evt_a", f"{kind}.updated"),
+    ]
+    for number, batches in enumerate(([rows], [rows[:1], rows[1:]], [rows[1:], rows[:1]])):
+        with open_warehouse(tmp_path / f"{number}.duckdb", options=FOR_LOADING) as connection:
+            for batch in batches:
+                load(connection, *batch, table=f"{kind}s")
+            assert stored(connection, f"{STATUS}, _needs_read", f"{kind}s") == (second, False)
+
+
 def test_a_payload_of_another_api_version_is_kept_and_read_again(warehouse: duckdb.DuckDBPyConnection) -> None:
     load(warehouse, by_event(intent("succeeded"), 2_000, "evt_1", "payment_intent.succeeded", "2020-08-27"))
     assert stored(warehouse, f"{STATUS}, _needs_read, _api_version") == ("succeeded", True, "2020-08-27")
@@ -298,6 +322,15 @@ def test_a_row_that_only_needs_to_be_read_again_keeps_the_number_of_its_load(
     load(warehouse, by_event(intent("requires_action"), 2_000, "evt_a"))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("processing", True)
     assert stored(warehouse, "_load_id") == before
+
+
+def test_only_a_changed_payload_changes_when_a_row_was_loaded(warehouse: duckdb.DuckDBPyConnection) -> None:
+    for day, status in ((1, "processing"), (2, "processing"), (3, "requires_action")):
+        with transaction(warehouse):
+            loader = Loader(warehouse, ACCOUNT, PINNED)
+            loader.loaded_at = datetime(2026, 1, day)
+            loader.load_objects("payment_intents", [listed(intent(status), 2_000 + day)])
+        assert stored(warehouse, "day(_loaded_at)") == (3 if day == 3 else 1,)
 
 
 def test_an_event_is_kept_once_and_never_applied_twice(warehouse: duckdb.DuckDBPyConnection) -> None:
