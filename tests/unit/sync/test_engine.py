@@ -23,7 +23,7 @@ from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import AccountMismatch, SyncReport, SyncRequest, sync_account
 from orchestration.sync.engine import HEAD_OVERLAP, RETENTION_MARGIN, has_gap
 from orchestration.sync.streams import OBJECT_STREAMS
-from orchestration.warehouse.checkpoints import Checkpoint
+from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow, write_checkpoint
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row
@@ -290,6 +290,28 @@ def test_the_first_pass_of_a_feed_begins_where_stripe_keeps_events(
         sync(server)
     floors = {floor for path, floor, _ in asked if path == "/v1/events"}
     assert floors == {account.now - 30 * DAY}
+
+
+def test_a_pass_that_was_interrupted_is_finished_and_what_came_since_is_read_with_the_overlap(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection, asked: list[tuple[str, Any, Any]]
+) -> None:
+    account = new_account(payments=20)
+    with serving(account) as server:
+        sync(server)
+        through = account.now
+        left = OpenWindow(through - 2 * DAY, through - DAY)
+        interrupted = Checkpoint(
+            "charge_events", walk_floor=through - 2 * DAY, walk_ceiling=through, open_windows=(left,)
+        )
+        write_checkpoint(warehouse, AccountKey(account.id, False), interrupted, now=through)
+        asked.clear()
+        account.now += 3_600
+        report = sync(server)
+    passes = sorted(each[1:] for each in asked if each[0] == "/v1/events")
+    since = (through - HEAD_OVERLAP, account.now + 1)
+    assert passes == [(left.floor, left.ceiling), since, since], "the other feed was not interrupted"
+    assert report.streams["charge_events"].complete_through == account.now
+    assert report.streams["charge_events"].known_since == through - 2 * DAY
 
 
 def checkpoints(warehouse: duckdb.DuckDBPyConnection) -> dict[str, Any]:
