@@ -66,6 +66,49 @@ def test_ticks_are_passed_over_to_keep_within_the_share_of_stripes_allocation(
     assert tick(instance, settings, timedelta(hours=hours * 1.02)) is None
 
 
+@dg.job(name="sync_stripe")
+def _sync_stripe() -> None:
+    """Stands for a run of the job in the instance's history."""
+
+
+@dg.job(name="ingest_webhooks")
+def _ingest_webhooks() -> None:
+    """Stands for a run of another job."""
+
+
+def record_run(
+    instance: dg.DagsterInstance, job: dg.JobDefinition, status: dg.DagsterRunStatus, partition: str = "default"
+) -> str:
+    """The id of a run in the instance's history."""
+    return instance.create_run_for_job(job, status=status, tags={"dagster/partition": partition}).run_id
+
+
+def test_a_tick_is_passed_over_while_a_sync_of_the_integration_is_under_way(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(server)
+    for status in (
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ):
+        run_id = record_run(instance, _sync_stripe, status)
+        assert tick(instance, settings, timedelta()) == f"default: Run {run_id[:8]} is under way.", status
+        instance.delete_run(run_id)
+    assert tick(instance, settings, timedelta()) is None
+
+
+def test_a_run_that_has_ended_or_is_of_another_job_or_integration_holds_up_no_sync(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
+        record_run(instance, _sync_stripe, status)
+    record_run(instance, _ingest_webhooks, dg.DagsterRunStatus.STARTED)
+    record_run(instance, _sync_stripe, dg.DagsterRunStatus.STARTED, partition="another")
+    assert tick(instance, make_settings(server), timedelta()) is None
+
+
 @pytest.mark.parametrize(
     ("days", "passed", "severity"),
     [(0, True, "WARN"), (19, True, "WARN"), (21, False, "WARN"), (31, False, "ERROR")],

@@ -24,6 +24,9 @@ from orchestration.stripe_api.governor import Governor
 
 PATH = "/v1/payment_intents"
 DATED = {"Date": "Tue, 24 Nov 2026 10:00:00 GMT"}
+SECONDS_TO_END = 0.01
+"""How soon a server that is shut down looks for it: by itself, every half second."""
+
 PASSING = ("rate_limit", "lock_timeout", "server_error", "drop", "cut", "truncate")
 """Every fault that a later try does not meet again."""
 
@@ -95,7 +98,7 @@ def answering(heard: list[dict[str, str]]) -> Iterator[Callable[..., str]]:
     def start(status: int, headers: dict[str, str], body: bytes) -> str:
         handler = type("Handler", (_Always,), {"heard": heard, "status": status, "headers_sent": headers, "body": body})
         running = http.server.HTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(SECONDS_TO_END,), daemon=True).start()
         servers.append(running)
         return f"http://127.0.0.1:{running.server_address[1]}"
 
@@ -152,6 +155,58 @@ def test_should_retry_decides_over_the_status(
     with pytest.raises(InvalidRequest):
         connect(address=address).get(PATH)
     assert pauses == []
+
+
+@pytest.mark.parametrize("stated", ["true", "True", "false", None])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_401_or_403_is_never_retried_whatever_the_header_says(
+    status: int,
+    stated: str | None,
+    answering: Callable[..., str],
+    connect: Callable[..., StripeClient],
+    pauses: list[float],
+    heard: list[dict[str, str]],
+) -> None:
+    headers = DATED | ({"Stripe-Should-Retry": stated} if stated else {})
+    address = answering(status, headers, b'{"error":{"message":"no"}}')
+    with pytest.raises((AuthenticationFailed, AccessRefused)):
+        connect(address=address).get(PATH)
+    assert pauses == []
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "stated", "is_retried"),
+    [
+        (400, None, False),
+        (402, None, False),
+        (404, None, False),
+        (409, None, True),
+        (429, None, True),
+        (500, None, True),
+        (503, None, True),
+        (400, "true", True),
+        (404, "TRUE", True),
+        (409, "false", False),
+        (429, "false", False),
+        (500, "False", False),
+        (409, "perhaps", True),
+        (400, "perhaps", False),
+    ],
+)
+def test_the_status_decides_on_a_retry_unless_the_header_does(
+    status: int,
+    stated: str | None,
+    is_retried: bool,
+    answering: Callable[..., str],
+    connect: Callable[..., StripeClient],
+    heard: list[dict[str, str]],
+) -> None:
+    headers = DATED | ({"Stripe-Should-Retry": stated} if stated else {})
+    address = answering(status, headers, b'{"error":{"message":"no"}}')
+    with pytest.raises((InvalidRequest, StripeUnavailable)):
+        connect(address=address, first_tries=2).get(PATH)
+    assert len(heard) == (2 if is_retried else 1)
 
 
 @pytest.mark.parametrize(

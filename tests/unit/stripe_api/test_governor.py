@@ -2,10 +2,12 @@
 
 import threading
 from collections import deque
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from orchestration.stripe_api.governor import (
+    AT_ONCE,
     ENDPOINT_RATE,
     HEADROOM,
     LIVE_RATE,
@@ -116,11 +118,67 @@ def test_a_limit_below_the_documented_one_is_found_and_seldom_met_again(allowed:
     assert tried - refused >= 0.75 * allowed * (300 - settled_at)
 
 
-def test_a_refusal_for_concurrency_lets_fewer_go_at_once(clock: Clock) -> None:
+MANY = [f"/v1/{number}" for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "of_endpoint", "of_others"),
+    [
+        ("global-rate", ENDPOINT_RATE, LIVE_RATE * SLOWED),
+        ("endpoint-rate", ENDPOINT_RATE * SLOWED, LIVE_RATE),
+        ("resource-specific", ENDPOINT_RATE * SLOWED, LIVE_RATE),
+        ("global-concurrency", ENDPOINT_RATE, LIVE_RATE),
+        ("endpoint-concurrency", ENDPOINT_RATE, LIVE_RATE),
+        ("a-reason-that-stripe-has-yet-to-invent", ENDPOINT_RATE, LIVE_RATE),
+    ],
+)
+def test_each_reason_slows_the_rate_that_it_names_and_no_other(
+    reason: str, of_endpoint: float, of_others: float, clock: Clock
+) -> None:
+    """`of_others` is the rate of many other endpoints together, which only the account's rate limits."""
+    for endpoints, expected in (([INTENTS], of_endpoint), (MANY, of_others)):
+        governor = Governor(livemode=True, clock=clock, wait=clock.wait)
+        governor.refused(INTENTS, reason)
+        assert rate(governor, clock, endpoints, 20) == pytest.approx(expected * HEADROOM, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("reason", "allowed"),
+    [
+        ("global-rate", AT_ONCE),
+        ("endpoint-rate", AT_ONCE),
+        ("resource-specific", AT_ONCE),
+        ("global-concurrency", int(AT_ONCE * SLOWED)),
+        ("endpoint-concurrency", int(AT_ONCE * SLOWED)),
+        ("a-reason-that-stripe-has-yet-to-invent", AT_ONCE),
+    ],
+)
+def test_only_a_reason_of_concurrency_lowers_how_many_requests_go_at_once(
+    reason: str, allowed: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class IsFull(Exception):
+        """The governor waits for a request to end."""
+
+    def wait(self: threading.Condition, timeout: float | None = None) -> bool:
+        raise IsFull
+
+    governor = Governor(livemode=True, clock=clock, wait=lambda seconds: None)
+    governor.refused(INTENTS, reason)
+    monkeypatch.setattr(threading.Condition, "wait", wait)
+    under_way = 0
+    with ExitStack() as stack, suppress(IsFull):
+        while under_way <= AT_ONCE:
+            stack.enter_context(governor.turn(CHARGES))
+            under_way += 1
+    assert under_way == allowed
+
+
+@pytest.mark.parametrize("reason", ["global-concurrency", "endpoint-concurrency"])
+def test_a_refusal_for_concurrency_lets_fewer_go_at_once(reason: str, clock: Clock) -> None:
     governor = Governor(livemode=True, clock=clock, wait=lambda seconds: None)
     for _ in range(30):
         clock.now += 2
-        governor.refused(INTENTS, "global-concurrency")
+        governor.refused(INTENTS, reason)
     entered, leave = threading.Semaphore(0), threading.Event()
 
     def stay() -> None:

@@ -18,10 +18,12 @@ from orchestration.simulator import (
     SimulatorServer,
 )
 from orchestration.simulator.objects import Renderer
-from orchestration.stripe_api import API_VERSION, AuthenticationFailed, StripeClient, StripeUnavailable
+from orchestration.stripe_api import API_VERSION, Answer, AuthenticationFailed, StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import AccountMismatch, SyncReport, SyncRequest, sync_account
+from orchestration.sync.engine import HEAD_OVERLAP, RETENTION_MARGIN, has_gap
 from orchestration.sync.streams import OBJECT_STREAMS
+from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow, write_checkpoint
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row
@@ -216,6 +218,152 @@ def test_a_pause_longer_than_events_are_kept_lists_everything_anew(
         assert statuses(warehouse) == true_statuses(account)
         assert report.streams["payment_intent_events"].known_since == account.now - 30 * DAY
         assert sync(server).relisted == []
+
+
+EDGE = 30 * DAY - RETENTION_MARGIN - HEAD_OVERLAP
+"""Seconds that a feed may be behind: its next pass begins before where it ended, and must not meet events that age out
+while they are read."""
+
+
+@pytest.mark.parametrize(("behind", "expected"), [(EDGE - 1, False), (EDGE, True), (EDGE + 1, True), (30 * DAY, True)])
+def test_a_feed_has_a_gap_from_the_margin_before_the_end_of_retention_on(behind: int, expected: bool) -> None:
+    now = 100 * DAY
+    streams = [Checkpoint("charges", known_since=now), Checkpoint("refunds", walk_ceiling=now)]
+    feed = Checkpoint("charge_events", complete_through=now - behind, known_since=now - behind)
+    assert has_gap(feed, *streams, now=now) is expected
+
+
+@pytest.mark.parametrize("reached", ["known_since", "walk_ceiling"])
+@pytest.mark.parametrize(("behind", "expected"), [(EDGE - 1, False), (EDGE, True), (EDGE + 1, True)])
+def test_before_its_first_pass_a_feed_has_a_gap_by_when_its_oldest_stream_was_listed(
+    behind: int, expected: bool, reached: str
+) -> None:
+    now = 100 * DAY
+    streams = [Checkpoint("charges", **{reached: now - behind}), Checkpoint("refunds", known_since=now)]
+    for order in (streams, streams[::-1]):
+        assert has_gap(Checkpoint("charge_events"), *order, now=now) is expected
+
+
+def test_a_feed_of_which_nothing_was_ever_read_has_no_gap() -> None:
+    assert has_gap(Checkpoint("charge_events"), Checkpoint("charges"), now=100 * DAY) is False
+
+
+def test_the_margins_before_lost_events_are_longer_than_what_they_guard_against() -> None:
+    """An hour to read a feed's oldest events, a minute until Stripe lists an event: less than that loses events."""
+    assert RETENTION_MARGIN >= 3_600
+    assert HEAD_OVERLAP >= 60
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
+    """Path, floor and ceiling of each request for a list."""
+    noted: list[tuple[str, Any, Any]] = []
+    ask = StripeClient.list
+
+    def note(client: StripeClient, path: str, params: Any, **options: Any) -> Answer:
+        noted.append((path, params["created"]["gte"], params["created"]["lt"]))
+        return ask(client, path, params, **options)
+
+    monkeypatch.setattr(StripeClient, "list", note)
+    return noted
+
+
+def test_the_next_pass_of_a_feed_begins_the_overlap_before_where_the_last_one_ended(
+    sync: Sync, asked: list[tuple[str, Any, Any]]
+) -> None:
+    account = new_account(payments=20)
+    with serving(account) as server:
+        sync(server)
+        through = account.now
+        asked.clear()
+        account.now += 3_600
+        sync(server)
+    passes = [each for each in asked if each[0] == "/v1/events"]
+    assert passes == [("/v1/events", through - HEAD_OVERLAP, account.now + 1)] * 2
+
+
+def test_the_first_pass_of_a_feed_begins_where_stripe_keeps_events(
+    sync: Sync, asked: list[tuple[str, Any, Any]]
+) -> None:
+    account = new_account(payments=20)
+    with serving(account) as server:
+        sync(server)
+    floors = {floor for path, floor, _ in asked if path == "/v1/events"}
+    assert floors == {account.now - 30 * DAY}
+
+
+def test_a_pass_that_was_interrupted_is_finished_and_what_came_since_is_read_with_the_overlap(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection, asked: list[tuple[str, Any, Any]]
+) -> None:
+    account = new_account(payments=20)
+    with serving(account) as server:
+        sync(server)
+        through = account.now
+        left = OpenWindow(through - 2 * DAY, through - DAY)
+        interrupted = Checkpoint(
+            "charge_events", walk_floor=through - 2 * DAY, walk_ceiling=through, open_windows=(left,)
+        )
+        write_checkpoint(warehouse, AccountKey(account.id, False), interrupted, now=through)
+        asked.clear()
+        account.now += 3_600
+        report = sync(server)
+    passes = sorted(each[1:] for each in asked if each[0] == "/v1/events")
+    since = (through - HEAD_OVERLAP, account.now + 1)
+    assert passes == [(left.floor, left.ceiling), since, since], "the other feed was not interrupted"
+    assert report.streams["charge_events"].complete_through == account.now
+    assert report.streams["charge_events"].known_since == through - 2 * DAY
+
+
+def checkpoints(warehouse: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """What is stored of how far each stream was read."""
+    rows = warehouse.execute("SELECT stream, * EXCLUDE (stream, updated_at, _updated_at) FROM sync.streams").fetchall()
+    return {stream: values for stream, *values in rows}
+
+
+def fail(*arguments: object, **options: object) -> None:
+    raise duckdb.IOException("no space left")
+
+
+def test_a_page_of_a_list_that_cannot_be_loaded_moves_no_checkpoint(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = new_account(payments=20)
+    with serving(account) as server:
+        with monkeypatch.context() as patched:
+            patched.setattr(Loader, "load_objects", fail)
+            with pytest.raises(duckdb.IOException):
+                sync(server)
+        assert checkpoints(warehouse) == {}
+        assert all(rows == [] for rows in stored(warehouse).values())
+        sync(server)
+    assert statuses(warehouse) == true_statuses(account)
+
+
+def test_a_page_of_a_feed_that_cannot_be_loaded_moves_no_checkpoint(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = new_account()
+    with serving(account) as server:
+        sync(server)
+        before = checkpoints(warehouse)
+        account.now += 3 * DAY
+        with monkeypatch.context() as patched:
+            patched.setattr(Loader, "load_events", fail)
+            with pytest.raises(duckdb.IOException):
+                sync(server)
+        assert checkpoints(warehouse) == before
+        sync(server)
+    assert statuses(warehouse) == true_statuses(account)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_no_row(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(new_account(payments=20)) as server:
+        monkeypatch.setattr("orchestration.sync.run.write_checkpoint", fail)
+        with pytest.raises(duckdb.IOException):
+            sync(server)
+    assert all(rows == [] for rows in stored(warehouse).values())
 
 
 @pytest.mark.parametrize(

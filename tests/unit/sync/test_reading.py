@@ -118,3 +118,18 @@ def test_a_list_that_refuses_every_cursor_is_given_up(client: StripeClient, monk
     found = pages(client, ListSource("/v1/charges", {}, Windows([Window(None, 10)]), rows))
     assert isinstance(found[-1].error, InvalidRequest)
     assert len(asked) == 4
+
+
+@pytest.mark.parametrize("floor", [None, 5])
+def test_a_window_is_asked_for_from_its_floor_to_just_before_its_ceiling(
+    floor: int | None, client: StripeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def get(path: str, params: dict[str, Any], **_: Any) -> Answer:
+        asked.append((path, params["created"], params["starting_after"]))
+        return Answer({"data": [], "has_more": False}, 0, 0)
+
+    monkeypatch.setattr(client, "get", get)
+    pages(client, ListSource("/v1/charges", {}, Windows([Window(floor, 10, "ch_1", 8)]), lambda answer: []))
+    assert asked == [("/v1/charges", {"gte": floor, "lt": 10}, "ch_1")]

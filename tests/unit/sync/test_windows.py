@@ -84,6 +84,39 @@ def test_a_floor_is_a_floor(created: list[int], floor: int, seed: int) -> None:
     assert {sorted(created)[int(name)] for name in seen} == {second for second in created if second >= floor}
 
 
+@pytest.mark.parametrize("newer", [0, 1, 50, 99, 100, 101])
+def test_objects_of_the_floors_second_are_read_across_page_boundaries(newer: int) -> None:
+    created = [999] * 5 + [1_000] * 250 + [1_001] * newer
+    seen, _ = read(created, readers=1, floor=1_000)
+    assert seen == Counter(str(index) for index in range(5, len(created)))
+
+
+@pytest.mark.parametrize("newer", [0, 1, 50, 99, 100, 101])
+def test_objects_below_the_floor_of_a_page_end_the_window(newer: int) -> None:
+    """A window whose floor was raised by a cut while its page was under way gets objects that lie below its floor."""
+    window = Window(None, 2_000)
+    windows = Windows([window])
+    assert windows.take() is window
+    window.floor = 1_000
+    page = [(f"above_{number}", 1_000) for number in range(newer)] + [("below", 999)]
+    windows.page_read(window, page, has_more=True)
+    assert windows.is_done
+
+
+def test_a_cut_leaves_no_second_between_its_two_windows() -> None:
+    source = List([second for second in range(1_000) for _ in range(7)])
+    windows = Windows([Window(None, 1_000)])
+    while len(windows.open) < 2:
+        taken = []
+        while (window := windows.take()) is not None:
+            taken.append(window)
+        for window in taken:
+            windows.page_read(window, *source.page(window))
+    newer, older = windows.open
+    assert newer.floor == older.ceiling
+    assert older.floor is None
+
+
 @pytest.mark.parametrize("fill", [even, growth, bursts, one_second, long_ago])
 @pytest.mark.parametrize("count", [5_000, 20_000, 60_000])
 def test_requests_stay_within_fifteen_percent_of_full_pages(fill: object, count: int) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,110 @@ def test_within_one_second_the_winner_does_not_depend_on_arrival(
             assert stored(connection, STATUS) == (status_of(winner),)
 
 
+def either_object(kind: str, status: str) -> dict[str, Any]:
+    return {"id": "obj_1", "object": kind, "created": 1_000, "status": status}
+
+
+FINAL_STATES = [
+    ("payment_intent", "succeeded", "processing", True),
+    ("payment_intent", "canceled", "requires_action", True),
+    ("charge", "succeeded", "pending", False),
+    ("charge", "failed", "pending", False),
+    ("refund", "succeeded", "pending", False),
+    ("refund", "failed", "succeeded", True),
+    ("refund", "canceled", "requires_action", True),
+    ("refund", "canceled", "succeeded", True),
+    ("dispute", "won", "under_review", False),
+    ("dispute", "lost", "under_review", False),
+    ("dispute", "warning_closed", "warning_under_review", False),
+    ("dispute", "prevented", "needs_response", False),
+]
+"""Kind of object, the state that wins within a second, the one that loses, and whether the winner never changes."""
+
+
+@pytest.mark.parametrize(("kind", "winner", "loser", "is_for_good"), FINAL_STATES)
+def test_a_later_state_from_an_event_beats_an_earlier_state_from_a_list_of_the_same_second(
+    kind: str, winner: str, loser: str, is_for_good: bool, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    table = f"{kind}s"
+    load(warehouse, listed(either_object(kind, loser), 2_000), table=table)
+    load(warehouse, by_event(either_object(kind, winner), 2_000, "evt_1", f"{kind}.updated"), table=table)
+    assert stored(warehouse, STATUS, table) == (winner,)
+
+
+@pytest.mark.parametrize(("kind", "winner", "loser", "is_for_good"), FINAL_STATES)
+def test_only_a_state_that_never_changes_needs_no_second_look_at_a_tie(
+    kind: str, winner: str, loser: str, is_for_good: bool, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    rows = [
+        by_event(either_object(kind, status), 2_000, event_id, f"{kind}.updated")
+        for status, event_id in ((loser, "evt_b"), (winner, "evt_a"))
+    ]
+    load(warehouse, *rows, table=f"{kind}s")
+    assert stored(warehouse, f"{STATUS}, _needs_read", f"{kind}s") == (winner, not is_for_good)
+
+
+@pytest.mark.parametrize(
+    ("kind", "states"),
+    [("charge", ("succeeded", "failed")), ("dispute", ("won", "lost")), ("refund", ("failed", "canceled"))],
+)
+def test_of_two_final_states_in_one_second_the_list_decides(
+    kind: str, states: tuple[str, str], warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    for from_list, from_event in (states, states[::-1]):
+        warehouse.execute(f"DELETE FROM raw_stripe.{kind}s")
+        load(warehouse, by_event(either_object(kind, from_event), 2_000, "evt_z", f"{kind}.updated"), table=f"{kind}s")
+        load(warehouse, listed(either_object(kind, from_list), 2_000), table=f"{kind}s")
+        assert stored(warehouse, STATUS, f"{kind}s") == (from_list,)
+
+
 def test_events_of_one_second_that_disagree_put_the_row_in_doubt(warehouse: duckdb.DuckDBPyConnection) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
     assert stored(warehouse, "_needs_read") == (True,)
+
+
+@pytest.mark.parametrize("third", ["evt_0", "evt_c"], ids=["loses by its id", "wins by its id"])
+def test_a_third_event_that_equals_the_winner_leaves_the_row_in_doubt(
+    third: str, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
+    load(warehouse, by_event(intent("processing"), 2_000, third))
+    assert stored(warehouse, f"{STATUS}, _needs_read") == ("processing", True)
+
+
+def test_three_events_of_one_second_leave_the_row_in_doubt_in_every_order(tmp_path: Path) -> None:
+    rows = [
+        by_event(intent("processing"), 2_000, "evt_a"),
+        by_event(intent("requires_action"), 2_000, "evt_b"),
+        by_event(intent("processing"), 2_000, "evt_c"),
+    ]
+    for number, order in enumerate(itertools.permutations(rows)):
+        with open_warehouse(tmp_path / f"{number}.duckdb", options=FOR_LOADING) as connection:
+            for row in order:
+                load(connection, row)
+            assert stored(connection, f"{STATUS}, _needs_read") == ("processing", True)
+
+
+def test_an_event_of_a_later_second_ends_the_doubt(warehouse: duckdb.DuckDBPyConnection) -> None:
+    load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
+    load(warehouse, by_event(intent("processing"), 2_001, "evt_c"))
+    assert stored(warehouse, f"{STATUS}, _needs_read") == ("processing", False)
+
+
+def test_an_older_event_leaves_the_row_in_doubt(warehouse: duckdb.DuckDBPyConnection) -> None:
+    load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
+    load(warehouse, by_event(intent("requires_payment_method"), 1_999, "evt_c"))
+    assert stored(warehouse, f"{STATUS}, _needs_read") == ("processing", True)
+
+
+def test_only_a_second_read_settles_a_listing_that_disagrees_with_an_event_of_its_second(
+    warehouse: duckdb.DuckDBPyConnection,
+) -> None:
+    load(warehouse, by_event(intent("processing"), 2_000, "evt_a"))
+    load(warehouse, listed(intent("requires_action"), 2_000))
+    assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", True)
+    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_read_again=True))
+    assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", False)
 
 
 def test_a_retrieve_settles_a_doubt_until_another_event_of_that_second_disagrees(
@@ -135,6 +237,29 @@ def test_created_and_succeeded_in_one_second_is_no_doubt(warehouse: duckdb.DuckD
         by_event(intent("succeeded"), 2_000, "evt_a", "payment_intent.succeeded"),
     )
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("succeeded", False)
+
+
+CREATED = [
+    ("payment_intent", "payment_intent.created", "requires_payment_method", "requires_action"),
+    ("refund", "refund.created", "pending", "requires_action"),
+    ("dispute", "charge.dispute.created", "needs_response", "under_review"),
+]
+"""Kind of object, the event of its creation, its state then, and another that it may leave again."""
+
+
+@pytest.mark.parametrize(("kind", "created", "first", "second"), CREATED)
+def test_a_created_event_loses_to_another_event_of_its_second_and_makes_no_doubt(
+    kind: str, created: str, first: str, second: str, tmp_path: Path
+) -> None:
+    rows = [
+        by_event(either_object(kind, first), 2_000, "evt_z", created),
+        by_event(either_object(kind, second), 2_000, "evt_a", f"{kind}.updated"),
+    ]
+    for number, batches in enumerate(([rows], [rows[:1], rows[1:]], [rows[1:], rows[:1]])):
+        with open_warehouse(tmp_path / f"{number}.duckdb", options=FOR_LOADING) as connection:
+            for batch in batches:
+                load(connection, *batch, table=f"{kind}s")
+            assert stored(connection, f"{STATUS}, _needs_read", f"{kind}s") == (second, False)
 
 
 def test_a_payload_of_another_api_version_is_kept_and_read_again(warehouse: duckdb.DuckDBPyConnection) -> None:
@@ -162,6 +287,50 @@ def test_a_failure_without_a_charge_outlives_the_field_that_told_of_it(warehouse
         "SELECT payment_intent_id, epoch(first_seen_at)::INT FROM raw_stripe.last_payment_errors"
     ).fetchall()
     assert rows == [("pi_1", 2_000)]
+
+
+def test_of_two_sightings_of_a_failure_in_one_batch_the_first_is_kept(warehouse: duckdb.DuckDBPyConnection) -> None:
+    error = {"code": "payment_intent_authentication_failure", "type": "invalid_request_error", "charge": None}
+    failed = intent("requires_payment_method", last_payment_error=error)
+    load(warehouse, listed(failed, 2_000), listed(failed, 2_500))
+    assert stored(warehouse, "epoch(first_seen_at)::INT", "last_payment_errors") == (2_000,)
+
+
+def test_rows_carry_the_number_of_the_load_that_wrote_them_and_a_later_load_has_a_greater_one(
+    warehouse: duckdb.DuckDBPyConnection,
+) -> None:
+    error = {"code": "payment_intent_authentication_failure", "type": "invalid_request_error", "charge": None}
+    load_ids = []
+    for second, status in ((2_000, "processing"), (2_001, "requires_payment_method")):
+        with transaction(warehouse):
+            loader = Loader(warehouse, ACCOUNT, PINNED)
+            loader.load_objects("payment_intents", [listed(intent(status, last_payment_error=error), second)])
+            loader.load_events([event(intent(status), second, f"evt_{second}")])
+        load_ids.append(loader.load_id)
+        assert stored(warehouse, "_load_id") == (loader.load_id,)
+    assert load_ids[0] < load_ids[1]
+    events = warehouse.execute("SELECT _load_id FROM raw_stripe.events ORDER BY id").fetchall()
+    assert events == [(load_id,) for load_id in load_ids]
+    assert stored(warehouse, "_load_id", "last_payment_errors") == (load_ids[0],)
+
+
+def test_a_row_that_only_needs_to_be_read_again_keeps_the_number_of_its_load(
+    warehouse: duckdb.DuckDBPyConnection,
+) -> None:
+    load(warehouse, by_event(intent("processing"), 2_000, "evt_b"))
+    before = stored(warehouse, "_load_id")
+    load(warehouse, by_event(intent("requires_action"), 2_000, "evt_a"))
+    assert stored(warehouse, f"{STATUS}, _needs_read") == ("processing", True)
+    assert stored(warehouse, "_load_id") == before
+
+
+def test_only_a_changed_payload_changes_when_a_row_was_loaded(warehouse: duckdb.DuckDBPyConnection) -> None:
+    for day, status in ((1, "processing"), (2, "processing"), (3, "requires_action")):
+        with transaction(warehouse):
+            loader = Loader(warehouse, ACCOUNT, PINNED)
+            loader.loaded_at = datetime(2026, 1, day)
+            loader.load_objects("payment_intents", [listed(intent(status), 2_000 + day)])
+        assert stored(warehouse, "day(_loaded_at)") == (3 if day == 3 else 1,)
 
 
 def test_an_event_is_kept_once_and_never_applied_twice(warehouse: duckdb.DuckDBPyConnection) -> None:
