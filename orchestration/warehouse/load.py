@@ -140,14 +140,23 @@ class Loader:
 
     def load_events(self, rows: Sequence[EventRow]) -> dict[str, LoadCounts]:
         """Keep each event once, by its id, and load the objects that the new ones carry. Counts by table."""
-        unique = {row.id: row for row in rows}
+        return self.load({}, rows)
+
+    def load(
+        self, objects: Mapping[ObjectTable, Sequence[ObjectRow]], events: Sequence[EventRow]
+    ) -> dict[str, LoadCounts]:
+        """Load objects together with those that new events carry, in one merge for each table. Return counts by table.
+
+        Each event is kept once, by its id.
+        """
+        unique = {row.id: row for row in events}
         known = self._known_events(list(unique.values()))
         fresh = [row for event_id, row in unique.items() if event_id not in known]
         self._append("events", fresh, _EVENT_COLUMNS)
         counts = {"events": LoadCounts(len(unique), len(fresh), len(unique) - len(fresh))}
         for table in OBJECT_TABLES:
             carried = [row.carried for row in fresh if row.table == table and row.carried is not None]
-            counts[table] = self.load_objects(table, carried)
+            counts[table] = self.load_objects(table, [*objects.get(table, ()), *carried])
         return counts
 
     def append_new(self, table: str, key: str, rows: Sequence[NamedRow], columns: Mapping[str, pa.DataType]) -> None:
