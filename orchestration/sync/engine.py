@@ -400,7 +400,8 @@ class _Sync:
             for walk, of_walk in pages.items():
                 self._move_on(walk, of_walk[-1])
             self._run.store_reads()
-        self._run.count(counts, (row.created for row in chain(*objects.values(), events)))
+        listed = chain.from_iterable(objects.values())
+        self._run.count(counts, chain((row.created for row in listed), (event.created for event in events)))
 
     def _move_on(self, walk: _Walk, last: Page) -> None:
         """Write the walk's checkpoint as it stands after its newest page."""

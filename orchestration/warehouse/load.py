@@ -6,6 +6,7 @@ an event, then any event over `*.created`, then the greater event id. Where payl
 Stripe promises no order, and the row is marked `_needs_read`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -175,23 +176,42 @@ class Loader:
             )
 
     def _put(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
+        """Load rows by the cheapest way that gives the newest of each object.
+
+        Rows older than what is known, or than another row of the batch, change nothing. In a first sync that is most of
+        what events carry, and a merge takes some four times the CPU of an insert.
+        """
+        newest: dict[str, int] = {}
+        for row in rows:
+            newest[row.id] = max(row.as_of, newest.get(row.id, row.as_of))
         created = [row.created for row in rows]
         bounds = {"oldest": _timestamp(min(created)), "newest": _timestamp(max(created))}
-        with self._registered(_arrow(rows, _OBJECT_COLUMNS)):
-            if len({row.id for row in rows}) == len(rows) and not self._any_known(table, bounds):
-                return self._insert_new(table, len(rows))
-            return self._merge(table, len(rows), bounds)
+        known = self._known_as_of(table, list(newest), bounds)
+        contenders = [row for row in rows if row.as_of >= max(newest[row.id], known.get(row.id, row.as_of))]
+        sightings = Counter(row.id for row in contenders)
+        ranked = [row for row in contenders if row.id in known or sightings[row.id] > 1]
+        new = [row for row in contenders if row.id not in known and sightings[row.id] == 1]
+        counts = LoadCounts(len(rows) - len(contenders), outdated=len(rows) - len(contenders))
+        if new:
+            with self._registered(_arrow(new, _OBJECT_COLUMNS)):
+                counts += self._insert_new(table, len(new))
+        if ranked:
+            with self._registered(_arrow(ranked, _OBJECT_COLUMNS)):
+                counts += self._merge(table, len(ranked), bounds)
+        return counts
 
-    def _any_known(self, table: ObjectTable, bounds: Mapping[str, datetime]) -> bool:
-        (known,) = self._one_row(
-            f"""SELECT count(*) FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode
-                AND created BETWEEN $oldest AND $newest AND id IN (SELECT id FROM incoming_rows)""",
-            {**self._owner(), **bounds},
-        )
-        return bool(known)
+    def _known_as_of(self, table: ObjectTable, ids: Sequence[str], bounds: Mapping[str, datetime]) -> dict[str, int]:
+        """Return when Stripe vouched for those of the objects that are in the table."""
+        found = self.connection.execute(
+            f"""SELECT id, epoch(_as_of)::BIGINT FROM raw_stripe.{table}
+                WHERE account_id = $account_id AND livemode = $livemode
+                    AND created BETWEEN $oldest AND $newest AND id IN (SELECT unnest($ids))""",
+            {**self._owner(), **bounds, "ids": list(ids)},
+        ).fetchall()
+        return dict(found)
 
     def _insert_new(self, table: ObjectTable, count: int) -> LoadCounts:
-        """What a first sync mostly does: nothing to rank, every id is new and came once."""
+        """Insert rows whose ids are new and came once: nothing has to be ranked."""
         self.connection.execute(
             f"""INSERT INTO raw_stripe.{table} BY NAME
                 SELECT
