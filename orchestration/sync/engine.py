@@ -1,5 +1,5 @@
-"""The order of a sync: notice a gap, backfill what is not complete while the events are followed, follow the events of
-meanwhile, list what they did not tell of, read doubtful and open objects.
+"""The order of a sync: notice a gap, read incomplete lists and the event feeds at the same time, then the events that
+came meanwhile, list what they did not tell of, read doubtful and open objects.
 
 The engine decides what has to be read and keeps the checkpoints; `reading` reads it side by side, `warehouse` stores
 it. Nothing here knows Dagster.
@@ -48,7 +48,7 @@ HEAD_OVERLAP: Final = 300
 others and a minute by Estuary's caution; five times that costs an idle pass no request."""
 
 MOMENT_SECONDS: Final = 1
-"""Events of a backfill that took no longer are left to the next sync. Stripe's clock counts whole seconds."""
+"""A backfill that takes no longer needs no last pass over the feeds: the next sync reads the events of that moment."""
 
 LISTED_ON_AFTER: Final = 86_400
 QUIET_LISTED_ON_AFTER: Final = 7 * 86_400
@@ -215,6 +215,7 @@ class _Sync:
 
     @property
     def _readable(self) -> list[ObjectStream]:
+        """Return the streams that the key may read, as far as is known by now."""
         return [stream for stream in OBJECT_STREAMS if stream.name not in self._report.missing]
 
     def _lag(self) -> int | None:
@@ -279,9 +280,10 @@ class _Sync:
         return [walk for feed in EVENT_FEEDS for walk in self._pass_over(feed, is_beside_lists=is_beside_lists)]
 
     def _follow_to_the_end(self) -> list[_Walk]:
-        """Return the passes that complete the feeds that were read beside lists: over what happened meanwhile.
+        """Return the last pass over each feed that was read beside lists, for events that came meanwhile.
 
-        A feed that was refused is asked for again only where a stream of it cannot be read: that may have been why.
+        A feed that has already reached the present is completed without a request. A refused feed is asked for again
+        only if one of its streams cannot be read: a permission lost in mid-list refuses the feed's types, too.
         """
         walks: list[_Walk] = []
         for feed in EVENT_FEEDS:
@@ -297,6 +299,7 @@ class _Sync:
         return walks
 
     def _pass_over(self, feed: EventFeed, *, is_beside_lists: bool = False) -> Iterable[_Walk]:
+        """Yield the feed's next pass, over events of those streams that the key may read."""
         state = self._run.checkpoint(feed.name)
         types = feed.event_types([stream.name for stream in self._readable])
         if not types:
@@ -364,7 +367,7 @@ class _Sync:
     # Reading and storing it.
 
     def _read(self, walks: Sequence[_Walk], beside: Callable[[], Sequence[_Walk]] = tuple) -> None:
-        """Read the walks, and from when a page of each is stored also those that `beside` then gives."""
+        """Read and store the walks. As soon as a page of each is stored, read the walks of `beside` with them."""
         if not walks:
             return
         of_source: dict[Source, _Walk] = {walk.source: walk for walk in walks}
@@ -418,6 +421,7 @@ class _Sync:
         self._save(state)
 
     def _save(self, state: Checkpoint) -> None:
+        """Write the checkpoint, in the transaction under way, and report it."""
         self._run.save(state)
         self._tell(state)
 

@@ -201,7 +201,7 @@ class Reading:
         """Yield pages as they come, some at a time, until every source has had its last or has failed. `idle` is called
         again and again while none comes.
 
-        A batch ends early with the page by which every source has brought its first: what can be read may depend on it.
+        A batch ends early once every source has brought its first page, because the caller may then add sources.
         """
         while self._left:
             batch: list[Page] = []

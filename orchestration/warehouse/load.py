@@ -178,8 +178,8 @@ class Loader:
     def _put(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
         """Load rows by the cheapest way that gives the newest of each object.
 
-        Rows older than what is known, or than another row of the batch, change nothing. In a first sync that is most of
-        what events carry, and a merge takes some four times the CPU of an insert.
+        A row that is older than the stored one, or than another row of the batch, changes nothing. In a first sync most
+        objects carried by events are older. Leaving them out halves the CPU of merges.
         """
         newest: dict[str, int] = {}
         for row in rows:
@@ -201,7 +201,7 @@ class Loader:
         return counts
 
     def _known_as_of(self, table: ObjectTable, ids: Sequence[str], bounds: Mapping[str, datetime]) -> dict[str, int]:
-        """Return when Stripe vouched for those of the objects that are in the table."""
+        """Return the stored `_as_of` (unix seconds) of each object that the table holds, by id."""
         found = self.connection.execute(
             f"""SELECT id, epoch(_as_of)::BIGINT FROM raw_stripe.{table}
                 WHERE account_id = $account_id AND livemode = $livemode
