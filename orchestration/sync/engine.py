@@ -1,5 +1,5 @@
-"""The order of a sync: notice a gap, backfill what is not complete, follow the events, list what they did not tell of,
-read doubtful and open objects.
+"""The order of a sync: notice a gap, read incomplete lists and the event feeds at the same time, then the events that
+came meanwhile, list what they did not tell of, read doubtful and open objects.
 
 The engine decides what has to be read and keeps the checkpoints; `reading` reads it side by side, `warehouse` stores
 it. Nothing here knows Dagster.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import Any, Final, Literal, cast
 
 from orchestration.stripe_api import (
@@ -22,15 +23,22 @@ from orchestration.stripe_api import (
 )
 from orchestration.sync.again import Due, find_due, plan_again
 from orchestration.sync.identity import identify
-from orchestration.sync.reading import ListSource, Page, Reading, RetrieveSource, Rows, Source
+from orchestration.sync.reading import ListSource, Page, Reading, RetrieveSource, Source
 from orchestration.sync.run import Progress, Run
-from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, OBJECT_STREAMS, EventFeed, ObjectStream
+from orchestration.sync.streams import (
+    EVENT_FEEDS,
+    EVENT_RETENTION,
+    EVENTS_PATH,
+    OBJECT_STREAMS,
+    EventFeed,
+    ObjectStream,
+)
 from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import Warehouse, transaction
-from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
+from orchestration.warehouse.load import AccountKey, LoadCounts
 from orchestration.warehouse.reads import has_event_since, payments_since, reads_since
-from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
+from orchestration.warehouse.rows import EventRow, ObjectRow, ObjectTable, event_row, object_row
 
 RETENTION_MARGIN: Final = 3_600
 """A feed this close to the retention's edge counts as broken: its oldest events could age out while it is read."""
@@ -38,6 +46,9 @@ RETENTION_MARGIN: Final = 3_600
 HEAD_OVERLAP: Final = 300
 """Seconds before the last pass that a feed reads again. Stripe lists events with a delay, of seconds by the report of
 others and a minute by Estuary's caution; five times that costs an idle pass no request."""
+
+MOMENT_SECONDS: Final = 1
+"""A backfill that takes no longer needs no last pass over the feeds: the next sync reads the events of that moment."""
 
 LISTED_ON_AFTER: Final = 86_400
 QUIET_LISTED_ON_AFTER: Final = 7 * 86_400
@@ -153,13 +164,16 @@ def sync_account(
 
 @dataclass(eq=False)
 class _Walk:
-    """A source, what its rows are loaded into, and the checkpoint that its pages move on, if it has one."""
+    """A source, the table of its objects (None for events), and the checkpoint that its pages move on, if it has one.
+
+    `is_beside_lists` says that the pass does not complete its feed: a later pass does, once the lists have ended.
+    """
 
     stream: str
     source: ListSource | RetrieveSource
-    load: Callable[[Loader, Rows], Mapping[str, LoadCounts]]
+    table: ObjectTable | None
     checkpoint: Checkpoint | None = None
-    is_feed: bool = False
+    is_beside_lists: bool = False
 
 
 class _Sync:
@@ -180,15 +194,29 @@ class _Sync:
         self._report.feed_lag = self._lag()
         self._forget_what_must_be_listed_anew()
         is_first = self._lag() is None
-        before = self._run.client.counts.requests
-        self._read([walk for stream in OBJECT_STREAMS for walk in self._backfill(stream)])
-        listed = self._run.client.counts.requests
-        readable = [stream for stream in OBJECT_STREAMS if stream.name not in self._report.missing]
-        self._read([walk for feed in EVENT_FEEDS for walk in self._follow(feed, readable)])
-        followed = self._run.client.counts.requests
-        self._report.backfill_requests = (followed if is_first else listed) - before
-        self._read([walk for feed in EVENT_FEEDS for walk in self._list_on(feed, readable)])
-        self._read_again(readable)
+        before, events_before = self._requests()
+        lists = [walk for stream in OBJECT_STREAMS for walk in self._backfill(stream)]
+        if lists:
+            self._read(lists, beside=lambda: self._follow(is_beside_lists=True))
+        else:
+            self._read(self._follow())
+        made, events = self._requests()
+        if lists:
+            self._read(self._follow_to_the_end())
+        last_pass = self._requests()[0] - made
+        self._report.backfill_requests = made - before + last_pass - (0 if is_first else events - events_before)
+        self._read([walk for feed in EVENT_FEEDS for walk in self._list_on(feed)])
+        self._read_again()
+
+    def _requests(self) -> tuple[int, int]:
+        """Return the requests made so far, and how many of them were for events."""
+        counts = self._run.client.counts
+        return counts.requests, counts.by_endpoint.get(EVENTS_PATH, 0)
+
+    @property
+    def _readable(self) -> list[ObjectStream]:
+        """Return the streams that the key may read, as far as is known by now."""
+        return [stream for stream in OBJECT_STREAMS if stream.name not in self._report.missing]
 
     def _lag(self) -> int | None:
         """Seconds since the feeds were last read; None before the first time."""
@@ -245,25 +273,48 @@ class _Sync:
             _windows(windows or [OpenWindow(None, ceiling + 1)]),
             partial(_listed_rows, is_read_again=again),
         )
-        return _Walk(stream.name, source, partial(_load_objects, stream), state)
+        return _Walk(stream.name, source, stream.name, state)
 
-    def _follow(self, feed: EventFeed, readable: Sequence[ObjectStream]) -> Iterable[_Walk]:
+    def _follow(self, *, is_beside_lists: bool = False) -> list[_Walk]:
+        """Return a pass over each feed. Which streams the key may read must be known."""
+        return [walk for feed in EVENT_FEEDS for walk in self._pass_over(feed, is_beside_lists=is_beside_lists)]
+
+    def _follow_to_the_end(self) -> list[_Walk]:
+        """Return the last pass over each feed that was read beside lists, for events that came meanwhile.
+
+        A feed that has already reached the present is completed without a request. A refused feed is asked for again
+        only if one of its streams cannot be read: a permission lost in mid-list refuses the feed's types, too.
+        """
+        walks: list[_Walk] = []
+        for feed in EVENT_FEEDS:
+            state = self._run.checkpoint(feed.name)
+            missing = self._report.missing
+            if feed.name in missing and missing.keys().isdisjoint(stream.name for stream in feed.streams):
+                continue
+            if _has_reached(state, self._run.client.now - MOMENT_SECONDS):
+                with transaction(self._run.connection):
+                    self._save(_finished(state, self._run.client.now))
+                continue
+            walks.extend(self._pass_over(feed))
+        return walks
+
+    def _pass_over(self, feed: EventFeed, *, is_beside_lists: bool = False) -> Iterable[_Walk]:
+        """Yield the feed's next pass, over events of those streams that the key may read."""
         state = self._run.checkpoint(feed.name)
-        types = feed.event_types([stream.name for stream in readable])
+        types = feed.event_types([stream.name for stream in self._readable])
         if not types:
             self._tell(replace(state, missing_permission=self._report.missing[feed.streams[0].name]))
             return
-        now = self._run.client.now
-        state = self._pass_on(state, now)
-        source = ListSource("/v1/events", {"types": types}, _windows(state.open_windows), _event_rows)
-        yield _Walk(feed.name, source, _load_events, state, is_feed=True)
+        state = self._pass_on(state, self._run.client.now)
+        source = ListSource(EVENTS_PATH, {"types": types}, _windows(state.open_windows), _event_rows)
+        yield _Walk(feed.name, source, None, state, is_beside_lists)
 
-    def _list_on(self, feed: EventFeed, readable: Sequence[ObjectStream]) -> Iterable[_Walk]:
+    def _list_on(self, feed: EventFeed) -> Iterable[_Walk]:
         """Objects created since their list ended: each time where the key may not read events, else now and then."""
         now = self._run.client.now
         for stream in feed.streams:
             state = self._run.checkpoint(stream.name)
-            if stream not in readable or state.complete_through is None:
+            if stream.name in self._report.missing or state.complete_through is None:
                 continue
             wait = 1 if feed.name in self._report.missing else self._wait_after(state.complete_through)
             if state.is_walking or now - state.complete_through >= wait:
@@ -289,10 +340,10 @@ class _Sync:
             windows = (OpenWindow(floor, now + 1),)
         return replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
 
-    def _read_again(self, streams: Sequence[ObjectStream]) -> None:
+    def _read_again(self) -> None:
         """What is in doubt, and what is not final and due: asked for after everything else, the answer settles it. What
         is due still has vanished at Stripe, and is left as it is."""
-        now = self._run.client.now
+        now, streams = self._run.client.now, self._readable
         due = {stream: find_due(self._run.connection, self._run.account, stream.name, now=now) for stream in streams}
         self._report.reread += sum(map(len, due.values()))
         self._read([walk for stream in streams for walk in self._plan_again(stream, due[stream])])
@@ -311,36 +362,49 @@ class _Sync:
             yield self._walk_objects(stream, None, windows, again=True)
         if plan.ids:
             source = RetrieveSource(stream.path, plan.ids, _retrieved_rows)
-            yield _Walk(stream.name, source, partial(_load_objects, stream))
+            yield _Walk(stream.name, source, stream.name)
 
     # Reading and storing it.
 
-    def _read(self, walks: Sequence[_Walk]) -> None:
+    def _read(self, walks: Sequence[_Walk], beside: Callable[[], Sequence[_Walk]] = tuple) -> None:
+        """Read and store the walks. As soon as a page of each is stored, read the walks of `beside` with them."""
         if not walks:
             return
         of_source: dict[Source, _Walk] = {walk.source: walk for walk in walks}
+        unanswered = set(of_source)
         with Reading(self._run.client, list(of_source)) as reading:
             for batch in reading.batches(self._run.warehouse.pause):
                 pages: dict[_Walk, list[Page]] = {}
                 for page in batch:
                     pages.setdefault(of_source[page.source], []).append(page)
                 self._store(pages)
+                if unanswered:
+                    unanswered.difference_update(page.source for page in batch)
+                    if not unanswered:
+                        more: dict[Source, _Walk] = {walk.source: walk for walk in beside()}
+                        of_source |= more
+                        reading.add(list(more))
                 self._observe(batch[-1], of_source)
                 self._run.warehouse.pause()
 
     def _store(self, pages: Mapping[_Walk, Sequence[Page]]) -> None:
         """One transaction: rows, the checkpoints that vouch for them, and the count of requests."""
-        counted: list[tuple[Mapping[str, LoadCounts], Rows]] = []
+        objects: dict[ObjectTable, list[ObjectRow]] = {}
+        events: list[EventRow] = []
+        for walk, of_walk in pages.items():
+            _raise_unless_missing(of_walk[-1].error)
+            rows = [row for page in of_walk for row in page.rows]
+            if walk.table is None:
+                events += cast(list[EventRow], rows)
+            else:
+                objects.setdefault(walk.table, []).extend(cast(list[ObjectRow], rows))
         with transaction(self._run.connection):
-            loader = self._run.loader()
+            counts = self._run.loader().load(objects, events)
             for walk, of_walk in pages.items():
-                _raise_unless_missing(of_walk[-1].error)
-                rows = cast(Rows, [row for page in of_walk for row in page.rows])
-                counted.append((walk.load(loader, rows), rows))
                 self._move_on(walk, of_walk[-1])
             self._run.store_reads()
-        for counts, rows in counted:
-            self._run.count(counts, (row.created for row in rows))
+        listed = chain.from_iterable(objects.values())
+        self._run.count(counts, chain((row.created for row in listed), (event.created for event in events)))
 
     def _move_on(self, walk: _Walk, last: Page) -> None:
         """Write the walk's checkpoint as it stands after its newest page."""
@@ -348,19 +412,23 @@ class _Sync:
             state = self._refused(walk, last.error)
         elif walk.checkpoint is None:
             return
-        elif last.is_last:
+        elif last.is_last and not walk.is_beside_lists:
             state = _finished(walk.checkpoint, self._run.client.now)
         else:
             state = replace(walk.checkpoint, open_windows=last.open_windows)
         if state.missing_permission is None:
             self._pass_again_for_a_new(walk.stream)
+        self._save(state)
+
+    def _save(self, state: Checkpoint) -> None:
+        """Write the checkpoint, in the transaction under way, and report it."""
         self._run.save(state)
         self._tell(state)
 
     def _refused(self, walk: _Walk, refusal: AccessRefused) -> Checkpoint:
         """A feed keeps what it has passed over. A list begins anew once it may be read again: its feed goes on without
         it meanwhile, and nobody could tell what it missed."""
-        before = self._run.checkpoint(walk.stream) if walk.is_feed else Checkpoint(walk.stream)
+        before = self._run.checkpoint(walk.stream) if walk.table is None else Checkpoint(walk.stream)
         return replace(before, missing_permission=refusal.permission)
 
     def _pass_again_for_a_new(self, stream: str) -> None:
@@ -428,6 +496,11 @@ def has_gap(of_feed: Checkpoint, *of_streams: Checkpoint, now: int) -> bool:
     return oldest is not None and oldest - HEAD_OVERLAP <= now - EVENT_RETENTION + RETENTION_MARGIN
 
 
+def _has_reached(state: Checkpoint, instant: int) -> bool:
+    """Return whether a pass that does not complete its feed has read everything up to the instant."""
+    return state.walk_ceiling is not None and not state.open_windows and state.walk_ceiling >= instant
+
+
 def _finished(state: Checkpoint, now: int) -> Checkpoint:
     """A list is known from its full walk on, which then shows all that was; a feed from its first walk's floor on, or
     from where events had aged out by the end of that walk."""
@@ -435,14 +508,6 @@ def _finished(state: Checkpoint, now: int) -> Checkpoint:
     if since is None:
         since = state.walk_ceiling if state.walk_floor is None else max(state.walk_floor, now - EVENT_RETENTION)
     return Checkpoint(state.stream, complete_through=state.walk_ceiling, known_since=since)
-
-
-def _load_objects(stream: ObjectStream, loader: Loader, rows: Rows) -> Mapping[str, LoadCounts]:
-    return {stream.name: loader.load_objects(stream.name, cast(list[ObjectRow], rows))}
-
-
-def _load_events(loader: Loader, rows: Rows) -> Mapping[str, LoadCounts]:
-    return loader.load_events(cast(list[EventRow], rows))
 
 
 def _listed_rows(answer: Answer, *, is_read_again: bool) -> list[ObjectRow]:

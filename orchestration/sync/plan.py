@@ -16,7 +16,7 @@ from orchestration.stripe_api import PAGE_SIZE, AccessRefused, StripeClient
 from orchestration.sync.again import find_due, plan_again
 from orchestration.sync.engine import LISTED_ON_AFTER, SyncRequest, has_gap
 from orchestration.sync.identity import identify
-from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, OBJECT_STREAMS, ObjectStream
+from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, EVENTS_PATH, OBJECT_STREAMS, ObjectStream
 from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint
 from orchestration.warehouse.load import AccountKey
 
@@ -89,7 +89,7 @@ class _Planner:
             through = self._state(feed.name).complete_through
             floor = self.client.now - EVENT_RETENTION if through is None else through
             types = {"types": feed.event_types([stream.name for stream in OBJECT_STREAMS])}
-            yield self._listed(feed.name, "/v1/events", types, floor, None)
+            yield self._listed(feed.name, EVENTS_PATH, types, floor, None)
 
     def _kept_current(self, stream: ObjectStream, through: int) -> StreamPlan:
         """What a stream takes that was listed before, beside its events."""

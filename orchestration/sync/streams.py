@@ -13,6 +13,9 @@ EVENT_RETENTION: Final = 30 * 86_400
 """Seconds that Stripe lists an event (SDK: `_event.py`). Older changes show only in the objects themselves."""
 
 
+EVENTS_PATH: Final = "/v1/events"
+
+
 @dataclass(frozen=True)
 class ObjectStream:
     """A kind of object, listed by `created` and kept current by its event feed."""

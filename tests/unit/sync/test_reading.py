@@ -84,6 +84,18 @@ def test_a_failure_in_the_line_is_the_last_page_and_holds_up_nobody(client: Stri
     assert not any(page.is_last for page in found[:-1])
 
 
+def test_a_batch_ends_once_every_source_has_brought_a_page_and_sources_may_be_added(client: StripeClient) -> None:
+    first, added = [Counted(20), Counted(1)], Counted(3)
+    with Reading(client, first) as reading:
+        batches = reading.batches()
+        assert {page.source for page in next(batches)} == set(first)
+        assert not first[0].is_done, "the batch did not wait for more pages"
+        reading.add([added])
+        later = [page for batch in batches for page in batch]
+    assert {page.source for page in later} == {first[0], added}
+    assert sum(page.is_last for page in later) == 2
+
+
 def test_the_interpreter_is_left_as_it_was(client: StripeClient) -> None:
     before = sys.getswitchinterval(), gc.get_threshold()
     with Reading(client, [Counted(3)]) as reading:
