@@ -13,6 +13,7 @@ import duckdb
 from pydantic import SecretStr
 
 from orchestration.app_tokens import AppKey, NotAuthorized
+from orchestration.errors import RecoupError
 from orchestration.integrations import Integration, IntegrationError, Integrations, is_read_already
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
@@ -48,13 +49,12 @@ from orchestration.warehouse.integrations import account_of_integration, remembe
 from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
 from orchestration.webhooks.ingest import AccountUnknown, IngestReport, ingest_queue
-from orchestration.webhooks.queue import Queue
 
 _TRIES: Final = 5
 """How often dbt may find the warehouse taken, after each wait for it, before the build is given up."""
 
 
-class KeyMissing(Exception):
+class KeyMissing(RecoupError):
     """An integration has no API key. The text says where to put it."""
 
 
@@ -111,6 +111,8 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
         QueueUnavailable: the queue cannot be read.
         WarehouseError: as `open_warehouse`.
     """
+    from orchestration.webhooks.queue import Queue  # with sqlalchemy, which no other step needs
+
     with (
         closing(Queue(settings.queue_url)) as queue,
         open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,

@@ -15,7 +15,8 @@ PACKAGE = PROJECT_ROOT / "orchestration"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ENGINES = {"stripe_api", "sync", "warehouse", "webhooks", "simulator"}
 MAY_IMPORT = {
-    "stripe_api": set(),
+    "errors": set(),
+    "stripe_api": {"credentials"},
     "warehouse": set(),
     "sync": {"stripe_api", "warehouse"},
     "webhooks": {"warehouse"},
@@ -30,7 +31,10 @@ MAY_IMPORT = {
     "settings": {"credentials"},
     "credentials": set(),
 }
-"""Rooms whose imports of other rooms are limited. `cli` alone, and the tests, may import the simulator."""
+"""Rooms whose imports of other rooms are limited. All may import `errors`. `cli` alone, and the tests, may import the
+simulator."""
+REPORTED_OTHERWISE = {"NotAnEvent", "SignatureRefused", "Stopped"}
+"""Exceptions that never reach a person: the receiver or the sync engine handles them."""
 
 
 def room(path: Path) -> str:
@@ -55,11 +59,30 @@ def rooms_imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
     if room(path) in MAY_IMPORT:
-        assert rooms_imported(path) <= MAY_IMPORT[room(path)]
+        assert rooms_imported(path) <= MAY_IMPORT[room(path)] | {"errors"}
     if room(path) != "cli":
         assert "simulator" not in rooms_imported(path)
     if room(path) in ENGINES:
         assert not [name for name in imported(path) if name.split(".")[0].startswith("dagster")]
+
+
+def test_every_public_exception_is_a_recoup_error() -> None:
+    """The simulator answers with its own errors over HTTP, as Stripe does."""
+    classes = [
+        node
+        for path in FILES
+        if room(path) != "simulator"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    bases = {node.name: {base.id for base in node.bases if isinstance(base, ast.Name)} for node in classes}
+    expected, added = {"RecoupError"}, {"RecoupError"}
+    while added:
+        added = {name for name, names in bases.items() if names & expected} - expected
+        expected |= added
+    raised = {name for name, names in bases.items() if names & {"Exception", "ValueError", "RuntimeError"}}
+    assert {"StripeApiError", "SecretRefused", "WarehouseBusy", "NotSaved"} <= expected
+    assert raised - expected == REPORTED_OTHERWISE
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
