@@ -101,7 +101,7 @@ def _wrong_values(error: "ValidationError") -> list[str]:
 
 
 def _settings() -> "Settings":
-    """Read the settings. Imported here, since help texts need neither them nor pydantic."""
+    """Read the settings. Imported here, since help texts do not need them."""
     from orchestration.settings import Settings
 
     return Settings()

@@ -1,10 +1,12 @@
 """The house as its map says it is: who may import whom, and what no file of it does."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,20 @@ def test_nothing_is_asked_of_duckdb_that_its_version_2_refuses(path: Path) -> No
             name = called.attr if isinstance(called, ast.Attribute) else ""
             assert not (name == "sql" and node.attr in {"fetchone", "fetchmany", "execute"})
             assert not (name == "execute" and node.attr in {"arrow", "pl", "fetch_arrow_table", "fetch_record_batch"})
+
+
+def test_every_package_that_is_imported_is_a_dependency_and_no_tool_is() -> None:
+    """`pip install recoup` brings what runs and nothing else; what only a process needs is named here."""
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", each)[0] for each in project["dependencies"]}
+    providers = packages_distributions()
+    used: set[str] = set()
+    for path in FILES:
+        for module in {name.split(".")[0] for name in imported(path)} - {"orchestration"} - sys.stdlib_module_names:
+            names = {re.sub(r"[_.]", "-", each).lower() for each in providers[module]}
+            assert names & declared, f"{path} imports {module}, which is no dependency"
+            used |= names
+    assert declared - used == {"dagster-webserver", "pytz"}, "`dagster dev` runs the one, DuckDB imports the other"
 
 
 def test_dagster_is_not_led_past_workspace_yaml() -> None:
