@@ -1,12 +1,14 @@
 # Shortcuts. What each runs is ordinary: recoup, dagster, dbt, pytest (see README, "Without make").
-# An environment in .venv is made from constraints.txt by uv where there is one, else by pip.
+# The environment in .venv is installed from constraints.txt by uv, or by pip if there is no uv. `demo` and `dev` install
+# what Recoup runs on; `test`, `soak`, `lint` and `bench` add the developers' tools.
 
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.ready
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
 WORKERS ?= 2
 
-.PHONY: help setup demo dev test soak lint types sql bench clean
+.PHONY: help setup tools demo dev test soak lint types sql bench clean
 
 help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
@@ -15,14 +17,21 @@ help:
 	@echo "make soak    thousands of random histories, faults and kills (CASES=5000)"
 	@echo "make lint    ruff, mypy, sqlfluff"
 	@echo "make bench   speed and memory against a baseline of the same run"
-	@echo "make setup   only the environment in .venv"
+	@echo "make setup   only the environment in .venv, as Recoup needs it"
+	@echo "make tools   the same, and the tools for tests and linters"
 	@echo "make clean   forget all tables and history under data/"
 
-setup: $(STAMP)
+setup: $(READY)
 
-$(STAMP): pyproject.toml constraints.txt
+tools: $(READY_DEV)
+
+$(READY): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" .ci/make-environment $(VENV)
 	@touch $@
+
+$(READY_DEV): pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" .ci/make-environment $(VENV) dev
+	@touch $(READY) $@
 
 demo: setup
 	@$(BIN)/recoup demo
@@ -30,15 +39,15 @@ demo: setup
 dev: setup
 	@$(BIN)/recoup dev
 
-test: setup
+test: tools
 	@.ci/install-browser
 	@.ci/install-postgres
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-soak: setup
+soak: tools
 	@RECOUP_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest -n $(WORKERS) --timeout 0 tests/property
 
-lint: setup
+lint: tools
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync types sql
@@ -50,7 +59,7 @@ sql:
 	@cd dbt_project && RECOUP_WAREHOUSE_PATH=:memory: DBT_TARGET_PATH=../data/dbt/lint DBT_LOG_PATH=../data/dbt/lint \
 		../$(BIN)/sqlfluff lint --disable-progress-bar models tests/*.sql
 
-bench: setup
+bench: tools
 	@$(BIN)/python -m tests.bench
 
 clean:

@@ -4,6 +4,7 @@
     pipeline       extract or ingest, models, publish: the steps that Dagster and the command line share
     transform      running the dbt project
     settings       THE place for paths and environment variables
+    errors         the base class of expected errors, which end a command with a sentence
     credentials    what Stripe's keys and secrets look like, and what is pasted instead of them
     integrations   accounts by their names, with their keys, and the addresses and secrets of their webhook endpoints
     secret_files   files that hold one secret each
@@ -17,6 +18,6 @@
     simulator      a Stripe account that lives on this machine
     cli            the `recoup` command
 
-Arrows run one way: sync -> stripe_api, sync -> warehouse, webhooks -> warehouse. Nothing but `cli` and the
-tests imports `simulator`.
+Arrows run one way: sync -> stripe_api, sync -> warehouse, webhooks -> warehouse, stripe_api -> credentials. Every room
+may import `errors`. Nothing but `cli` and the tests imports `simulator`.
 """

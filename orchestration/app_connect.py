@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ValidationError
 
 from orchestration.app_tokens import INVALID_GRANT, TokenFile, Tokens, exchange, livemode_of
+from orchestration.errors import RecoupError
 from orchestration.integrations import Integration, IntegrationError, Integrations, check_name
 from orchestration.pipeline import refuse_known_account
 from orchestration.secret_files import held, read_secret, write_secret
@@ -30,7 +31,7 @@ LINK_SECONDS: Final = 600
 _STATE_BYTES: Final = 32
 
 
-class NotConnected(Exception):
+class NotConnected(RecoupError):
     """Nothing was connected. The text says why, and what to do."""
 
 

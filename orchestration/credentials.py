@@ -7,6 +7,8 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from orchestration.errors import RecoupError
+
 _LETTERS: Final = "[A-Za-z0-9+/=_-]"
 """More than Stripe has been seen to use: what it may use next is not ours to decide."""
 
@@ -86,7 +88,7 @@ def _mistaken(wanted: _Kind) -> Sequence[tuple[str, str]]:
     )
 
 
-class SecretRefused(ValueError):
+class SecretRefused(RecoupError, ValueError):
     """What was pasted is not what was asked for. The text says what it seems to be and where the right one is; it
     repeats nothing of what was pasted."""
 
@@ -128,6 +130,12 @@ def signing_secrets(text: str) -> Sequence[SecretStr]:
     if len(parts) > 2:
         raise SecretRefused(f"These are {len(parts)} secrets: two is the most, the new one and the one it replaces.")
     return tuple(signing_secret(part) for part in parts)
+
+
+def is_live(key: SecretStr) -> bool | None:
+    """Return the mode that a key's prefix states (docs: API keys), or None if the prefix states none."""
+    kind = key.get_secret_value().split("_")[:3]
+    return "live" in kind if "test" in kind or "live" in kind else None
 
 
 def shown(key: SecretStr) -> str:

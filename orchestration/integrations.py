@@ -22,6 +22,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from orchestration.credentials import SecretRefused, api_key, signing_secret
+from orchestration.errors import RecoupError
 from orchestration.secret_files import held, read_secret, write_secret
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
@@ -50,7 +51,7 @@ _OWN_FILES: Final = "secrets/"
 """How `key_from` begins where the key is in a file of ours."""
 
 
-class IntegrationError(Exception):
+class IntegrationError(RecoupError):
     """An integration is not there, is there already, or cannot be read. The text says which, and what to do."""
 
 

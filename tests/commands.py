@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestration.cli import app, connect, integrations, run, webhooks
+from orchestration.cli import app, connect, integrations, run, webhook_queue, webhook_sample, webhooks
 from orchestration.settings import Settings
 from tests.leaks import secrets_in
 
-CONSOLES = (app.errors, connect.console, integrations.console, run.console, webhooks.console)
+CONSOLES = (
+    app.errors,
+    *(module.console for module in (connect, integrations, run, webhooks, webhook_queue, webhook_sample)),
+)
 
 
 @dataclass(frozen=True)

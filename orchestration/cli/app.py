@@ -4,19 +4,22 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import duckdb
 import typer
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.logging import RichHandler
 
-from orchestration.cli import integrations, webhooks
 from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED
-from orchestration.settings import Settings
+from orchestration.cli.groups import add_group
+from orchestration.errors import RecoupError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from orchestration.settings import Settings
 
 app = typer.Typer(
     help="Which failed Stripe payments come back, when, how, and what that is worth.",
@@ -24,8 +27,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(integrations.app, name="integrations")
-app.add_typer(webhooks.app, name="webhooks")
+add_group(app, "integrations", summary="The Stripe accounts that are connected.")
+add_group(app, "webhooks", summary="The webhook endpoint: its address, its secret, its queue.")
 errors = Console(stderr=True, highlight=False)
 
 PAYMENTS: Final = 20_000
@@ -37,6 +40,10 @@ HOST_HELP: Final = "Address the webhook receiver listens on; 0.0.0.0 is every on
 
 _DUCKDB_INTERRUPTED: Final = "Query interrupted"
 """What DuckDB's Python package makes of Ctrl-C during a query: a RuntimeError (duckdb 1.5)."""
+
+
+_LIBRARY_ERRORS: Final = (("duckdb", "Error"), ("pydantic", "ValidationError"), ("pydantic_settings", "SettingsError"))
+"""Module and class of each error of a library that ends a command with a sentence."""
 
 
 def main() -> None:
@@ -56,7 +63,7 @@ def main() -> None:
         if str(error) == _DUCKDB_INTERRUPTED:
             _say_stopped()
             sys.exit(INTERRUPTED)
-        if not _is_expected(error):
+        if not isinstance(error, (RecoupError, OSError, *_library_errors())):
             raise
         errors.print(_sentence(error), style="red", markup=False)
         sys.exit(1)
@@ -67,43 +74,37 @@ def _say_stopped() -> None:
     errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
 
 
-def _is_expected(error: Exception) -> bool:
-    from orchestration.cli.connect import NotSaved
-    from orchestration.cli.demo import SimulatorFailed
-    from orchestration.cli.dev import AlreadyRunning, PortTaken
-    from orchestration.cli.query import QueryRefused
-    from orchestration.cli.run import SomeFailed
-    from orchestration.cli.serve import ServiceFailed
-    from orchestration.cli.webhooks import SampleLost
-    from orchestration.credentials import SecretRefused
-    from orchestration.integrations import IntegrationError
-    from orchestration.pipeline import KeyMissing
-    from orchestration.pipeline.dbt_runner import ModelsFailed
-    from orchestration.stripe_api import StripeApiError
-    from orchestration.warehouse.connection import WarehouseError
-    from orchestration.webhooks.ingest import AccountUnknown
-    from orchestration.webhooks.queue import QueueUnavailable
-
-    of_engines = StripeApiError | WarehouseError | KeyMissing | ModelsFailed | AccountUnknown | QueueUnavailable
-    of_commands = QueryRefused | SimulatorFailed | SampleLost | SecretRefused | IntegrationError | SomeFailed | NotSaved
-    of_services = AlreadyRunning | PortTaken | ServiceFailed
-    of_settings = ValidationError | SettingsError
-    return isinstance(error, of_engines | of_commands | of_services | of_settings | OSError | duckdb.Error)
+def _library_errors() -> Sequence[type[Exception]]:
+    """Return the expected errors of libraries, as far as they are imported: no others can have been raised."""
+    loaded = ((sys.modules.get(module), name) for module, name in _LIBRARY_ERRORS)
+    return [getattr(module, name) for module, name in loaded if module is not None]
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, duckdb.Error):
-        return f"DuckDB could not go on: {str(error).splitlines()[0]} What was stored before is kept."
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename} cannot be used: {error.strerror.lower()}."
-    if not isinstance(error, ValidationError | SettingsError):
+    if isinstance(error, RecoupError):
         return str(error)
+    if isinstance(error, OSError):
+        if error.filename and error.strerror:
+            return f"{error.filename} cannot be used: {error.strerror.lower()}."
+        return str(error)
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    if not isinstance(error, ValidationError | SettingsError):
+        return f"DuckDB could not go on: {str(error).splitlines()[0]} What was stored before is kept."
     problems = [str(error)] if isinstance(error, SettingsError) else _wrong_values(error)
     return "\n".join(["A setting is not usable (from the environment, .env or RECOUP_SECRETS_DIR):", *problems])
 
 
-def _wrong_values(error: ValidationError) -> list[str]:
+def _wrong_values(error: "ValidationError") -> list[str]:
     return [f"{str(found['loc'][0]).upper()}: {found['msg'].removeprefix('Value error, ')}" for found in error.errors()]
+
+
+def _settings() -> "Settings":
+    """Read the settings. Imported here, since help texts do not need them."""
+    from orchestration.settings import Settings
+
+    return Settings()
 
 
 @app.command()
@@ -140,11 +141,11 @@ def connect(
     if app:
         if key_file or account_id or connected or save_anyway:
             raise typer.BadParameter("goes with --name and --description alone; it needs no key", param_hint="--app")
-        print_app_link(Settings(), name=name, description=description)
+        print_app_link(_settings(), name=name, description=description)
         return
     raise typer.Exit(
         connect_account(
-            Settings(),
+            _settings(),
             name=name,
             description=description,
             key_file=key_file,
@@ -163,7 +164,7 @@ def check(
     from orchestration.cli.connect import check_each
     from orchestration.cli.run import chosen_integrations
 
-    settings = Settings()
+    settings = _settings()
     raise typer.Exit(check_each(settings, chosen_integrations(settings, names or [])))
 
 
@@ -185,7 +186,7 @@ def sync(
         request = SyncRequest.of(full_refresh=full_refresh, created_from=created_from, created_until=created_until)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    settings = Settings()
+    settings = _settings()
     chosen = chosen_integrations(settings, names or [])
     if plan:
         print_plan(settings, request, chosen)
@@ -213,9 +214,9 @@ def demo(
     if live:
         from orchestration.cli.live import run_live
 
-        run_live(Settings(), payments=payments, seed=seed, port=port, receiver_port=receiver_port)
+        run_live(_settings(), payments=payments, seed=seed, port=port, receiver_port=receiver_port)
         return
-    with simulated_account(Settings(), payments=payments, days=days, seed=seed) as settings:
+    with simulated_account(_settings(), payments=payments, days=days, seed=seed) as settings:
         run_pipeline(settings)
 
 
@@ -228,7 +229,7 @@ def dev(
     """Dagster's UI and daemon, on your accounts if one is connected, else on the simulated one."""
     from orchestration.cli.dev import run_dagster_dev
 
-    raise typer.Exit(run_dagster_dev(Settings(), port=port, speed=speed, payments=payments))
+    raise typer.Exit(run_dagster_dev(_settings(), port=port, speed=speed, payments=payments))
 
 
 @app.command()
@@ -240,7 +241,7 @@ def serve(
     """Dagster's UI and daemon, with the webhook receiver beside them."""
     from orchestration.cli.serve import run_all
 
-    run_all(Settings(), port=port, host=host, receiver_port=receiver_port)
+    run_all(_settings(), port=port, host=host, receiver_port=receiver_port)
 
 
 @app.command()
@@ -251,7 +252,7 @@ def receive(
     """The webhook receiver alone. Any ASGI server runs it, too: uvicorn --factory orchestration.asgi:receiver"""
     from orchestration.cli.serve import run_receiver
 
-    run_receiver(Settings(), host=host, port=port)
+    run_receiver(_settings(), host=host, port=port)
 
 
 @app.command()
@@ -263,7 +264,7 @@ def query(
     """Ask the published tables, at any time, also during a sync."""
     from orchestration.cli.query import run_query
 
-    run_query(Settings(), sql, csv=csv, parquet=parquet)
+    run_query(_settings(), sql, csv=csv, parquet=parquet)
 
 
 @app.command("dagster-home")
@@ -271,7 +272,7 @@ def dagster_home() -> None:
     """Prepare Dagster's home with Recoup's settings and print its path, for DAGSTER_HOME."""
     from orchestration.cli.dev import prepare_dagster_home
 
-    print(prepare_dagster_home(Settings()))
+    print(prepare_dagster_home(_settings()))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
@@ -280,7 +281,7 @@ def dbt(context: typer.Context) -> None:
     from orchestration.pipeline.dbt_runner import run_dbt_command
     from orchestration.warehouse.connection import open_warehouse, wanted
 
-    settings = Settings()
+    settings = _settings()
     with wanted(settings.warehouse_path):
         with open_warehouse(settings.warehouse_path):
             pass  # a sync that is under way has given way now

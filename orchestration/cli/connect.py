@@ -18,6 +18,7 @@ from orchestration import pipeline
 from orchestration.app_connect import LINK_SECONDS, authorize_url, callback_url
 from orchestration.cli.exit_codes import INCOMPLETE
 from orchestration.credentials import SecretRefused, api_key, shown
+from orchestration.errors import RecoupError
 from orchestration.integrations import (
     ACCOUNT_ID,
     Integration,
@@ -48,7 +49,7 @@ T = TypeVar("T")
 console = Console(highlight=False)
 
 
-class NotSaved(Exception):
+class NotSaved(RecoupError):
     """The key does not work, and is not kept. The text says of which key, and why."""
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import requests
 from pydantic import SecretStr
 
+from orchestration.errors import RecoupError
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
 
@@ -24,7 +25,7 @@ FIRST_DAYS: Final = 180
 _START_SECONDS: Final = 60.0
 
 
-class SimulatorFailed(Exception):
+class SimulatorFailed(RecoupError):
     """The simulated account did not start. The text holds what it said."""
 
 

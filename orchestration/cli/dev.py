@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Final
 
+from orchestration.errors import RecoupError
 from orchestration.integrations import Integrations
 from orchestration.settings import PROJECT_ROOT, Settings
 
@@ -21,11 +22,11 @@ _STOP_SECONDS: Final = 20.0
 """What Dagster gets to end its processes; then they are killed."""
 
 
-class AlreadyRunning(Exception):
+class AlreadyRunning(RecoupError):
     """Dagster runs on this data folder already. The text says what to do."""
 
 
-class PortTaken(Exception):
+class PortTaken(RecoupError):
     """The UI's port is taken. The text says which."""
 
 

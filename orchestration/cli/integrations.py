@@ -6,19 +6,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
-import duckdb
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from orchestration.cli.exit_codes import INCOMPLETE
-from orchestration.credentials import shown
+from orchestration.credentials import is_live, shown
 from orchestration.integrations import Integration, Integrations, WebhookFiles
 from orchestration.settings import Settings
-from orchestration.stripe_api import is_live
 
-app = typer.Typer(help="The Stripe accounts that are connected.", no_args_is_help=True)
+app = typer.Typer()
 console = Console(highlight=False)
 
 Name = Annotated[str, typer.Argument(help="The integration's name.")]
@@ -175,6 +173,10 @@ def _key(integration: Integration) -> str:
 
 
 def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:
+    if not settings.published_path.exists():
+        return {}
+    import duckdb
+
     from orchestration.cli.query import QueryRefused, open_published
 
     try:

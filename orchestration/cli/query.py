@@ -1,30 +1,34 @@
 """`recoup query`: SQL on the published file, as a table on the screen or as a file."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestration.errors import RecoupError
 from orchestration.settings import Settings
 
 SHOWN_ROWS: Final = 50
 SHOWN_RECORDS: Final = 10
 _UNLIMITED: Final = 10_000
 """Columns of characters where nobody looks at a screen: a pipe gets every line whole."""
+_INTEGERS: Final = ("tinyint", "smallint", "integer", "bigint", "hugeint")
+_NUMERIC: Final = frozenset({*_INTEGERS, *(f"u{name}" for name in _INTEGERS), "float", "double", "decimal", "bignum"})
+"""DuckDB's types whose values are aligned to the right."""
 
 
-class QueryRefused(Exception):
+class QueryRefused(RecoupError):
     """The query cannot be answered. The text says why."""
 
 
 def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path | None) -> None:
-    """Run `sql` read-only on the published file; print the result, or write it where asked.
+    """Run `sql` read-only on the published file; print the result, or write it to the given files.
 
     Raises:
         QueryRefused: there is no published file yet, or DuckDB rejects the query.
@@ -32,23 +36,26 @@ def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path |
     with open_published(settings) as connection:
         try:
             relation = connection.sql(sql)
+            if relation is None:
+                raise QueryRefused("That is not a query: give a SELECT, or FROM marts.<table>.")
+            if csv or parquet:
+                _write(relation, csv, parquet)
+            else:
+                _print(relation)
         except duckdb.Error as error:
             raise QueryRefused(str(error)) from None
-        if relation is None:
-            raise QueryRefused("That is not a query: give a SELECT, or FROM marts.<table>.")
-        try:
-            frame = relation.to_arrow_table().to_pandas(types_mapper=pd.ArrowDtype)
-        except duckdb.Error as error:
-            raise QueryRefused(str(error)) from None
+
+
+def _write(relation: duckdb.DuckDBPyRelation, csv: Path | None, parquet: Path | None) -> None:
+    import pandas as pd  # half a second of CPU, which a result on the screen does not need
+
+    frame = relation.to_arrow_table().to_pandas(types_mapper=pd.ArrowDtype)
     if csv:
         frame.to_csv(csv, index=False)
     if parquet:
         frame.to_parquet(parquet, index=False)
     written = [str(path) for path in (csv, parquet) if path]
-    if written:
-        print(f"{len(frame):,} rows written to {', '.join(written)}")
-    else:
-        _print(frame)
+    print(f"{len(frame):,} rows written to {', '.join(written)}")
 
 
 def open_published(settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -62,34 +69,41 @@ def open_published(settings: Settings) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(settings.published_path), read_only=True)
 
 
-def _print(frame: pd.DataFrame) -> None:
-    """As a table, or, where that is too wide for the terminal, row by row with a line for each column."""
+def _print(relation: duckdb.DuckDBPyRelation) -> None:
+    """Print a table or, if that is too wide for the terminal, each row with a line for each column."""
     console = Console() if sys.stdout.isatty() else Console(width=_UNLIMITED)
-    shown = frame.head(SHOWN_ROWS)
-    table = _as_table(shown)
+    rows = relation.limit(SHOWN_ROWS + 1).fetchall()
+    shown = rows[:SHOWN_ROWS]
+    table = _as_table(relation, shown)
     if Console(width=_UNLIMITED).measure(table).maximum > console.width:
-        shown = frame.head(SHOWN_RECORDS)
-        for number, row in enumerate(shown.astype(object).itertuples(index=False), start=1):
+        shown = rows[:SHOWN_RECORDS]
+        for number, row in enumerate(shown, start=1):
             console.print(f"row {number}", style="bold")
-            console.print(_as_record([str(name) for name in frame.columns], row))
+            console.print(_as_record(relation.columns, row))
     else:
         console.print(table)
-    rest = len(frame) - len(shown)
+    rest = _row_count(relation, rows) - len(shown)
     if rest > 0:
         console.print(f"… and {rest:,} more rows; --csv or --parquet write all of them.")
 
 
-def _as_table(frame: pd.DataFrame) -> Table:
+def _row_count(relation: duckdb.DuckDBPyRelation, fetched: Sequence[tuple[Any, ...]]) -> int:
+    """Return how many rows the result has. DuckDB counts them if more exist than were fetched."""
+    if len(fetched) <= SHOWN_ROWS:
+        return len(fetched)
+    return int(relation.aggregate("count(*)").fetchall()[0][0])
+
+
+def _as_table(relation: duckdb.DuckDBPyRelation, rows: Iterable[Iterable[Any]]) -> Table:
     table = Table(header_style="bold", box=None, pad_edge=False)
-    for name, values in frame.items():
-        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        table.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
-    for row in frame.astype(object).itertuples(index=False):
+    for name, kind in zip(relation.columns, relation.types, strict=True):
+        table.add_column(name, justify="right" if kind.id in _NUMERIC else "left", no_wrap=True)
+    for row in rows:
         table.add_row(*(_cell(value) for value in row))
     return table
 
 
-def _as_record(names: list[str], values: Iterable[Any]) -> Table:
+def _as_record(names: Iterable[str], values: Iterable[Any]) -> Table:
     record = Table(show_header=False, box=None, pad_edge=False)
     for name, value in zip(names, values, strict=True):
         record.add_row(name, _cell(value))
@@ -97,4 +111,5 @@ def _as_record(names: list[str], values: Iterable[Any]) -> Table:
 
 
 def _cell(value: Any) -> str:
-    return "" if pd.isna(value) is True else escape(str(value))
+    is_nan = isinstance(value, float) and isnan(value)
+    return "" if value is None or is_nan else escape(str(value))

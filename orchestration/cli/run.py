@@ -20,6 +20,7 @@ from rich.text import Text
 from orchestration import pipeline
 from orchestration.cli.progress import STREAM_LABELS, reading
 from orchestration.cli.query import open_published
+from orchestration.errors import RecoupError
 from orchestration.integrations import Integrations
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
@@ -124,7 +125,7 @@ def _print_plan_of(planned: SyncPlan) -> None:
     )
 
 
-class SomeFailed(Exception):
+class SomeFailed(RecoupError):
     """Some integrations failed; for the others all was done. The text names them."""
 
 

@@ -12,6 +12,7 @@ import uvicorn
 
 from orchestration.asgi import receiver
 from orchestration.cli.dev import dagster_dev, only_dagster
+from orchestration.errors import RecoupError
 from orchestration.settings import Settings
 
 _BACKLOG: Final = 2_048
@@ -19,7 +20,7 @@ _KEEP_ALIVE_SECONDS: Final = 75
 _SHUTDOWN_SECONDS: Final = 10
 
 
-class ServiceFailed(Exception):
+class ServiceFailed(RecoupError):
     """An address cannot be used, or a part of what runs together has ended. The text says which."""
 
 

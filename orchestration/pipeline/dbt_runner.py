@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from orchestration.errors import RecoupError
 from orchestration.settings import DBT_PROJECT_DIR, Settings
 
 EventCallback = Callable[[Any], None]
@@ -29,7 +30,7 @@ _PARSED: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
 """Suffixes of the project's files that dbt reads when it parses."""
 
 
-class ModelsFailed(Exception):
+class ModelsFailed(RecoupError):
     """A model or one of its tests failed. The text names them; the published file is left as it was."""
 
 

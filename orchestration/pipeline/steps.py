@@ -13,6 +13,7 @@ import duckdb
 from pydantic import SecretStr
 
 from orchestration.app_tokens import AppKey, NotAuthorized
+from orchestration.errors import RecoupError
 from orchestration.integrations import Integration, IntegrationError, Integrations, is_read_already
 from orchestration.pipeline.builder import Build, PlanUnusable, check_plan, run_plan
 from orchestration.pipeline.plan import kept_plan
@@ -48,10 +49,9 @@ from orchestration.warehouse.integrations import account_of_integration, remembe
 from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
 from orchestration.webhooks.ingest import AccountUnknown, IngestReport, ingest_queue
-from orchestration.webhooks.queue import Queue
 
 
-class KeyMissing(Exception):
+class KeyMissing(RecoupError):
     """An integration has no API key. The text says where to put it."""
 
 
@@ -109,6 +109,8 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
         QueueUnavailable: the queue cannot be read.
         WarehouseError: as `open_warehouse`.
     """
+    from orchestration.webhooks.queue import Queue  # with sqlalchemy, which no other step needs
+
     with (
         closing(Queue(settings.queue_url)) as queue,
         open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,

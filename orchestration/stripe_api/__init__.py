@@ -4,6 +4,7 @@ Belongs here: everything that knows HTTP and Stripe's error bodies. Does not: wh
 read already (`sync`), and how rows are stored (`warehouse`).
 """
 
+from orchestration.credentials import is_live
 from orchestration.stripe_api.budget import PERIOD, ReadBudget, seconds_between_polls
 from orchestration.stripe_api.check import (
     CHECK_RETRY,
@@ -25,7 +26,6 @@ from orchestration.stripe_api.client import (
     RetryPolicy,
     Stopped,
     StripeClient,
-    is_live,
     key_digest,
 )
 from orchestration.stripe_api.connected import ConnectedAccount, connected_accounts

@@ -22,6 +22,7 @@ import requests
 import stripe
 from pydantic import SecretStr
 
+from orchestration.credentials import is_live
 from orchestration.stripe_api.errors import (
     AuthenticationFailed,
     Fault,
@@ -312,12 +313,6 @@ class StripeClient:
                     fault="tls",
                 ) from None
             raise _Unusable(_why_unreachable(cause), "no_network") from None
-
-
-def is_live(api_key: SecretStr) -> bool | None:
-    """The mode that a key's prefix tells (docs: API keys); None where it tells none."""
-    kind = api_key.get_secret_value().split("_")[:3]
-    return "live" in kind if "test" in kind or "live" in kind else None
 
 
 def key_digest(api_key: SecretStr) -> str:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from orchestration.errors import RecoupError
+
 Fault = Literal[
     "wrong_key",
     "expired",
@@ -83,7 +85,7 @@ Codes and texts: Stripe's error-handling reference; stripe-cli issue 792, stripe
 """
 
 
-class StripeApiError(Exception):
+class StripeApiError(RecoupError):
     """A request to Stripe did not give what was asked. The text is for the reader: what is wrong, what to do."""
 
     def __init__(self, message: str, *, fault: Fault = "rejected") -> None:

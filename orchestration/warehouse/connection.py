@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import duckdb
 
+from orchestration.errors import RecoupError
 from orchestration.warehouse.rows import OBJECT_TABLES
 
 CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
@@ -27,7 +28,7 @@ _LOOKED_EVERY: Final = 0.05
 """Seconds between two tries to open a file that is taken."""
 
 
-class WarehouseError(Exception):
+class WarehouseError(RecoupError):
     """The warehouse file cannot be used. The text is for the reader: what is wrong, what to do."""
 
 

@@ -6,21 +6,26 @@ the events' (a full disk, an account that is not known) put nothing aside; the e
 all the same.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import duckdb
 import pyarrow as pa
 
+from orchestration.errors import RecoupError
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, event_row
 from orchestration.webhooks.envelopes import SAMPLE_PREFIX, NotAnEvent, check_carried, event_of, parse
-from orchestration.webhooks.queue import Queue, Queued
+
+if TYPE_CHECKING:  # it imports sqlalchemy, which only a caller with a queue needs
+    from orchestration.webhooks.queue import Queue, Queued
 
 BATCH: Final = 5_000
 """Events that are loaded in one transaction."""
@@ -32,7 +37,7 @@ _SHRINK: Final = 8
 _THE_EVENTS_FAULT: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
 
 
-class AccountUnknown(Exception):
+class AccountUnknown(RecoupError):
     """Whose events these are cannot be told. The text says what to set."""
 
 
@@ -56,7 +61,7 @@ class IngestReport:
     accounts: set[AccountKey] = field(default_factory=set)
 
 
-_Entry = tuple[Queued, EventRow]
+_Entry: TypeAlias = "tuple[Queued, EventRow]"
 
 
 @dataclass

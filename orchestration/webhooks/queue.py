@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from orchestration.errors import RecoupError
+
 State = Literal["queued", "done", "quarantined"]
 
 BUSY_SECONDS: Final = 5
@@ -65,7 +67,7 @@ REFUSALS: Final = sa.Table(
 """Requests that were not shown to be Stripe's, by the hour in which they came."""
 
 
-class QueueUnavailable(Exception):
+class QueueUnavailable(RecoupError):
     """The queue cannot be read or written now: its disk is full, its server is down, its file is damaged. The text says
     what the database said, and never holds the address with its password."""
 

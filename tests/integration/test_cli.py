@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from orchestration.cli.query import run_query
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
@@ -265,6 +266,35 @@ def test_a_query_is_shown_and_written(recoup: Recoup, synced: Path, tmp_path: Pa
     assert recoup("query", sql, "--csv", str(csv), "--parquet", str(parquet), **folder).code == 0
     pd.testing.assert_frame_equal(pd.read_csv(csv), pd.read_parquet(parquet), check_dtype=False)
     assert len(pd.read_csv(csv)) >= 4
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("sum(1)", "1"),
+        ("1.50::decimal(9, 2)", "1.50"),
+        ("'nan'::double", ""),
+        ("null", ""),
+        ("true", "True"),
+        ("date '2026-01-31'", "2026-01-31"),
+        ("timestamp '2026-01-31 01:02:03'", "2026-01-31 01:02:03"),
+        ("timestamptz '2026-01-31 01:02:03+00'", "2026-01-31 01:02:03+00:00"),
+        ("interval '3 days 2 hours'", "3 days, 2:00:00"),
+        ("['a', 'b']", "['a', 'b']"),
+        ("{'a': 1}", "{'a': 1}"),
+        ("'[bold]x'", "[bold]x"),
+    ],
+)
+def test_a_value_of_any_type_is_shown(value: str, shown: str, synced: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sql = f"set timezone = 'UTC'; select {value} as v"
+    run_query(Settings(recoup_data_dir=synced), sql, csv=None, parquet=None)
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == ["v", shown]
+
+
+def test_a_long_result_says_how_many_rows_are_not_shown(recoup: Recoup, synced: Path) -> None:
+    folder = {"RECOUP_DATA_DIR": str(synced)}
+    assert "… and 1,184 more rows" in recoup("query", "from range(1234)", **folder).out
+    assert "more rows" not in recoup("query", "from range(50)", **folder).out
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The house as its map says it is: who may import whom, and what no file of it does."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ PACKAGE = PROJECT_ROOT / "orchestration"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ENGINES = {"stripe_api", "sync", "warehouse", "webhooks", "simulator"}
 MAY_IMPORT = {
-    "stripe_api": set(),
+    "errors": set(),
+    "stripe_api": {"credentials"},
     "warehouse": set(),
     "sync": {"stripe_api", "warehouse"},
     "webhooks": {"warehouse"},
@@ -30,7 +33,10 @@ MAY_IMPORT = {
     "settings": {"credentials"},
     "credentials": set(),
 }
-"""Rooms whose imports of other rooms are limited. `cli` alone, and the tests, may import the simulator."""
+"""Rooms whose imports of other rooms are limited. All may import `errors`. `cli` alone, and the tests, may import the
+simulator."""
+REPORTED_OTHERWISE = {"NotAnEvent", "SignatureRefused", "Stopped"}
+"""Exceptions that never reach a person: the receiver or the sync engine handles them."""
 
 
 def room(path: Path) -> str:
@@ -55,11 +61,30 @@ def rooms_imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
     if room(path) in MAY_IMPORT:
-        assert rooms_imported(path) <= MAY_IMPORT[room(path)]
+        assert rooms_imported(path) <= MAY_IMPORT[room(path)] | {"errors"}
     if room(path) != "cli":
         assert "simulator" not in rooms_imported(path)
     if room(path) in ENGINES:
         assert not [name for name in imported(path) if name.split(".")[0].startswith("dagster")]
+
+
+def test_every_public_exception_is_a_recoup_error() -> None:
+    """The simulator answers with its own errors over HTTP, as Stripe does."""
+    classes = [
+        node
+        for path in FILES
+        if room(path) != "simulator"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    bases = {node.name: {base.id for base in node.bases if isinstance(base, ast.Name)} for node in classes}
+    expected, added = {"RecoupError"}, {"RecoupError"}
+    while added:
+        added = {name for name, names in bases.items() if names & expected} - expected
+        expected |= added
+    raised = {name for name, names in bases.items() if names & {"Exception", "ValueError", "RuntimeError"}}
+    assert {"StripeApiError", "SecretRefused", "WarehouseBusy", "NotSaved"} <= expected
+    assert raised - expected == REPORTED_OTHERWISE
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -92,6 +117,20 @@ def test_nothing_is_asked_of_duckdb_that_its_version_2_refuses(path: Path) -> No
             name = called.attr if isinstance(called, ast.Attribute) else ""
             assert not (name == "sql" and node.attr in {"fetchone", "fetchmany", "execute"})
             assert not (name == "execute" and node.attr in {"arrow", "pl", "fetch_arrow_table", "fetch_record_batch"})
+
+
+def test_every_package_that_is_imported_is_a_dependency_and_no_tool_is() -> None:
+    """`pip install recoup` brings what runs and nothing else; what only a process needs is named here."""
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", each)[0] for each in project["dependencies"]}
+    providers = packages_distributions()
+    used: set[str] = set()
+    for path in FILES:
+        for module in {name.split(".")[0] for name in imported(path)} - {"orchestration"} - sys.stdlib_module_names:
+            names = {re.sub(r"[_.]", "-", each).lower() for each in providers[module]}
+            assert names & declared, f"{path} imports {module}, which is no dependency"
+            used |= names
+    assert declared - used == {"dagster-webserver", "pytz"}, "`dagster dev` runs the one, DuckDB imports the other"
 
 
 def test_dagster_is_not_led_past_workspace_yaml() -> None:

@@ -1,0 +1,96 @@
+"""`recoup webhooks test`: a signed sample event, followed from the receiver into the table."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Final
+
+import orjson
+import requests
+import stripe
+from rich.console import Console
+
+from orchestration.errors import RecoupError
+from orchestration.integrations import webhook_url
+from orchestration.settings import Settings
+from orchestration.stripe_api import API_VERSION
+from orchestration.warehouse.connection import open_warehouse
+from orchestration.webhooks.endpoint import WebhookEndpoint
+from orchestration.webhooks.envelopes import SAMPLE_PREFIX
+from orchestration.webhooks.queue import Queue
+
+console = Console(highlight=False)
+
+_LOOKED_EVERY: Final = 0.2
+
+
+class SampleLost(RecoupError):
+    """The sample did not arrive. The text says how far it came and what to do."""
+
+
+def follow(settings: Settings, endpoint: WebhookEndpoint, *, url: str | None, wait: float) -> None:
+    """Post a sample event to `url` or the endpoint's address, and follow it for `wait` seconds until it is loaded.
+
+    Raises:
+        SampleLost: the sample did not arrive in the table.
+    """
+    if not endpoint.secrets:
+        raise SampleLost("No signing secret is set: recoup webhooks secret")
+    event_id = f"{SAMPLE_PREFIX}{secrets.token_hex(12)}"
+    address = url or webhook_url(settings, endpoint)
+    started = time.monotonic()
+    _post(address, _sample(event_id, min(settings.webhook_events)), endpoint.secrets[0].get_secret_value())
+    console.print(f"Received and on disk      {1000 * (time.monotonic() - started):7.0f} ms")
+    _follow(settings, event_id, started, wait)
+    with open_warehouse(settings.warehouse_path) as connection:
+        row = connection.execute("FROM raw_stripe.webhook_events WHERE event_id = ?", [event_id]).fetchone()
+    if row is None:
+        raise SampleLost(f"The queue has it as done, but {settings.warehouse_path} has no row of it.")
+    console.print(f"In raw_stripe.webhook_events {time.monotonic() - started:6.1f} s")
+
+
+def _post(address: str, event: Mapping[str, object], signing_secret: str) -> None:
+    body = orjson.dumps(event).decode()
+    header = stripe.WebhookSignature.generate_signature_header(body, signing_secret)
+    try:
+        answer = requests.post(
+            address, data=body.encode(), headers={"Stripe-Signature": header}, timeout=30, allow_redirects=False
+        )
+    except requests.RequestException:
+        raise SampleLost(
+            f"Nothing answers at {address.partition('/webhooks/')[0]}: is `recoup serve` or `recoup receive` running? "
+            "RECOUP_WEBHOOK_BASE_URL says where it is reached."
+        ) from None
+    if answer.status_code != 200:
+        raise SampleLost(f"The receiver answered {answer.status_code}: {answer.text[:200]}")
+    if not answer.json().get("stored"):
+        raise SampleLost("The receiver keeps no such events: its RECOUP_WEBHOOK_EVENTS are others than here.")
+
+
+def _sample(event_id: str, event_type: str) -> Mapping[str, object]:
+    return {
+        "id": event_id,
+        "object": "event",
+        "api_version": API_VERSION,
+        "created": int(time.time()),
+        "data": {"object": {"id": event_id, "object": "recoup.sample"}},
+        "livemode": False,
+        "type": event_type,
+    }
+
+
+def _follow(settings: Settings, event_id: str, started: float, wait: float) -> None:
+    with closing(Queue(settings.queue_url)) as queue:
+        while (state := queue.state_of(event_id)) != "done":
+            if state is None:
+                raise SampleLost(
+                    "The receiver has it, but not in the queue that is read here: are RECOUP_DATA_DIR and "
+                    "RECOUP_QUEUE_URL the same for both?"
+                )
+            if time.monotonic() - started > wait:
+                raise SampleLost(
+                    f"It is {state} since {wait:.0f} s, and nothing takes it into the table. Is Dagster running "
+                    "(`recoup serve`), and its sensor webhook_queue_sensor switched on?"
+                )
+            time.sleep(_LOOKED_EVERY)
