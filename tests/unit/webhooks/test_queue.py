@@ -212,15 +212,15 @@ def test_a_file_that_is_deleted_in_the_very_moment_is_no_place_for_an_event(
     path = tmp_path / "queue.sqlite"
     queue = Queue(f"sqlite:///{path}")
     queue.stats()
-    insert = queue._insert
+    statement = queue._put_statement
 
-    def deleting(table: sa.Table) -> object:
+    def deleting(row_count: int) -> str:
         path.unlink()
-        return insert(table)
+        return statement(row_count)
 
     connected = queue._connected()
     monkeypatch.setattr(queue, "_connected", lambda: connected)
-    monkeypatch.setattr(queue, "_insert", deleting)
+    monkeypatch.setattr(queue, "_put_statement", deleting)
     with pytest.raises(QueueUnavailable, match="deleted or replaced"):
         queue.put([delivery(1)])
 
