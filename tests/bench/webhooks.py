@@ -182,7 +182,7 @@ class Sender:
         return seconds
 
     def _connect(self) -> socket.socket:
-        connection = socket.create_connection((self.address.hostname, self.address.port), timeout=60)
+        connection = socket.create_connection((self.address.hostname or "", self.address.port or 80), timeout=60)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
