@@ -278,8 +278,8 @@ def print_receivers(folder: Path, postgres: Postgres) -> None:
         )
     console.print(table)
     console.print(
-        f"{CONNECTIONS} connections, one request at a time each. A receiver near 100 % of a core is its own limit;"
-        " below that it waits for the disk, for PostgreSQL, or for the sender, which shares this machine's cores."
+        f"{CONNECTIONS} connections, one request at a time each. Near 100 % of a core the receiver itself is the limit."
+        " Below that it waits for the disk, PostgreSQL, the sender, or a core that another process uses."
     )
 
 
