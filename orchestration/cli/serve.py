@@ -62,12 +62,14 @@ def run_all(
 
 
 def _server(settings: Settings) -> uvicorn.Server:
+    """Return the server. It parses HTTP with httptools and runs on uvloop (on Windows, on asyncio's own loop)."""
     return uvicorn.Server(
         uvicorn.Config(
             receiver(settings),
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # neither the client's address nor the scheme is used
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )

@@ -42,14 +42,17 @@ class Intake:
         """
         if len(self._waiting) >= WAITING:
             raise QueueUnavailable("Too many deliveries wait for the disk.")
-        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        kept: asyncio.Future[None] = loop.create_future()
         self._waiting.append((deliveries, kept))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
+        late = QueueUnavailable(f"The queue took longer than {PATIENCE:.0f} seconds.")
+        timer = loop.call_later(PATIENCE, _settle, kept, late)
         try:
-            await asyncio.wait_for(kept, PATIENCE)
-        except TimeoutError:
-            raise QueueUnavailable(f"The queue took longer than {PATIENCE:.0f} seconds.") from None
+            await kept
+        finally:
+            timer.cancel()
 
     async def _write(self) -> None:
         while self._waiting:

@@ -12,7 +12,7 @@ import asyncio
 import hmac
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +21,11 @@ from typing import Any, Final
 import orjson
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestration.warehouse.scrub import scrub, stored_json
 from orchestration.webhooks.endpoint import WebhookEndpoint
@@ -48,6 +50,8 @@ SLOWEST_BODY: Final = 30.0
 
 Watcher = Callable[[Mapping[str, Any]], object]
 """Is told of an event, in a thread."""
+
+_STRIPE_PREFIX: Final = "/webhooks/stripe/"
 
 _REFUSALS_KEPT_EVERY: Final = 2.0
 """Seconds between two writes of what was refused, so that a flood of forgeries is no flood of commits."""
@@ -108,13 +112,14 @@ class _Receiver:
     def application(self, more: Sequence[BaseRoute] = ()) -> Starlette:
         application = Starlette(
             routes=[
-                Route("/webhooks/stripe/{token}", self.stripe, methods=["POST"]),
+                Route(_STRIPE_PREFIX + "{token}", self.stripe, methods=["POST"]),
                 Route("/webhooks/eventbridge/{token}", self.eventbridge, methods=["POST"]),
                 Route("/webhooks/eventgrid/{token}", self.event_grid, methods=["POST", "OPTIONS"]),
                 Route("/healthz", self.health),
                 Route("/metrics", self.exposition),
                 *more,
             ],
+            middleware=[Middleware(_DirectRoute, prefix=_STRIPE_PREFIX, handler=self.stripe)],
             lifespan=self._lifespan,
         )
         application.router.redirect_slashes = False  # Stripe counts a redirect as a failure
@@ -247,7 +252,7 @@ class _Receiver:
         if endpoint is not None and reason != "queue_unavailable":
             self.refusals[endpoint.integration, reason] += 1
         text = "Not stored: try again later." if isinstance(error, QueueUnavailable) else str(error)
-        return _json(status, {"error": text}, {"Retry-After": "5"} if status == 503 else {})
+        return _json(status, {"error": text}, {"Retry-After": "5"} if status == 503 else None)
 
     async def _keep_refusals(self) -> None:
         while True:
@@ -266,6 +271,27 @@ class _Receiver:
                 self.refusals.update({(integration, reason): count for reason, count in reasons.items()})
 
 
+class _DirectRoute:
+    """Pass POST requests below `prefix` to their handler, past Starlette's router and exception handlers.
+
+    All other requests go through the router, which has a route to the same handler: it is used if the application is
+    mounted below another path.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        self._app, self._prefix, self._handler = app, prefix, handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(self._prefix):
+            token = scope["path"][len(self._prefix) :]
+            if token and "/" not in token:
+                scope["path_params"] = {"token": token}
+                response = await self._handler(Request(scope, receive, send))
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 def _delivery(endpoint: WebhookEndpoint, event: Mapping[str, Any]) -> Delivery:
     """The event as it is kept: without secrets and personal fields, which never reach the disk."""
     try:
@@ -277,22 +303,25 @@ def _delivery(endpoint: WebhookEndpoint, event: Mapping[str, Any]) -> Delivery:
 
 async def _body(request: Request) -> bytes:
     """The raw body, up to `MAX_BODY`, in good time."""
-    too_large = _Refused(413, "too_large", f"The body has more than {MAX_BODY:,} bytes.")
     length = request.headers.get("content-length") or "0"
     if length.isdigit() and int(length) > MAX_BODY:
-        raise too_large
+        raise _too_large()
     parts, size = [], 0
     try:
         async with asyncio.timeout(SLOWEST_BODY):
             async for part in request.stream():
                 size += len(part)
                 if size > MAX_BODY:
-                    raise too_large
+                    raise _too_large()
                 parts.append(part)
     except TimeoutError:
         raise _Refused(408, "too_slow", f"The body took more than {SLOWEST_BODY:.0f} seconds.") from None
     return b"".join(parts)
 
 
+def _too_large() -> _Refused:
+    return _Refused(413, "too_large", f"The body has more than {MAX_BODY:,} bytes.")
+
+
 def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status, media_type="application/json", headers=dict(headers or {}))
+    return Response(orjson.dumps(body), status, headers=headers, media_type="application/json")

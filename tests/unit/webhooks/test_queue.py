@@ -212,15 +212,15 @@ def test_a_file_that_is_deleted_in_the_very_moment_is_no_place_for_an_event(
     path = tmp_path / "queue.sqlite"
     queue = Queue(f"sqlite:///{path}")
     queue.stats()
-    insert = queue._insert
+    statement = queue._put_statement
 
-    def deleting(table: sa.Table) -> object:
+    def deleting(row_count: int) -> str:
         path.unlink()
-        return insert(table)
+        return statement(row_count)
 
     connected = queue._connected()
     monkeypatch.setattr(queue, "_connected", lambda: connected)
-    monkeypatch.setattr(queue, "_insert", deleting)
+    monkeypatch.setattr(queue, "_put_statement", deleting)
     with pytest.raises(QueueUnavailable, match="deleted or replaced"):
         queue.put([delivery(1)])
 
@@ -232,3 +232,21 @@ def test_no_row_has_a_state_that_nobody_knows(queue: Queue) -> None:
     with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:
         connection.execute(statement)
     engine.dispose()
+
+
+def test_a_put_of_several_statements_is_kept_as_a_whole_or_not_at_all(queue: Queue) -> None:
+    many = [delivery(number) for number in range(1_100)]
+    broken = Delivery("default", "evt_z", None, NOW)  # type: ignore[arg-type]
+    with pytest.raises(QueueUnavailable):
+        queue.put([*many, broken])
+    assert queue.stats().queued == 0
+    queue.put([*many, many[0]])
+    taken = {each.event_id: each.deliveries for each in queue.take(2_000)}
+    assert (len(taken), taken.pop("evt_0"), set(taken.values())) == (1_100, 2, {1})
+
+
+def test_the_first_delivery_of_an_event_says_when_it_came(queue: Queue) -> None:
+    earlier, later = NOW.replace(microsecond=1), NOW.replace(microsecond=200_000)
+    queue.put([delivery(1, received_at=earlier), delivery(1, received_at=later)])
+    queue.put([delivery(1, received_at=later)])
+    assert [(each.received_at, each.deliveries) for each in queue.take(9)] == [(earlier, 3)]

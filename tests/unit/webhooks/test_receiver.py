@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from orchestration.settings import WEBHOOK_EVENTS
 from orchestration.webhooks.endpoint import WebhookEndpoint
@@ -308,3 +310,23 @@ def test_whatever_is_signed_is_kept_or_refused_and_nothing_breaks(url: str) -> N
 
     run()
     assert requests.get(f"{url}/healthz", timeout=20).status_code == 200
+
+
+def test_a_failed_commit_is_503_to_each_of_many_requests_at_once(
+    url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        time.sleep(0.1)
+        raise QueueUnavailable("database or disk is full")
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(12) as pool:
+        patched.setattr(Queue, "put", fail)
+        answers = list(pool.map(lambda number: send(url, make_event(number)), range(12)))
+    assert [answer.status_code for answer in answers] == [503] * 12
+    assert queue.stats().queued == 0
+
+
+def test_the_receiver_works_below_another_path(queue: Queue) -> None:
+    with serving(Starlette(routes=[Mount("/hooks", receiver(queue))])) as url:
+        assert send(f"{url}/hooks", make_event()).json() == {"received": True, "stored": 1}
+        assert send(url, make_event()).status_code == 404
