@@ -178,13 +178,13 @@ def test_the_newest_materialization_and_check_of_an_asset_stay_visible_after_the
 def test_old_events_without_a_run_go_but_for_the_newest_of_each_partition(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
-    for days in (50, 40, 35, 3, 2):
-        feed(instance, settings, days)
     for days in (90, 80):
         feed(instance, settings, days, partition="shop")
+    for days in (50, 40, 35, 3, 2):
+        feed(instance, settings, days)
     instance.report_runless_asset_event(dg.AssetObservation(FED))
     report = clean(settings)
-    assert fed_days(instance) == [80, 2, 3]
+    assert fed_days(instance) == [2, 3, 80]
     assert len(instance.fetch_observations(FED, limit=9).records) == 1
     assert report.event_count == 4
 
