@@ -3,6 +3,7 @@
     definitions, assets, checks, jobs, schedules, sensors, resources    Dagster: thin, one file for each kind of thing
     pipeline       extract or ingest, models, publish: the steps that Dagster and the command line share
     transform      running the dbt project
+    history        what Dagster and its runs leave behind, deleted when it is old
     settings       THE place for paths and environment variables
     errors         the base class of expected errors, which end a command with a sentence
     credentials    what Stripe's keys and secrets look like, and what is pasted instead of them

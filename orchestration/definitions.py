@@ -10,10 +10,10 @@ from orchestration.assets.models import models_asset
 from orchestration.assets.publish import publish_asset
 from orchestration.assets.webhooks import webhook_events_asset
 from orchestration.checks import is_read_in_time, key_check, webhook_checks
-from orchestration.jobs import build_jobs
+from orchestration.jobs import build_jobs, clean_history_job
 from orchestration.pipeline.dbt_runner import ensure_manifest
 from orchestration.resources import WarehouseResource
-from orchestration.schedules import check_schedule, sync_schedule, webhook_check_schedule
+from orchestration.schedules import check_schedule, clean_schedule, sync_schedule, webhook_check_schedule
 from orchestration.sensors import webhook_queue_sensor
 from orchestration.settings import Settings
 
@@ -31,8 +31,8 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any]
     return dg.Definitions(
         assets=[extract_asset(settings), webhook_events_asset(settings), models, published],
         asset_checks=[is_read_in_time, check_of_the_keys, *checks_of_the_queue],
-        jobs=build_jobs(models, published, check_of_the_keys, checks_of_the_queue),
-        schedules=[sync_schedule(settings), check_schedule(settings), webhook_check_schedule()],
+        jobs=[*build_jobs(models, published, check_of_the_keys, checks_of_the_queue), clean_history_job(settings)],
+        schedules=[sync_schedule(settings), check_schedule(settings), webhook_check_schedule(), clean_schedule()],
         sensors=[webhook_queue_sensor(settings)],
         resources={"warehouse": WarehouseResource(database=str(settings.warehouse_path))} | dict(resources or {}),
     )

@@ -1,12 +1,17 @@
-"""Which assets are made together."""
+"""Which assets are made together, and what keeps the history short."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.checks import is_read_in_time
+from orchestration.history import clean_history
+from orchestration.settings import Settings
 
 
 def build_jobs(
@@ -56,3 +61,26 @@ def build_jobs(
             description="Build, test and publish from what has been read already.",
         ),
     ]
+
+
+def clean_history_job(settings: Settings) -> dg.JobDefinition:
+    """Build the job `clean_history`, of one step: what `recoup clean` does, for the home that Dagster runs on."""
+
+    @dg.op(
+        name="delete_old_history",
+        out=dg.Out(dg.Nothing),
+        description="Delete runs, events, ticks and logs that are older than RECOUP_HISTORY_DAYS.",
+    )
+    def delete_old_history(context: dg.OpExecutionContext) -> None:
+        report = clean_history(settings, now=datetime.now(UTC), home=Path(context.instance.root_directory))
+        context.add_output_metadata(asdict(report))
+
+    @dg.job(
+        name="clean_history",
+        executor_def=dg.in_process_executor,
+        description="Keep the history of runs, ticks and logs for RECOUP_HISTORY_DAYS, and give the space back.",
+    )
+    def clean() -> None:
+        delete_old_history()
+
+    return clean

@@ -76,6 +76,18 @@ def webhook_check_schedule() -> dg.ScheduleDefinition:
     )
 
 
+def clean_schedule() -> dg.ScheduleDefinition:
+    """Build the schedule of `clean_history`, daily at 03:15 UTC, between two hourly syncs."""
+    return dg.ScheduleDefinition(
+        name="clean_history_daily",
+        job_name="clean_history",
+        cron_schedule="15 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Deletes runs, ticks and logs older than RECOUP_HISTORY_DAYS.",
+    )
+
+
 def _switched_on_with_a_key(settings: Settings) -> dg.DefaultScheduleStatus:
     return dg.DefaultScheduleStatus.RUNNING if Integrations(settings).all() else dg.DefaultScheduleStatus.STOPPED
 

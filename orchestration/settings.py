@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     recoup_queue_days: float = Field(
         default=7, gt=0, description="Days for which the queue remembers an event after it was loaded."
     )
+    recoup_history_days: float = Field(
+        default=30, gt=0, description="Days for which run history, ticks and logs are kept."
+    )
     recoup_event_bus_key: SecretStr | None = Field(
         default=None,
         description="Key that AWS EventBridge or Azure Event Grid sends along; without one they are not served.",

@@ -267,6 +267,14 @@ def query(
     run_query(_settings(), sql, csv=csv, parquet=parquet)
 
 
+@app.command()
+def clean() -> None:
+    """Delete run history, ticks and logs older than RECOUP_HISTORY_DAYS. Dagster does the same once a day."""
+    from orchestration.cli.clean import run_clean
+
+    run_clean(Settings())
+
+
 @app.command("dagster-home")
 def dagster_home() -> None:
     """Prepare Dagster's home with Recoup's settings and print its path, for DAGSTER_HOME."""

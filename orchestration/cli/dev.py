@@ -58,13 +58,25 @@ def only_dagster(settings: Settings) -> Iterator[IO[str]]:
                 f"Another `recoup dev` or `recoup serve` works on {settings.recoup_data_dir}. End it first (it may be "
                 "a `dagster dev` whose parent was killed), or set RECOUP_DATA_DIR to another folder."
             ) from None
-        _end_orphans(home)
+        with _dagster_home(home):
+            _end_orphans(home)
         yield lock
 
 
+@contextmanager
+def _dagster_home(home: Path) -> Iterator[None]:
+    """Set DAGSTER_HOME while the context lasts: dagster.yaml names the event log's folder by it."""
+    before = dict(os.environ)
+    os.environ.update(DAGSTER_HOME=str(home))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def _end_orphans(home: Path) -> None:
-    if not (home / "history").exists():
-        return
+    """End runs that no process works on. Also creates Dagster's databases, before several processes would at once."""
     import dagster as dg
 
     from orchestration.sensors import UNFINISHED

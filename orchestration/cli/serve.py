@@ -4,8 +4,10 @@ import errno
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -13,11 +15,14 @@ import uvicorn
 from orchestration.asgi import receiver
 from orchestration.cli.dev import dagster_dev, only_dagster
 from orchestration.errors import RecoupError
+from orchestration.history import rotate_log
 from orchestration.settings import Settings
 
 _BACKLOG: Final = 2_048
 _KEEP_ALIVE_SECONDS: Final = 75
 _SHUTDOWN_SECONDS: Final = 10
+_ROTATE_SECONDS: Final = 60
+"""Dagster's log grows past its limit for a minute at most."""
 
 
 class ServiceFailed(RecoupError):
@@ -52,6 +57,7 @@ def run_all(
     with only_dagster(settings) as lock, dagster_dev(settings, port, lock, log=log) as dagster:
         threading.Thread(target=_end_with, args=(dagster, server), daemon=True).start()
         threading.Thread(target=beside, daemon=True).start()
+        threading.Thread(target=_rotate, args=(log,), daemon=True).start()
         print(f"Webhooks: http://{host}:{receiver_port}. UI: http://127.0.0.1:{port}. Ctrl-C ends both.")
         print(f"Dagster prints to {log}.", flush=True)
         with suppress(KeyboardInterrupt):
@@ -84,6 +90,13 @@ def _listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             remedy = "Another receiver may be running. Choose another port, and say so in RECOUP_WEBHOOK_BASE_URL."
         raise ServiceFailed(f"Port {port} of {host} cannot be used: {error.strerror}. {remedy}") from None
+
+
+def _rotate(log: Path) -> None:
+    """Keep Dagster's log within its size, for as long as this process lives."""
+    while True:
+        rotate_log(log)
+        time.sleep(_ROTATE_SECONDS)
 
 
 def _end_with(process: subprocess.Popen[bytes], server: uvicorn.Server) -> None:

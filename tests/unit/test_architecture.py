@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "app_connect": {"app_tokens", "integrations", "pipeline", "secret_files", "settings", "stripe_api"},
     "app_page": {"app_connect", "app_tokens", "integrations", "settings", "stripe_api"},
     "secret_files": set(),
+    "history": {"settings", "warehouse"},
     "settings": {"credentials"},
     "credentials": set(),
 }

@@ -1,0 +1,17 @@
+"""`recoup clean`: what Dagster's job `clean_history` does, for those who run syncs by cron."""
+
+from datetime import UTC, datetime
+
+from orchestration.history import clean_history
+from orchestration.settings import Settings
+
+
+def run_clean(settings: Settings) -> None:
+    """Delete old history and print how much that was."""
+    report = clean_history(settings, now=datetime.now(UTC))
+    print(f"Deleted what is older than {settings.recoup_history_days:g} days in {settings.recoup_data_dir}:")
+    print(f"  runs      {report.run_count:>12,}")
+    print(f"  events    {report.event_count:>12,}")
+    print(f"  ticks     {report.tick_count:>12,}")
+    print(f"  files     {report.file_count:>12,}")
+    print(f"  freed     {report.bytes_freed / 1_000_000:>12,.1f} MB")
