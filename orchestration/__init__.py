@@ -1,8 +1,8 @@
 """Recoup's Python side: Dagster on the outside, engines inside that know nothing of Dagster.
 
     definitions, assets, checks, jobs, schedules, sensors, resources    Dagster: thin, one file for each kind of thing
-    pipeline       extract or ingest, models, publish: the steps that Dagster and the command line share
-    transform      running the dbt project
+    pipeline       extract or ingest, models, publish: the steps that Dagster and the command line share; dbt, and the
+                   plan compiled from it
     history        what Dagster and its runs leave behind, deleted when it is old
     settings       THE place for paths and environment variables
     errors         the base class of expected errors, which end a command with a sentence

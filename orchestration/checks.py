@@ -14,7 +14,8 @@ from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
 from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import feed_ages
-from orchestration.webhooks.queue import Queue, QueueUnavailable, days_ago
+from orchestration.webhooks.errors import QueueUnavailable
+from orchestration.webhooks.queue import Queue, days_ago
 
 WARN_AFTER_DAYS: Final = 20.0
 """Stripe keeps events for 30 days. Ten days are left then to bring the sync back before changes are lost."""

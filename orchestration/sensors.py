@@ -17,12 +17,13 @@ import dagster as dg
 from orchestration import pipeline
 from orchestration.assets.publish import RECOVERY, published_figures
 from orchestration.assets.webhooks import WEBHOOK_EVENTS, ingest_figures
+from orchestration.errors import RecoupError
 from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.settings import Settings
 from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseError
-from orchestration.webhooks.ingest import AccountUnknown
-from orchestration.webhooks.queue import Queue, QueueUnavailable, days_ago
+from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
+from orchestration.webhooks.queue import Queue, days_ago
 
 WAIT_SECONDS: Final = 4.5
 """How long a tick waits for the first event. Dagster begins ticks five seconds apart, or at once after a longer one."""
@@ -58,7 +59,7 @@ _REMEMBERED_RUNS: Final = 20
 _EXPECTED_FAILURES: Final = (ModelsFailed, AccountUnknown, StripeApiError, WarehouseError)
 
 
-class TickFailed(Exception):
+class TickFailed(RecoupError):
     """A batch of webhook events did not reach the analysts' file. The text says why, and what happens next."""
 
 

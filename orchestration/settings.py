@@ -327,7 +327,12 @@ class Settings(BaseSettings):
         """Database of the webhook queue, as SQLAlchemy writes it. May hold a password."""
         if self.recoup_queue_url is not None:
             return self.recoup_queue_url.get_secret_value()
-        return f"sqlite:///{self.recoup_data_dir / 'webhook_queue.sqlite'}"
+        return f"sqlite:///{self.queue_path}"
+
+    @property
+    def queue_path(self) -> Path:
+        """SQLite file of the webhook queue, unless RECOUP_QUEUE_URL names another database."""
+        return self.recoup_data_dir / "webhook_queue.sqlite"
 
     @property
     def secrets_dir(self) -> Path:

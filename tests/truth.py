@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import duckdb
 
+from orchestration.pipeline.dbt_runner import invoke_dbt
 from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount, Truth
-from orchestration.pipeline.dbt_runner import invoke_dbt
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
 ABANDONED_AFTER: Final = 86_400

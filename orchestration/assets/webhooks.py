@@ -14,8 +14,9 @@ from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
 from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseError
-from orchestration.webhooks.ingest import AccountUnknown, IngestReport
-from orchestration.webhooks.queue import Queue, QueueStats, QueueUnavailable, days_ago
+from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
+from orchestration.webhooks.ingest import IngestReport
+from orchestration.webhooks.queue import Queue, QueueStats, days_ago
 
 WEBHOOK_EVENTS: Final = dg.AssetKey(["stripe", "webhook_events"])
 

@@ -195,6 +195,14 @@ def sync(
 
 
 @app.command()
+def ingest() -> None:
+    """Load the webhook events that wait in the queue, build the models, publish. For cron; Dagster does it by itself."""
+    from orchestration.cli.run import run_ingest
+
+    run_ingest(_settings())
+
+
+@app.command()
 def demo(
     payments: Annotated[int, typer.Option(help=PAYMENTS_HELP, min=1)] = PAYMENTS,
     days: Annotated[int, typer.Option(min=0, help="Simulated days that pass between two runs.")] = 1,

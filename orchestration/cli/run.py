@@ -26,6 +26,7 @@ from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.governor import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
+from orchestration.webhooks.ingest import IngestReport
 
 _SCHEMAS: Final = """
 SELECT schema_name FROM duckdb_tables() WHERE table_name = 'recovery_episodes' ORDER BY schema_name
@@ -132,8 +133,9 @@ class SomeFailed(RecoupError):
 def run_pipeline(
     settings: Settings, request: SyncRequest | None = None, names: Sequence[str] = (DEFAULT_INTEGRATION,)
 ) -> bool:
-    """Extract, build, publish; print progress, what changed, and the recovery summary. Returns whether nothing that
-    should be read was missing.
+    """Extract, load waiting webhook events, build, publish; print progress and the recovery summary.
+
+    Returns whether nothing that should be read was missing.
 
     Raises:
         SomeFailed: as it says. Where all fail, or the only one does, it is the exception of `pipeline.extract`.
@@ -141,12 +143,9 @@ def run_pipeline(
     """
     before = _summary(settings) if settings.published_path.exists() else {}
     missing, failed = _extract_each(settings, request, names)
-    with _stage("Building and testing the models") as show:
-        counter = _NodeCounter(show)
-        built = pipeline.build(settings, callback=counter, observe=counter.count)
-    console.print(f"  Models: {', '.join(f'{count} {kind}s' for kind, count in sorted(built.nodes.items()))} passed")
-    with _stage("Publishing"):
-        pipeline.publish_marts(settings)
+    if pipeline.may_have_events(settings):
+        failed = [*failed, *_ingest(settings)]
+    _build_and_publish(settings)
     _print_summary(_summary(settings), before)
     if missing:
         console.print(f"These figures are incomplete: the key lacks {', '.join(sorted(missing))}.", style="bold red")
@@ -154,6 +153,47 @@ def run_pipeline(
     if failed:
         raise SomeFailed(f"Not synced, see above: {', '.join(failed)}.")
     return not missing
+
+
+def run_ingest(settings: Settings) -> None:
+    """Load the webhook events that wait in the queue, build, publish.
+
+    Raises:
+        The exceptions of `pipeline.ingest`, `pipeline.build` and `pipeline.publish_marts`.
+    """
+    _print_ingested(pipeline.ingest(settings))
+    _build_and_publish(settings)
+
+
+def _ingest(settings: Settings) -> Sequence[str]:
+    """Load waiting webhook events; return what could not be loaded, which keeps nothing else from being done."""
+    try:
+        _print_ingested(pipeline.ingest(settings))
+    except pipeline.INGEST_ERRORS as error:
+        console.print(f"  {error}", style="red", markup=False)
+        return ["webhook events"]
+    return []
+
+
+def _print_ingested(report: IngestReport) -> None:
+    if not report.taken:
+        console.print("  No webhook event waits.")
+        return
+    console.print(
+        f"  Webhook events   {report.taken:>8,} taken {report.ingested:>7,} new {report.duplicates:>8,} known already"
+    )
+    if report.quarantined:
+        console.print(f"  {report.quarantined:,} events cannot be read: recoup webhooks status", style="yellow")
+
+
+def _build_and_publish(settings: Settings) -> None:
+    with _stage("Building and testing the models") as show:
+        counter = _NodeCounter(show)
+        built = pipeline.build(settings, callback=counter, observe=counter.count)
+    nodes = ", ".join(f"{count} {kind}s" for kind, count in sorted(built.nodes.items()) if kind != "operation")
+    console.print(f"  Models: {nodes} passed")
+    with _stage("Publishing"):
+        pipeline.publish_marts(settings)
 
 
 def _extract_each(

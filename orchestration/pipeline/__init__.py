@@ -6,6 +6,7 @@ Does not: what is read (`sync`, `webhooks`), how it is stored (`warehouse`), wha
 
 from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable, build, build_by_plan, build_in_full
 from orchestration.pipeline.steps import (
+    INGEST_ERRORS,
     OF_ONE_INTEGRATION,
     Connection,
     KeyMissing,
@@ -17,11 +18,13 @@ from orchestration.pipeline.steps import (
     extract,
     ingest,
     ingest_and_publish,
+    may_have_events,
     publish_marts,
     refuse_known_account,
 )
 
 __all__ = [
+    "INGEST_ERRORS",
     "OF_ONE_INTEGRATION",
     "Build",
     "Connection",
@@ -39,6 +42,7 @@ __all__ = [
     "extract",
     "ingest",
     "ingest_and_publish",
+    "may_have_events",
     "publish_marts",
     "refuse_known_account",
 ]

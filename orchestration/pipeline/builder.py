@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import duckdb
 
+from orchestration.errors import RecoupError
 from orchestration.pipeline.dbt_runner import (
     EventCallback,
     ModelsFailed,
@@ -81,7 +82,7 @@ class DataTestsFailed(ModelsFailed):
         self.outcomes = outcomes
 
 
-class PlanUnusable(Exception):
+class PlanUnusable(RecoupError):
     """The plan cannot run on these tables: everything must be built with dbt first. The text says why."""
 
 

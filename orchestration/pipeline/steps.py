@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import duckdb
 from pydantic import SecretStr
@@ -48,7 +48,11 @@ from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_ware
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
-from orchestration.webhooks.ingest import AccountUnknown, IngestReport, ingest_queue
+from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
+from orchestration.webhooks.ingest import IngestReport, ingest_queue
+
+if TYPE_CHECKING:
+    from orchestration.webhooks.queue import Queue  # with sqlalchemy, which only ingest needs
 
 
 class KeyMissing(RecoupError):
@@ -57,6 +61,9 @@ class KeyMissing(RecoupError):
 
 OF_ONE_INTEGRATION: Final = (StripeApiError, KeyMissing, IntegrationError)
 """What keeps one integration from being read, and no other one."""
+
+INGEST_ERRORS: Final = (AccountUnknown, QueueUnavailable)
+"""Errors of the webhook queue and of its events; polling goes on without them."""
 
 
 def extract(
@@ -127,7 +134,7 @@ class WebhookBatch:
     published: Published
 
 
-def ingest_and_publish(settings: Settings, queue: Queue, *, most: int, wait: float) -> WebhookBatch:
+def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: float) -> WebhookBatch:
     """Carry the oldest `most` queued events into the analysts' file, by the compiled plan, on one connection.
 
     Events are acknowledged once they are committed to the raw tables. A build that fails then is made good by the next
@@ -147,7 +154,9 @@ def ingest_and_publish(settings: Settings, queue: Queue, *, most: int, wait: flo
         return WebhookBatch(ingested, run_plan(connection, plan), publish(connection, settings.published_path))
 
 
-def _ingest(settings: Settings, queue: Queue, connection: duckdb.DuckDBPyConnection, most: int | None) -> IngestReport:
+def _ingest(
+    settings: Settings, queue: "Queue", connection: duckdb.DuckDBPyConnection, most: int | None
+) -> IngestReport:
     return ingest_queue(
         connection,
         queue,
@@ -156,6 +165,11 @@ def _ingest(settings: Settings, queue: Queue, connection: duckdb.DuckDBPyConnect
         pinned_version=API_VERSION,
         most=most,
     )
+
+
+def may_have_events(settings: Settings) -> bool:
+    """Return whether a webhook queue is there at all: without one, nothing of it has to be imported or opened."""
+    return settings.recoup_queue_url is not None or settings.queue_path.exists()
 
 
 def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name: str) -> str:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import duckdb
 import pyarrow as pa
 
-from orchestration.errors import RecoupError
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, event_row
 from orchestration.webhooks.envelopes import SAMPLE_PREFIX, NotAnEvent, check_carried, event_of, parse
+from orchestration.webhooks.errors import AccountUnknown
 
 if TYPE_CHECKING:  # it imports sqlalchemy, which only a caller with a queue needs
     from orchestration.webhooks.queue import Queue, Queued
@@ -35,10 +35,6 @@ TRIES: Final = 6
 
 _SHRINK: Final = 8
 _THE_EVENTS_FAULT: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
-
-
-class AccountUnknown(RecoupError):
-    """Whose events these are cannot be told. The text says what to set."""
 
 
 @dataclass

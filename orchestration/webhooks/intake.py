@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from orchestration.webhooks.queue import Delivery, Queue, QueueUnavailable
+from orchestration.webhooks.errors import QueueUnavailable
+from orchestration.webhooks.queue import Delivery, Queue
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from orchestration.webhooks.queue import Queue, QueueUnavailable
+from orchestration.webhooks.errors import QueueUnavailable
+from orchestration.webhooks.queue import Queue
 
 
 class Metrics:

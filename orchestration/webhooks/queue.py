@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from orchestration.errors import RecoupError
+from orchestration.webhooks.errors import QueueUnavailable
 
 State = Literal["queued", "done", "quarantined"]
 
@@ -77,11 +77,6 @@ REFUSALS: Final = sa.Table(
     sa.Column("requests", sa.BigInteger, nullable=False),
 )
 """Requests that were not shown to be Stripe's, by the hour in which they came."""
-
-
-class QueueUnavailable(RecoupError):
-    """The queue cannot be read or written now: its disk is full, its server is down, its file is damaged. The text says
-    what the database said, and never holds the address with its password."""
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,10 @@ from orchestration.webhooks.envelopes import (
     parse,
     validation_code,
 )
+from orchestration.webhooks.errors import QueueUnavailable
 from orchestration.webhooks.intake import Intake
 from orchestration.webhooks.metrics import Metrics
-from orchestration.webhooks.queue import Delivery, Queue, QueueUnavailable
+from orchestration.webhooks.queue import Delivery, Queue
 from orchestration.webhooks.signature import SignatureRefused, verify
 
 MAX_BODY: Final = 1024 * 1024

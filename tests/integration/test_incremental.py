@@ -8,9 +8,9 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
+from orchestration.pipeline.dbt_runner import ModelsFailed, invoke_dbt
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
-from orchestration.pipeline.dbt_runner import ModelsFailed, invoke_dbt
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
 from tests.truth import Rows, contents, differences_from_full_refresh

@@ -12,10 +12,10 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
+from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, build_models, ensure_manifest, failure_text, invoke_dbt
 from orchestration.settings import DBT_PROJECT_DIR, Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, build_models, ensure_manifest, failure_text, invoke_dbt
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row

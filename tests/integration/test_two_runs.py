@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestration import pipeline
-from orchestration.settings import Settings
 from orchestration.pipeline.dbt_runner import Build, EventCallback, WarehouseTaken, build_models
+from orchestration.settings import Settings
 from orchestration.warehouse.connection import open_warehouse
 
 

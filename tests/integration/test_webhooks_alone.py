@@ -15,11 +15,11 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
+from orchestration.pipeline.dbt_runner import build_models
 from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.simulator.account import API_VERSION
 from orchestration.simulator.objects import Renderer
-from orchestration.pipeline.dbt_runner import build_models
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row, object_row

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.settings import PROJECT_ROOT, Settings
 from orchestration.pipeline.dbt_runner import ensure_manifest
+from orchestration.settings import PROJECT_ROOT, Settings
 
 INSTANCE = yaml.safe_load((PROJECT_ROOT / "orchestration" / "dagster.yaml").read_text(encoding="utf-8"))
 

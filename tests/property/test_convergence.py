@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from orchestration.pipeline.dbt_runner import build_models
 from orchestration.settings import WEBHOOK_EVENTS, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.simulator.account import Entry
@@ -24,7 +25,6 @@ from orchestration.stripe_api import API_VERSION, StripeClient
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
-from orchestration.pipeline.dbt_runner import build_models
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.warehouse.scrub import scrub, stored_json

@@ -14,7 +14,8 @@ from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.webhooks import ingest
 from orchestration.webhooks.envelopes import SAMPLE_PREFIX
-from orchestration.webhooks.ingest import TRIES, AccountUnknown, IngestReport, ingest_queue
+from orchestration.webhooks.errors import AccountUnknown
+from orchestration.webhooks.ingest import TRIES, IngestReport, ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.unit.webhooks.conftest import make_event
 

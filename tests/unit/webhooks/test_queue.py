@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from orchestration.webhooks.queue import Delivery, Queue, QueueUnavailable, days_ago
+from orchestration.webhooks.errors import QueueUnavailable
+from orchestration.webhooks.queue import Delivery, Queue, days_ago
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

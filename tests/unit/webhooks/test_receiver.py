@@ -21,7 +21,8 @@ from starlette.routing import Mount
 
 from orchestration.settings import WEBHOOK_EVENTS
 from orchestration.webhooks.endpoint import WebhookEndpoint
-from orchestration.webhooks.queue import Queue, QueueUnavailable, days_ago
+from orchestration.webhooks.errors import QueueUnavailable
+from orchestration.webhooks.queue import Queue, days_ago
 from orchestration.webhooks.receiver import MAX_BODY, create_receiver
 from tests.unit.webhooks.conftest import make_event
 
