@@ -88,13 +88,14 @@ def webhook_queue_sensor(settings: Settings) -> dg.SensorDefinition:
 class _Memory:
     """What one code server remembers from tick to tick.
 
-    `is_left_to_a_run`: a tick failed, or cannot do what is next; runs are requested until one succeeds. `is_unbuilt`:
-    events may be loaded that no build has taken, as at the start.
+    `is_left_to_a_run`: the last tick failed, so that a run is requested next. `is_unbuilt`: events may be loaded that no
+    build has taken, as at the start and after a failure.
     """
 
     is_left_to_a_run: bool = False
     is_unbuilt: bool = True
     failed_ticks: int = 0
+    failed_at: float = 0.0
 
 
 @dataclass
@@ -131,6 +132,9 @@ class _Tick:
             return waiting
         if self.memory.is_left_to_a_run or self._is_large():
             return self._run_request()
+        left = _pause(self.memory.failed_ticks) - (time.time() - self.memory.failed_at)
+        if self.memory.failed_ticks and left > 0:
+            return f"The last {self.memory.failed_ticks} ticks with work failed. The next try is in {left:.0f} s."
         try:
             self._carry_on()
         except pipeline.PlanUnusable:
@@ -186,12 +190,12 @@ class _Tick:
 
     def _failure(self, error: Exception) -> TickFailed:
         """Leave what failed to a run, whose log shows more, and keep what earlier batches of this tick reported."""
-        self.memory.is_left_to_a_run, self.memory.is_unbuilt = True, False
-        self.memory.failed_ticks += 1
+        self.memory.is_left_to_a_run, self.memory.is_unbuilt = True, True
+        self.memory.failed_ticks, self.memory.failed_at = self.memory.failed_ticks + 1, time.time()
         for event in self._events:
             self.instance.report_runless_asset_event(event)
         return TickFailed(f"{error}\nThe next tick leaves it to a run of {_JOB}.")
 
 
 def _pause(failures: int) -> float:
-    return float(min(_FIRST_PAUSE_SECONDS * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS))
+    return min(_FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), _LONGEST_PAUSE_SECONDS)

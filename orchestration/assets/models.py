@@ -7,6 +7,7 @@ this needs are not documented, so a test holds them to the pinned version.
 
 import json
 from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,8 +116,9 @@ def _plan_events(
 ) -> Iterator[Any]:
     """Yield what a build by the plan comes to: an output for each asset, and a result for each test that it ran."""
     if is_done:
-        for name, node in manifest["nodes"].items():
-            if node["resource_type"] in ("model", "seed"):
+        for name in TopologicalSorter(manifest["parent_map"]).static_order():
+            node = manifest["nodes"].get(name)
+            if node is not None and node["resource_type"] in ("model", "seed"):
                 output = translator.get_asset_spec(manifest, name, None).key.to_python_identifier()
                 written = build.rows_written.get(name, 0)
                 preview = table_metadata(connection, f'"{node["schema"]}"."{node["alias"]}"') if written else {}

@@ -196,7 +196,7 @@ def sync(
 
 @app.command()
 def ingest() -> None:
-    """Load the webhook events that wait in the queue, build the models, publish. For cron; Dagster does it by itself."""
+    """Load the webhook events that wait in the queue, build, publish. For cron: Dagster does it by itself."""
     from orchestration.cli.run import run_ingest
 
     run_ingest(_settings())

@@ -135,10 +135,13 @@ def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> B
     fingerprint = project_fingerprint()
     with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and no other process writes
         forget_complete_build(connection)
+        streams = hash_streams(connection)
     with wanted(settings.warehouse_path):
         nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [])
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
-        complete_build(connection, build_of(connection, fingerprint), fingerprint, streams=None)
+        is_same = hash_streams(connection) == streams  # else another process may have moved them before dbt began
+        build_id = build_of(connection, fingerprint)
+        complete_build(connection, build_id, fingerprint, streams=streams if is_same else None)
     load_plan(settings)
     return Build(nodes, is_full=True)
 

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import duckdb
 import orjson
 import pytest
 
-from orchestration import sensors
+from orchestration import pipeline, sensors
 from orchestration.definitions import build_defs
 from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
@@ -17,6 +18,7 @@ from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.conftest import MakeSettings
 
+FIRST_EVENTS = 40
 PUSHED = {f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "canceled")}
 
 
@@ -42,7 +44,7 @@ def queue(settings: Settings) -> Iterator[Queue]:
 
 @pytest.fixture(autouse=True)
 def _sensors_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensors, "LOOKED_FOR", 0.0)
+    monkeypatch.setattr(sensors, "WAIT_SECONDS", 0.0)
 
 
 def deliver(queue: Queue, account: SimulatedAccount, most: int = 10_000) -> int:
@@ -54,11 +56,14 @@ def deliver(queue: Queue, account: SimulatedAccount, most: int = 10_000) -> int:
 
 
 def tick(instance: dg.DagsterInstance, settings: Settings) -> dg.RunRequest | str:
-    """The run that the sensor requests, or why it requests none."""
-    sensor = build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
+    """Return the run that a new code server's sensor requests, or why it requests none."""
+    result = evaluate(instance, build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor"))
+    return result.run_requests[0] if result.run_requests else str(result.skip_message)
+
+
+def evaluate(instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> Any:
     with dg.build_sensor_context(instance=instance) as context:
-        told = sensor.evaluate_tick(context)
-    return told.run_requests[0] if told.run_requests else str(told.skip_message)
+        return sensor.evaluate_tick(context)
 
 
 def run(instance: dg.DagsterInstance, settings: Settings, **options: Any) -> dg.ExecuteInProcessResult:
@@ -92,7 +97,7 @@ def test_the_sensor_requests_one_run_at_a_time_and_says_why_it_waits(
     deliver(queue, server.account, 3)
     request = tick(instance, settings)
     assert isinstance(request, dg.RunRequest)
-    assert (request.run_key, request.tags["recoup/attempt"], request.tags["recoup/queued"]) == ("1-1", "1", "3")
+    assert (request.run_key, request.tags["recoup/attempt"], request.tags["recoup/queued"]) == ("1-1-0", "1", "3")
     for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
         record_run(instance, request, status)
         assert "is under way, and one at a time is enough" in str(tick(instance, settings))
@@ -114,7 +119,7 @@ def test_after_a_failed_run_the_sensor_waits_longer_each_time(
             later.setattr(sensors.time, "time", lambda after=pause + 1: clock() + after)
             request = tick(instance, settings)
         assert isinstance(request, dg.RunRequest)
-        assert request.run_key == f"1-{attempt}"
+        assert request.run_key == f"1-{attempt}-0"
         record_run(instance, request, dg.DagsterRunStatus.FAILURE)
         assert f"The last {attempt} runs failed." in str(tick(instance, settings))
 
@@ -142,6 +147,82 @@ def test_a_run_carries_the_queue_into_the_marts_also_before_any_sync(
     assert {intent: truth[intent] for intent in known} == known
     assert settings.published_path.exists()
     assert tick(instance, settings) == "The webhook queue is empty."
+
+
+@pytest.fixture
+def built(
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
+) -> dg.SensorDefinition:
+    """The sensor of a code server, after a run has built the models from the first events."""
+    deliver(queue, server.account, FIRST_EVENTS)
+    assert run(instance, settings).success
+    return build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
+
+
+def published_payments(settings: Settings) -> dict[str, str]:
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        found = connection.execute("SELECT payment_intent_id, status FROM marts.payment_intents").fetchall()
+    return dict(found)
+
+
+def test_a_tick_carries_events_to_the_published_file_without_a_run(
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
+) -> None:
+    before = published_payments(settings)
+    delivered = deliver(queue, server.account)
+    result = evaluate(instance, built)
+    assert (result.run_requests, queue.stats().queued) == ([], 0)
+    ingested, published = result.asset_events
+    assert (ingested.asset_key, published.asset_key) == (sensors.WEBHOOK_EVENTS, sensors.RECOVERY)
+    assert ingested.metadata["taken"].value == delivered - FIRST_EVENTS, "the others are done"
+    assert published.metadata["rows_written"].value > 0
+    truth = {payment.id: payment.status for payment in server.account.truth(server.account.now).payments}
+    after = published_payments(settings)
+    assert len(after) > len(before)
+    assert {intent: truth[intent] for intent in after} == after
+    assert evaluate(instance, built).asset_events == [], "nothing is left"
+
+
+def test_what_was_loaded_before_a_kill_is_built_by_the_first_tick_of_the_next_code_server(
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
+) -> None:
+    assert evaluate(instance, built).asset_events == []
+    before = published_payments(settings)
+    deliver(queue, server.account)
+    pipeline.ingest(settings)
+    again = build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
+    (published,) = evaluate(instance, again).asset_events
+    assert published.asset_key == sensors.RECOVERY
+    assert len(published_payments(settings)) > len(before)
+
+
+def test_a_tick_whose_test_fails_says_so_changes_nothing_and_leaves_it_to_a_run(
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
+) -> None:
+    before, marts = published_payments(settings), "SELECT count(*), sum(_load_id) FROM marts.payment_attempts"
+    with open_warehouse(settings.warehouse_path) as connection:
+        connection.execute("DELETE FROM marts.payment_intents")
+        counted = connection.execute(marts).fetchall()
+    deliver(queue, server.account)
+    with pytest.raises(sensors.TickFailed, match="no_row_is_lost_on_the_way_to_the_marts: 1 rows fail"):
+        evaluate(instance, built)
+    assert published_payments(settings) == before
+    with open_warehouse(settings.warehouse_path) as connection:
+        assert connection.execute(marts).fetchall() == counted
+    (request,) = evaluate(instance, built).run_requests
+    assert request.tags["recoup/queued"] == "0", "the events are in the raw tables"
+
+
+def test_a_large_backlog_is_left_to_a_run(
+    instance: dg.DagsterInstance,
+    server: SimulatorServer,
+    queue: Queue,
+    built: dg.SensorDefinition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sensors, "LARGEST_BATCH", 5)
+    deliver(queue, server.account)
+    assert len(evaluate(instance, built).run_requests) == 1
 
 
 def test_without_a_key_and_an_account_events_wait_and_the_run_says_what_to_set(

@@ -45,6 +45,19 @@ charges_counted as (
 
 ),
 
+{% for kind in ['refund', 'dispute', 'event'] %}
+{{ kind }}s_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as {{ kind }}_count
+    from {{ ref('stg_stripe__' ~ kind ~ 's') }}
+    group by account_id, livemode
+
+),
+
+{% endfor %}
 -- From the table itself: where no charge is without one, DuckDB reads none of the ids.
 charges_without_payment_intent_counted as (
 
@@ -128,6 +141,11 @@ accounts as (
         account_id,
         livemode
     from attempts_counted
+    union
+    select
+        account_id,
+        livemode
+    from events_counted
 
 ),
 
@@ -144,6 +162,9 @@ final as (
         -- numerics
         coalesce(payment_intents_counted.payment_intent_count, 0) as payment_intent_count,
         coalesce(charges_counted.charge_count, 0) as charge_count,
+        coalesce(refunds_counted.refund_count, 0) as refund_count,
+        coalesce(disputes_counted.dispute_count, 0) as dispute_count,
+        coalesce(events_counted.event_count, 0) as event_count,
         coalesce(charges_without_payment_intent_counted.charges_without_payment_intent_count, 0)
             as charges_without_payment_intent_count,
         coalesce(attempts_counted.attempt_count, 0) as attempt_count,
@@ -178,6 +199,12 @@ final as (
         on
             accounts.account_id = charges_counted.account_id
             and accounts.livemode = charges_counted.livemode
+    {% for kind in ['refund', 'dispute', 'event'] %}
+        left join {{ kind }}s_counted
+            on
+                accounts.account_id = {{ kind }}s_counted.account_id
+                and accounts.livemode = {{ kind }}s_counted.livemode
+    {% endfor %}
     left join charges_without_payment_intent_counted
         on
             accounts.account_id = charges_without_payment_intent_counted.account_id

@@ -348,7 +348,7 @@ def test_a_page_of_a_feed_that_cannot_be_loaded_moves_no_checkpoint(
         before = checkpoints(warehouse)
         account.now += 3 * DAY
         with monkeypatch.context() as patched:
-            patched.setattr(Loader, "load_events", fail)
+            patched.setattr(Loader, "load", fail)
             with pytest.raises(duckdb.IOException):
                 sync(server)
         assert checkpoints(warehouse) == before

@@ -1,27 +1,142 @@
+"""The ledger: loads stay open until a complete build has taken them."""
+
+from collections.abc import Iterator
 from pathlib import Path
 
-from orchestration.warehouse.builds import good_load_id, newest_load_id, remember_good_build
-from orchestration.warehouse.connection import open_warehouse
+import duckdb
+import pytest
+
+from orchestration.warehouse.builds import (
+    CompleteBuild,
+    begin_build,
+    build_of,
+    complete_build,
+    forget_complete_build,
+    has_incomplete_builds,
+    hash_streams,
+    last_complete_build,
+    note_changed_table,
+    open_tables,
+)
+from orchestration.warehouse.checkpoints import Checkpoint, write_checkpoint
+from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row
 
-
-def test_the_last_good_build_is_remembered_until_another_project_begins(tmp_path: Path) -> None:
-    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
-        assert good_load_id(connection, "one") is None
-        remember_good_build(connection, "one", 7)
-        remember_good_build(connection, "one", 9)
-        assert good_load_id(connection, "one") == 9
-        assert good_load_id(connection, "two") is None
-        assert good_load_id(connection, "one") is None, "the other one may have left tables of its own"
+ACCOUNT = AccountKey("acct_1", False)
+INTENT = {"id": "pi_1", "object": "payment_intent", "amount": 500, "created": 1_767_225_600, "currency": "eur"}
 
 
-def test_the_newest_load_is_that_of_the_rows(tmp_path: Path) -> None:
-    intent = {"id": "pi_1", "object": "payment_intent", "amount": 500, "created": 1_767_225_600, "currency": "eur"}
-    event = {"id": "evt_1", "object": "event", "created": 1_767_225_601, "type": "payment_intent.created"}
-    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
-        assert newest_load_id(connection) == 0
-        loader = Loader(connection, AccountKey("acct_1", False), "2026-10-28.endive")
-        Loader(connection, AccountKey("acct_1", False), "2026-10-28.endive")  # takes a number and loads nothing
-        loader.load_events([event_row(event | {"data": {"object": intent}}, "webhook")])
-        assert newest_load_id(connection) == loader.load_id
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with open_warehouse(tmp_path / "warehouse.duckdb") as opened:
+        yield opened
+
+
+def load_event(connection: duckdb.DuckDBPyConnection, event_id: str) -> int:
+    """Load an event with the PaymentIntent it carries; return the number of the load."""
+    event = {"id": event_id, "object": "event", "created": 1_767_225_601, "type": "payment_intent.created"}
+    loader = Loader(connection, ACCOUNT, "2026-10-28.endive")
+    loader.load_events([event_row(event | {"data": {"object": dict(INTENT)}}, "webhook")])
+    return loader.load_id
+
+
+def test_a_load_is_open_for_each_table_that_it_wrote_to_until_a_complete_build(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    assert open_tables(connection) == set()
+    load_event(connection, "evt_1")
+    assert open_tables(connection) == {"events", "payment_intents"}
+    build_id, _ = begin_build(connection)
+    assert open_tables(connection) == {"events", "payment_intents"}, "a build that begins has taken nothing yet"
+    complete_build(connection, build_id, "project", streams="hash")
+    assert open_tables(connection) == set()
+    assert last_complete_build(connection) == CompleteBuild(build_id, "project", "hash")
+
+
+def test_a_load_that_writes_nothing_is_not_open(connection: duckdb.DuckDBPyConnection) -> None:
+    load_event(connection, "evt_1")
+    build_id, _ = begin_build(connection)
+    complete_build(connection, build_id, "project", streams=None)
+    load_event(connection, "evt_1")
+    assert open_tables(connection) == set()
+
+
+def test_a_load_and_its_entry_are_one_transaction(connection: duckdb.DuckDBPyConnection) -> None:
+    with pytest.raises(ZeroDivisionError), transaction(connection):
+        assert load_event(connection, "evt_1") / 0
+    assert open_tables(connection) == set()
+
+
+def test_a_build_takes_no_load_that_came_after_it_began(connection: duckdb.DuckDBPyConnection) -> None:
+    load_event(connection, "evt_1")
+    build_id, _ = begin_build(connection)
+    load_event(connection, "evt_2")
+    complete_build(connection, build_id, "project", streams=None)
+    assert open_tables(connection) == {"events"}, "the second event carries the same PaymentIntent"
+
+
+def test_new_rows_begin_with_the_oldest_open_load_whatever_was_built_in_part(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    first, _ = begin_build(connection)
+    complete_build(connection, first, "project", streams=None)
+    oldest = load_event(connection, "evt_1")
+    assert begin_build(connection)[1] == oldest, "the first build of some models"
+    load_event(connection, "evt_2")
+    build_id, first_load_id = begin_build(connection)
+    assert first_load_id == oldest
+    assert has_incomplete_builds(connection)
+    complete_build(connection, build_id, "project", streams=None)
+    assert not has_incomplete_builds(connection)
+    build_id, first_load_id = begin_build(connection)
+    assert first_load_id == build_id, "nothing is open"
+
+
+def test_rows_of_an_incomplete_build_are_new_to_the_next_one_without_any_load(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    complete, _ = begin_build(connection)
+    complete_build(connection, complete, "project", streams=None)
+    by_hand, _ = begin_build(connection)
+    assert begin_build(connection)[1] == by_hand
+
+
+def test_a_forgotten_build_is_not_complete_and_its_loads_stay_taken(connection: duckdb.DuckDBPyConnection) -> None:
+    load_event(connection, "evt_1")
+    build_id, _ = begin_build(connection)
+    complete_build(connection, build_id, "project", streams=None)
+    forget_complete_build(connection)
+    assert last_complete_build(connection) is None
+    assert open_tables(connection) == set()
+
+
+def test_the_build_that_dbt_began_is_found_by_the_project_it_is_of(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("INSERT INTO sync.model_builds VALUES (5, false, now()::TIMESTAMP, 'project', NULL)")
+    connection.execute("INSERT INTO sync.model_builds VALUES (6, false, now()::TIMESTAMP, NULL, NULL)")
+    assert build_of(connection, "project") == 5
+    with pytest.raises(LookupError):
+        build_of(connection, "another project")
+
+
+def test_the_hash_of_the_streams_changes_with_each_checkpoint_and_with_nothing_else(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    hashes = [hash_streams(connection)]
+    for through in (1_700_000_000, 1_700_000_001):
+        write_checkpoint(connection, ACCOUNT, Checkpoint("charges", complete_through=through), now=through)
+        hashes.append(hash_streams(connection))
+    write_checkpoint(connection, ACCOUNT, Checkpoint("charges", complete_through=1_700_000_001), now=1_800_000_000)
+    assert len(set(hashes)) == 3
+    assert hash_streams(connection) == hashes[-1], "the clock of the checkpoint is no data"
+
+
+def test_a_table_is_replaced_where_it_has_no_key_or_was_not_known(connection: duckdb.DuckDBPyConnection) -> None:
+    for build_id, key in ((1, ()), (2, ("id",)), (3, ("id",)), (4, ())):
+        note_changed_table(connection, build_id, ("marts", "totals"), key)
+        note_changed_table(connection, build_id, ("marts", f"new_{build_id}"), ("id",))
+    query = "SELECT table_name, changed_by, replaced_by FROM sync.model_tables ORDER BY ALL"
+    found = connection.execute(query).fetchall()
+    assert found == [*((f"new_{number}", number, number) for number in (1, 2, 3, 4)), ("totals", 4, 4)]
+    note_changed_table(connection, 5, ("marts", "totals"), ("id",))
+    assert ("totals", 5, 4) in connection.execute(query).fetchall()
