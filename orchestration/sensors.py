@@ -88,8 +88,8 @@ def webhook_queue_sensor(settings: Settings) -> dg.SensorDefinition:
 class _Memory:
     """What one code server remembers from tick to tick.
 
-    `is_left_to_a_run`: the last tick failed, so that a run is requested next. `is_unbuilt`: events may be loaded that no
-    build has taken, as at the start and after a failure.
+    `is_left_to_a_run`: the last tick failed, so that a run is requested next. `is_unbuilt`: events may be loaded that
+    no build has taken, as at the start and after a failure.
     """
 
     is_left_to_a_run: bool = False

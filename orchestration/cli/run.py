@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import pipeline
+from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, reading
 from orchestration.cli.query import open_published
 from orchestration.errors import RecoupError
@@ -130,6 +131,7 @@ class SomeFailed(RecoupError):
     """Some integrations failed; for the others all was done. The text names them."""
 
 
+@without_pandas()
 def run_pipeline(
     settings: Settings, request: SyncRequest | None = None, names: Sequence[str] = (DEFAULT_INTEGRATION,)
 ) -> bool:
@@ -155,6 +157,7 @@ def run_pipeline(
     return not missing
 
 
+@without_pandas()
 def run_ingest(settings: Settings) -> None:
     """Load the webhook events that wait in the queue, build, publish.
 
