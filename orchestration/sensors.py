@@ -25,11 +25,11 @@ from orchestration.warehouse.connection import WarehouseBusy, WarehouseError
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
 from orchestration.webhooks.queue import Queue, days_ago
 
-WAIT_SECONDS: Final = 4.5
-"""How long a tick waits for the first event. Dagster begins ticks five seconds apart, or at once after a longer one."""
+WAIT_SECONDS: Final = 5.0
+"""How long a tick waits for events. Dagster begins ticks five seconds apart: after a shorter one nobody would wait."""
 
 WORK_SECONDS: Final = 20.0
-"""How long a tick goes on once it has work. Its materializations are shown when it ends, and Dagster waits for it when
+"""How long a tick goes on while it has work. Its materializations are shown when it ends, and Dagster waits for it when
 it shuts down; the limit for a tick is 60 seconds (DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS)."""
 
 POLL_SECONDS: Final = 0.1
@@ -109,17 +109,16 @@ class _Tick:
     def run(self) -> dg.SensorResult:
         """Wait for events and carry them on, until nothing waits or the tick's time is over."""
         started = time.monotonic()
-        while not self._has_work():
-            if time.monotonic() - started > WAIT_SECONDS:
-                return dg.SensorResult(skip_reason=_EMPTY)
-            time.sleep(POLL_SECONDS)
-        while time.monotonic() - started <= WORK_SECONDS:
-            if isinstance(decision := self._decide(), dg.RunRequest):
-                return dg.SensorResult(run_requests=[decision], asset_events=self._events)
-            if decision is not None:
-                return dg.SensorResult(skip_reason=decision, asset_events=self._events)
-            if not self._has_work():
+        while (elapsed := time.monotonic() - started) <= WORK_SECONDS:
+            if self._has_work():
+                if isinstance(decision := self._decide(), dg.RunRequest):
+                    return dg.SensorResult(run_requests=[decision], asset_events=self._events)
+                if decision is not None:
+                    return dg.SensorResult(skip_reason=decision, asset_events=self._events)
+            elif elapsed > WAIT_SECONDS:
                 break
+            else:
+                time.sleep(POLL_SECONDS)
         self.queue.delete_finished(before=days_ago(self.settings.recoup_queue_days))
         return dg.SensorResult(asset_events=self._events, skip_reason=None if self._events else _EMPTY)
 
