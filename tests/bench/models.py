@@ -28,6 +28,7 @@ from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
 from orchestration.warehouse.connection import create_tables, open_warehouse
+from tests.ledger import enter_new_loads
 
 PAYMENTS: Final = 20_000
 SIZES: Final = (20_000, 200_000, int(os.environ.get("RECOUP_BENCH_ATTEMPTS", "2000000")))
@@ -95,6 +96,7 @@ def bring_back(folder: Path) -> None:
         for table in KEYS:
             loaded = f"SELECT * REPLACE ({load_id} AS _load_id) FROM held.{table}"
             connection.execute(f"INSERT INTO raw_stripe.{table} {loaded}")
+            enter_new_loads(connection, table)
 
 
 @contextmanager
@@ -110,21 +112,27 @@ def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 def first_build(folder: Path) -> dict[str, float]:
-    """Everything, as the first time: parse, models, tests."""
+    """Build everything with dbt, as the first time: parse, models, tests, and the plan."""
     return {"full": _timed(lambda: pipeline.build(_settings(folder)))}
 
 
+def first_publish(folder: Path) -> dict[str, float]:
+    """Make the analysts' file from nothing."""
+    return {"publish": _timed(lambda: pipeline.publish_marts(_settings(folder)))}
+
+
 def later_builds(folder: Path) -> dict[str, float]:
-    """With nothing new, then with the changed payments. The first of them has parsed the project for both."""
-    pipeline.build(_settings(folder))
+    """Build by the plan: after an hour without a change, then after the changed payments, and publish that."""
+    with open_warehouse(_settings(folder).warehouse_path) as connection:
+        connection.execute("UPDATE sync.streams SET complete_through = complete_through + INTERVAL '1 hour'")
     idle = _timed(lambda: pipeline.build(_settings(folder)))
     bring_back(folder)
-    return {"idle": idle, "changed": _timed(lambda: pipeline.build(_settings(folder)))}
-
-
-def publish(folder: Path) -> dict[str, float]:
-    """The analysts' file, built beside and swapped in."""
-    return {"publish": _timed(lambda: pipeline.publish_marts(_settings(folder)))}
+    changed = _timed(lambda: pipeline.build(_settings(folder)))
+    return {
+        "idle": idle,
+        "changed": changed,
+        "publish_changed": _timed(lambda: pipeline.publish_marts(_settings(folder))),
+    }
 
 
 def prepare(folder: Path, attempts: str) -> dict[str, float]:
@@ -135,7 +143,7 @@ def prepare(folder: Path, attempts: str) -> dict[str, float]:
 
 
 CASES: Final[dict[str, Callable[..., dict[str, float]]]] = {
-    case.__name__: case for case in (prepare, first_build, later_builds, publish)
+    case.__name__: case for case in (prepare, first_build, first_publish, later_builds)
 }
 
 
@@ -161,7 +169,7 @@ def measure_size(attempts: int, synced: Path, folder: Path) -> dict[str, float]:
     shutil.copytree(synced, folder)
     measure("prepare", folder, str(attempts))
     figures: dict[str, float] = {}
-    for case in ("first_build", "later_builds", "publish"):
+    for case in ("first_build", "first_publish", "later_builds"):
         measured = measure(case, folder)
         figures |= measured | {f"{case}_mib": measured["peak_mib"]}
     figures["file_mib"] = _settings(folder).published_path.stat().st_size / 2**20
@@ -171,7 +179,10 @@ def measure_size(attempts: int, synced: Path, folder: Path) -> dict[str, float]:
 def main() -> None:
     """Print the figures of each size, and their ratios to those of the smallest."""
     console = Console(width=140)
-    columns = ("full s", "peak MiB", "idle s", "1,000 changed s", "of smallest", "peak MiB", "publish s", "file MiB")
+    columns = (
+        *("full s", "peak MiB", "publish s", "file MiB"),
+        *("idle s", "1,000 changed s", "of smallest", "publish s", "peak MiB"),
+    )
     table = Table("attempts", *columns)
     smallest: float | None = None
     state = SimulatorState(seed=1, payments=PAYMENTS, now=OPENED_AT + FIRST_DAYS * 86_400)
@@ -187,16 +198,17 @@ def main() -> None:
                 f"{attempts:,}",
                 f"{figures['full']:.1f}",
                 f"{figures['first_build_mib']:.0f}",
+                f"{figures['publish']:.1f}",
+                f"{figures['file_mib']:.0f}",
                 f"{figures['idle']:.1f}",
                 f"{figures['changed']:.1f}",
                 f"{figures['changed'] / smallest:.2f}",
+                f"{figures['publish_changed']:.1f}",
                 f"{figures['later_builds_mib']:.0f}",
-                f"{figures['publish']:.1f}",
-                f"{figures['file_mib']:.0f}",
             )
             console.print(f"{attempts:,} attempts done", style="dim")
     console.print(table)
-    console.print("Builds are models and tests. Idle and changed: with the project parsed; in full: with parsing it.")
+    console.print("Builds are models and tests. The first is by dbt, the later ones are by the compiled plan.")
 
 
 if __name__ == "__main__":

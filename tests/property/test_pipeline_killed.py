@@ -1,0 +1,305 @@
+"""Whatever a kill, a failed test or a build of some models leaves behind, one clean sync brings the marts to the truth.
+
+A history is a random account and a list of steps: time passes, and a part of the pipeline runs on what came, by poll or
+by webhook, and is killed at some edge of a transaction or of a file's replacement. After each step a clean sync runs.
+The published marts are compared with the simulator's truth, and the models with a build of everything. Each step is a
+case; RECOUP_CASES sets how many there are, and `make soak` asks for thousands.
+"""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from orchestration import pipeline
+from orchestration.pipeline import builder, dbt_runner, steps
+from orchestration.pipeline.plan import Plan, kept_plan
+from orchestration.settings import Settings
+from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
+from orchestration.stripe_api import client
+from orchestration.stripe_api.governor import Governor
+from orchestration.sync import engine
+from orchestration.warehouse import publish
+from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.webhooks import ingest
+from orchestration.webhooks.queue import Delivery, Queue
+from tests.processes import Edges
+from tests.truth import differences, model_contents
+
+CASES = int(os.environ.get("RECOUP_CASES", "208"))
+STEPS = 13
+"""Steps of a history; as many cases."""
+
+HOUR, DAY = 3_600, 86_400
+MOST_EDGES = 14
+FIVE = {
+    f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "requires_action", "canceled")
+}
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pandas_compat", "_strptime", "netrc"])
+
+
+@dataclass(frozen=True)
+class Step:
+    """Seconds pass; then the named parts of the pipeline run in a process that is killed at an edge, unless it ends
+    before. `pushed` is the share of the new events that come by webhook. A failing test fails every build."""
+
+    seconds: int
+    parts: tuple[str, ...]
+    killed_at: int
+    pushed: float = 0.0
+    has_failing_test: bool = False
+    seed: int = 0
+
+
+PARTS: tuple[tuple[str, ...], ...] = (
+    ("extract",),
+    ("extract", "build"),
+    ("extract", "build", "publish"),
+    ("carry_on",),
+    ("extract", "carry_on"),
+    ("extract", "some_models", "carry_on"),
+    ("ingest", "some_models", "build"),
+    ("some_models", "extract", "build"),
+)
+
+
+def random_step(chance: random.Random) -> Step:
+    return Step(
+        seconds=chance.choice([0, 7, HOUR, 5 * HOUR, DAY, 3 * DAY, 9 * DAY]),
+        parts=chance.choice(PARTS),
+        killed_at=chance.randint(1, MOST_EDGES),
+        pushed=chance.choice([0.0, 0.5, 1.0]),
+        has_failing_test=chance.random() < 0.2,
+        seed=chance.randrange(2**32),
+    )
+
+
+@pytest.fixture(scope="session")
+def built_empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder whose models were built from nothing, with the plan for what comes."""
+    folder = tmp_path_factory.mktemp("built_empty")
+    pipeline.build(Settings(recoup_data_dir=folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def full_models(built_empty: Path) -> Sequence[tuple[str, str]]:
+    """Each table of the models with the SQL that builds all of it, in the order of the graph, as dbt compiles it."""
+    settings = Settings(recoup_data_dir=built_empty)
+    plan = kept_plan(settings)
+    assert plan is not None
+    _, manifest = dbt_runner._parse(settings)
+    with dbt_runner._empty_warehouse(settings) as beside:
+        arguments = ["--no-write-json", "compile", "--select", "resource_type:model"]
+        result = dbt_runner._invoke(settings, arguments, manifest=manifest, warehouse=beside)
+    sql = {each.node.unique_id: each.node.compiled_code for each in result.result.results}
+    return [(f"{m.schema}.{m.name}", sql[m.id]) for m in plan.models if m.materialized != "view"]
+
+
+class Shop:
+    """A simulated account, its data folder, and the syncs that came to their end."""
+
+    def __init__(self, folder: Path, template: Path, server: SimulatorServer) -> None:
+        shutil.copytree(template, folder)
+        self.server, self.account = server, server.account
+        self.settings = Settings(
+            stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=server.url, recoup_data_dir=folder
+        )
+        self.syncs: list[int] = []
+        self._pushed_through = self.account.opened_at - 1
+
+    def push(self, share: float, chance: random.Random) -> None:
+        """Put a share of the events since the last push into the queue, in any order, some of them twice."""
+        happened = self.account.happened(self._pushed_through, self.account.now)
+        self._pushed_through = self.account.now
+        chosen = [event for event in happened if event.about in FIVE and chance.random() < share]
+        chosen += [event for event in chosen if chance.random() < 0.2]
+        chance.shuffle(chosen)
+        with closing(Queue(self.settings.queue_url)) as queue:
+            queue.put([self._delivery(event) for event in chosen])
+
+    def _delivery(self, event: Any) -> Delivery:
+        payload = stored_json(scrub(orjson.loads(webhook_payload(self.account, event))))
+        return Delivery("default", event.id, payload, datetime.now(UTC))
+
+    def interrupted(self, step: Step) -> None:
+        """Run the parts of a step in a process of their own, which may be killed."""
+        child = forks.Process(target=run_parts, args=(self.settings.recoup_data_dir, self.server.url, step))
+        child.start()
+        child.join(120)
+        assert child.exitcode in (0, -signal.SIGKILL), f"{step}: exit code {child.exitcode}"
+
+    def sync(self) -> None:
+        """Run everything once, undisturbed."""
+        report = pipeline.extract(self.settings)
+        assert report.missing == {}
+        pipeline.ingest(self.settings)
+        assert not pipeline.build(self.settings).is_full
+        pipeline.publish_marts(self.settings)
+        self.syncs.append(self.account.now)
+
+    def faults(self, full_models: Sequence[tuple[str, str]], folder: Path) -> list[str]:
+        """Return in what the published marts differ from the truth, and the models from a build of everything."""
+        copy = self.settings.model_copy(update={"recoup_data_dir": folder})
+        folder.mkdir()
+        shutil.copy(self.settings.warehouse_path, copy.warehouse_path)
+        with open_warehouse(copy.warehouse_path) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for table, sql in full_models:
+                connection.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
+            marts = connection.execute(_ROWS_OF_MARTS).fetchall()
+        built, anew = model_contents(self.settings), model_contents(copy)
+        shutil.rmtree(folder)
+        return [
+            *differences(self.account, self.settings, self.syncs)[:5],
+            *(f"{table} is not as built anew" for table in built if built[table] != anew[table]),
+            *(f"published {table} has other rows" for table, rows in marts if self._published_rows(table) != rows),
+        ]
+
+    def _published_rows(self, table: str) -> int:
+        with duckdb.connect(str(self.settings.published_path), read_only=True) as connection:
+            ((count,),) = connection.execute(f"SELECT count(*) FROM marts.{table}").fetchall()
+        return int(count)
+
+
+_ROWS_OF_MARTS = "SELECT table_name, estimated_size FROM duckdb_tables() WHERE schema_name = 'marts' ORDER BY ALL"
+
+
+def run_parts(folder: Path, url: str, step: Step) -> None:
+    """The body of a child process: the parts of a step, killed at its edge."""
+    edges = Edges(step.killed_at)
+    for module in (engine, ingest, builder, publish):
+        module.transaction = edges.transaction  # type: ignore[attr-defined]
+    publish.os.replace = edges.around(os.replace)  # type: ignore[attr-defined]
+    Queue.finish = edges.around(Queue.finish)  # type: ignore[method-assign]
+    client.Governor = lambda *, livemode, wait: Governor(livemode=livemode, wait=lambda _: None)  # type: ignore
+    settings = Settings(stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=url, recoup_data_dir=folder)
+    chance = random.Random(step.seed)
+    if step.has_failing_test:
+        fail_every_build()
+    for part in step.parts:
+        try:
+            RUN[part](settings, chance)
+        except dbt_runner.ModelsFailed:
+            assert step.has_failing_test
+
+
+def fail_every_build() -> None:
+    whole = builder.run_plan
+
+    def failing(connection: duckdb.DuckDBPyConnection, plan: Plan, **options: Any) -> Any:
+        broken = tuple(replace(test, query="SELECT 1, true, true", is_blocking=True) for test in plan.tests)
+        return whole(connection, replace(plan, tests=broken), **options)
+
+    builder.run_plan = steps.run_plan = failing  # type: ignore[assignment]
+
+
+def carry_on(settings: Settings, chance: random.Random) -> None:
+    """As a tick of the webhook sensor does."""
+    with closing(Queue(settings.queue_url)) as queue:
+        pipeline.ingest_and_publish(settings, queue, most=chance.choice([3, 5_000]), wait=20)
+
+
+def build_some_models(settings: Settings, chance: random.Random) -> None:
+    """As `dbt run --select` does: some models, whatever has changed, on what the others were built from before."""
+    plan = kept_plan(settings)
+    assert plan is not None
+    chosen = tuple(model for model in plan.models if chance.random() < 0.4)
+    with open_warehouse(settings.warehouse_path) as connection:
+        for name, value in plan.settings.items():
+            connection.execute(f"SET {name} = '{value}'")
+        with transaction(connection):
+            everything = {*plan.sources, *(model.id for model in plan.models)}
+            run = builder._Run(connection, replace(plan, models=chosen), everything, lambda name: None)
+            for model in plan.models:
+                run._measure(model, is_empty=False)
+            run.build_models()
+
+
+RUN: dict[str, Callable[[Settings, random.Random], object]] = {
+    "extract": lambda settings, chance: pipeline.extract(settings),
+    "ingest": lambda settings, chance: pipeline.ingest(settings, most=chance.choice([5, None])),
+    "build": lambda settings, chance: pipeline.build(settings),
+    "publish": lambda settings, chance: pipeline.publish_marts(settings),
+    "carry_on": carry_on,
+    "some_models": build_some_models,
+}
+
+
+@pytest.fixture
+def shops(tmp_path: Path, built_empty: Path) -> Iterator[Callable[[SimulatedAccount], Shop]]:
+    servers: list[SimulatorServer] = []
+
+    def make(account: SimulatedAccount) -> Shop:
+        server = SimulatorServer(account)
+        server.__enter__()
+        servers.append(server)
+        return Shop(tmp_path / f"shop_{len(servers)}", built_empty, server)
+
+    yield make
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("history", range(-(-CASES // STEPS)))
+def test_one_clean_sync_after_any_kill_brings_the_marts_to_the_truth(
+    history: int,
+    shops: Callable[[SimulatedAccount], Shop],
+    full_models: Sequence[tuple[str, str]],
+    tmp_path: Path,
+) -> None:
+    chance = random.Random(f"history {history}")
+    tie_order: Any = chance.choice(["forward", "reverse", "shuffled"])
+    account = SimulatedAccount(seed=1_000 + history, payments=60, days=30, tie_order=tie_order)
+    shop = shops(account)
+    steps_of_history = [random_step(chance) for _ in range(STEPS)]
+    for number, step in enumerate(steps_of_history):
+        account.now += step.seconds
+        shop.push(step.pushed, chance)
+        shop.interrupted(step)
+        shop.sync()
+        assert shop.faults(full_models, tmp_path / "anew") == [], steps_of_history[: number + 1]
+
+
+@pytest.mark.parametrize("table", ["refunds", "charges", "disputes"])
+def test_what_a_sync_loaded_before_it_was_killed_is_not_lost_to_a_webhook(
+    table: str,
+    shops: Callable[[SimulatedAccount], Shop],
+    full_models: Sequence[tuple[str, str]],
+    tmp_path: Path,
+) -> None:
+    """A sync loads rows and dies before its build; a webhook comes; then syncs go on."""
+    account = SimulatedAccount(seed=34, payments=400, days=60)
+    shop = shops(account)
+    shop.sync()
+    account.now += 12 * DAY
+    loaded = pipeline.extract(shop.settings).counts[table].written
+    assert loaded > 0, "the account has none: choose another seed"
+    account.now += HOUR
+    shop.push(1.0, random.Random(1))
+    carry_on(shop.settings, random.Random(2))
+    with open_warehouse(shop.settings.warehouse_path) as connection:
+        ((raw, staged),) = connection.execute(
+            f"SELECT (SELECT count(*) FROM raw_stripe.{table}), (SELECT count(*) FROM staging.stg_stripe__{table})"
+        ).fetchall()
+    assert raw == staged
+    for _ in range(2):
+        shop.sync()
+        account.now += HOUR
+    shop.sync()
+    assert shop.faults(full_models, tmp_path / "anew") == []
