@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from orchestration.pipeline import plan
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
 from orchestration.stripe_api import client
@@ -50,6 +51,15 @@ def _no_personal_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All data folders of all tests keep the compiled plan in one file: it depends on the dbt project alone."""
+    shared = tmp_path_factory.getbasetemp().parent / "plan.json"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plan, "_path", lambda settings: shared)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

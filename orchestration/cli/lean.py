@@ -1,7 +1,7 @@
 """Keeping pandas out of commands that make no DataFrame: its import takes a fifth of an idle sync.
 
-DuckDB 1.5 imports pandas at the first bound parameter, and pyarrow at the first array made from a list. Both do without it
-where it cannot be imported.
+DuckDB 1.5 imports pandas at the first bound parameter, and pyarrow at the first array made from a list. Both do without
+it if it cannot be imported.
 """
 
 import sys

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 
@@ -132,6 +133,8 @@ def test_interrupted_while_the_models_are_built_it_says_so(
 ) -> None:
     log = synced / "dbt" / "logs" / "dbt.log"
     before = log.stat().st_size
+    with duckdb.connect(str(synced / "warehouse.duckdb")) as connection:
+        connection.execute("UPDATE sync.model_builds SET fingerprint = 'of another state of the project'")
     process = subprocess.Popen(
         [*RECOUP, "sync"],
         env=environment | {"RECOUP_DATA_DIR": str(synced)},

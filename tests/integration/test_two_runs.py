@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestration import pipeline
-from orchestration.pipeline.dbt_runner import Build, EventCallback, WarehouseTaken, build_models
+from orchestration.pipeline import builder
+from orchestration.pipeline.dbt_runner import EventCallback, WarehouseTaken, build_with_dbt, project_fingerprint
 from orchestration.settings import Settings
-from orchestration.warehouse.connection import open_warehouse
 
 
 def test_dbt_that_finds_the_warehouse_taken_says_so(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ with open_warehouse(Path({str(settings.warehouse_path)!r})):
     assert holder.stdout is not None
     assert holder.stdout.readline() == "open\n"
     with pytest.raises(WarehouseTaken, match="Another process has opened"):
-        build_models(settings)
+        build_with_dbt(settings, project_fingerprint())
     holder.communicate()
     assert holder.returncode == 0
 
@@ -36,11 +36,10 @@ def test_a_build_that_finds_the_warehouse_taken_waits_for_it_again(
 ) -> None:
     taken = iter([True, True, False])
 
-    def build(settings: Settings, callbacks: list[EventCallback], *, tested_load_id: int | None) -> Build:
+    def build(settings: Settings, fingerprint: str, callbacks: list[EventCallback]) -> dict[str, int]:
         if next(taken):
             raise WarehouseTaken("taken")
-        with open_warehouse(settings.warehouse_path):
-            return Build({"model": 1})
+        return build_with_dbt(settings, fingerprint, callbacks)
 
-    monkeypatch.setattr(pipeline, "build_models", build)
-    assert pipeline.build(Settings(recoup_data_dir=tmp_path)).nodes == {"model": 1}
+    monkeypatch.setattr(builder, "build_with_dbt", build)
+    assert pipeline.build(Settings(recoup_data_dir=tmp_path)).nodes["model"] > 20

@@ -15,7 +15,6 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
-from orchestration.pipeline.dbt_runner import build_models
 from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.simulator.account import API_VERSION
@@ -93,7 +92,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
             pipeline.extract(settings)
             simulated.now += 20 * DAY
         pipeline.extract(settings)
-    build_models(settings)
+    pipeline.build(settings)
     return Account(simulated, settings)
 
 
@@ -117,7 +116,7 @@ def load(
             object_row(charge, as_of=now, seen_by=now, api_version=API_VERSION, source="list") for charge in rendered
         ]
         loader.load_objects("charges", rows)
-    build_models(settings, tested_load_id=0)
+    pipeline.build(settings)
 
 
 def read(settings: Settings, columns: str, table: str) -> Table:

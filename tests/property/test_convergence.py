@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from orchestration.pipeline.dbt_runner import build_models
+from orchestration import pipeline
 from orchestration.settings import WEBHOOK_EVENTS, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.simulator.account import Entry
@@ -120,7 +120,7 @@ class Way:
     def build(self) -> None:
         """What was loaded since the last build."""
         self._opened.close()
-        build_models(self.settings, tested_load_id=0)
+        pipeline.build(self.settings)
         self._open()
 
     def close(self) -> None:
@@ -281,7 +281,7 @@ def test_every_way_ends_in_the_same_marts(case: int, tmp_path: Path) -> None:
         for way in ways.values():
             way.close()
     for name in ("poll", "both"):
-        build_models(ways[name].settings)
+        pipeline.build(ways[name].settings)
     built = {name: marts(way.settings) for name, way in ways.items()}
     assert len(built["poll"]["recovery_episodes"]) > 5
     for table in MARTS:
