@@ -156,12 +156,13 @@ def asset_graph(url: str, page: Page) -> None:
     for group in ("raw", "staging", "intermediate", "marts", "published"):
         page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
     page.keyboard.press("Alt+e")
-    page.get_by_text("recovery_episodes").first.wait_for(timeout=60_000)
+    page.get_by_text(re.compile("^(stg_|int_)")).first.wait_for(timeout=60_000)
 
 
 def graph_of_the_marts(url: str, page: Page) -> None:
     page.goto(f"{url}/locations/recoup/asset-groups/marts/lineage")
-    page.get_by_text(re.compile("^(recovery|payment|retry)_")).first.wait_for(timeout=60_000)  # not all fit the page
+    some_mart = re.compile("^(recovery|payment|retry|decline|data|card)_")  # not all fit the page
+    page.get_by_text(some_mart).first.wait_for(timeout=60_000)
     page.get_by_text("Checks").first.wait_for(timeout=60_000)
 
 
