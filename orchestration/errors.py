@@ -1,5 +1,5 @@
-"""The base class of expected errors: those that end a command with a sentence instead of a traceback."""
+"""The base class of expected errors. They end a command with a sentence instead of a traceback."""
 
 
 class RecoupError(Exception):
-    """Report an expected failure. Its text is for the reader: what happened, why, and what to do."""
+    """Report an expected failure. The text says what happened, why, and what to do."""

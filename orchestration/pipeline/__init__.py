@@ -1,6 +1,6 @@
-"""The steps from Stripe to the analysts' file, for Dagster's assets and for the command line alike.
+"""The steps from Stripe to the analysts' file, shared by Dagster's assets and the command line.
 
-Belongs here: extract and ingest for one integration, the build of the models (by dbt or by its compiled plan), publish.
+Belongs here: extract for one integration, ingest, the build of the models (by dbt or by its compiled plan), publish.
 Does not: what is read (`sync`, `webhooks`), how it is stored (`warehouse`), what the models say (`dbt_project`).
 """
 

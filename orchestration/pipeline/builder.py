@@ -1,8 +1,8 @@
-"""Building the models: by the compiled plan in one transaction, or by dbt where a plan cannot.
+"""The build of the models: by the compiled plan in one transaction, or by dbt if the plan cannot run.
 
-dbt builds everything anew: the first time, where the project has changed, and where a table is missing. Otherwise the
-plan runs: models, then tests, all in one transaction over one set of loads. Either every blocking test passes, or
-nothing has changed. A model whose inputs have not changed is left alone, and so is a test.
+dbt builds everything the first time, if the project has changed, and if a table is missing. Otherwise the plan runs:
+models, then tests, all in one transaction over one set of loads. If a blocking test fails, the transaction is rolled
+back. Models and tests whose inputs have not changed are skipped.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -37,11 +37,11 @@ from orchestration.warehouse.builds import (
 from orchestration.warehouse.connection import open_warehouse, transaction, wanted
 
 _TRIES: Final = 5
-"""How often dbt may find the warehouse taken, each time after waiting for it, before the build is given up."""
+"""Number of times that dbt tries to open the warehouse. It waits for the warehouse before each try."""
 
 _SHOWN_FAILURES: Final = 8
 _NEW_ROWS: Final = "plan_new_rows"
-"""Name of the temporary table that holds a model's new rows."""
+"""Temporary table of a model's new rows."""
 
 Observe = Callable[[str], None]
 """Called with the name of each model or test when it is done."""
@@ -49,7 +49,7 @@ Observe = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DataTestOutcome:
-    """What a data test found. `status` is pass, warn or fail."""
+    """Hold the result of a data test. `status` is pass, warn or fail."""
 
     id: str
     name: str
@@ -59,10 +59,11 @@ class DataTestOutcome:
 
 @dataclass
 class Build:
-    """What a build did.
+    """Hold the result of a build.
 
-    `nodes` counts by kind what holds now (`model`, `test`; after a build with dbt `seed`, too). `rows_written` has the
-    models that were written, by dbt's id; `tests` those tests that were run. Both are empty after a build with dbt.
+    `nodes` counts the nodes of each kind that are up to date (`model`, `test`; after a build with dbt also `seed`).
+    `rows_written` counts the rows of each written model, by dbt's id. `tests` has the tests that were run. Both
+    are empty after a build with dbt.
     """
 
     nodes: dict[str, int] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Build:
 
 
 class DataTestsFailed(ModelsFailed):
-    """Blocking tests failed, and nothing has changed. `outcomes` are those of all tests that were run."""
+    """Report that blocking tests failed and nothing has changed. `outcomes` has the result of each test that ran."""
 
     def __init__(self, outcomes: Sequence[DataTestOutcome]) -> None:
         failed = [outcome for outcome in outcomes if outcome.status == "fail"]
@@ -83,7 +84,7 @@ class DataTestsFailed(ModelsFailed):
 
 
 class PlanUnusable(RecoupError):
-    """The plan cannot run on these tables: everything must be built with dbt first. The text says why."""
+    """Report that dbt must build everything before the plan can run. The text says why."""
 
 
 def build(
@@ -92,7 +93,7 @@ def build(
     callback: EventCallback | None = None,
     observe: Observe = lambda name: None,
 ) -> Build:
-    """Build and test all models: by the plan if it can, else with dbt. `callback` gets dbt's events, if dbt runs.
+    """Build and test all models, by the plan if it can run, else with dbt. `callback` gets the events of dbt.
 
     Raises:
         ModelsFailed: a model or a blocking test failed.
@@ -104,10 +105,10 @@ def build(
 
 
 def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -> Build:
-    """Build by the plan what has changed since the last complete build, in one transaction.
+    """Build what has changed since the last complete build by the plan, in one transaction.
 
     Raises:
-        PlanUnusable: everything must be built with dbt first.
+        PlanUnusable: dbt must build everything first.
         ModelsFailed: a model or a blocking test failed; nothing has changed.
         WarehouseError: as `open_warehouse`.
     """
@@ -119,10 +120,10 @@ def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -
 
 
 def build_in_full(settings: Settings, callback: EventCallback | None = None) -> Build:
-    """Build everything with dbt from all raw rows, and compile the plan for the builds after it.
+    """Build everything with dbt from all raw rows, and compile the plan for later builds.
 
     Raises:
-        ModelsFailed: a node failed. Until a build is complete again, the next one is of everything, too.
+        ModelsFailed: a node failed. The next build builds everything again.
         WarehouseError: as `open_warehouse`.
     """
     for _ in range(_TRIES - 1):
@@ -139,7 +140,7 @@ def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> B
     with wanted(settings.warehouse_path):
         nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [])
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
-        is_same = hash_streams(connection) == streams  # else another process may have moved them before dbt began
+        is_same = hash_streams(connection) == streams  # if not, another process moved them before dbt began
         build_id = build_of(connection, fingerprint)
         complete_build(connection, build_id, fingerprint, streams=streams if is_same else None)
     load_plan(settings)
@@ -147,10 +148,10 @@ def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> B
 
 
 def check_plan(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
-    """Make sure that the plan can run on these tables.
+    """Check that the plan can run on these tables.
 
     Raises:
-        PlanUnusable: it cannot.
+        PlanUnusable: the plan cannot run.
     """
     _complete_build_of(connection, plan.fingerprint)
     if missing := _missing_tables(connection, plan):
@@ -158,7 +159,7 @@ def check_plan(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
 
 
 def run_plan(connection: duckdb.DuckDBPyConnection, plan: Plan, *, observe: Observe = lambda name: None) -> Build:
-    """Run a plan that `check_plan` has passed, in one transaction.
+    """Run a plan that `check_plan` accepted, in one transaction.
 
     Raises:
         ModelsFailed: a model or a blocking test failed; nothing has changed.
@@ -194,7 +195,7 @@ def _missing_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[s
 
 
 def _changed_sources(connection: duckdb.DuckDBPyConnection, plan: Plan, streams: str) -> set[str]:
-    """Return dbt's ids of the sources that hold something the models have not taken."""
+    """Return dbt's ids of the sources with rows or watermarks that no complete build has taken."""
     tables = {("raw_stripe", name) for name in open_tables(connection)}
     if _complete_build_of(connection, plan.fingerprint).streams != streams:
         tables.add(("sync", "streams"))
@@ -202,7 +203,7 @@ def _changed_sources(connection: duckdb.DuckDBPyConnection, plan: Plan, streams:
 
 
 class _Run:
-    """One run of a plan within the caller's transaction."""
+    """Run a plan once, in the caller's transaction."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, plan: Plan, changed: Collection[str], observe: Observe
@@ -229,7 +230,7 @@ class _Run:
             self._observe(model.name)
 
     def run_tests(self) -> None:
-        """Run the tests of which an input has changed.
+        """Run the tests whose inputs have changed.
 
         Raises:
             DataTestsFailed: a blocking test failed.
@@ -260,7 +261,7 @@ class _Run:
         return True
 
     def _replace_all(self, relation: str) -> int | None:
-        """Replace the rows of a table that is built as a whole; None where they are the same as before."""
+        """Replace all rows of a table; return None if they are the same as before."""
         columns = ", ".join(f'"{name}"' for name in self._columns(relation))
         new, old = f"SELECT {columns} FROM {_NEW_ROWS}", f"SELECT {columns} FROM {relation}"
         if not self._rows(f"({new} EXCEPT ALL {old}) UNION ALL ({old} EXCEPT ALL {new}) LIMIT 1"):
@@ -269,7 +270,7 @@ class _Run:
         return self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS}")
 
     def _replace_some(self, relation: str, model: PlannedModel) -> int | None:
-        """Replace rows as the strategy of the model says (dbt_project/macros/strategies.sql)."""
+        """Replace rows by the model's strategy (dbt_project/macros/strategies.sql); return None if nothing changed."""
         if model.strategy == "replace_loads":
             deleted = self._count(f"DELETE FROM {relation} WHERE _load_id >= getvariable('first_load_id')")
         else:
@@ -280,7 +281,7 @@ class _Run:
         return inserted if deleted or inserted else None
 
     def _measure(self, model: PlannedModel, *, is_empty: bool) -> None:
-        """Set the variables that later models read: the number of new rows, and the oldest instants in them."""
+        """Set the session variables that later models read: the number of new rows and their oldest instants."""
         if model.materialized != "incremental":
             return
         new = f'FROM "{model.schema}"."{model.name}" WHERE {"false" if is_empty else _IS_NEW}'

@@ -1,6 +1,6 @@
-"""Running the dbt project, in this process.
+"""dbt, run in this process.
 
-Belongs here: how dbt is called, and its failures in words. Does not: what the models say (`dbt_project`), nor how
+Belongs here: how dbt is called, and the texts of its failures. Does not: what the models say (`dbt_project`), nor how
 Dagster shows them (`assets/models.py`).
 """
 
@@ -21,25 +21,25 @@ EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""
 
 TABLES_AND_TESTS: Final = ("--exclude-resource-type", "unit_test", "--exclude-resource-type", "exposure")
-"""What a pipeline builds. Unit tests test the models, not the data: the project's own tests run them."""
+"""Limit a build to tables and data tests. Unit tests test models, not data; the project's own tests run them."""
 
 _SHOWN_FAILURES: Final = 8
 _HELD: Final = "Could not set lock"
-"""DuckDB's words where another process has the file open."""
+"""Part of DuckDB's message if another process has the file open."""
 _PARSED: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
 """Suffixes of the project's files that dbt reads when it parses."""
 
 
 class ModelsFailed(RecoupError):
-    """A model or one of its tests failed. The text names them; the published file is left as it was."""
+    """Report that a model or a test failed. The text names it. The published file has not changed."""
 
 
 class WarehouseTaken(ModelsFailed):
-    """Nothing was built: another process was quicker to open the warehouse."""
+    """Report that another process opened the warehouse first, so that nothing was built."""
 
 
 def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
-    """Run a dbt command as its user knows it, output and all, on the warehouse. Returns dbt's exit code."""
+    """Run a dbt command on the warehouse, print dbt's output, and return its exit code."""
     environment = os.environ | {
         "RECOUP_WAREHOUSE_PATH": str(settings.warehouse_path),
         "DBT_PROJECT_DIR": str(DBT_PROJECT_DIR),
@@ -56,7 +56,7 @@ def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence
     """Run a dbt command on the warehouse and return dbt's own result, successful or not.
 
     The project is parsed once in a process, until one of its files changes. Logs go to the data folder, artifacts are
-    not written, except compiled SQL, and nothing is printed.
+    not written, except compiled SQL. Nothing is printed.
     """
     parse, manifest = _parse(settings)
     if manifest is None:
@@ -65,7 +65,7 @@ def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence
 
 
 def compile_project(settings: Settings) -> tuple[Any, Any]:
-    """Compile all models and data tests as a plan, apart from the warehouse; return dbt's result and manifest."""
+    """Compile all models and data tests for the plan, apart from the warehouse; return dbt's result and manifest."""
     parse, manifest = _parse(settings)
     if manifest is None:
         return parse, None
@@ -75,7 +75,7 @@ def compile_project(settings: Settings) -> tuple[Any, Any]:
 
 
 def _parse(settings: Settings) -> tuple[Any, Any]:
-    """Return dbt's result and manifest; the manifest is None where the project cannot be parsed."""
+    """Return dbt's result and manifest; the manifest is None if the project cannot be parsed."""
     global _parsed
     files = _project_files()
     if _parsed is None or _parsed[0] != files:
@@ -89,14 +89,14 @@ def _parse(settings: Settings) -> tuple[Any, Any]:
 
 @contextmanager
 def _empty_warehouse(settings: Settings) -> Iterator[Path]:
-    """Yield the path of a warehouse that does not exist yet, by the name of the real one, which dbt's SQL holds."""
+    """Yield a path where no warehouse exists, with the file name of the real one, since dbt's SQL contains the name."""
     settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
         yield Path(beside) / settings.warehouse_path.name
 
 
 _parsed: tuple[dict[Path, int], Any] | None = None
-"""The project's files when it was last parsed, and dbt's manifest, which does not depend on where the data is."""
+"""The project's files at the last parse, and dbt's manifest. The manifest does not depend on the data folder."""
 
 
 def _invoke(
@@ -128,10 +128,10 @@ def _invoke(
 def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:
     """Build and test everything from all raw rows: seeds, models, tests. Return how many nodes of each kind passed.
 
-    The build is entered in the ledger under `fingerprint`; the caller declares it complete.
+    dbt enters the build in the ledger under `fingerprint`. The caller marks it as complete.
 
     Raises:
-        ModelsFailed: a node failed. What depends on it was skipped.
+        ModelsFailed: a node failed. dbt skipped the nodes that depend on it.
         WarehouseTaken: another process opened the warehouse first.
     """
     arguments = ["build", *TABLES_AND_TESTS, "--full-refresh", "--vars", f"{{fingerprint: '{fingerprint}'}}"]
@@ -148,7 +148,9 @@ def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[Eve
 
 
 def ensure_manifest(settings: Settings) -> Path:
-    """dbt's manifest, parsed anew where a file of the project is newer. Dagster needs it to load its definitions.
+    """Return the path of dbt's manifest; parse the project if one of its files is newer.
+
+    Dagster loads its definitions from the manifest.
 
     Raises:
         ModelsFailed: the project cannot be parsed.
@@ -166,7 +168,7 @@ def ensure_manifest(settings: Settings) -> Path:
 
 
 def project_fingerprint() -> str:
-    """Return the SHA-256 of the project's files, vars and seeds included: other files may build other tables."""
+    """Return the SHA-256 of the project's files, including vars and seeds: changed files may build other tables."""
     digest = hashlib.sha256()
     for path in sorted(_project_files()):
         digest.update(f"{path.relative_to(DBT_PROJECT_DIR)}\0".encode() + path.read_bytes() + b"\0")
@@ -174,13 +176,13 @@ def project_fingerprint() -> str:
 
 
 def _project_files() -> dict[Path, int]:
-    """What dbt parses, and when each file was last changed."""
+    """Return the files that dbt parses, with the time of their last change."""
     files = (path for path in DBT_PROJECT_DIR.rglob("*") if path.suffix in _PARSED and "target" not in path.parts)
     return {path: path.stat().st_mtime_ns for path in files}
 
 
 def failure_text(result: Any, settings: Settings) -> str:
-    """What failed, on one screen."""
+    """Return a text of at most one screen that names the failed nodes."""
     nodes = getattr(result.result, "results", None) or []
     failed = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
     if not failed:
@@ -200,7 +202,7 @@ def _first_line(message: str | None) -> str:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """dbt takes the profile's path from the environment of the process only."""
+    """Set environment variables for a while: dbt reads the warehouse's path from the process's environment only."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

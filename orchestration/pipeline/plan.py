@@ -1,7 +1,7 @@
-"""The compiled plan of the dbt project: its SQL, its graph and its tests, to be run without dbt.
+"""The compiled plan of the dbt project: its SQL, its graph and its tests, for builds without dbt.
 
-dbt is the only source of what stands here. It compiles the project once for each state of it (var is_plan), apart from
-the warehouse; the plan is kept in a file until the project, or what compiles and runs it, changes.
+dbt is the only source of the SQL. It compiles each state of the project once (var is_plan), apart from the warehouse.
+The plan stays in a file until the project, this module, or a version of dbt or DuckDB changes.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ _PROFILE: Final = "profiles.yml"
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model as the plan builds it again.
+    """Describe how the plan builds a model.
 
-    `parents` are dbt's ids. `measured` names columns of instants whose least value in the new rows later models read.
-    `tombstone` is a condition: new rows that meet it delete the rows of their key and are not inserted.
+    `parents` has dbt's ids. `measured` names timestamp columns; later models read the oldest value among the new rows.
+    `tombstone` is a condition: a new row that meets it deletes the rows of its key and is not inserted.
     """
 
     id: str
@@ -43,7 +43,7 @@ class PlannedModel:
 
 @dataclass(frozen=True)
 class PlannedTest:
-    """A data test. `query` returns one row: the number of failures, whether that warns, whether it fails."""
+    """Describe a data test. `query` returns one row: the number of failures, whether it warns, whether it fails."""
 
     id: str
     name: str
@@ -54,10 +54,10 @@ class PlannedTest:
 
 @dataclass(frozen=True)
 class Plan:
-    """All models in the order of the graph, and all data tests.
+    """Hold all models in the order of the graph, and all data tests.
 
-    `fingerprint` identifies the project's files, and `key` also what compiled them. `sources` are the raw tables by
-    dbt's ids, as schema and name; `settings` are those of DuckDB in dbt's profile.
+    `fingerprint` identifies the project's files; `key` identifies the files and the versions that compiled them.
+    `sources` maps dbt's ids to schema and name of the raw tables. `settings` has DuckDB's settings from dbt's profile.
     """
 
     key: str
@@ -69,7 +69,7 @@ class Plan:
 
 
 def load_plan(settings: Settings) -> Plan:
-    """Return the plan of the project as it is now, compiled if the kept one is of another state.
+    """Return the plan of the current project; compile it if the stored plan is of another state.
 
     Raises:
         ModelsFailed: the project cannot be compiled.
@@ -82,7 +82,7 @@ def load_plan(settings: Settings) -> Plan:
 
 
 def kept_plan(settings: Settings) -> Plan | None:
-    """Return the plan of the project as it is now, if it was compiled before."""
+    """Return the stored plan, or None if it is not of the current project."""
     kept = _read(_path(settings))
     return kept if kept is not None and kept.key == _key(project_fingerprint()) else None
 
@@ -92,14 +92,14 @@ def _path(settings: Settings) -> Path:
 
 
 def _key(fingerprint: str) -> str:
-    """Hash everything that the plan depends on: the project, the versions of what compiles it, and this file."""
+    """Hash everything that the plan depends on: the project, the versions that compile it, and this file."""
     versions = [f"{name} {metadata.version(name)}" for name in _COMPILERS]
     parts = [fingerprint, *versions, Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _read(path: Path) -> Plan | None:
-    """Return the kept plan; None where there is none that this version can read."""
+    """Return the stored plan, or None if there is none that this version can read."""
     try:
         kept = orjson.loads(path.read_bytes())
         return Plan(
@@ -160,7 +160,7 @@ def _model(node: Any) -> PlannedModel:
 
 
 def _test(node: Any) -> PlannedTest:
-    """Ask for the failures as dbt does (dbt-core: macro get_test_sql)."""
+    """Build the test's query as dbt does (dbt-core: macro get_test_sql)."""
     config = node.config
     limit = f"limit {config.limit}" if config.limit else ""
     return PlannedTest(
@@ -177,7 +177,7 @@ from (
 
 
 def _duckdb_settings() -> dict[str, str]:
-    """Return DuckDB's settings of the profile that dbt runs with."""
+    """Return DuckDB's settings from the profile that dbt uses."""
     import yaml  # type: ignore[import-untyped]
 
     profiles = yaml.safe_load((DBT_PROJECT_DIR / _PROFILE).read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""The steps from Stripe, by poll or by push, to the analysts' file, for Dagster's assets and the command line alike.
+"""The steps from Stripe, by poll or by webhook, to the analysts' file, shared by Dagster's assets and the command line.
 
-Each opens the warehouse for itself and closes it, so that one step at a time holds the file.
+Each step opens the warehouse and closes it, so that one step at a time holds the file.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -56,14 +56,14 @@ if TYPE_CHECKING:
 
 
 class KeyMissing(RecoupError):
-    """An integration has no API key. The text says where to put it."""
+    """Report that an integration has no API key. The text says where to put it."""
 
 
 OF_ONE_INTEGRATION: Final = (StripeApiError, KeyMissing, IntegrationError)
-"""What keeps one integration from being read, and no other one."""
+"""Errors that affect a single integration; the others continue."""
 
 INGEST_ERRORS: Final = (AccountUnknown, QueueUnavailable)
-"""Errors of the webhook queue and of its events; polling goes on without them."""
+"""Errors of the webhook queue and its events; polling continues."""
 
 
 def extract(
@@ -73,10 +73,10 @@ def extract(
     integration: str = DEFAULT_INTEGRATION,
     request: SyncRequest | None = None,
 ) -> SyncReport:
-    """Bring the raw tables up to Stripe's now for one integration, and list anew what `request` asks for.
+    """Bring the raw tables of one integration up to Stripe's now, and list again what `request` asks for.
 
     Raises:
-        KeyMissing: it has no key.
+        KeyMissing: the integration has no key.
         IntegrationError: there is no such integration.
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
@@ -90,7 +90,7 @@ def extract(
 
 
 def _with_account(settings: Settings, name: str) -> Integration:
-    """The integration; one that was written by hand is asked whose it is, which is kept."""
+    """Return the integration; look up and store the account id of a hand-written one."""
     integrations = Integrations(settings)
     used = integrations.named(name)
     if name != DEFAULT_INTEGRATION and used.account_id is None:
@@ -101,7 +101,7 @@ def _with_account(settings: Settings, name: str) -> Integration:
 
 
 def _digest_of(integration: Integration) -> str:
-    """Of the key; of the account where it authorized the Stripe App, whose tokens change every hour."""
+    """Return a digest of the key; of the account id if the Stripe App was authorized, since its tokens change hourly."""
     lasting = integration.api_key or SecretStr(str(integration.account_id))
     return key_digest(lasting)
 
@@ -109,7 +109,7 @@ def _digest_of(integration: Integration) -> str:
 def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
     """Load the events that wait in the webhook queue: all of them, or the oldest `most`.
 
-    Asks Stripe for the account the first time, if need be.
+    If an integration's account is not known yet, Stripe is asked for it.
 
     Raises:
         AccountUnknown: as `ingest_queue`.
@@ -127,7 +127,7 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
 
 @dataclass(frozen=True)
 class WebhookBatch:
-    """What became of one batch of webhook events on its way from the queue to the analysts' file."""
+    """Hold the results of loading, building and publishing one batch of webhook events."""
 
     ingested: IngestReport
     built: Build
@@ -135,14 +135,14 @@ class WebhookBatch:
 
 
 def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: float) -> WebhookBatch:
-    """Carry the oldest `most` queued events into the analysts' file, by the compiled plan, on one connection.
+    """Load the oldest `most` queued events, build by the compiled plan, and publish, on one connection.
 
-    Events are acknowledged once they are committed to the raw tables. A build that fails then is made good by the next
-    one. `wait` is how many seconds another process may keep the warehouse.
+    Events are acknowledged once they are committed to the raw tables. If the build fails after that, the next build
+    takes their load. `wait` is how many seconds to wait for another process to release the warehouse.
 
     Raises:
-        PlanUnusable: the models must be built with dbt, or the plan compiled, first. No event was taken.
-        ModelsFailed: a model or a blocking test failed. The events are loaded; models and file are as before.
+        PlanUnusable: dbt must build the models or compile the plan first. No event was taken.
+        ModelsFailed: a model or a blocking test failed. The events are loaded; models and file have not changed.
         AccountUnknown, QueueUnavailable, WarehouseError: as `ingest`.
     """
     plan = kept_plan(settings)
@@ -168,12 +168,12 @@ def _ingest(
 
 
 def may_have_events(settings: Settings) -> bool:
-    """Return whether a webhook queue is there at all: without one, nothing of it has to be imported or opened."""
+    """Return whether there is a webhook queue. Without one, a sync need not import sqlalchemy."""
     return settings.recoup_queue_url is not None or settings.queue_path.exists()
 
 
 def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name: str) -> str:
-    """The account of an integration; of one that was renamed or removed since, the account that it had."""
+    """Return the account id of an integration, also if the integration was renamed or removed."""
     used: Integration | None = None
     with suppress(IntegrationError):
         used = Integrations(settings).named(name)
@@ -209,7 +209,7 @@ def _unknown(name: str, why: str) -> AccountUnknown:
 
 
 def _is_read(settings: Settings, name: str, account_id: str) -> bool:
-    """Whether events of a connected account are wanted: all of them where nobody has chosen any."""
+    """Return whether events of a connected account are loaded: of the chosen ones, or of all if none is chosen."""
     integrations = Integrations(settings)
     chosen = integrations.of_platform(name)
     return not chosen or account_id in (each.account_id for each in chosen)
@@ -218,10 +218,10 @@ def _is_read(settings: Settings, name: str, account_id: str) -> bool:
 def estimate_sync(
     settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION
 ) -> SyncPlan:
-    """What `extract` would read, estimated by a few requests.
+    """Estimate what `extract` would read, with a few requests.
 
     Raises:
-        As `extract`.
+        The exceptions of `extract`.
     """
     used = Integrations(settings).named(integration)
     with client_of(settings, used) as client, open_warehouse(settings.warehouse_path) as connection:
@@ -230,17 +230,17 @@ def estimate_sync(
 
 @dataclass(frozen=True)
 class Connection:
-    """What a check found: the account, the mode, and what the key may read."""
+    """Hold the result of a check: the account, the mode, and what the key may read."""
 
     account: AccountKey
     key: KeyCheck
 
 
 def check(settings: Settings, integration: Integration) -> Connection:
-    """Try an integration's key at Stripe; some twenty requests. It need not be kept yet.
+    """Try an integration's key at Stripe, with some twenty requests. The integration need not be stored yet.
 
     Raises:
-        KeyMissing: it has no key.
+        KeyMissing: the integration has no key.
         AccountMismatch: the key is of another account or mode than the integration.
         StripeApiError: as `check_resources`.
     """
@@ -250,7 +250,7 @@ def check(settings: Settings, integration: Integration) -> Connection:
 
 
 def discover(settings: Settings, platform: Integration) -> Sequence[ConnectedAccount]:
-    """The connected accounts that the platform's patterns choose, newest first.
+    """Return the connected accounts that the platform's patterns choose, newest first.
 
     Raises:
         KeyMissing, StripeApiError: as `check`.
@@ -263,10 +263,10 @@ def discover(settings: Settings, platform: Integration) -> Sequence[ConnectedAcc
 def client_of(
     settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
 ) -> Iterator[StripeClient]:
-    """A client with the integration's key, closed on leaving.
+    """Yield a client with the integration's key, and close it at the end.
 
     Raises:
-        KeyMissing: it has none.
+        KeyMissing: the integration has no key.
         AccountMismatch: the key is of the other mode.
         NotAuthorized, StripeUnavailable: as `AppKey`, for an account that authorized the Stripe App.
     """
@@ -303,7 +303,7 @@ def client_of(
 
 
 def _keys_of_nobody(settings: Settings) -> str:
-    """Keys that are set for integrations which are not there."""
+    """Return a hint that lists API keys set for unknown integrations."""
     names = sorted(settings.stripe_api_keys)
     if not names:
         return ""
@@ -316,7 +316,7 @@ def _client_of_app(
     settings: Settings, integration: Integration, retry: RetryPolicy | None, timeout: float
 ) -> Iterator[StripeClient]:
     key = AppKey(settings, integration.name, retry=retry, timeout=timeout)
-    key()  # where the app was disconnected, nothing else is begun
+    key()  # fails at once if the app was disconnected
     client = StripeClient(
         key, livemode=integration.livemode, api_base=settings.stripe_api_base, retry=retry, timeout=timeout
     )
@@ -331,7 +331,7 @@ def _client_of_app(
 
 
 def refuse_known_account(settings: Settings, integration: Integration) -> None:
-    """For one that is to be added, or to get another key. A key that was never asked for its account is asked now.
+    """Check an integration before it is added or gets another key. Keys whose account is unknown are tried now.
 
     Raises:
         IntegrationError: another integration reads this account and mode.
@@ -348,7 +348,7 @@ def refuse_known_account(settings: Settings, integration: Integration) -> None:
 
 
 def _account_by_key(settings: Settings, integration: Integration) -> str | None:
-    """The account that an integration's key tells; None where it does not work, which is no fault of another one's."""
+    """Return the account id of an integration's key, or None if the key does not work: other integrations continue."""
     with (
         suppress(StripeApiError),
         client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
@@ -358,7 +358,7 @@ def _account_by_key(settings: Settings, integration: Integration) -> str | None:
 
 
 def publish_marts(settings: Settings) -> Published:
-    """Swap in a new analysts' file.
+    """Publish the analysts' file.
 
     Raises:
         WarehouseError: as `open_warehouse`.
