@@ -101,7 +101,7 @@ def _with_account(settings: Settings, name: str) -> Integration:
 
 
 def _digest_of(integration: Integration) -> str:
-    """Return a digest of the key; of the account id if the Stripe App was authorized, since its tokens change hourly."""
+    """Return a digest of the key; of the account id if the Stripe App was authorized, whose tokens change hourly."""
     lasting = integration.api_key or SecretStr(str(integration.account_id))
     return key_digest(lasting)
 

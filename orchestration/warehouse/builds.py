@@ -15,7 +15,7 @@ class CompleteBuild:
     """The last build of all models whose blocking tests passed.
 
     `fingerprint` identifies the state of the dbt project that it was made from. `streams` is a hash of `sync.streams`
-    as the models took it; None: not known.
+    as the models read it, or None if that is not known.
     """
 
     build_id: int
@@ -24,7 +24,7 @@ class CompleteBuild:
 
 
 def last_complete_build(connection: duckdb.DuckDBPyConnection) -> CompleteBuild | None:
-    """Return the last complete build; None before the first one."""
+    """Return the last complete build, or None before the first one."""
     rows = connection.execute(
         "SELECT build_id, fingerprint, streams FROM sync.model_builds WHERE is_good ORDER BY build_id DESC LIMIT 1"
     ).fetchall()
@@ -32,23 +32,23 @@ def last_complete_build(connection: duckdb.DuckDBPyConnection) -> CompleteBuild 
 
 
 def forget_complete_build(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the next build one of everything, whatever becomes of the build that begins now."""
+    """Make the next build a full one, even if the build that begins now fails."""
     connection.execute("DELETE FROM sync.model_builds WHERE is_good")
 
 
 def open_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    """Return the raw tables that hold rows of loads which no complete build has taken."""
+    """Return the raw tables with rows of open loads: loads that no complete build has taken."""
     rows = connection.execute("SELECT DISTINCT table_name FROM sync.loads WHERE build_id IS NULL").fetchall()
     return {name for (name,) in rows}
 
 
 def has_incomplete_builds(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Return whether models were built, by hand or by a build that failed, since the last complete build."""
+    """Return whether some models were built since the last complete build, by hand or by a failed build."""
     return bool(connection.execute("SELECT 1 FROM sync.model_builds WHERE NOT is_good LIMIT 1").fetchall())
 
 
 def hash_streams(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return a hash of what the models read of `sync.streams`: it changes whenever the watermark moves."""
+    """Return a hash of the columns of `sync.streams` that models read. It changes whenever a watermark moves."""
     rows = connection.execute(
         """SELECT md5(string_agg(
                concat_ws('|', account_id, livemode, stream, missing_permission, complete_through, known_since),
@@ -59,9 +59,9 @@ def hash_streams(connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def begin_build(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    """Enter a new build; return its number, and the number from which on rows are new to it.
+    """Enter a new build in the ledger; return its number, and the smallest `_load_id` of the rows that are new to it.
 
-    In the caller's transaction, which also holds what the build writes.
+    Call it in the transaction of the build's rows.
     """
     connection.execute(
         """INSERT INTO sync.model_builds (build_id, is_good, began_at)
@@ -75,7 +75,7 @@ def build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
     """Return the number of the newest incomplete build that dbt began for this state of the project.
 
     Raises:
-        LookupError: there is none.
+        LookupError: there is no such build.
     """
     ((build_id,),) = connection.execute(
         "SELECT max(build_id) FROM sync.model_builds WHERE NOT is_good AND fingerprint = ?", [fingerprint]
@@ -88,7 +88,7 @@ def build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
 def complete_build(
     connection: duckdb.DuckDBPyConnection, build_id: int, fingerprint: str, *, streams: str | None
 ) -> None:
-    """Enter the build as complete: it has taken every load with a smaller number. In the caller's transaction."""
+    """Mark the build as complete and close every load with a smaller number, in the caller's transaction."""
     connection.execute(
         "UPDATE sync.loads SET build_id = $build WHERE build_id IS NULL AND load_id < $build", {"build": build_id}
     )
@@ -102,8 +102,7 @@ def complete_build(
 def note_changed_table(
     connection: duckdb.DuckDBPyConnection, build_id: int, table: tuple[str, str], unique_key: Sequence[str]
 ) -> None:
-    """Enter that a build has changed a table of the models (schema and name): the rows of some keys, or all rows where
-    it has no unique key."""
+    """Record that a build changed a table (schema and name): rows of some keys, or all if it has no unique key."""
     rows = connection.execute(
         "DELETE FROM sync.model_tables WHERE table_schema = ? AND table_name = ? RETURNING replaced_by", table
     ).fetchall()

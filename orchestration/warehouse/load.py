@@ -24,7 +24,7 @@ NamedRow = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class AccountKey:
-    """What every key begins with: two accounts, or test and live mode of one, never touch each other's rows."""
+    """Hold the first two columns of every key, which keep accounts, and test and live mode, apart."""
 
     account_id: str
     livemode: bool
@@ -32,7 +32,7 @@ class AccountKey:
 
 @dataclass(frozen=True)
 class LoadCounts:
-    """What became of the rows given: read = written + unchanged + outdated."""
+    """Count what became of the rows given: read = written + unchanged + outdated."""
 
     read: int = 0
     written: int = 0
@@ -73,8 +73,8 @@ _ERROR_COLUMNS: Final = {"id": _STRING, "payment_intent_id": _STRING, "first_see
 _SETTLED: Final = "(winners._precedence LIKE '2%' OR (winners._precedence LIKE '_2%' AND winners.is_incoming))"
 _CREATED_EVENT: Final = "candidates._precedence LIKE '_00%'"
 
-# An object's `created` never changes, and rows lie in the table about as they were created: the bounds let DuckDB pass
-# over the parts of the table that hold none of these objects.
+# An object's `created` never changes, and the table is roughly ordered by it. The bounds let DuckDB skip parts of
+# the table that hold none of these objects.
 _MERGE: Final = f"""
 WITH existing AS (
     SELECT * EXCLUDE (account_id, livemode) FROM raw_stripe.{{table}}
@@ -115,9 +115,9 @@ SELECT *, NOT is_kept OR _needs_read <> was_in_doubt AS is_rewritten FROM judged
 
 @dataclass
 class Loader:
-    """Loads into one account's raw tables within the caller's transaction. One `_load_id` for each loader.
+    """Load into one account's raw tables within the caller's transaction. Each loader is one load with one `_load_id`.
 
-    `pinned_version` is the API version that rows should be in: a payload rendered in another is stored, and read again.
+    `pinned_version` is the API version that rows should have. A payload of another version is stored and read again.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -132,7 +132,7 @@ class Loader:
         self.loaded_at = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 
     def load_objects(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
-        """Load payloads of one kind of object; newer wins. Keeps the `last_payment_error`s that no charge tells of."""
+        """Load payloads of one kind of object; newer wins. Keep each `last_payment_error` that no charge shows."""
         if not rows:
             return LoadCounts()
         counts = self._put(table, rows)
@@ -141,7 +141,7 @@ class Loader:
         return counts
 
     def load_events(self, rows: Sequence[EventRow]) -> dict[str, LoadCounts]:
-        """Keep each event once, by its id, and load the objects that the new ones carry. Counts by table."""
+        """Keep each event once, by its id, and load the objects of the new events. Return counts by table."""
         return self.load({}, rows)
 
     def load(
@@ -162,7 +162,7 @@ class Loader:
         return counts
 
     def append_new(self, table: str, key: str, rows: Sequence[NamedRow], columns: Mapping[str, pa.DataType]) -> None:
-        """Keep those rows of which the key (the column's name and the rows' first field) is not in the table yet."""
+        """Insert the rows whose key is not in the table yet. `key` names the column of the rows' first field."""
         unique = {row[0]: row for row in reversed(rows)}
         known = self._known(table, list(unique), key=key)
         self._append(table, [row for name, row in unique.items() if name not in known], columns)
@@ -212,7 +212,7 @@ class Loader:
         return dict(found)
 
     def _insert_new(self, table: ObjectTable, count: int) -> LoadCounts:
-        """Insert rows whose ids are new and came once: nothing has to be ranked."""
+        """Insert rows whose ids are new and came once, so that none has to be ranked."""
         self.connection.execute(
             f"""INSERT INTO raw_stripe.{table} BY NAME
                 SELECT
@@ -226,7 +226,7 @@ class Loader:
         return LoadCounts(count, count)
 
     def _merge(self, table: ObjectTable, count: int, bounds: Mapping[str, datetime]) -> LoadCounts:
-        """Rank what came against what is there, id by id, and replace the rows that lose or change."""
+        """Rank incoming rows against stored rows by id, and replace the stored rows that lose or change."""
         run = self.connection.execute
         run(
             f"CREATE OR REPLACE TEMP TABLE merged AS {_MERGE.format(table=table)}",
@@ -256,7 +256,7 @@ class Loader:
         return LoadCounts(count, written, objects - written - kept, count - objects + kept)
 
     def _one_row(self, query: str, values: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
-        """All of the result is fetched: DuckDB 2 refuses `register` beside one that could go on."""
+        """Return the only row. Fetch the whole result, since DuckDB 2 refuses `register` while a result is open."""
         (row,) = self.connection.execute(query, dict(values or {})).fetchall()
         return tuple(row)
 
@@ -273,7 +273,7 @@ class Loader:
         )
 
     def _known(self, table: str, ids: Sequence[str], bounds: str = "", *, key: str = "id", **values: Any) -> set[str]:
-        """Those of the ids that are in the table."""
+        """Return the ids that are in the table."""
         if not ids:
             return set()
         found = self.connection.execute(
@@ -322,7 +322,7 @@ class Loader:
 
 
 def _arrow(rows: Sequence[Any], columns: Mapping[str, pa.DataType]) -> pa.Table:
-    """The leading fields of each row as the columns of these names, in this order."""
+    """Build an Arrow table from the first `len(columns)` fields of each row."""
     values = list(zip(*rows, strict=True))
     arrays = [pa.array(values[index], kind) for index, kind in enumerate(columns.values())]
     return pa.Table.from_arrays(arrays, names=list(columns))

@@ -1,12 +1,12 @@
-"""The analysts' file: marts and seeds, made beside the one that is there and swapped in whole.
+"""The analysts' file: marts and seeds, made beside the current file, which it then replaces in one step.
 
-Once a live payment is known, `marts` holds live mode and `marts_test` test mode: nobody has to remember a filter. Until
-then `marts` is of test mode.
+Once a live payment is known, `marts` holds live mode and `marts_test` test mode, so that nobody has to filter. Until
+then `marts` holds test mode.
 
 A reader that has the old file open keeps its complete old snapshot; a reader that opens it afterwards sees the new one.
 
-A file that is still as it was published is copied, and only rows that changed since are replaced in the copy. The
-result equals a file made from nothing: the number of rows of each table is compared, and a table that differs is copied
+If nobody has changed the published file, it is copied, and only rows that changed since are replaced in the copy. The
+result equals a file made from nothing: the numbers of rows are compared, and a table whose number differs is copied
 whole.
 """
 
@@ -24,8 +24,7 @@ from orchestration.warehouse.connection import CONFIG, transaction
 PUBLISHED_SCHEMAS: Final = ("marts", "seeds")
 _SCHEMA_OF_A_MODE: Final = "marts"
 _LARGEST_GROWTH: Final = 2
-"""A file that has grown to so many times its size when it was last made from nothing is made from nothing again: rows
-that were replaced leave free space behind."""
+"""Growth factor at which the file is made from nothing again, since replaced rows leave free space behind."""
 
 _MODES: Final = """SELECT coalesce(bool_or(livemode), false), coalesce(bool_or(NOT livemode), false)
                    FROM raw_stripe.payment_intents"""
@@ -38,9 +37,9 @@ WHERE table_catalog = current_database() AND table_schema IN (SELECT unnest(?)) 
 
 @dataclass(frozen=True)
 class Published:
-    """What was published: rows by table (`marts.recovery_episodes`), and the file's size in bytes.
+    """Describe the published file: rows by table (`marts.recovery_episodes`), and its size in bytes.
 
-    `rows_written` counts the rows that differ from the file before; `is_new` says whether there is a new file at all.
+    `rows_written` counts the rows that were written again. `is_new` is false if no new file was needed.
     """
 
     path: Path
@@ -52,9 +51,10 @@ class Published:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A table of the warehouse, and where in the file its rows go that meet `where`.
+    """Say which rows (`where`) of a warehouse table go to which schema of the file.
 
-    `changed_by` and `replaced_by` are the builds that last changed rows of the table and all of it; 0: not known.
+    `changed_by` is the build that last changed any row of the table, `replaced_by` the one that last replaced all rows.
+    0 means that the build is not known.
     """
 
     schema: str
@@ -79,9 +79,9 @@ class _Copy:
 
 
 def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
-    """Bring the analysts' file up to the open warehouse, with comments, and swap it in for `path`.
+    """Publish marts and seeds of the open warehouse, with comments, as the file `path`.
 
-    Killed at any instruction it leaves the old file or the new one; the next call makes good what is missing.
+    Crash-safe: an interrupted call leaves the old file or the new one, and the next call completes the work.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     copies = list(_copies(connection))
@@ -95,7 +95,7 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
             shutil.copyfile(path, beside)
         written, rows = _fill(connection, beside, copies, known or {})
         size = beside.stat().st_size
-        _wal(path).unlink(missing_ok=True)  # of a program that opened the old file for writing, and was killed
+        _wal(path).unlink(missing_ok=True)  # left by a killed program that had opened the old file for writing
         os.replace(beside, path)
     finally:
         _remove(beside)
@@ -109,7 +109,7 @@ def _remove(path: Path) -> None:
 
 
 def _wal(path: Path) -> Path:
-    """Return DuckDB's write-ahead log of a file. Without its own file nobody can open the other one."""
+    """Return the path of DuckDB's write-ahead log of a file. A log of another file makes the file unreadable."""
     return path.with_name(f"{path.name}.wal")
 
 
@@ -126,9 +126,9 @@ def _copies(warehouse: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
 
 
 def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy]) -> dict[str, int] | None:
-    """Return by which build each table of the file was last changed; None where the file has to be made from nothing.
+    """Return the build that last changed each table of the file, or None if the file must be made from nothing.
 
-    That is where it is not the file that was published last, holds other tables, or has grown too much.
+    It must be if it is not the file that was published last, if it holds other tables, or if it has grown too much.
     """
     rows = warehouse.execute("SELECT identity, first_size FROM sync.published_file").fetchall()
     if not rows or rows[0][0] != _identity(path) or path.stat().st_size > _LARGEST_GROWTH * rows[0][1]:
@@ -140,7 +140,7 @@ def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Se
 
 
 def _identity(path: Path) -> str | None:
-    """Return what changes when the file is written or replaced; None where there is no file that can be trusted."""
+    """Return a text that changes when the file is written or replaced, or None if it is missing or has a log beside it."""
     if _wal(path).exists():
         return None
     try:
@@ -170,7 +170,7 @@ def _counts(warehouse: duckdb.DuckDBPyConnection, copies: Sequence[_Copy]) -> di
 def _fill(
     warehouse: duckdb.DuckDBPyConnection, beside: Path, copies: Sequence[_Copy], known: dict[str, int]
 ) -> tuple[int, dict[str, int]]:
-    """Bring the file beside up to the warehouse; return how many rows were written, and how many each table has."""
+    """Write changed rows to the file `beside`; return how many were written, and how many rows each table has."""
     version = CONFIG["storage_compatibility_version"]
     warehouse.execute(f"ATTACH {_literal(str(beside))} AS published (STORAGE_VERSION {_literal(version)})")
     try:
@@ -183,7 +183,7 @@ def _fill(
 
 
 def _bring_up(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int | None) -> int:
-    """Make a table of the file equal to the warehouse's; return how many rows were written."""
+    """Make a table of the file equal to the warehouse's table; return how many rows were written."""
     if version is not None and version == copy.changed_by > 0:
         return 0
     is_kept = version is not None and 0 < copy.replaced_by <= version and copy.unique_key
@@ -193,10 +193,10 @@ def _bring_up(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int | 
 
 
 def _replace_changed(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int) -> int | None:
-    """Replace the rows that builds after `version` wrote; None where the table then has another number of rows.
+    """Replace the rows that builds after `version` wrote; return how many, or None if the number of rows still differs.
 
-    Rows whose whole key is gone from the warehouse leave no changed row behind. They show in the number of rows, and
-    are looked up only then.
+    If all rows of a key are gone from the warehouse, no changed row says so. Only the number of rows shows it, so such
+    keys are looked up only if the numbers differ.
     """
     keys = ", ".join(map(_name, copy.unique_key))
     changed = f"{copy.source} WHERE _load_id > {version} AND {copy.where}"
@@ -228,7 +228,7 @@ def _count(warehouse: duckdb.DuckDBPyConnection, source: str) -> int:
 
 
 def _comments(warehouse: duckdb.DuckDBPyConnection, copy: _Copy) -> list[str]:
-    """Return the statements for dbt's descriptions, which it keeps as comments on tables, views and columns."""
+    """Return the statements that copy dbt's descriptions, which are comments on tables, views and columns."""
     where = "WHERE database_name = current_database() AND schema_name = ? AND comment IS NOT NULL AND"
     of_table = warehouse.execute(
         f"""SELECT comment FROM duckdb_tables() {where} table_name = ?

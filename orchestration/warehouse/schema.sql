@@ -6,7 +6,7 @@
 CREATE SCHEMA IF NOT EXISTS raw_stripe;
 CREATE SCHEMA IF NOT EXISTS sync;
 
--- One number for each load, rising: what an incremental model compares with to find the rows that changed.
+-- Numbers of loads and builds, rising. An incremental model finds new rows by them (_load_id).
 CREATE SEQUENCE IF NOT EXISTS sync.load_ids;
 
 -- Append-only, one row for each event id, whichever way it came.
@@ -24,8 +24,8 @@ CREATE TABLE IF NOT EXISTS raw_stripe.events (
     _load_id     BIGINT    NOT NULL
 );
 
--- Append-only. A failure that made no charge is told by `last_payment_error` alone once its event is older than
--- thirty days, and Stripe clears that field at the next update. So each one that a listing shows is kept here.
+-- Append-only. Once its event is older than thirty days, only `last_payment_error` shows a failure that made no charge, and
+-- Stripe clears that field at the next update. So each error that a listing shows is kept here.
 CREATE TABLE IF NOT EXISTS raw_stripe.last_payment_errors (
     account_id        VARCHAR   NOT NULL,
     livemode          BOOLEAN   NOT NULL,
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS raw_stripe.last_payment_errors (
     _load_id          BIGINT    NOT NULL
 );
 
--- Append-only, one row for each event that Stripe pushed. The event itself is in `events`.
+-- Append-only, one row for each webhook event. The event itself is in `events`.
 CREATE TABLE IF NOT EXISTS raw_stripe.webhook_events (
     account_id   VARCHAR   NOT NULL,
     livemode     BOOLEAN   NOT NULL,
@@ -65,14 +65,14 @@ CREATE TABLE IF NOT EXISTS sync.streams (
     _updated_at        TIMESTAMP NOT NULL  -- this machine's clock then: how long ago that was, a later run can tell
 );
 
--- Whose events an integration's webhook brings: the account that its key was last seen to belong to.
+-- The account of each integration's webhook events: the one that its key was last seen to belong to.
 CREATE TABLE IF NOT EXISTS sync.integrations (
     integration VARCHAR NOT NULL,
     account_id  VARCHAR NOT NULL,
     key_digest  VARCHAR NOT NULL  -- the start of the key's SHA-256: another key may be another account's
 );
 
--- What was asked of Stripe, every try counted, as its read allocation counts them. By the day of Stripe's clock.
+-- Requests to Stripe by the day of Stripe's clock. Each try counts, as in Stripe's read allocation.
 CREATE TABLE IF NOT EXISTS sync.reads (
     account_id VARCHAR NOT NULL,
     livemode   BOOLEAN NOT NULL,
@@ -81,8 +81,8 @@ CREATE TABLE IF NOT EXISTS sync.reads (
     requests   BIGINT  NOT NULL
 );
 
--- Which loads wrote to which raw tables, written in the transaction of the rows, and which build of all models has taken
--- them. Rows of loads that a build took are deleted after RECOUP_HISTORY_DAYS.
+-- The ledger: which load wrote to which raw tables, entered in the transaction of the rows, and which complete build has
+-- taken it.
 CREATE TABLE IF NOT EXISTS sync.loads (
     load_id    BIGINT    NOT NULL,
     table_name VARCHAR   NOT NULL,
@@ -90,17 +90,17 @@ CREATE TABLE IF NOT EXISTS sync.loads (
     build_id   BIGINT               -- NULL until a complete build has taken the load
 );
 
--- The last complete build of all models, and what began since: builds of some models, or builds that failed.
+-- The last complete build of all models, and the builds since: of some models, or failed.
 DROP TABLE IF EXISTS sync.builds;  -- of an earlier release
 CREATE TABLE IF NOT EXISTS sync.model_builds (
     build_id    BIGINT    NOT NULL,  -- from sync.load_ids
     is_good     BOOLEAN   NOT NULL,  -- all models were built and all blocking tests passed
     began_at    TIMESTAMP NOT NULL,  -- this machine's clock
-    fingerprint VARCHAR,             -- of the dbt project and what else the tables depend on; NULL: dbt was run by hand
-    streams     VARCHAR              -- a hash of sync.streams as the models took it; NULL: not known
+    fingerprint VARCHAR,             -- of the dbt project's files; NULL: dbt was run by hand
+    streams     VARCHAR              -- a hash of sync.streams as the models read it; NULL: not known
 );
 
--- Which build last changed each table of the models, and which one last replaced it as a whole: what has to be published.
+-- Which build last changed each model's table, and which one last replaced it as a whole. Publishing reads it.
 CREATE TABLE IF NOT EXISTS sync.model_tables (
     table_schema VARCHAR NOT NULL,
     table_name   VARCHAR NOT NULL,
@@ -109,7 +109,7 @@ CREATE TABLE IF NOT EXISTS sync.model_tables (
     unique_key   VARCHAR[]          -- columns whose rows a build replaces together; NULL: it replaces the whole table
 );
 
--- The analysts' file as it was last published. A file that is not this one is made from nothing.
+-- The analysts' file as it was last published. If the file on disk is another one, it is made from nothing.
 CREATE TABLE IF NOT EXISTS sync.published_file (
     identity   VARCHAR NOT NULL,  -- inode, size and time of the last change
     first_size BIGINT  NOT NULL   -- bytes, when it was last made from nothing
@@ -120,7 +120,7 @@ CREATE TABLE IF NOT EXISTS sync.published_tables (
     changed_by BIGINT  NOT NULL   -- the build of sync.model_tables that it holds
 );
 
--- The numbers of the build that began last: rows with a _load_id of at least first_load_id are new to the models.
+-- The number of the build that began last. Rows with a _load_id of at least first_load_id are new to the models.
 CREATE VIEW IF NOT EXISTS sync.next_build AS
 SELECT
     max(build_id) AS build_id,
