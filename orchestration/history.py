@@ -1,10 +1,10 @@
-"""Cleaning: everything that Recoup and Dagster write down about their own work has a limit.
+"""Cleaning: the history that Dagster keeps of Recoup's runs has an age limit.
 
 Belongs here: what is deleted from Dagster's home, and when. Does not: the job and its schedule (`jobs`, `schedules`) or
 the command (`cli/clean.py`). The queue of webhook events deletes its own rows (`RECOUP_QUEUE_DAYS`).
 
-Dagster need not be installed, started or stopped: its SQLite files are opened beside it, in short transactions. Their
-layout is that of the pinned version; a test compares the outcome with what Dagster itself reads.
+Dagster need not be installed, started or stopped: its SQLite files are opened directly, in short transactions. The
+layout is that of the pinned version; a test compares the result with what Dagster itself reads.
 """
 
 import fcntl
@@ -26,22 +26,22 @@ SKIPPED_TICK_DAYS: Final = 1.0
 
 LOG_MAX_BYTES: Final = 10_000_000
 LOG_KEPT_FILES: Final = 3
-"""Size at which `dagster.log` is rotated, and how many older files are kept beside it."""
+"""Size at which `dagster.log` is rotated, and the number of older files that are kept."""
 
 EVENT_LOG: Final = "event_log.db"
-"""Dagster's events of all runs, as `dagster.yaml` places them in its home."""
+"""File in Dagster's home with the events of all runs, as `dagster.yaml` sets it."""
 
 _BATCH_ROWS: Final = 2_000
 """Rows deleted in one transaction: some 20 ms, for which Dagster's writers wait."""
 
 _VACUUM_PAGES: Final = 2_000
-"""Pages given back in one transaction, 8 MB."""
+"""Pages returned to the disk in one transaction: 8 MB."""
 
 _MAX_FULL_VACUUM_BYTES: Final = 1_000_000_000
-"""Largest file that is rewritten whole. Writers wait meanwhile, and Dagster's give up after 30 seconds."""
+"""Largest file that is rewritten whole. Writers wait meanwhile, and Dagster's writers give up after 30 seconds."""
 
 _INCREMENTAL: Final = 2
-"""SQLite's number of the mode that gives free pages back in steps."""
+"""SQLite's number for the mode that returns free pages in steps."""
 
 _BUSY_SECONDS: Final = 30.0
 
@@ -95,7 +95,7 @@ WHERE (timestamp < :before OR (timestamp < :skipped_before AND status = 'SKIPPED
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What one cleaning has deleted."""
+    """Count what one cleaning deleted."""
 
     run_count: int = 0
     event_count: int = 0
@@ -115,14 +115,14 @@ class CleanReport:
 
 
 def clean_history(settings: Settings, *, now: datetime, home: Path | None = None) -> CleanReport:
-    """Delete what is older than RECOUP_HISTORY_DAYS, and return how much that was.
+    """Delete history older than RECOUP_HISTORY_DAYS, and return how much was deleted.
 
-    May run at any time, also while Dagster and its runs do, and again after it was killed: what is unfinished, and the
-    newest event of each asset, partition and check, is kept. Without a folder of Dagster's there is nothing to do.
+    Call it at any time, also while Dagster runs, and again after a crash. Unfinished runs are kept, and the newest
+    event of each asset, partition and check. Without a home of Dagster nothing is deleted.
 
     Args:
-        settings: Say where the data lie and how long history is kept.
-        now: The present, with a time zone.
+        settings: The data folder, and how long history is kept.
+        now: The current time, with a time zone.
         home: Dagster's home, if it is not the one in the data folder.
     """
     home = home or settings.dagster_home
@@ -138,10 +138,10 @@ def clean_history(settings: Settings, *, now: datetime, home: Path | None = None
 
 
 def rotate_log(path: Path, *, max_bytes: int = LOG_MAX_BYTES, kept_files: int = LOG_KEPT_FILES) -> CleanReport:
-    """Move the content of a log that is too long to `<name>.1`, and what was there before to `.2`, and so on.
+    """Move the content of a log that is too large to `<name>.1`, that of `.1` to `.2`, and so on.
 
-    The file itself is emptied, not replaced: processes that have it open for appending go on in it. Lines written
-    between the copy and the emptying are lost. Only the last `max_bytes` are copied.
+    The file is emptied, not replaced, so that processes that have it open for appending continue to write to it. Lines
+    written between the copy and the emptying are lost. Only the last `max_bytes` are copied.
     """
     with suppress(FileNotFoundError, BlockingIOError), path.open("rb+") as log:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the job, the command and `recoup serve` rotate the same file
@@ -162,7 +162,7 @@ def rotate_log(path: Path, *, max_bytes: int = LOG_MAX_BYTES, kept_files: int = 
 
 
 def _clean_runs(home: Path, before: datetime) -> CleanReport:
-    """Delete finished runs. Their events follow, since these belong to no run afterwards."""
+    """Delete old finished runs. `_clean_events` then deletes their events, which belong to no run any more."""
 
     def clean(connection: sqlite3.Connection) -> CleanReport:
         connection.execute(_CHOOSE_OLD_RUNS, {"before": before.timestamp()})
@@ -175,7 +175,7 @@ def _clean_runs(home: Path, before: datetime) -> CleanReport:
 
 
 def _clean_events(home: Path, before: datetime) -> CleanReport:
-    """Delete events of runs that are gone, and events without a run, but for the newest of each asset."""
+    """Delete old events of deleted runs and events without a run, except the newest of each asset."""
 
     def clean(connection: sqlite3.Connection) -> CleanReport:
         connection.execute("ATTACH ? AS runs_db", [f"{_runs_path(home).as_uri()}?mode=ro"])
@@ -194,7 +194,7 @@ def _clean_events(home: Path, before: datetime) -> CleanReport:
 
 
 def _clean_ticks(home: Path, before: datetime, skipped_before: datetime) -> CleanReport:
-    """Delete ticks of schedules and sensors, but for the newest of each: Dagster goes on from it."""
+    """Delete old ticks of schedules and sensors, except the newest of each, from which Dagster continues."""
 
     def clean(connection: sqlite3.Connection) -> CleanReport:
         parameters = {"before": _sql_time(before), "skipped_before": _sql_time(skipped_before)}
@@ -205,7 +205,7 @@ def _clean_ticks(home: Path, before: datetime, skipped_before: datetime) -> Clea
 
 
 def _clean_database(path: Path, tables: set[str], clean: Callable[[sqlite3.Connection], CleanReport]) -> CleanReport:
-    """Run `clean` on a database that has these tables, and give the space back to the disk."""
+    """Run `clean` on a database that has these tables, and return the space to the disk."""
     if not _has_tables(path, tables):
         return CleanReport()
     size_before = _database_bytes(path)
@@ -216,7 +216,7 @@ def _clean_database(path: Path, tables: set[str], clean: Callable[[sqlite3.Conne
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open a database that exists; each statement is a transaction of its own."""
+    """Open an existing database. Each statement is a transaction of its own."""
     return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
 
 
@@ -243,8 +243,8 @@ def _delete(connection: sqlite3.Connection, table: str, chosen: str, *, key: str
 
 
 def _give_space_back(connection: sqlite3.Connection) -> None:
-    """Return free pages to the disk in short steps; a file that cannot do so yet is rewritten once, if it is small."""
-    with suppress(sqlite3.OperationalError):  # locked for too long: the next cleaning does it
+    """Return free pages to the disk in short steps. A file without that mode is rewritten once if it is small."""
+    with suppress(sqlite3.OperationalError):  # locked for too long: the next cleaning tries again
         (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
         if mode != _INCREMENTAL:
             (size,) = connection.execute(
@@ -271,12 +271,12 @@ def _runs_path(home: Path) -> Path:
 
 
 def _sql_time(instant: datetime) -> str:
-    """Write an instant as Dagster's columns hold it: UTC, without a zone."""
+    """Format an instant as Dagster's columns hold it: UTC, without a zone."""
     return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _clean_run_folders(home: Path, before: datetime) -> CleanReport:
-    """Remove outputs and captured logs of runs that are gone: the folders that are named after a run."""
+    """Remove outputs and captured logs of deleted runs: the folders that are named after a run."""
     storage = home / "storage"
     folders = [path for path in storage.iterdir() if _is_run_id(path.name)] if storage.exists() else []
     if not folders or not _has_tables(_runs_path(home), {"runs"}):
@@ -292,7 +292,7 @@ def _clean_run_folders(home: Path, before: datetime) -> CleanReport:
 
 
 def _remove_former_event_logs(home: Path) -> CleanReport:
-    """Remove the event logs of a version that wrote a file for each run: nothing reads them any more."""
+    """Remove the event logs of former versions, one file for each run. Nothing reads them any more."""
     former = home / "history" / "runs"
     return _remove_folder(former) if former.exists() and (home / EVENT_LOG).exists() else CleanReport()
 

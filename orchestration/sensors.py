@@ -1,8 +1,8 @@
-"""What happens when webhook events wait: the sensor carries them to the analysts' file within its tick.
+"""The sensor of the webhook queue: it loads events, builds and publishes within its tick.
 
-A tick waits for events, and works on them batch by batch: ingest, build by the compiled plan, publish. That takes a
-second or two, where a run of a job takes ten. A run of `ingest_webhooks` is requested for what a tick cannot do: the
-first build, a changed dbt project, a large backlog, and what failed in a tick.
+A tick waits for events and processes them in batches: ingest, build by the compiled plan, publish. A batch takes a
+second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for what a tick cannot do: the first
+build, a changed dbt project, a large backlog, and what failed in a tick.
 """
 
 import time
@@ -26,27 +26,27 @@ from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
 from orchestration.webhooks.queue import Queue, days_ago
 
 WAIT_SECONDS: Final = 5.0
-"""How long a tick waits for events. Dagster begins ticks five seconds apart: after a shorter one nobody would wait."""
+"""How long a tick waits for events. Dagster begins ticks five seconds apart, so a shorter tick would leave a gap."""
 
 WORK_SECONDS: Final = 20.0
-"""How long a tick goes on while it has work. Its materializations are shown when it ends, and Dagster waits for it when
-it shuts down; the limit for a tick is 60 seconds (DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS)."""
+"""How long a tick takes new work. Dagster shows its materializations when it ends, and waits for it at shutdown. The
+limit for a tick is 60 seconds (DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS)."""
 
 POLL_SECONDS: Final = 0.1
 LARGEST_BATCH: Final = 5_000
-"""Events that a tick takes at a time. A larger backlog is left to a run, which has no time limit."""
+"""Events in a batch. A larger backlog is left to a run, which has no time limit."""
 
 _BUSY_SECONDS: Final = 15.0
-"""How long a tick waits for another process to release the warehouse. A sync releases it between two batches."""
+"""How long a tick waits for the warehouse. A sync releases it between two batches."""
 
 _FIRST_PAUSE_SECONDS: Final = 5.0
 _LONGEST_PAUSE_SECONDS: Final = 300.0
-"""Pause after a failure; twice as long after each further failure."""
+"""Longest pause after a failure. The first one doubles with each further failure."""
 
 _EMPTY: Final = "The webhook queue is empty."
 _JOB: Final = "ingest_webhooks"
 _OLDEST: Final = "recoup/oldest_queued"
-"""Tag of a run: the queue's oldest row when it was requested. A run that failed has left that row where it was."""
+"""Tag of a run: the queue's oldest row when the run was requested. A failed run leaves that row in the queue."""
 
 UNFINISHED: Final = [
     status
@@ -60,11 +60,11 @@ _EXPECTED_FAILURES: Final = (ModelsFailed, AccountUnknown, StripeApiError, Wareh
 
 
 class TickFailed(RecoupError):
-    """A batch of webhook events did not reach the analysts' file. The text says why, and what happens next."""
+    """Report that a batch of webhook events was not published. The text says why, and what happens next."""
 
 
 def webhook_queue_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Return the sensor that keeps the analysts' file up to date with the webhook queue."""
+    """Return the sensor that publishes what the webhook queue holds."""
     memory = _Memory()
 
     @dg.sensor(
@@ -86,10 +86,10 @@ def webhook_queue_sensor(settings: Settings) -> dg.SensorDefinition:
 
 @dataclass
 class _Memory:
-    """What one code server remembers from tick to tick.
+    """Hold what one code server remembers between ticks.
 
-    `is_left_to_a_run`: the last tick failed, so that a run is requested next. `is_unbuilt`: events may be loaded that
-    no build has taken, as at the start and after a failure.
+    `is_left_to_a_run`: the last tick failed, so the next one requests a run. `is_unbuilt`: there may be loaded events
+    that no build has taken, as at the start and after a failure.
     """
 
     is_left_to_a_run: bool = False
@@ -107,7 +107,7 @@ class _Tick:
     _events: list[Any] = field(default_factory=list)
 
     def run(self) -> dg.SensorResult:
-        """Wait for events and carry them on, until nothing waits or the tick's time is over."""
+        """Wait for events and process them, until the queue is empty or the tick's time is over."""
         started = time.monotonic()
         while (elapsed := time.monotonic() - started) <= WORK_SECONDS:
             if self._has_work():
@@ -126,7 +126,7 @@ class _Tick:
         return self.memory.is_unbuilt or self.queue.has_queued()
 
     def _decide(self) -> dg.RunRequest | str | None:
-        """Carry a batch on; or return a run to request, or the reason why nothing can be done now."""
+        """Process a batch and return None; or return a run to request, or the reason to skip this tick."""
         if waiting := self._run_under_way():
             return waiting
         if self.memory.is_left_to_a_run or self._is_large():
@@ -137,7 +137,7 @@ class _Tick:
         try:
             self._carry_on()
         except pipeline.PlanUnusable:
-            self.memory.is_unbuilt = False  # a run, or the next sync, builds everything
+            self.memory.is_unbuilt = False  # the requested run, or the next sync, builds everything
             return self._run_request()
         except WarehouseBusy as error:
             return f"{error} Trying again at the next tick."
@@ -165,7 +165,7 @@ class _Tick:
         return f"Events wait; run {running[0].run_id[:8]} is under way, and one at a time is enough."
 
     def _run_request(self) -> dg.RunRequest | str:
-        """Return the run for the oldest event, or how long to wait after those that failed."""
+        """Return a run for the oldest event, or a text that says how long to wait after failed runs."""
         oldest = self.queue.stats().oldest_seq
         if oldest is None and not self.memory.is_left_to_a_run:
             return _EMPTY
@@ -180,7 +180,7 @@ class _Tick:
         return dg.RunRequest(run_key=f"{oldest}-{attempt}-{self.memory.failed_ticks}", tags=tags)
 
     def _failures_at(self, oldest_seq: int | None) -> Sequence[float]:
-        """Return when the runs ended, newest first, that were requested for the row that is still the oldest."""
+        """Return when the runs for the queue's oldest row ended, newest first."""
         records = self.instance.get_run_records(
             dg.RunsFilter(job_name=_JOB, tags={_OLDEST: str(oldest_seq)}), limit=_REMEMBERED_RUNS
         )
@@ -188,7 +188,7 @@ class _Tick:
         return [record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp() for record in ended]
 
     def _failure(self, error: Exception) -> TickFailed:
-        """Leave what failed to a run, whose log shows more, and keep what earlier batches of this tick reported."""
+        """Return the tick's error, leave the batch to a run, whose log shows more, and report earlier batches."""
         self.memory.is_left_to_a_run, self.memory.is_unbuilt = True, True
         self.memory.failed_ticks, self.memory.failed_at = self.memory.failed_ticks + 1, time.time()
         for event in self._events:

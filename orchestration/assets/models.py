@@ -1,8 +1,8 @@
 """The dbt project as assets, its tests as asset checks.
 
-A run of all models takes the pipeline's build: the compiled plan, or dbt where a plan cannot. A run of some models
-calls dbt for them, inside the step's process. dagster-dbt turns dbt's events into Dagster's; the functions of it that
-this needs are not documented, so a test holds them to the pinned version.
+A run of all models uses the pipeline's build: the compiled plan, or dbt if the plan cannot run. A run of some models
+makes the same build first, and then calls dbt for these models in the step's process. dagster-dbt turns dbt's events
+into Dagster's. Its functions for that are not documented, so a test checks them in the pinned version.
 """
 
 import json
@@ -28,23 +28,23 @@ from orchestration.settings import Settings
 from orchestration.warehouse.connection import WarehouseError, wanted
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
-"""Sources into whose tables pushed events are loaded as well: the ends of their ids in dbt's manifest."""
+"""Sources that webhook events are also loaded into: the ends of their ids in dbt's manifest."""
 
 _UNCHANGED_INPUTS: Final = "Not run again: nothing that this test reads has changed since it passed."
 _RESULTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
 
 
 class StageTranslator(DagsterDbtTranslator):
-    """Groups are the stages, so that the graph reads from left to right."""
+    """Name asset groups after the stages, so that the graph reads from left to right."""
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        """`raw` for sources, `staging` for seeds, else the folder under models/."""
+        """Return `raw` for sources, `staging` for seeds, else the folder under models/."""
         if dbt_resource_props["resource_type"] == "model":
             return str(dbt_resource_props["fqn"][1])
         return "raw" if dbt_resource_props["resource_type"] == "source" else "staging"
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        """A model of a table that webhooks write as well comes after them, too."""
+        """Return the asset's spec. A model of a table that webhook events are loaded into depends on them, too."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         parents = manifest["parent_map"].get(unique_id, [])
         if any(parent.endswith(_PUSHED_INTO) for parent in parents):
@@ -59,7 +59,7 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
 
     @dbt_assets(manifest=manifest, dagster_dbt_translator=translator, name="models", pool=WAREHOUSE_POOL)
     def models(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
-        """Build and test the selected models; all of them first where the tables are of another dbt project."""
+        """Build and test all models by the pipeline, then with dbt those that were selected, if not all were."""
         events = _DbtEvents(context)
         build, error = Build(), None
         try:
@@ -85,7 +85,7 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
 
 
 class _DbtEvents:
-    """Collects dbt's result events while dbt holds the warehouse, and turns them into Dagster's afterwards."""
+    """Collect dbt's result events while dbt holds the warehouse, and turn them into Dagster's afterwards."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._context = context
@@ -114,7 +114,7 @@ def _plan_events(
     *,
     is_done: bool,
 ) -> Iterator[Any]:
-    """Yield what a build by the plan comes to: an output for each asset, and a result for each test that it ran."""
+    """Yield an output for each asset of a build by the plan, and a result for each of its tests."""
     if is_done:
         for name in TopologicalSorter(manifest["parent_map"]).static_order():
             node = manifest["nodes"].get(name)
@@ -149,7 +149,7 @@ def _check_result(outcome: DataTestOutcome, key: dg.AssetCheckKey) -> dg.AssetCh
 def _arguments(
     context: dg.AssetExecutionContext, manifest: Mapping[str, Any], translator: DagsterDbtTranslator
 ) -> list[str]:
-    """dbt's selection of what this run is about."""
+    """Return dbt's arguments that select the models of this run."""
     params = get_updated_cli_invocation_params_for_context(
         context=context, manifest=manifest, dagster_dbt_translator=translator
     )

@@ -1,4 +1,4 @@
-"""`recoup clean`: what Dagster's job `clean_history` does, for those who run syncs by cron."""
+"""`recoup clean`: does what Dagster's job `clean_history` does, for syncs that cron starts."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ from orchestration.settings import Settings
 
 
 def run_clean(settings: Settings) -> None:
-    """Delete old history and print how much that was."""
+    """Delete old history and print how much was deleted."""
     report = clean_history(settings, now=datetime.now(UTC))
     print(f"Deleted what is older than {settings.recoup_history_days:g} days in {settings.recoup_data_dir}:")
     print(f"  runs      {report.run_count:>12,}")

@@ -1,7 +1,7 @@
-"""Keeping pandas out of commands that make no DataFrame: its import takes a fifth of an idle sync.
+"""Keep pandas out of commands that make no DataFrame: its import takes a fifth of an idle sync.
 
-DuckDB 1.5 imports pandas at the first bound parameter, and pyarrow at the first array made from a list. Both do without
-it if it cannot be imported.
+DuckDB 1.5 imports pandas at the first bound parameter, and pyarrow imports it at the first array made from a list. Both
+work without pandas if it cannot be imported.
 """
 
 import sys
@@ -18,7 +18,7 @@ class _NoPandas:
 
 @contextmanager
 def without_pandas() -> Iterator[None]:
-    """Make `import pandas` fail while the context lasts, unless it was imported before."""
+    """Make `import pandas` fail within the context, unless pandas was imported before."""
     finder = _NoPandas()
     sys.meta_path.insert(0, finder)
     try:

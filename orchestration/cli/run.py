@@ -1,4 +1,4 @@
-"""One run of the pipeline in a terminal: progress while it works, then what changed and what it means."""
+"""One run of the pipeline in a terminal: progress while it runs, then the figures and what has changed."""
 
 import shutil
 import sys
@@ -54,10 +54,10 @@ console = Console(highlight=False)
 
 
 def chosen_integrations(settings: Settings, names: Sequence[str]) -> Sequence[str]:
-    """The integrations that are meant: those named, or all there are; `default` where there is none.
+    """Return the named integrations, or all of them if none is named, or `default` if there are none.
 
     Raises:
-        IntegrationError: one of them is not there.
+        IntegrationError: one of them does not exist.
     """
     integrations = Integrations(settings)
     if names:
@@ -66,11 +66,11 @@ def chosen_integrations(settings: Settings, names: Sequence[str]) -> Sequence[st
 
 
 def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -> None:
-    """What a sync of these integrations would read, by stream, and what that is of Stripe's limits.
+    """Print what a sync of these integrations would read, by stream, and how long that takes at Stripe's limits.
 
     Raises:
-        SomeFailed: nothing is known of some of several.
-        The exceptions of `pipeline.estimate_sync`, where one is asked for.
+        SomeFailed: some of several integrations could not be estimated.
+        The exceptions of `pipeline.estimate_sync`, if there is only one integration.
     """
     if len(names) == 1:
         _print_plan_of(pipeline.estimate_sync(settings, request, integration=names[0]))
@@ -105,7 +105,7 @@ def _print_plans(plans: Mapping[str, SyncPlan]) -> None:
 
 
 def _least_time(planned: SyncPlan) -> timedelta:
-    """Streams are read side by side, each within the limit for its kind."""
+    """Return the least duration: streams are read side by side, each within the limit for its kind."""
     return timedelta(seconds=ceil(max(stream.requests for stream in planned.streams) / ENDPOINT_RATE))
 
 
@@ -128,7 +128,7 @@ def _print_plan_of(planned: SyncPlan) -> None:
 
 
 class SomeFailed(RecoupError):
-    """Some integrations failed; for the others all was done. The text names them."""
+    """Report that some integrations failed and the others were synced. The text names those that failed."""
 
 
 @without_pandas()
@@ -137,10 +137,11 @@ def run_pipeline(
 ) -> bool:
     """Extract, load waiting webhook events, build, publish; print progress and the recovery summary.
 
-    Returns whether nothing that should be read was missing.
+    Return True if every required resource could be read.
 
     Raises:
-        SomeFailed: as it says. Where all fail, or the only one does, it is the exception of `pipeline.extract`.
+        SomeFailed: some integrations failed, or the webhook queue did. If all integrations fail, the last one's
+            exception of `pipeline.extract` is raised instead.
         The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
     before = _summary(settings) if settings.published_path.exists() else {}
@@ -159,7 +160,7 @@ def run_pipeline(
 
 @without_pandas()
 def run_ingest(settings: Settings) -> None:
-    """Load the webhook events that wait in the queue, build, publish.
+    """Load the webhook events that wait in the queue, build, and publish.
 
     Raises:
         The exceptions of `pipeline.ingest`, `pipeline.build` and `pipeline.publish_marts`.
@@ -169,7 +170,7 @@ def run_ingest(settings: Settings) -> None:
 
 
 def _ingest(settings: Settings) -> Sequence[str]:
-    """Load waiting webhook events; return what could not be loaded, which keeps nothing else from being done."""
+    """Load waiting webhook events; return a name for them if that failed. The sync continues either way."""
     try:
         _print_ingested(pipeline.ingest(settings))
     except pipeline.INGEST_ERRORS as error:
@@ -202,7 +203,7 @@ def _build_and_publish(settings: Settings) -> None:
 def _extract_each(
     settings: Settings, request: SyncRequest | None, names: Sequence[str]
 ) -> tuple[set[str], Sequence[str]]:
-    """Permissions that are missing, and the integrations that could not be synced."""
+    """Sync each integration; return the missing permissions, and the integrations that could not be synced."""
     missing: set[str] = set()
     failed: list[str] = []
     for name in names:
@@ -224,7 +225,7 @@ def _extract_each(
 
 @contextmanager
 def _stage(title: str) -> Iterator[Any]:
-    """A line with a spinner that a callback fills; in a file or a pipe only the title is printed."""
+    """Show a line with a spinner and yield a callback that sets its text; without a terminal print only the title."""
     if not console.is_terminal:
         console.print(title)
         yield lambda line: None
@@ -236,7 +237,7 @@ def _stage(title: str) -> Iterator[Any]:
 
 
 class _NodeCounter:
-    """Counts the models and tests that are done, by dbt's events or by name."""
+    """Count the finished models and tests, from dbt's events or by name."""
 
     def __init__(self, show: Any) -> None:
         self._show, self._finished = show, 0
@@ -246,7 +247,7 @@ class _NodeCounter:
             self.count(event.data.node_info.node_name)
 
     def count(self, name: str) -> None:
-        """Count a node that is done, and show it."""
+        """Count a finished node, and show it."""
         self._finished += 1
         self._show(f"{self._finished} nodes done, last {name}")
 
@@ -285,7 +286,7 @@ def _summary(settings: Settings) -> Summary:
 
 
 def _summary_of(connection: duckdb.DuckDBPyConnection, schema: str) -> Sequence[dict[str, Any]]:
-    """Rows of one of the published schemas: `marts_test` holds what is of test mode where there is live mode, too."""
+    """Return the summary's rows of one published schema. `marts_test` holds test mode once there is live mode."""
     cursor = connection.execute(_SUMMARY.format(schema))
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) | {"schema": schema} for row in cursor.fetchall()]
@@ -324,7 +325,7 @@ def _with_change(value: int, before: Summary, key: tuple[str, bool, str], name: 
 
 
 def format_amount(minor: int, exponent: int | None) -> str:
-    """Minor units as a decimal number; minor units as they are where the currency's exponent is not known."""
+    """Format minor units as a decimal number, or as minor units if the currency's exponent is not known."""
     if exponent is None:
         return f"{minor:,} minor units"
     major, rest = divmod(int(minor), 10**exponent)
@@ -345,7 +346,7 @@ def _print_next_steps(settings: Settings) -> None:
 
 
 def _own_command() -> str:
-    """How this same `recoup` is called from where the reader stands."""
+    """Return the command that calls this `recoup` from the current folder."""
     own = Path(sys.executable).with_name("recoup")
     found = shutil.which("recoup")
     if found and Path(found).resolve() == own.resolve():

@@ -168,7 +168,7 @@ class Loader:
         self._append(table, [row for name, row in unique.items() if name not in known], columns)
 
     def settle(self, table: ObjectTable, ids: Sequence[str], *, at: int) -> None:
-        """Stop doubting rows whose objects Stripe no longer knows as of `at`: what was stored last stays."""
+        """Clear `_needs_read` for objects that Stripe no longer returns as of `at`; keep the stored payload."""
         if ids:
             self.connection.execute(
                 f"""UPDATE raw_stripe.{table} SET _needs_read = FALSE, _as_of = $at

@@ -140,7 +140,7 @@ def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Se
 
 
 def _identity(path: Path) -> str | None:
-    """Return a text that changes when the file is written or replaced, or None if it is missing or has a log beside it."""
+    """Return a text that changes with the file, or None if the file is missing or has a log beside it."""
     if _wal(path).exists():
         return None
     try:

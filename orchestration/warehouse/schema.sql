@@ -1,4 +1,5 @@
--- The raw tables but for those of objects (object_table.sql). Money inside a payload is Stripe's (integer minor units); every TIMESTAMP is UTC.
+-- The raw tables, except those of objects (object_table.sql), and Recoup's bookkeeping. Money inside a payload is Stripe's
+-- (integer minor units); every TIMESTAMP is UTC.
 -- Keys begin with (account_id, livemode) and are kept unique by the load, not by a PRIMARY KEY: an index
 -- would double the file and slow the load about fourfold. dbt's `unique` tests watch over it. Payloads are compressed by
 -- zstd: a quarter of the size that DuckDB's own choice gives, in less time.
