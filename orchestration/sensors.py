@@ -1,8 +1,8 @@
 """The sensor of the webhook queue: it loads events, builds and publishes within its tick.
 
 A tick waits for events and processes them in batches: ingest, build by the compiled plan, publish. A batch takes a
-second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for what a tick cannot do: the first
-build, a changed dbt project, a large backlog, and what failed in a tick.
+second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for what a tick cannot do: the
+first build, a changed dbt project, a large backlog, and what failed in a tick.
 """
 
 import time

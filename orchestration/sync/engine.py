@@ -1,8 +1,8 @@
-"""The order of a sync: notice a gap, read incomplete lists and the event feeds at the same time, then the events that
-came meanwhile, list what they did not tell of, read doubtful and open objects.
+"""The order of a sync. First, notice gaps in the event feeds. Then read incomplete lists and the feeds side by side, and
+the events that came meanwhile. Then list objects without events. Last, read doubtful and open objects again.
 
-The engine decides what has to be read and keeps the checkpoints; `reading` reads it side by side, `warehouse` stores
-it. Nothing here knows Dagster.
+The engine decides what to read and keeps the checkpoints; `reading` reads side by side, `warehouse` stores the rows.
+Nothing here knows Dagster.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,29 +41,29 @@ from orchestration.warehouse.reads import has_event_since, payments_since, reads
 from orchestration.warehouse.rows import EventRow, ObjectRow, ObjectTable, event_row, object_row
 
 RETENTION_MARGIN: Final = 3_600
-"""A feed this close to the retention's edge counts as broken: its oldest events could age out while it is read."""
+"""Seconds before the end of the retention at which a feed counts as broken: events could age out while it is read."""
 
 HEAD_OVERLAP: Final = 300
-"""Seconds before the last pass that a feed reads again. Stripe lists events with a delay, of seconds by the report of
-others and a minute by Estuary's caution; five times that costs an idle pass no request."""
+"""Seconds before the last pass that a feed reads again. Stripe lists events with a delay: others report seconds, and
+Estuary allows for a minute. Five times that costs an idle pass no request."""
 
 MOMENT_SECONDS: Final = 1
-"""A backfill that takes no longer needs no last pass over the feeds: the next sync reads the events of that moment."""
+"""Longest backfill in seconds that needs no last pass over the feeds: the next sync reads the events of that time."""
 
 LISTED_ON_AFTER: Final = 86_400
 QUIET_LISTED_ON_AFTER: Final = 7 * 86_400
-"""Seconds after which a list is read on from where it ended, for objects of which Stripe made no event; the longer
-where the feed tells of nothing new either. A request for each list and hundred objects."""
+"""Seconds after which a list is extended from where it ended, for objects without an event. The longer time holds if
+the feed shows nothing new either. Each list takes a request for a hundred objects."""
 
 IDLE_REQUESTS: Final = 1 + len(EVENT_FEEDS)
-"""What a sync asks when nothing has changed: the account, which also sets the clock, and a page of each feed."""
+"""Requests of a sync when nothing has changed: the account, which also sets the clock, and a page of each feed."""
 
 
 @dataclass(frozen=True)
 class SyncRequest:
-    """What is asked of a sync beyond what has changed.
+    """Say what a sync reads beyond what has changed.
 
-    `full_refresh` lists everything anew; `created` lists anew what was created in [from, until), unix seconds.
+    `full_refresh` lists everything again; `created` lists again what was created in [from, until), in unix seconds.
     """
 
     full_refresh: bool = False
@@ -71,7 +71,7 @@ class SyncRequest:
 
     @classmethod
     def of(cls, *, full_refresh: bool = False, created_from: str | None, created_until: str | None) -> "SyncRequest":
-        """As people write it: days (2026-01-31) or instants (2026-01-31T12:00:00Z), in UTC unless they say otherwise.
+        """Return the request for days (2026-01-31) or instants (2026-01-31T12:00:00Z), in UTC unless they name a zone.
 
         Raises:
             ValueError: not a time, a range that ends before it begins, or both a range and everything. The text is
@@ -88,7 +88,7 @@ class SyncRequest:
 
 @dataclass(frozen=True)
 class StreamState:
-    """How far a stream is known after a sync. Instants are unix seconds on Stripe's clock."""
+    """Say how far a stream is known after a sync. Instants are unix seconds on Stripe's clock."""
 
     missing_permission: str | None
     complete_through: int | None
@@ -97,7 +97,7 @@ class StreamState:
 
 @dataclass
 class SyncReport:
-    """What a sync did, for the terminal and for Dagster's metadata.
+    """Hold the result of a sync, for the terminal and for Dagster's metadata.
 
     `data_through` is the instant up to which every readable stream is known; None where payment intents, charges or all
     events may not be read.
@@ -120,7 +120,7 @@ class SyncReport:
 
     @property
     def missing(self) -> dict[str, str]:
-        """Streams that the key may not read, with the permission it lacks."""
+        """Return the streams that the key may not read, with the missing permission."""
         return {name: state.missing_permission for name, state in self.streams.items() if state.missing_permission}
 
     @property
@@ -133,7 +133,7 @@ class SyncReport:
 
     @property
     def written(self) -> int:
-        """Rows inserted or changed in all raw tables."""
+        """Return the number of rows inserted or changed in all raw tables."""
         return sum(counts.written for counts in self.counts.values())
 
 
@@ -147,14 +147,14 @@ def sync_account(
 ) -> SyncReport:
     """Bring the raw tables of the client's account up to Stripe's now.
 
-    Killed at any instruction it leaves whole pages; the next call goes on from there. Between two batches, and while it
-    waits for Stripe, it gives the warehouse to whoever wants it.
+    Crash-safe: an interrupted call leaves whole pages, and the next call continues from there. Between two batches, and
+    while it waits for Stripe, the sync yields the warehouse to waiters.
 
     Raises:
         AuthenticationFailed, AccessRefused, InvalidRequest, StripeUnavailable: as `StripeClient.get`. A missing
             permission for one stream is not raised but reported, in the result and in `sync.streams`.
         AccountMismatch: `stated_id` is not the key's account.
-        WarehouseBusy: somebody holds the warehouse, or syncs this account, for too long.
+        WarehouseBusy: another process holds the warehouse, or syncs this account, for too long.
     """
     client.counts = RequestCounts()
     account = identify(client, stated_id=stated_id)
@@ -164,9 +164,9 @@ def sync_account(
 
 @dataclass(eq=False)
 class _Walk:
-    """A source, the table of its objects (None for events), and the checkpoint that its pages move on, if it has one.
+    """Hold a source, the table of its objects (None for events), and the checkpoint that its pages advance, if any.
 
-    `is_beside_lists` says that the pass does not complete its feed: a later pass does, once the lists have ended.
+    `is_beside_lists`: the pass does not complete its feed. A later pass does, once the lists have ended.
     """
 
     stream: str
@@ -215,11 +215,11 @@ class _Sync:
 
     @property
     def _readable(self) -> list[ObjectStream]:
-        """Return the streams that the key may read, as far as is known by now."""
+        """Return the streams that the key may read, as far as is known yet."""
         return [stream for stream in OBJECT_STREAMS if stream.name not in self._report.missing]
 
     def _lag(self) -> int | None:
-        """Seconds since the feeds were last read; None before the first time."""
+        """Return the seconds since the feeds were last read, or None before the first time."""
         through = [self._run.checkpoint(feed.name).complete_through for feed in EVENT_FEEDS]
         known = [instant for instant in through if instant is not None]
         return self._run.client.now - min(known) if known else None
@@ -235,7 +235,7 @@ class _Sync:
     # What to read.
 
     def _forget_what_must_be_listed_anew(self) -> None:
-        """Events that aged out unread cannot be had again: then everything they could tell of is listed anew."""
+        """Reset the streams of feeds whose events aged out unread, so that they are listed again."""
         for feed in EVENT_FEEDS:
             states = [self._run.checkpoint(name) for name in (feed.name, *(stream.name for stream in feed.streams))]
             gap = has_gap(*states, now=self._run.client.now)
@@ -247,7 +247,7 @@ class _Sync:
                 self._report.relisted.append(feed.name)
 
     def _backfill(self, stream: ObjectStream) -> Iterable[_Walk]:
-        """Everything there is, once; and the range that was asked for."""
+        """Yield the stream's whole list if it is not complete yet, else the requested range."""
         state = self._run.checkpoint(stream.name)
         if state.complete_through is None:
             yield self._walk_objects(stream, self._walked_state(state), state.open_windows)
@@ -310,7 +310,7 @@ class _Sync:
         yield _Walk(feed.name, source, None, state, is_beside_lists)
 
     def _list_on(self, feed: EventFeed) -> Iterable[_Walk]:
-        """Objects created since their list ended: each time where the key may not read events, else now and then."""
+        """Yield lists of newer objects: at each sync if the key may not read events, else after a longer time."""
         now = self._run.client.now
         for stream in feed.streams:
             state = self._run.checkpoint(stream.name)
@@ -322,12 +322,12 @@ class _Sync:
                 yield self._walk_objects(stream, state, state.open_windows)
 
     def _wait_after(self, listed_through: int) -> int:
-        """Seconds until a list is read on, by whether anything has happened since it ended."""
+        """Return the seconds until a list is extended: fewer if an event is known since it ended."""
         has_news = has_event_since(self._run.connection, self._run.account, listed_through)
         return LISTED_ON_AFTER if has_news else QUIET_LISTED_ON_AFTER
 
     def _pass_on(self, state: Checkpoint, now: int) -> Checkpoint:
-        """A pass over what an interrupted one left, and what came since."""
+        """Return the checkpoint of a pass over what an interrupted pass left, and what came since."""
         if state.is_walking:
             assert state.walk_ceiling is not None
             floor = state.walk_floor
@@ -341,8 +341,10 @@ class _Sync:
         return replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
 
     def _read_again(self) -> None:
-        """What is in doubt, and what is not final and due: asked for after everything else, the answer settles it. What
-        is due still has vanished at Stripe, and is left as it is."""
+        """Read doubtful objects and due open ones again, after everything else, so that the answers are final.
+
+        Objects still due after this pass no longer exist at Stripe; the stored version is kept.
+        """
         now, streams = self._run.client.now, self._readable
         due = {stream: find_due(self._run.connection, self._run.account, stream.name, now=now) for stream in streams}
         self._report.reread += sum(map(len, due.values()))
@@ -364,10 +366,10 @@ class _Sync:
             source = RetrieveSource(stream.path, plan.ids, _retrieved_rows)
             yield _Walk(stream.name, source, stream.name)
 
-    # Reading and storing it.
+    # Reading and storing.
 
     def _read(self, walks: Sequence[_Walk], beside: Callable[[], Sequence[_Walk]] = tuple) -> None:
-        """Read and store the walks. As soon as a page of each is stored, read the walks of `beside` with them."""
+        """Read and store the walks. Once a page of each is stored, read the walks of `beside` at the same time."""
         if not walks:
             return
         of_source: dict[Source, _Walk] = {walk.source: walk for walk in walks}
@@ -388,7 +390,7 @@ class _Sync:
                 self._run.warehouse.pause()
 
     def _store(self, pages: Mapping[_Walk, Sequence[Page]]) -> None:
-        """One transaction: rows, the checkpoints that vouch for them, and the count of requests."""
+        """Store rows, the checkpoints that vouch for them, and the count of requests in one transaction."""
         objects: dict[ObjectTable, list[ObjectRow]] = {}
         events: list[EventRow] = []
         for walk, of_walk in pages.items():
@@ -407,7 +409,7 @@ class _Sync:
         self._run.count(counts, chain((row.created for row in listed), (event.created for event in events)))
 
     def _move_on(self, walk: _Walk, last: Page) -> None:
-        """Write the walk's checkpoint as it stands after its newest page."""
+        """Write the walk's checkpoint after its newest page."""
         if isinstance(last.error, AccessRefused):
             state = self._refused(walk, last.error)
         elif walk.checkpoint is None:
@@ -421,19 +423,19 @@ class _Sync:
         self._save(state)
 
     def _save(self, state: Checkpoint) -> None:
-        """Write the checkpoint, in the transaction under way, and report it."""
+        """Write the checkpoint in the current transaction, and report it."""
         self._run.save(state)
         self._tell(state)
 
     def _refused(self, walk: _Walk, refusal: AccessRefused) -> Checkpoint:
-        """A feed keeps what it has passed over. A list begins anew once it may be read again: its feed goes on without
-        it meanwhile, and nobody could tell what it missed."""
+        """Return the checkpoint after a refusal. A feed keeps its progress. A list begins again once it may be read:
+        its feed continues without it meanwhile, and nothing records what it missed.
+        """
         before = self._run.checkpoint(walk.stream) if walk.table is None else Checkpoint(walk.stream)
         return replace(before, missing_permission=refusal.permission)
 
     def _pass_again_for_a_new(self, stream: str) -> None:
-        """A feed tells only of streams that the key could read as it passed: for one that is new to it, it passes over
-        all events again that are still to be had."""
+        """Read retained events again when a stream becomes readable: earlier passes left out its events."""
         before = self._run.checkpoint(stream)
         if before.is_walking or before.complete_through is not None:
             return
@@ -465,7 +467,7 @@ class _Sync:
 
 
 def _raise_unless_missing(error: Exception | None) -> None:
-    """A permission that the key lacks concerns one stream and is reported; anything else ends the sync."""
+    """Raise the error, unless it is a missing permission: that affects one stream and is reported."""
     if error is not None and not (isinstance(error, AccessRefused) and error.permission):
         raise error
 
@@ -487,8 +489,10 @@ def _instant(name: str, text: str | None) -> int | None:
 
 
 def has_gap(of_feed: Checkpoint, *of_streams: Checkpoint, now: int) -> bool:
-    """Whether events aged out, or will while they are read, that nobody has read: of a feed, or, before its first pass,
-    since its streams were listed."""
+    """Return whether unread events of a feed aged out, or will while they are read.
+
+    Before the feed's first pass, events since the listing of its streams count.
+    """
     reached = [of_feed.complete_through]
     if of_feed.complete_through is None:
         reached = [state.known_since or state.walk_ceiling for state in of_streams]
@@ -497,13 +501,16 @@ def has_gap(of_feed: Checkpoint, *of_streams: Checkpoint, now: int) -> bool:
 
 
 def _has_reached(state: Checkpoint, instant: int) -> bool:
-    """Return whether a pass that does not complete its feed has read everything up to the instant."""
+    """Return whether a pass beside lists has read all events up to the instant."""
     return state.walk_ceiling is not None and not state.open_windows and state.walk_ceiling >= instant
 
 
 def _finished(state: Checkpoint, now: int) -> Checkpoint:
-    """A list is known from its full walk on, which then shows all that was; a feed from its first walk's floor on, or
-    from where events had aged out by the end of that walk."""
+    """Return the checkpoint of a completed pass.
+
+    `known_since` of a list is the time of its full listing; of a feed, the start of its first pass, or of the retention
+    at the end of that pass if that is later.
+    """
     since = state.known_since
     if since is None:
         since = state.walk_ceiling if state.walk_floor is None else max(state.walk_floor, now - EVENT_RETENTION)

@@ -1,9 +1,9 @@
-"""Whatever a kill, a failed test or a build of some models leaves behind, one clean sync brings the marts to the truth.
+"""After a kill, a failed test or a build of some models, one clean sync brings the marts to the truth.
 
-A history is a random account and a list of steps: time passes, and a part of the pipeline runs on what came, by poll or
-by webhook, and is killed at some edge of a transaction or of a file's replacement. After each step a clean sync runs.
-The published marts are compared with the simulator's truth, and the models with a build of everything. Each step is a
-case; RECOUP_CASES sets how many there are, and `make soak` asks for thousands.
+A history is a random account and a list of steps. In a step time passes, and some parts of the pipeline run on what
+came by poll or by webhook. They may be killed at an edge: before or after a transaction or a file's replacement. A clean
+sync follows. Then the published marts are compared with the simulator's truth, and the models with a build of
+everything. Each step is a case; RECOUP_CASES sets their number, and `make soak` runs thousands.
 """
 
 import multiprocessing
@@ -55,8 +55,10 @@ forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pa
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds pass; then the named parts of the pipeline run in a process that is killed at an edge, unless it ends
-    before. `pushed` is the share of the new events that come by webhook. A failing test fails every build."""
+    """Let seconds pass, then run the named parts of the pipeline in a process that may be killed at an edge.
+
+    `pushed` is the share of new events that come by webhook. `has_failing_test` makes every build fail.
+    """
 
     seconds: int
     parts: tuple[str, ...]
@@ -91,7 +93,7 @@ def random_step(chance: random.Random) -> Step:
 
 @pytest.fixture(scope="session")
 def built_empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder whose models were built from nothing, with the plan for what comes."""
+    """Return a data folder with empty models and a compiled plan."""
     folder = tmp_path_factory.mktemp("built_empty")
     pipeline.build(Settings(recoup_data_dir=folder))
     return folder
@@ -99,7 +101,7 @@ def built_empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def full_models(built_empty: Path) -> Sequence[tuple[str, str]]:
-    """Each table of the models with the SQL that builds all of it, in the order of the graph, as dbt compiles it."""
+    """Return each model's table with the SQL that builds all of it, compiled by dbt, in the order of the graph."""
     settings = Settings(recoup_data_dir=built_empty)
     plan = kept_plan(settings)
     assert plan is not None
@@ -112,7 +114,7 @@ def full_models(built_empty: Path) -> Sequence[tuple[str, str]]:
 
 
 class Shop:
-    """A simulated account, its data folder, and the syncs that came to their end."""
+    """Hold a simulated account, its data folder, and the times of its completed syncs."""
 
     def __init__(self, folder: Path, template: Path, server: SimulatorServer) -> None:
         shutil.copytree(template, folder)
@@ -138,14 +140,14 @@ class Shop:
         return Delivery("default", event.id, payload, datetime.now(UTC))
 
     def interrupted(self, step: Step) -> None:
-        """Run the parts of a step in a process of their own, which may be killed."""
+        """Run the parts of a step in a separate process that may be killed."""
         child = forks.Process(target=run_parts, args=(self.settings.recoup_data_dir, self.server.url, step))
         child.start()
         child.join(120)
         assert child.exitcode in (0, -signal.SIGKILL), f"{step}: exit code {child.exitcode}"
 
     def sync(self) -> None:
-        """Run everything once, undisturbed."""
+        """Run the whole pipeline once, without a kill."""
         report = pipeline.extract(self.settings)
         assert report.missing == {}
         pipeline.ingest(self.settings)
@@ -154,7 +156,7 @@ class Shop:
         self.syncs.append(self.account.now)
 
     def faults(self, full_models: Sequence[tuple[str, str]], folder: Path) -> list[str]:
-        """Return in what the published marts differ from the truth, and the models from a build of everything."""
+        """Return where the published marts differ from the truth, and the models from a build of everything."""
         copy = self.settings.model_copy(update={"recoup_data_dir": folder})
         folder.mkdir()
         shutil.copy(self.settings.warehouse_path, copy.warehouse_path)
@@ -181,7 +183,7 @@ _ROWS_OF_MARTS = "SELECT table_name, estimated_size FROM duckdb_tables() WHERE s
 
 
 def run_parts(folder: Path, url: str, step: Step) -> None:
-    """The body of a child process: the parts of a step, killed at its edge."""
+    """Run the parts of a step in the child process, until it is killed."""
     edges = Edges(step.killed_at)
     for module in (engine, ingest, builder, publish):
         module.transaction = edges.transaction  # type: ignore[attr-defined]
@@ -210,13 +212,13 @@ def fail_every_build() -> None:
 
 
 def carry_on(settings: Settings, chance: random.Random) -> None:
-    """As a tick of the webhook sensor does."""
+    """Do what a tick of the webhook sensor does."""
     with closing(Queue(settings.queue_url)) as queue:
         pipeline.ingest_and_publish(settings, queue, most=chance.choice([3, 5_000]), wait=20)
 
 
 def build_some_models(settings: Settings, chance: random.Random) -> None:
-    """As `dbt run --select` does: some models, whatever has changed, on what the others were built from before."""
+    """Build some models as `dbt run --select` does, also if nothing has changed; the others stay as they are."""
     plan = kept_plan(settings)
     assert plan is not None
     chosen = tuple(model for model in plan.models if chance.random() < 0.4)
@@ -283,7 +285,7 @@ def test_what_a_sync_loaded_before_it_was_killed_is_not_lost_to_a_webhook(
     full_models: Sequence[tuple[str, str]],
     tmp_path: Path,
 ) -> None:
-    """A sync loads rows and dies before its build; a webhook comes; then syncs go on."""
+    """A sync loads rows and is killed before its build; a webhook comes; more syncs follow."""
     account = SimulatedAccount(seed=34, payments=400, days=60)
     shop = shops(account)
     shop.sync()
