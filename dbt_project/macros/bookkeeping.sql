@@ -1,7 +1,7 @@
 {#
-    What every dbt run writes down in the warehouse: its number before it begins, and which relations it has built when it
-    ends. Only the pipeline closes loads, once a build of all models is complete. Nothing is looked up here: dbt would begin a
-    transaction for it, and roll the hook back with it.
+    Hooks that keep the ledger. Every dbt run enters its number before it begins, and the relations that it built when it
+    ends. Only the pipeline closes loads, after a complete build. These macros run no query: dbt would begin a transaction for
+    it, and roll it back together with the hook.
 #}
 {% macro begin_build() -%}
 {%- set is_building = flags.WHICH in ('build', 'run', 'seed', 'snapshot') -%}
@@ -13,7 +13,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Relations that dbt has built are published as a whole: dbt does not say which of their rows have changed. #}
+{# Relations that dbt has built are published as a whole, since dbt does not say which of their rows changed. #}
 {% macro end_build(results) -%}
     {%- if execute -%}
         {%- for result in results if result.node.resource_type in ('model', 'seed') and result.status == 'success' -%}

@@ -1,15 +1,14 @@
 {#
-    Incremental models rewrite the rows of changed PaymentIntents and no others. Every row carries in `_load_id` the number
-    of the load or build that wrote it: loads and builds are numbered by one sequence. The table sync.loads lists the
-    loads that no complete build has taken yet, and all models of a build take the same ones. So a build of some models, or
-    one that failed, can be repeated, and never moves a model past a load that it has not taken. A full refresh reads
-    everything, by the same SQL.
+    Incremental models write the rows of changed PaymentIntents again, and no others. `_load_id` is the number of the load
+    or build that wrote the row; one sequence numbers both. The table sync.loads shows which loads no complete build has
+    taken yet. All models of a build take the same loads. So a failed or partial build can be repeated, and no model moves
+    past a load that it has not taken. A full refresh reads everything with the same SQL.
 
-    The values that differ between two builds are literals when dbt runs a model, and variables of the DuckDB session in
-    the compiled plan (var is_plan), so that the plan's SQL is the same for each build.
+    Values that differ between builds are literals if dbt runs a model. In the compiled plan (var is_plan) they are variables
+    of the DuckDB session, so that the plan's SQL is the same for each build.
 #}
 
-{# Replaces dbt's own macro: a plan is compiled apart from the warehouse, for tables that exist. #}
+{# Replaces dbt's own macro, since a plan is compiled apart from the warehouse, for tables that exist there. #}
 {% macro is_incremental() -%}
     {%- if var('is_plan') -%}
         {{ return(model.config.materialized == 'incremental') }}
@@ -17,7 +16,7 @@
     {{ return(dbt.is_incremental()) }}
 {%- endmacro %}
 
-{# The result of a query, as a literal; in a plan, the session's variable of this name. #}
+{# The result of a query as a literal; in a plan, the session variable `name`. Without the relation `needs`, 0. #}
 {% macro build_value(name, query, needs=none) -%}
     {%- if var('is_plan') -%}
         getvariable('{{ name }}')
@@ -38,19 +37,19 @@
     {{ build_value('first_load_id', 'select coalesce(max(first_load_id), 0) from ' ~ sync_table('next_build')) }}
 {%- endmacro %}
 
-{# A table of Recoup's bookkeeping. It is no source: what a model reads there is no data. #}
+{# A table of Recoup's ledger. It is not a source, since it holds no data of Stripe. #}
 {% macro sync_table(name) -%}
     {{ return(api.Relation.create(database=target.database, schema='sync', identifier=name)) }}
 {%- endmacro %}
 
-{# True of rows of raw tables and of models that are new since the last complete build; in full, of all. #}
+{# True for rows of raw tables and models that are new since the last complete build; in a full build, for all rows. #}
 {% macro is_new_since_last_build() -%}
     {{ '_load_id >= ' ~ first_load_id() if is_incremental() else 'true' }}
 {%- endmacro %}
 
 {#
-    The PaymentIntents whose rows in one of these models are new. How many rows those are stands as a limit, which leaves
-    none of them out: without it DuckDB estimates a fifth of the table, and hashes the tables in which they are looked up.
+    The PaymentIntents with new rows in one of these models. The limit is the number of these rows, so it leaves none out.
+    Without it DuckDB estimates a fifth of the table, and hashes the tables in which the keys are looked up.
 #}
 {% macro changed_payment_intents(models=['int_payment_intents_touched']) -%}
     {%- for model in models %}
@@ -63,7 +62,7 @@
     {%- endfor -%}
 {%- endmacro %}
 
-{# How many rows of a model are new. A plan measures it once the model is built. #}
+{# The number of new rows of a model. A plan measures it after it has built the model. #}
 {% macro new_row_count(model) -%}
     {{- build_value(
         'new_rows_of_' ~ model,
@@ -73,8 +72,8 @@
 {%- endmacro %}
 
 {#
-    The least value of a column of instants in a model's new rows. It stands in the query as a value: with a subquery in its
-    place DuckDB misjudges how much is left. A plan measures the columns that the model names in `meta.measured`.
+    The oldest value of a timestamp column among a model's new rows. The query contains it as a value: with a subquery DuckDB
+    misjudges how many rows are left. A plan measures the columns that the model names in `meta.measured`.
 #}
 {% macro oldest_new(model, column) -%}
     {%- if not is_incremental() -%}
@@ -94,15 +93,15 @@
 {%- endmacro %}
 
 {#
-    True of rows about changed PaymentIntents; in full, of all. `since` is a column of instants that are never before the
-    creation of the PaymentIntent: DuckDB then skips what is older than the oldest changed one, since tables lie about in
-    the order of time.
+    True for rows of changed PaymentIntents; in a full build, for all rows. `since` is a timestamp column that is never
+    earlier than the creation of the PaymentIntent. Tables are roughly ordered by time, so DuckDB skips rows that are older
+    than the oldest changed PaymentIntent.
 #}
 {% macro is_about_changed_payment_intents(since=none, models=['int_payment_intents_touched']) -%}
     {%- if is_incremental() -%}
         (account_id, livemode, payment_intent_id) in ({{ changed_payment_intents(models) }})
         {%- if since %}
-            {#- A day for clocks that differ. #}
+            {#- One day, since clocks differ. #}
             and {{ since }} >= {{ oldest_new('int_payment_intents_touched', 'created_at') }} - interval '1 day'
         {%- endif %}
     {%- else -%}
@@ -113,22 +112,22 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# The same for the rows of a table, found without reading the others. #}
+{# The same condition for the rows of a table, which DuckDB finds without reading the other rows. #}
 {% macro in_changed_payment_intents(table, since=none, models=['int_payment_intents_touched']) -%}
     {%- set condition = is_about_changed_payment_intents(since, models) -%}
     {{ by_rowid(table, condition) if is_incremental() else condition }}
 {%- endmacro %}
 
 {#
-    True of the rows of a table that meet a condition on few columns. DuckDB reads the other columns of these rows only,
-    and never hashes the table for a few keys: at 2 million rows of fifty columns that takes 0.05 s, where the bare
-    condition takes up to 1.2 s.
+    True for rows that meet a condition on few columns. DuckDB then reads the other columns of these rows only, and does not
+    hash the table for a few keys: with 2 million rows of fifty columns that takes 0.05 s, and the bare condition up to
+    1.2 s.
 #}
 {% macro by_rowid(table, condition) -%}
     rowid in (select rowid from {{ table }} where {{ condition }})
 {%- endmacro %}
 
-{# In full, rows are written in the order of time, for the scans of later builds. #}
+{# A full build writes rows in the order of time, which makes scans of later builds faster. #}
 {% macro in_time_order(column) -%}
     {{ '' if is_incremental() else 'order by ' ~ column }}
 {%- endmacro %}

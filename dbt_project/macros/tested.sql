@@ -1,14 +1,14 @@
 {#
-    What a test looks at. In a plan, the rows that are new since the last complete build, which tested all others, and what
-    these may disagree with. When dbt runs the tests, all rows.
+    Which rows a test reads. In a plan: the rows that are new since the last complete build, which tested all others, and
+    the rows that these may contradict. If dbt runs the tests: all rows.
 #}
 
-{# True of a row of an incremental model that no complete build has tested. #}
+{# True for rows of an incremental model that no complete build has tested. #}
 {% macro is_untested(relation='') -%}
     {{ (relation ~ '.' if relation) ~ '_load_id >= ' ~ first_load_id() if var('is_plan') else 'true' }}
 {%- endmacro %}
 
-{# What dbt puts in the place of `model` in a generic test. #}
+{# Replaces dbt's macro: the subquery that stands for `model` in a generic test. #}
 {% macro duckdb__get_where_subquery(relation) -%}
     {%- set conditions = [config.get('where')] if config.get('where') else [] -%}
     {%- if is_incremental_tested() -%}
@@ -20,7 +20,7 @@
     {{ return(relation) }}
 {%- endmacro %}
 
-{# The relation of the model that a generic test is about, all rows. #}
+{# The relation of the model that a generic test tests, with all rows. #}
 {% macro tested_relation() -%}
     {{ return(graph.nodes[model.attached_node].relation_name) }}
 {%- endmacro %}

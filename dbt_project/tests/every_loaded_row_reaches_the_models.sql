@@ -1,6 +1,6 @@
--- The models hold every row of the raw tables, in the version that was loaded last: as many rows, and the same sum of
--- their loads. The coverage shows the same counts. What is missing was left out by a build, or deleted by hand, and
--- comes back with --full-refresh.
+-- The models hold every row of the raw tables in its latest version: equal numbers of rows and equal sums of load numbers.
+-- data_coverage shows the same counts. A missing row was left out by a build or deleted by hand; --full-refresh brings it
+-- back.
 {{ config(meta={'dagster': {'ref': {'name': 'data_coverage'}}}) }}
 
 {% set tables = ['payment_intents', 'charges', 'refunds', 'disputes', 'events', 'last_payment_errors'] %}
@@ -72,6 +72,6 @@ where
         or (loaded.row_count is distinct from shown.row_count and loaded.what <> 'last_payment_errors')
     )
     {% if not var('is_plan') and not var('fingerprint') %}
-        -- By hand, only where the models have taken all that was loaded.
+        -- By hand, only if no load is open.
         and not exists (select 1 from {{ sync_table('loads') }} where build_id is null)
     {% endif %}

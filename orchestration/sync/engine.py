@@ -1,5 +1,5 @@
-"""The order of a sync. First, notice gaps in the event feeds. Then read incomplete lists and the feeds side by side, and
-the events that came meanwhile. Then list objects without events. Last, read doubtful and open objects again.
+"""The order of a sync. First, notice gaps in the event feeds. Then read incomplete lists and the feeds side by side,
+and the events that came meanwhile. Then list objects without events. Last, read doubtful and open objects again.
 
 The engine decides what to read and keeps the checkpoints; `reading` reads side by side, `warehouse` stores the rows.
 Nothing here knows Dagster.

@@ -1,8 +1,8 @@
 """After a kill, a failed test or a build of some models, one clean sync brings the marts to the truth.
 
 A history is a random account and a list of steps. In a step time passes, and some parts of the pipeline run on what
-came by poll or by webhook. They may be killed at an edge: before or after a transaction or a file's replacement. A clean
-sync follows. Then the published marts are compared with the simulator's truth, and the models with a build of
+came by poll or by webhook. They may be killed at an edge: before or after a transaction or a file's replacement. A
+clean sync follows. Then the published marts are compared with the simulator's truth, and the models with a build of
 everything. Each step is a case; RECOUP_CASES sets their number, and `make soak` runs thousands.
 """
 

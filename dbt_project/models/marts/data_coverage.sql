@@ -58,7 +58,7 @@ charges_counted as (
 ),
 
 {% endfor %}
--- From the table itself: where no charge is without one, DuckDB reads none of the ids.
+-- A separate scan of the table: if every charge has a PaymentIntent, DuckDB reads none of the ids.
 charges_without_payment_intent_counted as (
 
     select

@@ -4,7 +4,7 @@
     meta={'tombstone': 'first_failed_at is null'}
 ) }}
 
-{# New facts of an episode change it, and so does the end of its window. #}
+{# An episode changes with new facts, and when its window ends. #}
 {% set is_evaluated_again %}
     {{ is_new_since_last_build() }}
     or (account_id, livemode, episode_id) in (
@@ -163,7 +163,7 @@ final as (
         {{ build_id() }} as _load_id
     from valued
 
-    -- What began a failed episode at the last build, and no longer does, has no failure: it is only deleted.
+    -- Tombstones: changed PaymentIntents that began a failed episode at the last build, and do not any more.
     {% if is_incremental() %}
         union all by name
         select
