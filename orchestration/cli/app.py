@@ -178,7 +178,7 @@ def sync(
     created_until: Annotated[str | None, typer.Option(help="… and before this one.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say about how many requests it would take.")] = False,
 ) -> None:
-    """Read what changed at Stripe, build the models, publish the analysts' file."""
+    """Read what changed at Stripe, load waiting webhook events, build the models, publish the analysts' file."""
     from orchestration.cli.run import chosen_integrations, print_plan, run_pipeline
     from orchestration.sync import SyncRequest
 
