@@ -1,6 +1,6 @@
--- The models hold every row of the raw tables in its latest version: equal numbers of rows and equal sums of load numbers.
--- data_coverage shows the same counts. A missing row was left out by a build or deleted by hand; --full-refresh brings it
--- back.
+-- The models hold every row of the raw tables in its latest version: as many rows, and the same sum of load numbers.
+-- data_coverage shows the same counts. A missing row was left out by a build or deleted by hand; --full-refresh
+-- brings it back.
 {{ config(meta={'dagster': {'ref': {'name': 'data_coverage'}}}) }}
 
 {% set tables = ['payment_intents', 'charges', 'refunds', 'disputes', 'events', 'last_payment_errors'] %}
