@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from orchestration.settings import Settings
+from orchestration.warehouse.builds import delete_closed_loads
+from orchestration.warehouse.connection import WarehouseBusy, open_warehouse
 
 SKIPPED_TICK_DAYS: Final = 1.0
 """Age at which skipped ticks are deleted. An idle sensor leaves one every five seconds, 17,280 a day."""
@@ -100,6 +102,7 @@ class CleanReport:
     run_count: int = 0
     event_count: int = 0
     tick_count: int = 0
+    load_count: int = 0
     file_count: int = 0
     bytes_freed: int = 0
 
@@ -109,6 +112,7 @@ class CleanReport:
             self.run_count + other.run_count,
             self.event_count + other.event_count,
             self.tick_count + other.tick_count,
+            self.load_count + other.load_count,
             self.file_count + other.file_count,
             self.bytes_freed + other.bytes_freed,
         )
@@ -131,10 +135,22 @@ def clean_history(settings: Settings, *, now: datetime, home: Path | None = None
         _clean_runs(home, before)
         + _clean_events(home, before)
         + _clean_ticks(home, before, now - timedelta(days=SKIPPED_TICK_DAYS))
+        + _clean_ledger(settings, before)
         + _clean_run_folders(home, before)
         + _remove_former_event_logs(home)
         + rotate_log(home / "dagster.log")
     )
+
+
+def _clean_ledger(settings: Settings, before: datetime) -> CleanReport:
+    """Delete the entries of loads that the models took long ago. A warehouse that is busy is left to the next clean."""
+    if not settings.warehouse_path.exists():
+        return CleanReport()
+    try:
+        with open_warehouse(settings.warehouse_path) as connection:
+            return CleanReport(load_count=delete_closed_loads(connection, before=before))
+    except WarehouseBusy:
+        return CleanReport()
 
 
 def rotate_log(path: Path, *, max_bytes: int = LOG_MAX_BYTES, kept_files: int = LOG_KEPT_FILES) -> CleanReport:

@@ -11,6 +11,7 @@ import dagster as dg
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.checks import is_read_in_time
 from orchestration.history import clean_history
+from orchestration.resources import WAREHOUSE_POOL
 from orchestration.settings import Settings
 
 
@@ -69,6 +70,7 @@ def clean_history_job(settings: Settings) -> dg.JobDefinition:
     @dg.op(
         name="delete_old_history",
         out=dg.Out(dg.Nothing),
+        pool=WAREHOUSE_POOL,
         description="Delete runs, events, ticks and logs that are older than RECOUP_HISTORY_DAYS.",
     )
     def delete_old_history(context: dg.OpExecutionContext) -> None:

@@ -16,7 +16,7 @@ from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
 from orchestration.webhooks.ingest import IngestReport
-from orchestration.webhooks.queue import Queue, QueueStats, days_ago
+from orchestration.webhooks.queue import Queue, QueueStats
 
 WEBHOOK_EVENTS: Final = dg.AssetKey(["stripe", "webhook_events"])
 
@@ -56,7 +56,6 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
                 if config.requeue_quarantined:
                     context.log.info(f"{queue.requeue_quarantined()} events are tried once more.")
                 report = pipeline.ingest(settings, most=config.most)
-                queue.delete_finished(before=days_ago(settings.recoup_queue_days))
                 stats, aside = queue.stats(), queue.quarantine(_SHOWN)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error)) from None

@@ -280,7 +280,7 @@ def clean() -> None:
     """Delete run history, ticks and logs older than RECOUP_HISTORY_DAYS. Dagster does the same once a day."""
     from orchestration.cli.clean import run_clean
 
-    run_clean(Settings())
+    run_clean(_settings())
 
 
 @app.command("dagster-home")

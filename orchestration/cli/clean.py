@@ -13,5 +13,6 @@ def run_clean(settings: Settings) -> None:
     print(f"  runs      {report.run_count:>12,}")
     print(f"  events    {report.event_count:>12,}")
     print(f"  ticks     {report.tick_count:>12,}")
+    print(f"  loads     {report.load_count:>12,}")
     print(f"  files     {report.file_count:>12,}")
     print(f"  freed     {report.bytes_freed / 1_000_000:>12,.1f} MB")

@@ -33,6 +33,7 @@ from orchestration.warehouse.builds import (
     last_complete_build,
     note_changed_table,
     open_tables,
+    tables_of_incomplete_builds,
 )
 from orchestration.warehouse.connection import open_warehouse, transaction, wanted
 
@@ -165,7 +166,7 @@ def run_plan(connection: duckdb.DuckDBPyConnection, plan: Plan, *, observe: Obse
         ModelsFailed: a model or a blocking test failed; nothing has changed.
     """
     streams = hash_streams(connection)
-    changed = _changed_sources(connection, plan, streams)
+    changed = _changed_inputs(connection, plan, streams)
     if not changed and not has_incomplete_builds(connection):
         return _unchanged(plan)
     for name, value in plan.settings.items():
@@ -194,12 +195,16 @@ def _missing_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[s
     return [model.name for model in plan.models if (model.schema, model.name) not in there]
 
 
-def _changed_sources(connection: duckdb.DuckDBPyConnection, plan: Plan, streams: str) -> set[str]:
-    """Return dbt's ids of the sources with rows or watermarks that no complete build has taken."""
-    tables = {("raw_stripe", name) for name in open_tables(connection)}
+def _changed_inputs(connection: duckdb.DuckDBPyConnection, plan: Plan, streams: str) -> set[str]:
+    """Return dbt's ids of what holds something that no complete build has taken and tested.
+
+    That is sources with open loads, and models and seeds that were written by an incomplete build, as dbt by hand.
+    """
+    tables = {("raw_stripe", name) for name in open_tables(connection)} | tables_of_incomplete_builds(connection)
     if _complete_build_of(connection, plan.fingerprint).streams != streams:
         tables.add(("sync", "streams"))
-    return {name for name, table in plan.sources.items() if table in tables}
+    models = {model.id: (model.schema, model.name) for model in plan.models}
+    return {name for name, table in (plan.sources | models).items() if table in tables}
 
 
 class _Run:

@@ -178,7 +178,12 @@ def project_fingerprint() -> str:
 def _project_files() -> dict[Path, int]:
     """Return the files that dbt parses, with the time of their last change."""
     files = (path for path in DBT_PROJECT_DIR.rglob("*") if path.suffix in _PARSED and "target" not in path.parts)
-    return {path: path.stat().st_mtime_ns for path in files}
+    return {path: path.stat().st_mtime_ns for path in files if not _is_for_people(path)}
+
+
+def _is_for_people(path: Path) -> bool:
+    """Return whether dbt does not read the file: the README and the decision log at the project's root."""
+    return path.suffix == ".md" and path.parent == DBT_PROJECT_DIR
 
 
 def failure_text(result: Any, settings: Settings) -> str:

@@ -137,7 +137,8 @@ def _compile(settings: Settings, fingerprint: str) -> Plan:
         _key(fingerprint),
         fingerprint,
         _duckdb_settings(),
-        {name: (source.schema, source.identifier) for name, source in manifest.sources.items()},
+        {name: (source.schema, source.identifier) for name, source in manifest.sources.items()}
+        | {name: (node.schema, node.alias) for name, node in manifest.nodes.items() if node.resource_type == "seed"},
         tuple(_model(node) for node in compiled if node.resource_type == "model"),
         tuple(_test(node) for node in compiled if node.resource_type == "test"),
     )

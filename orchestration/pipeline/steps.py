@@ -116,13 +116,15 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
         QueueUnavailable: the queue cannot be read.
         WarehouseError: as `open_warehouse`.
     """
-    from orchestration.webhooks.queue import Queue  # with sqlalchemy, which no other step needs
+    from orchestration.webhooks.queue import Queue, days_ago  # with sqlalchemy, which no other step needs
 
     with (
         closing(Queue(settings.queue_url)) as queue,
         open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,
     ):
-        return _ingest(settings, queue, connection, most)
+        report = _ingest(settings, queue, connection, most)
+        queue.delete_finished(before=days_ago(settings.recoup_queue_days))
+        return report
 
 
 @dataclass(frozen=True)

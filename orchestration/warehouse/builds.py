@@ -6,6 +6,7 @@ blocking tests passed, has taken it. Nothing else closes it, so a build of some 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
 
@@ -40,6 +41,23 @@ def open_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
     """Return the raw tables with rows of open loads: loads that no complete build has taken."""
     rows = connection.execute("SELECT DISTINCT table_name FROM sync.loads WHERE build_id IS NULL").fetchall()
     return {name for (name,) in rows}
+
+
+def tables_of_incomplete_builds(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
+    """Return schema and name of the tables of the models that were written since the last complete build."""
+    rows = connection.execute(
+        """SELECT table_schema, table_name FROM sync.model_tables
+           WHERE changed_by >= (SELECT min(build_id) FROM sync.model_builds WHERE NOT is_good)"""
+    ).fetchall()
+    return set(rows)
+
+
+def delete_closed_loads(connection: duckdb.DuckDBPyConnection, *, before: datetime) -> int:
+    """Delete the entries of loads that a complete build has taken, from before an instant (UTC); return how many."""
+    ((count,),) = connection.execute(
+        "DELETE FROM sync.loads WHERE build_id IS NOT NULL AND loaded_at < ?", [before.replace(tzinfo=None)]
+    ).fetchall()
+    return int(count)
 
 
 def has_incomplete_builds(connection: duckdb.DuckDBPyConnection) -> bool:

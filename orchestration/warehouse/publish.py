@@ -89,7 +89,8 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
     if known is not None and all(known.get(copy.title) == copy.changed_by > 0 for copy in copies):
         return Published(path, _counts(connection, copies), path.stat().st_size, 0, is_new=False)
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    _remove(beside)
+    for leftover in path.parent.glob(f"{path.name}.*.tmp*"):  # of a publisher that was killed: there is one at a time
+        leftover.unlink(missing_ok=True)
     try:
         if known is not None:
             shutil.copyfile(path, beside)
