@@ -9,10 +9,11 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
+from orchestration.pipeline import dbt_runner
 from orchestration.pipeline.builder import run_plan
 from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ModelsFailed, invoke_dbt
 from orchestration.pipeline.plan import load_plan
-from orchestration.settings import Settings
+from orchestration.settings import DBT_PROJECT_DIR, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
@@ -182,6 +183,26 @@ def test_rows_that_fail_their_tests_stop_every_build_until_they_are_mended(
     after = contents(settings.warehouse_path)
     assert after["sync.model_builds"] != before["sync.model_builds"]
     assert ask(settings, "SELECT count(*) FROM sync.loads WHERE build_id IS NULL") == [(0,)]
+
+
+def test_rows_that_dbt_wrote_by_hand_are_tested_by_the_next_build_although_nothing_was_loaded(
+    settings: Settings,
+) -> None:
+    assert invoke_dbt(settings, ["run", "--select", "payment_attempts"]).success
+    change(
+        settings,
+        """UPDATE marts.payment_attempts
+           SET attempt_number = 9, _load_id = (SELECT max(build_id) FROM sync.model_builds)
+           WHERE attempt_number = 1""",
+    )
+    with pytest.raises(ModelsFailed, match="attempts_are_numbered_without_gaps_in_time_order"):
+        pipeline.build(settings)
+
+
+def test_a_page_for_people_is_no_part_of_the_project_and_a_description_is() -> None:
+    files = {path.relative_to(DBT_PROJECT_DIR).as_posix() for path in dbt_runner._project_files()}
+    assert {"models/columns.md", "dbt_project.yml", "seeds/currencies.csv", "profiles.yml"} <= files
+    assert not {"README.md", "DECISIONLOG.md"} & files
 
 
 def test_by_hand_dbt_tests_all_rows(settings: Settings) -> None:

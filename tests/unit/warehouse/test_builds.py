@@ -1,6 +1,7 @@
 """The ledger: loads stay open until a complete build has taken them."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -11,12 +12,14 @@ from orchestration.warehouse.builds import (
     begin_build,
     build_of,
     complete_build,
+    delete_closed_loads,
     forget_complete_build,
     has_incomplete_builds,
     hash_streams,
     last_complete_build,
     note_changed_table,
     open_tables,
+    tables_of_incomplete_builds,
 )
 from orchestration.warehouse.checkpoints import Checkpoint, write_checkpoint
 from orchestration.warehouse.connection import open_warehouse, transaction
@@ -129,6 +132,31 @@ def test_the_hash_of_the_streams_changes_with_each_checkpoint_and_with_nothing_e
     write_checkpoint(connection, ACCOUNT, Checkpoint("charges", complete_through=1_700_000_001), now=1_800_000_000)
     assert len(set(hashes)) == 3
     assert hash_streams(connection) == hashes[-1], "the clock of the checkpoint is no data"
+
+
+def test_only_closed_loads_are_deleted_by_age(connection: duckdb.DuckDBPyConnection) -> None:
+    now = datetime.now(UTC)
+    load_event(connection, "evt_1")
+    assert delete_closed_loads(connection, before=now + timedelta(days=1)) == 0, "no build has taken it"
+    build_id, _ = begin_build(connection)
+    complete_build(connection, build_id, "project", streams=None)
+    assert delete_closed_loads(connection, before=now - timedelta(days=1)) == 0
+    assert delete_closed_loads(connection, before=now + timedelta(days=1)) == 2, "events and payment intents"
+
+
+def test_tables_that_an_incomplete_build_wrote_are_known_until_a_complete_one(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    complete, _ = begin_build(connection)
+    note_changed_table(connection, complete, ("marts", "earlier"), ("id",))
+    complete_build(connection, complete, "project", streams=None)
+    assert tables_of_incomplete_builds(connection) == set()
+    by_hand, _ = begin_build(connection)
+    note_changed_table(connection, by_hand, ("marts", "totals"), ())
+    assert tables_of_incomplete_builds(connection) == {("marts", "totals")}
+    build_id, _ = begin_build(connection)
+    complete_build(connection, build_id, "project", streams=None)
+    assert tables_of_incomplete_builds(connection) == set()
 
 
 def test_a_table_is_replaced_where_it_has_no_key_or_was_not_known(connection: duckdb.DuckDBPyConnection) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from orchestration.warehouse.builds import note_changed_table
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.publish import publish
@@ -100,3 +101,111 @@ def test_a_publish_that_fails_leaves_the_old_file_and_nothing_beside_it(
     publish(marts, path)
     with duckdb.connect(str(path), read_only=True) as reader:
         assert payments_in(reader) == 212
+
+
+TOTALS = "CREATE SCHEMA marts; CREATE TABLE marts.totals (id VARCHAR, payments INT, _load_id BIGINT)"
+
+
+def note(warehouse: duckdb.DuckDBPyConnection, build_id: int, *changes: str, key: tuple[str, ...] = ("id",)) -> None:
+    """Change the mart as a build of this number does."""
+    for change in changes:
+        warehouse.execute(change)
+    note_changed_table(warehouse, build_id, ("marts", "totals"), key)
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A warehouse with one mart of two rows, as the first build made it."""
+    with open_warehouse(tmp_path / "warehouse.duckdb") as opened:
+        opened.execute(TOTALS)
+        note(opened, 1, "INSERT INTO marts.totals VALUES ('a', 1, 1), ('b', 2, 1)", key=())
+        yield opened
+
+
+def published_rows(path: Path) -> list[tuple[str, int]]:
+    with duckdb.connect(str(path), read_only=True) as connection:
+        return connection.execute("SELECT id, payments FROM marts.totals ORDER BY ALL").fetchall()
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows_written", "expected"),
+    [
+        (["UPDATE marts.totals SET payments = 5, _load_id = 2 WHERE id = 'a'"], 1, [("a", 5), ("b", 2)]),
+        (["INSERT INTO marts.totals VALUES ('c', 3, 2)"], 1, [("a", 1), ("b", 2), ("c", 3)]),
+        (["INSERT INTO marts.totals VALUES ('a', 7, 2)"], 1, [("a", 7), ("b", 2)]),
+        (["DELETE FROM marts.totals WHERE id = 'a'"], 0, [("b", 2)]),
+        (
+            ["DELETE FROM marts.totals WHERE id = 'a'", "INSERT INTO marts.totals VALUES ('c', 3, 2)"],
+            1,
+            [("b", 2), ("c", 3)],
+        ),
+    ],
+    ids=["changed", "new", "other rows of a key", "gone", "gone and new"],
+)
+def test_only_changed_rows_are_written_and_the_file_is_as_made_from_nothing(
+    changes: list[str],
+    rows_written: int,
+    expected: list[tuple[str, int]],
+    warehouse: duckdb.DuckDBPyConnection,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "recovery.duckdb"
+    publish(warehouse, path)
+    if changes == ["INSERT INTO marts.totals VALUES ('a', 7, 2)"]:
+        warehouse.execute("DELETE FROM marts.totals WHERE id = 'a'")
+    note(warehouse, 2, *changes)
+    published = publish(warehouse, path)
+    assert (published.rows_written, published.is_new) == (rows_written, True)
+    assert published_rows(path) == expected
+    whole = publish(warehouse, tmp_path / "whole.duckdb")
+    assert published_rows(whole.path) == expected
+    assert whole.rows_written == len(expected)
+
+
+def test_without_a_change_no_file_is_written(warehouse: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    path = tmp_path / "recovery.duckdb"
+    first = publish(warehouse, path)
+    before = path.stat()
+    again = publish(warehouse, path)
+    assert path.stat() == before
+    assert (again.is_new, again.rows_written, again.rows) == (False, 0, first.rows)
+
+
+@pytest.mark.parametrize("damage", ["changed by an analyst", "deleted", "a foreign log beside it"])
+def test_a_file_that_is_not_as_published_is_made_from_nothing(
+    damage: str, warehouse: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    path = tmp_path / "recovery.duckdb"
+    publish(warehouse, path)
+    if damage == "deleted":
+        path.unlink()
+    elif damage == "changed by an analyst":
+        with duckdb.connect(str(path)) as analyst:
+            analyst.execute("UPDATE marts.totals SET payments = 0; CREATE TABLE notes (text VARCHAR)")
+    else:
+        path.with_name(f"{path.name}.wal").write_bytes(b"of a program that was killed")
+    note(warehouse, 2, "UPDATE marts.totals SET payments = 5, _load_id = 2 WHERE id = 'a'")
+    published = publish(warehouse, path)
+    assert published.rows_written == 2
+    assert published_rows(path) == [("a", 5), ("b", 2)]
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(1,)]
+
+
+def test_what_a_killed_publisher_left_is_removed(warehouse: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    path = tmp_path / "recovery.duckdb"
+    left = [path.with_name(f"{path.name}.1.tmp"), path.with_name(f"{path.name}.1.tmp.wal")]
+    for leftover in left:
+        leftover.write_bytes(b"half a file")
+    publish(warehouse, path)
+    assert [leftover for leftover in left if leftover.exists()] == []
+
+
+def test_a_file_that_has_grown_too_much_is_made_from_nothing(
+    warehouse: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    path = tmp_path / "recovery.duckdb"
+    publish(warehouse, path)
+    warehouse.execute("UPDATE sync.published_file SET first_size = first_size // 3")
+    note(warehouse, 2, "UPDATE marts.totals SET payments = 5, _load_id = 2 WHERE id = 'a'")
+    assert publish(warehouse, path).rows_written == 2, "all rows"
