@@ -37,6 +37,7 @@ from orchestration.warehouse.scrub import scrub, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.processes import Edges
+from tests.template import Template
 from tests.truth import differences, model_contents
 
 CASES = int(os.environ.get("RECOUP_CASES", "208"))
@@ -90,17 +91,9 @@ def random_step(chance: random.Random) -> Step:
 
 
 @pytest.fixture(scope="session")
-def built_empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder whose models were built from nothing, with the plan for what comes."""
-    folder = tmp_path_factory.mktemp("built_empty")
-    pipeline.build(Settings(recoup_data_dir=folder))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def full_models(built_empty: Path) -> Sequence[tuple[str, str]]:
+def full_models(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
     """Each table of the models with the SQL that builds all of it, in the order of the graph, as dbt compiles it."""
-    settings = Settings(recoup_data_dir=built_empty)
+    settings = Settings(recoup_data_dir=template.copy(tmp_path_factory.mktemp("full_models")))
     plan = kept_plan(settings)
     assert plan is not None
     _, manifest = dbt_runner._parse(settings)
@@ -114,8 +107,8 @@ def full_models(built_empty: Path) -> Sequence[tuple[str, str]]:
 class Shop:
     """A simulated account, its data folder, and the syncs that came to their end."""
 
-    def __init__(self, folder: Path, template: Path, server: SimulatorServer) -> None:
-        shutil.copytree(template, folder)
+    def __init__(self, folder: Path, template: Template, server: SimulatorServer) -> None:
+        template.copy(folder)
         self.server, self.account = server, server.account
         self.settings = Settings(
             stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=server.url, recoup_data_dir=folder
@@ -242,14 +235,14 @@ RUN: dict[str, Callable[[Settings, random.Random], object]] = {
 
 
 @pytest.fixture
-def shops(tmp_path: Path, built_empty: Path) -> Iterator[Callable[[SimulatedAccount], Shop]]:
+def shops(tmp_path: Path, template: Template) -> Iterator[Callable[[SimulatedAccount], Shop]]:
     servers: list[SimulatorServer] = []
 
     def make(account: SimulatedAccount) -> Shop:
         server = SimulatorServer(account)
         server.__enter__()
         servers.append(server)
-        return Shop(tmp_path / f"shop_{len(servers)}", built_empty, server)
+        return Shop(tmp_path / f"shop_{len(servers)}", template, server)
 
     yield make
     for server in servers:
