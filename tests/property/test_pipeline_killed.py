@@ -38,7 +38,7 @@ from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.processes import Edges
 from tests.template import Template
-from tests.truth import differences, model_contents
+from tests.truth import differences, rows_of
 
 CASES = int(os.environ.get("RECOUP_CASES", "208"))
 STEPS = 13
@@ -151,26 +151,28 @@ class Shop:
         copy = self.settings.model_copy(update={"recoup_data_dir": folder})
         folder.mkdir()
         shutil.copy(self.settings.warehouse_path, copy.warehouse_path)
+        tables = [table for table, _ in full_models]
         with open_warehouse(copy.warehouse_path) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            built = rows_of(connection, without={"_load_id"}, only=tables)
+            connection.execute("BEGIN")
             for table, sql in full_models:
                 connection.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
-            marts = connection.execute(_ROWS_OF_MARTS).fetchall()
-        built, anew = model_contents(self.settings), model_contents(copy)
+            anew = rows_of(connection, without={"_load_id"}, only=tables)
+            connection.execute("ROLLBACK")
         shutil.rmtree(folder)
+        with duckdb.connect(str(self.settings.published_path), read_only=True) as published:
+            marts = {table: count_of(published, table) for table in tables if table.startswith("marts.")}
         return [
             *differences(self.account, self.settings, self.syncs)[:5],
-            *(f"{table} is not as built anew" for table in built if built[table] != anew[table]),
-            *(f"published {table} has other rows" for table, rows in marts if self._published_rows(table) != rows),
+            *(f"{table} is not as built anew" for table in tables if built[table] != anew[table]),
+            *(f"published {table} has other rows" for table, count in marts.items() if count != len(anew[table])),
         ]
 
-    def _published_rows(self, table: str) -> int:
-        with duckdb.connect(str(self.settings.published_path), read_only=True) as connection:
-            ((count,),) = connection.execute(f"SELECT count(*) FROM marts.{table}").fetchall()
-        return int(count)
 
-
-_ROWS_OF_MARTS = "SELECT table_name, estimated_size FROM duckdb_tables() WHERE schema_name = 'marts' ORDER BY ALL"
+def count_of(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    ((count,),) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    return int(count)
 
 
 def run_parts(folder: Path, url: str, step: Step) -> None:
