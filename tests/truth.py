@@ -29,6 +29,7 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
     """Everything in which the published file differs from what a reader at `syncs` can know by the last of them."""
     truth = account.truth(syncs[-1], syncs=syncs)
     with duckdb.connect(str(settings.published_path), read_only=True) as published:
+        published.execute("SET threads = 1")  # rows are few: threads cost more than they save
         return [
             *_attempts(truth, published),
             *_payments(truth, published),
