@@ -17,6 +17,7 @@ from orchestration.stripe_api import client
 from orchestration.stripe_api.governor import Governor
 from tests.leaks import leaks_in, secrets_in
 from tests.postgres import Postgres
+from tests.template import Template, shared_template
 
 MakeSettings = Callable[..., Settings]
 
@@ -53,13 +54,26 @@ def _no_personal_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(Settings.model_config, "env_file", None)
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this session, which all workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _one_plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _one_plan(shared_folder: Path) -> Iterator[Path]:
     """All data folders of all tests keep the compiled plan in one file: it depends on the dbt project alone."""
-    shared = tmp_path_factory.getbasetemp().parent / "plan.json"
+    shared = shared_folder / "plan.json"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plan, "_path", lambda settings: shared)
-        yield
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def template(shared_folder: Path, _one_plan: Path) -> Template:
+    """A data folder built on empty tables, to be copied: made once for all workers."""
+    return shared_template(shared_folder, _one_plan)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,10 +118,17 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture
-def make_settings(tmp_path: Path) -> MakeSettings:
-    """Settings that point at a simulated account; state in a folder of the test's own."""
+def make_settings(tmp_path: Path, request: pytest.FixtureRequest) -> MakeSettings:
+    """Settings that point at a simulated account; state in a folder of the test's own.
 
-    def make(server: SimulatorServer, *, key: str = DEFAULT_API_KEY, folder: str = "data") -> Settings:
+    If `built`, the folder begins as a copy of the template: the models are built on empty tables.
+    """
+
+    def make(
+        server: SimulatorServer, *, key: str = DEFAULT_API_KEY, folder: str = "data", built: bool = False
+    ) -> Settings:
+        if built:
+            request.getfixturevalue("template").copy(tmp_path / folder)
         return Settings(stripe_api_key=SecretStr(key), stripe_api_base=server.url, recoup_data_dir=tmp_path / folder)
 
     return make

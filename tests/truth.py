@@ -29,6 +29,7 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
     """Everything in which the published file differs from what a reader at `syncs` can know by the last of them."""
     truth = account.truth(syncs[-1], syncs=syncs)
     with duckdb.connect(str(settings.published_path), read_only=True) as published:
+        published.execute("SET threads = 1")  # rows are few: threads cost more than they save
         return [
             *_attempts(truth, published),
             *_payments(truth, published),
@@ -43,20 +44,31 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
 
 def contents(path: Path, *, without: Iterable[str] = ()) -> dict[str, Rows]:
     """All rows of all tables of a DuckDB file, sorted, but for the columns named in `without`."""
-    left_out = set(without)
     with duckdb.connect(str(path), read_only=True) as connection:
-        columns: dict[str, list[str]] = defaultdict(list)
-        for table, column in connection.execute(
-            """SELECT schema_name || '.' || table_name, column_name
-               FROM duckdb_columns() SEMI JOIN duckdb_tables() USING (database_name, schema_name, table_name)
-               WHERE database_name = current_database() ORDER BY ALL"""
-        ).fetchall():
-            if column not in left_out:
-                columns[table].append(f'"{column}"')
-        return {
-            table: connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY ALL").fetchall()
-            for table, names in columns.items()
-        }
+        return rows_of(connection, without=without)
+
+
+def rows_of(
+    connection: duckdb.DuckDBPyConnection, *, without: Iterable[str] = (), only: Iterable[str] | None = None
+) -> dict[str, Rows]:
+    """All rows of the tables of the open database, sorted, but for the columns named in `without`.
+
+    `only` names the tables, with their schema; by default all are read.
+    """
+    left_out, wanted = set(without), None if only is None else set(only)
+    columns: dict[str, list[str]] = defaultdict(list)
+    for table, column in connection.execute(
+        """SELECT schema_name || '.' || table_name, column_name
+           FROM duckdb_columns() SEMI JOIN duckdb_tables() USING (database_name, schema_name, table_name)
+           WHERE database_name = current_database() ORDER BY ALL"""
+    ).fetchall():
+        if column not in left_out and (wanted is None or table in wanted):
+            columns[table].append(f'"{column}"')
+    assert wanted is None or wanted == columns.keys()
+    return {
+        table: connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY ALL").fetchall()
+        for table, names in columns.items()
+    }
 
 
 def differences_from_full_refresh(settings: Settings, folder: Path) -> list[str]:

@@ -22,6 +22,7 @@ from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, Simulated
 from orchestration.warehouse.connection import open_warehouse
 from tests.leaks import secrets_in
 from tests.processes import RECOUP
+from tests.template import Template
 
 ONE_SCREEN = 24
 
@@ -74,9 +75,9 @@ def recoup(environment: dict[str, str]) -> Recoup:
 
 
 @pytest.fixture(scope="module")
-def synced(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synced(server: SimulatorServer, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder after a sync."""
-    folder = tmp_path_factory.mktemp("synced")
+    folder = template.copy(tmp_path_factory.mktemp("synced"))
     variables = {"STRIPE_API_KEY": DEFAULT_API_KEY, "STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(folder)}
     subprocess.run([*RECOUP, "sync"], env=os.environ | variables, check=True, capture_output=True)
     return folder
@@ -132,7 +133,6 @@ def test_interrupted_while_the_models_are_built_it_says_so(
     synced: Path, environment: dict[str, str], recoup: Recoup
 ) -> None:
     log = synced / "dbt" / "logs" / "dbt.log"
-    before = log.stat().st_size
     with duckdb.connect(str(synced / "warehouse.duckdb")) as connection:
         connection.execute("UPDATE sync.model_builds SET fingerprint = 'of another state of the project'")
     process = subprocess.Popen(
@@ -142,7 +142,7 @@ def test_interrupted_while_the_models_are_built_it_says_so(
         stdout=subprocess.PIPE,
         text=True,
     )
-    while "START sql" not in log.read_bytes()[before:].decode():
+    while not (log.exists() and b"START sql" in log.read_bytes()):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -174,7 +174,10 @@ def test_another_kind_of_server_is_no_stripe(recoup: Recoup, tmp_path: Path) -> 
     assert len(said.err.splitlines()) <= ONE_SCREEN
 
 
-def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(recoup: Recoup) -> None:
+def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(
+    recoup: Recoup, template: Template, tmp_path: Path
+) -> None:
+    template.copy(tmp_path / "data")
     said = recoup("sync", STRIPE_API_KEY="rk_test_lacking")
     assert said.code == 3
     assert "NOT READ: charges. The key lacks rak_charge_read" in said.text
@@ -323,8 +326,9 @@ def test_a_result_that_cannot_be_written_says_why(recoup: Recoup, synced: Path, 
 
 
 def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
-    server: SimulatorServer, environment: dict[str, str], recoup: Recoup
+    server: SimulatorServer, environment: dict[str, str], recoup: Recoup, template: Template, tmp_path: Path
 ) -> None:
+    template.copy(tmp_path / "data")
     server.faults.add(Fault("slow", times=1_000, path="/v1/payment_intents", seconds=1.0))
     server.requests.clear()
     process = subprocess.Popen(
@@ -343,10 +347,9 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
     assert recoup("sync").code == 0
 
 
-def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, tmp_path: Path) -> None:
+def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, template: Template, tmp_path: Path) -> None:
     last = {"seed": 5, "payments": 150, "now": OPENED_AT}
-    settings = Settings(recoup_data_dir=tmp_path / "data")
-    settings.recoup_data_dir.mkdir()
+    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
     settings.simulator_state_path.write_text(json.dumps(last))
     other = recoup("demo", "--payments", "150", "--seed", "6")
     assert other.code == 0

@@ -32,6 +32,7 @@ from orchestration.simulator.keys import READ_PERMISSION
 from tests.accounts import OneStripe
 from tests.commands import Said, recoup
 from tests.processes import RECOUP, free_port
+from tests.template import Template
 
 ONE_SCREEN = 24
 
@@ -852,10 +853,10 @@ def twin(key: str, account_id: str) -> SimulatorServer:
 
 
 @pytest.fixture(scope="module")
-def shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shops, Said]]:
+def shops(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shops, Said]]:
     """Both are connected, and synced by one command while the key of the second has expired; what it said."""
     with twin(ONE, "acct_1One") as first, twin(TWO, "acct_1Two") as second, OneStripe(first, second) as stripe:
-        made = Shops(tmp_path_factory.mktemp("shops"), first, second, stripe.url)
+        made = Shops(template.copy(tmp_path_factory.mktemp("shops")), first, second, stripe.url)
         made.connect("one", ONE)
         made.connect("two", TWO)
         second.keys.put(TWO, ApiKey(state="expired"))

@@ -18,6 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from orchestration.settings import PROJECT_ROOT
 from tests.processes import RECOUP, free_port
+from tests.template import Template
 
 STARTED_WITHIN = 120.0
 RUN_ENDED_WITHIN = 180.0
@@ -104,8 +105,8 @@ def recoup_dev(folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("dev")
+def folder(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return template.copy(tmp_path_factory.mktemp("dev"))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
 from tests.processes import RECOUP
+from tests.template import Template
 from tests.truth import contents
 
 DAY = 86_400
@@ -38,9 +39,9 @@ def server() -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(server: SimulatorServer, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an account that was synced without a disturbance."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    folder = template.copy(tmp_path_factory.mktemp("undisturbed"))
     run(Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder))  # type: ignore[arg-type]
     return folder
 
@@ -76,7 +77,7 @@ def kill_when(settings: Settings, is_time: Callable[[], bool]) -> None:
 def test_killed_while_it_reads(
     requests: int, server: SimulatorServer, undisturbed: Path, make_settings: MakeSettings
 ) -> None:
-    settings = make_settings(server)
+    settings = make_settings(server, built=True)
     server.requests.clear()
     server.limits.change(latency=0.03)
     try:
@@ -101,7 +102,7 @@ def test_killed_while_it_builds_the_models(
 def test_killed_twice_in_a_later_sync(make_settings: MakeSettings) -> None:
     account = SimulatedAccount(seed=12, payments=700, days=60)
     with SimulatorServer(account) as server:
-        settings, reference = make_settings(server), make_settings(server, folder="reference")
+        settings, reference = make_settings(server, built=True), make_settings(server, folder="reference", built=True)
         run(settings)
         run(reference)
         account.now += 5 * DAY

@@ -52,7 +52,7 @@ def test_nothing_of_a_cardholder_and_no_key_is_stored(
     assert all(marker in answered for marker in PERSONAL_MARKERS), "the simulator answers with each kind"
     account = SimulatedAccount(seed=21, payments=500, days=40)
     with SimulatorServer(account) as server:
-        settings = make_settings(server)
+        settings = make_settings(server, built=True)
         for pause in (0, 3 * DAY):
             account.now += pause
             pipeline.extract(settings)

@@ -11,6 +11,7 @@ import pytest
 from orchestration import pipeline
 from orchestration.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
+from tests.template import Template
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
@@ -20,13 +21,13 @@ IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+def published(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     """The analysts' file of a small account."""
     with SimulatorServer(SimulatedAccount(seed=31, payments=900, days=60)) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
             stripe_api_base=server.url,
-            recoup_data_dir=tmp_path_factory.mktemp("readme"),
+            recoup_data_dir=template.copy(tmp_path_factory.mktemp("readme")),
         )
         pipeline.extract(settings)
     pipeline.build(settings)

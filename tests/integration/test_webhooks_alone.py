@@ -22,6 +22,7 @@ from orchestration.simulator.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import event_row, object_row
+from tests.template import Template
 from tests.truth import contents
 
 DAY = 86_400
@@ -80,13 +81,13 @@ class Account:
 
 
 @pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
+def account(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Account:
     simulated = SimulatedAccount(seed=8, payments=400, days=20)
     with SimulatorServer(simulated) as server:
         settings = Settings(
             stripe_api_key="rk_test_simulated_account_reads_everything",  # type: ignore[arg-type]
             stripe_api_base=server.url,
-            recoup_data_dir=tmp_path_factory.mktemp("synced"),
+            recoup_data_dir=template.copy(tmp_path_factory.mktemp("synced")),
         )
         for _ in range(3):
             pipeline.extract(settings)
@@ -184,8 +185,8 @@ def test_the_account_holds_every_case_in_question(account: Account) -> None:
     assert not any(row["is_attempted_at_estimated"] or row["is_resolved_at_estimated"] for row in found)
 
 
-def test_events_alone_tell_what_the_charges_tell(account: Account, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=tmp_path)
+def test_events_alone_tell_what_the_charges_tell(account: Account, template: Template, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=template.copy(tmp_path))
     load(account, settings, account.events(ALL))
     returned, linked = account.returned, account.linked_by_instrument
     synced, told = attempts_as_told(account.synced), attempts(settings)
@@ -204,8 +205,8 @@ def test_events_alone_tell_what_the_charges_tell(account: Account, tmp_path: Pat
     assert without(episodes(settings), payments=linked) == without(episodes_as_told(account.synced), payments=linked)
 
 
-def test_what_is_left_open_is_null_and_counted(account: Account, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=tmp_path)
+def test_what_is_left_open_is_null_and_counted(account: Account, template: Template, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=template.copy(tmp_path))
     load(account, settings, account.events(ALL))
     left_open = read(settings, f"attempt_id, {ONLY_A_CHARGE_TELLS}", "payment_attempts")
     assert {value for row in left_open.values() for name, value in row.items() if name != "attempt_id"} == {None}
@@ -216,8 +217,10 @@ def test_what_is_left_open_is_null_and_counted(account: Account, tmp_path: Path)
     assert coverage["charge_count"] == coverage["succeeded_without_charge_count"] == 0
 
 
-def test_nothing_changes_when_the_charges_come_but_what_was_left_open(account: Account, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=tmp_path)
+def test_nothing_changes_when_the_charges_come_but_what_was_left_open(
+    account: Account, template: Template, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=template.copy(tmp_path))
     load(account, settings, account.events([*ALL, *DISPUTES]))
     told, synced = attempts(settings), attempts(account.synced)
     charges = sorted(row["charge_id"] for row in synced.values() if row["charge_id"])
@@ -235,9 +238,11 @@ def test_nothing_changes_when_the_charges_come_but_what_was_left_open(account: A
     assert episodes(settings) == episodes(account.synced)
 
 
-def test_without_the_event_of_an_authorization_only_its_time_is_missing(account: Account, tmp_path: Path) -> None:
+def test_without_the_event_of_an_authorization_only_its_time_is_missing(
+    account: Account, template: Template, tmp_path: Path
+) -> None:
     """What was captured, or canceled, was authorized before: the attempt is there, and its time marked as estimated."""
-    settings = Settings(recoup_data_dir=tmp_path)
+    settings = Settings(recoup_data_dir=template.copy(tmp_path))
     load(account, settings, account.events(FIVE))
     synced, alone = attempts_as_told(account.synced), attempts(settings)
     by_hand = {intent.id for intent in account.simulated.intents.values() if intent.capture_method == "manual"}
@@ -258,8 +263,8 @@ def test_without_the_event_of_an_authorization_only_its_time_is_missing(account:
     assert without(episodes(settings), payments=gone) == without(episodes(account.synced), payments=gone)
 
 
-def test_neither_the_order_of_arrival_nor_the_way_matters(account: Account, tmp_path: Path) -> None:
-    straight, shuffled = (Settings(recoup_data_dir=tmp_path / name) for name in ("straight", "shuffled"))
+def test_neither_the_order_of_arrival_nor_the_way_matters(account: Account, template: Template, tmp_path: Path) -> None:
+    straight, shuffled = (Settings(recoup_data_dir=template.copy(tmp_path / name)) for name in ("straight", "shuffled"))
     load(account, straight, account.events(ALL), source="webhook")
     events = account.events(ALL)
     random.Random(6).shuffle(events)

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.pipeline.dbt_runner import ensure_manifest
 from orchestration.settings import PROJECT_ROOT, Settings
+from tests.template import Template
 
 INSTANCE = yaml.safe_load((PROJECT_ROOT / "orchestration" / "dagster.yaml").read_text(encoding="utf-8"))
 
@@ -23,15 +23,9 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """dbt's manifest, parsed once."""
-    return ensure_manifest(Settings(recoup_data_dir=tmp_path_factory.mktemp("manifest")))
-
-
 @pytest.fixture(autouse=True)
-def _parsed_already(manifest: Path, tmp_path: Path) -> None:
-    """Tests whose state is under `data` do not parse the dbt project anew."""
+def _parsed_already(template: Template, tmp_path: Path) -> None:
+    """Tests whose state is under `data` do not parse the dbt project again."""
     target = Settings(recoup_data_dir=tmp_path / "data").dbt_target_dir
     target.mkdir(parents=True)
-    shutil.copyfile(manifest, target / "manifest.json")
+    shutil.copyfile(template.manifest, target / "manifest.json")

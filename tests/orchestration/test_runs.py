@@ -90,7 +90,7 @@ def test_no_warning_and_nothing_secret_or_personal_is_left_by_runs(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run(instance, make_settings(server))
+    run(instance, make_settings(server, built=True))
     run(instance, make_settings(server, key="rk_test_unknown_key_of_somebody"))
     logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [text for text in logged if "check" in text.lower() or "observation" in text.lower()] == []
@@ -103,7 +103,7 @@ def test_no_warning_and_nothing_secret_or_personal_is_left_by_runs(
 def test_rebuild_marts_needs_no_stripe(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
-    settings = make_settings(server)
+    settings = make_settings(server, built=True)
     assert run(instance, settings).success
     offline = settings.model_copy(update={"stripe_api_key": None, "stripe_api_base": "http://127.0.0.1:9"})
     settings.published_path.unlink()
@@ -117,7 +117,7 @@ def test_rebuild_marts_needs_no_stripe(
 def test_one_mart_can_be_made_by_itself(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
-    settings = make_settings(server)
+    settings = make_settings(server, built=True)
     assert run(instance, settings).success
     defs = build_defs(settings=settings)
     key = dg.AssetKey(["marts", "recovery_cohorts"])
@@ -145,7 +145,7 @@ def test_a_key_that_stripe_does_not_know_fails_the_run_in_one_sentence(
 def test_a_missing_permission_fails_its_own_check_and_nothing_else(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
-    settings = make_settings(server).model_copy(update={"stripe_api_key": SecretStr("rk_test_lacking")})
+    settings = make_settings(server, built=True).model_copy(update={"stripe_api_key": SecretStr("rk_test_lacking")})
     result = run(instance, settings)
     assert result.success
     evaluated = checks(result)
@@ -159,7 +159,7 @@ def test_a_missing_permission_fails_its_own_check_and_nothing_else(
 def test_a_failed_test_keeps_the_published_file_as_it_was(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
-    settings = make_settings(server)
+    settings = make_settings(server, built=True)
     assert run(instance, settings).success
     before = settings.published_path.read_bytes()
     with open_warehouse(settings.warehouse_path) as connection:

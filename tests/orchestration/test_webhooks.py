@@ -17,6 +17,7 @@ from orchestration.simulator.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.conftest import MakeSettings
+from tests.template import Template
 
 FIRST_EVENTS = 40
 PUSHED = {f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "canceled")}
@@ -151,9 +152,10 @@ def test_a_run_carries_the_queue_into_the_marts_also_before_any_sync(
 
 @pytest.fixture
 def built(
-    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, template: Template
 ) -> dg.SensorDefinition:
     """The sensor of a code server, after a run has built the models from the first events."""
+    template.copy(settings.recoup_data_dir)
     deliver(queue, server.account, FIRST_EVENTS)
     assert run(instance, settings).success
     return build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")

@@ -32,6 +32,7 @@ from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.held import HeldWarehouse
 from tests.property.test_sync import told
+from tests.template import Template
 
 CASES = int(os.environ.get("RECOUP_CASES", "24"))
 BUILT_CASES = int(os.environ.get("RECOUP_BUILT_CASES", "2"))
@@ -78,10 +79,14 @@ histories = st.builds(
 class Way:
     """A warehouse, and how the account's changes come into it. It stays open until a run on it is killed."""
 
-    def __init__(self, path: Path, server: SimulatorServer, chance: random.Random) -> None:
+    def __init__(
+        self, path: Path, server: SimulatorServer, chance: random.Random, template: Template | None = None
+    ) -> None:
         self._server, self._chance = server, chance
         self.settings = Settings(recoup_data_dir=path)
         path.mkdir(parents=True)
+        if template:
+            template.copy(path)
         self._queue = Queue(self.settings.queue_url)
         self._opened = ExitStack()
         self._open()
@@ -181,9 +186,11 @@ def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, bui
     ways["both"].push(held, history)
 
 
-def ways_of(folder: Path, server: SimulatorServer, seed: int) -> dict[str, Way]:
+def ways_of(folder: Path, server: SimulatorServer, seed: int, template: Template | None = None) -> dict[str, Way]:
+    """Return the ways by name. Their folders, but for that of the polls, begin as copies of the template."""
     return {
-        name: Way(folder / name, server, random.Random(seed + n)) for n, name in enumerate(("poll", "both", "push"))
+        name: Way(folder / name, server, random.Random(seed + n), None if name == "poll" else template)
+        for n, name in enumerate(("poll", "both", "push"))
     }
 
 
@@ -268,12 +275,12 @@ def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict
 
 
 @pytest.mark.parametrize("case", range(BUILT_CASES))
-def test_every_way_ends_in_the_same_marts(case: int, tmp_path: Path) -> None:
-    """What is only pushed is built piece by piece, the others at once."""
+def test_every_way_ends_in_the_same_marts(case: int, template: Template, tmp_path: Path) -> None:
+    """What is only pushed is built piece by piece, the others at once: what was polled by dbt."""
     types, doubled = (FIVE, 0.3) if case % 2 else (EVERY, 1.0)
     history = History(70 + case, 150, 12, [1, 600][case % 2], (0, 3, 5), types, 3, doubled, 0.3)
     with SimulatorServer(history.account()) as server:
-        ways = ways_of(tmp_path, server, history.seed)
+        ways = ways_of(tmp_path, server, history.seed, template)
         walk(history, server, ways, built=("push",))
         for way in ways.values():
             way.poll()

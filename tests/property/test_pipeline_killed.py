@@ -37,7 +37,8 @@ from orchestration.warehouse.scrub import scrub, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.processes import Edges
-from tests.truth import differences, model_contents
+from tests.template import Template
+from tests.truth import differences, rows_of
 
 CASES = int(os.environ.get("RECOUP_CASES", "208"))
 STEPS = 13
@@ -92,17 +93,9 @@ def random_step(chance: random.Random) -> Step:
 
 
 @pytest.fixture(scope="session")
-def built_empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data folder with empty models and a compiled plan."""
-    folder = tmp_path_factory.mktemp("built_empty")
-    pipeline.build(Settings(recoup_data_dir=folder))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def full_models(built_empty: Path) -> Sequence[tuple[str, str]]:
+def full_models(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
     """Return each model's table with the SQL that builds all of it, compiled by dbt, in the order of the graph."""
-    settings = Settings(recoup_data_dir=built_empty)
+    settings = Settings(recoup_data_dir=template.copy(tmp_path_factory.mktemp("full_models")))
     plan = kept_plan(settings)
     assert plan is not None
     _, manifest = dbt_runner._parse(settings)
@@ -116,8 +109,8 @@ def full_models(built_empty: Path) -> Sequence[tuple[str, str]]:
 class Shop:
     """Hold a simulated account, its data folder, and the times of its completed syncs."""
 
-    def __init__(self, folder: Path, template: Path, server: SimulatorServer) -> None:
-        shutil.copytree(template, folder)
+    def __init__(self, folder: Path, template: Template, server: SimulatorServer) -> None:
+        template.copy(folder)
         self.server, self.account = server, server.account
         self.settings = Settings(
             stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=server.url, recoup_data_dir=folder
@@ -160,26 +153,29 @@ class Shop:
         copy = self.settings.model_copy(update={"recoup_data_dir": folder})
         folder.mkdir()
         shutil.copy(self.settings.warehouse_path, copy.warehouse_path)
+        tables = [table for table, _ in full_models]
         with open_warehouse(copy.warehouse_path) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+            # Rows are few: threads cost more than they save.
+            connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+            built = rows_of(connection, without={"_load_id"}, only=tables)
+            connection.execute("BEGIN")
             for table, sql in full_models:
                 connection.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
-            marts = connection.execute(_ROWS_OF_MARTS).fetchall()
-        built, anew = model_contents(self.settings), model_contents(copy)
+            anew = rows_of(connection, without={"_load_id"}, only=tables)
+            connection.execute("ROLLBACK")
         shutil.rmtree(folder)
+        with duckdb.connect(str(self.settings.published_path), read_only=True) as published:
+            marts = {table: count_of(published, table) for table in tables if table.startswith("marts.")}
         return [
             *differences(self.account, self.settings, self.syncs)[:5],
-            *(f"{table} is not as built anew" for table in built if built[table] != anew[table]),
-            *(f"published {table} has other rows" for table, rows in marts if self._published_rows(table) != rows),
+            *(f"{table} is not as built anew" for table in tables if built[table] != anew[table]),
+            *(f"published {table} has other rows" for table, count in marts.items() if count != len(anew[table])),
         ]
 
-    def _published_rows(self, table: str) -> int:
-        with duckdb.connect(str(self.settings.published_path), read_only=True) as connection:
-            ((count,),) = connection.execute(f"SELECT count(*) FROM marts.{table}").fetchall()
-        return int(count)
 
-
-_ROWS_OF_MARTS = "SELECT table_name, estimated_size FROM duckdb_tables() WHERE schema_name = 'marts' ORDER BY ALL"
+def count_of(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    ((count,),) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    return int(count)
 
 
 def run_parts(folder: Path, url: str, step: Step) -> None:
@@ -244,14 +240,14 @@ RUN: dict[str, Callable[[Settings, random.Random], object]] = {
 
 
 @pytest.fixture
-def shops(tmp_path: Path, built_empty: Path) -> Iterator[Callable[[SimulatedAccount], Shop]]:
+def shops(tmp_path: Path, template: Template) -> Iterator[Callable[[SimulatedAccount], Shop]]:
     servers: list[SimulatorServer] = []
 
     def make(account: SimulatedAccount) -> Shop:
         server = SimulatorServer(account)
         server.__enter__()
         servers.append(server)
-        return Shop(tmp_path / f"shop_{len(servers)}", built_empty, server)
+        return Shop(tmp_path / f"shop_{len(servers)}", template, server)
 
     yield make
     for server in servers:
