@@ -260,10 +260,14 @@ class _Run:
         return True
 
     def _replace_all(self, relation: str) -> int | None:
-        """Replace the rows of a table that is built as a whole; None where they are the same as before."""
+        """Replace the rows of a table that is built as a whole; None where they are the same as before.
+
+        They are the same if there are as many as before, and none is left when the old ones are taken away.
+        """
         columns = ", ".join(f'"{name}"' for name in self._columns(relation))
         new, old = f"SELECT {columns} FROM {_NEW_ROWS}", f"SELECT {columns} FROM {relation}"
-        if not self._rows(f"({new} EXCEPT ALL {old}) UNION ALL ({old} EXCEPT ALL {new}) LIMIT 1"):
+        (counts,) = self._rows(f"SELECT (SELECT count(*) FROM {_NEW_ROWS}), (SELECT count(*) FROM {relation})")
+        if counts[0] == counts[1] and not self._rows(f"({new} EXCEPT ALL {old}) LIMIT 1"):
             return None
         self._connection.execute(f"DELETE FROM {relation}")
         return self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS}")

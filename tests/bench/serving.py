@@ -67,13 +67,18 @@ class Served:
 
 @contextmanager
 def serve(settings: Settings, variables: Mapping[str, str]) -> Iterator[Served]:
-    """Run `recoup serve` on the data folder while the context lasts; none of its processes outlives the context."""
+    """Run `recoup serve` on the data folder while the context lasts; none of its processes outlives the context.
+
+    It has a session of its own, so that Ctrl-C reaches it through this context alone.
+    """
     port = free_port()
     output = settings.recoup_data_dir.with_name(f"{settings.recoup_data_dir.name}.serve.log")
     command = [*RECOUP, "serve", "--port", str(free_port()), "--receiver-port", str(port)]
     environment = {**os.environ, "RECOUP_DATA_DIR": str(settings.recoup_data_dir), **variables}
     with output.open("wb") as log:
-        process = subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield Served(process, port, output)
     finally:

@@ -4,7 +4,8 @@ The account lives in fast motion, its events are pushed, and syncs run by their 
 and memory are sampled. At the end a last sync is made, and the published marts are compared with the account's truth.
 `python -m tests.bench.soak`, or `make soak-serve`; RECOUP_SOAK_SECONDS says how long.
 
-It fails if a tick or a run failed, or if the data are wrong at the end; never because of timing.
+It fails if a tick or a run failed, or if the data are wrong at the end; never because of timing. Ctrl-C ends it early:
+what was seen until then is compared and printed all the same.
 """
 
 import os
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -99,16 +100,17 @@ class Watch:
     published_at: list[float] = field(default_factory=list)
 
     def run(self, seconds: float) -> None:
-        """Watch for so many seconds, and take a sample at the end, too."""
+        """Watch for so many seconds, or until interrupted, and take a sample at the end, too."""
         until = time.time() + seconds
         due = time.time()
-        while (now := time.time()) < until:
-            self.served.check()
-            self.look_for_publication()
-            if now >= due:
-                self.samples.append(take_sample(self.settings, self.served))
-                due += SAMPLE_SECONDS
-            time.sleep(POLL_SECONDS)
+        with suppress(KeyboardInterrupt):
+            while (now := time.time()) < until:
+                self.served.check()
+                self.look_for_publication()
+                if now >= due:
+                    self.samples.append(take_sample(self.settings, self.served))
+                    due += SAMPLE_SECONDS
+                time.sleep(POLL_SECONDS)
         self.samples.append(take_sample(self.settings, self.served))
 
     def look_for_publication(self) -> None:
