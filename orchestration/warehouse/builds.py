@@ -6,8 +6,12 @@ blocking tests passed, has taken it. Nothing else closes it, so a build of some 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import duckdb
+
+LOADS_KEPT_DAYS: Final = 30
+"""Days for which a load is listed after a complete build has taken it. Only people read it then."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,16 @@ def build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
 def complete_build(
     connection: duckdb.DuckDBPyConnection, build_id: int, fingerprint: str, *, streams: str | None
 ) -> None:
-    """Enter the build as complete: it has taken every load with a smaller number. In the caller's transaction."""
+    """Enter the build as complete: it has taken every load with a smaller number. In the caller's transaction.
+
+    Loads that were taken are deleted when they are old: at one webhook event a second there are 50,000 a day.
+    """
     connection.execute(
         "UPDATE sync.loads SET build_id = $build WHERE build_id IS NULL AND load_id < $build", {"build": build_id}
+    )
+    connection.execute(
+        f"""DELETE FROM sync.loads WHERE build_id IS NOT NULL
+            AND loaded_at < CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP) - INTERVAL {LOADS_KEPT_DAYS} DAY"""
     )
     connection.execute("DELETE FROM sync.model_builds WHERE build_id < ?", [build_id])
     connection.execute(

@@ -7,6 +7,7 @@ import duckdb
 import pytest
 
 from orchestration.warehouse.builds import (
+    LOADS_KEPT_DAYS,
     CompleteBuild,
     begin_build,
     build_of,
@@ -52,6 +53,17 @@ def test_a_load_is_open_for_each_table_that_it_wrote_to_until_a_complete_build(
     complete_build(connection, build_id, "project", streams="hash")
     assert open_tables(connection) == set()
     assert last_complete_build(connection) == CompleteBuild(build_id, "project", "hash")
+
+
+def test_old_loads_are_forgotten_once_a_complete_build_has_taken_them(connection: duckdb.DuckDBPyConnection) -> None:
+    old, new = load_event(connection, "evt_1"), load_event(connection, "evt_2")
+    connection.execute(
+        "UPDATE sync.loads SET loaded_at = loaded_at - to_days(?) WHERE load_id = ?", [LOADS_KEPT_DAYS + 1, old]
+    )
+    build_id, first_load_id = begin_build(connection)
+    assert first_load_id == old, "an old load that no build has taken is kept"
+    complete_build(connection, build_id, "project", streams=None)
+    assert connection.execute("SELECT DISTINCT load_id FROM sync.loads").fetchall() == [(new,)]
 
 
 def test_a_load_that_writes_nothing_is_not_open(connection: duckdb.DuckDBPyConnection) -> None:
