@@ -129,17 +129,27 @@ def wait_until(
         time.sleep(every)
 
 
-def batch_count(settings: Settings) -> int | None:
-    """Return how many batches of webhook events the sensor has reported; None before Dagster has its databases."""
-    path = settings.dagster_home / "event_log.db"
+def has_ticked(settings: Settings) -> bool:
+    """Return whether a tick has ended: Dagster's processes are all there."""
+    ended = "SELECT count(*) FROM job_ticks WHERE status IN ('SKIPPED', 'SUCCESS')"
+    return bool(_count(settings.dagster_home / "schedules" / "schedules.db", ended))
+
+
+def batch_count(settings: Settings) -> int:
+    """Return how many batches of webhook events the sensor has reported."""
+    reported = "SELECT count(*) FROM event_logs WHERE run_id = '' AND asset_key LIKE '%webhook_events%'"
+    return _count(settings.dagster_home / "event_log.db", reported)
+
+
+def _count(path: Path, query: str) -> int:
+    """Count rows of one of Dagster's databases; 0 before it is there."""
     if not path.exists():
-        return None
-    query = "SELECT count(*) FROM event_logs WHERE run_id = '' AND asset_key LIKE '%webhook_events%'"
+        return 0
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
         try:
             return int(connection.execute(query).fetchone()[0])
         except sqlite3.OperationalError:
-            return None
+            return 0
 
 
 def descendants(pid: int) -> list[int]:

@@ -35,6 +35,7 @@ from tests.bench.serving import (
     ACCOUNT,
     Served,
     cpu_seconds,
+    has_ticked,
     resident_bytes,
     serve,
     settings_for,
@@ -237,7 +238,7 @@ def _live(settings: Settings, served: Served, url: str) -> Watch:
     base = settings.model_copy(update={"recoup_webhook_base_url": f"http://127.0.0.1:{served.receiver_port}"})
     endpoint = {"url": webhook_url(base, token_files), "secret": DEFAULT_WEBHOOK_SECRET}
     requests.post(f"{url}/_sim/webhook_endpoints", json=endpoint, timeout=30).raise_for_status()
-    wait_until(lambda: _has_ticked(settings), served)
+    wait_until(lambda: has_ticked(settings), served)
     _set_speed(url, SPEED)
     watch = Watch(settings, served)
     watch.run(SECONDS)
@@ -254,11 +255,6 @@ def _live(settings: Settings, served: Served, url: str) -> Watch:
 
 def _set_speed(url: str, speed: float) -> None:
     requests.post(f"{url}/_sim/clock", json={"speed": speed}, timeout=30).raise_for_status()
-
-
-def _has_ticked(settings: Settings) -> bool:
-    path = _ticks_path(settings)
-    return path.exists() and bool(_rows(path, "SELECT 1 FROM job_ticks WHERE status IN ('SKIPPED', 'SUCCESS') LIMIT 1"))
 
 
 def _is_delivered(url: str) -> bool:
