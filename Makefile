@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 WORKERS ?= 2
 
-.PHONY: help setup tools demo dev test soak lint types sql bench clean
+.PHONY: help setup tools demo dev test soak soak-serve lint types sql bench clean
 
 help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
 	@echo "make dev     Dagster's UI on your accounts, or on the simulated one"
 	@echo "make test    everything that must hold"
 	@echo "make soak    thousands of random histories, faults and kills (CASES=5000)"
+	@echo "make soak-serve  recoup serve for twenty minutes: what grows, what fails (SECONDS=1200)"
 	@echo "make lint    ruff, mypy, sqlfluff"
 	@echo "make bench   speed and memory against a baseline of the same run"
 	@echo "make setup   only the environment in .venv, as Recoup needs it"
@@ -46,6 +47,9 @@ test: tools
 
 soak: tools
 	@RECOUP_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest -n $(WORKERS) --timeout 0 tests/property
+
+soak-serve: tools
+	@RECOUP_SOAK_SECONDS=$(or $(SECONDS),1200) $(BIN)/python -m tests.bench.soak
 
 lint: tools
 	@$(BIN)/ruff check .

@@ -35,7 +35,7 @@ from orchestration.warehouse.builds import (
     open_tables,
     tables_of_incomplete_builds,
 )
-from orchestration.warehouse.connection import open_warehouse, transaction, wanted
+from orchestration.warehouse.connection import open_warehouse, small_batch_options, transaction, wanted
 
 _TRIES: Final = 5
 """Number of times that dbt tries to open the warehouse. It waits for the warehouse before each try."""
@@ -113,7 +113,8 @@ def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -
         ModelsFailed: a model or a blocking test failed; nothing has changed.
         WarehouseError: as `open_warehouse`.
     """
-    with open_warehouse(settings.warehouse_path) as connection:
+    path = settings.warehouse_path
+    with open_warehouse(path, options=small_batch_options(path)) as connection:
         _complete_build_of(connection, project_fingerprint())
         plan = load_plan(settings)
         check_plan(connection, plan)
@@ -266,10 +267,14 @@ class _Run:
         return True
 
     def _replace_all(self, relation: str) -> int | None:
-        """Replace all rows of a table; return None if they are the same as before."""
+        """Replace all rows of a table; return None if they are the same as before.
+
+        They are the same if there are as many as before, and none is left when the old ones are taken away.
+        """
         columns = ", ".join(f'"{name}"' for name in self._columns(relation))
         new, old = f"SELECT {columns} FROM {_NEW_ROWS}", f"SELECT {columns} FROM {relation}"
-        if not self._rows(f"({new} EXCEPT ALL {old}) UNION ALL ({old} EXCEPT ALL {new}) LIMIT 1"):
+        (counts,) = self._rows(f"SELECT (SELECT count(*) FROM {_NEW_ROWS}), (SELECT count(*) FROM {relation})")
+        if counts[0] == counts[1] and not self._rows(f"({new} EXCEPT ALL {old}) LIMIT 1"):
             return None
         self._connection.execute(f"DELETE FROM {relation}")
         return self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS}")

@@ -44,7 +44,7 @@ from orchestration.sync import (
     plan_sync,
     sync_account,
 )
-from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse
+from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse, small_batch_options
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
@@ -150,7 +150,8 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
     plan = kept_plan(settings)
     if plan is None:
         raise PlanUnusable("The plan of the models is not compiled yet.")
-    with open_warehouse(settings.warehouse_path, wait=wait) as connection:
+    path = settings.warehouse_path
+    with open_warehouse(path, wait=wait, options=small_batch_options(path)) as connection:
         check_plan(connection, plan)
         ingested = _ingest(settings, queue, connection, most)
         return WebhookBatch(ingested, run_plan(connection, plan), publish(connection, settings.published_path))

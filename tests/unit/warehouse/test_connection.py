@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.warehouse.connection import Warehouse, WarehouseBusy, open_warehouse, wanted
+from orchestration.warehouse.connection import (
+    Warehouse,
+    WarehouseBusy,
+    open_warehouse,
+    small_batch_options,
+    wanted,
+)
 
 
 @pytest.fixture
@@ -72,3 +78,10 @@ def test_options_hold_again_after_a_pause(path: Path) -> None:
 def test_a_short_use_opens_and_closes(path: Path) -> None:
     with open_warehouse(path) as connection:
         assert connection.execute("SELECT count(*) FROM raw_stripe.charges").fetchall() == [(0,)]
+
+
+def test_only_a_large_warehouse_is_worth_more_than_one_thread_for_a_small_batch(path: Path) -> None:
+    assert small_batch_options(path) == {"threads": 1}
+    with path.open("wb") as large:
+        large.truncate(300_000_000)
+    assert small_batch_options(path) == {}

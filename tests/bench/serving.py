@@ -1,0 +1,197 @@
+"""What the benchmarks of `recoup serve` share: an account that is synced, the processes, and a shutdown that is sure.
+
+Belongs here: starting, watching and ending `recoup serve`. Does not: what is sent to it (`webhooks`, `soak`).
+"""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from orchestration import pipeline
+from orchestration.cli.demo import FIRST_DAYS, SimulatorState
+from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
+from tests.processes import RECOUP, free_port
+
+PAYMENTS: Final = int(os.environ.get("RECOUP_BENCH_PAYMENTS", "20000"))
+ACCOUNT: Final = SimulatorState(seed=1, payments=PAYMENTS, now=OPENED_AT + FIRST_DAYS * 86_400)
+"""The account that is synced before anything is pushed: a build costs more the longer the history is."""
+
+_SHUTDOWN_SECONDS: Final = 60.0
+_ROLES: Final = {
+    "dagster_daemon": "daemon",
+    "dagster._daemon": "daemon",
+    "dagster-daemon": "daemon",
+    "dagster_webserver": "webserver",
+    "dagster-webserver": "webserver",
+    "execute_run": "run",
+    "execute_step": "run",
+    "multiprocessing": "run",
+    "code-server": "code server's proxy",
+    " grpc ": "code server",
+    " dagster dev ": "dagster dev",
+}
+"""Part of a command line, and the role of its process. The first part that fits decides."""
+
+
+class ServeEnded(RuntimeError):
+    """`recoup serve` has ended by itself. The text holds its exit code and what it printed last."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """`recoup serve` while it runs."""
+
+    process: "subprocess.Popen[bytes]"
+    receiver_port: int
+    output: Path
+
+    def check(self) -> None:
+        """Raise ServeEnded if it does not run any more."""
+        if (code := self.process.poll()) is not None:
+            raise ServeEnded(f"recoup serve has ended (exit code {code}): {self.output.read_text()[-1_000:]}")
+
+    def pids(self) -> dict[int, str]:
+        """Return its processes with their roles. Empty where there is no /proc."""
+        return {pid: _role(pid) for pid in descendants(self.process.pid)} | {self.process.pid: "receiver"}
+
+
+@contextmanager
+def serve(settings: Settings, variables: Mapping[str, str]) -> Iterator[Served]:
+    """Run `recoup serve` on the data folder while the context lasts; none of its processes outlives the context.
+
+    It has a session of its own, so that Ctrl-C reaches it through this context alone.
+    """
+    port = free_port()
+    output = settings.recoup_data_dir.with_name(f"{settings.recoup_data_dir.name}.serve.log")
+    command = [*RECOUP, "serve", "--port", str(free_port()), "--receiver-port", str(port)]
+    environment = {**os.environ, "RECOUP_DATA_DIR": str(settings.recoup_data_dir), **variables}
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield Served(process, port, output)
+    finally:
+        _stop(process)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Interrupt it, wait for it, and kill what is left of it."""
+    family = {pid: _started_at(pid) for pid in descendants(process.pid)}
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_SHUTDOWN_SECONDS)
+    process.kill()
+    process.wait()
+    for pid, started_at in family.items():
+        if started_at is not None and _started_at(pid) == started_at:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def sync_build_publish(settings: Settings) -> None:
+    """Sync the account in full, build its models and publish them."""
+    pipeline.extract(settings)
+    pipeline.build(settings)
+    pipeline.publish_marts(settings)
+
+
+def settings_for(url: str, folder: Path) -> Settings:
+    """Return the settings for a simulated account at this address."""
+    return Settings(stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=url, recoup_data_dir=folder)
+
+
+def wait_until(
+    is_so: Callable[[], bool], served: Served | None = None, *, seconds: float = 120.0, every: float = 0.2
+) -> None:
+    """Wait until something is so, looking `every` so many seconds.
+
+    Raises:
+        ServeEnded: `recoup serve` has ended meanwhile.
+        TimeoutError: it is not so after that many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if served is not None:
+            served.check()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Nothing happened in {seconds:.0f} seconds.")
+        time.sleep(every)
+
+
+def has_ticked(settings: Settings) -> bool:
+    """Return whether a tick has ended: Dagster's processes are all there."""
+    ended = "SELECT count(*) FROM job_ticks WHERE status IN ('SKIPPED', 'SUCCESS')"
+    return bool(_count(settings.dagster_home / "schedules" / "schedules.db", ended))
+
+
+def batch_count(settings: Settings) -> int:
+    """Return how many batches of webhook events the sensor has reported."""
+    reported = "SELECT count(*) FROM event_logs WHERE run_id = '' AND asset_key LIKE '%webhook_events%'"
+    return _count(settings.dagster_home / "event_log.db", reported)
+
+
+def _count(path: Path, query: str) -> int:
+    """Count rows of one of Dagster's databases; 0 before it is there."""
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        try:
+            return int(connection.execute(query).fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that this one has started, and theirs. Empty where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        if (fields := _stat(int(path.name))) is not None:
+            children.setdefault(int(fields[1]), []).append(int(path.name))
+    found = list(children.get(pid, ()))
+    for each in found:
+        found += children.get(each, ())
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time (user and system) of a running process; 0 where it has ended or there is no /proc."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a running process; 0 where it has ended or there is no /proc."""
+    fields = _stat(pid)
+    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+
+
+def _started_at(pid: int) -> str | None:
+    fields = _stat(pid)
+    return fields[19] if fields else None
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/<pid>/stat from the state on, the third in its documentation."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _role(pid: int) -> str:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return "ended"
+    return next((role for part, role in _ROLES.items() if part in command), f"other: {command[:60]}")
