@@ -89,8 +89,10 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Interrupt it, wait for it, and kill what is left of it."""
     family = {pid: _started_at(pid) for pid in descendants(process.pid)}
     process.send_signal(signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_SHUTDOWN_SECONDS)
+    deadline = time.monotonic() + _SHUTDOWN_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(KeyboardInterrupt, subprocess.TimeoutExpired):  # a second Ctrl-C does not leave it running
+            process.wait(1)
     process.kill()
     process.wait()
     for pid, started_at in family.items():
