@@ -21,11 +21,11 @@ from google.protobuf.json_format import MessageToDict
 from orchestration import pipeline
 from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
-from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ModelsFailed, failure_text, invoke_dbt
+from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed, build_some
+from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.settings import Settings
-from orchestration.warehouse.connection import WarehouseError, wanted
+from orchestration.warehouse.connection import WarehouseError
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
 """Sources that webhook events are also loaded into: the ends of their ids in dbt's manifest."""
@@ -63,13 +63,10 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
         events = _DbtEvents(context)
         build, error = Build(), None
         try:
-            build = pipeline.build(settings, callback=events, observe=context.log.info)
+            build = pipeline.build(settings, callback=events)
             if context.is_subset:
                 events.collected.clear()
-                arguments = _arguments(context, manifest, translator)
-                with wanted(settings.warehouse_path):
-                    result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [events])
-                error = None if result.success else failure_text(result, settings)
+                build_some(settings, _arguments(context, manifest, translator), events)
         except DataTestsFailed as failed:
             build, error = Build(tests=list(failed.outcomes)), str(failed)
         except (ModelsFailed, WarehouseError) as failed:

@@ -14,10 +14,14 @@ import duckdb
 
 from orchestration.errors import RecoupError
 from orchestration.pipeline.dbt_runner import (
+    TABLES_AND_TESTS,
     EventCallback,
     ModelsFailed,
     WarehouseTaken,
     build_with_dbt,
+    failure_text,
+    invoke_dbt,
+    is_taken,
     project_fingerprint,
 )
 from orchestration.pipeline.plan import Plan, PlannedModel, PlannedTest, load_plan
@@ -147,6 +151,24 @@ def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> B
         complete_build(connection, build_id, fingerprint, streams=streams if is_same else None)
     load_plan(settings)
     return Build(nodes, is_full=True)
+
+
+def build_some(settings: Settings, arguments: Sequence[str], callback: EventCallback) -> None:
+    """Build and test with dbt what its `arguments` select. The build is incomplete: it closes no load.
+
+    Raises:
+        ModelsFailed: a node failed.
+        WarehouseError: as `open_warehouse`.
+    """
+    for _ in range(_TRIES):
+        with open_warehouse(settings.warehouse_path):
+            pass  # no other process writes now
+        with wanted(settings.warehouse_path):
+            result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [callback])
+        if not is_taken(result):
+            break
+    if not result.success:
+        raise ModelsFailed(failure_text(result, settings))
 
 
 def check_plan(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:

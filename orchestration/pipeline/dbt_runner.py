@@ -136,7 +136,7 @@ def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[Eve
     """
     arguments = ["build", *TABLES_AND_TESTS, "--full-refresh", "--vars", f"{{fingerprint: '{fingerprint}'}}"]
     result = invoke_dbt(settings, arguments, callbacks)
-    if _HELD in str(result.exception):
+    if is_taken(result):
         raise WarehouseTaken(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
@@ -145,6 +145,11 @@ def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[Eve
         kind = str(node.node.resource_type)
         nodes[kind] = nodes.get(kind, 0) + 1
     return nodes
+
+
+def is_taken(result: Any) -> bool:
+    """Return whether dbt did nothing because another process had the warehouse open."""
+    return _HELD in str(result.exception)
 
 
 def ensure_manifest(settings: Settings) -> Path:

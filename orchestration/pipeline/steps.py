@@ -145,7 +145,8 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
     Raises:
         PlanUnusable: dbt must build the models or compile the plan first. No event was taken.
         ModelsFailed: a model or a blocking test failed. The events are loaded; models and file have not changed.
-        AccountUnknown, QueueUnavailable, WarehouseError: as `ingest`.
+        AccountUnknown: as `ingest`, once the events of the other integrations are published.
+        QueueUnavailable, WarehouseError: as `ingest`.
     """
     plan = kept_plan(settings)
     if plan is None:
@@ -153,7 +154,12 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
     path = settings.warehouse_path
     with open_warehouse(path, wait=wait, options=small_batch_options(path)) as connection:
         check_plan(connection, plan)
-        ingested = _ingest(settings, queue, connection, most)
+        try:
+            ingested = _ingest(settings, queue, connection, most)
+        except AccountUnknown:
+            run_plan(connection, plan)
+            publish(connection, settings.published_path)
+            raise
         return WebhookBatch(ingested, run_plan(connection, plan), publish(connection, settings.published_path))
 
 

@@ -32,7 +32,7 @@ QUEUED_PAGES: Final = 48
 
 BATCH_PAGES: Final = 80
 BATCH_SECONDS: Final = 1.0
-"""What is loaded in one transaction: so many pages, or what came in so long. A transaction costs some 50 ms of CPU
+"""Pages, or seconds of reading, that are loaded in one transaction. A transaction costs some 50 ms of CPU
 whatever its size, most of it in merges: twice the pages take a quarter less CPU for each object. A killed run repeats
 what came in a second."""
 
