@@ -336,7 +336,7 @@ def test_the_job_reports_what_it_has_deleted_and_leaves_no_file(
     assert result.success
     (output,) = [event for event in result.all_events if event.is_successful_output]
     figures = {name: value.value for name, value in output.step_output_data.metadata.items()}
-    assert figures.keys() == {"run_count", "event_count", "tick_count", "file_count", "bytes_freed"}
+    assert figures.keys() == {"run_count", "event_count", "tick_count", "load_count", "file_count", "bytes_freed"}
     assert figures["run_count"] == 1
     assert not (settings.dagster_home / "storage" / result.run_id).exists()
     schedule = defs.resolve_schedule_def("clean_history_daily")
@@ -352,7 +352,7 @@ def test_the_command_works_where_dagster_was_never_started_and_says_what_it_free
     run_empty(instance, settings, 40)
     run_clean(settings)
     first, second = capsys.readouterr().out.split("Deleted what is older than 30 days")[1:]
-    assert [line.split()[1] for line in first.splitlines()[1:]] == ["0", "0", "0", "0", "0.0"]
+    assert [line.split()[1] for line in first.splitlines()[1:]] == ["0", "0", "0", "0", "0", "0.0"]
     assert second.splitlines()[1].split() == ["runs", "1"]
     assert len(second.splitlines()) <= 10
 
