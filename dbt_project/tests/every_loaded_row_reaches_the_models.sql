@@ -73,5 +73,8 @@ where
     )
     {% if not var('is_plan') and not var('fingerprint') %}
         -- By hand, only if no load is open.
-        and not exists (select 1 from {{ sync_table('loads') }} where build_id is null)
+        and not exists (
+            select 1 from {{ sync_table('loads') }} as open_loads
+            where open_loads.build_id is null
+        )
     {% endif %}

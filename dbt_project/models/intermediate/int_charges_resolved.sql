@@ -10,7 +10,9 @@
 with charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
-    where payment_intent_id is not null and {{ in_changed_payment_intents(ref('stg_stripe__charges'), since='created_at') }}
+    where
+        payment_intent_id is not null
+        and {{ in_changed_payment_intents(ref('stg_stripe__charges'), since='created_at') }}
 
 ),
 

@@ -45,19 +45,39 @@ charges_counted as (
 
 ),
 
-{% for kind in ['refund', 'dispute', 'event'] %}
-{{ kind }}s_counted as (
+refunds_counted as (
 
     select
         account_id,
         livemode,
-        count(*) as {{ kind }}_count
-    from {{ ref('stg_stripe__' ~ kind ~ 's') }}
+        count(*) as refund_count
+    from {{ ref('stg_stripe__refunds') }}
     group by account_id, livemode
 
 ),
 
-{% endfor %}
+disputes_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as dispute_count
+    from {{ ref('stg_stripe__disputes') }}
+    group by account_id, livemode
+
+),
+
+events_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as event_count
+    from {{ ref('stg_stripe__events') }}
+    group by account_id, livemode
+
+),
+
 -- A separate scan of the table: if every charge has a PaymentIntent, DuckDB reads none of the ids.
 charges_without_payment_intent_counted as (
 
@@ -199,12 +219,18 @@ final as (
         on
             accounts.account_id = charges_counted.account_id
             and accounts.livemode = charges_counted.livemode
-    {% for kind in ['refund', 'dispute', 'event'] %}
-        left join {{ kind }}s_counted
-            on
-                accounts.account_id = {{ kind }}s_counted.account_id
-                and accounts.livemode = {{ kind }}s_counted.livemode
-    {% endfor %}
+    left join refunds_counted
+        on
+            accounts.account_id = refunds_counted.account_id
+            and accounts.livemode = refunds_counted.livemode
+    left join disputes_counted
+        on
+            accounts.account_id = disputes_counted.account_id
+            and accounts.livemode = disputes_counted.livemode
+    left join events_counted
+        on
+            accounts.account_id = events_counted.account_id
+            and accounts.livemode = events_counted.livemode
     left join charges_without_payment_intent_counted
         on
             accounts.account_id = charges_without_payment_intent_counted.account_id

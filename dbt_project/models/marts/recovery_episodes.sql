@@ -4,10 +4,12 @@
     meta={'tombstone': 'first_failed_at is null'}
 ) }}
 
+{# Named here, since dbt does not see a reference within a condition. #}
+{% set payment_intents_linked = ref('int_payment_intents_linked') %}
+
 {# An episode changes with new facts, and when its window ends. #}
 {% set is_evaluated_again %}
-    {{ is_new_since_last_build() }}
-    or (account_id, livemode, episode_id) in (
+    (account_id, livemode, episode_id) in (
         select
             known.account_id,
             known.livemode,
@@ -17,6 +19,7 @@
             on known.account_id = accounts.account_id and known.livemode = accounts.livemode
         where known.is_matured <> coalesce(known.window_ends_at <= accounts.data_through_at, false)
     )
+    or {{ is_new_since_last_build() }}
 {% endset %}
 
 with accounts as (
@@ -29,13 +32,6 @@ episodes as (
 
     select * from {{ ref('int_episodes_summarized') }}
     where {{ by_rowid(ref('int_episodes_summarized'), is_evaluated_again) if is_incremental() else 'true' }}
-
-),
-
-linked as (
-
-    select * from {{ ref('int_payment_intents_linked') }}
-    where {{ is_new_since_last_build() }}
 
 ),
 
@@ -177,7 +173,8 @@ final as (
                     linked.account_id,
                     linked.livemode,
                     linked.payment_intent_id
-                from linked
+                from {{ payment_intents_linked }} as linked
+                where linked._load_id >= {{ first_load_id() }}
             )
             and not exists (
                 select 1 from {{ ref('int_episodes_summarized') }} as summarized
