@@ -166,23 +166,24 @@ class _Tick:
 
     def _run_request(self) -> dg.RunRequest | str:
         """Return a run for the oldest event, or a text that says how long to wait after failed runs."""
-        oldest = self.queue.stats().oldest_seq
-        if oldest is None and not self.memory.is_left_to_a_run:
+        waiting = self.queue.stats()
+        if waiting.oldest_seq is None and not self.memory.is_left_to_a_run:
             return _EMPTY
+        oldest = str(waiting.oldest_seq or f"none since {self.memory.failed_at:.0f}")
         failed_at = self._failures_at(oldest)
         if failed_at:
             left = _pause(len(failed_at)) - (time.time() - failed_at[0])
             if left > 0:
                 return f"The last {len(failed_at)} runs failed. The next one starts in {left:.0f} s."
         attempt = len(failed_at) + 1
-        tags = {_OLDEST: str(oldest), "recoup/attempt": str(attempt), "recoup/queued": str(self.queue.stats().queued)}
+        tags = {_OLDEST: oldest, "recoup/attempt": str(attempt), "recoup/queued": str(waiting.queued)}
         self.memory.is_left_to_a_run = False
         return dg.RunRequest(run_key=f"{oldest}-{attempt}-{self.memory.failed_ticks}", tags=tags)
 
-    def _failures_at(self, oldest_seq: int | None) -> Sequence[float]:
+    def _failures_at(self, oldest: str) -> Sequence[float]:
         """Return when the runs for the queue's oldest row ended, newest first."""
         records = self.instance.get_run_records(
-            dg.RunsFilter(job_name=_JOB, tags={_OLDEST: str(oldest_seq)}), limit=_REMEMBERED_RUNS
+            dg.RunsFilter(job_name=_JOB, tags={_OLDEST: oldest}), limit=_REMEMBERED_RUNS
         )
         ended = [record for record in records if record.dagster_run.is_finished]
         return [record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp() for record in ended]

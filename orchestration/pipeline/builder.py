@@ -239,23 +239,26 @@ class _Run:
         self.build_id, first = begin_build(connection)
         self.build = _unchanged(plan)
         self._connection, self._plan, self._changed, self._observe = connection, plan, set(changed), observe
+        all_sql = "".join(model.sql for model in plan.models)
+        self._counted = {model.name for model in plan.models if f"'new_rows_of_{model.name}'" in all_sql}
         self._set("build_id", str(self.build_id))
         self._set("first_load_id", str(first))
 
     def build_models(self) -> None:
         """Write the models whose inputs have changed, in the order of the graph."""
         for model in self._plan.models:
-            self._measure(model, is_empty=True)
-            if self._changed.isdisjoint(model.parents):
-                continue
-            try:
-                is_changed = model.materialized == "view" or self._write(model)
-            except duckdb.Error as error:
-                raise ModelsFailed(_model_failed(model, error)) from None
-            if is_changed:
-                self._changed.add(model.id)
-                self._measure(model, is_empty=False)
-            self._observe(model.name)
+            if not self._changed.isdisjoint(model.parents):
+                self._build(model)
+                self._observe(model.name)
+            self._measure(model)
+
+    def _build(self, model: PlannedModel) -> None:
+        try:
+            is_changed = model.materialized == "view" or self._write(model)
+        except duckdb.Error as error:
+            raise ModelsFailed(_model_failed(model, error)) from None
+        if is_changed:
+            self._changed.add(model.id)
 
     def run_tests(self) -> None:
         """Run the tests whose inputs have changed.
@@ -312,12 +315,14 @@ class _Run:
         inserted = self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS} {where}")
         return inserted if deleted or inserted else None
 
-    def _measure(self, model: PlannedModel, *, is_empty: bool) -> None:
-        """Set the session variables that later models read: the number of new rows and their oldest instants."""
-        if model.materialized != "incremental":
-            return
-        new = f'FROM "{model.schema}"."{model.name}" WHERE {"false" if is_empty else _IS_NEW}'
-        self._set(f"new_rows_of_{model.name}", f"(SELECT count(*) {new})")
+    def _measure(self, model: PlannedModel) -> None:
+        """Set the session variables that later models read: the number of new rows and their oldest instants.
+
+        Rows can be new although this build did not write them: an incomplete build did.
+        """
+        new = f'FROM "{model.schema}"."{model.name}" WHERE {_IS_NEW}'
+        if model.name in self._counted:
+            self._set(f"new_rows_of_{model.name}", f"(SELECT count(*) {new})")
         for column in model.measured:
             self._set(
                 f"oldest_{column}_of_{model.name}",

@@ -199,6 +199,18 @@ def test_rows_that_dbt_wrote_by_hand_are_tested_by_the_next_build_although_nothi
         pipeline.build(settings)
 
 
+def test_what_was_built_again_by_hand_reaches_the_models_after_it_although_nothing_was_loaded(
+    settings: Settings,
+) -> None:
+    before = model_contents(settings)
+    for table in ("intermediate.int_payment_attempts_unioned", "marts.payment_attempts"):
+        change(settings, f"UPDATE {table} SET amount = amount + 1")
+    mended = ["run", "--full-refresh", "--select", "int_payment_attempts_unioned"]
+    assert invoke_dbt(settings, mended).success
+    pipeline.build(settings)
+    assert model_contents(settings) == before
+
+
 def test_a_page_for_people_is_no_part_of_the_project_and_a_description_is() -> None:
     files = {path.relative_to(DBT_PROJECT_DIR).as_posix() for path in dbt_runner._project_files()}
     assert {"models/columns.md", "dbt_project.yml", "seeds/currencies.csv", "profiles.yml"} <= files
