@@ -195,6 +195,12 @@ class Sender:
                     connection.sendall(self.requests[number])
                     pending[connection] = number, due
                 for key, _ in selector.select(None if now >= due or not idle else due - now):
+                    if key.fileobj not in pending:  # the server has closed a connection that was idle for long
+                        selector.unregister(key.fileobj)
+                        idle.remove(key.fileobj)  # type: ignore[arg-type]
+                        idle.append(self._connect())
+                        selector.register(idle[-1], selectors.EVENT_READ)
+                        continue
                     number, due = pending.pop(key.fileobj)  # type: ignore[arg-type]
                     if _status(key.fileobj) == 200:  # type: ignore[arg-type]
                         self.answered[number] = time.perf_counter()
