@@ -21,36 +21,6 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def killed_transaction(killed_at: int) -> type:
-    """In place of `transaction`: its process is killed at the edge of that number, counted from 1.
-
-    An edge is the moment before a transaction, before its commit, or after it.
-    """
-    edges = 0
-
-    def edge() -> None:
-        nonlocal edges
-        edges += 1
-        if edges == killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    class Edged:
-        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-            self._transaction = transaction(connection)
-
-        def __enter__(self) -> None:
-            edge()
-            self._transaction.__enter__()
-
-        def __exit__(self, *error: Any) -> bool | None:
-            edge()
-            result = self._transaction.__exit__(*error)
-            edge()
-            return result
-
-    return Edged
-
-
 class Edges:
     """Counts the edges of transactions and of wrapped calls, and kills its process at the edge of a given number."""
 

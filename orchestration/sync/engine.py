@@ -390,7 +390,7 @@ class _Sync:
                 self._run.warehouse.pause()
 
     def _store(self, pages: Mapping[_Walk, Sequence[Page]]) -> None:
-        """Store rows, the checkpoints that vouch for them, and the count of requests in one transaction."""
+        """Store rows, the checkpoints that cover them, and the count of requests in one transaction."""
         objects: dict[ObjectTable, list[ObjectRow]] = {}
         events: list[EventRow] = []
         for walk, of_walk in pages.items():

@@ -24,7 +24,7 @@ from orchestration.settings import PROJECT_ROOT, Settings
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue
-from tests.processes import RECOUP, free_port, killed_transaction
+from tests.processes import RECOUP, Edges, free_port
 from tests.unit.webhooks.conftest import make_event
 from tests.unit.webhooks.test_ingest import put
 
@@ -157,7 +157,7 @@ def token(folder: Path) -> str:
 
 def ingest_until_killed(folder: str, killed_at: int) -> None:
     """The body of a child process."""
-    ingest.transaction = killed_transaction(killed_at)  # type: ignore[assignment]
+    ingest.transaction = Edges(killed_at).transaction  # type: ignore[assignment]
     ingest.BATCH = 20  # type: ignore[misc]
     pipeline.ingest(settings_of(Path(folder)))
 

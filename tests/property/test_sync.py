@@ -30,7 +30,7 @@ from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
 from tests.held import HeldWarehouse
-from tests.processes import killed_transaction
+from tests.processes import Edges
 
 CASES = int(os.environ.get("RECOUP_CASES", "304"))
 CHUNKS = 8
@@ -97,7 +97,7 @@ def sync(url: str, connection: duckdb.DuckDBPyConnection, batch_pages: int) -> N
 
 def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
     """The body of a child process."""
-    engine.transaction = killed_transaction(killed_at)  # type: ignore[assignment]
+    engine.transaction = Edges(killed_at).transaction  # type: ignore[assignment]
     with open_warehouse(path, options=FOR_LOADING) as connection:
         sync(url, connection, batch_pages)
 
