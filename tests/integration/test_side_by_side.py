@@ -1,10 +1,8 @@
 """Syncs of several accounts, and builds, side by side on one warehouse: nobody waits for what another one waits for."""
 
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,39 +13,14 @@ from orchestration.integrations import Integration, Integrations
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
+from tests.processes import extracting
 from tests.truth import contents
 
 SEEDS = (61, 62, 63)
-EXTRACT = """
-from orchestration import pipeline
-from orchestration.integrations import Integration, Integrations
-from orchestration.settings import Settings
-import sys
-pipeline.extract(Settings(), integration=sys.argv[1])
-"""
 
 
 def settings_of(server: SimulatorServer, folder: Path) -> Settings:
     return Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
-
-
-@contextmanager
-def extracting(
-    server: SimulatorServer, folder: Path, integration: str = "default"
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A sync in a process of its own, which is killed if it has not ended with the context."""
-    variables: Mapping[str, str] = {
-        "STRIPE_API_KEY": DEFAULT_API_KEY if integration == "default" else "",
-        "STRIPE_API_BASE": server.url,
-        "RECOUP_DATA_DIR": str(folder),
-        "PYTHONPATH": ":".join(sys.path),
-    }
-    process = subprocess.Popen([sys.executable, "-c", EXTRACT, integration], env=variables)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

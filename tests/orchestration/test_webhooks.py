@@ -1,5 +1,6 @@
 """What is pushed, in Dagster: the sensor that sees it, the run that loads it, the checks that watch over it."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 from orchestration import pipeline, sensors
 from orchestration.definitions import build_defs
 from orchestration.settings import Settings
-from orchestration.simulator import SimulatedAccount, SimulatorServer
+from orchestration.simulator import Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.conftest import MakeSettings
+from tests.processes import extracting
 from tests.template import Template
+from tests.truth import differences
 
 FIRST_EVENTS = 40
 PUSHED = {f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "canceled")}
@@ -213,6 +216,56 @@ def test_a_tick_whose_test_fails_says_so_changes_nothing_and_leaves_it_to_a_run(
         assert connection.execute(marts).fetchall() == counted
     (request,) = evaluate(instance, built).run_requests
     assert request.tags["recoup/queued"] == "0", "the events are in the raw tables"
+
+
+def test_events_are_published_during_a_first_sync_and_no_run_fails(
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
+) -> None:
+    """The sync has read the payments and waits for Stripe's charges while a first build and further batches pass."""
+    account = server.account
+    server.faults.add(Fault("slow", times=10**6, path="/v1/charges", seconds=600))
+    with extracting(server, settings.recoup_data_dir) as sync:
+        _wait_for_payments(settings)
+        delivered = deliver(queue, account, most=FIRST_EVENTS)
+        sensor = build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
+        (request,) = evaluate(instance, sensor).run_requests
+        assert run(instance, settings, tags=dict(request.tags)).success
+        assert figures(instance)["taken"] == delivered
+        published_at_first = published_attempts(settings)
+        deliver(queue, account)
+        ingested, published = evaluate(instance, sensor).asset_events
+        assert (ingested.asset_key, published.asset_key) == (sensors.WEBHOOK_EVENTS, sensors.RECOVERY)
+        assert queue.stats().queued == 0
+        assert published_attempts(settings) > published_at_first
+        assert sync.poll() is None, "all of this happened during the sync"
+        statuses = {record.dagster_run.status for record in instance.get_run_records()}
+        assert statuses == {dg.DagsterRunStatus.SUCCESS}
+    server.faults.clear()
+    sync_build_publish(settings)
+    assert differences(account, settings, [account.now]) == []
+
+
+def _wait_for_payments(settings: Settings) -> None:
+    """Wait until the sync has committed payments."""
+    for _ in range(600):
+        if settings.warehouse_path.exists():
+            with open_warehouse(settings.warehouse_path) as connection:
+                if connection.execute("SELECT count(*) FROM raw_stripe.payment_intents").fetchall() != [(0,)]:
+                    return
+        time.sleep(0.1)
+    pytest.fail("The sync committed no payment within a minute.")
+
+
+def published_attempts(settings: Settings) -> int:
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        ((count,),) = connection.execute("SELECT count(*) FROM marts.payment_attempts").fetchall()
+    return int(count)
+
+
+def sync_build_publish(settings: Settings) -> None:
+    pipeline.extract(settings)
+    pipeline.build(settings)
+    pipeline.publish_marts(settings)
 
 
 def test_a_large_backlog_is_left_to_a_run(
