@@ -1,5 +1,6 @@
 """`recoup webhooks status` and `requeue`: what waits in the queue, and what is in quarantine."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final
@@ -20,19 +21,23 @@ def print_status(settings: Settings) -> None:
     with closing(Queue(settings.queue_url)) as queue:
         stats, aside = queue.stats(), queue.quarantine(_SHOWN)
         done, repeated = queue.remembered()
-        refused = queue.refusals(since=days_ago(1))
+        refused, passed_over = queue.refusals(since=days_ago(1)), queue.passed_over(since=days_ago(1))
     table = Table(box=None, show_header=False)
     table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")
     table.add_row("loaded", f"{done:,} (forgotten after {settings.recoup_queue_days:g} days)")
     table.add_row("received more than once", f"{repeated:,}")
     table.add_row("put aside", f"{stats.quarantined:,}")
-    turned_away = ", ".join(f"{reason} {count:,}" for reason, count in sorted(refused.items())) or "none"
-    table.add_row("turned away in 24 hours", turned_away)
+    table.add_row("turned away in 24 hours", _counts(refused))
+    table.add_row("passed over in 24 hours", _counts(passed_over))
     console.print(table)
     for event_id, received_at, reason in aside:
         console.print(f"  {event_id}  {received_at:%Y-%m-%d %H:%M:%S} UTC  {reason}", markup=False)
     if aside:
         console.print("They stay where they are until someone decides: recoup webhooks requeue tries them again.")
+
+
+def _counts(by_reason: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(by_reason.items())) or "none"
 
 
 def requeue_quarantined(settings: Settings) -> None:

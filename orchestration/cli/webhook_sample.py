@@ -16,8 +16,8 @@ from orchestration.integrations import webhook_url
 from orchestration.settings import Settings
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks.endpoint import WebhookEndpoint
-from orchestration.webhooks.envelopes import SAMPLE_PREFIX
 from orchestration.webhooks.queue import Queue
 
 console = Console(highlight=False)

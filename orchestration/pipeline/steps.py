@@ -170,7 +170,7 @@ def _ingest(
         connection,
         queue,
         account_of=cache(partial(_account_of, settings, connection)),
-        is_read=cache(partial(_is_read, settings)),
+        may_write=cache(partial(_may_write, settings)),
         pinned_version=API_VERSION,
         most=most,
     )
@@ -217,11 +217,29 @@ def _unknown(name: str, why: str) -> AccountUnknown:
     )
 
 
-def _is_read(settings: Settings, name: str, account_id: str) -> bool:
-    """Return whether events of a connected account are loaded: of the chosen ones, or of all if none is chosen."""
+def _may_write(settings: Settings, name: str, account: AccountKey, is_own: bool) -> bool:
+    """Return whether events at an integration's endpoint may write an account and mode.
+
+    That is the integration's own, and those of its connected accounts that were chosen. If the integration was renamed
+    or removed since, any chosen connected account counts.
+    """
     integrations = Integrations(settings)
-    chosen = integrations.of_platform(name)
-    return not chosen or account_id in (each.account_id for each in chosen)
+    try:
+        used = integrations.named(name)
+    except IntegrationError:
+        used = None
+    if is_own:
+        mode = _mode_of(used) if used else None
+        return mode is None or mode is account.livemode
+    chosen = integrations.of_platform(name) if used else [each for each in integrations.all() if each.platform]
+    return any(each.account_id == account.account_id and each.livemode in (None, account.livemode) for each in chosen)
+
+
+def _mode_of(integration: Integration) -> bool | None:
+    """Return whether an integration is of live mode; None if neither its entry nor its key tells."""
+    if integration.livemode is None and integration.api_key is not None:
+        return is_live(integration.api_key)
+    return integration.livemode
 
 
 def estimate_sync(

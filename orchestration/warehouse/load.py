@@ -6,17 +6,22 @@ an event, then any event over `*.created`, then the greater event id. Where payl
 Stripe promises no order, and the row is marked `_needs_read`.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, ObjectTable
+
+logger = logging.getLogger(__name__)
+
+_Row = TypeVar("_Row", ObjectRow, EventRow)
 
 NamedRow = tuple[Any, ...]
 """A NamedTuple whose leading fields are columns."""
@@ -73,8 +78,9 @@ _ERROR_COLUMNS: Final = {"id": _STRING, "payment_intent_id": _STRING, "first_see
 _SETTLED: Final = "(winners._precedence LIKE '2%' OR (winners._precedence LIKE '_2%' AND winners.is_incoming))"
 _CREATED_EVENT: Final = "candidates._precedence LIKE '_00%'"
 
-# An object's `created` never changes, and the table is roughly ordered by it. The bounds let DuckDB skip parts of
-# the table that hold none of these objects.
+# The table is roughly ordered by `created`. The bounds let DuckDB skip parts of the table that hold none of these
+# objects. If payloads disagree on `created`, the row keeps the earliest: models look for what belongs to an object from
+# then on.
 _MERGE: Final = f"""
 WITH existing AS (
     SELECT * EXCLUDE (account_id, livemode) FROM raw_stripe.{{table}}
@@ -85,9 +91,10 @@ candidates AS (
     SELECT *, FALSE AS is_incoming FROM existing
     UNION ALL BY NAME
     SELECT *, TRUE AS is_incoming FROM incoming_rows
+    WHERE {{belongs}}
 ),
 winners AS (
-    FROM candidates
+    SELECT * REPLACE (min(created) OVER (PARTITION BY id) AS created) FROM candidates
     QUALIFY row_number() OVER (PARTITION BY id ORDER BY _as_of DESC, _precedence DESC, is_incoming DESC) = 1
 ),
 rivals AS (
@@ -102,15 +109,28 @@ judged AS (
             OR winners.id IN (FROM rivals)
             OR coalesce(existing._needs_read AND existing._as_of = winners._as_of AND NOT {_SETTLED}, FALSE)
             AS _needs_read,
-        existing.id IS NULL OR existing.payload <> winners.payload AS is_written,
+        existing.id IS NULL OR existing.payload <> winners.payload OR existing.created <> winners.created AS is_written,
         existing._loaded_at,
         existing._load_id,
         NOT winners.is_incoming AS is_kept,
         existing._needs_read AS was_in_doubt
     FROM winners LEFT JOIN existing USING (id)
 )
-SELECT *, NOT is_kept OR _needs_read <> was_in_doubt AS is_rewritten FROM judged
+SELECT *, NOT is_kept OR is_written OR _needs_read <> was_in_doubt AS is_rewritten FROM judged
 """
+
+
+_BELONGS: Final = {
+    "charges": """NOT EXISTS (
+        FROM existing
+        WHERE existing.id = incoming_rows.id
+            AND json_extract_string(existing.payload, '$.payment_intent')
+                <> json_extract_string(incoming_rows.payload, '$.payment_intent')
+            AND NOT starts_with(json_extract_string(existing.payload, '$.payment_intent'), '{')
+            AND NOT starts_with(json_extract_string(incoming_rows.payload, '$.payment_intent'), '{')
+    )"""
+}
+"""Which incoming rows may count. A charge keeps its PaymentIntent; one that names another is left out."""
 
 
 @dataclass
@@ -132,7 +152,11 @@ class Loader:
         self.loaded_at = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 
     def load_objects(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
-        """Load payloads of one kind of object; newer wins. Keep each `last_payment_error` that no charge shows."""
+        """Load payloads of one kind of object; newer wins. Keep each `last_payment_error` that no charge shows.
+
+        Unusable objects are only noted, in `sync.rejected_objects`.
+        """
+        rows = self._usable(table, [_of_table(table, row) for row in rows])
         if not rows:
             return LoadCounts()
         counts = self._put(table, rows)
@@ -151,8 +175,8 @@ class Loader:
 
         Each event is kept once, by its id.
         """
-        unique = {row.id: row for row in events}
-        known = self._known_events(list(unique.values()))
+        unique = {row.id: row for row in self._usable("events", events)}
+        known = self._known("events", list(unique))
         fresh = [row for event_id, row in unique.items() if event_id not in known]
         self._append("events", fresh, _EVENT_COLUMNS)
         counts = {"events": LoadCounts(len(unique), len(fresh), len(unique) - len(fresh))}
@@ -160,6 +184,29 @@ class Loader:
             carried = [row.carried for row in fresh if row.table == table and row.carried is not None]
             counts[table] = self.load_objects(table, [*objects.get(table, ()), *carried])
         return counts
+
+    def _usable(self, table: str, rows: Sequence[_Row]) -> Sequence[_Row]:
+        """Return the rows without a fault, and note the others."""
+        faulty = {row.id: row.fault for row in rows if row.fault}
+        if not faulty:
+            return rows
+        logger.warning(
+            "%s of account %s left out: %d that are not what Stripe documents. sync.rejected_objects says why.",
+            table,
+            self.account.account_id,
+            len(faulty),
+        )
+        owner: list[Any] = [self.account.account_id, self.account.livemode, table]
+        self.connection.execute(
+            """DELETE FROM sync.rejected_objects
+               WHERE account_id = ? AND livemode = ? AND table_name = ? AND id IN (SELECT unnest(?::VARCHAR[]))""",
+            [*owner, list(faulty)],
+        )
+        self.connection.executemany(
+            "INSERT INTO sync.rejected_objects VALUES (?, ?, ?, ?, ?, ?)",
+            [[*owner, object_id, fault, self.loaded_at] for object_id, fault in faulty.items()],
+        )
+        return [row for row in rows if not row.fault]
 
     def append_new(self, table: str, key: str, rows: Sequence[NamedRow], columns: Mapping[str, pa.DataType]) -> None:
         """Insert the rows whose key is not in the table yet. `key` names the column of the rows' first field."""
@@ -185,9 +232,8 @@ class Loader:
         newest: dict[str, int] = {}
         for row in rows:
             newest[row.id] = max(row.as_of, newest.get(row.id, row.as_of))
-        created = [row.created for row in rows]
-        bounds = {"oldest": _timestamp(min(created)), "newest": _timestamp(max(created))}
-        known = self._known_as_of(table, list(newest), bounds)
+        stored = self._stored(table, list(newest))
+        known = {object_id: as_of for object_id, as_of, _ in stored}
         contenders = [row for row in rows if row.as_of >= max(newest[row.id], known.get(row.id, row.as_of))]
         sightings = Counter(row.id for row in contenders)
         ranked = [row for row in contenders if row.id in known or sightings[row.id] > 1]
@@ -197,19 +243,22 @@ class Loader:
             with self._registered(_arrow(new, _OBJECT_COLUMNS)):
                 counts += self._insert_new(table, len(new))
         if ranked:
+            created = [*(row.created for row in ranked), *(at for _, _, at in stored)]
+            bounds = {"oldest": _timestamp(min(created)), "newest": _timestamp(max(created))}
             with self._registered(_arrow(ranked, _OBJECT_COLUMNS)):
                 counts += self._merge(table, len(ranked), bounds)
         return counts
 
-    def _known_as_of(self, table: ObjectTable, ids: Sequence[str], bounds: Mapping[str, datetime]) -> dict[str, int]:
-        """Return the stored `_as_of` (unix seconds) of each object that the table holds, by id."""
-        found = self.connection.execute(
-            f"""SELECT id, epoch(_as_of)::BIGINT FROM raw_stripe.{table}
-                WHERE account_id = $account_id AND livemode = $livemode
-                    AND created BETWEEN $oldest AND $newest AND id IN (SELECT unnest($ids))""",
-            {**self._owner(), **bounds, "ids": list(ids)},
+    def _stored(self, table: ObjectTable, ids: Sequence[str]) -> list[tuple[str, int, int]]:
+        """Return id, `_as_of` and `created` (unix seconds) of those objects that the table holds.
+
+        The search is by the id alone: an event may tell another `created` of an object that is there.
+        """
+        return self.connection.execute(
+            f"""SELECT id, epoch(_as_of)::BIGINT, epoch(created)::BIGINT FROM raw_stripe.{table}
+                WHERE account_id = $account_id AND livemode = $livemode AND id IN (SELECT unnest($ids))""",
+            {**self._owner(), "ids": list(ids)},
         ).fetchall()
-        return dict(found)
 
     def _insert_new(self, table: ObjectTable, count: int) -> LoadCounts:
         """Insert rows whose ids are new and came once, so that none has to be ranked."""
@@ -229,7 +278,7 @@ class Loader:
         """Rank incoming rows against stored rows by id, and replace the stored rows that lose or change."""
         run = self.connection.execute
         run(
-            f"CREATE OR REPLACE TEMP TABLE merged AS {_MERGE.format(table=table)}",
+            f"CREATE OR REPLACE TEMP TABLE merged AS {_MERGE.format(table=table, belongs=_BELONGS.get(table, 'TRUE'))}",
             {**self._owner(), **bounds, "pinned_version": self.pinned_version},
         )
         objects, written, kept, replaced = self._one_row(
@@ -260,26 +309,14 @@ class Loader:
         (row,) = self.connection.execute(query, dict(values or {})).fetchall()
         return tuple(row)
 
-    def _known_events(self, rows: Sequence[EventRow]) -> set[str]:
-        if not rows:
-            return set()
-        created = [row.created for row in rows]
-        return self._known(
-            "events",
-            [row.id for row in rows],
-            "AND created BETWEEN $oldest AND $newest",
-            oldest=_timestamp(min(created)),
-            newest=_timestamp(max(created)),
-        )
-
-    def _known(self, table: str, ids: Sequence[str], bounds: str = "", *, key: str = "id", **values: Any) -> set[str]:
+    def _known(self, table: str, ids: Sequence[str], *, key: str = "id") -> set[str]:
         """Return the ids that are in the table."""
         if not ids:
             return set()
         found = self.connection.execute(
-            f"""SELECT {key} FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode {bounds}
+            f"""SELECT {key} FROM raw_stripe.{table} WHERE account_id = $account_id AND livemode = $livemode
                 AND {key} IN (SELECT unnest($ids))""",
-            {**self._owner(), **values, "ids": list(ids)},
+            {**self._owner(), "ids": list(ids)},
         ).fetchall()
         return {row[0] for row in found}
 
@@ -319,6 +356,13 @@ class Loader:
 
     def _owner(self) -> dict[str, Any]:
         return {"account_id": self.account.account_id, "livemode": self.account.livemode}
+
+
+def _of_table(table: ObjectTable, row: ObjectRow) -> ObjectRow:
+    """Return the row; with a fault if it is of an object that belongs into another table."""
+    if row.fault or row.table == table:
+        return row
+    return row._replace(fault="The object is not of the kind that was asked for.")
 
 
 def _arrow(rows: Sequence[Any], columns: Mapping[str, pa.DataType]) -> pa.Table:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import orjson
 
 from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.warehouse.validation import MAX_ID, fault_of_event, fault_of_object, is_instant
 
 ObjectTable = Literal["payment_intents", "charges", "refunds", "disputes"]
 OBJECT_TABLES: Final[tuple[ObjectTable, ...]] = get_args(ObjectTable)
@@ -45,6 +46,9 @@ class Precedence:
         return f"{finality}{source}{not is_created:d}{event_id or ''}"
 
 
+_TOO_DEEP: Final = "The object is nested too deeply."
+
+
 class ErrorRow(NamedTuple):
     """A `last_payment_error` that made no charge. Instants are unix seconds on Stripe's clock."""
 
@@ -66,6 +70,9 @@ class ObjectRow(NamedTuple):
     api_version: str | None
     precedence: str
     error: ErrorRow | None = None
+    table: ObjectTable | None = None
+    fault: str | None = None
+    """Why the object may not enter the raw tables."""
 
 
 class EventRow(NamedTuple):
@@ -80,6 +87,8 @@ class EventRow(NamedTuple):
     api_version: str | None
     table: ObjectTable | None
     carried: ObjectRow | None
+    fault: str | None = None
+    """Why the event may not enter the raw tables."""
 
 
 def object_row(
@@ -91,17 +100,37 @@ def object_row(
     source: Literal["list", "retrieve"],
     is_read_again: bool = False,
 ) -> ObjectRow:
-    """The row of an object from a listing or a retrieve. By `seen_by` Stripe had certainly read it. The payload is the
-    row's from now on: it is scrubbed in place."""
-    stored = stored_json(scrub(payload))
+    """Return the row of an object from a listing or a retrieve. By `seen_by` Stripe had certainly read it.
+
+    The payload is the row's from now on: it is scrubbed in place. A row of an unusable object has a `fault`.
+    """
+    fault = fault_of_object(payload)
+    if fault is not None:
+        return _faulty_object(payload, as_of, source, fault)
+    try:
+        stored = stored_json(scrub(payload))
+    except (RecursionError, orjson.JSONEncodeError):
+        return _faulty_object(payload, as_of, source, _TOO_DEEP)
     precedence = Precedence.of(payload, Precedence.READ_AGAIN if is_read_again else Precedence.LISTED)
     error = _error_row(payload, seen_by)
-    return ObjectRow(payload["id"], payload["created"], stored, as_of, source, None, api_version, precedence, error)
+    table = _TABLE_OF_OBJECT[payload["object"]]
+    return ObjectRow(
+        payload["id"], payload["created"], stored, as_of, source, None, api_version, precedence, error, table
+    )
 
 
 def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> EventRow:
-    """The rows of an event, which is scrubbed in place, and of the object it carries as that stood then."""
-    stored_event = stored_json(scrub(event))
+    """Return the rows of an event, which is scrubbed in place, and of the object it carries as that stood then.
+
+    The row of an unusable event has a `fault`.
+    """
+    fault = fault_of_event(event)
+    if fault is not None:
+        return _faulty_event(event, source, fault)
+    try:
+        stored_event = stored_json(scrub(event))
+    except (RecursionError, orjson.JSONEncodeError):
+        return _faulty_event(event, source, _TOO_DEEP)
     carried = event["data"]["object"]
     event_id, created, version = event["id"], event["created"], event.get("api_version")
     table = _TABLE_OF_OBJECT.get(carried.get("object") or "")
@@ -111,8 +140,30 @@ def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> Eve
             carried, Precedence.EVENT, is_created=event["type"].endswith(".created"), event_id=event_id
         )
         stored = stored_json(carried)
-        row = ObjectRow(carried["id"], carried["created"], stored, created, source, event_id, version, precedence)
+        row = ObjectRow(
+            carried["id"], carried["created"], stored, created, source, event_id, version, precedence, None, table
+        )
     return EventRow(event_id, created, event["type"], carried["id"], stored_event, source, version, table, row)
+
+
+def _faulty_object(payload: Any, as_of: int, source: str, fault: str) -> ObjectRow:
+    """Return a row that is only reported. It has a time, since a reader goes on from the last row of a page."""
+    known: Mapping[str, Any] = payload if isinstance(payload, dict) else {}
+    created = known["created"] if is_instant(known.get("created")) else as_of
+    return ObjectRow(_text(known.get("id")), created, "", as_of, source, None, None, "", fault=fault)
+
+
+def _faulty_event(event: Any, source: str, fault: str) -> EventRow:
+    known: Mapping[str, Any] = event if isinstance(event, dict) else {}
+    created = known["created"] if is_instant(known.get("created")) else 0
+    return EventRow(
+        _text(known.get("id")), created, _text(known.get("type")), "", "", source, None, None, None, fault=fault
+    )
+
+
+def _text(value: Any) -> str:
+    """Return an id as far as it can be shown."""
+    return value[:MAX_ID].encode("ascii", "replace").decode() if isinstance(value, str) else ""
 
 
 def _error_row(intent: Mapping[str, Any], seen_by: int) -> ErrorRow | None:

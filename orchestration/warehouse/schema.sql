@@ -73,6 +73,17 @@ CREATE TABLE IF NOT EXISTS sync.integrations (
     key_digest  VARCHAR NOT NULL  -- the start of the key's SHA-256: another key may be another account's
 );
 
+-- Objects and events from lists and feeds that the models could not compute with, and so are in no raw table: the last
+-- sighting of each. Those from webhooks stand in the queue's quarantine instead.
+CREATE TABLE IF NOT EXISTS sync.rejected_objects (
+    account_id VARCHAR   NOT NULL,
+    livemode   BOOLEAN   NOT NULL,
+    table_name VARCHAR   NOT NULL,  -- the raw table that it would have been in
+    id         VARCHAR   NOT NULL,  -- empty: it has none
+    reason     VARCHAR   NOT NULL,
+    seen_at    TIMESTAMP NOT NULL   -- this machine's clock
+);
+
 -- Requests to Stripe by the day of Stripe's clock. Each try counts, as in Stripe's read allocation.
 CREATE TABLE IF NOT EXISTS sync.reads (
     account_id VARCHAR NOT NULL,

@@ -98,5 +98,37 @@ def _names_a_person(text: str) -> bool:
 
 
 def stored_json(scrubbed: Any) -> str:
-    """Serialised with sorted keys, so that equal objects are equal text."""
-    return orjson.dumps(scrubbed, option=orjson.OPT_SORT_KEYS).decode()
+    """Serialise with sorted keys, so that equal objects are equal text. The text has no NUL, which PostgreSQL refuses.
+
+    Raises:
+        orjson.JSONEncodeError: it is nested too deeply.
+    """
+    try:
+        text = orjson.dumps(scrubbed, option=orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONEncodeError:
+        text = orjson.dumps(storable(scrubbed), option=orjson.OPT_SORT_KEYS).decode()
+    return _NUL.sub("\\1\\\\ufffd", text) if "\\u0000" in text else text
+
+
+_NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""The escape of a NUL character: an odd number of backslashes stands before the u."""
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LARGEST: Final = 2**63
+
+
+def storable(node: Any) -> Any:
+    """Return a copy that JSON in UTF-8 can hold.
+
+    A lone surrogate becomes U+FFFD, an integer beyond 64 bits a float.
+    Infinity and NaN, which JSON does not have, become null when the copy is serialised.
+    """
+    if isinstance(node, str):
+        return _SURROGATE.sub("\ufffd", node)
+    if isinstance(node, dict):
+        return {storable(key): storable(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [storable(value) for value in node]
+    if type(node) is int and not -_LARGEST <= node < _LARGEST:
+        return float(node) if abs(node) < 10**300 else None
+    return node

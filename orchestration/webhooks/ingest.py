@@ -8,11 +8,13 @@ all the same.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -21,11 +23,14 @@ from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, event_row
-from orchestration.webhooks.envelopes import SAMPLE_PREFIX, NotAnEvent, check_carried, event_of, parse
+from orchestration.warehouse.validation import SAMPLE_PREFIX
+from orchestration.webhooks.envelopes import NotAnEvent, event_of, parse
 from orchestration.webhooks.errors import AccountUnknown
 
 if TYPE_CHECKING:  # it imports sqlalchemy, which only a caller with a queue needs
     from orchestration.webhooks.queue import Queue, Queued
+
+logger = logging.getLogger(__name__)
 
 BATCH: Final = 5_000
 """Events that are loaded in one transaction."""
@@ -42,8 +47,8 @@ class IngestReport:
     """What became of the events taken: taken = ingested + duplicates + quarantined + passed_over.
 
     `received` counts deliveries, repeated ones too. `ingested` were new to the warehouse; `duplicates` were there
-    already, by a poll or by an earlier try; `passed_over` are of connected accounts that nobody reads. `slowest` is the
-    longest time in seconds from the receiver to the commit. `accounts` are those that got rows.
+    already, by a poll or by an earlier try; `passed_over` are of accounts that their endpoint may not write. `slowest`
+    is the longest time in seconds from the receiver to the commit. `accounts` are those that got rows.
     """
 
     received: int = 0
@@ -59,12 +64,15 @@ class IngestReport:
 
 _Entry: TypeAlias = "tuple[Queued, EventRow]"
 
+MayWrite: TypeAlias = Callable[[str, AccountKey, bool], bool]
+"""Whether an integration's endpoint may write an account, given whether it is the integration's own."""
+
 
 @dataclass
 class _Batch:
     by_account: dict[AccountKey, list[_Entry]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
-    passed_over: int = 0
+    passed_over: Counter[tuple[str, AccountKey]] = field(default_factory=Counter)
     waiting: list[int] = field(default_factory=list)
 
 
@@ -73,14 +81,15 @@ def ingest_queue(
     queue: Queue,
     *,
     account_of: Callable[[str], str],
-    is_read: Callable[[str, str], bool] = lambda integration, account_id: True,
+    may_write: MayWrite = lambda integration, account, is_own: is_own,
     pinned_version: str,
     most: int | None = None,
 ) -> IngestReport:
     """Load everything that is queued, or the oldest `most` events.
 
-    `account_of` tells the account of an integration; a Connect event names its own, and `is_read` says whether that one
-    is to be in the tables. Killed at any instruction it loses and doubles nothing.
+    `account_of` returns the account of an integration. An event may name another one, or come of another mode:
+    `may_write` decides whether the integration's endpoint may write it, and what it may not is passed over. A run that
+    is killed at any instruction loses and doubles nothing.
 
     Raises:
         AccountUnknown: as `account_of`, once everything else was loaded. The integration's events stay queued.
@@ -89,7 +98,7 @@ def ingest_queue(
     """
     report = IngestReport()
     unknown: dict[str, AccountUnknown] = {}
-    read = partial(_read, account_of, is_read, unknown)
+    read = partial(_read, account_of, may_write, unknown)
     while most is None or report.taken < most:
         taken = queue.take(BATCH if most is None else min(BATCH, most - report.taken), except_of=unknown)
         if not taken:
@@ -124,11 +133,12 @@ def _ingest_batch(
         queue.release([each.seq for each in taken])
         raise
     queue.finish([each.seq for each in taken if each.seq not in batch.unreadable], batch.unreadable)
+    _note_passed_over(queue, batch)
     now = datetime.now(UTC)
     report.received += sum(each.deliveries for each in taken)
     report.taken += len(taken)
     report.quarantined += len(batch.unreadable)
-    report.passed_over += batch.passed_over
+    report.passed_over += batch.passed_over.total()
     report.ingested += counts["events"].written
     report.duplicates += counts["events"].read - counts["events"].written
     report.objects_written += sum(each.written for table, each in counts.items() if table != "events")
@@ -136,9 +146,30 @@ def _ingest_batch(
     report.accounts |= batch.by_account.keys()
 
 
+def _note_passed_over(queue: Queue, batch: _Batch) -> None:
+    """Count what was passed over for `recoup webhooks status`, and log each endpoint and account once."""
+    by_integration: Counter[str] = Counter()
+    for (integration, account), count in batch.passed_over.items():
+        by_integration[integration] += count
+        if (integration, account) not in _logged:
+            _logged.add((integration, account))
+            logger.warning(
+                "Events of %s (%s mode) at the endpoint of integration %r are passed over: it may not write them. "
+                "Choose the account with `recoup connect`, or remove the event destination at Stripe.",
+                account.account_id,
+                "live" if account.livemode else "test",
+                integration,
+            )
+    for integration, count in by_integration.items():
+        queue.count_refusals(integration, {"other_account": count}, now=datetime.now(UTC))
+
+
+_logged: Final[set[tuple[str, AccountKey]]] = set()
+
+
 def _read(
     account_of: Callable[[str], str],
-    is_read: Callable[[str, str], bool],
+    may_write: MayWrite,
     unknown: dict[str, AccountUnknown],
     taken: Sequence[Queued],
 ) -> _Batch:
@@ -150,24 +181,37 @@ def _read(
             if event["id"] != queued.event_id:
                 raise NotAnEvent("The event's id is not the one it was queued under.")
             row = event_row(event, "webhook")
-            if row.carried is not None:
-                check_carried(event["data"]["object"])
+            if row.fault is not None:
+                raise NotAnEvent(row.fault)
         except NotAnEvent as error:
             batch.unreadable[queued.seq] = str(error)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             batch.unreadable[queued.seq] = f"The event's object is not what Stripe documents ({type(error).__name__})."
         else:
-            connected = event.get("account")
-            if connected is not None and not is_read(queued.integration, connected):
-                batch.passed_over += 1
-                continue
-            account_id = connected or queued.account_id or _told(account_of, unknown, queued.integration)
-            if account_id is None:
+            account = _account_of_event(event, queued, may_write, partial(_told, account_of, unknown))
+            if account is None:
                 batch.waiting.append(queued.seq)
                 continue
-            key = AccountKey(account_id, event["livemode"])
+            key, is_allowed = account
+            if not is_allowed:
+                batch.passed_over[queued.integration, key] += 1
+                continue
             batch.by_account.setdefault(key, []).append((queued, row))
     return batch
+
+
+def _account_of_event(
+    event: Mapping[str, Any], queued: Queued, may_write: MayWrite, told: Callable[[str], str | None]
+) -> tuple[AccountKey, bool] | None:
+    """Return the account of an event and whether its endpoint may write it; None if the endpoint's own is not known."""
+    named, livemode = event.get("account"), event["livemode"]
+    if named is not None and may_write(queued.integration, AccountKey(named, livemode), False):
+        return AccountKey(named, livemode), True
+    own = queued.account_id or told(queued.integration)
+    if own is None:
+        return None
+    key = AccountKey(named or own, livemode)
+    return key, key.account_id == own and may_write(queued.integration, key, True)
 
 
 def _told(account_of: Callable[[str], str], unknown: dict[str, AccountUnknown], integration: str) -> str | None:

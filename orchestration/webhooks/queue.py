@@ -76,7 +76,15 @@ REFUSALS: Final = sa.Table(
     sa.Column("reason", sa.Text, primary_key=True),
     sa.Column("requests", sa.BigInteger, nullable=False),
 )
-"""Requests that were not shown to be Stripe's, by the hour in which they came."""
+"""By the hour: requests that were not shown to be Stripe's, and genuine events passed over (`PASSED_OVER`)."""
+
+PASSED_OVER: Final = {
+    "no_event": "A signed request came that is no event of Stripe's.",
+    "thin_event": "A thin event came, which carries no object. Choose the payload style Snapshot at Stripe.",
+    "test_event": "A test event of Stripe's came, with an id such as evt_00000000000000.",
+    "other_account": "An event came of an account that this endpoint may not write.",
+}
+"""Why a genuine event is passed over though somebody may look for it in the tables, by the reason as it is counted."""
 
 
 @dataclass(frozen=True)
@@ -272,7 +280,14 @@ class Queue:
                 connection.execute(statement, rows)
 
     def refusals(self, *, since: datetime) -> dict[str, int]:
-        """Refused requests by reason, from the hour of `since` on."""
+        """Return the refused requests by reason, from the hour of `since` on."""
+        return {reason: count for reason, count in self._counted(since).items() if reason not in PASSED_OVER}
+
+    def passed_over(self, *, since: datetime) -> dict[str, int]:
+        """Return the genuine events that were passed over by reason, from the hour of `since` on."""
+        return {reason: count for reason, count in self._counted(since).items() if reason in PASSED_OVER}
+
+    def _counted(self, since: datetime) -> dict[str, int]:
         hour = since.replace(minute=0, second=0, microsecond=0)
         counted = (
             sa.select(REFUSALS.c.reason, sa.func.sum(REFUSALS.c.requests).label("requests"))

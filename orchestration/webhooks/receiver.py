@@ -1,5 +1,8 @@
 """The HTTP side, as an ASGI application: it answers 2xx only for what is on disk, or what nobody wants.
 
+What is genuine and wanted is kept, usable or not. Stripe would send the same again for days; instead the next run puts
+what is unusable into quarantine, with the reason.
+
     POST /webhooks/stripe/<token>        signed by Stripe
     POST /webhooks/eventbridge/<token>   from AWS EventBridge, with the key of the event bus
     POST /webhooks/eventgrid/<token>     from Azure Event Grid, with the key of the event bus
@@ -9,7 +12,9 @@ Nothing of a body, a token or a secret is ever logged or answered.
 """
 
 import asyncio
+import hashlib
 import hmac
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -28,20 +33,25 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.warehouse.validation import fault_of_event, is_id, is_test_fixture
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.envelopes import (
     NotAnEvent,
-    event_of,
     from_event_grid,
     from_eventbridge,
+    is_thin,
+    outline_of,
     parse,
+    shallow,
     validation_code,
 )
 from orchestration.webhooks.errors import QueueUnavailable
 from orchestration.webhooks.intake import Intake
 from orchestration.webhooks.metrics import Metrics
-from orchestration.webhooks.queue import Delivery, Queue
+from orchestration.webhooks.queue import PASSED_OVER, Delivery, Queue
 from orchestration.webhooks.signature import SignatureRefused, verify
+
+logger = logging.getLogger(__name__)
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes of a body. Stripe's events have some thousand."""
@@ -105,6 +115,7 @@ class _Receiver:
     bus_key: SecretStr | None
     watched: Mapping[str, Watcher] = field(default_factory=dict)
     refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    logged: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.queue)
@@ -141,12 +152,12 @@ class _Receiver:
             self.queue.close()
 
     async def stripe(self, request: Request) -> Response:
-        async def receive(endpoint: WebhookEndpoint) -> Sequence[dict[str, Any]]:
+        async def receive(endpoint: WebhookEndpoint) -> Sequence[Any]:
             body = await _body(request)
             if not endpoint.secrets:  # so that Stripe sends it again, and nothing is lost meanwhile
                 raise _Refused(503, "no_secret", "No signing secret is set for this endpoint yet.")
             verify(body, request.headers.get("stripe-signature"), endpoint.secrets)
-            return [event_of(parse(body))]
+            return [_parsed_or_none(body)]
 
         return await self._answer(request, receive)
 
@@ -210,9 +221,7 @@ class _Receiver:
             raise _Refused(404, "unknown_token", "Nothing is received at this address.")
         return found
 
-    async def _from_bus(
-        self, request: Request, unwrap: Callable[[Any], Sequence[dict[str, Any]]]
-    ) -> Sequence[dict[str, Any]]:
+    async def _from_bus(self, request: Request, unwrap: Callable[[Any], Sequence[Any]]) -> Sequence[Any]:
         body = await _body(request)
         key = self._bus_key().get_secret_value()
         scheme, _, bearer = (request.headers.get("authorization") or "").partition(" ")
@@ -229,17 +238,30 @@ class _Receiver:
             raise _Refused(404, "no_bus_key", "Nothing is received at this address.")
         return self.bus_key
 
-    async def _keep(self, endpoint: WebhookEndpoint, events: Sequence[Mapping[str, Any]]) -> int:
-        for event in events:
-            if event["type"] in self.watched:
+    async def _keep(self, endpoint: WebhookEndpoint, events: Sequence[Any]) -> int:
+        """Keep those of the genuine events that are wanted, pass over the others, and return how many were kept."""
+        passed_over = [(event, _why_passed_over(event, self.wanted, self.watched)) for event in events]
+        for event, reason in passed_over:
+            if reason is None and event["type"] in self.watched:
                 await asyncio.to_thread(self.watched[event["type"]], event)
-        wanted = [_delivery(endpoint, event) for event in events if event["type"] in self.wanted]
+        wanted = [event for event, reason in passed_over if reason is None and event["type"] in self.wanted]
         if wanted:
-            await self.intake.keep(wanted)
-        for event in events:
-            is_wanted = event["type"] in self.wanted
-            self.metrics.received(event["type"] if is_wanted else "other", is_stored=is_wanted)
+            await self.intake.keep([_delivery(endpoint, event) for event in wanted])
+        for event in wanted:
+            self.metrics.received(event["type"], is_stored=True)
+        for _ in range(len(events) - len(wanted)):
+            self.metrics.received("other", is_stored=False)
+        for _, reason in passed_over:
+            if reason in PASSED_OVER:
+                self._note_passed_over(endpoint, reason)
         return len(wanted)
+
+    def _note_passed_over(self, endpoint: WebhookEndpoint, reason: str) -> None:
+        """Count what was passed over for `recoup webhooks status`, and log the first of each kind."""
+        self.refusals[endpoint.integration, reason] += 1
+        if (endpoint.integration, reason) not in self.logged:
+            self.logged.add((endpoint.integration, reason))
+            logger.warning("Integration %s: %s It is answered with 200.", endpoint.integration, PASSED_OVER[reason])
 
     def _refuse(self, endpoint: WebhookEndpoint | None, error: Exception) -> Response:
         status, reason = 400, "not_an_event"
@@ -293,13 +315,49 @@ class _DirectRoute:
         await self._app(scope, receive, send)
 
 
-def _delivery(endpoint: WebhookEndpoint, event: Mapping[str, Any]) -> Delivery:
-    """The event as it is kept: without secrets and personal fields, which never reach the disk."""
+def _parsed_or_none(body: bytes) -> Any:
+    """Return the JSON of a genuine body; None if it is none, which can be no event that anybody wants."""
     try:
-        payload = stored_json(scrub(dict(event)))
+        return parse(body)
+    except NotAnEvent:
+        return None
+
+
+def _why_passed_over(event: Any, wanted: Collection[str], watched: Collection[str]) -> str | None:
+    """Return why a genuine event is passed over; None for one that is to be kept or told of."""
+    if is_thin(event):
+        return "thin_event"
+    kind = event.get("type") if isinstance(event, dict) else None
+    if not isinstance(kind, str):
+        return "no_event"
+    data = event.get("data")
+    carried = data.get("object") if isinstance(data, dict) else None
+    if is_test_fixture(event.get("id")) or (isinstance(carried, dict) and is_test_fixture(carried.get("id"))):
+        return "test_event"
+    if kind in wanted:
+        return None
+    return None if kind in watched and _is_usable(event) else "unwanted"
+
+
+def _is_usable(event: Any) -> bool:
+    with suppress(NotAnEvent):
+        return fault_of_event(outline_of(event)) is None
+    return False
+
+
+def _delivery(endpoint: WebhookEndpoint, event: dict[str, Any]) -> Delivery:
+    """Return the event as it is kept: without secrets and personal fields, which never reach the disk.
+
+    An event without a usable id is kept under a hash of its content.
+    """
+    try:
+        payload = stored_json(scrub(event))
     except (RecursionError, orjson.JSONEncodeError):
-        raise NotAnEvent("The event is nested too deeply, or holds a number beyond 64 bits.") from None
-    return Delivery(endpoint.integration, event["id"], payload, datetime.now(UTC), endpoint.account_id)
+        payload = stored_json(scrub(shallow(event)))
+    event_id = str(event.get("id"))
+    if not is_id(event.get("id")):
+        event_id = f"unusable_{hashlib.sha256(payload.encode()).hexdigest()[:32]}"
+    return Delivery(endpoint.integration, event_id, payload, datetime.now(UTC), endpoint.account_id)
 
 
 async def _body(request: Request) -> bytes:

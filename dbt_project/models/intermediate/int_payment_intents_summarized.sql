@@ -195,6 +195,7 @@ tiered as (
         case
             when first_attempted_at is null and first_succeeded_at is null then 'none'
             when order_key is not null then 'explicit'
+            when amount is null then 'none'
             when customer_id is not null then 'customer_amount'
             when first_instrument_key is not null then 'instrument_amount'
             else 'none'

@@ -54,9 +54,61 @@ reversals as (
 
 ),
 
+{% if is_incremental() %}
+    named_charges as (
+
+        select
+            account_id,
+            livemode,
+            charge_id,
+            payment_intent_id,
+            _load_id
+        from charges
+        {% for column in ['latest_charge_id', 'error_charge_id'] %}
+            union
+            select
+                account_id,
+                livemode,
+                {{ column }} as charge_id,
+                payment_intent_id,
+                _load_id
+            from events
+            where {{ column }} is not null
+        {% endfor %}
+
+    ),
+
+    -- Stripe names a charge for one PaymentIntent only. If it is named for two, both are built again, so that the charge is
+    -- an attempt of one of them.
+    rivals as (
+
+        {% for model, column in [
+            ('stg_stripe__charges', 'charge_id'),
+            ('stg_stripe__events', 'latest_charge_id'),
+            ('stg_stripe__events', 'error_charge_id')
+        ] %}
+            select
+                named.account_id,
+                named.livemode,
+                named.payment_intent_id,
+                named_charges._load_id
+            from {{ ref(model) }} as named
+            inner join named_charges
+                on
+                    named.account_id = named_charges.account_id
+                    and named.livemode = named_charges.livemode
+                    and named.{{ column }} = named_charges.charge_id
+                    and named.payment_intent_id <> named_charges.payment_intent_id
+            {{ 'union all' if not loop.last }}
+        {% endfor %}
+
+    ),
+{% endif %}
+
 tellings as (
 
-    {% for told in ['payment_intents', 'charges', 'events', 'last_payment_errors', 'reversals'] %}
+    {% for told in ['payment_intents', 'charges', 'events', 'last_payment_errors', 'reversals']
+        + (['rivals'] if is_incremental() else []) %}
         select
             account_id,
             livemode,
