@@ -1,100 +1,93 @@
-"""The door: what may not be stored is dropped here, from objects, events and webhook bodies alike.
+"""Redaction: drop secrets and personal data from objects, events and webhook bodies before anything is stored.
 
-Dropped at any depth: secrets (`client_secret`), and what names or reaches a person (names, e-mail and postal
-addresses, phone numbers, tax ids, IP addresses, free text of the merchant or of dispute evidence). Kept: what recovery
-needs and what identifies a card without a person, such as brand, expiry, last4, fingerprint and the bank's name.
+Dropped at any depth: keys that name a secret, an address that grants access or personal data (`personal_keys`), and
+texts that hold one of these (`private_text`). Kept: what recovery needs and what identifies a card without a person,
+such as brand, expiry, last4, fingerprint and the bank's name.
 """
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
-_DROPPED_KEYS: Final = frozenset(
-    {
-        "billing_details",
-        "business_profile",
-        "cashtag",
-        "client_secret",
-        "description",
-        "evidence",
-        "level3",
-        "payer_details",
-        "receipt_url",
-        "shipping",
-        "shipping_details",
-        "verified_details",
-    }
-)
-_PERSONAL_KEY: Final = re.compile(
-    r"(^|_)(name|firstname|lastname|fullname|email|mail|phone|telephone|mobile|address|addr|street|line1|line2|city|"
-    r"postal|postcode|zip|iban|ip|tax_id|vat_id|cpf|cnpj|ssn|dob|birthday|birthdate|passport|card_number|"
-    r"account_number|cardholder|recipient)(_|s?$)"
-)
-_HARMLESS_KEY: Final = re.compile(r"_check$|^bank_name$|^postal_check$")
-_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
-_PHONE: Final = re.compile(r"^\+\d[\d\s().-]{6,}$")
+from orchestration.warehouse.personal_keys import is_dropped, is_private
+from orchestration.warehouse.private_text import is_private as is_private_text
+from orchestration.warehouse.private_text import readings
+
 _KEPT_OF_NEXT_ACTION: Final = ("type",)
-_REMEMBERED_KEYS: Final = 4096
+_MAX_REMEMBERED: Final = 4096
+_MIN_CARD: Final = 10**12
+"""The least number that can be a card's. Amounts, counts and unix seconds are smaller."""
+
+_HARMLESS_ADDRESS: Final = "https://stripe.com/docs/error-codes/"
+"""How `doc_url` begins in each failed payment."""
+
+_DIGIT_SEPARATORS: Final = b" .-/),_#"
+_PRIVATE_CHARACTERS: Final = b"@+%\\{[&=:?("
+"""Characters of e-mail addresses, web addresses, pairs, JSON and encodings. Those beyond ASCII become "?"."""
+
+_FIVE_DIGITS: Final = 5 * b"0"
+_DIGITS: Final = re.compile(rb"00000(?:0{7}|(?<=[^\n0]00000))")
+"""Twelve digits, or five behind something else: what cards, IBANs and phone numbers have."""
+
+_MARK_AT_UNDERSCORE: Final = re.compile("_(?:live|test|org|secret)_")
+_MARK_AT_DASH: Final = re.compile("-(?:(?<=sk-)|(?<=pat-)|(?<=xox.-)|----BEGIN)")
+_MARK_AT_SPACE: Final = re.compile(" (?:(?<=(?i:bearer) )|(?<=(?i:basic) ))")
+_MARK_AT_A: Final = re.compile("A(?:KIA|Iza)")
+"""What keys and tokens contain (`private_text`), by one character: a search for one fixed character is the fastest."""
+
+
+def _classes() -> bytes:
+    """Return a table for `bytes.translate`: digits become 0, private characters !, and others x, except line breaks."""
+    table = bytearray(b"x" * 256)
+    table[ord("\n")] = ord("\n")
+    for characters, stands_for in ((b"0123456789", "0"), (_PRIVATE_CHARACTERS, "!")):
+        for character in characters:
+            table[character] = ord(stands_for)
+    return bytes(table)
+
+
+_CLASSES: Final = _classes()
+
+
+class _DroppedKeys(dict[tuple[str, ...], tuple[str, ...]]):
+    """For the keys of each object met so far, those that are dropped or cut."""
+
+    def __missing__(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if len(self) > _MAX_REMEMBERED:
+            self.clear()
+        self[keys] = dropped = tuple(key for key in keys if key == "next_action" or _dropped[key])
+        return dropped
 
 
 class _Dropped(dict[str, bool]):
-    """For each key met so far, whether it is dropped: asked some hundred times for each object."""
+    """For each key met so far, whether it is dropped."""
 
     def __missing__(self, key: str) -> bool:
-        if len(self) > _REMEMBERED_KEYS:
+        if len(self) > _MAX_REMEMBERED:
             self.clear()
-        self[key] = decision = _is_dropped(key)
+        self[key] = decision = is_dropped(key) or is_private_text(key, is_private)
         return decision
 
 
 _dropped: Final = _Dropped()
-
-
-def _is_dropped(key: str) -> bool:
-    if key in _DROPPED_KEYS:
-        return True
-    snake = _CAMEL.sub("_", key).replace("-", "_").replace(" ", "_").lower()
-    return bool(_PERSONAL_KEY.search(snake)) and not _HARMLESS_KEY.search(snake)
+_dropped_keys: Final = _DroppedKeys()
 
 
 def scrub(node: dict[str, Any]) -> dict[str, Any]:
-    """Take secrets and personal fields out of a parsed JSON object, in place, and return it.
+    """Take secrets and personal data out of a parsed JSON object, in place, and return it.
 
-    Strings that hold an e-mail address or a phone number become null wherever they stand: merchants put such things
-    into metadata under any key.
+    Texts that hold a secret or personal data become null wherever they stand: merchants put such things into metadata
+    under any key.
     """
-    dropped = []
-    for key, value in node.items():
-        if _dropped[key]:
-            dropped.append(key)
-        elif key == "next_action" and type(value) is dict:
-            node[key] = {name: value.get(name) for name in _KEPT_OF_NEXT_ACTION}
-        elif (kind := type(value)) is dict:
-            scrub(value)
-        elif kind is list:
-            _scrub_list(value)
-        elif kind is str and ("@" in value or value[:1] == "+") and _names_a_person(value):
-            node[key] = None
-    for key in dropped:
-        del node[key]
+    _scrub(node)
     return node
 
 
-def _scrub_list(values: list[Any]) -> None:
-    for index, value in enumerate(values):
-        if type(value) is dict:
-            scrub(value)
-        elif type(value) is list:
-            _scrub_list(value)
-        elif type(value) is str and ("@" in value or value[:1] == "+") and _names_a_person(value):
-            values[index] = None
-
-
-def _names_a_person(text: str) -> bool:
-    """Asked only of a text with an @ or a leading +: of the others there are a thousand for each of these."""
-    return bool(_EMAIL.search(text) or _PHONE.match(text))
+def scrub_text(text: str) -> str | None:
+    """Return the text if it is harmless, JSON without what is private if the text is JSON, and else None."""
+    return _redacted(text) if _suspects([text]) else text
 
 
 def stored_json(scrubbed: Any) -> str:
@@ -132,3 +125,143 @@ def storable(node: Any) -> Any:
     if type(node) is int and not -_LARGEST <= node < _LARGEST:
         return float(node) if abs(node) < 10**300 else None
     return node
+
+
+def _scrub(node: dict[str, Any] | list[Any]) -> None:
+    texts: list[str] = []
+    if isinstance(node, dict):
+        _drop_keys(node, texts.append)
+    else:
+        _drop_keys_of_each(node, texts.append)
+    replacements = _replacements(texts)
+    if replacements:
+        _replace(node, replacements)
+
+
+def _drop_keys(node: dict[str, Any], collect: Callable[[str], None]) -> None:
+    """Delete keys, and collect the texts that are left and the numbers that are as long as a card's."""
+    for key in _dropped_keys[tuple(node)]:
+        _drop(node, key)
+    for value in node.values():
+        if value is None:
+            continue
+        kind = type(value)
+        if kind is str:
+            collect(value)
+        elif kind is dict:
+            if value:
+                _drop_keys(value, collect)
+        elif kind is list:
+            _drop_keys_of_each(value, collect)
+        elif kind is int and value >= _MIN_CARD:
+            collect(str(value))
+
+
+def _drop_keys_of_each(values: Sequence[Any], collect: Callable[[str], None]) -> None:
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            collect(value)
+        elif kind is dict:
+            _drop_keys(value, collect)
+        elif kind is list:
+            _drop_keys_of_each(value, collect)
+        elif kind is int and value >= _MIN_CARD:
+            collect(str(value))
+
+
+def _drop(node: dict[str, Any], key: str) -> None:
+    value = node[key]
+    if key != "next_action":
+        del node[key]
+    elif type(value) is dict:
+        node[key] = {name: value.get(name) for name in _KEPT_OF_NEXT_ACTION}
+
+
+def _replacements(texts: Sequence[str]) -> dict[str, str | None]:
+    """Return what is stored instead of each text that may not be stored as it is."""
+    found = {}
+    for text in _suspects(texts):
+        redacted = _redacted(text)
+        if redacted != text:
+            found[text] = redacted
+    return found
+
+
+def _suspects(texts: Sequence[str]) -> Sequence[str]:
+    """Return the texts that need a closer look.
+
+    All texts of an object are searched together, in ways that are fast on long text. A regular expression for each text
+    would take longer than the whole rest of the redaction.
+    """
+    joined = "\n".join(texts)
+    plain = joined.replace(_HARMLESS_ADDRESS, "").encode("ascii", "replace")
+    compact = plain.translate(_CLASSES, _DIGIT_SEPARATORS)
+    if not (_is_suspect(compact) or _has_mark(joined)):
+        return ()
+    if joined.count("\n") >= len(texts):
+        return texts
+    classes = zip(texts, compact.split(b"\n"), strict=True)
+    return [text for text, of in classes if _is_suspect(of) or _has_mark(text)]
+
+
+def _is_suspect(compact: bytes) -> bool:
+    return b"!" in compact or (_FIVE_DIGITS in compact and _DIGITS.search(compact) is not None)
+
+
+def _has_mark(text: str) -> bool:
+    return (
+        _MARK_AT_UNDERSCORE.search(text) is not None
+        or "sec_" in text
+        or "rt_" in text
+        or "eyJ" in text
+        or _MARK_AT_SPACE.search(text) is not None
+        or _MARK_AT_A.search(text) is not None
+        or ("-" in text and _MARK_AT_DASH.search(text) is not None)
+    )
+
+
+def _redacted(text: str) -> str | None:
+    try:
+        return _redacted_json(text)
+    except (RecursionError, orjson.JSONEncodeError):  # nested too deeply to look into
+        return None
+
+
+def _redacted_json(text: str) -> str | None:
+    for reading in readings(text):
+        parsed = _parsed(reading)
+        if isinstance(parsed, str):
+            return text if parsed == _redacted(parsed) else None
+        if parsed is not None:
+            before = orjson.dumps(parsed)
+            _scrub(parsed)
+            after = orjson.dumps(parsed)
+            if after == before:
+                return text
+            return after.decode() if reading is text else None
+    return None if is_private_text(text, is_private) else text
+
+
+def _parsed(text: str) -> dict[str, Any] | list[Any] | str | None:
+    """Return the object, list or text that a text holds as JSON."""
+    if text.lstrip()[:1] not in ("{", "[", '"'):
+        return None
+    try:
+        parsed: dict[str, Any] | list[Any] | str = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return parsed
+
+
+def _replace(node: dict[str, Any] | list[Any], replacements: Mapping[str, str | None]) -> None:
+    items: Any = node.items() if type(node) is dict else enumerate(node)
+    for key, value in items:
+        kind = type(value)
+        if kind is str:
+            if value in replacements:
+                node[key] = replacements[value]
+        elif kind is dict or kind is list:
+            _replace(value, replacements)
+        elif kind is int and str(value) in replacements:
+            node[key] = None

@@ -23,6 +23,7 @@ from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, event_row
+from orchestration.warehouse.scrub import scrub_text
 from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks.envelopes import NotAnEvent, event_of, parse
 from orchestration.webhooks.errors import AccountUnknown
@@ -132,7 +133,8 @@ def _ingest_batch(
     except Exception:
         queue.release([each.seq for each in taken])
         raise
-    queue.finish([each.seq for each in taken if each.seq not in batch.unreadable], batch.unreadable)
+    redacted = {each.seq: scrub_text(each.payload) or "" for each in taken if each.seq in batch.unreadable}
+    queue.finish([each.seq for each in taken if each.seq not in batch.unreadable], batch.unreadable, redacted)
     _note_passed_over(queue, batch)
     now = datetime.now(UTC)
     report.received += sum(each.deliveries for each in taken)
@@ -183,6 +185,8 @@ def _read(
             row = event_row(event, "webhook")
             if row.fault is not None:
                 raise NotAnEvent(row.fault)
+            if None in (row.id, row.type, row.object_id):
+                raise NotAnEvent("An id of the event looks like a secret or personal data.")
         except NotAnEvent as error:
             batch.unreadable[queued.seq] = str(error)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

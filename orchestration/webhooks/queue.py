@@ -172,8 +172,16 @@ class Queue:
         rows = [Queued(**{**row._mapping, "received_at": _utc(row.received_at)}) for row in taken]
         return sorted(rows, key=lambda row: row.seq)
 
-    def finish(self, seqs: Sequence[int], quarantined: Mapping[int, str] | None = None) -> None:
-        """Acknowledge what the warehouse has committed; put aside, with the reason, what cannot be read."""
+    def finish(
+        self,
+        seqs: Sequence[int],
+        quarantined: Mapping[int, str] | None = None,
+        payloads: Mapping[int, str] | None = None,
+    ) -> None:
+        """Acknowledge what the warehouse has committed, and put in quarantine, with the reason, what cannot be read.
+
+        `payloads` replace those of events in quarantine.
+        """
         now = datetime.now(UTC)
         reasons = [{"row": seq, "why": reason} for seq, reason in (quarantined or {}).items()]
         with self._transaction() as connection:
@@ -185,6 +193,8 @@ class Queue:
                     .values(state="quarantined", finished_at=now, reason=sa.bindparam("why")),
                     reasons,
                 )
+            for seq, payload in (payloads or {}).items():
+                _change(connection, [seq], payload=payload)
 
     def release(self, seqs: Sequence[int]) -> None:
         """Take back an attempt that failed for no fault of the events."""

@@ -131,6 +131,21 @@ def test_what_cannot_be_read_is_put_aside_and_holds_up_nothing(
     assert reason in told
 
 
+def test_an_event_in_quarantine_is_kept_without_personal_data(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue
+) -> None:
+    unreadable = {"receipt_email": "jane@example.com", "metadata": {"note": "4242 4242 4242 4242", "order_id": "A-17"}}
+    put(queue, carrying(id="pi_1", object="payment_intent", created="soon", **unreadable))
+    put(queue, "jane@example.com, no JSON", event_id="evt_text")
+    put(queue, '{"object":' * 600 + "1" + "}" * 600, event_id="evt_deep")
+    put(queue, make_event(1, data={"object": {"id": "jane@example.com", "object": "customer", "created": 1}}))
+    assert run(warehouse, queue).quarantined == 4
+    assert queue.requeue_quarantined() == 4
+    kept = "".join(each.payload for each in queue.take(9))
+    assert "A-17" in kept
+    assert not [each for each in ("jane", "example.com", "4242") if each in kept]
+
+
 def test_an_event_that_alone_cannot_be_loaded_is_found_in_its_batch(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
