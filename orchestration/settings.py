@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _MARKETPLACE: Final = "https://marketplace.stripe.com"
 _EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
+_HOST: Final = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9]([a-z0-9_.-]*[a-z0-9])?)(:\d{1,5})?")
 _LEAST_KEY: Final = 24
 _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
 
@@ -131,6 +132,11 @@ class Settings(BaseSettings):
         default=None,
         description="Key that AWS EventBridge or Azure Event Grid sends along; without one they are not served.",
     )
+    recoup_ui_hosts: str | None = Field(
+        default=None,
+        description="Hosts under which a proxy serves Dagster's UI, separated by commas, such as recoup.example.com. "
+        "Without it, the UI answers to localhost only.",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -204,6 +210,15 @@ class Settings(BaseSettings):
         if value is not None and len(value.get_secret_value()) < _LEAST_KEY:
             raise ValueError(f"a key that nobody can guess has at least {_LEAST_KEY} letters")
         return value
+
+    @field_validator("recoup_ui_hosts")
+    @classmethod
+    def _hosts(cls, value: str | None) -> str | None:
+        hosts = [each.strip().lower() for each in (value or "").split(",") if each.strip()]
+        unclear = [each for each in hosts if not _HOST.fullmatch(each)]
+        if unclear:
+            raise ValueError(f"give hosts such as recoup.example.com, without https:// and /, not {', '.join(unclear)}")
+        return ",".join(hosts) or None
 
     @field_validator("recoup_webhook_base_url")
     @classmethod
@@ -321,6 +336,11 @@ class Settings(BaseSettings):
     def webhook_events(self) -> frozenset[str]:
         """Event types that are stored."""
         return frozenset(self.recoup_webhook_events.split(","))
+
+    @property
+    def ui_hosts(self) -> frozenset[str]:
+        """Hosts under which a proxy serves Dagster's UI, in lowercase."""
+        return frozenset(self.recoup_ui_hosts.split(",")) if self.recoup_ui_hosts else frozenset()
 
     @property
     def queue_url(self) -> str:

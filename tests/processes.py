@@ -1,16 +1,18 @@
-"""Processes that tests start: the `recoup` command, a port for it, a sync, and a kill at the edge of a transaction."""
+"""Processes that tests start: the `recoup` command, a sync, a kill at a transaction's edge, waiting and looking."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import requests
 
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
 from orchestration.warehouse.connection import transaction
@@ -48,6 +50,39 @@ def extracting(
     finally:
         process.kill()
         process.wait()
+
+
+def until(happened: Callable[[], Any], seconds: float) -> Any:
+    """What `happened` returns as soon as that is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := happened():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"it did not happen within {seconds} s")
+
+
+def answers(url: str) -> bool:
+    """Return whether Dagster's UI answers there."""
+    try:
+        return requests.get(f"{url}/server_info", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of each process that runs."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the processes that this one has started, and those that they have started."""
+    found, known = {pid}, parents()
+    while more := {each for each, parent in known.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
 
 
 class Edges:

@@ -97,9 +97,10 @@ def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = F
         "speed": speed,
         "port": 0,
     }
-    arguments = [f"--{name}={value}" for name, value in options.items()] + ["--livemode"] * livemode
+    arguments = [f"--{name}={value}" for name, value in options.items()] + ["--livemode"] * livemode + ["--until-eof"]
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestration.simulator", *arguments],
+        stdin=subprocess.PIPE,  # never written to; it ends when this process does, however that ends
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -110,8 +111,8 @@ def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = F
     finally:
         process.terminate()
         process.wait()
-        if process.stdout:
-            process.stdout.close()
+        for pipe in filter(None, (process.stdin, process.stdout)):
+            pipe.close()
 
 
 def _url(process: subprocess.Popen[str]) -> str:

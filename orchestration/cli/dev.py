@@ -21,6 +21,8 @@ from orchestration.settings import PROJECT_ROOT, Settings
 _STOP_SECONDS: Final = 20.0
 """What Dagster gets to end its processes; then they are killed."""
 
+_LOCK_POLL_SECONDS: Final = 0.1
+
 
 class AlreadyRunning(RecoupError):
     """Dagster runs on this data folder already. The text says what to do."""
@@ -41,26 +43,52 @@ def prepare_dagster_home(settings: Settings) -> Path:
 
 @contextmanager
 def only_dagster(settings: Settings) -> Iterator[IO[str]]:
-    """Nobody else runs Dagster on this home while the context lasts, or while the lock is held that it yields.
+    """Keep others from running Dagster on this home while the context lasts. Yield a lock for Dagster's processes.
 
-    Runs whose processes were killed together with an earlier Dagster are ended: nobody else ever would, and one that is
-    under way for ever keeps the warehouse's slot, and keeps the webhook queue from being worked off.
+    If the process that started an earlier Dagster was killed, what is left of that Dagster is killed, too. Runs whose
+    processes were killed together with an earlier Dagster are ended: nobody else ever would, and one that is under way
+    for ever keeps the warehouse's slot, and keeps the webhook queue from being worked off.
 
     Raises:
         AlreadyRunning: somebody does.
     """
     home = prepare_dagster_home(settings)
-    with (home / "recoup.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with (home / "recoup.lock").open("w") as own, (home / "processes.lock").open("a+") as lock:
+        if not _is_locked(own) or not _take_over(lock):
             raise AlreadyRunning(
-                f"Another `recoup dev` or `recoup serve` works on {settings.recoup_data_dir}. End it first (it may be "
-                "a `dagster dev` whose parent was killed), or set RECOUP_DATA_DIR to another folder."
-            ) from None
+                f"Another `recoup dev` or `recoup serve` works on {settings.recoup_data_dir}. End it first, or set "
+                "RECOUP_DATA_DIR to another folder."
+            )
         with _dagster_home(home):
             _end_orphans(home)
         yield lock
+
+
+def _is_locked(file: IO[str]) -> bool:
+    """Lock the file and return True, or return False if another process holds the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _take_over(lock: IO[str]) -> bool:
+    """Lock the file that Dagster's own processes hold, and kill those that do so without a parent.
+
+    The file names their process group. No other group can have that number while one of them lives.
+    """
+    deadline = time.monotonic() + _STOP_SECONDS
+    while not _is_locked(lock):
+        lock.seek(0)
+        if group := lock.read().strip():  # empty for as long as Dagster is being started
+            with suppress(ProcessLookupError):
+                os.killpg(int(group), signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOCK_POLL_SECONDS)
+    lock.truncate(0)
+    return True
 
 
 @contextmanager
@@ -102,8 +130,8 @@ def dagster_dev(
     """`dagster dev` (UI, daemon and code server in one) while the context lasts; its output goes to `log`, if given.
 
     It has a session of its own, so that Ctrl-C reaches it through us alone: a run that the terminal interrupts as well
-    may hang for ever. What it leaves behind is killed; a run that dies so loses nothing. It holds the lock, too, so
-    that nobody else starts one while it lives, even if we are killed.
+    may hang for ever. What it leaves behind is killed; a run that dies so loses nothing. If we are killed, it ends by
+    itself (`dagster_dev`). A closed terminal ends us as SIGTERM does.
 
     Raises:
         PortTaken: something else listens there.
@@ -111,7 +139,11 @@ def dagster_dev(
     _check_free(port)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored, and Dagster inherits
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-p", str(port)]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    its, ours = os.pipe()  # Dagster reads the end of file when we end
+    dev = ["dev", "-w", "workspace.yaml", "-p", str(port)]
+    command = [sys.executable, "-m", "orchestration.cli.dagster_dev", str(its), str(lock.fileno()), *dev]
     with log.open("ab") if log else nullcontext() as output:
         process = subprocess.Popen(
             command,
@@ -119,13 +151,15 @@ def dagster_dev(
             cwd=PROJECT_ROOT,
             stdout=output,
             stderr=output,
-            pass_fds=[lock.fileno()],
+            pass_fds=[its, lock.fileno()],
             start_new_session=True,
         )
+    os.close(its)
     try:
         yield process
     finally:
         _stop(process)
+        os.close(ours)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -154,6 +188,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     of_settings = {"STRIPE_API_BASE": settings.stripe_api_base, "RECOUP_DATA_DIR": str(settings.recoup_data_dir)}
     if settings.stripe_api_key is not None:
         of_settings["STRIPE_API_KEY"] = settings.stripe_api_key.get_secret_value()
+    if settings.recoup_ui_hosts is not None:
+        of_settings["RECOUP_UI_HOSTS"] = settings.recoup_ui_hosts
     return {**os.environ, **of_settings, "DAGSTER_HOME": str(settings.dagster_home), "PYTHONWARNINGS": "ignore"}
 
 

@@ -1,7 +1,9 @@
 """`python -m orchestration.simulator`: a simulated Stripe account until interrupted."""
 
 import argparse
+import os
 import sys
+import threading
 from typing import get_args
 
 from orchestration.simulator.account import OPENED_AT, SimulatedAccount, TieOrder
@@ -31,11 +33,14 @@ def main() -> None:
         action="store_true",
         help="read the signing secret from the first line of standard input; without it, a public one signs",
     )
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input ends, as with its writer")
     options = parser.parse_args()
     try:
         endpoint = _endpoint(options) if options.webhook_url else None
     except ValueError as error:
         parser.error(str(error))
+    if options.until_eof:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     account = SimulatedAccount(
         options.seed,
         options.payments,
@@ -53,6 +58,11 @@ def main() -> None:
     key = DEFAULT_LIVE_API_KEY if options.livemode else DEFAULT_API_KEY
     print(f"{account.id} at {server.url}, key {key}", flush=True)
     server.run()
+
+
+def _end_with_input() -> None:
+    sys.stdin.read()
+    os._exit(0)
 
 
 def _endpoint(options: argparse.Namespace) -> WebhookEndpoint:

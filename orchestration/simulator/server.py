@@ -140,7 +140,9 @@ class SimulatorServer:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             """Everything but the controls is Stripe's, unknown paths included, and unknown accounts the platform's."""
             request = Request(scope, receive)
-            if scope["path"].startswith("/_sim/"):
+            if scope["path"].startswith("/_sim/") and "origin" in request.headers:
+                await PlainTextResponse("The controls answer to no page of a browser.", 403)(scope, receive, send)
+            elif scope["path"].startswith("/_sim/"):
                 await controls({**scope, "path": scope["path"].removeprefix("/_sim")}, receive, send)
             elif _AGREE.fullmatch(scope["path"]):
                 await self._agree(request)(scope, receive, send)

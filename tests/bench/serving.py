@@ -31,14 +31,13 @@ _ROLES: Final = {
     "dagster_daemon": "daemon",
     "dagster._daemon": "daemon",
     "dagster-daemon": "daemon",
-    "dagster_webserver": "webserver",
-    "dagster-webserver": "webserver",
+    "orchestration.cli.ui": "webserver",
     "execute_run": "run",
     "execute_step": "run",
     "multiprocessing": "run",
     "code-server": "code server's proxy",
     " grpc ": "code server",
-    " dagster dev ": "dagster dev",
+    "orchestration.cli.dagster_dev": "dagster dev",
 }
 """Part of a command line, and the role of its process. The first part that fits decides."""
 

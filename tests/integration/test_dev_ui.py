@@ -1,23 +1,26 @@
 """Dagster's UI in a real browser: `recoup dev` on the simulated account, and plain `dagster dev`."""
 
+import html
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
 from playwright.sync_api import Page, sync_playwright
 
 from orchestration.settings import PROJECT_ROOT
-from tests.processes import RECOUP, free_port
+from tests.processes import RECOUP, answers, free_port, until
 from tests.template import Template
 
 STARTED_WITHIN = 120.0
@@ -42,27 +45,10 @@ STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 RUNS = "query { runsOrError { ... on Runs { results { runId status } } } }"
 
 
-def until(happened: Callable[[], Any], seconds: float) -> Any:
-    """What `happened` returns as soon as that is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := happened():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"it did not happen within {seconds} s")
-
-
 def ask(url: str, query: str, **variables: Any) -> Any:
     answer = requests.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60)
     answer.raise_for_status()
     return answer.json()["data"]
-
-
-def answers(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/server_info", timeout=5).ok
-    except requests.RequestException:
-        return False
 
 
 @contextmanager
@@ -139,7 +125,7 @@ def page(url: str) -> Iterator[Page]:
 
 def test_the_ui_shows_runs_tables_and_checks(url: str, page: Page, tmp_path: Path, subtests: pytest.Subtests) -> None:
     """One test, since each worker that has a part of it would start a server of its own."""
-    for look in (history_that_outlives_the_server, asset_graph, graph_of_the_marts, mart, raw_table):
+    for look in (history_that_outlives_the_server, asset_graph, graph_of_the_marts, mart, raw_table, foreign_page):
         with subtests.test(look.__name__):
             look(url, page)
             page.screenshot(path=str(screenshots(tmp_path) / f"{look.__name__}.png"), full_page=True)
@@ -177,6 +163,42 @@ def raw_table(url: str, page: Page) -> None:
     page.goto(f"{url}/assets/stripe/payment_intents")
     for name in ("rows_read", "rows_written", "data_through"):
         page.get_by_text(name).first.wait_for(timeout=60_000)
+
+
+def foreign_page(url: str, page: Page) -> None:
+    """A page on another port sends what starts a run, in each way in which a page can send it unasked."""
+    mutation = quote('mutation { setConcurrencyLimit(concurrencyKey: "foreign", limit: 1) }')
+    target = f"{url}/graphql?query={mutation}"
+    content = f"""<img src="{target}"><iframe name="framed" src="{url}/runs"></iframe>
+        <form method="post" action="{html.escape(target)}" target="framed"></form>"""
+    statuses: list[int] = []
+    page.on("response", lambda response: statuses.append(response.status))
+    with serving(content) as foreign:
+        page.goto(foreign)
+        page.evaluate(f"fetch('{target}', {{method: 'POST', mode: 'no-cors'}}).catch(() => 0)")
+        page.evaluate("document.forms[0].submit()")
+        for _ in range(300):
+            page.wait_for_timeout(100 if len(statuses) < 4 else 0)
+    limits = ask(url, "query { instance { concurrencyLimits { concurrencyKey } } }")["instance"]["concurrencyLimits"]
+    assert "foreign" not in {each["concurrencyKey"] for each in limits}
+    assert statuses == [200, 403, 403, 403], "the page itself, frame, fetch, form; the browser hides the picture's"
+
+
+@contextmanager
+def serving(content: str) -> Iterator[str]:
+    """The address of a server on a port of its own that answers with this page."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/" else 404)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def screenshots(tmp_path: Path) -> Path:

@@ -130,7 +130,7 @@ def test_every_package_that_is_imported_is_a_dependency_and_no_tool_is() -> None
             names = {re.sub(r"[_.]", "-", each).lower() for each in providers[module]}
             assert names & declared, f"{path} imports {module}, which is no dependency"
             used |= names
-    assert declared - used == {"dagster-webserver", "httptools", "pytz", "uvloop"}, "run or imported by libraries"
+    assert declared - used == {"httptools", "pytz", "uvloop"}, "run or imported by libraries"
 
 
 def test_dagster_is_not_led_past_workspace_yaml() -> None:

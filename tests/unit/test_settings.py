@@ -73,6 +73,9 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(
         ("STRIPE_API_BASE", "api.stripe.com", "give an address"),
         ("STRIPE_API_BASE", "ftp://api.stripe.com", "give an address"),
         ("STRIPE_ACCOUNT_ID", "1234", "acct_"),
+        ("RECOUP_UI_HOSTS", "https://recoup.example.com", "give hosts such as recoup.example.com"),
+        ("RECOUP_UI_HOSTS", "recoup.example.com,*", "not *"),
+        ("RECOUP_UI_HOSTS", "recoup.example.com/ui", "give hosts"),
         ("STRIPE_APP_CLIENT_ID", "sk_live_abc", "client id (ca_…)"),
         ("STRIPE_APP_CLIENT_ID", "https://marketplace.stripe.com/oauth/v2/authorize", "client id (ca_…)"),
         ("STRIPE_APP_SECRET_KEY", "rk_live_abc", "This is a restricted API key"),
@@ -137,3 +140,16 @@ def test_a_relative_data_folder_is_one_place_whoever_asks(tmp_path: Path, monkey
 def test_an_app_is_given_by_its_id_or_by_its_install_link(client_id: str, base: str, page: str) -> None:
     settings = Settings(stripe_app_client_id=client_id, stripe_api_base=base)
     assert (settings.app_client_id, settings.app_page) == ("ca_1", page)
+
+
+@pytest.mark.parametrize(
+    ("value", "hosts"),
+    [
+        ("Recoup.Example.com, localhost:8080 ,", {"recoup.example.com", "localhost:8080"}),
+        ("[fd00::1]:3000", {"[fd00::1]:3000"}),
+        (" ", set()),
+        (None, set()),
+    ],
+)
+def test_hosts_of_the_ui_are_compared_in_lowercase(value: str | None, hosts: set[str]) -> None:
+    assert Settings(recoup_ui_hosts=value).ui_hosts == hosts

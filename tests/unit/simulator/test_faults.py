@@ -110,6 +110,14 @@ def test_faults_are_controlled_over_http(http: requests.Session, faulty: Simulat
     assert http.post(url, json={"kind": "earthquake"}).status_code == 400
 
 
+def test_no_page_of_a_browser_moves_the_controls(http: requests.Session, faulty: SimulatorServer) -> None:
+    url = f"{faulty.url}/_sim/faults"
+    assert (
+        http.post(url, data='{"kind": "server_error"}', headers={"Origin": "https://evil.example"}).status_code == 403
+    )
+    assert http.get(url).json() == {"faults": []}
+
+
 def test_more_requests_than_the_limits_allow_are_refused(http: requests.Session, faulty: SimulatorServer) -> None:
     limits = {"global_rate": 3, "endpoint_rate": 2}
     assert http.post(f"{faulty.url}/_sim/limits", json=limits).json()["global_rate"] == 3

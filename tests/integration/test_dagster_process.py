@@ -1,0 +1,201 @@
+"""Dagster as `recoup serve` and `recoup dev` run it: it ends with them, however they end, and its UI is guarded."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
+
+from orchestration.settings import PROJECT_ROOT
+from tests.processes import RECOUP, answers, descendants, free_port, parents, until
+
+STARTED_WITHIN = 120.0
+ENDED_WITHIN = 60.0
+PROXY = "recoup.example.com"
+
+
+@dataclass
+class Running:
+    """A `recoup` command that runs Dagster, and all that it has started."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    output: Path
+    family: set[int]
+
+    def dagster(self) -> int:
+        """Return the id of the process that runs `dagster dev`."""
+        return int((self.output.parent / "data" / "dagster" / "processes.lock").read_text())
+
+    def is_gone(self) -> bool:
+        """Return whether the command and all that it has started have ended."""
+        return self.process.poll() is not None and not self.family & parents().keys()
+
+
+@contextmanager
+def recoup(folder: Path, *command: str) -> Iterator[Running]:
+    """Run the command until its UI answers and the daemon is there, and leave nothing of it behind."""
+    port, output = free_port(), folder / "output.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))}
+    environment |= {"RECOUP_DATA_DIR": str(folder / "data"), "RECOUP_UI_HOSTS": PROXY}
+    with output.open("wb") as said:
+        process = subprocess.Popen(
+            [*RECOUP, *command, "--port", str(port)],
+            cwd=PROJECT_ROOT,
+            env=environment,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    running = Running(process, port, output, set())
+    try:
+        until(lambda: answers(f"http://127.0.0.1:{port}") or process.poll() is not None, STARTED_WITHIN)
+        assert process.poll() is None, output.read_text()
+        running.family = descendants(process.pid)
+        assert len(running.family) >= 5, "dagster dev, code server and its proxy, webserver, daemon"
+        yield running
+    finally:
+        for pid in running.family | descendants(process.pid) | {process.pid}:
+            if pid in parents():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def serve(folder: Path) -> AbstractContextManager[Running]:
+    return recoup(folder, "serve", "--receiver-port", str(free_port()))
+
+
+def killed(running: Running) -> None:
+    running.process.kill()
+    until(running.is_gone, ENDED_WITHIN)
+
+
+def killed_while_dagster_hangs(running: Running) -> None:
+    os.kill(running.dagster(), signal.SIGSTOP)
+    running.process.kill()
+
+
+def killed_together_with_dagster_dev(running: Running) -> None:
+    dagster = running.dagster()
+    running.process.kill()
+    os.kill(dagster, signal.SIGKILL)
+    assert running.family & parents().keys(), "the webserver and the daemon live on"
+
+
+def hung_up(running: Running) -> None:
+    """The terminal was closed."""
+    running.process.send_signal(signal.SIGHUP)
+    until(running.is_gone, ENDED_WITHIN)
+
+
+def without_dagster_dev(running: Running) -> None:
+    os.kill(running.dagster(), signal.SIGKILL)
+    until(running.is_gone, ENDED_WITHIN)
+    assert running.process.returncode == 1
+    assert "Dagster has ended (exit code -9)" in running.output.read_text()
+
+
+ENDS = (killed_while_dagster_hangs, killed_together_with_dagster_dev, killed, hung_up, without_dagster_dev)
+
+
+@pytest.mark.timeout(900)
+def test_the_next_serve_starts_and_nothing_of_the_last_is_left(tmp_path: Path) -> None:
+    """One test, since each start takes long and serves two ends."""
+    with ExitStack() as stack:
+        last = stack.enter_context(serve(tmp_path))
+        for end in ENDS:
+            end(last)
+            running = stack.enter_context(serve(tmp_path))
+            until(last.is_gone, ENDED_WITHIN)
+            last = running
+        last.process.terminate()
+        until(last.is_gone, ENDED_WITHIN)
+
+
+def test_a_killed_dev_takes_dagster_and_the_simulated_account_along(tmp_path: Path) -> None:
+    with recoup(tmp_path, "dev", "--payments", "100") as dev:
+        assert len(dev.family) >= 6, "the simulated account as well"
+        killed(dev)
+
+
+def test_the_ui_answers_its_own_pages_and_scripts_only(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    with serve(tmp_path) as running:
+        own = f"127.0.0.1:{running.port}"
+        page = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        query, browser = "/graphql?query=%7Bversion%7D", {"User-Agent": "Mozilla/5.0"}
+        for path, headers, status in (
+            (query, {}, 200),
+            (query, {"Host": f"localhost:{running.port}"}, 200),
+            (query, {"Host": f"[::1]:{running.port}"}, 200),
+            (query, {"Host": f"LOCALHOST:{running.port}", "Origin": f"http://localhost:{running.port}"}, 200),
+            (query, {"Host": PROXY, "Origin": f"https://{PROXY}", "Sec-Fetch-Site": "same-origin"}, 200),
+            (query, {"Host": f"evil.example:{running.port}"}, 403),
+            (query, {"Host": f"evil.example:{running.port}", "Origin": f"http://evil.example:{running.port}"}, 403),
+            (query, {"Host": f"127.0.0.1.evil.example:{running.port}"}, 403),
+            (query, {"Host": f"{PROXY}.evil.example"}, 403),
+            (query, {"Host": "127.0.0.1:1"}, 403),
+            (query, {"Host": "127.0.0.1"}, 403),
+            (query, {"Host": ""}, 403),
+            (query, {"Host": f"evil.example:{running.port}", "X-Forwarded-Host": own}, 403),
+            (query, {"Origin": "https://evil.example"}, 403),
+            (query, {"Origin": "null"}, 403),
+            (query, {"Origin": f"http://localhost:{running.port}"}, 403),
+            (query, {"Origin": "http://127.0.0.1:1"}, 403),
+            (query, {"Origin": f"http://{own}.evil.example"}, 403),
+            (query, {"Sec-Fetch-Site": "cross-site"}, 403),
+            (query, {"Sec-Fetch-Site": "same-site"}, 403),
+            (query, {"Sec-Fetch-Site": "cross-site", **page}, 403),
+            ("/%67raphql?query=%7Bversion%7D", {"Sec-Fetch-Site": "cross-site", **page}, 403),
+            (query, browser, 403),
+            (query, {"Sec-Fetch-Site": "same-origin", **browser}, 200),
+            ("/runs", browser, 200),
+            ("/runs", {"Sec-Fetch-Site": "cross-site", **page}, 200),
+            ("/runs", {"Sec-Fetch-Site": "cross-site", **page, "Sec-Fetch-Dest": "iframe"}, 403),
+            ("/runs", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ):
+            with subtests.test(path=path, headers=headers):
+                answer, body, sent = get(running.port, path, headers)
+                assert answer == status, body
+                assert "frame-ancestors 'self'" in sent
+                assert body.startswith("Refused: ") == (status == 403)
+        for origin, status in ((f"http://{own}", 101), (None, 101), ("https://evil.example", 403), ("null", 403)):
+            with subtests.test(websocket_from=origin):
+                assert websocket_status(f"ws://{own}/graphql", origin) == status
+
+
+def get(port: int, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
+    """Return the status, the body and the headers of an answer. Nothing is sent but these headers."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.putrequest("GET", path, skip_host="Host" in headers, skip_accept_encoding=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response.status, body, str(response.headers)
+
+
+def websocket_status(url: str, origin: str | None) -> int:
+    """Return 101 if a websocket is opened and answers, else the status of the refusal."""
+    try:
+        with connect(
+            url,
+            origin=None if origin is None else Origin(origin),
+            subprotocols=[Subprotocol("graphql-ws")],
+            open_timeout=60,
+        ) as opened:
+            opened.send('{"type": "connection_init"}')
+            assert "connection_ack" in str(opened.recv(60))
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
