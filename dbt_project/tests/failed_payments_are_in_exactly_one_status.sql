@@ -1,25 +1,26 @@
 -- Recovered, recovered late, in recovery, canceled and expired add up to all payments that failed, by count and by the
--- amount at risk. What failed is counted here from the attempts alone: of each episode the failure that was known
--- first, if nothing had succeeded by then.
+-- amount at risk. What failed is counted here from attempts and PaymentIntents: of each episode the failure that was
+-- known first, if nothing had succeeded by then. Its currency is the attempt's.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 with attempts_failed as (
 
     select * from {{ ref('payment_attempts') }}
-    where outcome = 'failed'
+    where outcome = 'failed' and episode_id is not null
 
 ),
 
+-- The PaymentIntent of an episode that succeeded first.
 succeeded as (
 
     select
         account_id,
         livemode,
         episode_id,
-        min((resolved_at, episode_attempt_number)) as first_success
-    from {{ ref('payment_attempts') }}
+        min((first_succeeded_at, payment_intent_id)) as first_success
+    from {{ ref('payment_intents') }}
     where
-        outcome = 'succeeded'
+        first_succeeded_at is not null
         and (account_id, livemode, episode_id) in (
             select
                 attempts_failed.account_id,
@@ -31,44 +32,64 @@ succeeded as (
 
 ),
 
-attempts as (
+-- The attempt by which it did, if that is known.
+numbered as (
+
+    select
+        succeeded.account_id,
+        succeeded.livemode,
+        succeeded.episode_id,
+        succeeded.first_success[1] as succeeded_at,
+        min(attempts.episode_attempt_number) as episode_attempt_number
+    from succeeded
+    left join {{ ref('payment_attempts') }} as attempts
+        on
+            succeeded.account_id = attempts.account_id
+            and succeeded.livemode = attempts.livemode
+            and succeeded.first_success[2] = attempts.payment_intent_id
+            and attempts.outcome = 'succeeded'
+    group by succeeded.account_id, succeeded.livemode, succeeded.episode_id, succeeded.first_success
+
+),
+
+firsts as (
 
     select
         attempts.account_id,
         attempts.livemode,
-        attempts.episode_id,
-        min_by(attempts.amount, (attempts.resolved_at, attempts.episode_attempt_number)) as amount
+        attempts.currency,
+        coalesce(attempts.amount, 0) as amount,
+        row_number() over (
+            partition by attempts.account_id, attempts.livemode, attempts.episode_id
+            order by attempts.resolved_at, attempts.episode_attempt_number
+        ) as failure_number
     from attempts_failed as attempts
-    left join succeeded
+    left join numbered
         on
-            attempts.account_id = succeeded.account_id
-            and attempts.livemode = succeeded.livemode
-            and attempts.episode_id = succeeded.episode_id
+            attempts.account_id = numbered.account_id
+            and attempts.livemode = numbered.livemode
+            and attempts.episode_id = numbered.episode_id
     where
-        succeeded.first_success is null
+        numbered.succeeded_at is null
         or (
-            attempts.resolved_at <= succeeded.first_success[1]
-            and attempts.episode_attempt_number < succeeded.first_success[2]
+            attempts.resolved_at <= numbered.succeeded_at
+            and attempts.episode_attempt_number
+            < coalesce(numbered.episode_attempt_number, attempts.episode_attempt_number + 1)
         )
-    group by attempts.account_id, attempts.livemode, attempts.episode_id
 
 ),
 
 failed as (
 
     select
-        attempts.account_id,
-        attempts.livemode,
-        payment_intents.currency,
+        account_id,
+        livemode,
+        currency,
         count(*) as failed_count,
-        sum(attempts.amount) as at_risk_amount
-    from attempts
-    inner join {{ ref('payment_intents') }} as payment_intents
-        on
-            attempts.account_id = payment_intents.account_id
-            and attempts.livemode = payment_intents.livemode
-            and attempts.episode_id = payment_intents.payment_intent_id
-    group by attempts.account_id, attempts.livemode, payment_intents.currency
+        sum(amount) as at_risk_amount
+    from firsts
+    where failure_number = 1
+    group by account_id, livemode, currency
 
 ),
 

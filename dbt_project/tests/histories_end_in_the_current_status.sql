@@ -57,16 +57,16 @@ broken as (
 elsewhere as (
 
     select
-        coalesce(payment_intents.payment_intent_id, current_states.payment_intent_id) as payment_intent_id,
+        payment_intents.payment_intent_id,
         current_states.transition_number,
         current_states.status,
         'is not the status of the payment' as complaint
-    from current_states
-    full outer join payment_intents
+    from payment_intents
+    left join current_states
         on
-            current_states.account_id = payment_intents.account_id
-            and current_states.livemode = payment_intents.livemode
-            and current_states.payment_intent_id = payment_intents.payment_intent_id
+            payment_intents.account_id = current_states.account_id
+            and payment_intents.livemode = current_states.livemode
+            and payment_intents.payment_intent_id = current_states.payment_intent_id
     where payment_intents.status is distinct from current_states.status
 
 ),

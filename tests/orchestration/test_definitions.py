@@ -17,6 +17,7 @@ MARTS = {
     "abandoned_authentications",
     "card_retry_budgets",
     "data_coverage",
+    "data_issues",
     "decline_reasons",
     "payment_attempts",
     "payment_intent_status_history",

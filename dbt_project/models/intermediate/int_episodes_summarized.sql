@@ -23,10 +23,23 @@ with linked as (
 
 ),
 
+-- Payments of which the data contradict each other in a way that would distort rates.
+distorting as (
+
+    select distinct
+        account_id,
+        livemode,
+        payment_intent_id
+    from {{ ref('data_issues') }}
+    where is_excluded_from_rates and {{ is_linked if is_incremental() else 'true' }}
+
+),
+
 payment_intents as (
 
     select
         payment_intents.*,
+        distorting.payment_intent_id is not null as is_distorting,
         linked.episode_id,
         linked.link_tier,
         linked.link_confidence,
@@ -37,6 +50,11 @@ payment_intents as (
             payment_intents.account_id = linked.account_id
             and payment_intents.livemode = linked.livemode
             and payment_intents.payment_intent_id = linked.payment_intent_id
+    left join distorting
+        on
+            payment_intents.account_id = distorting.account_id
+            and payment_intents.livemode = distorting.livemode
+            and payment_intents.payment_intent_id = distorting.payment_intent_id
     where {{ is_payment_intent_of_linked if is_incremental() else 'true' }}
 
 ),
@@ -163,6 +181,7 @@ payment_intents_summed as (
         bool_and(coalesce(status = 'canceled', false)) as is_canceled,
         bool_and(coalesce(status = 'canceled' and cancellation_reason in ('duplicate', 'fraudulent'), false))
             as is_excluded,
+        bool_or(is_distorting) as is_distorting,
         bool_or(coalesce(status = 'canceled' and cancellation_reason = 'fraudulent', false)) as is_fraudulent,
         max_by(cancellation_reason, (canceled_at, payment_intent_id)) as cancellation_reason,
         max_by(has_authorized_attempt, (canceled_at, payment_intent_id)) as has_authorized_attempt,
@@ -203,7 +222,7 @@ joined as (
         first_failures.attempt_id as first_failed_attempt_id,
         first_failures.payment_intent_id as first_failed_payment_intent_id,
         first_failures.currency,
-        first_failures.amount as at_risk_amount,
+        coalesce(first_failures.amount, 0) as at_risk_amount,
         first_failures.resolved_at as first_failed_at,
         first_failures.is_resolved_at_estimated as is_first_failed_at_estimated,
         first_failures.failure_code,
@@ -319,6 +338,7 @@ final as (
         case
             when is_excluded and is_fraudulent then 'fraudulent'
             when is_excluded then 'duplicate'
+            when is_distorting then 'data_issue'
         end as exclusion_reason,
         case
             when not is_canceled then null

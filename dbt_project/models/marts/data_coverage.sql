@@ -108,6 +108,17 @@ attempts_counted as (
 
 ),
 
+data_issues_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as data_issue_count
+    from {{ ref('data_issues') }}
+    group by account_id, livemode
+
+),
+
 episodes as (
 
     select * from {{ ref('recovery_episodes') }}
@@ -197,6 +208,7 @@ final as (
         coalesce(attempts_counted.estimated_resolved_at_count, 0) as estimated_resolved_at_count,
         coalesce(cross_currency_counted.possible_cross_currency_recovery_count, 0)
             as possible_cross_currency_recovery_count,
+        coalesce(data_issues_counted.data_issue_count, 0) as data_issue_count,
 
         -- timestamps
         streams.data_through_at,
@@ -243,6 +255,10 @@ final as (
         on
             accounts.account_id = cross_currency_counted.account_id
             and accounts.livemode = cross_currency_counted.livemode
+    left join data_issues_counted
+        on
+            accounts.account_id = data_issues_counted.account_id
+            and accounts.livemode = data_issues_counted.livemode
 
 )
 

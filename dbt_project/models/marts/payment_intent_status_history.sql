@@ -33,7 +33,8 @@ told as (
 
 ),
 
--- Of what no event tells, only the outcome is known, and seldom when it came about.
+-- Of what no event tells, only the outcome is known, and seldom when it came about. Stripe may tell of another status
+-- after the cancellation: the current status is entered no earlier than that.
 current_states as (
 
     select
@@ -43,9 +44,17 @@ current_states as (
         payment_intents.status,
         null as event_type,
         null as event_id,
-        coalesce(payment_intents.canceled_at, max(told.entered_at), payment_intents.created_at) as entered_at,
+        greatest(
+            coalesce(payment_intents.canceled_at, max(told.entered_at), payment_intents.created_at),
+            max(told.entered_at) filter (where told.status is distinct from payment_intents.status)
+        ) as entered_at,
         2 as turn,
-        payment_intents.canceled_at is null as is_entered_at_estimated
+        payment_intents.canceled_at is null
+        or coalesce(
+            payment_intents.canceled_at
+            < max(told.entered_at) filter (where told.status is distinct from payment_intents.status),
+            false
+        ) as is_entered_at_estimated
     from payment_intents
     left join told
         on

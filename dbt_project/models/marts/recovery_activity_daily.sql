@@ -21,6 +21,7 @@ happened as (
         account_id,
         livemode,
         currency,
+        first_failed_date,
         'new' as kind,
         first_failed_at as happened_at,
         at_risk_amount as amount
@@ -30,6 +31,7 @@ happened as (
         account_id,
         livemode,
         currency,
+        first_failed_date,
         case recovery_status
             when 'recovered' then 'recovered'
             when 'lost_canceled' then 'canceled'
@@ -48,6 +50,7 @@ happened as (
         account_id,
         livemode,
         currency,
+        first_failed_date,
         'recovered_late' as kind,
         first_succeeded_at as happened_at,
         at_risk_amount as amount
@@ -58,6 +61,7 @@ happened as (
         account_id,
         livemode,
         currency,
+        first_failed_date,
         'reversed' as kind,
         last_reversed_at as happened_at,
         recovered_amount - recovered_amount_net as amount
@@ -66,11 +70,12 @@ happened as (
 
 ),
 
+-- Nothing leaves recovery on a day before it came, also where Stripe canceled it a moment before the failure.
 dated as (
 
     select
         *,
-        {{ reporting_date('happened_at') }} as activity_date
+        greatest({{ reporting_date('happened_at') }}, first_failed_date) as activity_date
     from happened
 
 ),

@@ -73,8 +73,8 @@ final as (
         {{ bank_account_fingerprint('doc.payment_method_details') }} as bank_account_fingerprint,
 
         -- numerics
-        doc.amount,
-        coalesce(doc.amount_captured, 0) as captured_amount,
+        {{ stripe_amount('doc.amount') }} as amount,
+        coalesce({{ stripe_amount('doc.amount_captured') }}, 0) as captured_amount,
         doc.payment_method_details.card.exp_month as card_exp_month,
         doc.payment_method_details.card.exp_year as card_exp_year,
 

@@ -37,7 +37,7 @@ final as (
         doc.reason,
 
         -- numerics
-        coalesce(doc.amount, 0) as amount,
+        coalesce({{ stripe_amount('doc.amount') }}, 0) as amount,
 
         -- timestamps
         created as created_at,

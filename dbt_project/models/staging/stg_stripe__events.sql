@@ -61,8 +61,8 @@ final as (
         {{ last_payment_error_columns('doc.last_payment_error') }},
 
         -- numerics
-        doc.amount,
-        doc.amount_received as received_amount,
+        {{ stripe_amount('doc.amount') }} as amount,
+        {{ stripe_amount('doc.amount_received') }} as received_amount,
 
         -- timestamps
         created as created_at,

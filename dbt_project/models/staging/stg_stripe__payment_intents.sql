@@ -43,9 +43,9 @@ final as (
         {{ order_key('doc') }} as order_key,
 
         -- numerics
-        doc.amount,
-        coalesce(doc.amount_capturable, 0) as capturable_amount,
-        coalesce(doc.amount_received, 0) as received_amount,
+        {{ stripe_amount('doc.amount') }} as amount,
+        coalesce({{ stripe_amount('doc.amount_capturable') }}, 0) as capturable_amount,
+        coalesce({{ stripe_amount('doc.amount_received') }}, 0) as received_amount,
 
         -- booleans
         {{ is_tagged_as_retry('doc.metadata') }} as is_tagged_as_retry,

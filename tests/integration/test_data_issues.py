@@ -1,0 +1,436 @@
+"""Data of Stripe's that are odd: no build fails, the payment is named with its issues, its neighbours are right."""
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as cases
+from hypothesis import strategies as st
+
+from orchestration import pipeline
+from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, invoke_dbt
+from orchestration.settings import Settings
+from orchestration.stripe_api import API_VERSION
+from orchestration.warehouse.connection import open_warehouse, transaction
+from orchestration.warehouse.load import AccountKey, Loader
+from orchestration.warehouse.rows import event_row, object_row
+from tests.template import Template
+from tests.truth import differences_from_full_refresh
+
+CASES = int(os.environ.get("RECOUP_BUILT_CASES", "3"))
+MIDNIGHT = 1_767_312_000
+"""2026-01-02 00:00:00 UTC."""
+DAY = 86_400
+NOW = MIDNIGHT + 90 * DAY
+STREAMS = ("payment_intents", "charges", "refunds", "disputes", "payment_intent_events", "charge_events")
+
+Payload = dict[str, Any]
+
+
+def intent(name: str, **fields: Any) -> Payload:
+    return {
+        "object": "payment_intent",
+        "id": f"pi_{name}",
+        "created": MIDNIGHT - 60,
+        "amount": 5000,
+        "amount_received": 0,
+        "currency": "usd",
+        "status": "requires_payment_method",
+        "customer": f"cus_{name}",
+        "capture_method": "automatic",
+    } | fields
+
+
+def charge(name: str, number: int = 1, **fields: Any) -> Payload:
+    """A charge of the payment `name`: the first is declined, the others succeed."""
+    made: Payload = {
+        "object": "charge",
+        "id": f"ch_{name}_{number}",
+        "payment_intent": f"pi_{name}",
+        "created": MIDNIGHT - 30 + 60 * (number - 1),
+        "amount": 5000,
+        "currency": "usd",
+        "customer": f"cus_{name}",
+        "payment_method_details": {"type": "card", "card": {"brand": "visa", "fingerprint": f"card_{name}"}},
+    }
+    if number == 1:
+        made |= {"status": "failed", "failure_code": "card_declined"}
+        made |= {"outcome": {"type": "issuer_declined", "network_status": "declined_by_network"}}
+    else:
+        made |= {"status": "succeeded", "captured": True, "amount_captured": 5000}
+        made |= {"outcome": {"type": "authorized", "network_status": "approved_by_network"}}
+    return made | fields
+
+
+def recovered(name: str, **fields: Any) -> list[Payload]:
+    """A payment that failed once and was paid."""
+    paid = intent(name, status="succeeded", amount_received=5000, latest_charge=f"ch_{name}_2", **fields)
+    return [paid, charge(name), charge(name, 2)]
+
+
+def refund(name: str, number: int, **fields: Any) -> Payload:
+    return {
+        "object": "refund",
+        "id": f"re_{name}_{number}",
+        "charge": f"ch_{name}_2",
+        "payment_intent": f"pi_{name}",
+        "created": MIDNIGHT + DAY,
+        "amount": 3000,
+        "currency": "usd",
+        "status": "succeeded",
+        "balance_transaction": "txn_1",
+    } | fields
+
+
+def failed_event(name: str, at: int, **fields: Any) -> Payload:
+    """A payment_intent.payment_failed event of a failure that made no charge."""
+    error = {"type": "card_error", "code": "payment_intent_authentication_failure"}
+    carried = intent(name, last_payment_error=error, **fields)
+    kind = "payment_intent.payment_failed"
+    return {"object": "event", "id": f"evt_{name}_{at}", "created": at, "type": kind} | {"data": {"object": carried}}
+
+
+def dispute(name: str, **fields: Any) -> Payload:
+    made = refund(name, 1, object="dispute", id=f"dp_{name}", status="lost", reason="fraudulent", amount=5000)
+    return made | fields
+
+
+def canceled(name: str, at: int, **fields: Any) -> Payload:
+    return intent(name, status="canceled", canceled_at=at, cancellation_reason="abandoned", **fields)
+
+
+ODD: dict[str, tuple[list[Payload], set[str], bool]] = {
+    "currency_changed": ([intent("odd", currency="eur"), charge("odd")], {"currency_changed"}, True),
+    "currency_changed_and_paid": (
+        [
+            intent("odd", currency="eur", status="succeeded", amount_received=4500, amount=4500),
+            charge("odd"),
+            charge("odd", 2, currency="eur", amount=4500, amount_captured=4500),
+        ],
+        {"currency_changed"},
+        True,
+    ),
+    "failed_after_canceled": (
+        [canceled("odd", MIDNIGHT + 10), failed_event("odd", MIDNIGHT + 13)],
+        {"failed_after_cancellation"},
+        False,
+    ),
+    "failed_and_canceled_around_midnight": (
+        [canceled("odd", MIDNIGHT - 1), charge("odd", created=MIDNIGHT + 1)],
+        {"failed_after_cancellation"},
+        False,
+    ),
+    "canceled_days_before": (
+        [canceled("odd", MIDNIGHT - 5 * DAY), charge("odd")],
+        {"failed_after_cancellation", "canceled_before_creation"},
+        False,
+    ),
+    "two_successes": (
+        [*recovered("odd", amount=5000), charge("odd", 3)],
+        {"several_successes", "received_exceeds_amount"},
+        False,
+    ),
+    "two_successes_captured_the_other_way_round": (
+        [
+            intent("odd", status="succeeded", amount_received=5000, capture_method="manual", created=MIDNIGHT - 300),
+            charge("odd", created=MIDNIGHT - 300, payment_method_details={"type": "us_bank_account"}),
+            charge("odd", 2),
+            charge("odd", 3),
+            *(
+                {"object": "event", "id": f"evt_{kind}_{number}", "created": MIDNIGHT + after, "type": f"charge.{kind}"}
+                | {"data": {"object": charge("odd", number, **({"created": MIDNIGHT - 300} if number == 1 else {}))}}
+                for kind, number, after in (("failed", 1, 500), ("captured", 2, 900), ("captured", 3, 400))
+            ),
+        ],
+        {"several_successes", "received_exceeds_amount"},
+        False,
+    ),
+    "overcapture": (
+        [
+            intent("odd", status="succeeded", amount_received=5500),
+            charge("odd"),
+            charge("odd", 2, amount_captured=5500),
+        ],
+        {"received_exceeds_amount", "captured_exceeds_amount"},
+        False,
+    ),
+    "refunds_beyond_the_charge": (
+        [*recovered("odd"), refund("odd", 1), refund("odd", 2)],
+        {"reversed_exceeds_received"},
+        False,
+    ),
+    "dispute_in_another_currency": (
+        [*recovered("odd"), dispute("odd", currency="eur", amount=4600)],
+        {"reversed_in_another_currency"},
+        False,
+    ),
+    "new_status_of_payment": ([intent("odd", status="requires_review"), charge("odd")], {"status_unknown"}, True),
+    "new_status_of_charge": (
+        [intent("odd"), charge("odd"), charge("odd", 2, status="held")],
+        {"status_unknown"},
+        True,
+    ),
+    "new_outcome_type": (
+        [intent("odd"), charge("odd", outcome={"type": "wallet_declined"})],
+        {"outcome_type_unknown"},
+        False,
+    ),
+    "new_words_elsewhere": (
+        [
+            canceled("odd", MIDNIGHT + DAY) | {"cancellation_reason": "regretted", "capture_method": "whenever"},
+            charge("odd", failure_code="new_code", payment_method_details={"type": "new_method"}),
+            charge("odd", 2, status="failed", outcome={"type": "invalid", "network_status": "new_status"}),
+            refund("odd", 1, status="new_status", reason="new_reason"),
+            dispute("odd", status="new_status", reason="new_reason"),
+        ],
+        set(),
+        False,
+    ),
+    "no_intent": ([charge("odd")], {"payment_not_read"}, True),
+    "refund_without_payment": (
+        [
+            *recovered("odd"),
+            refund("odd", 1, payment_intent=None),
+            refund("nobody", 1, payment_intent=None, charge="ch_legacy"),
+            refund("nobody", 2, payment_intent="pi_nobody"),
+        ],
+        set(),
+        False,
+    ),
+    "no_charge": ([intent("odd", status="succeeded", amount_received=5000)], {"charge_not_read"}, False),
+    "success_denied_by_the_payment": (
+        [intent("odd", status="canceled", canceled_at=MIDNIGHT), charge("odd"), charge("odd", 2)],
+        {"status_contradicts_charge"},
+        False,
+    ),
+    "created_after_its_charges": (
+        [*recovered("odd", created=MIDNIGHT + 3600)],
+        {"attempted_before_creation"},
+        False,
+    ),
+    "nothing_to_pay": ([intent("odd", amount=0), charge("odd", amount=0)], {"amount_zero"}, True),
+    "negative": (
+        [intent("odd", amount=-5), charge("odd", amount=-5), charge("odd", 2, amount=-5, amount_captured=-5)],
+        {"amount_unknown", "status_contradicts_charge"},
+        True,
+    ),
+    "beyond_all_amounts": (
+        [
+            intent("odd", amount=2**63 - 1, status="succeeded", amount_received=2**63 - 1),
+            charge("odd", amount=2**63 - 1),
+            charge("odd", 2, amount=2**63 - 1, amount_captured=2**63 - 1),
+        ],
+        {"amount_unknown"},
+        True,
+    ),
+    "no_amount_of_one_customer_and_of_another": (
+        [
+            intent("odd", amount=None),
+            charge("odd", amount=None),
+            intent("other", amount=None, customer="cus_other"),
+            charge("other", amount=None, customer="cus_other"),
+        ],
+        {"amount_unknown"},
+        True,
+    ),
+    "nulls": (
+        [
+            intent("odd", amount=None, currency=None, status=None, customer=None),
+            charge("odd", amount=None, currency=None, outcome=None, payment_method_details=None),
+        ],
+        {"amount_unknown", "currency_unknown", "status_unknown"},
+        True,
+    ),
+}
+
+
+def load(settings: Settings, payloads: Sequence[Payload]) -> None:
+    """Load objects as a list shows them, and events as they are polled; the streams are complete to `NOW`."""
+    events = [event_row(copy.deepcopy(each), "event") for each in payloads if each["object"] == "event"]
+    with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
+        loader = Loader(connection, AccountKey("acct_1", False), API_VERSION)
+        for table in ("payment_intents", "charges", "refunds", "disputes"):
+            rows = [
+                object_row(copy.deepcopy(each), as_of=NOW, seen_by=NOW, api_version=API_VERSION, source="list")
+                for each in payloads
+                if f"{each['object']}s" == table
+            ]
+            loader.load_objects(table, rows)
+        loader.load_events(events)
+        connection.execute("DELETE FROM sync.streams")
+        connection.execute(
+            """INSERT INTO sync.streams (account_id, livemode, stream, complete_through, updated_at, _updated_at)
+               SELECT 'acct_1', false, unnest(?), now, now, now
+               FROM (SELECT make_timestamp(? * 1000000::BIGINT) AS now)""",
+            [list(STREAMS), NOW],
+        )
+
+
+def published(settings: Settings, query: str) -> list[Any]:
+    pipeline.publish_marts(settings)
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def issues_of(settings: Settings, name: str) -> dict[str, bool]:
+    query = f"SELECT issue, is_excluded_from_rates FROM marts.data_issues WHERE payment_intent_id = 'pi_{name}'"
+    return dict(published(settings, query))
+
+
+@pytest.fixture
+def settings(template: Template, tmp_path: Path) -> Settings:
+    """A data folder with one payment that is as it should be."""
+    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+    load(settings, recovered("neighbour"))
+    pipeline.build(settings)
+    return settings
+
+
+def test_odd_data_stop_no_build_and_are_named(settings: Settings, tmp_path: Path) -> None:
+    """Build after each; the rates hold the other payments, and a full build gives the same."""
+    for name, (payloads, _, _) in ODD.items():
+        load(settings, orjson.loads(orjson.dumps(payloads).replace(b"odd", name.encode())))
+        assert not pipeline.build(settings).is_full, name
+    pipeline.publish_marts(settings)
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        ask = connection.execute
+        found: dict[str, dict[str, bool]] = {}
+        for payment, issue, is_excluded, detail in ask(
+            "SELECT payment_intent_id, issue, is_excluded_from_rates, detail FROM marts.data_issues"
+        ).fetchall():
+            assert detail.endswith("."), detail
+            found.setdefault(payment[3:], {})[issue] = is_excluded
+        reasons = dict(ask("SELECT episode_id, exclusion_reason FROM marts.recovery_episodes").fetchall())
+        ((listed, counted),) = ask(
+            "SELECT (SELECT count(*) FROM marts.data_issues), data_issue_count FROM marts.data_coverage"
+        ).fetchall()
+        ((failed, left_out),) = ask(
+            "SELECT sum(failed_count), sum(out_of_scope_count) FROM marts.recovery_cohorts"
+        ).fetchall()
+        neighbour = ask(
+            """SELECT exclusion_reason, at_risk_amount, recovered_amount, recovered_amount_net
+               FROM marts.recovery_episodes WHERE episode_id = 'pi_neighbour'"""
+        ).fetchall()
+    assert neighbour == [(None, 5000, 5000, 5000)]
+    assert "neighbour" not in found
+    assert {name: set(found.get(name, ())) for name in ODD} == {name: issues for name, (_, issues, _) in ODD.items()}
+    assert {name: any(found.get(name, {}).values()) for name in ODD} == {
+        name: is_out for name, (*_, is_out) in ODD.items()
+    }
+    for name, (*_, is_out) in ODD.items():
+        assert reasons.get(f"pi_{name}") == ("data_issue" if is_out and f"pi_{name}" in reasons else None), name
+    assert listed == counted == sum(map(len, found.values()))
+    assert (failed, left_out) == (sum(each is None for each in reasons.values()), sum(map(bool, reasons.values())))
+    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert invoke_dbt(settings, ["test", *TABLES_AND_TESTS, "--exclude-resource-type", "unit_test"]).success
+
+
+def test_an_issue_that_is_gone_is_listed_no_longer(settings: Settings) -> None:
+    """Also if another one comes in the same build, and the number of rows stays the same."""
+    load(settings, [*recovered("odd"), intent("later"), charge("later")])
+    pipeline.build(settings)
+    assert issues_of(settings, "odd") == {}
+    load(settings, [intent("odd", currency="eur"), *recovered("late")])
+    with open_warehouse(settings.warehouse_path) as connection:  # a later version of the payment wins by its time
+        connection.execute(
+            """UPDATE raw_stripe.payment_intents SET payload = json_merge_patch(payload, '{"currency": "eur"}'),
+                   _load_id = (SELECT max(load_id) FROM sync.loads) WHERE id = 'pi_odd'"""
+        )
+    pipeline.build(settings)
+    assert issues_of(settings, "odd") == {"currency_changed": True}
+    load(settings, [intent("new", currency="eur"), charge("new")])
+    with open_warehouse(settings.warehouse_path) as connection:
+        connection.execute(
+            """UPDATE raw_stripe.payment_intents SET payload = json_merge_patch(payload, '{"currency": "usd"}'),
+                   _load_id = (SELECT max(load_id) FROM sync.loads) WHERE id = 'pi_odd'"""
+        )
+    pipeline.build(settings)
+    assert issues_of(settings, "odd") == {}
+    assert issues_of(settings, "new") == {"currency_changed": True}
+    reasons = dict(published(settings, "SELECT episode_id, exclusion_reason FROM marts.recovery_episodes"))
+    assert (reasons["pi_odd"], reasons["pi_new"]) == (None, "data_issue")
+
+
+AMOUNTS = st.sampled_from([0, 1, 4999, 5000, 5001, 10**12 - 1, 10**12, -1, None])
+CURRENCIES = st.sampled_from(["usd", "eur", "jpy", None])
+INSTANTS = st.sampled_from([MIDNIGHT + each for each in (-DAY, -3600, -61, -30, -1, 0, 1, 45, DAY, 40 * DAY)])
+METHODS = st.sampled_from([{"type": "card", "card": {"fingerprint": "same"}}, {"type": "us_bank_account"}, None])
+ODD_INTENTS = {
+    "amount": AMOUNTS,
+    "amount_received": AMOUNTS,
+    "currency": CURRENCIES,
+    "canceled_at": st.one_of(st.none(), INSTANTS),
+    "status": st.sampled_from(["succeeded", "canceled", "processing", "requires_payment_method", "brand_new", None]),
+    "cancellation_reason": st.sampled_from(["duplicate", "fraudulent", "automatic", "brand_new", None]),
+    "capture_method": st.sampled_from(["automatic", "manual", None]),
+    "customer": st.sampled_from(["cus_1", None]),
+    "metadata": st.sampled_from([{"order_id": "1"}, {}, None]),
+}
+ODD_CHARGES = {
+    "amount": AMOUNTS,
+    "amount_captured": AMOUNTS,
+    "currency": CURRENCIES,
+    "status": st.sampled_from(["succeeded", "failed", "pending", "brand_new", None]),
+    "captured": st.sampled_from([True, False, None]),
+    "payment_method_details": METHODS,
+    "outcome": st.sampled_from([{"type": "blocked"}, {"type": "issuer_declined"}, {"type": "brand_new"}, None]),
+}
+ODD_REVERSALS = {
+    "amount": AMOUNTS,
+    "currency": CURRENCIES,
+    "status": st.sampled_from(["succeeded", "lost", "brand_new", None]),
+    "reason": st.sampled_from(["insufficient_funds", "fraudulent", "brand_new"]),
+    "payment_intent": st.sampled_from(["pi_a", "pi_b", "pi_nobody", None]),
+    "charge": st.sampled_from(["ch_a_1", "ch_a_2", "ch_b_1", "ch_nobody", None]),
+}
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[Payload]]:
+    """Draw loads of objects and events that contradict each other; `created` of an id is fixed."""
+
+    def odd(made: Payload, fields: dict[str, Any]) -> Payload:
+        return made | draw(st.fixed_dictionaries({}, optional=fields))
+
+    made: list[Payload] = []
+    for name in ("a", "b", "c"):
+        begun = draw(INSTANTS)
+        made.append(odd(intent(name, created=begun), ODD_INTENTS))
+        tried = [charge(name, number, created=draw(INSTANTS)) for number in range(1, draw(st.integers(1, 4)))]
+        made += [odd(each, ODD_CHARGES) for each in tried]
+        made += [odd(refund(name, 1), ODD_REVERSALS), odd(dispute(name), ODD_REVERSALS)]
+        failure = failed_event(name, draw(INSTANTS), created=begun)
+        failure["data"]["object"] = odd(failure["data"]["object"], ODD_INTENTS)
+        made.append(failure)
+        carried = [("charge.failed", each) for each in tried] + [("charge.captured", each) for each in tried]
+        for kind in ("succeeded", "canceled", "processing", "amount_capturable_updated"):
+            latest = draw(st.sampled_from([f"ch_{name}_1", f"ch_{name}_2", None]))
+            told = odd(intent(name, created=begun, latest_charge=latest), ODD_INTENTS)
+            carried.append((f"payment_intent.{kind}", told))
+        for number, (kind, each) in enumerate(carried):
+            event = {"object": "event", "id": f"evt_{number}_{name}", "created": draw(INSTANTS), "type": kind}
+            made.append(event | {"data": {"object": each}})
+    order = draw(st.permutations(made))
+    cut = draw(st.integers(0, len(order)))
+    return [order[:cut], order[cut:]]
+
+
+@cases(
+    max_examples=CASES, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
+)
+@given(histories())
+def test_no_contradiction_of_the_data_fails_a_build(template: Template, loads: list[list[Payload]]) -> None:
+    with TemporaryDirectory() as folder:
+        settings = Settings(recoup_data_dir=template.copy(Path(folder) / "data"))
+        for payloads in loads:
+            load(settings, payloads)
+            assert not pipeline.build(settings).is_full
+        if loads[0]:
+            assert differences_from_full_refresh(settings, Path(folder) / "again") == []
