@@ -8,6 +8,7 @@
     errors         the base class of expected errors, which end a command with a sentence
     credentials    what Stripe's keys and secrets look like, and what is pasted instead of them
     integrations   accounts by their names, with their keys, and the addresses and secrets of their webhook endpoints
+    lenient_json   JSON that a strict parser refuses
     secret_files   files that hold one secret each
     app_connect    how an account authorizes the Stripe App; app_page, where Stripe sends its user back to
     app_tokens     the tokens of these accounts, renewed in time
@@ -19,6 +20,6 @@
     simulator      a Stripe account that lives on this machine
     cli            the `recoup` command
 
-Arrows run one way: sync -> stripe_api, sync -> warehouse, webhooks -> warehouse, stripe_api -> credentials. Every room
-may import `errors`. Nothing but `cli` and the tests imports `simulator`.
+Arrows run one way: sync -> stripe_api, sync -> warehouse, webhooks -> warehouse, stripe_api -> credentials; these three
+read JSON by `lenient_json`. Every room may import `errors`. Nothing but `cli` and the tests imports `simulator`.
 """

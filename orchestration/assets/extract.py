@@ -42,6 +42,9 @@ _FEEDS: Final = {
 }
 """The streams of `sync.streams` that a table rests on."""
 
+_QUARANTINED_OF: Final = {"events": ("payment_intent_events", "charge_events"), "last_payment_errors": ()}
+"""The streams of a table in `sync.quarantine`, if they are not named as it is."""
+
 _TOLD_EVERY: Final = 10.0
 """Seconds between two accounts of progress in a run's events."""
 
@@ -148,6 +151,7 @@ def _table_figures(report: SyncReport, table: str) -> dict[str, Any]:
         "rows_read": counts.read if counts else 0,
         "rows_written": counts.written if counts else 0,
         "rows_unchanged": counts.unchanged + counts.outdated if counts else 0,
+        "rows_quarantined": sum(report.quarantined.get(stream, 0) for stream in _QUARANTINED_OF.get(table, (table,))),
     }
     return (
         figures
@@ -165,6 +169,7 @@ def _run_figures(report: SyncReport) -> dict[str, Any]:
         "rate_limited": report.requests.rate_limited,
         "read_again": report.reread,
         "vanished": report.vanished,
+        "quarantined": sum(report.quarantined.values()),
         "listed_anew": ", ".join(report.relisted) or "nothing",
         "missing_permissions": ", ".join(sorted(set(report.missing.values()))) or "none",
         "feed_lag_seconds": report.feed_lag or 0,

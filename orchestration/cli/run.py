@@ -267,6 +267,12 @@ def _print_report(report: SyncReport) -> None:
         console.print("  Nothing has changed since the last sync.")
     if report.data_through is not None:
         console.print(f"  Data through {_instant(report.data_through)}")
+    if count := sum(report.quarantined.values()):
+        console.print(
+            f"  NOT READ: {count:,} objects that are not what Stripe documents (sync.quarantine). The next sync tries "
+            "them again.",
+            style="bold red",
+        )
     for feed in report.relisted:
         console.print(
             f"  Events had aged out since the last sync ({feed}): everything was listed anew.", style="yellow"

@@ -225,7 +225,7 @@ def _changed_inputs(connection: duckdb.DuckDBPyConnection, plan: Plan, streams: 
     """
     tables = {("raw_stripe", name) for name in open_tables(connection)} | tables_of_incomplete_builds(connection)
     if _complete_build_of(connection, plan.fingerprint).streams != streams:
-        tables.add(("sync", "streams"))
+        tables |= {("sync", "streams"), ("sync", "quarantine")}
     models = {model.id: (model.schema, model.name) for model in plan.models}
     return {name for name, table in (plan.sources | models).items() if table in tables}
 

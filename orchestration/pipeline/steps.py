@@ -33,6 +33,7 @@ from orchestration.stripe_api import (
     connected_accounts,
     is_live,
     key_digest,
+    latest_instant,
 )
 from orchestration.sync import (
     AccountMismatch,
@@ -173,6 +174,7 @@ def _ingest(
         may_write=cache(partial(_may_write, settings)),
         pinned_version=API_VERSION,
         most=most,
+        latest=latest_instant(settings.stripe_api_base),
     )
 
 

@@ -129,6 +129,8 @@ class Gate:
         self.faults = FaultQueue(account.seed)
         self.limits = Limits()
         self.requests = RequestLog()
+        self.spoil: Callable[[Request, Response], None] = lambda request, response: None
+        """Changes an answer before it is sent; a body has to be given together with its `Content-Length`."""
         self._api = api
         self._monotonic = monotonic
         self._recent: deque[tuple[float, str]] = deque()
@@ -167,6 +169,7 @@ class Gate:
             half = bytes(response.body)[: len(response.body) // 2]
             response.headers["Content-Length"] = str(len(half))
             response.body = half
+        self.spoil(request, response)
         await response(request.scope, request.receive, send)
 
     async def _respond(self, request: Request, fault: Fault | None) -> Response:

@@ -28,6 +28,7 @@ from orchestration.stripe_api.client import (
     StripeClient,
     key_digest,
 )
+from orchestration.stripe_api.clock import latest_instant
 from orchestration.stripe_api.connected import ConnectedAccount, connected_accounts
 from orchestration.stripe_api.errors import (
     AccessRefused,
@@ -67,6 +68,7 @@ __all__ = [
     "connected_accounts",
     "is_live",
     "key_digest",
+    "latest_instant",
     "permissions_link",
     "seconds_between_polls",
 ]

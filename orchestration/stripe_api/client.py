@@ -1,8 +1,9 @@
 """Asking Stripe: one request at a time, retried until its answer is whole, parsed once. Reading is all GET.
 
-Requests go through the SDK's own transport (`stripe.RequestsClient`), but not through its objects: building those
-costs about 1 ms of CPU each, some thirty times what `orjson` needs. The SDK's retry rule leaves out 429, connections
-broken in mid-body and truncated JSON, so the rule is ours. Nothing here knows streams, checkpoints or DuckDB.
+Requests do not go through Stripe's SDK. Building its objects costs about 1 ms of CPU each, some thirty times what
+`orjson` needs. Its retry rule leaves out 429, connections broken in mid-body and truncated JSON; its transport knows no
+other certificate authorities than its own, and no limit for a whole answer. Nothing here knows streams, checkpoints or
+DuckDB.
 """
 
 import base64
@@ -11,9 +12,9 @@ import logging
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -23,20 +24,22 @@ import stripe
 from pydantic import SecretStr
 
 from orchestration.credentials import is_live
+from orchestration.lenient_json import parse_leniently
+from orchestration.stripe_api.clock import StripeClock, is_stripes_own, parse_date
 from orchestration.stripe_api.errors import (
     AuthenticationFailed,
     Fault,
-    InvalidRequest,
     StripeUnavailable,
     error_from_answer,
 )
 from orchestration.stripe_api.governor import AT_ONCE, Governor
+from orchestration.stripe_api.transport import Transport
 
 API_VERSION: Final = "2026-10-28.endive"
 """The version every answer is rendered in. Pinned, so that an update of the SDK cannot change stored payloads."""
 
 TIMEOUT: Final = 60.0
-"""Seconds that an answer may take: Stripe's slowest pages are far below."""
+"""Seconds that a whole answer may take, its body included: Stripe's slowest pages are far below."""
 
 PAGE_SIZE: Final = 100
 """Stripe's maximum. A page costs one read whatever its size."""
@@ -46,6 +49,8 @@ _GIVEN_UP: Final[Mapping[Fault, str]] = {
     "STRIPE_API_BASE if it is set.",
     "stripe_down": "{base} gave no usable answer to {asked} in {tries} tries. Last: {why}. Try again later; "
     "https://status.stripe.com tells of outages.",
+    "wrong_clock": "{base} dates its answers {why} this machine's clock. Set this machine's clock; if it is right, a "
+    "proxy changes the answers.",
     "not_stripe": "{base} does not answer as Stripe does: {why}. A proxy, a firewall or the sign-in page of a network "
     "answers in its place; open a web page on this machine to see it, and check STRIPE_API_BASE if it is set.",
 }
@@ -103,9 +108,8 @@ class RetryPolicy:
 class Answer:
     """One whole answer.
 
-    `vouched_at` is an instant (unix seconds, Stripe's clock) at or before the moment Stripe read what it answers: the
-    newest `Date` known when the request was sent. A slow answer's own `Date` may be later than what it says. By `date`
-    Stripe had certainly read it.
+    `vouched_at` is an instant (unix seconds, Stripe's clock) at or before the moment Stripe read what it answers. A
+    slow answer's own `Date` may be later than what it says. By `date` Stripe had certainly read it.
     """
 
     body: dict[str, Any]
@@ -134,6 +138,7 @@ class _Asked:
     url: str
     sent: Callable[[], object] = lambda: None
     form: Mapping[str, str] | None = None
+    is_list: bool = False
 
     def __str__(self) -> str:
         return f"{self.method.upper()} {self.path}"
@@ -148,7 +153,8 @@ class StripeClient:
     account, or the connected `stripe_account`.
 
     `livemode` is the mode that the key tells, or the one stated for a source; None where neither tells it. `now` is
-    Stripe's clock: the newest `Date` seen. It is the only "now" of a sync.
+    Stripe's clock, the only "now" of a sync. `own_clock` (unix seconds) is by default this machine's clock if the
+    address is Stripe's own; any other server, such as the simulator, may live in a time of its own.
     """
 
     def __init__(
@@ -162,6 +168,7 @@ class StripeClient:
         sleep: Callable[[float], object] | None = None,
         governor: Governor | None = None,
         stripe_account: str | None = None,
+        own_clock: Callable[[], float] | None = None,
     ) -> None:
         self._stripe_account = stripe_account
         self._key: KeySource = (lambda _: api_key) if isinstance(api_key, SecretStr) else api_key
@@ -172,17 +179,15 @@ class StripeClient:
         self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
         self._governor = governor or Governor(livemode=bool(self.livemode), wait=self._stopped.wait)
-        self._session = requests.Session()
-        self._session.mount(self._api_base, requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
-        self._transport = stripe.RequestsClient(timeout=timeout, session=self._session)
+        self._transport = Transport(self._api_base, timeout=timeout, at_once=AT_ONCE)
         self._lock = threading.Lock()
-        self._now: int | None = None
+        self._clock = StripeClock(own_clock or (time.time if is_stripes_own(self._api_base) else None))
         self.counts = RequestCounts()
 
     def close(self) -> None:
         """Let requests that wait raise `Stopped`, and close the connections."""
         self._stopped.set()
-        self._session.close()
+        self._transport.close()
 
     @property
     def api_key(self) -> SecretStr:
@@ -191,14 +196,24 @@ class StripeClient:
 
     @property
     def now(self) -> int:
-        """Unix seconds on Stripe's clock.
+        """Unix seconds on Stripe's clock, which all clocks seen have reached.
 
         Raises:
             RuntimeError: nothing has been asked yet.
         """
-        if self._now is None:
-            raise RuntimeError("Stripe's clock is known only after a first answer")
-        return self._now
+        with self._lock:
+            return self._clock.now
+
+    @property
+    def latest(self) -> int:
+        """Unix seconds on Stripe's clock, which no clock seen has passed."""
+        with self._lock:
+            return self._clock.latest
+
+    @property
+    def setback(self) -> float:
+        """Seconds by which later answers have put `now` back since the first one."""
+        return self._clock.setback
 
     def get(self, path: str, params: Params | None = None, *, sent: Callable[[], object] = lambda: None) -> Answer:
         """GET `path` and return the parsed body. `sent` is called each time the request's turn has come.
@@ -230,7 +245,7 @@ class StripeClient:
                 refused = key
             except _Unusable as reason:
                 retry += 1
-                if retry >= (self._retry.first_tries if self._now is None else self._retry.tries):
+                if retry >= (self._retry.first_tries if not self._clock.is_known else self._retry.tries):
                     raise self._unavailable(reason.fault, str(reason), str(asked), retry) from None
                 pause = self._retry.pause(retry)
                 level = logging.INFO if isinstance(reason, _RateLimited) else logging.WARNING
@@ -241,21 +256,13 @@ class StripeClient:
         """A page of a list: `data`, and whether it `has_more`.
 
         Raises:
-            As `get`; also StripeUnavailable or InvalidRequest where the answer is no such page.
+            As `get`; an answer that is no such page is tried again, and StripeUnavailable in the end.
         """
-        answer = self.get(path, params, sent=sent)
-        data, has_more = answer.body.get("data"), answer.body.get("has_more")
-        if not isinstance(data, list) or not isinstance(has_more, bool):
-            raise self._unavailable("not_stripe", f"the answer to GET {path} is no list of Stripe's", f"GET {path}")
-        if has_more and not data:
-            raise InvalidRequest(
-                f"Stripe answered GET {path} with no objects and says that there are more.", code=None, param=None
-            )
-        return answer
+        return self._ask(_Asked("get", path, self._url(path, params), sent, is_list=True))
 
     def _unavailable(self, fault: Fault, why: str, asked: str, tries: int = 1) -> StripeUnavailable:
         text = _GIVEN_UP[fault].format(base=self._api_base, why=why, asked=asked, tries=tries)
-        return StripeUnavailable(text + ("" if self._now is None else _NOTHING_LOST), fault=fault)
+        return StripeUnavailable(text + (_NOTHING_LOST if self._clock.is_known else ""), fault=fault)
 
     def _url(self, path: str, params: Params) -> str:
         query = urlencode(list(_encode(params)))
@@ -267,7 +274,8 @@ class StripeClient:
             if self._stopped.is_set():
                 raise Stopped
             with self._lock:
-                known_before = self._now
+                known_before = self._clock.now if self._clock.is_known else None
+                sent = self._clock.own()
                 self.counts.add(endpoint, is_retry=is_retry)
             asked.sent()
             body, status, headers = self._send(asked, key)
@@ -275,24 +283,30 @@ class StripeClient:
             self._tell_governor(endpoint, headers, body)
         if _may_succeed_later(status, headers):
             raise (_RateLimited if status == 429 else _Unusable)(_why(status, headers))
-        date = _date(headers)
+        date = parse_date(headers.get("Date", ""))
         if date is None:
-            raise self._unavailable("not_stripe", "it gives no Date, which is Recoup's clock", str(asked))
+            raise _Unusable("it gives no Date, which is Recoup's clock", "not_stripe")
+        if apart := self._clock.days_apart(date):
+            raise _Unusable(f"{abs(apart):,.1f} days {'ahead of' if apart > 0 else 'behind'}", "wrong_clock")
         parsed = _parse(body)
         with self._lock:
-            self._now = max(date, self._now or date)
+            self._clock.note(date, sent)
+            vouched_at = self._clock.vouched_at(date, known_before, sent)
+            read_by = self._clock.read_by(date, known_before)
         if not 200 <= status < 300:
             raise error_from_answer(status, parsed, asked.path, asked.method.upper())
-        return Answer(parsed, date if known_before is None else known_before, max(date, known_before or date))
+        if asked.is_list:
+            _require_page(parsed, str(asked))
+        return Answer(parsed, vouched_at, read_by)
 
-    def _tell_governor(self, endpoint: str, headers: Mapping[str, str], body: str | bytes) -> None:
+    def _tell_governor(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> None:
         with self._lock:
             self.counts.rate_limited += 1
         reason = _limit_reason(headers, body)
         if reason is not None:
             self._governor.refused(endpoint, reason)
 
-    def _send(self, asked: _Asked, key: SecretStr) -> tuple[str | bytes, int, Mapping[str, str]]:
+    def _send(self, asked: _Asked, key: SecretStr) -> tuple[bytes, int, Mapping[str, str]]:
         headers = {
             "Authorization": f"Bearer {key.get_secret_value()}" if asked.form is None else _basic(key),
             "Stripe-Version": API_VERSION,
@@ -300,18 +314,19 @@ class StripeClient:
         }
         if self._stripe_account is not None:
             headers["Stripe-Account"] = self._stripe_account
+        form = None if asked.form is None else urlencode(asked.form)
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         try:
-            form = None if asked.form is None else urlencode(asked.form)
-            return self._transport.request_with_retries(asked.method, asked.url, headers, form, max_network_retries=0)
-        except stripe.APIConnectionError as error:
-            cause = error.__cause__ or error.__context__
-            if isinstance(cause, requests.exceptions.SSLError):
-                raise StripeUnavailable(
-                    f"No trusted TLS connection to {self._api_base} could be made. Check this machine's date and time, "
-                    "and whether a proxy or firewall opens encrypted traffic: it must let this address through as it "
-                    "is.",
-                    fault="tls",
-                ) from None
+            return self._transport.send(asked.method, asked.url, headers, form)
+        except requests.exceptions.SSLError:
+            raise StripeUnavailable(
+                f"No trusted TLS connection to {self._api_base} could be made. Check this machine's date and time; if "
+                "a proxy or firewall opens encrypted traffic, let REQUESTS_CA_BUNDLE name the PEM file of its "
+                "certificate authority.",
+                fault="tls",
+            ) from None
+        except requests.exceptions.RequestException as cause:
             raise _Unusable(_why_unreachable(cause), "no_network") from None
 
 
@@ -356,11 +371,10 @@ def _may_succeed_later(status: int, headers: Mapping[str, str]) -> bool:
     return status in (409, 429) or status >= 500
 
 
-def _limit_reason(headers: Mapping[str, str], body: str | bytes) -> str | None:
+def _limit_reason(headers: Mapping[str, str], body: bytes) -> str | None:
     """Which limit a 429 is about; None for a lock, which is no limit. Unstated it is taken for the endpoint's rate."""
     stated = headers.get("Stripe-Rate-Limited-Reason")
-    text = body if isinstance(body, str) else body.decode(errors="replace")
-    return stated or (None if "lock_timeout" in text else "endpoint-rate")
+    return stated or (None if b"lock_timeout" in body else "endpoint-rate")
 
 
 def _why(status: int, headers: Mapping[str, str]) -> str:
@@ -369,7 +383,7 @@ def _why(status: int, headers: Mapping[str, str]) -> str:
     return f"HTTP {status}"
 
 
-def _why_unreachable(cause: BaseException | None) -> str:
+def _why_unreachable(cause: BaseException) -> str:
     """By what `requests` raises; what lies below it is told apart by its text alone."""
     if isinstance(cause, requests.exceptions.Timeout):
         return "it does not answer in time"
@@ -381,20 +395,26 @@ def _why_unreachable(cause: BaseException | None) -> str:
     return "the connection is refused" if "refused" in text else "the connection broke off"
 
 
-def _parse(body: str | bytes) -> dict[str, Any]:
+def _parse(body: bytes) -> dict[str, Any]:
+    """Parse the answer. One object that orjson does not take must not cost all that are in the answer with it."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
-        if body[:1] in ("{", b"{"):
+        if body[:1] != b"{":
+            raise _Unusable("its answer is not JSON", "not_stripe") from None
+        try:
+            parsed = parse_leniently(body)
+        except ValueError:
             raise _Unusable("its answer breaks off") from None
-        raise _Unusable("its answer is not JSON", "not_stripe") from None
     if not isinstance(parsed, dict):
         raise _Unusable("its answer is not a JSON object", "not_stripe")
     return parsed
 
 
-def _date(headers: Mapping[str, str]) -> int | None:
-    try:
-        return int(parsedate_to_datetime(headers["Date"]).timestamp())
-    except (KeyError, TypeError, ValueError):
-        return None
+def _require_page(parsed: Mapping[str, Any], asked: str) -> None:
+    """Raises _Unusable for what is no page of a list."""
+    data, has_more = parsed.get("data"), parsed.get("has_more")
+    if not isinstance(data, list) or not isinstance(has_more, bool):
+        raise _Unusable(f"the answer to {asked} is no list of Stripe's", "not_stripe")
+    if has_more and not data:
+        raise _Unusable("it lists no objects and says that there are more")

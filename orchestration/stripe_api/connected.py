@@ -28,9 +28,11 @@ def connected_accounts(client: StripeClient) -> Iterator[ConnectedAccount]:
     cursor: str | None = None
     while True:
         page = client.list("/v1/accounts", {"limit": PAGE_SIZE, "starting_after": cursor}).body
-        for account in page["data"]:
-            profile = account.get("business_profile") or {}
-            yield ConnectedAccount(account["id"], profile.get("name") or "")
-        if not page["has_more"]:
+        accounts = [each for each in page["data"] if isinstance(each, dict) and isinstance(each.get("id"), str)]
+        for account in accounts:
+            profile = account.get("business_profile")
+            name = profile.get("name") if isinstance(profile, dict) else None
+            yield ConnectedAccount(account["id"], name if isinstance(name, str) else "")
+        if not page["has_more"] or not accounts or accounts[-1]["id"] == cursor:
             return
-        cursor = page["data"][-1]["id"]
+        cursor = accounts[-1]["id"]

@@ -20,6 +20,7 @@ Fault = Literal[
     "connect_not_allowed",
     "no_network",
     "tls",
+    "wrong_clock",
     "stripe_down",
     "not_stripe",
     "rejected",

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import Any, Final, Literal, cast
+from math import ceil
+from typing import Final, cast
 
 from orchestration.stripe_api import (
-    API_VERSION,
     PERIOD,
     AccessRefused,
     Answer,
@@ -23,7 +23,8 @@ from orchestration.stripe_api import (
 )
 from orchestration.sync.again import Due, find_due, plan_again
 from orchestration.sync.identity import identify
-from orchestration.sync.reading import ListSource, Page, Reading, RetrieveSource, Source
+from orchestration.sync.quarantine import Located, event_rows, object_rows
+from orchestration.sync.reading import ListSource, Page, Reading, RetrieveSource, Rows, Source
 from orchestration.sync.run import Progress, Run
 from orchestration.sync.streams import (
     EVENT_FEEDS,
@@ -37,8 +38,9 @@ from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import Warehouse, transaction
 from orchestration.warehouse.load import AccountKey, LoadCounts
+from orchestration.warehouse.quarantine import Quarantined, quarantined
 from orchestration.warehouse.reads import has_event_since, payments_since, reads_since
-from orchestration.warehouse.rows import EventRow, ObjectRow, ObjectTable, event_row, object_row
+from orchestration.warehouse.rows import EventRow, ObjectRow, ObjectTable
 
 RETENTION_MARGIN: Final = 3_600
 """Seconds before the end of the retention at which a feed counts as broken: events could age out while it is read."""
@@ -54,6 +56,9 @@ LISTED_ON_AFTER: Final = 86_400
 QUIET_LISTED_ON_AFTER: Final = 7 * 86_400
 """Seconds after which a list is extended from where it ended, for objects without an event. The longer time holds if
 the feed shows nothing new either. Each list takes a request for a hundred objects."""
+
+QUARANTINED_AT_ONCE: Final = 50
+"""Unreadable objects that a sync tries again, beginning with what was tried longest ago. Each takes a request."""
 
 IDLE_REQUESTS: Final = 1 + len(EVENT_FEEDS)
 """Requests of a sync when nothing has changed: the account, which also sets the clock, and a page of each feed."""
@@ -103,7 +108,7 @@ class SyncReport:
     events may not be read.
     `relisted` names feeds whose events had aged out, so that everything was listed anew. `feed_lag` is how many seconds
     the feeds were behind when the sync began; `read_by_day` counts what was read by the day of its creation (days since
-    1970, UTC).
+    1970, UTC). `quarantined` counts by stream what could not be read, now or earlier.
     """
 
     account: AccountKey
@@ -117,6 +122,7 @@ class SyncReport:
     feed_lag: int | None = None
     budget: ReadBudget | None = None
     read_by_day: Mapping[int, int] = field(default_factory=dict)
+    quarantined: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def missing(self) -> dict[str, str]:
@@ -166,7 +172,8 @@ def sync_account(
 class _Walk:
     """Hold a source, the table of its objects (None for events), and the checkpoint that its pages advance, if any.
 
-    `is_beside_lists`: the pass does not complete its feed. A later pass does, once the lists have ended.
+    `is_beside_lists`: the pass does not complete its feed. A later pass does, once the lists have ended. `setback` is
+    how far Stripe's clock had been put back (seconds) when the checkpoint was made by it.
     """
 
     stream: str
@@ -174,6 +181,7 @@ class _Walk:
     table: ObjectTable | None
     checkpoint: Checkpoint | None = None
     is_beside_lists: bool = False
+    setback: float = 0.0
 
 
 class _Sync:
@@ -188,6 +196,7 @@ class _Sync:
             with transaction(self._run.connection):
                 self._run.store_reads()
         self._report.budget = self._budget()
+        self._report.quarantined = self._run.quarantined_by_stream()
         return self._report
 
     def _sync(self) -> None:
@@ -207,6 +216,7 @@ class _Sync:
         self._report.backfill_requests = made - before + last_pass - (0 if is_first else events - events_before)
         self._read([walk for feed in EVENT_FEEDS for walk in self._list_on(feed)])
         self._read_again()
+        self._read_quarantined_again()
 
     def _requests(self) -> tuple[int, int]:
         """Return the requests made so far, and how many of them were for events."""
@@ -222,7 +232,7 @@ class _Sync:
         """Return the seconds since the feeds were last read, or None before the first time."""
         through = [self._run.checkpoint(feed.name).complete_through for feed in EVENT_FEEDS]
         known = [instant for instant in through if instant is not None]
-        return self._run.client.now - min(known) if known else None
+        return max(self._run.client.now - min(known), 0) if known else None
 
     def _budget(self) -> ReadBudget:
         since = self._run.client.now - PERIOD
@@ -236,9 +246,13 @@ class _Sync:
 
     def _forget_what_must_be_listed_anew(self) -> None:
         """Reset the streams of feeds whose events aged out unread, so that they are listed again."""
+        with transaction(self._run.connection):
+            loader = self._run.loader()
+            for stream in OBJECT_STREAMS:
+                loader.doubt_the_future(stream.name, latest=self._run.client.latest + HEAD_OVERLAP)
         for feed in EVENT_FEEDS:
             states = [self._run.checkpoint(name) for name in (feed.name, *(stream.name for stream in feed.streams))]
-            gap = has_gap(*states, now=self._run.client.now)
+            gap = has_gap(*states, now=self._run.client.now, latest=self._run.client.latest)
             if gap or self._request.full_refresh:
                 with transaction(self._run.connection):
                     for state in states:
@@ -255,7 +269,7 @@ class _Sync:
             self._tell(replace(state, missing_permission=None))
             if self._request.created is not None:
                 since, until = self._request.created
-                window = OpenWindow(since, self._run.client.now + 1 if until is None else until)
+                window = OpenWindow(since, self._run.client.latest + 1 if until is None else until)
                 yield self._walk_objects(stream, None, (window,))
 
     def _walked_state(self, state: Checkpoint) -> Checkpoint:
@@ -266,14 +280,13 @@ class _Sync:
     def _walk_objects(
         self, stream: ObjectStream, state: Checkpoint | None, windows: Sequence[OpenWindow], *, again: bool = False
     ) -> _Walk:
-        ceiling = self._run.client.now if state is None or state.walk_ceiling is None else state.walk_ceiling
         source = ListSource(
             stream.path,
             {},
-            _windows(windows or [OpenWindow(None, ceiling + 1)]),
-            partial(_listed_rows, is_read_again=again),
+            _windows(windows or [OpenWindow(None, self._run.client.latest + 1)]),
+            partial(_listed_rows, table=stream.name, is_read_again=again),
         )
-        return _Walk(stream.name, source, stream.name, state)
+        return _Walk(stream.name, source, stream.name, state, setback=self._run.client.setback)
 
     def _follow(self, *, is_beside_lists: bool = False) -> list[_Walk]:
         """Return a pass over each feed. Which streams the key may read must be known."""
@@ -293,7 +306,7 @@ class _Sync:
                 continue
             if _has_reached(state, self._run.client.now - MOMENT_SECONDS):
                 with transaction(self._run.connection):
-                    self._save(_finished(state, self._run.client.now))
+                    self._save(_finished(state, self._run.client.latest))
                 continue
             walks.extend(self._pass_over(feed))
         return walks
@@ -306,8 +319,8 @@ class _Sync:
             self._tell(replace(state, missing_permission=self._report.missing[feed.streams[0].name]))
             return
         state = self._pass_on(state, self._run.client.now)
-        source = ListSource(EVENTS_PATH, {"types": types}, _windows(state.open_windows), _event_rows)
-        yield _Walk(feed.name, source, None, state, is_beside_lists)
+        source = ListSource(EVENTS_PATH, {"types": types}, _windows(state.open_windows), event_rows)
+        yield _Walk(feed.name, source, None, state, is_beside_lists, self._run.client.setback)
 
     def _list_on(self, feed: EventFeed) -> Iterable[_Walk]:
         """Yield lists of newer objects: at each sync if the key may not read events, else after a longer time."""
@@ -332,12 +345,12 @@ class _Sync:
             assert state.walk_ceiling is not None
             floor = state.walk_floor
             windows: tuple[OpenWindow, ...] = (
-                OpenWindow(state.walk_ceiling - HEAD_OVERLAP, now + 1),
+                OpenWindow(state.walk_ceiling - HEAD_OVERLAP, self._run.client.latest + 1),
                 *state.open_windows,
             )
         else:
             floor = now - EVENT_RETENTION if state.complete_through is None else state.complete_through - HEAD_OVERLAP
-            windows = (OpenWindow(floor, now + 1),)
+            windows = (OpenWindow(floor, self._run.client.latest + 1),)
         return replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
 
     def _read_again(self) -> None:
@@ -352,7 +365,8 @@ class _Sync:
         for stream in streams:
             if not due[stream] or stream.name in self._report.missing:
                 continue
-            vanished = find_due(self._run.connection, self._run.account, stream.name, now=now)
+            still_due = find_due(self._run.connection, self._run.account, stream.name, now=now)
+            vanished = [each for each in still_due if (stream.name, each.id) not in self._run.put]
             with transaction(self._run.connection):
                 self._run.loader().settle(stream.name, [each.id for each in vanished], at=self._run.client.now)
             self._report.vanished += len(vanished)
@@ -363,8 +377,45 @@ class _Sync:
             windows = [OpenWindow(window.floor, window.ceiling) for window in plan.windows]
             yield self._walk_objects(stream, None, windows, again=True)
         if plan.ids:
-            source = RetrieveSource(stream.path, plan.ids, _retrieved_rows)
+            source = RetrieveSource(stream.path, plan.ids, partial(_retrieved_rows, table=stream.name))
             yield _Walk(stream.name, source, stream.name)
+
+    def _read_quarantined_again(self) -> None:
+        """Read again some of what earlier syncs could not read. What is readable, or no longer there, is released."""
+        oldest = self._run.client.now - EVENT_RETENTION
+        feeds = [feed.name for feed in EVENT_FEEDS]
+        tried = [
+            each
+            for each in quarantined(self._run.connection, self._run.account)
+            if (each.stream, each.key) not in self._run.put
+            and each.stream not in self._report.missing
+            and (each.stream not in feeds or each.ceiling > oldest)
+        ][:QUARANTINED_AT_ONCE]
+        self._read(
+            [walk for stream in dict.fromkeys(each.stream for each in tried) for walk in self._try(stream, tried)]
+        )
+        with transaction(self._run.connection):
+            for each in tried:
+                if (each.stream, each.key) not in self._run.put and each.stream not in self._report.missing:
+                    self._run.release(each.stream, [each.key])
+
+    def _try(self, name: str, tried: Sequence[Quarantined]) -> Iterable[_Walk]:
+        """Yield what reads these objects of a stream or a feed again: retrieves of ids, and lists of short times."""
+        of_stream = [each for each in tried if each.stream == name]
+        for feed in EVENT_FEEDS:
+            if feed.name == name:
+                types = feed.event_types([stream.name for stream in self._readable])
+                windows = [OpenWindow(each.floor, each.ceiling) for each in of_stream]
+                yield _Walk(name, ListSource(EVENTS_PATH, {"types": types}, _windows(windows), event_rows), None)
+        for stream in OBJECT_STREAMS:
+            if stream.name == name:
+                ids = [each.key for each in of_stream if each.object_id is not None]
+                windows = [OpenWindow(each.floor, each.ceiling) for each in of_stream if each.object_id is None]
+                if ids:
+                    rows = partial(_retrieved_rows, table=stream.name)
+                    yield _Walk(name, RetrieveSource(stream.path, ids, rows), stream.name)
+                if windows:
+                    yield self._walk_objects(stream, None, windows, again=True)
 
     # Reading and storing.
 
@@ -403,6 +454,8 @@ class _Sync:
         with transaction(self._run.connection):
             counts = self._run.loader().load(objects, events)
             for walk, of_walk in pages.items():
+                self._run.release(walk.stream, (row.id for page in of_walk for row in page.rows))
+                self._run.quarantine([_quarantined(walk, each) for page in of_walk for each in page.unreadable])
                 self._move_on(walk, of_walk[-1])
             self._run.store_reads()
         listed = chain.from_iterable(objects.values())
@@ -414,13 +467,19 @@ class _Sync:
             state = self._refused(walk, last.error)
         elif walk.checkpoint is None:
             return
-        elif last.is_last and not walk.is_beside_lists:
-            state = _finished(walk.checkpoint, self._run.client.now)
         else:
-            state = replace(walk.checkpoint, open_windows=last.open_windows)
+            state = replace(walk.checkpoint, walk_ceiling=self._ceiling(walk), open_windows=last.open_windows)
+            if last.is_last and not walk.is_beside_lists:
+                state = _finished(state, self._run.client.latest)
         if state.missing_permission is None:
             self._pass_again_for_a_new(walk.stream)
         self._save(state)
+
+    def _ceiling(self, walk: _Walk) -> int | None:
+        """Return the end of the walk, which is earlier than it was thought if the clock has been put back since."""
+        assert walk.checkpoint is not None
+        ceiling = walk.checkpoint.walk_ceiling
+        return None if ceiling is None else ceiling - ceil(self._run.client.setback - walk.setback)
 
     def _save(self, state: Checkpoint) -> None:
         """Write the checkpoint in the current transaction, and report it."""
@@ -451,7 +510,7 @@ class _Sync:
                         known_since=None,
                         walk_floor=floor,
                         walk_ceiling=now,
-                        open_windows=(OpenWindow(floor, now + 1),),
+                        open_windows=(OpenWindow(floor, self._run.client.latest + 1),),
                     )
                 )
 
@@ -472,6 +531,10 @@ def _raise_unless_missing(error: Exception | None) -> None:
         raise error
 
 
+def _quarantined(walk: _Walk, each: Located) -> Quarantined:
+    return Quarantined(walk.stream, each.key, each.id, each.reason, each.floor, each.ceiling)
+
+
 def _windows(windows: Iterable[OpenWindow]) -> Windows:
     return Windows(Window(each.floor, each.ceiling, each.cursor, each.cursor_at) for each in windows)
 
@@ -488,16 +551,24 @@ def _instant(name: str, text: str | None) -> int | None:
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
 
 
-def has_gap(of_feed: Checkpoint, *of_streams: Checkpoint, now: int) -> bool:
+def has_gap(of_feed: Checkpoint, *of_streams: Checkpoint, now: int, latest: int | None = None) -> bool:
     """Return whether unread events of a feed aged out, or will while they are read.
 
-    Before the feed's first pass, events since the listing of its streams count.
+    Before the feed's first pass, events since the listing of its streams count. A checkpoint that no clock has reached
+    yet (`latest`) was made by a clock that ran ahead: how much it lacks cannot be told.
     """
+    if latest is not None and any(_is_ahead(state, latest) for state in (of_feed, *of_streams)):
+        return True
     reached = [of_feed.complete_through]
     if of_feed.complete_through is None:
         reached = [state.known_since or state.walk_ceiling for state in of_streams]
     oldest = min((instant for instant in reached if instant is not None), default=None)
     return oldest is not None and oldest - HEAD_OVERLAP <= now - EVENT_RETENTION + RETENTION_MARGIN
+
+
+def _is_ahead(state: Checkpoint, latest: int) -> bool:
+    instants = (state.complete_through, state.walk_ceiling)
+    return any(instant is not None and instant > latest + HEAD_OVERLAP for instant in instants)
 
 
 def _has_reached(state: Checkpoint, instant: int) -> bool:
@@ -506,7 +577,7 @@ def _has_reached(state: Checkpoint, instant: int) -> bool:
 
 
 def _finished(state: Checkpoint, now: int) -> Checkpoint:
-    """Return the checkpoint of a completed pass.
+    """Return the checkpoint of a completed pass. What was known before it remains so, whatever the clock says now.
 
     `known_since` of a list is the time of its full listing; of a feed, the start of its first pass, or of the retention
     at the end of that pass if that is later.
@@ -514,29 +585,13 @@ def _finished(state: Checkpoint, now: int) -> Checkpoint:
     since = state.known_since
     if since is None:
         since = state.walk_ceiling if state.walk_floor is None else max(state.walk_floor, now - EVENT_RETENTION)
-    return Checkpoint(state.stream, complete_through=state.walk_ceiling, known_since=since)
+    through = [instant for instant in (state.complete_through, state.walk_ceiling) if instant is not None]
+    return Checkpoint(state.stream, complete_through=max(through, default=None), known_since=since)
 
 
-def _listed_rows(answer: Answer, *, is_read_again: bool) -> list[ObjectRow]:
-    return [_row(payload, answer, "list", is_read_again=is_read_again) for payload in answer.body["data"]]
+def _listed_rows(answer: Answer, *, table: ObjectTable, is_read_again: bool) -> Rows:
+    return object_rows(answer.body["data"], answer, table, "list", is_read_again=is_read_again)
 
 
-def _retrieved_rows(answer: Answer) -> list[ObjectRow]:
-    return [_row(answer.body, answer, "retrieve", is_read_again=True)]
-
-
-def _row(
-    payload: dict[str, Any], answer: Answer, source: Literal["list", "retrieve"], *, is_read_again: bool
-) -> ObjectRow:
-    return object_row(
-        payload,
-        as_of=answer.vouched_at,
-        seen_by=answer.date,
-        api_version=API_VERSION,
-        source=source,
-        is_read_again=is_read_again,
-    )
-
-
-def _event_rows(answer: Answer) -> list[EventRow]:
-    return [event_row(event, "event") for event in answer.body["data"]]
+def _retrieved_rows(answer: Answer, *, table: ObjectTable) -> Rows:
+    return object_rows([answer.body], answer, table, "retrieve", is_read_again=True)

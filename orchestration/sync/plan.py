@@ -111,7 +111,7 @@ class _Planner:
         for feed in EVENT_FEEDS:
             names = [feed.name, *(stream.name for stream in feed.streams)]
             states = [read_checkpoint(self.connection, self.account, name) for name in names]
-            if has_gap(*states, now=self.client.now):
+            if has_gap(*states, now=self.client.now, latest=self.client.latest):
                 found.update(names)
         return found
 
@@ -119,7 +119,7 @@ class _Planner:
         self, stream: str, path: str, params: Mapping[str, Any], since: int | None, until: int | None
     ) -> StreamPlan:
         try:
-            objects = self._count(path, params, since, self.client.now + 1 if until is None else until)
+            objects = self._count(path, params, since, self.client.latest + 1 if until is None else until)
         except AccessRefused as refusal:
             if refusal.permission is None:
                 raise
@@ -152,8 +152,11 @@ class _Planner:
     def _sample(self, path: str, params: Mapping[str, Any], since: int | None, below: int) -> "_Sample":
         window = {"gte": since, "lt": below}
         body = self.client.list(path, {**params, "created": window, "limit": PAGE_SIZE}).body
-        created = [int(each["created"]) for each in body["data"]]
-        return _Sample(len(created), max(created, default=below), min(created, default=below), bool(body["has_more"]))
+        stated = [each.get("created") for each in body["data"] if isinstance(each, dict)]
+        created = [each for each in stated if type(each) is int and (since or 0) <= each < below]
+        return _Sample(
+            len(body["data"]), max(created, default=below), min(created, default=below), bool(body["has_more"])
+        )
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from orchestration.stripe_api import PAGE_SIZE, Answer, InvalidRequest, Stopped, StripeClient
+from orchestration.stripe_api import PAGE_SIZE, Answer, InvalidRequest, Stopped, StripeClient, StripeUnavailable
+from orchestration.sync.quarantine import Located, Unreadable, divide, redacted
 from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import OpenWindow
 from orchestration.warehouse.rows import EventRow, ObjectRow
 
-Rows = list[ObjectRow] | list[EventRow]
+Rows = Sequence[ObjectRow | EventRow | Unreadable]
 
 READERS: Final = 16
 """Threads for each list: enough for 25 requests a second, Stripe's limit for one endpoint, at a latency of 0.6 s."""
@@ -51,11 +52,12 @@ class Page:
     """What came of one request. `open_windows` is what the source still has to read once this page is stored."""
 
     source: "Source"
-    rows: Rows
+    rows: Sequence[ObjectRow | EventRow]
     reached: int | None
     is_last: bool
     open_windows: tuple[OpenWindow, ...] = ()
     error: Exception | None = None
+    unreadable: tuple[Located, ...] = ()
 
 
 class Source(Protocol):
@@ -117,16 +119,26 @@ class ListSource:
             return None
 
     def finish(self, request: tuple[Window, Window], answer: Answer | None, rows: Rows) -> Page | None:
-        window, _ = request
+        window, asked = request
         if answer is None:
             self._windows.cursor_lost(window)
             return None
-        page = [(row.id, row.created) for row in rows]
-        self._windows.page_read(window, page, answer.body["has_more"])
+        has_more = answer.body["has_more"]
+        parts = divide(rows, asked, has_more)
+        if parts.cursors or not has_more:
+            self._windows.page_read(window, parts.cursors, has_more)
+        elif parts.oldest is not None:
+            self._windows.go_on_below(window, parts.oldest)
+        else:
+            raise StripeUnavailable(
+                f"No object in a page of GET {self._path} can be read. Try again later, or ask Stripe's support.",
+                fault="not_stripe",
+            )
         still_open = tuple(
             OpenWindow(each.floor, each.ceiling, each.cursor, each.cursor_at) for each in self._windows.open
         )
-        return Page(self, rows, rows[-1].created if rows else None, not still_open, still_open)
+        reached = parts.cursors[-1][1] if parts.cursors else None
+        return Page(self, parts.rows, reached, not still_open, still_open, unreadable=parts.unreadable)
 
 
 class RetrieveSource:
@@ -159,7 +171,13 @@ class RetrieveSource:
 
     def finish(self, request: str, answer: Answer | None, rows: Rows) -> Page:
         self._left -= 1
-        return Page(self, rows, None, self.is_done)
+        readable = [row for row in rows if not isinstance(row, Unreadable)]
+        unreadable = tuple(
+            Located(request, redacted(request), row.reason, row.created or 0, (row.created or 0) + 1)
+            for row in rows
+            if type(row) is Unreadable
+        )
+        return Page(self, readable, None, self.is_done, unreadable=unreadable)
 
 
 class Reading:

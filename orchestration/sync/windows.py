@@ -131,6 +131,14 @@ class Windows:
             window.ceiling = window.cursor_at + 1
         window.cursor, window.lost_at = None, window.cursor_at
 
+    def go_on_below(self, window: Window, second: int) -> None:
+        """Go on with what was created before this second: the page that came shows no cursor."""
+        self.pages_read += 1
+        window.is_busy = False
+        window.ceiling, window.cursor, window.cursor_at, window.lost_at = second, None, None, None
+        if window.floor is not None and second <= window.floor:
+            self.open.remove(window)
+
     def _cut(self) -> Window | None:
         """Cut the window that seems to hold most, and return its older part."""
         if not self._may_cut():

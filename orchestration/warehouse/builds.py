@@ -66,12 +66,15 @@ def has_incomplete_builds(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def hash_streams(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return a hash of the columns of `sync.streams` that models read. It changes whenever a watermark moves."""
+    """Return a hash of what models read of `sync.streams` and `sync.quarantine`. It changes if a watermark moves."""
     rows = connection.execute(
-        """SELECT md5(string_agg(
-               concat_ws('|', account_id, livemode, stream, missing_permission, complete_through, known_since),
+        """WITH quarantine AS (
+               SELECT account_id, livemode, stream, count(*) AS objects FROM sync.quarantine GROUP BY ALL
+           )
+           SELECT md5(string_agg(
+               concat_ws('|', account_id, livemode, stream, missing_permission, complete_through, known_since, objects),
                ';' ORDER BY account_id, livemode, stream
-           )) FROM sync.streams"""
+           )) FROM sync.streams FULL JOIN quarantine USING (account_id, livemode, stream)"""
     ).fetchall()
     return str(rows[0][0])
 

@@ -6,22 +6,17 @@ an event, then any event over `*.created`, then the greater event id. Where payl
 Stripe promises no order, and the row is marked `_needs_read`.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
 
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, ObjectTable
-
-logger = logging.getLogger(__name__)
-
-_Row = TypeVar("_Row", ObjectRow, EventRow)
 
 NamedRow = tuple[Any, ...]
 """A NamedTuple whose leading fields are columns."""
@@ -152,11 +147,7 @@ class Loader:
         self.loaded_at = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 
     def load_objects(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
-        """Load payloads of one kind of object; newer wins. Keep each `last_payment_error` that no charge shows.
-
-        Unusable objects are only noted, in `sync.rejected_objects`.
-        """
-        rows = self._usable(table, [_of_table(table, row) for row in rows])
+        """Load payloads of one kind of object; newer wins. Keep each `last_payment_error` that no charge shows."""
         if not rows:
             return LoadCounts()
         counts = self._put(table, rows)
@@ -175,7 +166,7 @@ class Loader:
 
         Each event is kept once, by its id.
         """
-        unique = {row.id: row for row in self._usable("events", events)}
+        unique = {row.id: row for row in events}
         known = self._known("events", list(unique))
         fresh = [row for event_id, row in unique.items() if event_id not in known]
         self._append("events", fresh, _EVENT_COLUMNS)
@@ -184,29 +175,6 @@ class Loader:
             carried = [row.carried for row in fresh if row.table == table and row.carried is not None]
             counts[table] = self.load_objects(table, [*objects.get(table, ()), *carried])
         return counts
-
-    def _usable(self, table: str, rows: Sequence[_Row]) -> Sequence[_Row]:
-        """Return the rows without a fault, and note the others."""
-        faulty = {row.id: row.fault for row in rows if row.fault}
-        if not faulty:
-            return rows
-        logger.warning(
-            "%s of account %s left out: %d that are not what Stripe documents. sync.rejected_objects says why.",
-            table,
-            self.account.account_id,
-            len(faulty),
-        )
-        owner: list[Any] = [self.account.account_id, self.account.livemode, table]
-        self.connection.execute(
-            """DELETE FROM sync.rejected_objects
-               WHERE account_id = ? AND livemode = ? AND table_name = ? AND id IN (SELECT unnest(?::VARCHAR[]))""",
-            [*owner, list(faulty)],
-        )
-        self.connection.executemany(
-            "INSERT INTO sync.rejected_objects VALUES (?, ?, ?, ?, ?, ?)",
-            [[*owner, object_id, fault, self.loaded_at] for object_id, fault in faulty.items()],
-        )
-        return [row for row in rows if not row.fault]
 
     def append_new(self, table: str, key: str, rows: Sequence[NamedRow], columns: Mapping[str, pa.DataType]) -> None:
         """Insert the rows whose key is not in the table yet. `key` names the column of the rows' first field."""
@@ -222,6 +190,17 @@ class Loader:
                     WHERE account_id = $account_id AND livemode = $livemode AND id IN (SELECT unnest($ids))""",
                 {**self._owner(), "ids": list(ids), "at": _timestamp(at)},
             )
+
+    def doubt_the_future(self, table: ObjectTable, *, latest: int) -> None:
+        """Let any answer replace rows that are vouched for at an instant after `latest`, and have them read again.
+
+        A wrong clock or a wrong event put them there, and they would outrank everything until then.
+        """
+        self.connection.execute(
+            f"""UPDATE raw_stripe.{table} SET _needs_read = TRUE, _as_of = least(created, $latest)
+                WHERE account_id = $account_id AND livemode = $livemode AND _as_of > $latest""",
+            {**self._owner(), "latest": _timestamp(latest)},
+        )
 
     def _put(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
         """Load rows by the cheapest way that gives the newest of each object.
@@ -356,13 +335,6 @@ class Loader:
 
     def _owner(self) -> dict[str, Any]:
         return {"account_id": self.account.account_id, "livemode": self.account.livemode}
-
-
-def _of_table(table: ObjectTable, row: ObjectRow) -> ObjectRow:
-    """Return the row; with a fault if it is of an object that belongs into another table."""
-    if row.fault or row.table == table:
-        return row
-    return row._replace(fault="The object is not of the kind that was asked for.")
 
 
 def _arrow(rows: Sequence[Any], columns: Mapping[str, pa.DataType]) -> pa.Table:

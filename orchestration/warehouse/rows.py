@@ -7,10 +7,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-import orjson
-
-from orchestration.warehouse.scrub import scrub, stored_json
-from orchestration.warehouse.validation import MAX_ID, fault_of_event, fault_of_object, is_instant
+from orchestration.warehouse.scrub import redacted_json, stored_json
+from orchestration.warehouse.validation import fault_of_event, fault_of_object
 
 ObjectTable = Literal["payment_intents", "charges", "refunds", "disputes"]
 OBJECT_TABLES: Final[tuple[ObjectTable, ...]] = get_args(ObjectTable)
@@ -22,6 +20,9 @@ _TABLE_OF_OBJECT: Final[dict[str, ObjectTable]] = {
     "refund": "refunds",
     "dispute": "disputes",
 }
+
+OBJECT_NAMES: Final[dict[ObjectTable, str]] = {table: name for name, table in _TABLE_OF_OBJECT.items()}
+"""The `object` of what each table holds."""
 
 _FINALITY: Final[dict[str, dict[str, int]]] = {
     "payment_intent": {"succeeded": 2, "canceled": 2},
@@ -46,7 +47,8 @@ class Precedence:
         return f"{finality}{source}{not is_created:d}{event_id or ''}"
 
 
-_TOO_DEEP: Final = "The object is nested too deeply."
+class Rejected(ValueError):
+    """Report an object or event that the models cannot compute with. The text says why, and repeats nothing of it."""
 
 
 class ErrorRow(NamedTuple):
@@ -70,9 +72,6 @@ class ObjectRow(NamedTuple):
     api_version: str | None
     precedence: str
     error: ErrorRow | None = None
-    table: ObjectTable | None = None
-    fault: str | None = None
-    """Why the object may not enter the raw tables."""
 
 
 class EventRow(NamedTuple):
@@ -87,8 +86,6 @@ class EventRow(NamedTuple):
     api_version: str | None
     table: ObjectTable | None
     carried: ObjectRow | None
-    fault: str | None = None
-    """Why the event may not enter the raw tables."""
 
 
 def object_row(
@@ -102,37 +99,30 @@ def object_row(
 ) -> ObjectRow:
     """Return the row of an object from a listing or a retrieve. By `seen_by` Stripe had certainly read it.
 
-    The payload is the row's from now on: it is scrubbed in place. A row of an unusable object has a `fault`.
+    The payload is the row's from now on: it is redacted in place.
+
+    Raises:
+        Rejected: the object is not what Stripe documents.
     """
-    fault = fault_of_object(payload)
-    if fault is not None:
-        return _faulty_object(payload, as_of, source, fault)
-    try:
-        stored = stored_json(scrub(payload))
-    except (RecursionError, orjson.JSONEncodeError):
-        return _faulty_object(payload, as_of, source, _TOO_DEEP)
+    _reject_if(fault_of_object(payload))
+    stored = redacted_json(payload)
+    _reject_private_id(payload["id"])
     precedence = Precedence.of(payload, Precedence.READ_AGAIN if is_read_again else Precedence.LISTED)
     error = _error_row(payload, seen_by)
-    table = _TABLE_OF_OBJECT[payload["object"]]
-    return ObjectRow(
-        payload["id"], payload["created"], stored, as_of, source, None, api_version, precedence, error, table
-    )
+    return ObjectRow(payload["id"], payload["created"], stored, as_of, source, None, api_version, precedence, error)
 
 
 def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> EventRow:
-    """Return the rows of an event, which is scrubbed in place, and of the object it carries as that stood then.
+    """Return the rows of an event, which is redacted in place, and of the object it carries as that stood then.
 
-    The row of an unusable event has a `fault`.
+    Raises:
+        Rejected: the event, or the object of a raw table that it carries, is not what Stripe documents.
     """
-    fault = fault_of_event(event)
-    if fault is not None:
-        return _faulty_event(event, source, fault)
-    try:
-        stored_event = stored_json(scrub(event))
-    except (RecursionError, orjson.JSONEncodeError):
-        return _faulty_event(event, source, _TOO_DEEP)
+    _reject_if(fault_of_event(event))
+    stored_event = redacted_json(event)
     carried = event["data"]["object"]
     event_id, created, version = event["id"], event["created"], event.get("api_version")
+    _reject_private_id(event_id, event["type"], carried["id"])
     table = _TABLE_OF_OBJECT.get(carried.get("object") or "")
     row = None
     if table is not None:
@@ -140,30 +130,19 @@ def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> Eve
             carried, Precedence.EVENT, is_created=event["type"].endswith(".created"), event_id=event_id
         )
         stored = stored_json(carried)
-        row = ObjectRow(
-            carried["id"], carried["created"], stored, created, source, event_id, version, precedence, None, table
-        )
+        row = ObjectRow(carried["id"], carried["created"], stored, created, source, event_id, version, precedence)
     return EventRow(event_id, created, event["type"], carried["id"], stored_event, source, version, table, row)
 
 
-def _faulty_object(payload: Any, as_of: int, source: str, fault: str) -> ObjectRow:
-    """Return a row that is only reported. It has a time, since a reader goes on from the last row of a page."""
-    known: Mapping[str, Any] = payload if isinstance(payload, dict) else {}
-    created = known["created"] if is_instant(known.get("created")) else as_of
-    return ObjectRow(_text(known.get("id")), created, "", as_of, source, None, None, "", fault=fault)
+def _reject_if(fault: str | None) -> None:
+    if fault is not None:
+        raise Rejected(fault)
 
 
-def _faulty_event(event: Any, source: str, fault: str) -> EventRow:
-    known: Mapping[str, Any] = event if isinstance(event, dict) else {}
-    created = known["created"] if is_instant(known.get("created")) else 0
-    return EventRow(
-        _text(known.get("id")), created, _text(known.get("type")), "", "", source, None, None, None, fault=fault
-    )
-
-
-def _text(value: Any) -> str:
-    """Return an id as far as it can be shown."""
-    return value[:MAX_ID].encode("ascii", "replace").decode() if isinstance(value, str) else ""
+def _reject_private_id(*ids: str | None) -> None:
+    """Raise if the redaction dropped an id."""
+    if None in ids:
+        raise Rejected("An id looks like a secret or personal data.")
 
 
 def _error_row(intent: Mapping[str, Any], seen_by: int) -> ErrorRow | None:
@@ -178,5 +157,5 @@ def _error_id(intent_id: str, error: Mapping[str, Any]) -> str:
     method = error.get("payment_method")
     method_id = method.get("id") if isinstance(method, Mapping) else method
     parts = [error.get("code"), error.get("decline_code"), error.get("type"), method_id]
-    digest = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]
+    digest = hashlib.sha256(stored_json(parts).encode()).hexdigest()[:16]
     return f"{intent_id}:lpe:{digest}"

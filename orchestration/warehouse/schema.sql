@@ -73,17 +73,6 @@ CREATE TABLE IF NOT EXISTS sync.integrations (
     key_digest  VARCHAR NOT NULL  -- the start of the key's SHA-256: another key may be another account's
 );
 
--- Objects and events from lists and feeds that the models could not compute with, and so are in no raw table: the last
--- sighting of each. Those from webhooks stand in the queue's quarantine instead.
-CREATE TABLE IF NOT EXISTS sync.rejected_objects (
-    account_id VARCHAR   NOT NULL,
-    livemode   BOOLEAN   NOT NULL,
-    table_name VARCHAR   NOT NULL,  -- the raw table that it would have been in
-    id         VARCHAR   NOT NULL,  -- empty: it has none
-    reason     VARCHAR   NOT NULL,
-    seen_at    TIMESTAMP NOT NULL   -- this machine's clock
-);
-
 -- Requests to Stripe by the day of Stripe's clock. Each try counts, as in Stripe's read allocation.
 CREATE TABLE IF NOT EXISTS sync.reads (
     account_id VARCHAR NOT NULL,
@@ -91,6 +80,21 @@ CREATE TABLE IF NOT EXISTS sync.reads (
     day        DATE    NOT NULL,
     endpoint   VARCHAR NOT NULL,  -- the path, with :id for an object's id
     requests   BIGINT  NOT NULL
+);
+
+-- Objects of Stripe's lists and retrieves that could not be read. Each sync tries some again; one that became readable is
+-- loaded and no longer here.
+CREATE TABLE IF NOT EXISTS sync.quarantine (
+    account_id    VARCHAR   NOT NULL,
+    livemode      BOOLEAN   NOT NULL,
+    stream        VARCHAR   NOT NULL,  -- as in sync.streams
+    key           VARCHAR   NOT NULL,  -- the object's id, or where it stood in its list
+    object_id     VARCHAR,             -- NULL: it has none that can be read
+    reason        VARCHAR   NOT NULL,
+    "floor"       TIMESTAMP NOT NULL,  -- it was created in [floor, ceiling), on Stripe's clock, as far as its list tells
+    ceiling       TIMESTAMP NOT NULL,
+    first_seen_at TIMESTAMP NOT NULL,  -- this machine's clock
+    last_seen_at  TIMESTAMP NOT NULL
 );
 
 -- The ledger: which load wrote to which raw tables, entered in the transaction of the rows, and which complete build has

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from orchestration.lenient_json import shallow, storable
 from orchestration.warehouse.personal_keys import is_dropped, is_private
 from orchestration.warehouse.private_text import is_private as is_private_text
 from orchestration.warehouse.private_text import readings
@@ -90,6 +91,14 @@ def scrub_text(text: str) -> str | None:
     return _redacted(text) if _suspects([text]) else text
 
 
+def redacted_json(node: dict[str, Any]) -> str:
+    """Redact in place and return the JSON that is stored. What is nested too deep for that is cut."""
+    try:
+        return stored_json(scrub(node))
+    except (RecursionError, orjson.JSONEncodeError):
+        return stored_json(scrub(shallow(node)))
+
+
 def stored_json(scrubbed: Any) -> str:
     """Serialise with sorted keys, so that equal objects are equal text. The text has no NUL, which PostgreSQL refuses.
 
@@ -105,26 +114,6 @@ def stored_json(scrubbed: Any) -> str:
 
 _NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 """The escape of a NUL character: an odd number of backslashes stands before the u."""
-
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_LARGEST: Final = 2**63
-
-
-def storable(node: Any) -> Any:
-    """Return a copy that JSON in UTF-8 can hold.
-
-    A lone surrogate becomes U+FFFD, an integer beyond 64 bits a float.
-    Infinity and NaN, which JSON does not have, become null when the copy is serialised.
-    """
-    if isinstance(node, str):
-        return _SURROGATE.sub("\ufffd", node)
-    if isinstance(node, dict):
-        return {storable(key): storable(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [storable(value) for value in node]
-    if type(node) is int and not -_LARGEST <= node < _LARGEST:
-        return float(node) if abs(node) < 10**300 else None
-    return node
 
 
 def _scrub(node: dict[str, Any] | list[Any]) -> None:

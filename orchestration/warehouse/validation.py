@@ -135,7 +135,7 @@ _FIELDS: Final[dict[str, _Fields]] = {
 KINDS: Final = frozenset(_FIELDS)
 """The objects that have a raw table, as Stripe calls them."""
 
-_NEVER_NULL: Final = ("id", "created", "amount", "currency")
+_NEVER_NULL: Final = ("amount", "currency")
 
 _OBJECT_OF_TYPE: Final = (
     ("payment_intent.", "payment_intent"),
@@ -159,7 +159,7 @@ def fault_of_object(payload: Any) -> str | None:
         return _not_documented("id" if not is_id(payload.get("id")) else "created")
     if is_test_fixture(payload["id"]):
         return "The object is one of Stripe's test fixtures."
-    name = _faulty_field(payload, fields)
+    name = next((name for name in _NEVER_NULL if payload.get(name) is None), None) or _faulty_field(payload, fields)
     return _not_documented(name) if name else None
 
 
@@ -191,18 +191,12 @@ def fault_of_event(event: Any) -> str | None:
     return None if isinstance(kind, str | None) else _not_documented("object")
 
 
-def missing_field(carried: Mapping[str, Any]) -> str | None:
-    """Return which field an object lacks without which the models cannot count it, or None."""
-    return next((name for name in _NEVER_NULL if carried.get(name) is None), None)
-
-
 def _faulty_field(node: Mapping[str, Any], fields: _Fields) -> str | None:
     for name, check in fields.items():
         value = node.get(name)
         if value is None:
-            if name in _NEVER_NULL and name in node and fields.get("created"):
-                return name
-        elif isinstance(check, Mapping):
+            continue
+        if isinstance(check, Mapping):
             if type(value) is not dict:
                 return name
             inner = _faulty_field(value, check)

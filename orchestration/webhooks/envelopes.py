@@ -1,17 +1,12 @@
 """What is inside a delivery: Stripe's event itself, or one wrapped by AWS EventBridge or by Azure Event Grid."""
 
-import json
-import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
-from orchestration.warehouse.scrub import storable
-from orchestration.warehouse.validation import KINDS, fault_of_event, is_id, missing_field
-
-MAX_DEPTH: Final = 100
-"""Levels of nesting that are kept. Stripe's objects have about ten."""
+from orchestration.lenient_json import parse_leniently
+from orchestration.warehouse.validation import fault_of_event, is_id
 
 Json = dict[str, Any]
 
@@ -21,10 +16,7 @@ class NotAnEvent(ValueError):
 
 
 def parse(text: bytes | str) -> Any:
-    """Return the JSON, of whatever shape.
-
-    What a strict parser refuses is read all the same: a byte order mark, lone surrogates, control characters, NaN, and
-    numbers beyond 64 bits. What is nested deeper than `MAX_DEPTH` is null then.
+    """Return the JSON, of whatever shape. What a strict parser refuses is read by `parse_leniently`.
 
     Raises:
         NotAnEvent: it is no JSON.
@@ -32,57 +24,11 @@ def parse(text: bytes | str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _parse_leniently(text)
-
-
-def shallow(node: Any) -> Any:
-    """Set to null, in place, whatever is nested deeper than `MAX_DEPTH`, and return the node."""
-    level = [node]
-    for _ in range(MAX_DEPTH - 1):
-        level = [child for each in level for child in _values(each) if isinstance(child, dict | list)]
-    for each in level:
-        for key, child in list(each.items() if isinstance(each, dict) else enumerate(each)):
-            if isinstance(child, dict | list):
-                each[key] = None
-    return node
-
-
-def _values(node: Any) -> Iterable[Any]:
-    return node.values() if isinstance(node, dict) else node
-
-
-def _parse_leniently(text: bytes | str) -> Any:
+        pass
     try:
-        decoded = (text.decode("utf-8") if isinstance(text, bytes) else text).removeprefix("\ufeff")
-        return storable(json.loads(_cut(decoded), strict=False, parse_int=_integer, parse_constant=lambda _: None))
-    except (ValueError, RecursionError):
+        return parse_leniently(text)
+    except ValueError:
         raise NotAnEvent("The body is not JSON.") from None
-
-
-_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-_MOST_DIGITS: Final = 300
-
-
-def _cut(text: str) -> str:
-    """Return JSON text with null for each object and array below `MAX_DEPTH`."""
-    kept: list[str] = []
-    depth = start = 0
-    for token in _TOKEN.finditer(text):
-        first = token.group()[0]
-        if first in "[{":
-            depth += 1
-            if depth == MAX_DEPTH + 1:
-                kept += text[start : token.start()], "null"
-        elif first in "]}":
-            if depth == MAX_DEPTH + 1:
-                start = token.end()
-            depth -= 1
-    return "".join([*kept, text[start:]]) if depth <= MAX_DEPTH else text
-
-
-def _integer(digits: str) -> int | None:
-    """Return the number; None for one that no float can hold either."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else None
 
 
 def event_of(parsed: Any) -> Json:
@@ -95,10 +41,6 @@ def event_of(parsed: Any) -> Json:
     fault = fault_of_event(event)
     if fault is not None:
         raise NotAnEvent(fault)
-    carried = event["data"]["object"]
-    missing = missing_field(carried) if carried.get("object") in KINDS else None
-    if missing:
-        raise NotAnEvent(f"The object's `{missing}` is missing, or not what Stripe documents.")
     return event
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
-from orchestration.warehouse.rows import EventRow, event_row
+from orchestration.warehouse.rows import EventRow, Rejected, event_row
 from orchestration.warehouse.scrub import scrub_text
 from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks.envelopes import NotAnEvent, event_of, parse
@@ -85,12 +85,14 @@ def ingest_queue(
     may_write: MayWrite = lambda integration, account, is_own: is_own,
     pinned_version: str,
     most: int | None = None,
+    latest: int | None = None,
 ) -> IngestReport:
     """Load everything that is queued, or the oldest `most` events.
 
     `account_of` returns the account of an integration. An event may name another one, or come of another mode:
     `may_write` decides whether the integration's endpoint may write it, and what it may not is passed over. A run that
-    is killed at any instruction loses and doubles nothing.
+    is killed at any instruction loses and doubles nothing. An event dated after `latest` (unix seconds) would outrank
+    whatever follows, and goes to quarantine.
 
     Raises:
         AccountUnknown: as `account_of`, once everything else was loaded. The integration's events stay queued.
@@ -99,7 +101,7 @@ def ingest_queue(
     """
     report = IngestReport()
     unknown: dict[str, AccountUnknown] = {}
-    read = partial(_read, account_of, may_write, unknown)
+    read = partial(_read, account_of, may_write, unknown, latest)
     while most is None or report.taken < most:
         taken = queue.take(BATCH if most is None else min(BATCH, most - report.taken), except_of=unknown)
         if not taken:
@@ -173,6 +175,7 @@ def _read(
     account_of: Callable[[str], str],
     may_write: MayWrite,
     unknown: dict[str, AccountUnknown],
+    latest: int | None,
     taken: Sequence[Queued],
 ) -> _Batch:
     """The events by account; those of which the account is not known wait, and `unknown` gets their integration."""
@@ -183,11 +186,9 @@ def _read(
             if event["id"] != queued.event_id:
                 raise NotAnEvent("The event's id is not the one it was queued under.")
             row = event_row(event, "webhook")
-            if row.fault is not None:
-                raise NotAnEvent(row.fault)
-            if None in (row.id, row.type, row.object_id):
-                raise NotAnEvent("An id of the event looks like a secret or personal data.")
-        except NotAnEvent as error:
+            if latest is not None and _newest_instant(row) > latest:
+                raise NotAnEvent("The event is dated in the future.")
+        except (NotAnEvent, Rejected) as error:
             batch.unreadable[queued.seq] = str(error)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             batch.unreadable[queued.seq] = f"The event's object is not what Stripe documents ({type(error).__name__})."
@@ -202,6 +203,10 @@ def _read(
                 continue
             batch.by_account.setdefault(key, []).append((queued, row))
     return batch
+
+
+def _newest_instant(row: EventRow) -> int:
+    return row.created if row.carried is None else max(row.created, row.carried.created)
 
 
 def _account_of_event(

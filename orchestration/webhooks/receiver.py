@@ -32,7 +32,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.warehouse.scrub import redacted_json
 from orchestration.warehouse.validation import fault_of_event, is_id, is_test_fixture
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.envelopes import (
@@ -42,7 +42,6 @@ from orchestration.webhooks.envelopes import (
     is_thin,
     outline_of,
     parse,
-    shallow,
     validation_code,
 )
 from orchestration.webhooks.errors import QueueUnavailable
@@ -350,10 +349,7 @@ def _delivery(endpoint: WebhookEndpoint, event: dict[str, Any]) -> Delivery:
 
     An event without a usable id is kept under a hash of its content.
     """
-    try:
-        payload = stored_json(scrub(event))
-    except (RecursionError, orjson.JSONEncodeError):
-        payload = stored_json(scrub(shallow(event)))
+    payload = redacted_json(event)
     event_id = str(event.get("id"))
     if not is_id(event.get("id")):
         event_id = f"unusable_{hashlib.sha256(payload.encode()).hexdigest()[:32]}"

@@ -264,8 +264,8 @@ Nothing was saved (--save-anyway would).""",
     "TLS": (
         lambda server, folder: served(self_signed(folder)),
         """No trusted TLS connection to {address} could be made. Check this
-machine's date and time, and whether a proxy or firewall opens encrypted
-traffic: it must let this address through as it is.
+machine's date and time; if a proxy or firewall opens encrypted traffic, let
+REQUESTS_CA_BUNDLE name the PEM file of its certificate authority.
 Nothing was saved (--save-anyway would).""",
     ),
     "Stripe down": (

@@ -22,10 +22,11 @@ from orchestration.integrations import WebhookFiles
 from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount
 from orchestration.simulator.objects import Renderer
-from orchestration.stripe_api import API_VERSION
+from orchestration.stripe_api import API_VERSION, Answer
+from orchestration.sync.quarantine import event_rows, object_rows
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
-from orchestration.warehouse.rows import OBJECT_TABLES, event_row, object_row
+from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow
 from orchestration.webhooks.queue import Queue
 from tests.template import Template
 from tests.unit.webhooks.test_receiver import serving, signed
@@ -131,6 +132,10 @@ def bodies(chance: random.Random, objects: dict[str, list[dict[str, Any]]], numb
         yield table, mutated(chance, event, [event]) if chance.random() < 0.3 else event
 
 
+def answered(listed: list[Any]) -> Answer:
+    return Answer({"data": listed, "has_more": False}, vouched_at=1_790_000_000, date=1_790_000_000)
+
+
 def test_no_object_stops_a_build_or_displaces_a_good_one(
     objects: dict[str, list[dict[str, Any]]], template: Template, tmp_path: Path, holding_secrets: set[Path]
 ) -> None:
@@ -174,14 +179,10 @@ def test_no_object_stops_a_build_or_displaces_a_good_one(
                 hostile = list(bodies(chance, objects, number + 10**6))
                 for table in OBJECT_TABLES:
                     listed = [copy.deepcopy(carried_in(each)) for of, each in hostile[:20] if of == table]
-                    rows = [
-                        object_row(
-                            each, as_of=1_790_000_000, seen_by=1_790_000_000, api_version=API_VERSION, source="list"
-                        )
-                        for each in listed
-                    ]
-                    loader.load_objects(table, rows)
-                loader.load_events([event_row(each, "event") for _, each in hostile[20:]])
+                    rows = object_rows(listed, answered(listed), table, "list", is_read_again=False)
+                    loader.load_objects(table, [row for row in rows if isinstance(row, ObjectRow)])
+                events = event_rows(answered([each for _, each in hostile[20:]]))
+                loader.load_events([row for row in events if isinstance(row, EventRow)])
             expected.add(named)
             pipeline.build(settings_of)
             with duckdb.connect(str(settings_of.warehouse_path), read_only=True) as warehouse:

@@ -18,10 +18,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ENGINES = {"stripe_api", "sync", "warehouse", "webhooks", "simulator"}
 MAY_IMPORT = {
     "errors": set(),
-    "stripe_api": {"credentials"},
-    "warehouse": set(),
+    "lenient_json": set(),
+    "stripe_api": {"credentials", "lenient_json"},
+    "warehouse": {"lenient_json"},
     "sync": {"stripe_api", "warehouse"},
-    "webhooks": {"warehouse"},
+    "webhooks": {"lenient_json", "warehouse"},
     "simulator": set(),
     "pipeline": {"app_tokens", "integrations", "settings", "stripe_api", "sync", "warehouse", "webhooks"},
     "integrations": {"credentials", "secret_files", "settings", "webhooks"},
@@ -35,7 +36,7 @@ MAY_IMPORT = {
 }
 """Rooms whose imports of other rooms are limited. All may import `errors`. `cli` alone, and the tests, may import the
 simulator."""
-REPORTED_OTHERWISE = {"NotAnEvent", "SignatureRefused", "Stopped"}
+REPORTED_OTHERWISE = {"NotAnEvent", "Rejected", "SignatureRefused", "Stopped"}
 """Exceptions that never reach a person: the receiver or the sync engine handles them."""
 
 

@@ -91,6 +91,17 @@ charges_without_payment_intent_counted as (
 
 ),
 
+quarantine_counted as (
+
+    select
+        account_id,
+        livemode,
+        count(*) as quarantined_object_count
+    from {{ ref('stg_sync__quarantine') }}
+    group by account_id, livemode
+
+),
+
 attempts_counted as (
 
     select
@@ -209,6 +220,7 @@ final as (
         coalesce(cross_currency_counted.possible_cross_currency_recovery_count, 0)
             as possible_cross_currency_recovery_count,
         coalesce(data_issues_counted.data_issue_count, 0) as data_issue_count,
+        coalesce(quarantine_counted.quarantined_object_count, 0) as quarantined_object_count,
 
         -- timestamps
         streams.data_through_at,
@@ -251,6 +263,10 @@ final as (
         on
             accounts.account_id = attempts_counted.account_id
             and accounts.livemode = attempts_counted.livemode
+    left join quarantine_counted
+        on
+            accounts.account_id = quarantine_counted.account_id
+            and accounts.livemode = quarantine_counted.livemode
     left join cross_currency_counted
         on
             accounts.account_id = cross_currency_counted.account_id

@@ -170,8 +170,9 @@ def test_a_key_that_does_not_work_is_refused_once_and_not_for_each_resource(
         (
             "tls",
             lambda server: server.url.replace("http", "https"),
-            "No trusted TLS connection to {base} could be made. Check this machine's date and time, and whether a "
-            "proxy or firewall opens encrypted traffic: it must let this address through as it is.",
+            "No trusted TLS connection to {base} could be made. Check this machine's date and time; if a "
+            "proxy or firewall opens encrypted traffic, let REQUESTS_CA_BUNDLE name the PEM file of its certificate "
+            "authority.",
         ),
         (
             "stripe_down",

@@ -357,6 +357,24 @@ def test_a_server_that_is_not_stripe_is_told_apart(
     assert "a firewall or the sign-in page of a network answers in its place" in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("body", "fault", "says"),
+    [
+        (b'{"data":[],"has_more":true}', "stripe_down", "it lists no objects and says that there are more"),
+        (b'{"data":[{}],"has_more":"no"}', "not_stripe", "is no list of Stripe's"),
+        (b'{"data":null,"has_more":false}', "not_stripe", "is no list of Stripe's"),
+    ],
+)
+def test_a_page_that_is_none_is_tried_again_and_then_told(
+    body: bytes, fault: str, says: str, answering: Callable[..., str], connect: Callable[..., StripeClient]
+) -> None:
+    """A page without objects names no cursor to go on from: without an end it would be asked for for ever."""
+    client = connect(address=answering(200, DATED, body), first_tries=3, tries=3)
+    with pytest.raises(StripeUnavailable, match=says) as failure:
+        client.list(PATH, {})
+    assert (failure.value.fault, client.counts.requests) == (fault, 3)
+
+
 def test_a_server_without_tls_is_told_apart(server: SimulatorServer, connect: Callable[..., StripeClient]) -> None:
     client = connect(address=server.url.replace("http://", "https://"))
     with pytest.raises(StripeUnavailable, match="Check this machine's date and time") as failure:

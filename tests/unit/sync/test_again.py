@@ -74,7 +74,14 @@ def test_dense_objects_are_listed_and_lonely_ones_retrieved() -> None:
 def test_what_is_not_final_is_looked_at_when_its_age_has_doubled(
     status: str, age: int, last_looked_at_age: int, is_due: bool, tmp_path: Path
 ) -> None:
-    intent = {"id": "pi_1", "object": "payment_intent", "created": T0, "status": status}
+    intent = {
+        "id": "pi_1",
+        "object": "payment_intent",
+        "created": T0,
+        "amount": 900,
+        "currency": "eur",
+        "status": status,
+    }
     looked_at = T0 + last_looked_at_age
     row = object_row(intent, as_of=looked_at, seen_by=looked_at, api_version="v", source="list")
     with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
@@ -87,14 +94,22 @@ def test_what_is_not_final_is_looked_at_when_its_age_has_doubled(
 
 def about_charge(event_type: str, status: str, created: int) -> EventRow:
     """An event of a refund or dispute of the charge `ch_1`."""
-    about = {"id": "about_1", "object": "dispute", "created": T0, "charge": "ch_1", "status": status}
+    about = {
+        "id": "about_1",
+        "object": "dispute",
+        "created": T0,
+        "amount": 900,
+        "currency": "eur",
+        "charge": "ch_1",
+        "status": status,
+    }
     event = {"id": "evt_1", "object": "event", "created": created, "type": event_type, "api_version": "v"}
     return event_row(event | {"data": {"object": about}}, "event")
 
 
 def is_charge_due(path: Path, event: EventRow, *, as_of: int, now: int, is_read_again: bool = False) -> bool:
     """Whether a succeeded charge, as Stripe vouched for it at `as_of`, is read again because of the event."""
-    charge = {"id": "ch_1", "object": "charge", "created": T0, "status": "succeeded"}
+    charge = {"id": "ch_1", "object": "charge", "created": T0, "amount": 900, "currency": "eur", "status": "succeeded"}
     row = object_row(charge, as_of=as_of, seen_by=as_of, api_version="v", source="list", is_read_again=is_read_again)
     with open_warehouse(path) as connection:
         with transaction(connection):

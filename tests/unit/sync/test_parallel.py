@@ -290,7 +290,14 @@ def test_rows_older_than_what_is_stored_change_nothing(warehouse: duckdb.DuckDBP
 
 
 def intent(object_id: str, status: str) -> dict[str, Any]:
-    return {"id": object_id, "object": "payment_intent", "created": 10, "status": status}
+    return {
+        "id": object_id,
+        "object": "payment_intent",
+        "created": 10,
+        "amount": 900,
+        "currency": "eur",
+        "status": status,
+    }
 
 
 def event(event_id: str, object_id: str, status: str, created: int) -> Any:

@@ -21,7 +21,15 @@ PINNED = "2026-10-28.endive"
 
 
 def intent(status: str, **fields: Any) -> dict[str, Any]:
-    return {"id": "pi_1", "object": "payment_intent", "created": 1_000, "status": status, **fields}
+    return {
+        "id": "pi_1",
+        "object": "payment_intent",
+        "created": 1_000,
+        "amount": 900,
+        "currency": "eur",
+        "status": status,
+        **fields,
+    }
 
 
 def listed(payload: dict[str, Any], as_of: int, **options: Any) -> ObjectRow:
@@ -115,7 +123,7 @@ def test_within_one_second_the_winner_does_not_depend_on_arrival(
 
 
 def either_object(kind: str, status: str) -> dict[str, Any]:
-    return {"id": "obj_1", "object": kind, "created": 1_000, "status": status}
+    return {"id": "obj_1", "object": kind, "created": 1_000, "amount": 900, "currency": "eur", "status": status}
 
 
 FINAL_STATES = [

@@ -17,7 +17,14 @@ MART = "CREATE SCHEMA marts; CREATE TABLE marts.totals AS FROM (VALUES ('acct_1'
 
 
 def load_payment(warehouse: duckdb.DuckDBPyConnection, *, livemode: bool) -> None:
-    payload = {"id": "pi_1", "object": "payment_intent", "created": 1_700_000_000, "livemode": livemode}
+    payload = {
+        "id": "pi_1",
+        "object": "payment_intent",
+        "created": 1_700_000_000,
+        "amount": 9,
+        "currency": "eur",
+        "livemode": livemode,
+    }
     row = object_row(
         payload, as_of=1_700_000_000, seen_by=1_700_000_000, api_version="", source="list", is_read_again=False
     )

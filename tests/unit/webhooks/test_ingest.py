@@ -115,8 +115,8 @@ def carrying(**carried: Any) -> str:
             "`status`",
         ),
         (carrying(id="pi_1", object="payment_intent", created="soon"), "`created`"),
-        (carrying(id="pi_1", object="payment_intent", created=1, amount=-5), "`amount`"),
-        (carrying(id="pi_1", object="payment_intent", created=1, amount="5"), "`amount`"),
+        (carrying(id="pi_1", object="payment_intent", created=1, amount=-5, currency="eur"), "`amount`"),
+        (carrying(id="pi_1", object="payment_intent", created=1, amount="5", currency="eur"), "`amount`"),
         (carrying(id="pi_1", object="payment_intent", created=1), "`amount`"),
     ],
 )

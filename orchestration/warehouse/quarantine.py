@@ -1,0 +1,68 @@
+"""Where unreadable objects are noted: the reason, and where to find them at Stripe when they may be readable again."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+
+from orchestration.warehouse.load import AccountKey
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An object that could not be read. It was created in [floor, ceiling), in unix seconds, as far as is known.
+
+    `key` is the object's id, or else says where it stood in its list.
+    """
+
+    stream: str
+    key: str
+    object_id: str | None
+    reason: str
+    floor: int
+    ceiling: int
+
+
+def put_quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey, objects: Sequence[Quarantined]) -> None:
+    """Note the objects, in the caller's transaction. One that is noted already keeps its first date."""
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    for each in objects:
+        owner = [account.account_id, account.livemode, each.stream, each.key]
+        known = connection.execute(
+            """DELETE FROM sync.quarantine WHERE account_id = ? AND livemode = ? AND stream = ? AND key = ?
+               RETURNING first_seen_at""",
+            owner,
+        ).fetchall()
+        connection.execute(
+            "INSERT INTO sync.quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                *(*owner, each.object_id, each.reason, _timestamp(each.floor), _timestamp(each.ceiling)),
+                *(known[0][0] if known else now, now),
+            ],
+        )
+
+
+def delete_quarantined(
+    connection: duckdb.DuckDBPyConnection, account: AccountKey, stream: str, keys: Collection[str]
+) -> None:
+    """Delete what has become readable, or is no longer there; in the caller's transaction."""
+    connection.execute(
+        """DELETE FROM sync.quarantine WHERE account_id = ? AND livemode = ? AND stream = ?
+           AND key IN (SELECT unnest(?::VARCHAR[]))""",
+        [account.account_id, account.livemode, stream, list(keys)],
+    )
+
+
+def quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey) -> list[Quarantined]:
+    """Return the account's quarantine, with what was tried longest ago first."""
+    rows = connection.execute(
+        """SELECT stream, key, object_id, reason, epoch("floor")::BIGINT, epoch(ceiling)::BIGINT FROM sync.quarantine
+           WHERE account_id = ? AND livemode = ? ORDER BY last_seen_at, stream, key""",
+        [account.account_id, account.livemode],
+    ).fetchall()
+    return [Quarantined(*row) for row in rows]
+
+
+def _timestamp(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
