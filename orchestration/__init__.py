@@ -4,6 +4,7 @@
     pipeline       extract or ingest, models, publish: the steps that Dagster and the command line share; dbt, and the
                    plan compiled from it
     history        what Dagster and its runs leave behind, deleted when it is old
+    repair         damaged databases: how they are found, moved aside, and started again
     settings       THE place for paths and environment variables
     errors         the base class of expected errors, which end a command with a sentence
     credentials    what Stripe's keys and secrets look like, and what is pasted instead of them

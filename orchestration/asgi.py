@@ -17,6 +17,7 @@ from orchestration.app_connect import CALLBACK_PATH
 from orchestration.app_page import callback_page
 from orchestration.app_tokens import DEAUTHORIZED, note_deauthorized
 from orchestration.integrations import WebhookFiles, webhook_endpoints
+from orchestration.secret_files import make_new_files_private
 from orchestration.settings import Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.queue import Queue
@@ -30,7 +31,9 @@ _READ_EVERY: Final = 1.0
 
 def receiver(settings: Settings | None = None) -> Starlette:
     """The receiver of all integrations, by the environment's settings."""
-    settings = settings or Settings()
+    if settings is None:  # an ASGI server of its own loads it
+        make_new_files_private()
+        settings = Settings()
     logging.getLogger("uvicorn.access").addFilter(_without_secrets)
     WebhookFiles(settings).enable()
     return create_receiver(

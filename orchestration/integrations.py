@@ -4,7 +4,6 @@ STRIPE_API_KEY alone is one, called `default`. Named ones stand in `data/integra
 their keys come from the environment (STRIPE_API_KEYS__SHOP), else from files that only their owner may read.
 """
 
-import os
 import re
 import secrets
 import shutil
@@ -371,9 +370,7 @@ class Integrations:
             yield document
             text = tomlkit.dumps(document)
             self._entries = self._checked(self._parsed_again(text).unwrap())
-            beside = self._path.with_suffix(".tmp")
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, self._path)
+            write_secret(self._path, text.rstrip("\n"))
 
     def _parsed_again(self, text: str) -> tomlkit.TOMLDocument:
         try:

@@ -3,9 +3,14 @@
 Every variable is listed with its meaning in `.env.example` and in the README; a test holds the three equal.
 """
 
+import errno
+import hashlib
+import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -33,6 +38,7 @@ DEFAULT_INTEGRATION: Final = "default"
 
 T = TypeVar("T")
 
+_UNSAFE_IN_URLS: Final = frozenset("%#[]*")
 _MARKETPLACE: Final = "https://marketplace.stripe.com"
 _EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
 _HOST: Final = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9]([a-z0-9_.-]*[a-z0-9])?)(:\d{1,5})?")
@@ -263,7 +269,10 @@ class Settings(BaseSettings):
     @classmethod
     def _an_absolute_folder(cls, value: Path) -> Path:
         """dbt and Dagster run in folders of their own, so a relative path would name several places."""
-        return value.expanduser().resolve()
+        folder = value.expanduser().resolve()
+        if "?" in str(folder):  # duckdb 1.5 puts `.wal` before it, into another folder
+            raise ValueError(f"DuckDB cannot write to a folder with a ? in its path, such as {folder}. Choose another")
+        return folder
 
     @property
     def warehouse_path(self) -> Path:
@@ -344,7 +353,7 @@ class Settings(BaseSettings):
 
     @property
     def queue_url(self) -> str:
-        """Database of the webhook queue, as SQLAlchemy writes it. May hold a password."""
+        """Database of the webhook queue: a PostgreSQL address, which may hold a password; or sqlite:/// and a path."""
         if self.recoup_queue_url is not None:
             return self.recoup_queue_url.get_secret_value()
         return f"sqlite:///{self.queue_path}"
@@ -363,6 +372,32 @@ class Settings(BaseSettings):
     def simulator_state_path(self) -> Path:
         """Where the simulated account of `recoup demo` keeps its seed and its clock between runs."""
         return self.recoup_data_dir / "simulator.json"
+
+
+@cache
+def url_safe(folder: Path) -> Path:
+    """Return a path of a folder that can be part of a URL as it stands: a link to it if others would misread its path.
+
+    Dagster writes its home into a database URL, where `%41` would become `A`. dbt-duckdb takes the name of a database
+    from its path, up to a `#`. Dagster makes no event log in a folder with the characters of a pattern. The link is in
+    the folder for temporary files, in a folder of this user's. Each process makes it again if it is missing.
+
+    Raises:
+        PermissionError: the folder of the links belongs to another user.
+    """
+    if not _UNSAFE_IN_URLS & set(str(folder)):
+        return folder
+    links = Path(tempfile.gettempdir()) / f"recoup-{os.getuid()}"
+    links.mkdir(mode=0o700, exist_ok=True)
+    if links.is_symlink() or links.stat().st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(links))
+    link = links / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    if not link.is_symlink() or link.readlink() != folder:
+        beside = link.with_name(f"{link.name}.{os.getpid()}")
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(folder)
+        os.replace(beside, link)
+    return link
 
 
 def _each_checked(secrets: Mapping[str, SecretStr], check: Callable[[str], T]) -> dict[str, T]:

@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED
 from orchestration.cli.groups import add_group
 from orchestration.errors import RecoupError
+from orchestration.secret_files import close_to_others, make_new_files_private
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -41,13 +42,22 @@ HOST_HELP: Final = "Address the webhook receiver listens on; 0.0.0.0 is every on
 _DUCKDB_INTERRUPTED: Final = "Query interrupted"
 """What DuckDB's Python package makes of Ctrl-C during a query: a RuntimeError (duckdb 1.5)."""
 
+_DAMAGED: Final = ("Corrupt database file", "Could not read enough bytes", "malformed", "not a database")
+"""Parts of the messages of DuckDB and SQLite about a damaged file."""
 
-_LIBRARY_ERRORS: Final = (("duckdb", "Error"), ("pydantic", "ValidationError"), ("pydantic_settings", "SettingsError"))
+_LIBRARY_ERRORS: Final = (
+    ("duckdb", "Error"),
+    ("pydantic", "ValidationError"),
+    ("pydantic_settings", "SettingsError"),
+    ("sqlalchemy.exc", "DatabaseError"),
+    ("sqlite3", "DatabaseError"),
+)
 """Module and class of each error of a library that ends a command with a sentence."""
 
 
 def main() -> None:
     """Entry point of the `recoup` command."""
+    make_new_files_private()
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
     )
@@ -91,9 +101,17 @@ def _sentence(error: Exception) -> str:
     from pydantic_settings import SettingsError
 
     if not isinstance(error, ValidationError | SettingsError):
-        return f"DuckDB could not go on: {str(error).splitlines()[0]} What was stored before is kept."
+        return _database_sentence(error)
     problems = [str(error)] if isinstance(error, SettingsError) else _wrong_values(error)
     return "\n".join(["A setting is not usable (from the environment, .env or RECOUP_SECRETS_DIR):", *problems])
+
+
+def _database_sentence(error: Exception) -> str:
+    first = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
+    name = "DuckDB" if type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb") else "SQLite"
+    is_damaged = any(words in first for words in _DAMAGED)
+    remedy = "`recoup repair` moves the damaged file aside." if is_damaged else "What was stored before is kept."
+    return f"{name} could not go on: {first}. {remedy}"
 
 
 def _wrong_values(error: "ValidationError") -> list[str]:
@@ -104,7 +122,14 @@ def _settings() -> "Settings":
     """Read the settings. Imported here, since help texts do not need them."""
     from orchestration.settings import Settings
 
-    return Settings()
+    settings = Settings()
+    if close_to_others(settings.recoup_data_dir):
+        errors.print(
+            f"{settings.recoup_data_dir} was open to other users of this machine, and is not any more. "
+            "data/README.md says how to share recovery.duckdb with a group.",
+            markup=False,
+        )
+    return settings
 
 
 @app.command()
@@ -281,6 +306,14 @@ def clean() -> None:
     from orchestration.cli.clean import run_clean
 
     run_clean(_settings())
+
+
+@app.command()
+def repair() -> None:
+    """Read all databases of the data folder, and start a new one for each that is damaged. Nothing is deleted."""
+    from orchestration.cli.repair import run_repair
+
+    run_repair(_settings())
 
 
 @app.command("dagster-home")

@@ -16,7 +16,7 @@ from typing import IO, Final
 
 from orchestration.errors import RecoupError
 from orchestration.integrations import Integrations
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.settings import PROJECT_ROOT, Settings, url_safe
 
 _STOP_SECONDS: Final = 20.0
 """What Dagster gets to end its processes; then they are killed."""
@@ -38,7 +38,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     template = resources.files("orchestration").joinpath("dagster.yaml")
     with resources.as_file(template) as path:
         shutil.copyfile(path, settings.dagster_home / "dagster.yaml")
-    return settings.dagster_home
+    return url_safe(settings.dagster_home)
 
 
 @contextmanager
@@ -190,7 +190,12 @@ def _environment(settings: Settings) -> dict[str, str]:
         of_settings["STRIPE_API_KEY"] = settings.stripe_api_key.get_secret_value()
     if settings.recoup_ui_hosts is not None:
         of_settings["RECOUP_UI_HOSTS"] = settings.recoup_ui_hosts
-    return {**os.environ, **of_settings, "DAGSTER_HOME": str(settings.dagster_home), "PYTHONWARNINGS": "ignore"}
+    return {
+        **os.environ,
+        **of_settings,
+        "DAGSTER_HOME": str(url_safe(settings.dagster_home)),
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
 def _account(settings: Settings, speed: float, payments: int) -> AbstractContextManager[Settings]:

@@ -1,5 +1,6 @@
 """`recoup query`: SQL on the published file, as a table on the screen or as a file."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from math import isnan
@@ -12,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestration.errors import RecoupError
+from orchestration.secret_files import files_of_the_user
 from orchestration.settings import Settings
+from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, wal_of
 
 SHOWN_ROWS: Final = 50
 SHOWN_RECORDS: Final = 10
@@ -21,6 +24,9 @@ _UNLIMITED: Final = 10_000
 _INTEGERS: Final = ("tinyint", "smallint", "integer", "bigint", "hugeint")
 _NUMERIC: Final = frozenset({*_INTEGERS, *(f"u{name}" for name in _INTEGERS), "float", "double", "decimal", "bignum"})
 """DuckDB's types whose values are aligned to the right."""
+
+_HOLDER: Final = re.compile(r"held in .*?(PID \d+)")
+"""The process in DuckDB's message about a file that another process has open."""
 
 
 class QueryRefused(RecoupError):
@@ -39,7 +45,8 @@ def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path |
             if relation is None:
                 raise QueryRefused("That is not a query: give a SELECT, or FROM marts.<table>.")
             if csv or parquet:
-                _write(relation, csv, parquet)
+                with files_of_the_user():
+                    _write(relation, csv, parquet)
             else:
                 _print(relation)
         except duckdb.Error as error:
@@ -62,11 +69,29 @@ def open_published(settings: Settings) -> duckdb.DuckDBPyConnection:
     """The analysts' file, read-only.
 
     Raises:
-        QueryRefused: there is none yet.
+        QueryRefused: there is none yet, or another program holds or has damaged it.
     """
     if not settings.published_path.exists():
         raise QueryRefused(f"{settings.published_path} does not exist yet. Run `recoup sync` or `recoup demo` first.")
-    return duckdb.connect(str(settings.published_path), read_only=True)
+    try:
+        return duckdb.connect(str(settings.published_path), read_only=True)
+    except duckdb.Error as error:
+        raise QueryRefused(_refusal(settings.published_path, str(error))) from None
+
+
+def _refusal(path: Path, message: str) -> str:
+    if "Could not set lock" in message:
+        found = _HOLDER.search(message)
+        holder = f" ({found.group(1)})" if found else ""
+        return f"Another program{holder} has {path} open for writing. Close it there, or open it read-only."
+    if is_damaged_wal(message):
+        return (
+            f"Another program has left {wal_of(path).name} beside {path}, which does not belong to it. Close that "
+            "program; `recoup sync` then publishes the file again."
+        )
+    if is_damaged_file(message, path, is_known=True):
+        return f"{path} is damaged. `recoup sync` publishes it again."
+    return f"{path} cannot be opened: {message.splitlines()[0].removeprefix('IO Error: ')}"
 
 
 def _print(relation: duckdb.DuckDBPyRelation) -> None:

@@ -20,31 +20,32 @@ from rich.text import Text
 from orchestration import pipeline
 from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, reading
-from orchestration.cli.query import open_published
 from orchestration.errors import RecoupError
 from orchestration.integrations import Integrations
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.governor import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
+from orchestration.warehouse.connection import WarehouseError, open_warehouse
 from orchestration.webhooks.ingest import IngestReport
 
-_SCHEMAS: Final = """
-SELECT schema_name FROM duckdb_tables() WHERE table_name = 'recovery_episodes' ORDER BY schema_name
-"""
 _SUMMARY: Final = """
 SELECT
-    account_id, livemode, currency, count(*) AS failed,
+    account_id, livemode, currency,
+    if(livemode OR NOT (SELECT coalesce(bool_or(livemode), false) FROM raw_stripe.payment_intents),
+       'marts', 'marts_test') AS schema,
+    count(*) AS failed,
     count(*) FILTER (recovery_status IN ('recovered', 'recovered_late')) AS recovered,
     count(*) FILTER (recovery_status = 'in_recovery') AS in_recovery,
     count(*) FILTER (recovery_status IN ('lost_canceled', 'lost_expired')) AS lost,
     sum(at_risk_amount) AS at_risk_amount,
     sum(recovered_amount) AS recovered_amount,
     max(exponent) AS exponent
-FROM {}.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = currency
+FROM marts.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = currency
 WHERE is_in_scope
-GROUP BY ALL ORDER BY account_id, livemode, failed DESC
+GROUP BY ALL ORDER BY schema, account_id, livemode, failed DESC
 """
+_SUMMARY_WAIT_SECONDS: Final = 10.0
 _EXAMPLE: Final = "select failure_code, count(*) from marts.payment_attempts group by 1 order by 2"
 _TABLES: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
 _COUNTS: Final = ("failed", "recovered", "in_recovery", "lost")
@@ -144,7 +145,7 @@ def run_pipeline(
             exception of `pipeline.extract` is raised instead.
         The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
-    before = _summary(settings) if settings.published_path.exists() else {}
+    before = _summary(settings) or {}
     missing, failed = _extract_each(settings, request, names)
     if pipeline.may_have_events(settings):
         failed = [*failed, *_ingest(settings)]
@@ -284,21 +285,29 @@ def _print_report(report: SyncReport) -> None:
         )
 
 
-def _summary(settings: Settings) -> Summary:
-    with open_published(settings) as connection:
-        schemas = [schema for (schema,) in connection.execute(_SCHEMAS).fetchall()]
-        rows = [row for schema in schemas for row in _summary_of(connection, schema)]
+def _summary(settings: Settings) -> Summary | None:
+    """Return the figures of the warehouse's models; empty before the first build, None if they cannot be read.
+
+    They are read from the warehouse, since analysts may do anything with the published file.
+    """
+    if not settings.warehouse_path.exists():
+        return {}
+    try:
+        with open_warehouse(settings.warehouse_path, wait=_SUMMARY_WAIT_SECONDS) as connection:
+            cursor = connection.execute(_SUMMARY)
+            names = [column[0] for column in cursor.description or ()]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    except duckdb.CatalogException:
+        return {}
+    except (WarehouseError, duckdb.Error, OSError):
+        return None
     return {(row["account_id"], row["livemode"], row["currency"]): row for row in rows}
 
 
-def _summary_of(connection: duckdb.DuckDBPyConnection, schema: str) -> Sequence[dict[str, Any]]:
-    """Return the summary's rows of one published schema. `marts_test` holds test mode once there is live mode."""
-    cursor = connection.execute(_SUMMARY.format(schema))
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) | {"schema": schema} for row in cursor.fetchall()]
-
-
-def _print_summary(summary: Summary, before: Summary) -> None:
+def _print_summary(summary: Summary | None, before: Summary) -> None:
+    if summary is None:
+        console.print("\nThe figures cannot be shown: another process holds the warehouse. The tables are published.")
+        return
     if not summary:
         console.print("\nNo failed payment is known yet.")
     for account, schema in sorted({(key[:2], row["schema"]) for key, row in summary.items()}):

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from orchestration.errors import RecoupError
-from orchestration.settings import DBT_PROJECT_DIR, Settings
+from orchestration.settings import DBT_PROJECT_DIR, Settings, url_safe
 
 EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""
@@ -41,7 +41,7 @@ class WarehouseTaken(ModelsFailed):
 def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
     """Run a dbt command on the warehouse, print dbt's output, and return its exit code."""
     environment = os.environ | {
-        "RECOUP_WAREHOUSE_PATH": str(settings.warehouse_path),
+        "RECOUP_WAREHOUSE_PATH": _path_for_dbt(settings, settings.warehouse_path),
         "DBT_PROJECT_DIR": str(DBT_PROJECT_DIR),
         "DBT_PROFILES_DIR": str(DBT_PROJECT_DIR),
         "DBT_TARGET_PATH": str(settings.dbt_target_dir),
@@ -115,7 +115,8 @@ def _invoke(
     quiet = ["--log-level", "none", "--log-level-file", "info", "--log-path", str(settings.dbt_log_dir)]
     into = ["--target-path", str(target or settings.dbt_target_dir)]
     settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
-    with _environment(RECOUP_WAREHOUSE_PATH=str(warehouse or settings.warehouse_path)):
+    path = _path_for_dbt(settings, warehouse or settings.warehouse_path)
+    with _environment(RECOUP_WAREHOUSE_PATH=path):
         try:
             result = dbtRunner(manifest, list(callbacks)).invoke([*quiet, *arguments, *where, *into])
         finally:
@@ -123,6 +124,11 @@ def _invoke(
     if isinstance(result.exception, KeyboardInterrupt):
         raise result.exception
     return result
+
+
+def _path_for_dbt(settings: Settings, warehouse: Path) -> str:
+    """Return the path of a warehouse in the data folder as dbt-duckdb understands it."""
+    return str(url_safe(settings.recoup_data_dir) / warehouse.relative_to(settings.recoup_data_dir))
 
 
 def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:
@@ -161,7 +167,7 @@ def ensure_manifest(settings: Settings) -> Path:
         ModelsFailed: the project cannot be parsed.
     """
     manifest = settings.dbt_target_dir / "manifest.json"
-    if manifest.exists() and manifest.stat().st_mtime_ns > max(_project_files().values()):
+    if _is_whole(manifest) and manifest.stat().st_mtime_ns > max(_project_files().values()):
         return manifest
     settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
@@ -170,6 +176,12 @@ def ensure_manifest(settings: Settings) -> Path:
             raise ModelsFailed(failure_text(result, settings))
         os.replace(Path(beside) / "manifest.json", manifest)
     return manifest
+
+
+def _is_whole(manifest: Path) -> bool:
+    """Return whether the file exists and ends as JSON does; after a loss of power it may be empty or hold zeros."""
+    content = manifest.read_bytes().strip() if manifest.exists() else b""
+    return content.startswith(b"{") and content.endswith(b"}")
 
 
 def project_fingerprint() -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.errors import RecoupError
+from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, mend_wal, only_mender
 from orchestration.warehouse.rows import OBJECT_TABLES
 
 CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
@@ -24,6 +25,7 @@ DEFAULT_WAIT: Final = 120.0
 """Seconds to wait for another writer: longer than a build of the models takes on a large account's increment."""
 
 
+_IS_LOCKED: Final = "Could not set lock"
 _LOOKED_EVERY: Final = 0.05
 """Seconds between two tries to open a file that is taken."""
 
@@ -34,6 +36,10 @@ class WarehouseError(RecoupError):
 
 class WarehouseBusy(WarehouseError):
     """Another process holds the file."""
+
+
+class WarehouseDamaged(WarehouseError):
+    """The file itself is damaged. The text names the command that starts a new one."""
 
 
 FOR_LOADING: Final[dict[str, Any]] = {"memory_limit": "128MB", "threads": 1, "checkpoint_threshold": "32MB"}
@@ -66,7 +72,10 @@ def open_warehouse(
 
     Raises:
         WarehouseBusy: another process still holds it after `wait` seconds.
+        WarehouseDamaged: the file is damaged.
         WarehouseError: the file is not a DuckDB database, or of a newer DuckDB.
+
+    A damaged log beside the file is moved aside, and the warehouse opened without the damaged part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = _connect(path, wait)
@@ -193,12 +202,36 @@ def _connect(path: Path, wait: float) -> duckdb.DuckDBPyConnection:
 
 def _try_to_connect(path: Path) -> duckdb.DuckDBPyConnection | str:
     """The connection; or, where another process holds the file, what DuckDB says of it."""
+    connection = _open(path)
+    if isinstance(connection, str) and is_damaged_wal(connection):
+        with only_mender(path):
+            connection = _open(path)  # another process may have mended it in the meantime
+            for is_first_try in (True, False):
+                if not (isinstance(connection, str) and is_damaged_wal(connection)):
+                    break
+                mend_wal(path, connection, is_first_try=is_first_try)
+                connection = _open(path)
+    if not isinstance(connection, str) or _IS_LOCKED in connection:
+        return connection
+    if is_damaged_file(connection, path):
+        raise WarehouseDamaged(damaged_text(path))
+    raise WarehouseError(f"{path} cannot be opened as a DuckDB database: {connection}")
+
+
+def damaged_text(path: Path) -> str:
+    """Return the sentence for a person whose warehouse is damaged."""
+    return (
+        f"{path} is damaged. `recoup repair` moves it aside and starts a new one; the next `recoup sync` then reads "
+        "everything from Stripe again."
+    )
+
+
+def _open(path: Path) -> duckdb.DuckDBPyConnection | str:
+    """The connection, or the first line of what DuckDB says."""
     try:
         return duckdb.connect(str(path), config=CONFIG)
-    except duckdb.IOException as error:
-        if "Could not set lock" in str(error):
-            return _first_line(error)
-        raise WarehouseError(f"{path} cannot be opened as a DuckDB database: {_first_line(error)}") from None
+    except (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException) as error:
+        return _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -12,19 +12,25 @@ whole.
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Final
 
 import duckdb
 
 from orchestration.warehouse.connection import CONFIG, transaction
+from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, wal_of
 
 PUBLISHED_SCHEMAS: Final = ("marts", "seeds")
 _SCHEMA_OF_A_MODE: Final = "marts"
 _LARGEST_GROWTH: Final = 2
 """Growth factor at which the file is made from nothing again, since replaced rows leave free space behind."""
+
+_READ_AND_WRITE: Final = 0o666
 
 _MODES: Final = """SELECT coalesce(bool_or(livemode), false), coalesce(bool_or(NOT livemode), false)
                    FROM raw_stripe.payment_intents"""
@@ -81,37 +87,88 @@ class _Copy:
 def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
     """Publish marts and seeds of the open warehouse, with comments, as the file `path`.
 
+    If `path` is a link, the file that it names is replaced. The new file gets the mode and the group of the old one.
     Crash-safe: an interrupted call leaves the old file or the new one, and the next call completes the work.
     """
+    link, path = path, path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
+    if link != path:
+        _remove(wal_of(link))
     copies = list(_copies(connection))
     known = _known_versions(connection, path, copies)
     if known is not None and all(known.get(copy.title) == copy.changed_by > 0 for copy in copies):
-        return Published(path, _counts(connection, copies), path.stat().st_size, 0, is_new=False)
+        if not _is_damaged(connection, path):
+            return Published(path, _counts(connection, copies), path.stat().st_size, 0, is_new=False)
+        known = None
+    for leftover in path.parent.glob(f"{escape(path.name)}.*.tmp*"):  # of a killed publisher: there is one at a time
+        _remove(leftover)
+    try:
+        return _publish(connection, path, copies, known)
+    except duckdb.Error:
+        if known is None:
+            raise
+        return _publish(connection, path, copies, None)  # the copied file was damaged, or the warehouse fails again
+
+
+def _publish(
+    connection: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy], known: dict[str, int] | None
+) -> Published:
+    """Write the changes since the `known` versions to a copy of the file, or everything to a new one; then replace."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    for leftover in path.parent.glob(f"{path.name}.*.tmp*"):  # of a publisher that was killed: there is one at a time
-        leftover.unlink(missing_ok=True)
     try:
         if known is not None:
             shutil.copyfile(path, beside)
         written, rows = _fill(connection, beside, copies, known or {})
         size = beside.stat().st_size
-        _wal(path).unlink(missing_ok=True)  # left by a killed program that had opened the old file for writing
+        _take_permissions(path, beside)
+        _to_disk(beside)
+        _remove(wal_of(path))  # left by a killed program that had opened the old file for writing
         os.replace(beside, path)
+        _remove(wal_of(path))  # a program that still has the old file open may have written a new log
+        _to_disk(path.parent)
     finally:
         _remove(beside)
+        _remove(wal_of(beside))
     _remember(connection, path, copies, is_whole=known is None)
     return Published(path, rows, size, written, is_new=True)
 
 
+def _is_damaged(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    """Return whether the head of the published file is damaged. A file that another program holds is not."""
+    try:
+        connection.execute(f"ATTACH {_literal(str(path))} AS published (READ_ONLY)")
+    except duckdb.Error as error:
+        return is_damaged_wal(str(error)) or is_damaged_file(str(error), path, is_known=True)
+    connection.execute("DETACH published")
+    return False
+
+
+def _take_permissions(path: Path, beside: Path) -> None:
+    """Give the new file the mode and the group of the file that it replaces, so that a group keeps its access."""
+    try:
+        old = path.stat()
+    except FileNotFoundError:
+        return
+    with suppress(PermissionError):  # of a group that this user is not in: the file is not shared with another one then
+        if beside.stat().st_gid != old.st_gid:
+            os.chown(beside, -1, old.st_gid)
+        beside.chmod(stat.S_IMODE(old.st_mode) & _READ_AND_WRITE)
+
+
+def _to_disk(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _remove(path: Path) -> None:
-    for leftover in (path, _wal(path)):
-        leftover.unlink(missing_ok=True)
-
-
-def _wal(path: Path) -> Path:
-    """Return the path of DuckDB's write-ahead log of a file. A log of another file makes the file unreadable."""
-    return path.with_name(f"{path.name}.wal")
+    """Remove a file, or an empty folder that somebody made by mistake. A folder with content is left, as an error."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    path.unlink(missing_ok=True)
 
 
 def _copies(warehouse: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
@@ -142,7 +199,7 @@ def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Se
 
 def _identity(path: Path) -> str | None:
     """Return a text that changes with the file, or None if the file is missing or has a log beside it."""
-    if _wal(path).exists():
+    if wal_of(path).exists():
         return None
     try:
         found = path.stat()

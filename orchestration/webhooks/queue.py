@@ -129,7 +129,8 @@ class QueueStats:
 
 @dataclass
 class Queue:
-    """The queue at a database address of SQLAlchemy's (sqlite:///… or postgresql://…). Tables are made where missing.
+    """The queue at `sqlite:///` and a path with any characters in it, or at a postgresql:// address of SQLAlchemy's.
+    Tables are made where missing.
 
     Every method raises QueueUnavailable.
     """
@@ -351,7 +352,7 @@ class Queue:
         if self._engine is None:
             if self._is_sqlite():
                 self._path().parent.mkdir(parents=True, exist_ok=True)
-                engine = sa.create_engine(self.url)
+                engine = sa.create_engine(sa.URL.create("sqlite", database=str(self._path())))
                 sa.event.listen(engine, "connect", _prepare_sqlite)
             else:
                 engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=_POSTGRESQL)
@@ -409,7 +410,9 @@ def _utc(instant: datetime) -> datetime:
 def _words(error: Exception) -> str:
     """The database's own first line, without the statement and its values."""
     cause = getattr(error, "orig", None) or error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".") + "."
+    words = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".") + "."
+    is_damaged = "malformed" in words or "not a database" in words
+    return f"{words} If it is damaged, `recoup repair` starts a new one." if is_damaged else words
 
 
 def days_ago(days: float) -> datetime:

@@ -126,7 +126,7 @@ def test_a_damaged_published_file_is_named(recoup: Recoup, tmp_path: Path) -> No
     said = recoup("query", "select 1")
     assert said.code == 1
     assert "recovery.duckdb" in said.text.replace(" ", "")
-    assert "not a valid DuckDB database" in said.text
+    assert "is damaged. `recoup sync` publishes it again." in said.text
 
 
 def test_interrupted_while_the_models_are_built_it_says_so(

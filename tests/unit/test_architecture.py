@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "app_page": {"app_connect", "app_tokens", "integrations", "settings", "stripe_api"},
     "secret_files": set(),
     "history": {"settings", "warehouse"},
+    "repair": {"history", "settings", "warehouse", "webhooks"},
     "settings": {"credentials"},
     "credentials": set(),
 }

@@ -96,7 +96,7 @@ def about_charge(event_type: str, status: str, created: int) -> EventRow:
     """An event of a refund or dispute of the charge `ch_1`."""
     about = {
         "id": "about_1",
-        "object": "dispute",
+        "object": "dispute" if "dispute" in event_type else "refund",
         "created": T0,
         "amount": 900,
         "currency": "eur",
