@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 WORKERS ?= 2
+KEPT := secrets integrations.toml webhook_queue.sqlite webhook_queue.sqlite-wal webhook_queue.sqlite-shm
 
-.PHONY: help setup tools demo dev test soak soak-serve lint types sql bench clean
+.PHONY: help setup tools demo dev test soak soak-serve lint types sql bench clean cleanall
 
 help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
@@ -20,7 +21,8 @@ help:
 	@echo "make bench   speed and memory against a baseline of the same run"
 	@echo "make setup   only the environment in .venv, as Recoup needs it"
 	@echo "make tools   the same, and the tools for tests and linters"
-	@echo "make clean   forget all tables and history under data/"
+	@echo "make clean   delete tables, demo and run history in data/; keys, connections and webhook events stay"
+	@echo "make cleanall  delete everything in data/, also the keys; asks first"
 
 setup: $(READY)
 
@@ -66,5 +68,14 @@ sql:
 bench: tools
 	@$(BIN)/python -m tests.bench
 
+# API keys, tokens, connections and the webhook queue cannot be had again from Stripe: `clean` keeps them.
 clean:
-	@find data -mindepth 1 ! -name README.md -delete
+	@find data -mindepth 1 -maxdepth 1 $(foreach name,README.md $(KEPT),! -name '$(name)') -exec rm -rf {} +
+	@echo "Deleted the tables, the demo and the run history in data/. The next sync reads the whole history again."
+	@cd data && for kept in $(KEPT); do if [ -e "$$kept" ]; then echo "Kept: data/$$kept"; fi; done
+
+cleanall:
+	@echo "This deletes all of data/: API keys, tokens, connections, and webhook events that were not loaded yet."
+	@printf "Type yes to delete it: "; read -r answer || answer=; \
+		if [ "$$answer" != yes ]; then echo "Nothing was deleted."; exit 1; fi; \
+		find data -mindepth 1 ! -name README.md -delete; echo "Deleted."

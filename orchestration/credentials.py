@@ -16,6 +16,32 @@ _API_KEY_START: Final = "(sk|rk|rkcs)_"
 _ANOTHER: Final = r".+((sk|rk|rkcs)_(live|test)|whsec)_"
 """A second key or secret behind the first."""
 
+_BREAK: Final = r"(?:[ \t]*[\r\n]+[ \t]*|[\u200b\u2060\ufeff\\\"'`])*"
+"""What a terminal, an editor or a shell may put between two characters of a key: line breaks and quotation marks."""
+
+
+def _any_of(words: Sequence[str]) -> str:
+    """Return a pattern for one of the words, which may be wrapped in between."""
+    return f"(?:{'|'.join(_BREAK.join(word) for word in words)})"
+
+
+_KINDS: Final = ("sk", "rk", "rkcs", "pk", "ek", "ak", "uk", "rt")
+_CREDENTIAL: Final = re.compile(
+    # With a mode: a digit and six characters are enough, or many characters in a row.
+    rf"(?<![a-z0-9]){_any_of(_KINDS)}{_BREAK}_{_BREAK}{_any_of(('live', 'test', 'org'))}{_BREAK}_"
+    rf"(?:(?=(?:{_BREAK}[a-z_+/=-])*{_BREAK}[0-9])(?:{_BREAK}[a-z0-9_+/=-]){{6,}}|[a-z0-9_]{{16,}})"
+    # Behind other characters, such as those of a word that was typed before the key was pasted.
+    rf"|(?:{'|'.join(_KINDS)})_(?:live|test)_[a-z0-9]{{16,}}"
+    # Without a mode: as many characters as no word has, on one line or wrapped.
+    rf"|(?<![a-z0-9])(?:{'|'.join((*_KINDS, 'whsec'))})_(?:{_BREAK}[a-z0-9+/=-]){{16,}}"
+    r"|(?<![a-z0-9])whsec_(?=[a-z+/=-]*[0-9])[a-z0-9+/=-]{6,}"
+    # Authorization headers, and JSON Web Tokens.
+    r"|\b(?:bearer|basic)[\s:]+(?=\S*\d)[a-z0-9._~+/=-]{16,}"
+    r"|\beyj[a-z0-9_-]{8,}\.[a-z0-9_-]{8,}",
+    re.IGNORECASE,
+)
+"""What looks like a credential within any text. `ca_…` and `acct_…` are no secrets."""
+
 _MARK: Final = "\ufeff"
 """Windows begins files of text with it."""
 
@@ -90,7 +116,9 @@ def _mistaken(wanted: _Kind) -> Sequence[tuple[str, str]]:
 
 class SecretRefused(RecoupError, ValueError):
     """What was pasted is not what was asked for. The text says what it seems to be and where the right one is; it
-    repeats nothing of what was pasted."""
+    repeats nothing of what was pasted. `is_visible` is true for a credential that was typed where everybody sees it."""
+
+    is_visible: bool = False
 
 
 def api_key(pasted: str) -> SecretStr:
@@ -130,6 +158,28 @@ def signing_secrets(text: str) -> Sequence[SecretStr]:
     if len(parts) > 2:
         raise SecretRefused(f"These are {len(parts)} secrets: two is the most, the new one and the one it replaces.")
     return tuple(signing_secret(part) for part in parts)
+
+
+def refuse_visible(text: str, where: str) -> str:
+    """Return a text that a person typed where everybody sees it, if it holds no credential.
+
+    Raises:
+        SecretRefused: it holds one. The message names `where`, and repeats nothing of the text.
+    """
+    if _CREDENTIAL.search(text):
+        refusal = SecretRefused(
+            f"{where} looks like an API key, a signing secret or a token, in a place that is shown. Nothing was "
+            "stored. Roll it at https://dashboard.stripe.com/apikeys, then paste the new one where it is hidden: "
+            "recoup connect"
+        )
+        refusal.is_visible = True
+        raise refusal
+    return text
+
+
+def without_credentials(text: str) -> str:
+    """Return the text with every credential in it replaced by a hint, for messages and lists."""
+    return _CREDENTIAL.sub("(a key, not shown: roll it)", text)
 
 
 def is_live(key: SecretStr) -> bool | None:

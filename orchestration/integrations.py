@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, Valid
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
-from orchestration.credentials import SecretRefused, api_key, signing_secret
+from orchestration.credentials import SecretRefused, api_key, refuse_visible, signing_secret
 from orchestration.errors import RecoupError
 from orchestration.secret_files import held, read_secret, write_secret
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
@@ -96,7 +96,9 @@ def check_name(name: str) -> str:
 
     Raises:
         IntegrationError: it may not.
+        SecretRefused: it looks like a key.
     """
+    refuse_visible(name, "The name")
     if name == DEFAULT_INTEGRATION:
         raise IntegrationError("`default` is the integration of STRIPE_API_KEY. Choose another name.")
     if not _NAME.fullmatch(name):
@@ -189,7 +191,7 @@ class Integrations:
             IntegrationError: there is no such integration.
         """
         with self._changed() as document:
-            self._must_be_named(name)
+            self.must_be_named(name)
             document[name]["connected"] = list(patterns)
 
     def check_account(self, integration: Integration) -> None:
@@ -213,7 +215,7 @@ class Integrations:
         if name == DEFAULT_INTEGRATION or (known.account_id, known.livemode) == (account_id, livemode):
             return
         with self._changed() as document:
-            self._must_be_named(name)
+            self.must_be_named(name)
             self.check_account(replace(known, account_id=account_id, livemode=livemode))
             document[name].update({"account_id": account_id, "livemode": livemode})
 
@@ -250,10 +252,10 @@ class Integrations:
         Raises:
             IntegrationError: there is none of the name, or one of the new name already.
         """
-        self._must_be_named(name)
+        self.must_be_named(name)
         old, new = self._settings.secrets_dir / name, self._settings.secrets_dir / new_name
         with self._changed() as document, self._tokens_held(name):
-            self._must_be_named(name)
+            self.must_be_named(name)
             self.check_new_name(new_name)
             for place, (key, table) in enumerate(document.body):  # in place, so that comments stay where they are
                 if key is not None and key.key == name:
@@ -280,7 +282,7 @@ class Integrations:
             IntegrationError: there is none of the name.
         """
         with self._changed() as document:
-            self._must_be_named(name)
+            self.must_be_named(name)
             forgotten = (name, *(connected.name for connected in self.of_platform(name)))
             for each in forgotten:
                 document.remove(each)
@@ -292,7 +294,12 @@ class Integrations:
         with suppress(FileNotFoundError):
             shutil.rmtree(self._settings.secrets_dir / name)
 
-    def _must_be_named(self, name: str) -> None:
+    def must_be_named(self, name: str) -> None:
+        """Check that an integration can be renamed or removed.
+
+        Raises:
+            IntegrationError: there is none of the name, or it is that of STRIPE_API_KEY.
+        """
         if name == DEFAULT_INTEGRATION:
             raise IntegrationError("`default` is the integration of STRIPE_API_KEY: change the variable instead.")
         self.named(name)

@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from orchestration.credentials import SecretRefused, api_key, app_secret_key, signing_secrets
+from orchestration.credentials import SecretRefused, api_key, app_secret_key, refuse_visible, signing_secrets
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
 DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     recoup_queue_url: SecretStr | None = Field(
         default=None,
         description="PostgreSQL for the webhook queue (postgresql+psycopg://user:password@host/database), "
-        "for several receivers. Without it, a SQLite file in the data folder.",
+        "for several receivers. Without it, or with sqlite, a SQLite file in the data folder.",
     )
     recoup_queue_days: float = Field(
         default=7, gt=0, description="Days for which the queue remembers an event after it was loaded."
@@ -165,6 +165,23 @@ class Settings(BaseSettings):
         except UnicodeDecodeError:
             raise SettingsError(f"RECOUP_SECRETS_DIR: {_no_text(Path(folder))} is not text, as secrets are") from None
         return (*named, mounted)
+
+    @field_validator(
+        "stripe_api_base",
+        "stripe_account_id",
+        "stripe_app_client_id",
+        "recoup_data_dir",
+        "recoup_sync_cron",
+        "recoup_secrets_dir",
+        "recoup_webhook_events",
+        "recoup_webhook_base_url",
+        mode="before",
+    )
+    @classmethod
+    def _no_credential(cls, value: object) -> object:
+        """These are shown in messages and stand in files, so no key may be in them."""
+        refuse_visible(str(value), "The value")
+        return value
 
     @field_validator("stripe_api_key")
     @classmethod
@@ -229,6 +246,8 @@ class Settings(BaseSettings):
     @field_validator("recoup_webhook_base_url")
     @classmethod
     def _nothing_but_an_address(cls, value: str) -> str:
+        if not _has_usable_port(value):
+            return value  # `_an_http_address` says what is wrong
         parts = urlsplit(value)
         if parts.query or parts.fragment or parts.username is not None:
             raise ValueError("give the address alone, without ?, # or a user: https://hooks.example.com")
@@ -240,20 +259,21 @@ class Settings(BaseSettings):
         if value is None:
             return None
         url = value.get_secret_value().strip()
+        if url == "sqlite":
+            return None
         scheme = url.partition("://")[0]
-        if scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
-            raise ValueError("give an address such as postgresql+psycopg://user:password@host/database")
+        if scheme not in ("postgres", "postgresql", "postgresql+psycopg") or not _is_database_url(url):
+            raise ValueError(
+                "give an address such as postgresql+psycopg://user:password@host:5432/database; percent-encode "
+                "special characters of the password (@ is %40)"
+            )
         return SecretStr("postgresql+psycopg" + url.removeprefix(scheme))
 
     @field_validator("stripe_api_base", "recoup_webhook_base_url")
     @classmethod
     def _an_http_address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        try:
-            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_address = False  # no such port
-        if not is_address:
+        parts = urlsplit(value) if _has_usable_port(value) else urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("give an address such as https://api.stripe.com or http://127.0.0.1:8787")
         return value.rstrip("/")
 
@@ -409,6 +429,25 @@ def _each_checked(secrets: Mapping[str, SecretStr], check: Callable[[str], T]) -
         except SecretRefused as error:
             raise ValueError(f"{name}: {error}") from None
     return checked
+
+
+def _has_usable_port(url: str) -> bool:
+    """Return whether the address can be parsed. An IPv6 host without its bracket cannot, nor a port of letters."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _is_database_url(url: str) -> bool:
+    from sqlalchemy import make_url  # only needed if there is one
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parts = make_url(url)
+    except (ArgumentError, ValueError):  # such as a port that is no number
+        return False
+    return (parts.port or 1) in range(1, 65_536) and "[" not in (parts.host or "")
 
 
 def _no_text(folder: Path) -> Path:

@@ -1,7 +1,11 @@
 """The commands. Each says what it does in its help; every expected failure ends as a sentence, not as a traceback."""
 
+import codecs
+import errno
+import io
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,8 +16,9 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED
+from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED, USAGE
 from orchestration.cli.groups import add_group
+from orchestration.credentials import SecretRefused, refuse_visible, without_credentials
 from orchestration.errors import RecoupError
 from orchestration.secret_files import close_to_others, make_new_files_private
 
@@ -45,6 +50,24 @@ _DUCKDB_INTERRUPTED: Final = "Query interrupted"
 _DAMAGED: Final = ("Corrupt database file", "Could not read enough bytes", "malformed", "not a database")
 """Parts of the messages of DuckDB and SQLite about a damaged file."""
 
+_NO_RIGHT: Final = "Give this user the right to write there, or choose another data folder with RECOUP_DATA_DIR."
+_NO_FOLDER: Final = "A file may stand where a folder is needed: move it away, or set RECOUP_DATA_DIR."
+_REMEDIES: Final = {
+    errno.ENOSPC: "Free some space, then run the command again.",
+    errno.EDQUOT: "Free some space, then run the command again.",
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+}
+"""What to do about errors of the operating system."""
+
+_MOST_LINES: Final = 12
+_LONGEST_LINE: Final = 600
+
+_SUBSTITUTES: Final = {"…": "...", "–": "-", "—": "-", "×": "x", "“": '"', "”": '"', "\u2019": "'", "\u00a0": " "}  # noqa: RUF001
+
 _LIBRARY_ERRORS: Final = (
     ("duckdb", "Error"),
     ("pydantic", "ValidationError"),
@@ -61,9 +84,14 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
     )
+    _replace_what_cannot_be_encoded()
     if sys.stdin is None:  # closed by who called us: nobody can be asked
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:  # nobody reads it
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
+        for argument in sys.argv[1:]:
+            refuse_visible(argument, "What was typed")
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
@@ -73,10 +101,25 @@ def main() -> None:
         if str(error) == _DUCKDB_INTERRUPTED:
             _say_stopped()
             sys.exit(INTERRUPTED)
-        if not isinstance(error, (RecoupError, OSError, *_library_errors())):
+        if not isinstance(error, (RecoupError, OSError, UnicodeError, *_library_errors())):
             raise
-        errors.print(_sentence(error), style="red", markup=False)
-        sys.exit(1)
+        sentence = without_credentials(_sentence(error))
+        errors.print("\n".join(map(_shortened, sentence.splitlines()[:_MOST_LINES])), style="red", markup=False)
+        sys.exit(USAGE if isinstance(error, SecretRefused) and error.is_visible else 1)
+
+
+def _replace_what_cannot_be_encoded() -> None:
+    """Print whatever the terminal's encoding allows: … becomes ..., and other characters that it lacks become ?."""
+    codecs.register_error("recoup", _substitute)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="recoup")
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(_SUBSTITUTES.get(each, "?") for each in missing), error.end
 
 
 def _say_stopped() -> None:
@@ -93,10 +136,16 @@ def _library_errors() -> Sequence[type[Exception]]:
 def _sentence(error: Exception) -> str:
     if isinstance(error, RecoupError):
         return str(error)
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        source, _, reason = error.args[0][0]  # of each file that could not be copied
+        return f"{source} cannot be copied: {reason}."
     if isinstance(error, OSError):
+        what = f"{error.strerror}." if error.strerror else str(error)
         if error.filename and error.strerror:
-            return f"{error.filename} cannot be used: {error.strerror.lower()}."
-        return str(error)
+            what = f"{error.filename} cannot be used: {error.strerror.lower()}."
+        return " ".join(filter(None, (what, _REMEDIES.get(error.errno or 0))))
+    if isinstance(error, UnicodeError):
+        return "Something is not UTF-8 text: check the arguments, the settings (environment and .env), and the files."
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
@@ -112,6 +161,11 @@ def _database_sentence(error: Exception) -> str:
     is_damaged = any(words in first for words in _DAMAGED)
     remedy = "`recoup repair` moves the damaged file aside." if is_damaged else "What was stored before is kept."
     return f"{name} could not go on: {first}. {remedy}"
+
+
+def _shortened(line: str) -> str:
+    """Return a line without the middle of what is too long, such as a path of thousands of characters."""
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} … {line[-_LONGEST_LINE // 2 :]}"
 
 
 def _wrong_values(error: "ValidationError") -> list[str]:
@@ -240,23 +294,26 @@ def demo(
         int, typer.Option(help="With --live: that of the receiver.", min=1, max=MAX_PORT)
     ] = RECEIVER_PORT,
 ) -> None:
-    """The same for a simulated Stripe account on this machine. Every further run lets its clock move on."""
+    """The same for a simulated Stripe account, in the folder demo/ of the data folder. Each run moves its clock on."""
     from orchestration.cli.demo import simulated_account
+    from orchestration.cli.folder import demo_settings, is_connected
     from orchestration.cli.run import run_pipeline
 
+    own = _settings()
+    is_beside_accounts = is_connected(own)
     if live:
         from orchestration.cli.live import run_live
 
-        run_live(_settings(), payments=payments, seed=seed, port=port, receiver_port=receiver_port)
+        run_live(demo_settings(own), payments=payments, seed=seed, port=port, receiver_port=receiver_port)
         return
-    with simulated_account(_settings(), payments=payments, days=days, seed=seed) as settings:
-        run_pipeline(settings)
+    with simulated_account(demo_settings(own), payments=payments, days=days, seed=seed) as settings:
+        run_pipeline(settings, is_beside_accounts=is_beside_accounts)
 
 
 @app.command()
 def dev(
     port: Annotated[int, typer.Option(help="Port of the UI.", min=1, max=MAX_PORT)] = 3000,
-    speed: Annotated[float, typer.Option(help="Without a key: simulated seconds in a second.")] = 360.0,
+    speed: Annotated[float, typer.Option(help="Without a key: simulated seconds in a second.", min=0)] = 360.0,
     payments: Annotated[int, typer.Option(help=f"Without a key: {PAYMENTS_HELP}", min=1)] = PAYMENTS,
 ) -> None:
     """Dagster's UI and daemon, on your accounts if one is connected, else on the simulated one."""
@@ -295,17 +352,19 @@ def query(
     parquet: Annotated[Path | None, typer.Option(help="Write the result to this Parquet file.")] = None,
 ) -> None:
     """Ask the published tables, at any time, also during a sync."""
+    from orchestration.cli.folder import shown_settings
     from orchestration.cli.query import run_query
 
-    run_query(_settings(), sql, csv=csv, parquet=parquet)
+    run_query(shown_settings(_settings()), sql, csv=csv, parquet=parquet)
 
 
 @app.command()
 def clean() -> None:
     """Delete run history, ticks and logs older than RECOUP_HISTORY_DAYS. Dagster does the same once a day."""
     from orchestration.cli.clean import run_clean
+    from orchestration.cli.folder import shown_settings
 
-    run_clean(_settings())
+    run_clean(shown_settings(_settings()))
 
 
 @app.command()
@@ -327,10 +386,11 @@ def dagster_home() -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def dbt(context: typer.Context) -> None:
     """Run any dbt command on the warehouse: recoup dbt build, recoup dbt test --select recovery_episodes, …"""
+    from orchestration.cli.folder import shown_settings
     from orchestration.pipeline.dbt_runner import run_dbt_command
     from orchestration.warehouse.connection import open_warehouse, wanted
 
-    settings = _settings()
+    settings = shown_settings(_settings())
     with wanted(settings.warehouse_path):
         with open_warehouse(settings.warehouse_path):
             pass  # a sync that is under way has given way now

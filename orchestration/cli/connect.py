@@ -44,6 +44,8 @@ _PLATFORM_NAME: Final = 36
 
 _NOT_SAVED: Final = "Nothing was saved (--save-anyway would)."
 
+_SHOWN_PROBLEMS: Final = 5
+
 T = TypeVar("T")
 
 console = Console(highlight=False)
@@ -63,7 +65,9 @@ def connect(
     connected: Sequence[str],
     save_anyway: bool,
 ) -> int:
-    """Ask for what is not given, try the key at Stripe, show what it may read, and keep it. Returns the exit code.
+    """Ask for the name and, hidden, for the key if they are not given; try the key, show what it may read, and keep it.
+
+    Return the exit code.
 
     Raises:
         IntegrationError: the name or the account is taken.
@@ -78,10 +82,7 @@ def connect(
         raise IntegrationError(
             f"The name of a platform has at most {_PLATFORM_NAME} letters: its connected accounts' begin with it."
         )
-    if description is None:
-        is_asking = sys.stdin.isatty()
-        description = typer.prompt("Description", default="", show_default=False) if is_asking else ""
-    description = description.encode("utf-8", "replace").decode()  # a terminal may send what is no text
+    description = (description or "").encode("utf-8", "replace").decode()  # a terminal may send what is no text
     key = read_key(key_file)
     wanted = Integration(name, key, "what was pasted", description, account_id, is_live(key), connected)
     code, found = _try(settings, wanted, key, save_anyway=save_anyway)
@@ -103,9 +104,9 @@ def connect(
 def _add_connected_if_listed(settings: Settings, integrations: Integrations, platform: Integration) -> None:
     try:
         add_connected(settings, integrations, platform)
-    except StripeApiError as error:
+    except (StripeApiError, IntegrationError) as error:
         console.print(
-            f"Its connected accounts could not be listed. Later: recoup integrations discover {platform.name}",
+            f"Not all of its connected accounts were added. Later: recoup integrations discover {platform.name}",
             style="yellow",
         )
         console.print(str(error), style="yellow", markup=False)
@@ -116,29 +117,51 @@ def add_connected(settings: Settings, integrations: Integrations, platform: Inte
     that are new are kept, if one fits.
 
     Raises:
-        IntegrationError: it is no platform, but a connected account.
+        IntegrationError: it is no platform, but a connected account; no account fits the patterns; or an account could
+            not be added, while the others were.
         StripeApiError: the key may not list them.
     """
     if platform.platform is not None:
         raise IntegrationError(f"{platform.name!r} is connected to {platform.platform}: name that one.")
+    refused: list[str] = []
     known = {each.account_id: each.name for each in integrations.of_platform(platform.name)}
     of_platform = replace(platform, description="", connected=(), platform=platform.name)
     table = Table(box=None, header_style="bold")
     for column in ("integration", "account", "name at Stripe", ""):
         table.add_column(column, no_wrap=column == "account", overflow="fold")
     accounts = pipeline.discover(settings, platform)
+    if not accounts and platform.connected:
+        account_count = len(pipeline.discover(settings, replace(platform, connected=("*",))))
+        if account_count:
+            raise IntegrationError(_none_fits(platform.connected, account_count))
     if accounts and list(platform.connected) != list(integrations.named(platform.name).connected):
         integrations.set_connected(platform.name, platform.connected)
     for account in accounts:
-        name = known.get(account.id)
-        if name is None:
-            name = f"{platform.name}_{account.id.removeprefix('acct_').lower()}"
-            integrations.add(replace(of_platform, name=name, account_id=account.id))
-        table.add_row(name, account.id, Text(account.name), "" if account.id in known else "new")
+        name = known.get(account.id) or f"{platform.name}_{account.id.removeprefix('acct_').lower()}"
+        outcome = "" if account.id in known else "new"
+        if outcome:
+            try:
+                integrations.add(replace(of_platform, name=name, account_id=account.id))
+            except IntegrationError as error:  # the others are added all the same
+                refused.append(f"{account.id}: {error}")
+                outcome = "not added"
+        table.add_row(name, account.id, Text(account.name), outcome)
     if not table.rows:
-        console.print("No connected account fits. `*` stands for all; a key of no platform sees none.", style="yellow")
+        if platform.connected:
+            text = "Stripe lists no connected account: this platform has none yet, or the key is not a platform's."
+        else:
+            text = f"Say which of them to add: recoup integrations discover {platform.name} --connected '*'"
+        console.print(text, style="yellow")
         return
     console.print(table)
+    if refused:
+        raise IntegrationError("\n".join(_shortened(refused)))
+
+
+def _shortened(problems: Sequence[str]) -> Sequence[str]:
+    """Return the first problems, and how many more there are."""
+    rest = len(problems) - _SHOWN_PROBLEMS
+    return [*problems[:_SHOWN_PROBLEMS], *([f"… and {rest} more that could not be added."] if rest > 0 else [])]
 
 
 def print_app_link(settings: Settings, *, name: str | None, description: str | None) -> None:
@@ -248,11 +271,34 @@ def _try(
     account = connection.account
     found = replace(wanted, account_id=account.account_id, livemode=account.livemode)
     if connection.key.is_usable and may_read_connected(settings, found):
+        if not save_anyway:
+            _check_patterns(settings, found)
         return 0, found
     if save_anyway or (sys.stdin.isatty() and typer.confirm("Keep it all the same?", default=False)):
         return INCOMPLETE, found
     console.print(_NOT_SAVED, style="red")
     return INCOMPLETE, None
+
+
+def _check_patterns(settings: Settings, platform: Integration) -> None:
+    """Refuse patterns that no connected account fits. A platform without any may have some later.
+
+    Raises:
+        IntegrationError: there are connected accounts, and none fits.
+    """
+    if not platform.connected or pipeline.discover(settings, platform):
+        return
+    account_count = len(pipeline.discover(settings, replace(platform, connected=("*",))))
+    if account_count:
+        raise IntegrationError(f"{_none_fits(platform.connected, account_count)}\n{_NOT_SAVED}")
+
+
+def _none_fits(patterns: Sequence[str], account_count: int) -> str:
+    given = ", ".join(map(repr, patterns))
+    return (
+        f"None of the {account_count} connected accounts has an id or a name that fits {given}. Give --connected "
+        "another pattern, such as '*' for all of them."
+    )
 
 
 def may_read_connected(settings: Settings, platform: Integration) -> bool:
@@ -306,9 +352,9 @@ def _print_missing(connection: pipeline.Connection, *, is_app: bool) -> None:
     if is_app:
         if not connection.key.is_usable:
             console.print("Add it to the permissions in the app's manifest, then let the account authorize it again.")
-    elif any(each.missing_permission for each in connection.key.resources):
-        wanted = [each.resource.permission for each in connection.key.resources]
-        console.print("Edit the key at Stripe, or make one with all of these permissions:")
+    elif any(each.missing_permission for each in connection.key.missing_required):
+        wanted = [each.resource.permission for each in connection.key.resources if each.resource.is_required]
+        console.print("Edit the key at Stripe, or make one with these permissions alone:")
         console.print(
             f"  {permissions_link(wanted, livemode=connection.account.livemode)}", soft_wrap=True, markup=False
         )

@@ -42,7 +42,7 @@ class SimulatorState:
 def simulated_account(
     settings: Settings, *, payments: int, days: int, seed: int, speed: float = 0.0
 ) -> Iterator[Settings]:
-    """Settings that point at a simulated account, which runs while the context lasts.
+    """Settings that point at a simulated account, which runs while the context lasts. `settings` are the demo's.
 
     The first run meets it after half a year; each later one `days` days after the last.
 
@@ -54,18 +54,31 @@ def simulated_account(
         _write(settings.simulator_state_path, state)
         try:
             yield settings.model_copy(
-                update={"stripe_api_key": SecretStr(DEFAULT_API_KEY), "stripe_api_base": url, "stripe_account_id": None}
+                update={
+                    "stripe_api_key": SecretStr(DEFAULT_API_KEY),
+                    "stripe_api_base": url,
+                    "stripe_account_id": _account_id(url),
+                }
             )
         finally:
             reached = requests.get(f"{url}/_sim/clock", timeout=10).json()["now"]
             _write(settings.simulator_state_path, SimulatorState(state.seed, state.payments, int(reached)))
 
 
+def _account_id(url: str) -> str:
+    """Return the account's id, which goes before a STRIPE_ACCOUNT_ID of the environment in Dagster's processes."""
+    answer = requests.get(f"{url}/v1/account", auth=(DEFAULT_API_KEY, ""), timeout=10)
+    return str(answer.json()["id"])
+
+
 def _next_state(path: Path, seed: int, payments: int, days: int) -> SimulatorState:
     fresh = SimulatorState(seed, payments, OPENED_AT + FIRST_DAYS * DAY)
     if not path.exists():
         return fresh
-    last = SimulatorState(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        last = SimulatorState(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise SimulatorFailed(f"{path} was damaged. Delete the demo's folder to begin anew: {path.parent}") from None
     if (last.seed, last.payments) != (seed, payments):
         print(
             f"Another simulated account than before (seed {seed} with {payments:,} payments, not {last.seed} with "

@@ -14,8 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Final
 
+from orchestration.cli.folder import demo_settings, is_connected
 from orchestration.errors import RecoupError
-from orchestration.integrations import Integrations
 from orchestration.settings import PROJECT_ROOT, Settings, url_safe
 
 _STOP_SECONDS: Final = 20.0
@@ -117,7 +117,9 @@ def _end_orphans(home: Path) -> None:
 
 def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: int) -> int:
     """Run `dagster dev` until interrupted and return its exit code. Without a key it gets the simulated account."""
-    with only_dagster(settings) as lock, _account(settings, speed, payments) as used:
+    is_demo = not is_connected(settings)
+    folder = demo_settings(settings) if is_demo else settings
+    with only_dagster(folder) as lock, _account(folder, speed, payments, is_demo=is_demo) as used:
         with dagster_dev(used, port, lock) as dagster, suppress(KeyboardInterrupt):
             dagster.wait()
         return dagster.returncode
@@ -188,6 +190,10 @@ def _environment(settings: Settings) -> dict[str, str]:
     of_settings = {"STRIPE_API_BASE": settings.stripe_api_base, "RECOUP_DATA_DIR": str(settings.recoup_data_dir)}
     if settings.stripe_api_key is not None:
         of_settings["STRIPE_API_KEY"] = settings.stripe_api_key.get_secret_value()
+    if settings.stripe_account_id is not None:
+        of_settings["STRIPE_ACCOUNT_ID"] = settings.stripe_account_id
+    if settings.recoup_queue_url is None:  # whatever else `.env` says
+        of_settings["RECOUP_QUEUE_URL"] = "sqlite"
     if settings.recoup_ui_hosts is not None:
         of_settings["RECOUP_UI_HOSTS"] = settings.recoup_ui_hosts
     return {
@@ -198,10 +204,10 @@ def _environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _account(settings: Settings, speed: float, payments: int) -> AbstractContextManager[Settings]:
-    if Integrations(settings).all():
+def _account(settings: Settings, speed: float, payments: int, *, is_demo: bool) -> AbstractContextManager[Settings]:
+    if not is_demo:
         return nullcontext(settings)
     from orchestration.cli.demo import simulated_account
 
-    print("No account is connected and no STRIPE_API_KEY is set: using the simulated account.", flush=True)
+    print(f"No account is connected: this is the simulated one, in {settings.recoup_data_dir}.", flush=True)
     return simulated_account(settings, payments=payments, days=0, seed=1, speed=speed)

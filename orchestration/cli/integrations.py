@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration.cli.exit_codes import INCOMPLETE
-from orchestration.credentials import is_live, shown
+from orchestration.credentials import is_live, shown, without_credentials
 from orchestration.integrations import Integration, Integrations, WebhookFiles
 from orchestration.settings import Settings
 
@@ -47,7 +47,7 @@ def list_integrations() -> None:
     table.add_column("description", overflow="fold")
     for each in there:
         through = reached.get((each.account_id, each.livemode))
-        about = f"of {each.platform}" if each.platform else each.description
+        about = f"of {each.platform}" if each.platform else without_credentials(each.description)
         table.add_row(each.name, _account(each), mode(each), _instant(through), Text(about))
     (console if console.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
 
@@ -61,7 +61,7 @@ def show(name: Name) -> None:
     secrets = f"{len(endpoint.secrets)} signing secrets" if endpoint and endpoint.secrets else "no signing secret yet"
     table = Table(box=None, show_header=False)
     table.add_row("name", integration.name)
-    table.add_row("description", Text(integration.description or "-"))
+    table.add_row("description", Text(without_credentials(integration.description) or "-"))
     table.add_row("account", _account(integration))
     table.add_row("mode", mode(integration))
     table.add_row("key", f"{_key(integration)} from {integration.key_from}")
@@ -139,6 +139,7 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Wi
     """Forget it, its key and its webhook. What was read of the account stays in the tables."""
     settings = Settings()
     integrations = Integrations(settings)
+    integrations.must_be_named(name)
     integration = integrations.named(name)
     connected = len(integrations.of_platform(name))
     also = f", and the {connected} connected accounts that are read with it" if connected else ""

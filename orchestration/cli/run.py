@@ -1,5 +1,6 @@
 """One run of the pipeline in a terminal: progress while it runs, then the figures and what has changed."""
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,9 +135,15 @@ class SomeFailed(RecoupError):
 
 @without_pandas()
 def run_pipeline(
-    settings: Settings, request: SyncRequest | None = None, names: Sequence[str] = (DEFAULT_INTEGRATION,)
+    settings: Settings,
+    request: SyncRequest | None = None,
+    names: Sequence[str] = (DEFAULT_INTEGRATION,),
+    *,
+    is_beside_accounts: bool = False,
 ) -> bool:
     """Extract, load waiting webhook events, build, publish; print progress and the recovery summary.
+
+    `is_beside_accounts` is true for a demo while real accounts are connected: commands show those by default then.
 
     Return True if every required resource could be read.
 
@@ -153,7 +160,7 @@ def run_pipeline(
     _print_summary(_summary(settings), before)
     if missing:
         console.print(f"These figures are incomplete: the key lacks {', '.join(sorted(missing))}.", style="bold red")
-    _print_next_steps(settings)
+    _print_next_steps(settings, is_beside_accounts=is_beside_accounts)
     if failed:
         raise SomeFailed(f"Not synced, see above: {', '.join(failed)}.")
     return not missing
@@ -347,12 +354,11 @@ def format_amount(minor: int, exponent: int | None) -> str:
     return f"{major:,}.{rest:0{exponent}d}" if exponent else f"{major:,}"
 
 
-def _print_next_steps(settings: Settings) -> None:
+def _print_next_steps(settings: Settings, *, is_beside_accounts: bool) -> None:
     recoup = _own_command()
-    steps = {
-        "SQL on the tables": f'{recoup} query "{_EXAMPLE}"',
-        "Dagster's UI": f"{recoup} dev",
-    }
+    folder = f"RECOUP_DATA_DIR={shlex.quote(str(settings.recoup_data_dir))} " if is_beside_accounts else ""
+    ui = f"{recoup} demo --live" if is_beside_accounts else f"{recoup} dev"
+    steps = {"SQL on the tables": f'{folder}{recoup} query "{_EXAMPLE}"', "Dagster's UI": ui}
     if shutil.which("duckdb"):
         steps["DuckDB's own shell"] = f"duckdb -readonly {settings.published_path}"
     console.print(f"\nTables for analysts: {settings.published_path}", soft_wrap=True)

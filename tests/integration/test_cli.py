@@ -349,11 +349,38 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
 
 def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, template: Template, tmp_path: Path) -> None:
     last = {"seed": 5, "payments": 150, "now": OPENED_AT}
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
     settings.simulator_state_path.write_text(json.dumps(last))
     other = recoup("demo", "--payments", "150", "--seed", "6")
     assert other.code == 0
     assert "Another simulated account than before (seed 6 with 150 payments, not 5 with 150)." in other.text
+
+
+@pytest.mark.parametrize("end", ["| head -1", ">&-", ">/dev/full", "| true"])
+def test_a_result_that_nobody_reads_is_no_traceback(end: str, synced: Path, environment: dict[str, str]) -> None:
+    query = "select '…' as a, repeat('x', 3000) as b from range(5000)"
+    line = f'"{RECOUP[0]}" {RECOUP[1]} "{RECOUP[2]}" query "{query}" {end}'
+    variables = environment | {"RECOUP_DATA_DIR": str(synced), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(["bash", "-c", line], env=variables, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+    assert done.returncode == (1 if end == ">/dev/full" else 0)
+
+
+def test_the_demo_stays_out_of_the_folder_of_real_accounts(recoup: Recoup, template: Template, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    template.copy(data / "demo")
+    said = recoup("demo", "--payments", "150")
+    assert said.code == 0
+    assert [each.name for each in data.iterdir()] == ["demo"]
+    assert f"RECOUP_DATA_DIR={data / 'demo'} " in said.out, "an account is connected, so commands show that one"
+    count = "select count(*) as payments from marts.payment_intents"
+    of_account = recoup("query", count)
+    assert of_account.code == 1
+    assert f"{data}/recovery.duckdbdoesnotexist" in of_account.text.replace(" ", "")
+    shown = recoup("query", count, STRIPE_API_KEY="")
+    assert (shown.code, shown.out.split()[0]) == (0, "payments")
+    assert "the demo's data" in shown.err
 
 
 def test_every_command_explains_itself(recoup: Recoup) -> None:

@@ -44,6 +44,7 @@ EXPIRED = "rk_test_51QzXwVuKpRmNhGqTb7roll"
 ELSEWHERE = "rk_test_51QzXwVuKpRmNhGqTb7ipad"
 REVOKED = "rk_test_51QzXwVuKpRmNhGqTb7gone"
 UNKNOWN = "rk_test_51QzXwVuKpRmNhGqTb7none"
+VISIBLE = "rk_live_61AaBbCcDdEeFfGgHh9seen"
 LIVE = "rk_live_51QzXwVuKpRmNhGqTb7live"
 
 NEEDED = ("payment_intent_read", "charge_read", "event_read", "dispute_read")
@@ -351,12 +352,10 @@ WITHOUT_CHARGES = WITHOUT_OPTIONAL.replace(
     " yes  refunds *             core       what was given back",
     " no   refunds *             core       rak_charge_read",
 )
-PERMISSIONS = """payment_intent charge event dispute balance balance_transaction_source customer file payment_method
-payout product setup_intent connected_account application_fee top_up transfer report_runs_and_report_types"""
 LINK = "  https://dashboard.stripe.com/test/apikeys/create?name=Recoup" + "".join(
-    f"&permissions[]=rak_{name}_read" for name in PERMISSIONS.split()
+    f"&permissions[]=rak_{name}" for name in NEEDED
 )
-MAKE_ANOTHER = f"Edit the key at Stripe, or make one with all of these permissions:\n{LINK}"
+MAKE_ANOTHER = f"Edit the key at Stripe, or make one with these permissions alone:\n{LINK}"
 SAVED = """Saved as shop in integrations.toml; the key is in a file of its own under
 secrets/.
   Read it now            recoup sync shop
@@ -386,7 +385,7 @@ def works(key: str, account_id: str) -> str:
                 SAVED,
             ],
         ),
-        (CORE_ALONE, 0, True, [WITHOUT_OPTIONAL, ALL_NEEDED, MAKE_ANOTHER, SAVED]),
+        (CORE_ALONE, 0, True, [WITHOUT_OPTIONAL, ALL_NEEDED, SAVED]),
         (
             LACKING,
             3,
@@ -613,8 +612,8 @@ def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer,
     told = ""
     for question, answer in (
         ("Name, such as", "Shop!"),
+        ("Name, such as", VISIBLE),
         ("Name, such as", "shop"),
-        ("Description", "Ours"),
         ("hidden:", "pk_test_51QzXwVuKpRmNhGqTb7publ"),
         ("hidden:", LACKING),
         ("[y/N]", "n"),
@@ -628,6 +627,9 @@ def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer,
     assert process.wait(30) == 3
     assert "shop" in told, "what is typed is echoed but for the key"
     assert "A name has small letters" in told
+    assert "The name looks like an API key" in told
+    assert told.count(VISIBLE) == 1, "the terminal echoes it; Recoup does not repeat it"
+    assert "Description" not in told
     assert "This is a publishable key" in told
     assert LACKING not in told
     nothing_of(LACKING, Said(3, told, ""))
@@ -719,6 +721,31 @@ def test_a_key_that_may_not_read_connected_accounts_is_not_saved_for_them(
     nothing_of(key, said)
 
 
+def test_patterns_that_no_connected_account_fits_are_not_saved(platform: SimulatorServer, data: Path) -> None:
+    variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
+    command = ("connect", "--name", "market", "--connected", "nosuch*")
+    said = recoup(*command, typed=PLATFORM, **variables)
+    assert (said.code, "fits 'nosuch*'" in said.text, saved(data)) == (1, True, NOTHING)
+    assert recoup(*command, "--save-anyway", typed=PLATFORM, **variables).code == 0
+    assert saved(data)["integrations"]["market"]["connected"] == ["nosuch*"]
+    assert recoup("integrations", "discover", "market", "--connected", "*", **variables).code == 0
+    assert saved(data)["integrations"]["market"]["connected"] == ["*"]
+    assert len(saved(data)["integrations"]) == 3
+
+
+def test_an_account_that_cannot_be_added_does_not_hide_those_that_were(platform: SimulatorServer, data: Path) -> None:
+    variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
+    taken, free = sorted(platform.gates.keys() - {platform.account.id})
+    data.mkdir()
+    (data / "integrations.toml").write_text(f'[mine]\naccount_id = "{taken}"\nlivemode = false\n')
+    recoup("connect", "--name", "market", typed=PLATFORM, **variables)
+    said = recoup("integrations", "discover", "market", "--connected", "*", **variables)
+    assert said.code == 1
+    assert re.search(rf"{free}\W.* new$", said.screen, re.M)
+    assert f"{taken}: Integration 'mine'" in said.text
+    assert f"market_{free.removeprefix('acct_').lower()}" in saved(data)["integrations"]
+
+
 def test_a_key_that_may_not_read_connected_accounts_does_not_replace_one_that_may(
     platform: SimulatorServer, data: Path
 ) -> None:
@@ -727,7 +754,7 @@ def test_a_key_that_may_not_read_connected_accounts_does_not_replace_one_that_ma
     said = recoup("integrations", "set-key", "market", typed=ITSELF_ALONE, **variables)
     assert (said.code, "The key was not changed." in said.text) == (3, True)
     nothing_else = recoup("integrations", "discover", "market", "--connected", "nobody", **variables)
-    assert "No connected account fits." in nothing_else.text
+    assert (nothing_else.code, "None of the 2 connected accounts has" in nothing_else.text) == (1, True)
     assert saved(data)["integrations"]["market"]["connected"] == ["*"]
     of_platform = next(name for name in saved(data)["integrations"] if name != "market")
     assert "name that one" in recoup("integrations", "discover", of_platform, **variables).text

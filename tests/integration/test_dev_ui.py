@@ -92,7 +92,9 @@ def recoup_dev(folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return template.copy(tmp_path_factory.mktemp("dev"))
+    data = tmp_path_factory.mktemp("dev")
+    template.copy(data / "demo")
+    return data
 
 
 @pytest.fixture(scope="module")

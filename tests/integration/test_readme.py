@@ -11,6 +11,8 @@ import pytest
 from orchestration import pipeline
 from orchestration.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
+from orchestration.stripe_api import permissions_link
+from orchestration.stripe_api.check import RESOURCES
 from tests.template import Template
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,6 +56,13 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert links
     assert [link for link in links if not (PROJECT_ROOT / link).exists()] == []
+
+
+def test_the_link_for_a_key_asks_for_what_is_required_and_no_more() -> None:
+    required = [each.permission for each in RESOURCES if each.is_required]
+    assert set(required) == {"rak_payment_intent_read", "rak_charge_read", "rak_event_read", "rak_dispute_read"}
+    for livemode in (True, False):
+        assert f"({permissions_link(required, livemode=livemode)})" in README
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

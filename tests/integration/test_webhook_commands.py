@@ -71,8 +71,8 @@ def wait_for(url: str, process: subprocess.Popen[str], folder: Path) -> None:
             requests.get(url, timeout=5)
             return
         except requests.RequestException:
-            assert process.poll() is None, (folder / "output.log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (folder / "output.log").read_text()[-2000:]
+            assert process.poll() is None, (folder.parent / "output.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (folder.parent / "output.log").read_text()[-2000:]
             time.sleep(0.1)
 
 
@@ -223,13 +223,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, 
     command = ["demo", "--live", "--payments", "10000", "--port", str(ui), "--receiver-port", str(port)]
     with running(folder, *command) as process:
         wait_for(f"http://127.0.0.1:{port}/healthz", process, folder)
-        yield folder, ui, port
+        yield folder / "demo", ui, port
 
 
 def test_the_live_demo_shows_payments_fail_and_come_back(live: tuple[Path, int, int]) -> None:
     folder, ui, _ = live
     deadline = time.monotonic() + 150
-    while "  failed   " not in (told := (folder / "output.log").read_text()):
+    while "  failed   " not in (told := (folder.parent / "output.log").read_text()):
         assert time.monotonic() < deadline, told[-3000:] + (folder / "dagster" / "dagster.log").read_text()[-3000:]
         time.sleep(0.5)
     assert "A simulated day now passes in" in told
@@ -251,8 +251,9 @@ def test_a_sample_is_followed_into_the_table_while_everything_runs(live: tuple[P
 
 def test_a_second_dagster_on_the_same_folder_is_refused(live: tuple[Path, int, int]) -> None:
     folder, _, _ = live
-    for command in (["serve", "--port", str(free_port()), "--receiver-port", str(free_port())], ["dev"]):
-        refused = recoup(folder, *command)
+    serve = ["serve", "--port", str(free_port()), "--receiver-port", str(free_port())]
+    for data, command in ((folder, serve), (folder.parent, ["dev"])):
+        refused = recoup(data, *command)
         assert refused.returncode == 1
         assert "Another `recoup dev` or `recoup serve` works on" in refused.stderr
         assert "Traceback" not in refused.stderr

@@ -7,9 +7,11 @@ from orchestration.credentials import (
     SecretRefused,
     api_key,
     app_secret_key,
+    refuse_visible,
     shown,
     signing_secret,
     signing_secrets,
+    without_credentials,
 )
 
 SECRET = "whsec_" + "Ab1" * 11
@@ -156,3 +158,67 @@ def test_what_is_no_key_of_an_app_is_named_and_not_repeated(pasted: str, named: 
     assert named in str(refused.value)
     assert "that of the account which made the app" in str(refused.value)
     assert "51Habc" not in str(refused.value)
+
+
+BODY = "51QzXwVuKpRmNhGqTb7"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"rk_live_{BODY}",
+        f"  'sk_test_{BODY}' ",
+        f"RK_LIVE_{BODY.upper()}",
+        f"our shop; key=sk_live_{BODY}; ask Eve",
+        f"rk_live_51Qz\n    XwVuKpRmNhGqTb7{BODY}",
+        f"rk_\nlive_{BODY}",
+        f"sk_org_live_{BODY}",
+        f"rkcs_test_{BODY}",
+        f"pk_live_{BODY}",
+        f"ak_{BODY}",
+        f"sk_{BODY}",
+        f"whsec_{BODY}",
+        f"WHSEC_{BODY}/+=",
+        f"Bearer {BODY}",
+        f"authorization: bearer {BODY}",
+        f"shoprk_live_{BODY}",
+        f"https://{'sk_live_' + BODY}@hooks.example.com",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc",
+    ],
+)
+def test_a_credential_in_a_visible_text_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(SecretRefused) as refusal:
+        refuse_visible(text, "The name")
+    said = str(refusal.value)
+    assert said.startswith("The name looks like")
+    assert "Roll it" in said
+    assert BODY[:6].lower() not in said.lower()
+    assert BODY[-6:].lower() not in without_credentials(text).lower()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "shop_eu",
+        "our shop in Europe, keys with Eve",
+        "the key is a rk_live_ key of 3 shops",
+        "The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under Developers > API keys.",
+        "The signing secret starts with whsec_ and is in Stripe's dashboard under Workbench > Webhooks.",
+        "shown as rk_live_…Tb7x",
+        "risk_live_dashboard",
+        "task_test_environment_of_the_team",
+        "ca_51QzXwVuKpRmNhGqTb7",
+        "acct_1A*",
+        "acct_51QzXwVuKpRmNhGqTb7",
+        "bearer of good news and basic functionality",
+        "whsec_ goes where the webhook secret is asked for",
+        "select * from marts.payment_attempts where stripe_key like 'sk_live_%' order by created_at",
+        "payment_intent.succeeded,payment_intent.payment_failed",
+        "postgresql+psycopg://user@host/database",
+        "/srv/desk_files/recoup",
+    ],
+)
+def test_an_ordinary_text_is_no_credential(text: str) -> None:
+    assert refuse_visible(text, "The name") == text
+    assert without_credentials(text) == text

@@ -153,3 +153,13 @@ def test_an_app_is_given_by_its_id_or_by_its_install_link(client_id: str, base: 
 )
 def test_hosts_of_the_ui_are_compared_in_lowercase(value: str | None, hosts: set[str]) -> None:
     assert Settings(recoup_ui_hosts=value).ui_hosts == hosts
+
+
+def test_the_file_in_the_data_folder_can_be_chosen_over_a_database_of_dot_env(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("RECOUP_QUEUE_URL=postgresql://db/queue\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    assert Settings().queue_url == "postgresql+psycopg://db/queue"
+    monkeypatch.setenv("RECOUP_QUEUE_URL", "sqlite")
+    assert Settings().queue_url == f"sqlite:///{Settings().queue_path}"
