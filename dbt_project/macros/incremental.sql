@@ -94,15 +94,15 @@
 
 {#
     True for rows of changed PaymentIntents; in a full build, for all rows. `since` is a timestamp column that is never
-    earlier than the creation of the PaymentIntent. Tables are roughly ordered by time, so DuckDB skips rows that are older
-    than the oldest changed PaymentIntent.
+    earlier than the oldest raw row of the PaymentIntent (`begun_at`), which may be older than the PaymentIntent itself if
+    clocks differ. Tables are roughly ordered by time, so DuckDB skips rows that are older than all changed PaymentIntents.
 #}
 {% macro is_about_changed_payment_intents(since=none, models=['int_payment_intents_touched']) -%}
     {%- if is_incremental() -%}
         (account_id, livemode, payment_intent_id) in ({{ changed_payment_intents(models) }})
         {%- if since %}
             {#- One day, since clocks differ. #}
-            and {{ since }} >= {{ oldest_new('int_payment_intents_touched', 'created_at') }} - interval '1 day'
+            and {{ since }} >= {{ oldest_new('int_payment_intents_touched', 'begun_at') }} - interval '1 day'
         {%- endif %}
     {%- else -%}
         {%- if not execute -%}

@@ -115,17 +115,27 @@ SELECT *, NOT is_kept OR is_written OR _needs_read <> was_in_doubt AS is_rewritt
 """
 
 
+def _keeps(*references: str) -> str:
+    """Return the condition that an incoming row names what the stored row names, wherever that names anything."""
+    named = "json_extract_string({row}.payload, ['$.{name}.id', '$.{name}'])"
+    moved = " OR ".join(
+        f"coalesce({stored}[1], {stored}[2]) IS DISTINCT FROM coalesce({incoming}[1], {incoming}[2])"
+        f" AND {stored}[2] IS NOT NULL"
+        for stored, incoming in (
+            (named.format(row="existing", name=name), named.format(row="incoming_rows", name=name))
+            for name in references
+        )
+    )
+    return f"NOT EXISTS (FROM existing WHERE existing.id = incoming_rows.id AND ({moved}))"
+
+
 _BELONGS: Final = {
-    "charges": """NOT EXISTS (
-        FROM existing
-        WHERE existing.id = incoming_rows.id
-            AND json_extract_string(existing.payload, '$.payment_intent')
-                <> json_extract_string(incoming_rows.payload, '$.payment_intent')
-            AND NOT starts_with(json_extract_string(existing.payload, '$.payment_intent'), '{')
-            AND NOT starts_with(json_extract_string(incoming_rows.payload, '$.payment_intent'), '{')
-    )"""
+    "charges": _keeps("payment_intent"),
+    "refunds": _keeps("payment_intent", "charge"),
+    "disputes": _keeps("payment_intent", "charge"),
 }
-"""Which incoming rows may count. A charge keeps its PaymentIntent; one that names another is left out."""
+"""Which incoming rows may count. A charge, refund or dispute keeps the payment that it belongs to: a row that names
+another one, or none any more, is left out. A build would not find the payment that lost it."""
 
 
 @dataclass

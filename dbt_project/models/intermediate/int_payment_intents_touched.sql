@@ -1,7 +1,7 @@
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'payment_intent_id'],
-    meta={'measured': ['created_at']}
+    meta={'measured': ['begun_at']}
 ) }}
 
 with payment_intents as (
@@ -39,6 +39,7 @@ reversals as (
         livemode,
         payment_intent_id,
         charge_id,
+        created_at as begun_at,
         _load_id
     from {{ ref('stg_stripe__refunds') }}
     where {{ is_new_since_last_build() }}
@@ -48,6 +49,7 @@ reversals as (
         livemode,
         payment_intent_id,
         charge_id,
+        created_at as begun_at,
         _load_id
     from {{ ref('stg_stripe__disputes') }}
     where {{ is_new_since_last_build() }}
@@ -107,21 +109,38 @@ reversals as (
 
 tellings as (
 
-    {% for told in ['payment_intents', 'charges', 'events', 'last_payment_errors', 'reversals']
-        + (['rivals'] if is_incremental() else []) %}
+    {% for told, begun_at in [
+        ('payment_intents', 'created_at'),
+        ('charges', 'created_at'),
+        ('events', 'created_at'),
+        ('last_payment_errors', 'first_seen_at'),
+        ('reversals', 'begun_at')
+    ] %}
         select
             account_id,
             livemode,
             payment_intent_id,
+            {{ begun_at }} as begun_at,
             _load_id
         from {{ told }}
         union all
     {% endfor %}
+    {% if is_incremental() %}
+        select
+            account_id,
+            livemode,
+            payment_intent_id,
+            null as begun_at,
+            _load_id
+        from rivals
+        union all
+    {% endif %}
     -- Older API versions name only the charge.
     select
         reversals.account_id,
         reversals.livemode,
         reversed.payment_intent_id,
+        reversals.begun_at,
         reversals._load_id
     from reversals
     inner join {{ ref('stg_stripe__charges') }} as reversed
@@ -142,16 +161,22 @@ final as (
         tellings.payment_intent_id,
 
         -- timestamps
-        min(created.created_at) as created_at,
+        {% if is_incremental() %}
+            least(min(tellings.begun_at), min(known.begun_at)) as begun_at,
+        {% else %}
+            min(tellings.begun_at) as begun_at,
+        {% endif %}
 
         -- the load
         max(tellings._load_id) as _load_id
     from tellings
-    left join {{ ref('stg_stripe__payment_intents') }} as created
-        on
-            tellings.account_id = created.account_id
-            and tellings.livemode = created.livemode
-            and tellings.payment_intent_id = created.payment_intent_id
+    {% if is_incremental() %}
+        left join {{ this }} as known
+            on
+                tellings.account_id = known.account_id
+                and tellings.livemode = known.livemode
+                and tellings.payment_intent_id = known.payment_intent_id
+    {% endif %}
     where tellings.payment_intent_id is not null
     group by tellings.account_id, tellings.livemode, tellings.payment_intent_id
 

@@ -71,6 +71,8 @@ attributed as (
             reversals.account_id = charges.account_id
             and reversals.livemode = charges.livemode
             and reversals.charge_id = charges.charge_id
+            -- A charge of another payment tells nothing.
+            and coalesce(reversals.payment_intent_id = charges.payment_intent_id, true)
 
 ),
 

@@ -46,10 +46,10 @@ final as (
         id as charge_id,
         {{ expandable_id('doc.payment_intent') }} as payment_intent_id,
         {{ expandable_id('doc.customer') }} as customer_id,
-        doc.payment_method as payment_method_id,
+        {{ expandable_id('doc.payment_method') }} as payment_method_id,
 
         -- strings
-        doc.currency,
+        {{ stripe_currency('doc.currency') }} as currency,
         doc.status,
         doc.failure_code,
         doc.outcome.type as outcome_type,

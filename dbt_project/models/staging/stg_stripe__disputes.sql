@@ -32,7 +32,7 @@ final as (
         {{ expandable_id('doc.charge') }} as charge_id,
 
         -- strings
-        doc.currency,
+        {{ stripe_currency('doc.currency') }} as currency,
         doc.status,
         doc.reason,
 

@@ -53,7 +53,7 @@ final as (
 
         -- strings
         type as event_type,
-        doc.currency,
+        {{ stripe_currency('doc.currency') }} as currency,
         doc.capture_method,
         doc.status,
 

@@ -36,7 +36,7 @@ final as (
         {{ expandable_id('doc.payment_method') }} as payment_method_id,
 
         -- strings
-        doc.currency,
+        {{ stripe_currency('doc.currency') }} as currency,
         doc.status,
         doc.capture_method,
         doc.cancellation_reason,

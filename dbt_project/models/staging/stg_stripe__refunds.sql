@@ -33,7 +33,7 @@ final as (
         {{ expandable_id('doc.balance_transaction') }} as balance_transaction_id,
 
         -- strings
-        doc.currency,
+        {{ stripe_currency('doc.currency') }} as currency,
         doc.status,
         doc.reason,
 

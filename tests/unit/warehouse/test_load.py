@@ -275,6 +275,26 @@ def test_a_payload_of_another_api_version_is_kept_and_read_again(warehouse: duck
     assert stored(warehouse, f"{STATUS}, _needs_read, _api_version") == ("succeeded", True, "2020-08-27")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("charge", "payment_intent"),
+        ("refund", "payment_intent"),
+        ("refund", "charge"),
+        ("dispute", "payment_intent"),
+        ("dispute", "charge"),
+    ],
+)
+def test_what_belongs_to_a_payment_stays_with_it(kind: str, name: str, warehouse: duckdb.DuckDBPyConnection) -> None:
+    """A build would not find the payment that lost it. Gaining one, and an expanded one, count."""
+    versions: list[Any] = [None, "x_1", {"id": "x_1", "amount": 1}, "x_2", {"id": "x_2"}, None, "x_1"]
+    for at, version in enumerate(versions):
+        changed = either_object(kind, "pending") | {name: version, "reason": f"n{at}", "failure_code": f"n{at}"}
+        load(warehouse, listed(changed, 2_000 + at), table=f"{kind}s")
+        payload = json.loads(stored(warehouse, "payload", f"{kind}s")[0])
+        assert payload["reason"] == f"n{(0, 1, 2, 2, 2, 2, 6)[at]}"
+
+
 def test_accounts_and_modes_never_touch_each_other(warehouse: duckdb.DuckDBPyConnection) -> None:
     keys = [AccountKey("acct_1", False), AccountKey("acct_1", True), AccountKey("acct_2", False)]
     for number, key in enumerate(keys):
