@@ -341,14 +341,14 @@ class Integrations:
             return tomlkit.parse(self._path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             return tomlkit.document()
-        except (TOMLKitError, UnicodeDecodeError) as error:
+        except (TOMLKitError, UnicodeDecodeError, RecursionError) as error:
             raise IntegrationError(f"{self._path} is not TOML: {error}") from None
 
     def _tables(self) -> Mapping[str, object]:
         """What the file holds, by the parser that is ten times as fast; the other one says better what is wrong."""
         try:
             return tomllib.loads(self._path.read_text(encoding="utf-8-sig"))
-        except (FileNotFoundError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        except (FileNotFoundError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
             return self._document().unwrap()
 
     def _checked(self, tables: Mapping[str, object]) -> Mapping[str, _Entry]:

@@ -8,7 +8,7 @@ Every byte is read, which takes a minute for some 10 GB. Nothing is deleted.
 
 import fcntl
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,9 +21,8 @@ from orchestration.errors import RecoupError
 from orchestration.history import EVENT_LOG
 from orchestration.settings import Settings
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseDamaged, open_warehouse, wanted
-from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, move_aside, wal_of
+from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, move_aside, wal_of
 
-_SQLITE_HEADER: Final = b"SQLite format 3\0"
 _SQLITE_COMPANIONS: Final = ("-wal", "-shm", "-journal")
 _DAMAGED_SQLITE: Final = ("malformed", "not a database", "disk I/O error")
 _WAITING: Final = """SELECT integration, event_id, payload, received_at, account_id FROM webhook_queue NOT INDEXED
@@ -43,24 +42,27 @@ class Repaired:
     remark: str
 
 
-def repair(settings: Settings) -> Sequence[Repaired]:
+def repair(settings: Settings) -> Iterator[Repaired]:
     """Read all databases of the data folder and move those that are damaged aside, with the files beside them.
 
-    Call it again after an interruption. A damaged log of the warehouse is mended when the warehouse is opened.
+    Yield each as soon as it is repaired. One that cannot be repaired keeps none of the others from it, and is reported
+    at the end. Call it again after an interruption. A damaged log of the warehouse is mended when that is opened.
 
     Raises:
-        WarehouseBusy: another process holds the warehouse.
-        NotRepairable: Dagster runs on damaged files, or a file is no database.
+        NotRepairable: a process holds a damaged file, or a file is no database. The text has a line for each.
     """
-    return [
-        *_repair_warehouse(settings.warehouse_path),
-        *_repair_published(settings.published_path),
-        *_repair_queue(settings),
-        *_repair_history(settings.dagster_home),
-    ]
+    problems: list[str] = []
+    for repair_one in (_repair_warehouse, _repair_published, _repair_queue, _repair_history):
+        try:
+            yield from repair_one(settings)
+        except RecoupError as error:
+            problems.append(str(error))
+    if problems:
+        raise NotRepairable("\n".join(problems))
 
 
-def _repair_warehouse(path: Path) -> Sequence[Repaired]:
+def _repair_warehouse(settings: Settings) -> Sequence[Repaired]:
+    path = settings.warehouse_path
     if not path.exists() or not _is_warehouse_damaged(path):
         return ()
     with wanted(path), path.open("rb+") as file:
@@ -100,7 +102,8 @@ def _read_all(connection: duckdb.DuckDBPyConnection) -> None:
         connection.table(f'"{schema}"."{table}"').set_alias("rows").aggregate("bit_xor(hash(rows))").fetchall()
 
 
-def _repair_published(path: Path) -> Sequence[Repaired]:
+def _repair_published(settings: Settings) -> Sequence[Repaired]:
+    path = settings.published_path
     if not path.exists() or not _is_published_damaged(path):
         return ()
     path = path.resolve()
@@ -143,7 +146,8 @@ def _readable_events(path: Path) -> list[tuple[str, str, str, datetime, str | No
     return rows
 
 
-def _repair_history(home: Path) -> Sequence[Repaired]:
+def _repair_history(settings: Settings) -> Sequence[Repaired]:
+    home = settings.dagster_home
     paths = [home / EVENT_LOG, home / "history" / "runs.db", home / "schedules" / "schedules.db"]
     damaged = [path for path in paths if _is_sqlite_damaged(path)]
     if not damaged:
@@ -167,18 +171,18 @@ def _is_sqlite_damaged(path: Path) -> bool:
     """Return whether a SQLite file is damaged. SQLite itself ignores a torn log beside it.
 
     Raises:
-        NotRepairable: the file was never a database.
+        NotRepairable: the file is a text or a folder, or may not be read.
     """
     if not path.exists() or not path.stat().st_size:
         return False
+    if path.is_dir():
+        raise NotRepairable(f"{path} is a folder. Move it elsewhere; a database is made when it is needed.")
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=30)) as connection:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
     except sqlite3.DatabaseError as error:
         if not any(words in str(error) for words in _DAMAGED_SQLITE):
             raise NotRepairable(f"{path} cannot be read: {error}.") from None
-    with path.open("rb") as file:
-        head = file.read(len(_SQLITE_HEADER))
-    if any(head) and head != _SQLITE_HEADER:
+    if is_text(path):
         raise NotRepairable(f"{path} is not a database. Move it elsewhere; a new one is made when it is needed.")
     return True

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from string import whitespace
 from typing import Final
 
 _OWNER_ONLY: Final = 0o077
@@ -25,6 +26,8 @@ _OWN_NAMES: Final = (
     "dbt",
 )
 """What Recoup writes into the data folder."""
+_BLANKS: Final = f"{whitespace}\0"
+"""A loss of power may leave zeros."""
 _NAMES_OF_THE_CHECKOUT: Final = ("README.md", ".gitignore", ".gitkeep")
 
 
@@ -87,9 +90,9 @@ def _close(path: Path) -> bool:
 
 
 def read_secret(path: Path) -> str | None:
-    """What the file holds, without blanks around it; None where there is none, or an empty one."""
-    with suppress(FileNotFoundError):
-        return path.read_text(encoding="utf-8").strip() or None
+    """What the file holds, without blanks around it; None where there is none, an empty one, or a damaged one."""
+    with suppress(FileNotFoundError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8").strip(_BLANKS) or None
     return None
 
 

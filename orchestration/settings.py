@@ -289,7 +289,7 @@ class Settings(BaseSettings):
     @classmethod
     def _an_absolute_folder(cls, value: Path) -> Path:
         """dbt and Dagster run in folders of their own, so a relative path would name several places."""
-        folder = value.expanduser().resolve()
+        folder = Path(os.path.realpath(value.expanduser()))  # Python 3.12's resolve() fails on links in a circle
         if "?" in str(folder):  # duckdb 1.5 puts `.wal` before it, into another folder
             raise ValueError(f"DuckDB cannot write to a folder with a ? in its path, such as {folder}. Choose another")
         return folder

@@ -35,6 +35,8 @@ app = typer.Typer(
 )
 add_group(app, "integrations", summary="The Stripe accounts that are connected.")
 add_group(app, "webhooks", summary="The webhook endpoint: its address, its secret, its queue.")
+if os.environ.get("COLUMNS", "1").strip("0") == "":  # some shells and containers; Rich would print nothing
+    del os.environ["COLUMNS"]
 errors = Console(stderr=True, highlight=False)
 
 PAYMENTS: Final = 20_000
@@ -52,6 +54,7 @@ _DAMAGED: Final = ("Corrupt database file", "Could not read enough bytes", "malf
 
 _NO_RIGHT: Final = "Give this user the right to write there, or choose another data folder with RECOUP_DATA_DIR."
 _NO_FOLDER: Final = "A file may stand where a folder is needed: move it away, or set RECOUP_DATA_DIR."
+_NO_FILE: Final = "A folder stands where a file is needed: move it away."
 _REMEDIES: Final = {
     errno.ENOSPC: "Free some space, then run the command again.",
     errno.EDQUOT: "Free some space, then run the command again.",
@@ -60,6 +63,9 @@ _REMEDIES: Final = {
     errno.EROFS: _NO_RIGHT,
     errno.ENOTDIR: _NO_FOLDER,
     errno.EEXIST: _NO_FOLDER,
+    errno.EISDIR: _NO_FILE,
+    errno.ENOTEMPTY: _NO_FILE,
+    errno.ELOOP: _NO_FOLDER,
 }
 """What to do about errors of the operating system."""
 

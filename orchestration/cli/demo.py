@@ -22,6 +22,9 @@ DAY: Final = 86_400
 FIRST_DAYS: Final = 180
 """Age of the account, in days, when it is first met."""
 
+_LAST_INSTANT: Final = 2**32
+"""A clock beyond it is a damaged one: the demo would have run for eighty years."""
+
 _START_SECONDS: Final = 60.0
 
 
@@ -77,7 +80,9 @@ def _next_state(path: Path, seed: int, payments: int, days: int) -> SimulatorSta
         return fresh
     try:
         last = SimulatorState(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+        if {type(value) for value in asdict(last).values()} != {int} or not fresh.now <= last.now < _LAST_INSTANT:
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
         raise SimulatorFailed(f"{path} was damaged. Delete the demo's folder to begin anew: {path.parent}") from None
     if (last.seed, last.payments) != (seed, payments):
         print(

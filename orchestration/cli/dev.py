@@ -104,12 +104,16 @@ def _dagster_home(home: Path) -> Iterator[None]:
 
 
 def _end_orphans(home: Path) -> None:
-    """End runs that no process works on. Also creates Dagster's databases, before several processes would at once."""
+    """End runs that no process works on. Also creates Dagster's databases, before several processes would at once.
+
+    A damaged one is an error here, rather than in each process of Dagster's.
+    """
     import dagster as dg
 
     from orchestration.sensors import UNFINISHED
 
     with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.all_asset_keys()  # reads the event log
         for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
             instance.report_run_failed(run, "Dagster was stopped while this run was under way.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

@@ -50,7 +50,14 @@ def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path |
             else:
                 _print(relation)
         except duckdb.Error as error:
+            if is_damaged_file(str(error), settings.published_path):
+                raise QueryRefused(_damaged_rows(settings.published_path)) from None
             raise QueryRefused(str(error)) from None
+
+
+def _damaged_rows(path: Path) -> str:
+    """Return the sentence for a file whose head is whole, so that only reading all of it shows the damage."""
+    return f"{path} is damaged. `recoup repair` moves it aside, and the next `recoup sync` publishes it again."
 
 
 def _write(relation: duckdb.DuckDBPyRelation, csv: Path | None, parquet: Path | None) -> None:

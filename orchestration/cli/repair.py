@@ -6,10 +6,11 @@ from orchestration.settings import Settings
 
 def run_repair(settings: Settings) -> None:
     """Repair the data folder and print what was damaged."""
-    found = repair(settings)
-    for each in found:
+    is_damaged = False
+    for each in repair(settings):
+        is_damaged = True
         print(f"{each.path} was damaged. {each.remark}")
         for path in each.moved_to:
-            print(f"  kept as {path}")
-    if not found:
+            print(f"  kept as {path}", flush=True)
+    if not is_damaged:
         print(f"All databases in {settings.recoup_data_dir} can be read.")

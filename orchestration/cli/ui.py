@@ -65,6 +65,8 @@ class UiGuard:
                 f"a page of {_shown(', '.join(sorted(origins)))} sent this to {_shown(hosts[0])}. If both are the UI, "
                 "let the proxy pass on the header Host, and add that host to RECOUP_UI_HOSTS."
             )
+        if _is_graphql(request) and _is_referred_by_another_site(request.headers, hosts[0]):
+            return "a page of another site sent this. Open the UI's own address instead."
         if _is_of_another_site(request.headers) and not _opens_a_page(request):
             return "a page of another site sent this. Open the UI's own address instead."
         if _hides_its_site(request):
@@ -82,6 +84,12 @@ def _own_hosts(scope: Scope) -> frozenset[str]:
 def _is_of_another_site(headers: Headers) -> bool:
     """Return whether a page of another origin caused the request. Another port of this machine is another origin."""
     return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+
+
+def _is_referred_by_another_site(headers: Headers, host: str) -> bool:
+    """Return whether `Referer`, which old browsers send in place of `Sec-Fetch-Site`, names another origin."""
+    pages = [page.lower() for page in headers.getlist("referer")]
+    return any(not page.startswith((f"http://{host}/", f"https://{host}/")) for page in pages if page)
 
 
 def _opens_a_page(request: HTTPConnection) -> bool:

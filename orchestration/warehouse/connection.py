@@ -15,7 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.errors import RecoupError
-from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, mend_wal, only_mender
+from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, mend_wal, only_mender
 from orchestration.warehouse.rows import OBJECT_TABLES
 
 CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
@@ -215,7 +215,8 @@ def _try_to_connect(path: Path) -> duckdb.DuckDBPyConnection | str:
         return connection
     if is_damaged_file(connection, path):
         raise WarehouseDamaged(damaged_text(path))
-    raise WarehouseError(f"{path} cannot be opened as a DuckDB database: {connection}")
+    remedy = " Move it elsewhere; the next `recoup sync` makes a new one." if is_text(path) or path.is_dir() else ""
+    raise WarehouseError(f"{path} cannot be opened as a DuckDB database: {connection}{remedy}")
 
 
 def damaged_text(path: Path) -> str:

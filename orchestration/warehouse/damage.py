@@ -30,6 +30,9 @@ _DAMAGED_FILE: Final = re.compile(
 )
 _NO_DATABASE: Final = "is not a valid DuckDB database file"
 _HEADER_BYTES: Final = 16
+"""Bytes before which a file is too short to tell."""
+_TEXT_BYTES: Final = 256
+"""Bytes that tell a text from a database."""
 
 
 def wal_of(path: Path) -> Path:
@@ -45,12 +48,12 @@ def is_damaged_wal(message: str) -> bool:
 def is_damaged_file(message: str, path: Path, *, is_known: bool = False) -> bool:
     """Return whether DuckDB's message says that the database `path` is damaged.
 
-    A file that a newer DuckDB wrote is not damaged, nor is one that was never a database, unless it `is_known` to have
-    been one. An emptied file is damaged.
+    A file that a newer DuckDB wrote is not damaged, nor is a text, unless it `is_known` to have been a database. A file
+    of zeros or garbage is damaged.
     """
     first = message.splitlines()[0] if message else ""
     if _NO_DATABASE in first:
-        return is_known or _is_emptied(path)
+        return is_known or not is_text(path)
     return "replaying WAL" not in first and bool(_DAMAGED_FILE.search(first))
 
 
@@ -108,8 +111,9 @@ def _copy_beginning(source: Path, target: Path, size: int) -> None:
     os.replace(beside, target)
 
 
-def _is_emptied(path: Path) -> bool:
-    """Return whether the file is empty or begins with zeros, as after a loss of power. DuckDB's header never does."""
-    with suppress(OSError), path.open("rb") as file:
-        return not any(file.read(_HEADER_BYTES))
+def is_text(path: Path) -> bool:
+    """Return whether somebody put a text where a database belongs. Torn, emptied and overwritten databases are none."""
+    with suppress(OSError, UnicodeDecodeError), path.open("rb") as file:
+        head = file.read(_TEXT_BYTES)
+        return len(head) > _HEADER_BYTES and "".join(head.decode("ascii").split()).isprintable()
     return False

@@ -90,7 +90,7 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
     If `path` is a link, the file that it names is replaced. The new file gets the mode and the group of the old one.
     Crash-safe: an interrupted call leaves the old file or the new one, and the next call completes the work.
     """
-    link, path = path, path.resolve() if path.is_symlink() else path
+    link, path = path, Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     if link != path:
         _remove(wal_of(link))
@@ -122,6 +122,8 @@ def _publish(
         size = beside.stat().st_size
         _take_permissions(path, beside)
         _to_disk(beside)
+        if path.is_dir():  # as a container makes for a file that it cannot mount
+            _remove(path)
         _remove(wal_of(path))  # left by a killed program that had opened the old file for writing
         os.replace(beside, path)
         _remove(wal_of(path))  # a program that still has the old file open may have written a new log

@@ -341,7 +341,10 @@ class Queue:
                 yield connection
             is_kept = self._file == self._file_now()
         except (SQLAlchemyError, OSError, ImportError) as error:
-            raise QueueUnavailable(f"The webhook queue{self._where()} cannot be used: {_words(error)}") from None
+            words = _words(error)
+            if self._is_sqlite() and self._path().is_dir():
+                words = "a folder stands in its place. Move it away."
+            raise QueueUnavailable(f"The webhook queue{self._where()} cannot be used: {words}") from None
         if not is_kept:
             self.close()
             raise QueueUnavailable(f"The webhook queue{self._where()} was deleted or replaced while it was used.")

@@ -16,6 +16,7 @@ import duckdb
 import pandas as pd
 import pytest
 
+from orchestration.cli.demo import FIRST_DAYS
 from orchestration.cli.query import run_query
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
@@ -348,7 +349,7 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
 
 
 def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, template: Template, tmp_path: Path) -> None:
-    last = {"seed": 5, "payments": 150, "now": OPENED_AT}
+    last = {"seed": 5, "payments": 150, "now": OPENED_AT + FIRST_DAYS * 86_400}
     settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
     settings.simulator_state_path.write_text(json.dumps(last))
     other = recoup("demo", "--payments", "150", "--seed", "6")

@@ -213,6 +213,62 @@ def test_a_damaged_warehouse_is_replaced_by_command_and_read_again(content: byte
     assert "All databases in" in folder.run("repair").text
 
 
+GARBAGE = b"\x9c\xfe\x07\xb1" * 2_000
+
+
+def test_whatever_is_no_database_any_more_is_moved_aside_at_once(folder: Folder) -> None:
+    """Files cut within their first bytes, and heads overwritten with garbage: one call repairs all, and says so."""
+    before, settings = folder.episodes(), folder.settings
+    folder.run("webhooks", "status")
+    cut = {settings.warehouse_path: GARBAGE, settings.queue_path: b"SQLite for", settings.published_path: b"\x9c\xfe"}
+    history = settings.dagster_home / "history" / "runs.db"
+    history.parent.mkdir(parents=True)
+    for path, content in {**cut, history: GARBAGE}.items():
+        path.write_bytes(content + path.read_bytes()[64:] if path == settings.warehouse_path else content)
+    said = folder.run("sync")
+    assert (said.code, "`recoup repair` moves it aside" in said.text) == (1, True)
+    said = folder.run("repair")
+    assert (said.code, said.text.count("was damaged.")) == (0, 4)
+    assert folder.synced() == before
+
+
+def test_what_cannot_be_repaired_hides_nothing_that_was(folder: Folder) -> None:
+    folder.settings.queue_path.write_text("a text that somebody put here\n")
+    folder.settings.warehouse_path.write_bytes(b"")
+    said = folder.run("repair")
+    assert said.code == 1
+    assert f"{folder.settings.warehouse_path} was damaged." in said.text
+    assert "webhook_queue.sqlite is not a database. Move it elsewhere" in said.text
+    assert "All databases" not in said.text
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_or_replaced(folder: Folder) -> None:
+    """A container makes one for a file that it was to mount and that is not there."""
+    settings, before = folder.settings, folder.episodes()
+    for path in (settings.queue_path, settings.published_path):
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    for command in (["webhooks", "status"], ["repair"]):
+        said = folder.run(*command)
+        assert (said.code, str(settings.queue_path) in said.text, "folder" in said.text) == (1, True, True)
+    settings.queue_path.rmdir()
+    assert folder.synced() == before
+    settings.published_path.unlink()
+    (settings.published_path / "notes").mkdir(parents=True)
+    said = folder.run("sync")
+    assert said.code == 1
+    assert f"{settings.published_path} cannot be used: directory not empty. A folder stands where" in said.text
+
+
+def test_links_in_a_circle_are_named(folder: Folder, server: SimulatorServer, tmp_path: Path) -> None:
+    folder.settings.published_path.unlink()
+    folder.settings.published_path.symlink_to("recovery.duckdb")
+    (tmp_path / "circle").symlink_to("circle")
+    for said in (folder.run("sync"), Folder(tmp_path / "circle", server).run("webhooks", "status")):
+        assert said.code == 1
+        assert "cannot be used: " in said.text
+
+
 def test_damage_deep_in_the_files_is_found(folder: Folder) -> None:
     """Blocks of rows, which opening does not read."""
     before, settings = folder.episodes(), folder.settings

@@ -108,9 +108,13 @@ def test_a_data_folder_that_cannot_be_made_is_a_sentence(folder: str, command: l
     assert folder.removesuffix("/data") in said.text
 
 
+DEMO_STATE = '{"seed": 1, "payments": 5, "now": 0}'
+
+
 def test_a_damaged_state_of_the_demo_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
-    for text in ("{", "[]", '{"seed": 1}'):
+    clocks = ("null", "-5", "1e400", "9" * 20, '"17"', "true")
+    for text in ("{", "[]", '{"seed": 1}', "[" * 9_999, *(DEMO_STATE.replace("0", clock) for clock in clocks)):
         (tmp_path / "demo" / "simulator.json").write_text(text)
         said = recoup("demo", "--payments", "50", RECOUP_DATA_DIR=str(tmp_path))
         is_a_sentence(said)
@@ -149,6 +153,7 @@ def run(command: str, folder: Path, **variables: str) -> subprocess.CompletedPro
         ("recoup check", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, 1),
         ("recoup nosuch", {"PYTHONIOENCODING": "ascii", "TERM": "dumb", "NO_COLOR": "1"}, 2),
         ("recoup sync --nosuch", {"COLUMNS": "40"}, 2),
+        ("set -o pipefail; recoup integrations list | grep 'No account'", {"COLUMNS": "0"}, 0),
         ("set -o pipefail; recoup --help | tail -9", {"PYTHONIOENCODING": "ascii"}, 0),
         ("set -o pipefail; recoup --help | tail -9", {"PYTHONIOENCODING": "iso-8859-1"}, 0),
         ("recoup --help | head -1", {}, 0),

@@ -1,6 +1,7 @@
 """What is connected: the catalog in `integrations.toml`, and where each key is from."""
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable
@@ -399,3 +400,24 @@ def test_a_platform_that_is_not_there_is_told(make: Make, tmp_path: Path) -> Non
     path.write_text('[shop]\naccount_id = "acct_1"\nplatform = "market"\n')
     with pytest.raises(IntegrationError, match="shop: there is no platform 'market'"):
         make()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x9c garbage", bytes(40), b""], ids=["garbage", "zeroed", "empty"])
+def test_a_damaged_file_of_an_endpoint_stops_neither_the_others_nor_a_new_start(
+    content: bytes, two: Integrations, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=tmp_path / "data")
+    shop, club = (WebhookFiles(settings, name) for name in ("shop", "club"))
+    shop.enable(), club.enable()
+    for name in ("webhook_token", "webhook_secret"):
+        (settings.secrets_dir / "shop" / name).write_bytes(content)
+    assert [each.integration for each in webhook_endpoints(settings)] == ["club"]
+    assert re.fullmatch(r"[\w-]{32}", shop.enable().token.get_secret_value())
+    shop.set_secret("whsec_5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH")
+    assert [len(each.secrets) for each in webhook_endpoints(settings) if each.integration == "shop"] == [1]
+
+
+def test_a_catalog_that_no_parser_can_read_is_named(make: Make, two: Integrations, tmp_path: Path) -> None:
+    (tmp_path / "data" / "integrations.toml").write_text(f"[shop]\nconnected = {'[' * 5000}1{']' * 5000}\n")
+    with pytest.raises(IntegrationError, match=r"integrations\.toml is not TOML"):
+        make().all()
