@@ -33,21 +33,25 @@ A Stripe App is installed by OAuth at `/oauth/v2/authorize`, which agrees at onc
 
 As a process: `python -m orchestration.simulator --seed 1 --port 12111`, controlled under `/_sim` (see `control`).
 
-It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories` and `aftermath`,
-which write `steps`; `account` indexes them and lives by a `clock`; `state`, `objects`, `instruments`, `singletons` and
-`events` render them as Stripe would; `api`, `parameters`, `keys`, `connect`, `app` and `errors` answer for it;
-`webhooks` says what is sent, `deliveries` when; `faults`, `control` and `server` run it; `truth` tells what really
-happened, with `episodes`.
+    SimulatedAccount(seed=1, payments=2_000, days=120, shop="weekly_plan")   # one of SHOPS
+
+It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories`, `aftermath` and the
+kinds of `shops`, which write `steps`; `account` indexes them and lives by a `clock`; `state`, `objects`, `instruments`,
+`singletons` and `events` render them as Stripe would; `api`, `parameters`, `keys`, `connect`, `app` and `errors` answer
+for it; `webhooks` says what is sent, `deliveries` when; `faults`, `control` and `server` run it; `truth` tells what
+really happened, with `episodes` and `debts`.
 """
 
 from orchestration.simulator.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount
 from orchestration.simulator.app import AppOptions
+from orchestration.simulator.debts import Debt
 from orchestration.simulator.deliveries import Deliverer, DeliveryCounts, RetryPolicy
 from orchestration.simulator.episodes import EpisodeTruth
 from orchestration.simulator.faults import Fault, Limits
 from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, ApiKey
 from orchestration.simulator.payers import PERSONAL_MARKERS
 from orchestration.simulator.server import SimulatorServer
+from orchestration.simulator.shops import SHOPS, ShopParameters
 from orchestration.simulator.truth import AttemptTruth, PaymentTruth, Truth
 from orchestration.simulator.webhooks import (
     DEFAULT_ENABLED_EVENTS,
@@ -66,9 +70,11 @@ __all__ = [
     "EVENT_RETENTION",
     "OPENED_AT",
     "PERSONAL_MARKERS",
+    "SHOPS",
     "ApiKey",
     "AppOptions",
     "AttemptTruth",
+    "Debt",
     "Deliverer",
     "DeliveryCounts",
     "EpisodeTruth",
@@ -76,6 +82,7 @@ __all__ = [
     "Limits",
     "PaymentTruth",
     "RetryPolicy",
+    "ShopParameters",
     "SimulatedAccount",
     "SimulatorServer",
     "Truth",

@@ -9,6 +9,7 @@ from typing import get_args
 from orchestration.simulator.account import OPENED_AT, SimulatedAccount, TieOrder
 from orchestration.simulator.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
 from orchestration.simulator.server import SimulatorServer
+from orchestration.simulator.shops import SHOPS
 from orchestration.simulator.webhooks import DEFAULT_ENABLED_EVENTS, DEFAULT_WEBHOOK_SECRET, WebhookEndpoint
 
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--at", type=int, help="unix seconds that the clock starts at, not before --days days")
     parser.add_argument("--speed", type=float, default=0.0, help="simulated seconds per second; 0 is a frozen clock")
     parser.add_argument("--tie-order", choices=get_args(TieOrder), default="forward")
+    parser.add_argument("--shop", choices=SHOPS, help="the kind of shop; without it, the account that all others vary")
     parser.add_argument("--livemode", action="store_true")
     parser.add_argument("--port", type=int, default=12111)
     parser.add_argument("--webhook-url", help="send events here as they happen")
@@ -48,6 +50,7 @@ def main() -> None:
         options.opened_at,
         livemode=options.livemode,
         tie_order=options.tie_order,
+        shop=options.shop,
     )
     if options.at is not None:
         account.now = options.at

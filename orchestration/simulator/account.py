@@ -7,15 +7,15 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
 
 from orchestration.simulator.calibration import DAY
 from orchestration.simulator.clock import Clock
 from orchestration.simulator.events import emitted
-from orchestration.simulator.steps import Intent, token
-from orchestration.simulator.stories import tell_day
+from orchestration.simulator.shops import ShopParameters, day_teller
+from orchestration.simulator.steps import Act, Intent, Step, token
 from orchestration.simulator.truth import Truth, tell_truth
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -65,6 +65,8 @@ class SimulatedAccount:
         tick: seconds that pass as one: everything happens at multiples of it, in its true order, and very much of it
             in the same second.
         speed: simulated seconds per real second; 0 is a clock that stands until it is moved.
+        shop: the kind of shop, one of `SHOPS`; None is the account with the histories that all others vary.
+        shop_parameters: what distinguishes this shop from others of its kind.
     """
 
     def __init__(
@@ -82,9 +84,13 @@ class SimulatedAccount:
         tick: int = 1,
         speed: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
+        shop: str | None = None,
+        shop_parameters: ShopParameters | Mapping[str, Any] | None = None,
     ) -> None:
         self.seed = seed
-        self.id = f"acct_1{token(seed, payments, days, 'account')[:15]}"
+        variant = () if shop is None else (shop, shop_parameters)
+        self.id = f"acct_1{token(seed, payments, days, 'account', *variant)[:15]}"
+        self._tell_day = day_teller(shop, shop_parameters)
         self.opened_at = opened_at
         self.livemode = livemode
         self.event_api_version = event_api_version
@@ -173,7 +179,7 @@ class SimulatedAccount:
         return events[bisect_left(events, (after + 1,)) : bisect_left(events, (until + 1,))]
 
     def intents_of_customer(self, customer: str) -> list[str]:
-        """Ids of a customer's PaymentIntents, also of those not created yet."""
+        """Ids of the PaymentIntents of a customer or a customer account, also of those not created yet."""
         return [intent.id for intent in self._of_customer[customer]]
 
     def is_aged_out(self, event: Entry, at: int) -> bool:
@@ -193,7 +199,7 @@ class SimulatedAccount:
 
     def _tell_days(self, days: range) -> None:
         for number in days:
-            for intent in tell_day(self.seed, number, self.opened_at, self._per_day):
+            for intent in self._tell_day(self.seed, number, self.opened_at, self._per_day):
                 if self._tick > 1:
                     _let_tick(intent, self._tick)
                 self._add(intent)
@@ -205,7 +211,8 @@ class SimulatedAccount:
         ordinal = len(self.intents) << 16
         self.intents[intent.id] = intent
         if intent.customer is not None:
-            self._of_customer[customer_id(self.seed, intent.customer)].append(intent)
+            make_id = customer_account_id if intent.is_customer_account else customer_id
+            self._of_customer[make_id(self.seed, intent.customer)].append(intent)
         self._enter("payment_intents", intent, intent.created, intent.id, ordinal, 0)
         for index, attempt in enumerate(intent.attempts):
             if attempt.charge is not None:
@@ -221,6 +228,9 @@ class SimulatedAccount:
                 if crc32(event_id.encode()) < self._events_lost * 2**32:
                     continue
                 self._enter("events", intent, step.at, event_id, ordinal + index * 8 + part, index, event_type)
+                if _is_doubled(intent, step):
+                    again_id = prefix + token(intent.id, index, part, "again")[:23]
+                    self._enter("events", intent, step.at, again_id, ordinal + index * 8 + part + 4, index, event_type)
 
     def _enter(
         self,
@@ -250,6 +260,16 @@ def _let_tick(intent: Intent, tick: int) -> None:
     intent.refunds = [each._replace(at=down(each.at)) for each in intent.refunds]
     intent.disputes = [each._replace(at=down(each.at)) for each in intent.disputes]
     intent.steps = [each._replace(at=down(each.at)) for each in intent.steps]
+
+
+def _is_doubled(intent: Intent, step: Step) -> bool:
+    """Whether Stripe makes each event of the step twice."""
+    return step.act in (Act.FAILED, Act.AUTHENTICATION_FAILED) and step.nth in intent.doubled_failures
+
+
+def customer_account_id(seed: int, number: int) -> str:
+    """The id of the account (Accounts v2) of a customer of that number."""
+    return f"acct_1{token(seed, 'customer account', number)[:15]}"
 
 
 def customer_id(seed: int, number: int) -> str:

@@ -42,7 +42,7 @@ class _Endpoint:
 
 
 _ENDPOINTS: Final[dict[Resource, _Endpoint]] = {
-    "payment_intents": _Endpoint("payment_intent", ("customer",), ("latest_charge",)),
+    "payment_intents": _Endpoint("payment_intent", ("customer", "customer_account"), ("latest_charge",)),
     "charges": _Endpoint("charge", ("customer", "payment_intent"), ("payment_intent",)),
     "refunds": _Endpoint("refund", ("charge", "payment_intent"), ("charge", "payment_intent")),
     "disputes": _Endpoint("dispute", ("charge", "payment_intent"), ("charge", "payment_intent")),
@@ -206,8 +206,9 @@ class StripeApi:
     def _among(self, asked: ListParameters) -> list[str] | None:
         """The PaymentIntents that a filter leaves; None where nothing is filtered."""
         wanted: list[set[str]] = []
-        if "customer" in asked.filters:
-            wanted.append(set(self._account.intents_of_customer(asked.filters["customer"])))
+        for name in ("customer", "customer_account"):
+            if name in asked.filters:
+                wanted.append(set(self._account.intents_of_customer(asked.filters[name])))
         if "payment_intent" in asked.filters:
             wanted.append({asked.filters["payment_intent"]})
         if "charge" in asked.filters:

@@ -15,7 +15,8 @@ class Failure(NamedTuple):
 
     `code` is the charge's failure_code (or the error's code where there is no charge), `decline_code` the bank's word.
     `needs` says what a recovery takes: the same instrument will do, details must be updated, another instrument is
-    needed, or the payer must authenticate.
+    needed, or the payer must authenticate. `outcome_reason` is the charge's outcome.reason where it is neither of the
+    two codes.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Failure(NamedTuple):
     network_status: str = "declined_by_network"
     advice_code: str | None = None
     network_decline_code: str | None = None
+    outcome_reason: str | None = None
 
 
 FIRST_FAILURE: Final = 0.10

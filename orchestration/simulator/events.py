@@ -11,6 +11,8 @@ from orchestration.simulator.steps import Act, Intent, Step
 _EMITTED: Final[dict[Act, tuple[str, ...]]] = {
     Act.CREATED: ("payment_intent.created",),
     Act.CHALLENGED: ("payment_intent.requires_action",),
+    Act.INSTRUCTED: ("payment_intent.requires_action",),
+    Act.EXPIRED: ("payment_intent.payment_failed",),
     Act.AUTHENTICATION_FAILED: ("payment_intent.payment_failed",),
     Act.FAILED: ("charge.failed", "payment_intent.payment_failed"),
     Act.SUCCEEDED: ("charge.succeeded", "payment_intent.succeeded"),
@@ -22,6 +24,7 @@ _EMITTED: Final[dict[Act, tuple[str, ...]]] = {
     Act.BOUNCED: ("charge.failed", "payment_intent.payment_failed"),
     Act.CANCELED: ("payment_intent.canceled",),
     Act.EDITED: (),
+    Act.REPRICED: (),
     Act.BALANCED: ("charge.updated",),
     Act.REFUNDED: ("refund.created", "charge.refunded"),
     Act.REFUND_SETTLED: ("refund.updated", "charge.refund.updated"),

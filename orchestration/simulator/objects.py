@@ -6,13 +6,14 @@ Fields are those that the SDK's typed classes declare (a test compares them). Ho
 
 from typing import Any
 
-from orchestration.simulator.account import Entry, Resource, SimulatedAccount, customer_id
+from orchestration.simulator.account import Entry, Resource, SimulatedAccount, customer_account_id, customer_id
 from orchestration.simulator.calibration import DAY
 from orchestration.simulator.instruments import (
     address,
     billing_details,
     charge_details,
     error_payment_method,
+    instructions,
     network_advice_code,
     outcome,
 )
@@ -30,10 +31,13 @@ _MESSAGES = {
     "processing_error": "An error occurred while processing your card. Try again in a little bit.",
     "authentication_required": "Your card was declined. This transaction requires authentication.",
     "payment_intent_authentication_failure": "The provided PaymentMethod has failed authentication.",
+    "payment_intent_payment_attempt_expired": "The latest payment attempt of this PaymentIntent has expired.",
     "insufficient_funds": "The customer's account has insufficient funds to cover this payment.",
     "account_closed": "The customer's bank account has been closed.",
     "debit_not_authorized": "The customer has notified their bank that this payment was unauthorized.",
 }
+
+_METHOD_TYPES = ("card", "sepa_debit", "us_bank_account")
 
 
 class Renderer:
@@ -102,13 +106,13 @@ class Renderer:
         return before.disputes[step.nth] if "dispute" in entry.about else before.refunds[step.nth]
 
     def _payment_intent(self, intent: Intent, state: State) -> Json:
-        used = None if state.used is None else intent.attempts[state.used]
+        currency, amount = _price(intent, state)
         who = person(intent.customer)
         return {
             "id": intent.id,
             "object": "payment_intent",
             "allowed_payment_method_types": None,
-            "amount": intent.amount,
+            "amount": amount,
             "amount_capturable": state.capturable,
             "amount_details": {"tip": {}},
             "amount_received": state.received,
@@ -121,25 +125,25 @@ class Renderer:
             "client_secret": f"{intent.id}_secret_{token(intent.id, 'secret')}",
             "confirmation_method": "automatic",
             "created": intent.created,
-            "currency": intent.currency,
-            "customer": self._customer(intent),
-            "customer_account": None,
+            "currency": currency,
+            "customer": None if intent.is_customer_account else self._customer(intent),
+            "customer_account": self._customer(intent) if intent.is_customer_account else None,
             "description": f"Order of {who.name}",
             "excluded_payment_method_types": None,
             "last_payment_error": self._last_payment_error(intent, state),
             "latest_charge": None if state.latest is None else intent.attempts[state.latest].charge,
             "livemode": self._account.livemode,
             "metadata": intent.metadata,
-            "next_action": self._next_action(intent) if state.status == "requires_action" else None,
+            "next_action": self._next_action(intent, state) if state.status == "requires_action" else None,
             "on_behalf_of": None,
             "payment_details": {
                 "customer_reference": None,
                 "order_reference": intent.order_key if intent.is_order_in_details else None,
             },
-            "payment_method": used.instrument.payment_method if used else None,
+            "payment_method": _held_payment_method(intent, state),
             "payment_method_configuration_details": None,
-            "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
-            "payment_method_types": ["card", "sepa_debit", "us_bank_account"],
+            "payment_method_options": _method_options(intent),
+            "payment_method_types": list(intent.method_types or _METHOD_TYPES),
             "processing": None,
             "receipt_email": who.email,
             "review": None,
@@ -154,7 +158,10 @@ class Renderer:
         }
 
     def _customer(self, intent: Intent) -> str | None:
-        return None if intent.customer is None else customer_id(self._account.seed, intent.customer)
+        if intent.customer is None:
+            return None
+        make_id = customer_account_id if intent.is_customer_account else customer_id
+        return make_id(self._account.seed, intent.customer)
 
     def _shipping(self, who: Person) -> Json:
         return {
@@ -165,7 +172,9 @@ class Renderer:
             "tracking_number": None,
         }
 
-    def _next_action(self, intent: Intent) -> Json:
+    def _next_action(self, intent: Intent, state: State) -> Json:
+        if state.waiting is not None:
+            return instructions(intent, intent.waits[state.waiting], state.waiting)
         secret = token(intent.id, "challenge")
         url = (
             f"https://hooks.stripe.com/3d_secure_2/hosted?payment_intent={intent.id}&client_secret=src_secret_{secret}"
@@ -187,7 +196,7 @@ class Renderer:
             "doc_url": f"https://stripe.com/docs/error-codes/{failure.code.replace('_', '-')}",
             "message": _MESSAGES[failure.code],
             "payment_method": method,
-            "type": "card_error" if attempt.instrument.kind == "card" else "invalid_request_error",
+            "type": "card_error" if attempt.instrument.kind.startswith("card") else "invalid_request_error",
         }
         optional = {
             "advice_code": failure.advice_code,
@@ -203,10 +212,11 @@ class Renderer:
         who = person(intent.customer)
         is_failed = charge.status == "failed"
         failure = attempt.failure if is_failed else None
+        currency, amount = attempt.price or (intent.currency, intent.amount)
         return {
             "id": attempt.charge,
             "object": "charge",
-            "amount": intent.amount,
+            "amount": amount,
             "amount_captured": charge.amount_captured,
             "amount_refunded": charge.amount_refunded,
             "application": None,
@@ -217,8 +227,8 @@ class Renderer:
             "calculated_statement_descriptor": "SIMULATED SHOP",
             "captured": charge.captured,
             "created": attempt.at,
-            "currency": intent.currency,
-            "customer": self._customer(intent),
+            "currency": currency,
+            "customer": None if intent.is_customer_account else self._customer(intent),
             "description": f"Order of {who.name}",
             "disputed": charge.is_disputed,
             "failure_balance_transaction": None,
@@ -252,7 +262,7 @@ class Renderer:
     def _refund(self, intent: Intent, state: State, index: int) -> Json:
         refund, status = intent.refunds[index], state.refunds[index]
         attempt = intent.attempts[refund.attempt]
-        is_card = attempt.instrument.kind == "card"
+        is_card = attempt.instrument.kind.startswith("card")
         details: Json = {"type": "card", "card": {"reference_status": "pending", "type": "refund"}}
         rendered: Json = {
             "id": refund.id,
@@ -321,6 +331,30 @@ class Renderer:
             "shipping_address": f"{who.street}, {who.town}",
             "uncategorized_text": f"{who.name} confirmed the order by telephone, {who.phone}.",
         }
+
+
+def _price(intent: Intent, state: State) -> tuple[str, int]:
+    """The currency and the amount of the PaymentIntent, which an update may have changed."""
+    is_earlier = intent.earlier_price is not None and not state.is_repriced
+    return intent.earlier_price if intent.earlier_price and is_earlier else (intent.currency, intent.amount)
+
+
+def _held_payment_method(intent: Intent, state: State) -> str | None:
+    if state.waiting is not None:
+        return intent.waits[state.waiting].instrument.payment_method
+    return None if state.used is None else intent.attempts[state.used].instrument.payment_method
+
+
+def _method_options(intent: Intent) -> Json:
+    """The options of the payment methods that the PaymentIntent takes."""
+    options: dict[str, Json] = {
+        "card": {"request_three_d_secure": "automatic"},
+        "customer_balance": {"bank_transfer": {"type": "eu_bank_transfer"}, "funding_type": "bank_transfer"},
+        "boleto": {"expires_after_days": 3},
+        "oxxo": {"expires_after_days": 3},
+    }
+    kinds = ("card",) if intent.method_types is None else intent.method_types
+    return {kind: options.get(kind, {}) for kind in kinds}
 
 
 def _is_refunded(intent: Intent, charge: ChargeState) -> bool:

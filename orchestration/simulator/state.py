@@ -23,12 +23,15 @@ class ChargeState:
 @dataclass(slots=True)
 class State:
     """The parts that change, after the steps so far. `failed` is the attempt that last_payment_error tells of, `latest`
-    the one behind latest_charge, `used` the one whose instrument the intent holds; all are indices."""
+    the one behind latest_charge, `used` the one whose instrument the intent holds; `waiting` is the wait that
+    next_action tells of; all are indices."""
 
     status: str = "requires_payment_method"
     failed: int | None = None
     latest: int | None = None
     used: int | None = None
+    waiting: int | None = None
+    is_repriced: bool = False
     received: int = 0
     capturable: int = 0
     canceled_at: int | None = None
@@ -61,9 +64,13 @@ def _apply(state: State, intent: Intent, step: Step) -> None:
         case Act.CREATED:
             state.status = "requires_confirmation" if intent.starts_confirmable else "requires_payment_method"
         case Act.CHALLENGED:
-            state.status, state.failed = "requires_action", None
-        case Act.AUTHENTICATION_FAILED:
-            state.status, state.failed = "requires_payment_method", step.nth
+            state.status, state.failed, state.waiting = "requires_action", None, None
+        case Act.INSTRUCTED:
+            state.status, state.failed, state.waiting = "requires_action", None, step.nth
+        case Act.AUTHENTICATION_FAILED | Act.EXPIRED:
+            state.status, state.failed, state.waiting = "requires_payment_method", step.nth, None
+        case Act.REPRICED:
+            state.failed, state.is_repriced = None, True
         case Act.EDITED:
             state.failed = None
         case Act.CANCELED | Act.LAPSED:
@@ -84,7 +91,7 @@ def _apply(state: State, intent: Intent, step: Step) -> None:
 def _apply_charge(state: State, intent: Intent, step: Step) -> None:
     """The steps that make a charge or decide it; each of them is a confirmation, so the last error is gone."""
     state.latest = state.used = step.nth
-    state.failed = None
+    state.failed = state.waiting = None
     charge = state.charges.setdefault(step.nth, ChargeState("pending"))
     match step.act:
         case Act.FAILED | Act.BOUNCED:

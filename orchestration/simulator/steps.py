@@ -17,7 +17,9 @@ class Act(Enum):
 
     CREATED = auto()
     CHALLENGED = auto()
+    INSTRUCTED = auto()
     AUTHENTICATION_FAILED = auto()
+    EXPIRED = auto()
     FAILED = auto()
     SUCCEEDED = auto()
     AUTHORIZED = auto()
@@ -28,6 +30,7 @@ class Act(Enum):
     BOUNCED = auto()
     CANCELED = auto()
     EDITED = auto()
+    REPRICED = auto()
     BALANCED = auto()
     REFUNDED = auto()
     REFUND_SETTLED = auto()
@@ -38,7 +41,7 @@ class Act(Enum):
 
 
 class Instrument(NamedTuple):
-    """What is paid with. `kind` is Stripe's payment method type; the card fields are empty for bank debits."""
+    """What is paid with. `kind` is Stripe's payment method type; the card fields are empty for all but cards."""
 
     kind: str
     payment_method: str
@@ -55,7 +58,8 @@ class Instrument(NamedTuple):
 class Attempt(NamedTuple):
     """One try to collect. `charge` is None where Stripe makes none; `failure` says how it failed, at once or later.
 
-    `three_d_secure` is the result on the charge, None where the card was not challenged.
+    `three_d_secure` is the result on the charge, None where the card was not challenged. `price` is the currency and
+    the amount of the attempt, None for those of its PaymentIntent.
     """
 
     at: int
@@ -64,6 +68,14 @@ class Attempt(NamedTuple):
     failure: Failure | None = None
     three_d_secure: str | None = None
     off_session: bool = False
+    price: tuple[str, int] | None = None
+
+
+class Wait(NamedTuple):
+    """A voucher or bank details that the customer was shown: what the payment waits for, and until when."""
+
+    instrument: Instrument
+    expires_at: int | None
 
 
 class Refund(NamedTuple):
@@ -90,8 +102,8 @@ class Dispute(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Something happened at `at` (unix seconds). `nth` points into the intent's attempts, refunds or disputes, by
-    the act; `word` is a cancellation reason or a new dispute status; `amount` what was captured."""
+    """Something happened at `at` (unix seconds). `nth` points into the intent's attempts, waits, refunds or disputes,
+    by the act; `word` is a cancellation reason or a new dispute status; `amount` what was captured."""
 
     at: int
     act: Act
@@ -107,6 +119,12 @@ class Intent:
     `obligation` is what the payer owes: intents that share it are tries to pay for one thing. `order_key` is that
     fact where Stripe shows it, in `payment_details.order_reference` if `is_order_in_details`, else in
     `metadata.order_id`; None where the merchant passes nothing.
+
+    `covers` is how much of the debt this PaymentIntent pays, in the debt's currency; None means all of it.
+    `earlier_price` is its currency and amount until Act.REPRICED. `is_customer_account` says that the customer is an
+    account of Accounts v2. `is_card_testing` says that nobody owes anything: somebody tests stolen cards.
+    `doubled_failures` are attempts for whose failure Stripe makes each event twice. `method_types` are the payment
+    method types, None for those of the account.
     """
 
     id: str
@@ -125,6 +143,13 @@ class Intent:
     refunds: list[Refund] = field(default_factory=list)
     disputes: list[Dispute] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+    covers: int | None = None
+    earlier_price: tuple[str, int] | None = None
+    is_customer_account: bool = False
+    is_card_testing: bool = False
+    doubled_failures: frozenset[int] = frozenset()
+    method_types: tuple[str, ...] | None = None
 
     @property
     def token(self) -> str:

