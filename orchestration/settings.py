@@ -41,6 +41,9 @@ T = TypeVar("T")
 _UNSAFE_IN_URLS: Final = frozenset("%#[]*")
 _MARKETPLACE: Final = "https://marketplace.stripe.com"
 _EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
+_MEMORY: Final = re.compile(r"([1-9]\d*(?:\.\d+)?) ?(MiB|GiB)")
+_MEMORY_SHARE: Final = 0.8
+"""Share of the machine's memory that DuckDB takes at most by default."""
 _HOST: Final = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9]([a-z0-9_.-]*[a-z0-9])?)(:\d{1,5})?")
 _LEAST_KEY: Final = 24
 _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
@@ -134,6 +137,11 @@ class Settings(BaseSettings):
     recoup_history_days: float = Field(
         default=30, gt=0, description="Days for which run history, ticks and logs are kept."
     )
+    recoup_build_memory: str = Field(
+        default="3GiB",
+        description="Most memory of a build of the models, such as 3GiB or 800MiB; at most 80 % of the machine's. What "
+        "does not fit goes to disk.",
+    )
     recoup_event_bus_key: SecretStr | None = Field(
         default=None,
         description="Key that AWS EventBridge or Azure Event Grid sends along; without one they are not served.",
@@ -174,6 +182,7 @@ class Settings(BaseSettings):
         "recoup_sync_cron",
         "recoup_secrets_dir",
         "recoup_webhook_events",
+        "recoup_ui_hosts",
         "recoup_webhook_base_url",
         mode="before",
     )
@@ -242,6 +251,13 @@ class Settings(BaseSettings):
         if unclear:
             raise ValueError(f"give hosts such as recoup.example.com, without https:// and /, not {', '.join(unclear)}")
         return ",".join(hosts) or None
+
+    @field_validator("recoup_build_memory")
+    @classmethod
+    def _an_amount_of_memory(cls, value: str) -> str:
+        if not _MEMORY.fullmatch(value):
+            raise ValueError("give a size in MiB or GiB, such as 3GiB")
+        return value
 
     @field_validator("recoup_webhook_base_url")
     @classmethod
@@ -370,6 +386,13 @@ class Settings(BaseSettings):
     def ui_hosts(self) -> frozenset[str]:
         """Hosts under which a proxy serves Dagster's UI, in lowercase."""
         return frozenset(self.recoup_ui_hosts.split(",")) if self.recoup_ui_hosts else frozenset()
+
+    @property
+    def build_memory(self) -> str:
+        """Memory limit of a build, as DuckDB writes it."""
+        size, unit = _MEMORY.fullmatch(self.recoup_build_memory).groups()  # type: ignore[union-attr]
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+        return f"{int(min(float(size) * (1 if unit == 'MiB' else 1024), _MEMORY_SHARE * machine))}MiB"
 
     @property
     def queue_url(self) -> str:

@@ -73,7 +73,7 @@ def integration_names(settings: Settings) -> Sequence[str]:
 
 
 def extract_asset(settings: Settings) -> dg.AssetsDefinition:
-    """The assets `stripe/*` and `sync/streams`, with a partition for each integration."""
+    """The assets `stripe/*` and `sync/*`, with a partition for each integration."""
 
     @dg.multi_asset(
         name="extract",
@@ -82,6 +82,7 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
         specs=[
             *[_spec("stripe", table, text) for table, text in _DESCRIPTIONS.items()],
             _spec("sync", "streams", "How far each stream is known: checkpoints and watermarks."),
+            _spec("sync", "quarantine", "Objects that could not be read, with the reason. Each sync tries some again."),
         ],
         check_specs=[
             dg.AssetCheckSpec("key_may_read_it", asset=["stripe", table], description="The API key has the permission.")
@@ -111,6 +112,8 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
                 )
             streams = table_metadata(connection, "sync.streams", order_by="stream")
             yield dg.MaterializeResult(asset_key=["sync", "streams"], metadata={**_run_figures(report), **streams})
+            quarantine = table_metadata(connection, "sync.quarantine", order_by="last_seen_at DESC")
+            yield dg.MaterializeResult(asset_key=["sync", "quarantine"], metadata=quarantine)
 
     return extract
 

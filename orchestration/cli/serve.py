@@ -84,7 +84,8 @@ def _server(settings: Settings) -> uvicorn.Server:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=_BACKLOG)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         remedy = "Is --host an address of this machine?"
         if error.errno == errno.EADDRINUSE:

@@ -117,12 +117,16 @@ def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -
         ModelsFailed: a model or a blocking test failed; nothing has changed.
         WarehouseError: as `open_warehouse`.
     """
-    path = settings.warehouse_path
-    with open_warehouse(path, options=small_batch_options(path)) as connection:
+    with open_warehouse(settings.warehouse_path, options=build_options(settings)) as connection:
         _complete_build_of(connection, project_fingerprint())
         plan = load_plan(settings)
         check_plan(connection, plan)
         return run_plan(connection, plan, observe=observe)
+
+
+def build_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of DuckDB for a build by the plan."""
+    return {"memory_limit": settings.build_memory, **small_batch_options(settings.warehouse_path)}
 
 
 def build_in_full(settings: Settings, callback: EventCallback | None = None) -> Build:

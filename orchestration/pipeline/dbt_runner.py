@@ -42,6 +42,7 @@ def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
     """Run a dbt command on the warehouse, print dbt's output, and return its exit code."""
     environment = os.environ | {
         "RECOUP_WAREHOUSE_PATH": _path_for_dbt(settings, settings.warehouse_path),
+        "RECOUP_BUILD_MEMORY": settings.build_memory,
         "DBT_PROJECT_DIR": str(DBT_PROJECT_DIR),
         "DBT_PROFILES_DIR": str(DBT_PROJECT_DIR),
         "DBT_TARGET_PATH": str(settings.dbt_target_dir),
@@ -116,7 +117,7 @@ def _invoke(
     into = ["--target-path", str(target or settings.dbt_target_dir)]
     settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     path = _path_for_dbt(settings, warehouse or settings.warehouse_path)
-    with _environment(RECOUP_WAREHOUSE_PATH=path):
+    with _environment(RECOUP_WAREHOUSE_PATH=path, RECOUP_BUILD_MEMORY=settings.build_memory):
         try:
             result = dbtRunner(manifest, list(callbacks)).invoke([*quiet, *arguments, *where, *into])
         finally:
@@ -224,7 +225,7 @@ def _first_line(message: str | None) -> str:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables for a while: dbt reads the warehouse's path from the process's environment only."""
+    """Set environment variables for a while: dbt's profile reads the process's environment only."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

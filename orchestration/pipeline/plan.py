@@ -178,9 +178,9 @@ from (
 
 
 def _duckdb_settings() -> dict[str, str]:
-    """Return DuckDB's settings from the profile that dbt uses."""
+    """Return DuckDB's settings from the profile that dbt uses, but for the memory limit, which is the machine's."""
     import yaml  # type: ignore[import-untyped]
 
     profiles = yaml.safe_load((DBT_PROJECT_DIR / _PROFILE).read_text(encoding="utf-8"))
     target = profiles["recoup"]["outputs"][profiles["recoup"]["target"]]
-    return {name: str(value) for name, value in target.get("settings", {}).items()}
+    return {name: str(value) for name, value in target.get("settings", {}).items() if name != "memory_limit"}

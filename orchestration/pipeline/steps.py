@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from orchestration.app_tokens import AppKey, NotAuthorized
 from orchestration.errors import RecoupError
 from orchestration.integrations import Integration, IntegrationError, Integrations, is_read_already
-from orchestration.pipeline.builder import Build, PlanUnusable, check_plan, run_plan
+from orchestration.pipeline.builder import Build, PlanUnusable, build_options, check_plan, run_plan
 from orchestration.pipeline.plan import kept_plan
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
@@ -45,7 +45,7 @@ from orchestration.sync import (
     plan_sync,
     sync_account,
 )
-from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse, small_batch_options
+from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.load import AccountKey
 from orchestration.warehouse.publish import Published, publish
@@ -152,8 +152,7 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
     plan = kept_plan(settings)
     if plan is None:
         raise PlanUnusable("The plan of the models is not compiled yet.")
-    path = settings.warehouse_path
-    with open_warehouse(path, wait=wait, options=small_batch_options(path)) as connection:
+    with open_warehouse(settings.warehouse_path, wait=wait, options=build_options(settings)) as connection:
         check_plan(connection, plan)
         try:
             ingested = _ingest(settings, queue, connection, most)

@@ -49,8 +49,8 @@ _PERSONAL_WORDS: Final = _words(
     """
     vorname nachname familienname benutzername inhaber kontoinhaber karteninhaber empfanger empfaenger anrede
     adresse anschrift strasse hausnummer hausnr plz postleitzahl ort wohnort stadt telefon telefonnummer rufnummer
-    handy handynummer mobil mobilnummer mobilfunk geburtsdatum geburtstag geburtsort geboren geschlecht steuernummer
-    steuerid ausweisnummer personalausweis reisepass kontonummer kontonr kartennummer telnr
+    handy handynummer mobil mobilnummer mobilfunk geburtsdatum gebdatum geburtstag geburtsort geboren geschlecht
+    steuernummer steuerid ausweisnummer personalausweis reisepass kontonummer kontonr kartennummer telnr
     """
     # French
     """
@@ -112,6 +112,7 @@ _PERSONAL_PHRASES: Final = (
         "tax number",
         "social security",
         "steuer id",
+        "geb datum",
     ),
     *("code postal", "codigo postal", "codigo postale", "e post"),
 )

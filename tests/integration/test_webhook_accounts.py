@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def test_no_account_overwrites_the_payment_of_another_and_one_id_may_be_in_both(
     assert endpoints.publish() == [("acct_a", False, "pi_1", 700), ("acct_own", False, "pi_1", 500)]
 
 
-@pytest.mark.parametrize("created", [1_767_225_599, 1_767_225_601, 1_400_000_000, 1_990_000_000])
+@pytest.mark.parametrize("created", [1_767_225_599, 1_767_225_601, 1_400_000_000, 1_790_000_000])
 def test_another_created_of_the_same_id_updates_its_row(created: int, endpoints: Endpoints) -> None:
     endpoints.send("shop", make_event(1))
     endpoints.publish()
@@ -139,6 +140,21 @@ def test_another_created_of_the_same_id_updates_its_row(created: int, endpoints:
         events = warehouse.execute("SELECT count(*), count(DISTINCT id) FROM raw_stripe.events").fetchone()
     assert row == ("pi_1", min(created, 1_767_225_600))
     assert events == (3, 3)
+
+
+@pytest.mark.parametrize("of", ["event", "object"])
+def test_what_is_dated_in_the_future_goes_to_quarantine_and_outranks_nothing(of: str, endpoints: Endpoints) -> None:
+    """Two days are granted to clocks that differ. Of a simulated account, which has its own time, any date is taken."""
+    now = int(time.time())
+    endpoints.send("shop", make_event(1, created=now))
+    ahead = now + 3 * 86_400
+    future = of_amount(make_event(2, created=ahead if of == "event" else now), 700, id="pi_1")
+    endpoints.send("shop", future if of == "event" else of_amount(future, 700, created=ahead))
+    endpoints.send("shop", of_amount(make_event(3, created=now + 1), 900, id="pi_1"))
+    assert endpoints.publish() == [("acct_own", False, "pi_1", 900)]
+    with closing(Queue(endpoints.settings.queue_url)) as queue:
+        ((event_id, _, reason),) = queue.quarantine(9)
+    assert (event_id, reason) == ("evt_2", "The event is dated in the future.")
 
 
 def test_after_a_rename_events_that_waited_are_still_loaded(endpoints: Endpoints) -> None:

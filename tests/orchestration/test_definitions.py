@@ -44,7 +44,10 @@ def test_assets_are_named_after_their_tables_and_grouped_by_stage(defs: dg.Defin
     groups: dict[str, set[str]] = {}
     for node in defs.resolve_asset_graph().asset_nodes:
         groups.setdefault(node.group_name or "", set()).add("/".join(node.key.path))
-    assert groups["raw"] == {f"stripe/{table}" for table in (*RAW, "webhook_events")} | {"sync/streams"}
+    assert groups["raw"] == {f"stripe/{table}" for table in (*RAW, "webhook_events")} | {
+        "sync/streams",
+        "sync/quarantine",
+    }
     assert groups["marts"] == {f"marts/{table}" for table in MARTS}
     assert groups["published"] == {"published/recovery"}
     assert {f"staging/stg_stripe__{table}" for table in RAW} <= groups["staging"]

@@ -62,7 +62,12 @@ attributed as (
         reversals.created_at,
         coalesce(reversals.payment_intent_id, charges.payment_intent_id) as payment_intent_id,
         case
-            when not reversals.has_moved_money and charges.captured_amount < charges.amount then 0
+            when
+                not reversals.has_moved_money
+                and charges.captured_amount < charges.amount
+                -- A charge of another payment tells nothing. In the join it would make DuckDB compare all with all.
+                and coalesce(reversals.payment_intent_id = charges.payment_intent_id, true)
+                then 0
             else reversals.refunded_amount
         end as refunded_amount
     from reversals
@@ -71,8 +76,6 @@ attributed as (
             reversals.account_id = charges.account_id
             and reversals.livemode = charges.livemode
             and reversals.charge_id = charges.charge_id
-            -- A charge of another payment tells nothing.
-            and coalesce(reversals.payment_intent_id = charges.payment_intent_id, true)
 
 ),
 

@@ -44,7 +44,50 @@ unioned as (
 
 ),
 
--- An attempt of which the PaymentIntent is not known yet is in no episode.
+-- Only the columns that are compared are sorted: sorting whole attempts takes twice the time. An attempt of which the
+-- PaymentIntent is not known yet is in no episode.
+compared as (
+
+    select
+        attempts.account_id,
+        attempts.livemode,
+        attempts.attempt_id,
+        attempts.payment_intent_id,
+        attempts.attempt_number,
+        attempts.outcome,
+        attempts.failure_class,
+        attempts.advice_code,
+        attempts.attempted_at,
+        attempts.is_attempted_at_estimated,
+        linked.episode_id
+    from unioned as attempts
+    left join linked
+        on
+            attempts.account_id = linked.account_id
+            and attempts.livemode = linked.livemode
+            and attempts.payment_intent_id = linked.payment_intent_id
+
+),
+
+numbered as (
+
+    select
+        account_id,
+        livemode,
+        attempt_id,
+        episode_id,
+        case when episode_id is not null then row_number() over in_episode end as episode_attempt_number,
+        case when episode_id is not null then lag(outcome) over in_episode end as previous_outcome,
+        case when episode_id is not null then lag(failure_class) over in_episode end as previous_failure_class,
+        case when episode_id is not null then lag(advice_code) over in_episode end as previous_advice_code,
+        date_diff('second', lag(attempted_at) over in_payment, attempted_at) / 3600.0 as hours_since_previous_attempt
+    from compared
+    window
+        in_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number),
+        in_episode as (partition by account_id, livemode, episode_id order by {{ attempt_order() }})
+
+),
+
 attempts as (
 
     select
@@ -62,17 +105,18 @@ attempts as (
         judged.min_retry_at,
         judged.estimated_network_fee_amount,
         judged.estimated_network_fee_currency,
-        linked.episode_id,
-        case when linked.episode_id is not null then row_number() over (
-            partition by attempts.account_id, attempts.livemode, linked.episode_id
-            order by {{ attempt_order('attempts') }}
-        ) end as episode_attempt_number
+        numbered.episode_id,
+        numbered.episode_attempt_number,
+        numbered.previous_outcome,
+        numbered.previous_failure_class,
+        numbered.previous_advice_code,
+        numbered.hours_since_previous_attempt
     from unioned as attempts
-    left join linked
+    inner join numbered
         on
-            attempts.account_id = linked.account_id
-            and attempts.livemode = linked.livemode
-            and attempts.payment_intent_id = linked.payment_intent_id
+            attempts.account_id = numbered.account_id
+            and attempts.livemode = numbered.livemode
+            and attempts.attempt_id = numbered.attempt_id
     left join judged
         on
             attempts.account_id = judged.account_id
@@ -127,9 +171,9 @@ final as (
         wasted_reason,
         excess_rule_id,
         estimated_network_fee_currency,
-        case when episode_id is not null then lag(outcome) over in_episode end as previous_outcome,
-        case when episode_id is not null then lag(failure_class) over in_episode end as previous_failure_class,
-        case when episode_id is not null then lag(advice_code) over in_episode end as previous_advice_code,
+        previous_outcome,
+        previous_failure_class,
+        previous_advice_code,
 
         -- numerics
         attempt_number,
@@ -142,7 +186,7 @@ final as (
         declines_24h,
         declines_30d_same_amount,
         estimated_network_fee_amount,
-        date_diff('second', lag(attempted_at) over in_payment, attempted_at) / 3600.0 as hours_since_previous_attempt,
+        hours_since_previous_attempt,
 
         -- booleans
         coalesce(episode_attempt_number, attempt_number) > 1 as is_retry,
@@ -163,9 +207,6 @@ final as (
         -- the load
         {{ build_id() }} as _load_id
     from attempts
-    window
-        in_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number),
-        in_episode as (partition by account_id, livemode, episode_id order by episode_attempt_number)
 
 )
 

@@ -41,7 +41,7 @@ ip clientIp remote_addr IPAddress
 dob date_of_birth dateOfBirth birthday birth_date gender ssn passport passport_number vatNumber national_id
 cardNumber card_number account-number
 vorname Nachname kundenname Kunden-Name strasse straße Straße hausnummer plz PLZ ort wohnort telefonnummer handy
-geburtsdatum Geburtsdatum1 lieferadresse rechnungsadresse e_mail_adresse kontoinhaber empfänger empfaenger
+geburtsdatum geb_datum Geburtsdatum1 lieferadresse rechnungsadresse e_mail_adresse kontoinhaber empfänger empfaenger
 anschrift benutzername passwort
 prenom prénom Prénom nom nom_client adresse ville code_postal codePostal date_naissance courriel telephone_portable
 mot_de_passe
