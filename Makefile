@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
-WORKERS ?= 2
+WORKERS ?= 3
 KEPT := secrets integrations.toml webhook_queue.sqlite webhook_queue.sqlite-wal webhook_queue.sqlite-shm
 
 .PHONY: help setup tools demo dev test soak soak-serve lint types sql bench clean cleanall

@@ -38,7 +38,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("tests/property/", "tests/integration/test_truth.py", "tests/integration/test_dev_ui.py")
+LONGEST = (
+    "tests/property/",
+    "tests/integration/test_truth.py",
+    "tests/integration/test_dev_ui.py",
+    "tests/integration/test_dagster_process.py",
+    "tests/integration/test_data_folder.py",
+    "tests/integration/test_webhooks_killed.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,6 +32,9 @@ print("open", flush=True)
 sys.stdin.readline()
 """
 
+DAMAGED_TEXTS = (b"", bytes(500), b'{"a": [1, ')
+"""Empty, zeroed and torn."""
+
 
 @dataclass
 class Said:
@@ -323,8 +326,13 @@ def test_a_file_that_is_no_database_is_not_repaired(folder: Folder) -> None:
     assert not list(folder.path.glob("*.damaged-*"))
 
 
-@pytest.mark.parametrize("name", ["dbt/target/plan.json", "dbt/target/manifest.json", "integrations.toml"])
-@pytest.mark.parametrize("content", [b"", bytes(500), b'{"a": [1, '], ids=["empty", "zeroed", "torn"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dbt/target/plan.json", bytes(500)),
+        *[(name, text) for name in ("dbt/target/manifest.json", "integrations.toml") for text in DAMAGED_TEXTS],
+    ],
+)
 def test_other_files_that_are_damaged_are_made_again_or_named(name: str, content: bytes, folder: Folder) -> None:
     path = folder.path / name
     path.parent.mkdir(parents=True, exist_ok=True)
