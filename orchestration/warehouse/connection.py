@@ -231,7 +231,7 @@ def _open(path: Path) -> duckdb.DuckDBPyConnection | str:
     """The connection, or the first line of what DuckDB says."""
     try:
         return duckdb.connect(str(path), config=CONFIG)
-    except (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException) as error:
+    except duckdb.Error as error:
         return _first_line(error)
 
 

@@ -64,7 +64,7 @@ def loads_in(path: Path) -> list[tuple[int, int]]:
     ("damage", "at_least", "is_moved"),
     [
         (lambda content: content, 20, False),
-        (lambda content: content + bytes(4096), 20, True),
+        (lambda content: content + bytes(4096), 20, duckdb.__version__ < "2"),  # DuckDB 2 takes them for its end
         (zeroed_from(0.98), 18, True),
         (zeroed_from(0.5), 8, True),
         (garbage_at(0.5), 8, True),
