@@ -23,7 +23,7 @@ with linked as (
 
 ),
 
--- Payments of which the data contradict each other in a way that would distort rates.
+-- Payments with contradictory data that would distort rates.
 distorting as (
 
     select distinct

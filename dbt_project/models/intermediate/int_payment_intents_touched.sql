@@ -109,7 +109,7 @@ reversals as (
 
 tellings as (
 
-    {% for told, begun_at in [
+    {% for relation, begun_at in [
         ('payment_intents', 'created_at'),
         ('charges', 'created_at'),
         ('events', 'created_at'),
@@ -122,7 +122,7 @@ tellings as (
             payment_intent_id,
             {{ begun_at }} as begun_at,
             _load_id
-        from {{ told }}
+        from {{ relation }}
         union all
     {% endfor %}
     {% if is_incremental() %}

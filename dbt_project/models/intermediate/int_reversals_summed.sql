@@ -65,7 +65,7 @@ attributed as (
             when
                 not reversals.has_moved_money
                 and charges.captured_amount < charges.amount
-                -- A charge of another payment tells nothing. In the join it would make DuckDB compare all with all.
+                -- Ignore a charge of another payment. As a join condition, this would make DuckDB compare every pair.
                 and coalesce(reversals.payment_intent_id = charges.payment_intent_id, true)
                 then 0
             else reversals.refunded_amount

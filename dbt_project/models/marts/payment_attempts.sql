@@ -44,8 +44,8 @@ unioned as (
 
 ),
 
--- Only the columns that are compared are sorted: sorting whole attempts takes twice the time. An attempt of which the
--- PaymentIntent is not known yet is in no episode.
+-- Sort only the columns that are compared: sorting whole attempts takes twice the time. An attempt is in no episode
+-- until its PaymentIntent is known.
 compared as (
 
     select

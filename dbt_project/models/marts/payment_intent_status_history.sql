@@ -33,8 +33,8 @@ told as (
 
 ),
 
--- Of what no event tells, only the outcome is known, and seldom when it came about. Stripe may tell of another status
--- after the cancellation: the current status is entered no earlier than that.
+-- Without an event, only the current status is known, and seldom when it began. Stripe may send an event with another
+-- status after the cancellation: the current status begins no earlier than that event.
 current_states as (
 
     select
