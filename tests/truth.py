@@ -34,12 +34,18 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
             *_attempts(truth, published),
             *_payments(truth, published),
             *_histories(truth, published),
-            *_abandoned(truth, published),
+            *_requiring_action(truth, published),
             *_episodes(truth, published),
             *_totals(truth, published),
             *_cohorts(truth, published),
             *_coverage(truth, published),
         ]
+
+
+def waiting_differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[int]) -> list[str]:
+    """The same of abandoned authentications and waiting payments alone, which depend on no link between payments."""
+    with duckdb.connect(str(settings.published_path), read_only=True) as published:
+        return _requiring_action(account.truth(syncs[-1], syncs=syncs), published)
 
 
 def contents(path: Path, *, without: Iterable[str] = ()) -> dict[str, Rows]:
@@ -169,19 +175,57 @@ def _histories(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
     return _unequal("histories", expected, {key: shown[key][0] for key in expected if key in shown})
 
 
+def _requiring_action(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    """Payments that wait for their customer or for money are in one of the two tables, and each in the right one."""
+    return [*_abandoned(truth, published), *_waiting(truth, published)]
+
+
 def _abandoned(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
     """Who was asked to authenticate and has not for a day: the instant of asking, where the history is known."""
     known = {payment.id: payment.history[-1] for payment in truth.payments if payment.is_history_known}
+    waits = {payment.id: payment.waiting_for for payment in truth.payments}
     expected = {
         payment_id: asked_at
         for payment_id, (status, asked_at) in known.items()
-        if status == "requires_action" and asked_at + ABANDONED_AFTER <= truth.at
+        if status == "requires_action" and asked_at + ABANDONED_AFTER <= truth.at and not waits[payment_id]
     }
     shown = _by_id(
         published,
         "SELECT payment_intent_id, epoch(requested_at)::BIGINT FROM marts.abandoned_authentications",
     )
     return _unequal("abandoned authentications", expected, {key: shown[key][0] for key in shown if key in known})
+
+
+def _waiting(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    """Who was shown what to pay, and has not paid: for what, until when, and since when if the history is known.
+
+    A payment that never failed may be linked to another one that did, and has then failed in the table as well.
+    """
+    failed = {attempt.payment_intent_id for attempt in truth.attempts if attempt.is_knowable and attempt.failure_class}
+    known = {payment.id: payment.history[-1][1] for payment in truth.payments if payment.is_history_known}
+    expected = {
+        payment.id: (
+            payment.waiting_for,
+            payment.waits_until,
+            payment.waits_until is not None and payment.waits_until <= truth.at,
+            payment.amount,
+            payment.id in failed,
+            known.get(payment.id),
+        )
+        for payment in truth.payments
+        if payment.waiting_for
+    }
+    shown = _by_id(
+        published,
+        """SELECT payment_intent_id, waiting_for, epoch(waits_until_at)::BIGINT, is_expired, amount,
+                  has_failed, epoch(waiting_since_at)::BIGINT
+           FROM marts.waiting_payments""",
+    )
+    found = {
+        key: (*row, has_failed and key in failed, since if key in known else None)
+        for key, (*row, has_failed, since) in shown.items()
+    }
+    return _unequal("waiting payments", expected, found)
 
 
 def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:

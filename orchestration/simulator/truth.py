@@ -18,7 +18,15 @@ from typing import Any, Final, Literal
 from orchestration.simulator.calibration import DAY
 from orchestration.simulator.debts import Debt, recovery_rate, tell_debts
 from orchestration.simulator.episodes import EpisodeTruth, Told, tell_episodes
-from orchestration.simulator.steps import Act, Attempt, Instrument, Intent, Step
+from orchestration.simulator.steps import Act, Attempt, Instrument, Intent, Step, Wait
+
+WAITING_FOR: Final = {
+    "boleto": "voucher",
+    "oxxo": "voucher",
+    "konbini": "voucher",
+    "customer_balance": "bank_transfer",
+}
+"""What a payment waits for, by payment method type."""
 
 EVENT_MEMORY: Final = 30 * DAY
 """How long Stripe lists an event; a failure without a charge is told of by events almost alone."""
@@ -58,7 +66,9 @@ class AttemptTruth:
 class PaymentTruth:
     """One PaymentIntent. `order_key` is what Stripe shows of the order; `obligation` is what the payer really owed, so
     that payments which share it are tries to pay for one thing. `attempt_count` counts knowable attempts. `history` is
-    every status with the instant at which it began; `is_history_known` whether all their events could be read."""
+    every status with the instant at which it began; `is_history_known` whether all their events could be read.
+    `waiting_for` and `waits_until` say what the payment waits for and until when; they are None if it waits for nothing
+    from outside."""
 
     id: str
     created: int
@@ -73,6 +83,8 @@ class PaymentTruth:
     attempt_count: int
     history: tuple[tuple[str, int], ...]
     is_history_known: bool
+    waiting_for: str | None
+    waits_until: int | None
 
 
 @dataclass(frozen=True)
@@ -318,6 +330,7 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
     price = intent.currency, intent.amount
     currency, amount = price if is_repriced or intent.earlier_price is None else intent.earlier_price
     end = next((step for step in past if step.act in (Act.CANCELED, Act.LAPSED)), None)
+    wait = _wait(intent, past)
     return PaymentTruth(
         id=intent.id,
         created=intent.created,
@@ -332,7 +345,20 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
         attempt_count=attempt_count,
         history=tuple(history),
         is_history_known=all(reader.hears_of(instant) for _, instant in history),
+        waiting_for=wait and WAITING_FOR[wait.instrument.kind],
+        waits_until=wait and wait.expires_at,
     )
+
+
+def _wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
+    """Return what the customer was last shown to pay, if nothing has happened since that ends the waiting."""
+    shown = None
+    for step in past:
+        if step.act is Act.INSTRUCTED:
+            shown = intent.waits[step.nth]
+        elif step.act not in (Act.EDITED, Act.REPRICED):
+            shown = None
+    return shown
 
 
 def _given_back(intent: Intent, past: Sequence[Step]) -> int:

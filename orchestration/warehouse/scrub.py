@@ -16,7 +16,9 @@ from orchestration.warehouse.personal_keys import is_dropped, is_private
 from orchestration.warehouse.private_text import is_private as is_private_text
 from orchestration.warehouse.private_text import readings
 
-_KEPT_OF_NEXT_ACTION: Final = ("type",)
+_INSTANTS_OF_NEXT_ACTION: Final = ("arrival_date", "charge_attempt_at", "expires_after", "expires_at")
+"""Until when a voucher or QR code can be paid, when a notified card is charged, when microdeposits arrive."""
+
 _MAX_REMEMBERED: Final = 4096
 _MIN_CARD: Final = 10**12
 """The least number that can be a card's. Amounts, counts and unix seconds are smaller."""
@@ -164,7 +166,19 @@ def _drop(node: dict[str, Any], key: str) -> None:
     if key != "next_action":
         del node[key]
     elif type(value) is dict:
-        node[key] = {name: value.get(name) for name in _KEPT_OF_NEXT_ACTION}
+        node[key] = _kept_of_next_action(value)
+
+
+def _kept_of_next_action(action: dict[str, Any]) -> dict[str, Any]:
+    """Return its type and the instants that it names. The rest is addresses, bank details, references and codes."""
+    kind = action.get("type")
+    kept: dict[Any, Any] = {"type": kind}
+    details = action.get(kind) if isinstance(kind, str) else None
+    if isinstance(details, dict):
+        instants = {name: details[name] for name in _INSTANTS_OF_NEXT_ACTION if type(details.get(name)) is int}
+        if instants:
+            kept[kind] = instants
+    return kept
 
 
 def _replacements(texts: Sequence[str]) -> dict[str, str | None]:

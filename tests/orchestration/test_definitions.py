@@ -27,6 +27,7 @@ MARTS = {
     "recovery_curve",
     "recovery_episodes",
     "retry_performance",
+    "waiting_payments",
 }
 
 

@@ -73,6 +73,18 @@ def test_every_code_of_the_simulated_account_is_told(rows: list[dict[str, str]])
         assert ("bank_debit", code) in told
 
 
+def test_every_next_action_of_the_sdk_is_in_the_seed() -> None:
+    with open(DBT_PROJECT_DIR / "seeds" / "next_actions.csv", encoding="utf-8", newline="") as file:
+        named = {row["next_action_type"] for row in csv.DictReader(file)}
+    assert named == stripe.PaymentIntent.NextAction.__annotations__.keys() - {"type"}
+
+
+def test_each_payment_method_waits_for_one_thing_only() -> None:
+    with open(DBT_PROJECT_DIR / "seeds" / "next_actions.csv", encoding="utf-8", newline="") as file:
+        methods = [method for row in csv.DictReader(file) for method in row["payment_method_types"].split()]
+    assert len(methods) == len(set(methods)) > 8
+
+
 @pytest.mark.parametrize("path", sorted((DBT_PROJECT_DIR / "seeds").glob("*.csv")), ids=lambda path: path.stem)
 def test_sources_are_public_pages_and_no_package_registries(path: Path) -> None:
     with open(path, encoding="utf-8", newline="") as file:

@@ -134,6 +134,8 @@ resolved as (
         joined.status,
         joined.capture_method,
         joined.cancellation_reason,
+        joined.payment_method_types,
+        joined.next_action_type,
 
         -- numerics
         joined.amount,
@@ -170,7 +172,8 @@ resolved as (
                 then coalesce(joined.success_event_at, joined.last_activity_at, joined.created_at)
             else successes.resolved_at
         end as first_succeeded_at,
-        joined.canceled_at
+        joined.canceled_at,
+        joined.next_action_at
     from joined
     left join attempts as first_failures
         on

@@ -14,6 +14,12 @@ payment_intents as (
 
 ),
 
+waiting_payments as (
+
+    select * from {{ ref('waiting_payments') }}
+
+),
+
 episodes as (
 
     select * from {{ ref('recovery_episodes') }}
@@ -38,6 +44,7 @@ final as (
 
         -- strings
         payment_intents.currency,
+        payment_intents.next_action_type,
         episodes.recovery_status,
 
         -- numerics
@@ -67,7 +74,14 @@ final as (
             payment_intents.account_id = episodes.account_id
             and payment_intents.livemode = episodes.livemode
             and payment_intents.episode_id = episodes.episode_id
-    where history.entered_at + {{ pause }} <= accounts.data_through_at
+    left join waiting_payments
+        on
+            history.account_id = waiting_payments.account_id
+            and history.livemode = waiting_payments.livemode
+            and history.payment_intent_id = waiting_payments.payment_intent_id
+    where
+        waiting_payments.payment_intent_id is null
+        and history.entered_at + {{ pause }} <= accounts.data_through_at
 
 )
 

@@ -39,6 +39,7 @@ final as (
         payment_intents.status,
         payment_intents.capture_method,
         payment_intents.cancellation_reason,
+        payment_intents.next_action_type,
         payment_intents.order_key,
         linked.link_tier,
         linked.link_confidence,

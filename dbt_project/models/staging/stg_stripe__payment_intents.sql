@@ -1,10 +1,30 @@
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
+{#
+    The instant that each next action of waiting payments names: until when it can be paid, when the card is charged, or
+    when the microdeposits arrive. Bank transfers and the QR codes of PayNow, PromptPay and WeChat Pay name none.
+#}
+{% set instants = {
+    'boleto_display_details': 'expires_at',
+    'card_await_notification': 'charge_attempt_at',
+    'konbini_display_details': 'expires_at',
+    'multibanco_display_details': 'expires_at',
+    'oxxo_display_details': 'expires_after',
+    'pix_display_qr_code': 'expires_at',
+    'verify_with_microdeposits': 'arrival_date',
+} %}
+{% set next_action = {'type': 'varchar'} %}
+{% set next_action_instants = [] %}
+{% for details, instant in instants.items() %}
+    {% do next_action.update({details: {instant: 'bigint'}}) %}
+    {% do next_action_instants.append('doc.next_action.' ~ details ~ '.' ~ instant) %}
+{% endfor %}
 {% set shape = {
     'customer': 'varchar', 'invoice': 'varchar', 'latest_charge': 'varchar', 'payment_method': 'varchar',
     'currency': 'varchar', 'status': 'varchar', 'capture_method': 'varchar', 'cancellation_reason': 'varchar',
     'amount': 'bigint', 'amount_capturable': 'bigint', 'amount_received': 'bigint', 'canceled_at': 'bigint',
-    'payment_details': {'order_reference': 'varchar'}, 'metadata': metadata_shape()
+    'payment_details': {'order_reference': 'varchar'}, 'metadata': metadata_shape(),
+    'payment_method_types': ['varchar'], 'next_action': next_action
 } %}
 
 with source as (
@@ -40,6 +60,8 @@ final as (
         doc.status,
         doc.capture_method,
         doc.cancellation_reason,
+        array_to_string(doc.payment_method_types, ' ') as payment_method_types,
+        doc.next_action.type as next_action_type,
         {{ order_key('doc') }} as order_key,
 
         -- numerics
@@ -53,6 +75,7 @@ final as (
         -- timestamps
         created as created_at,
         {{ from_unix_seconds('doc.canceled_at') }} as canceled_at,
+        {{ from_unix_seconds('coalesce(' ~ next_action_instants | join(', ') ~ ')') }} as next_action_at,
 
         -- the load
         _load_id

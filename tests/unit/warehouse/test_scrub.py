@@ -332,6 +332,57 @@ def test_of_next_action_only_its_type_is_kept() -> None:
     assert scrub({"next_action": action}) == {"next_action": {"type": "redirect_to_url"}}
 
 
+@pytest.mark.parametrize(
+    ("kind", "instant"),
+    [
+        ("boleto_display_details", "expires_at"),
+        ("card_await_notification", "charge_attempt_at"),
+        ("konbini_display_details", "expires_at"),
+        ("multibanco_display_details", "expires_at"),
+        ("oxxo_display_details", "expires_after"),
+        ("pix_display_qr_code", "expires_at"),
+        ("verify_with_microdeposits", "arrival_date"),
+    ],
+)
+def test_of_a_waiting_payment_the_instant_is_kept_as_well(kind: str, instant: str) -> None:
+    details = {
+        instant: 1_800_000_000,
+        "hosted_voucher_url": "https://payments.stripe.com/voucher/x",
+        "hosted_verification_url": "https://payments.stripe.com/microdeposit/x_secret_y",
+        "number": "34191790010104351004791020150008291070026000",
+        "data": "00020126580014br.gov.bcb.pix",
+        "reference": "123456789",
+        "stores": {"lawson": {"payment_code": "444444", "expires_at": 1}},
+        "image_url_png": "https://qr.stripe.com/x.png",
+    }
+    action = {"type": kind, kind: details, "other": {instant: 2, "name": "Jane"}}
+    assert scrub({"next_action": action}) == {"next_action": {"type": kind, kind: {instant: 1_800_000_000}}}
+
+
+@pytest.mark.parametrize("instant", ["Jane", "4242424242424242", 4242424242424242, True, 1.5, None, ["Jane"], {"a": 1}])
+def test_of_a_next_action_an_instant_that_is_none_is_dropped(instant: object) -> None:
+    action = {"type": "pix_display_qr_code", "pix_display_qr_code": {"expires_at": instant}}
+    kept = scrub({"next_action": action})["next_action"]
+    assert kept.pop("type") == "pix_display_qr_code"
+    assert kept in ({}, {"pix_display_qr_code": {"expires_at": None}})
+
+
+def test_a_next_action_with_bank_details_keeps_none_of_them() -> None:
+    kind = "display_bank_transfer_instructions"
+    iban = {"account_holder_name": "Jane", "iban": "DE89370400440532013000", "bic": "COBADEFFXXX"}
+    details = {"reference": "AB12", "financial_addresses": [{"type": "iban", "iban": iban}]}
+    assert scrub({"next_action": {"type": kind, kind: dict(details)}}) == {"next_action": {"type": kind}}
+    kept = {"type": kind, kind: {"expires_at": 1}}
+    assert scrub({"next_action": {"type": kind, kind: details | {"expires_at": 1}}}) == {"next_action": kept}
+
+
+@pytest.mark.parametrize("kind", [None, 7, ["x"], {"name": "Jane"}, "type", "jane@example.com"])
+def test_a_next_action_of_an_odd_type_keeps_nothing_personal(kind: object) -> None:
+    stored = stored_json(scrub({"next_action": {"type": kind, "jane@example.com": {"expires_at": 1}, "url": "Jane"}}))
+    assert "Jane" not in stored
+    assert "jane" not in stored
+
+
 def test_the_redirect_of_a_source_is_dropped() -> None:
     redirect = {"failure_reason": None, "status": "pending", "url": "https://hooks.stripe.com/redirect?client_secret=y"}
     source = {"id": "src_1", "client_secret": "src_client_secret_x", "owner": {"name": "Jane"}, "redirect": redirect}
