@@ -19,7 +19,9 @@
     'recovered_amount_to_date': "case when recovery_status = 'recovered' then recovered_amount else 0 end",
     'recovered_late_amount_to_date': "case when recovery_status = 'recovered_late' then recovered_amount else 0 end"
 } %}
-{% set ends = ['recovery_rate_lower', 'recovery_rate_upper', 'recovery_rate_strict_lower', 'recovery_rate_strict_upper'] %}
+{% set ends = [
+    'recovery_rate_lower', 'recovery_rate_upper', 'recovery_rate_strict_lower', 'recovery_rate_strict_upper'
+] %}
 
 with episodes as (
 

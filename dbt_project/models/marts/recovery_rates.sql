@@ -21,24 +21,32 @@ accounts as (
 
 ),
 
+dated as (
+
+    select
+        episodes.*,
+        accounts.data_through_at
+    from episodes
+    left join accounts
+        on episodes.account_id = accounts.account_id and episodes.livemode = accounts.livemode
+
+),
+
 -- A period holds the matured payments whose window ended in it, and the payments to date that first failed in it.
 in_periods as (
 
     {% for period, days in periods.items() %}
         select
-            episodes.*,
+            *,
             '{{ period }}' as period,
             {% if days is none %}
-                episodes.is_matured as is_counted,
+                is_matured as is_counted,
                 true as is_counted_to_date
             {% else %}
-                episodes.is_matured and episodes.window_ends_at > accounts.data_through_at - interval '{{ days }} days'
-                    as is_counted,
-                episodes.first_failed_at > accounts.data_through_at - interval '{{ days }} days' as is_counted_to_date
+                is_matured and window_ends_at > data_through_at - interval '{{ days }} days' as is_counted,
+                first_failed_at > data_through_at - interval '{{ days }} days' as is_counted_to_date
             {% endif %}
-        from episodes
-        left join accounts
-            on episodes.account_id = accounts.account_id and episodes.livemode = accounts.livemode
+        from dated
         {{ 'union all' if not loop.last }}
     {% endfor %}
 
@@ -47,11 +55,6 @@ in_periods as (
 of_currencies as (
 
     select
-        account_id,
-        livemode,
-        currency,
-        period,
-        false as is_all_currencies,
         count(*) filter (where is_counted) as failed_count,
         count(*) filter (where is_counted and recovery_status = 'recovered') as recovered_count,
         count(*) filter (where is_counted and recovery_status_strict = 'recovered') as recovered_strict_count,
@@ -69,7 +72,12 @@ of_currencies as (
         coalesce(sum(recovered_amount) filter (where is_counted_to_date and recovery_status = 'recovered'), 0)
             as recovered_amount_to_date,
         coalesce(sum(recovered_amount) filter (where is_counted_to_date and recovery_status = 'recovered_late'), 0)
-            as recovered_late_amount_to_date
+            as recovered_late_amount_to_date,
+        account_id,
+        livemode,
+        currency,
+        period,
+        false as is_all_currencies
     from in_periods
     group by account_id, livemode, currency, period
 
@@ -79,17 +87,17 @@ of_currencies as (
 of_accounts as (
 
     select
-        account_id,
-        livemode,
-        cast(null as varchar) as currency,
-        period,
-        true as is_all_currencies,
         {% for count in counts %}
             sum({{ count }}) as {{ count }},
         {% endfor %}
         {% for amount in amounts %}
-            cast(null as bigint) as {{ amount }}{{ ',' if not loop.last }}
+            cast(null as bigint) as {{ amount }},
         {% endfor %}
+        account_id,
+        livemode,
+        cast(null as varchar) as currency,
+        period,
+        true as is_all_currencies
     from of_currencies
     group by account_id, livemode, period
 
