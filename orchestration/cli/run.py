@@ -306,9 +306,10 @@ def _print_summary(summary: Summary | None, before: Summary) -> None:
         _print_rates(whole, own)
         _print_counts(own, before)
     if any(rate.share is not None for rate in summary):
-        console.print("Rates: 95 % interval in brackets. Matured: its days are over.", style="dim")
+        days = summary[0].window_days
+        console.print(f"Matured: {days} days are over since the failure. In brackets: the 95 % interval.", style="dim")
     if before:
-        console.print("Counts: change since the last run in brackets.", style="dim")
+        console.print("In brackets behind a count: the change since the last run.", style="dim")
 
 
 def _print_rates(whole: pipeline.RecoveryRate, own: Summary) -> None:

@@ -56,15 +56,15 @@ class RecoveryRate:
     def __str__(self) -> str:
         """Return the rate with its interval and the number of payments, or that nothing has matured yet."""
         if self.share is None or self.lower is None or self.upper is None:
-            days = f"{self.window_days} day{'s' if self.window_days != 1 else ''}"
-            were = "was" if self.recovered_to_date == 1 else "were"
-            return (
-                f"No failed payment is {days} old yet; to date {self.recovered_to_date:,} of {self.failed_to_date:,} "
-                f"{were} recovered."
-            )
+            days = f"{self.window_days} day{_s(self.window_days)}"
+            recovered = f"{self.recovered_to_date:,} {'was' if self.recovered_to_date == 1 else 'were'} recovered"
+            return f"No failed payment is {days} old yet; of {self.failed_to_date:,} to date {recovered}."
         share, lower, upper = (f"{100 * each:.1f}" for each in (self.share, self.lower, self.upper))
-        payments = f"{self.failed:,} matured failed payment{'s' if self.failed != 1 else ''}"
-        return f"{share} % ({lower}\N{EN DASH}{upper} %) of {payments}"
+        return f"{share} % ({lower}\N{EN DASH}{upper} %) of {self.failed:,} matured failed payment{_s(self.failed)}"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def read_recovery_rates(connection: duckdb.DuckDBPyConnection) -> Sequence[RecoveryRate]:
