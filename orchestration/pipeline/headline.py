@@ -11,7 +11,7 @@ SELECT
     if(livemode OR NOT (SELECT coalesce(bool_or(livemode), false) FROM raw_stripe.payment_intents),
        'marts', 'marts_test') AS schema,
     currency, is_all_currencies, recovery_window_days,
-    failed_count, recovered_count, recovery_rate, recovery_rate_lower, recovery_rate_upper,
+    failed_count, recovery_rate, recovery_rate_lower, recovery_rate_upper,
     failed_count_to_date, recovered_count_to_date + recovered_late_count_to_date,
     in_recovery_count_to_date, lost_count_to_date,
     at_risk_amount_to_date, recovered_amount_to_date + recovered_late_amount_to_date, exponent
@@ -36,7 +36,6 @@ class RecoveryRate:
     is_all_currencies: bool
     window_days: int
     failed: int
-    recovered: int
     share: float | None
     lower: float | None
     upper: float | None

@@ -209,7 +209,8 @@ def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_
     said = recoup("sync", RECOUP_DATA_DIR=str(synced))
     with duckdb.connect(str(synced / "recovery.duckdb"), read_only=True) as connection:
         rates = connection.execute(
-            """SELECT currency, recovery_rate, recovery_rate_lower, recovery_rate_upper, failed_count, failed_count_to_date
+            """SELECT currency, recovery_rate, recovery_rate_lower, recovery_rate_upper, failed_count,
+                      failed_count_to_date
                FROM marts.recovery_rates WHERE period = 'all_time'"""
         ).fetchall()
     screen = said.out[said.out.index("Failed payments of ") : said.out.index("Tables for analysts")]
@@ -236,7 +237,8 @@ def test_a_young_account_is_told_that_no_rate_can_be_known_yet(
     assert said.code == 0, said.text
     with duckdb.connect(str(tmp_path / "data" / "recovery.duckdb"), read_only=True) as connection:
         ((failed, recovered),) = connection.execute(
-            "SELECT count(*), count(*) FILTER (recovery_status = 'recovered') FROM marts.recovery_episodes WHERE is_in_scope"
+            """SELECT count(*), count(*) FILTER (recovery_status = 'recovered')
+               FROM marts.recovery_episodes WHERE is_in_scope"""
         ).fetchall()
     assert 0 < recovered < failed
     assert f"No failed payment is 30 days old yet; of {failed} to date {recovered} were recovered." in said.out

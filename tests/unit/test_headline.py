@@ -15,7 +15,6 @@ RATE = RecoveryRate(
     is_all_currencies=True,
     window_days=30,
     failed=1903,
-    recovered=900,
     share=0.473,
     lower=0.4507,
     upper=0.4956,
@@ -27,7 +26,7 @@ RATE = RecoveryRate(
     received_to_date=None,
     exponent=None,
 )
-YOUNG = replace(RATE, failed=0, recovered=0, share=None, lower=None, upper=None, failed_to_date=40)
+YOUNG = replace(RATE, failed=0, share=None, lower=None, upper=None, failed_to_date=40)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ YOUNG = replace(RATE, failed=0, recovered=0, share=None, lower=None, upper=None,
     [
         (RATE, "47.3 % (45.1\N{EN DASH}49.6 %) of 1,903 matured failed payments"),
         (
-            replace(RATE, failed=1, share=1.0, lower=0.2065, upper=1.0),
+            replace(RATE, failed=1, share=1.0, lower=0.2066, upper=1.0),
             "100.0 % (20.7\N{EN DASH}100.0 %) of 1 matured failed payment",
         ),
         (
