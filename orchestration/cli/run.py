@@ -321,7 +321,7 @@ def _print_rates(whole: pipeline.RecoveryRate, own: Summary) -> None:
     table.add_row(Text(whole.title, style="bold"), Text(str(whole), style="bold"))
     if len(own) > 1:
         for rate in own:
-            table.add_row(f"  {_name(rate)}", str(rate))
+            table.add_row(f"  {_name(rate)}", "none has matured yet" if rate.share is None else str(rate))
     console.print(table)
 
 

@@ -225,6 +225,7 @@ def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_
     ((whole, to_date),) = [(row[4], row[5]) for row in rates if row[0] is None]
     assert f"of {whole:,} matured failed payments" in screen
     assert "30-day recovery rate" in screen
+    assert screen.count("none has matured yet") == len(rates) - len(rated)
     assert 0 < whole < to_date, "some payments are too young for the headline"
 
 
