@@ -153,7 +153,9 @@ class _Tick:
                 dg.AssetMaterialization(WEBHOOK_EVENTS, metadata=ingest_figures(batch.ingested, self.queue.stats()))
             )
         if batch.published.is_new:
-            self._events.append(dg.AssetMaterialization(RECOVERY, metadata=published_figures(batch.published)))
+            self._events.append(
+                dg.AssetMaterialization(RECOVERY, metadata=published_figures(batch.published, batch.rates))
+            )
 
     def _is_large(self) -> bool:
         return self.queue.stats().queued > LARGEST_BATCH

@@ -17,6 +17,9 @@ from orchestration.settings import Settings
 from orchestration.simulator import SimulatedAccount, Truth
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
+WINDOW: Final = 30 * 86_400
+"""Seconds: var recovery_window_days."""
+
 ABANDONED_AFTER: Final = 86_400
 """Seconds: var authentication_abandoned_after_hours."""
 
@@ -38,6 +41,7 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
             *_episodes(truth, published),
             *_totals(truth, published),
             *_cohorts(truth, published),
+            *_rates(truth, published),
             *_coverage(truth, published),
         ]
 
@@ -338,6 +342,32 @@ def _cohorts(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
         currency: {name: total[name] for name in names if name in total} for currency, total in truth.summary().items()
     }
     return _unequal("cohorts", _without_zeros(expected), _without_zeros(found))
+
+
+def _rates(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    """The headline counts the matured failed payments, and those of them that were recovered within the window.
+
+    Where the instant of a failure cannot be known, neither can whether its window is over: either will do.
+    """
+    in_scope = [episode for episode in truth.episodes if episode.is_in_scope]
+    matured = [each for each in in_scope if each.first_failed_at + WINDOW <= truth.at]
+    unsure = sum(not each.is_first_failed_at_known for each in in_scope)
+    expected = {
+        "failed": len(matured),
+        "recovered": sum(each.recovery_status == "recovered" for each in matured),
+        "failed_to_date": len(in_scope),
+        "recovered_to_date": sum(each.recovery_status == "recovered" for each in in_scope),
+    }
+    row = published.execute(
+        """SELECT failed_count, recovered_count, failed_count_to_date, recovered_count_to_date
+           FROM marts.recovery_rates WHERE period = 'all_time' AND is_all_currencies"""
+    ).fetchone()
+    found = dict(zip(expected, row or [0] * len(expected), strict=True))
+    return [
+        f"rates: {name} is {found[name]}, truth is {value}"
+        for name, value in expected.items()
+        if abs(found[name] - value) > (0 if name.endswith("_to_date") else unsure)
+    ]
 
 
 def _coverage(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:

@@ -28,20 +28,34 @@ def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.Assets
     def recovery() -> dg.MaterializeResult[Any]:
         try:
             published = pipeline.publish_marts(settings)
+            rates = pipeline.recovery_rates(settings)
         except WarehouseError as error:
             raise dg.Failure(description=str(error)) from None
         return dg.MaterializeResult(
-            metadata={**published_figures(published), "tables": dg.MetadataValue.json(published.rows)}
+            metadata={**published_figures(published, rates), "tables": dg.MetadataValue.json(published.rows)}
         )
 
     return recovery
 
 
-def published_figures(published: Published) -> dict[str, Any]:
-    """Return what was published, as Dagster's metadata."""
+def published_figures(published: Published, rates: Sequence[pipeline.RecoveryRate]) -> dict[str, Any]:
+    """Return what was published, and the recovery rate of each account, as Dagster's metadata."""
     return {
+        "recovery_rate": dg.MetadataValue.md(_rates_text(rates)),
         "path": dg.MetadataValue.path(str(published.path)),
         "size_bytes": published.size,
         "rows_written": published.rows_written,
         "dagster/row_count": sum(published.rows.values()),
     }
+
+
+def _rates_text(rates: Sequence[pipeline.RecoveryRate]) -> str:
+    """Return a line of Markdown for each account."""
+    lines = [
+        f"- {rate.account_id} ({'live' if rate.livemode else 'test'} mode): {rate.title} {rate}"
+        if rate.share is not None
+        else f"- {rate.account_id} ({'live' if rate.livemode else 'test'} mode): {rate}"
+        for rate in rates
+        if rate.is_all_currencies
+    ]
+    return "\n".join(lines) or "No failed payment is known yet."

@@ -30,28 +30,12 @@ from orchestration.sync import SyncPlan, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError, open_warehouse
 from orchestration.webhooks.ingest import IngestReport
 
-_SUMMARY: Final = """
-SELECT
-    account_id, livemode, currency,
-    if(livemode OR NOT (SELECT coalesce(bool_or(livemode), false) FROM raw_stripe.payment_intents),
-       'marts', 'marts_test') AS schema,
-    count(*) AS failed,
-    count(*) FILTER (recovery_status IN ('recovered', 'recovered_late')) AS recovered,
-    count(*) FILTER (recovery_status = 'in_recovery') AS in_recovery,
-    count(*) FILTER (recovery_status IN ('lost_canceled', 'lost_expired')) AS lost,
-    sum(at_risk_amount) AS at_risk_amount,
-    sum(recovered_amount) AS recovered_amount,
-    max(exponent) AS exponent
-FROM marts.recovery_episodes LEFT JOIN seeds.currencies ON currencies.code = currency
-WHERE is_in_scope
-GROUP BY ALL ORDER BY schema, account_id, livemode, failed DESC
-"""
 _SUMMARY_WAIT_SECONDS: Final = 10.0
 _EXAMPLE: Final = "select failure_code, count(*) from marts.payment_attempts group by 1 order by 2"
 _TABLES: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
-_COUNTS: Final = ("failed", "recovered", "in_recovery", "lost")
+_COUNTS: Final = ("failed_to_date", "recovered_to_date", "in_recovery_to_date", "lost_to_date")
 
-Summary = dict[tuple[str, bool, str], dict[str, Any]]
+Summary = Sequence[pipeline.RecoveryRate]
 console = Console(highlight=False)
 
 
@@ -152,7 +136,7 @@ def run_pipeline(
             exception of `pipeline.extract` is raised instead.
         The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
-    before = _summary(settings) or {}
+    before = _summary(settings) or ()
     missing, failed = _extract_each(settings, request, names)
     if pipeline.may_have_events(settings):
         failed = [*failed, *_ingest(settings)]
@@ -298,17 +282,12 @@ def _summary(settings: Settings) -> Summary | None:
     They are read from the warehouse, since analysts may do anything with the published file.
     """
     if not settings.warehouse_path.exists():
-        return {}
+        return ()
     try:
         with open_warehouse(settings.warehouse_path, wait=_SUMMARY_WAIT_SECONDS) as connection:
-            cursor = connection.execute(_SUMMARY)
-            names = [column[0] for column in cursor.description or ()]
-            rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    except duckdb.CatalogException:
-        return {}
+            return pipeline.read_recovery_rates(connection)
     except (WarehouseError, duckdb.Error, OSError):
         return None
-    return {(row["account_id"], row["livemode"], row["currency"]): row for row in rows}
 
 
 def _print_summary(summary: Summary | None, before: Summary) -> None:
@@ -317,32 +296,62 @@ def _print_summary(summary: Summary | None, before: Summary) -> None:
         return
     if not summary:
         console.print("\nNo failed payment is known yet.")
-    for account, schema in sorted({(key[:2], row["schema"]) for key, row in summary.items()}):
-        mode = "live mode" if account[1] else "test mode" if schema == "marts" else f"test mode: {schema}"
-        title = f"Failed payments of {account[0]} ({mode})"
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None)
-        for column in ("", "failed", "recovered", "in recovery", "lost", "rate", "at risk", "recovered"):
-            table.add_column(column, justify="left" if not column else "right")
-        for key, row in summary.items():
-            if key[:2] == account:
-                table.add_row(*_cells(key, row, before))
-        console.print()
-        console.print(table)
+        return
+    for whole in (rate for rate in summary if rate.is_all_currencies):
+        own = [rate for rate in summary if _account(rate) == _account(whole) and not rate.is_all_currencies]
+        mode = (
+            "live mode" if whole.livemode else "test mode" if whole.schema == "marts" else f"test mode: {whole.schema}"
+        )
+        console.print(f"\nFailed payments of {whole.account_id} ({mode})", style="bold")
+        _print_rates(whole, own)
+        _print_counts(own, before)
+    if any(rate.share is not None for rate in summary):
+        days = summary[0].window_days
+        console.print(f"Matured: {days} days are over since the failure. In brackets: the 95 % interval.", style="dim")
     if before:
-        console.print("In brackets: the change since the last run.", style="dim")
+        console.print("In brackets behind a count: the change since the last run.", style="dim")
 
 
-def _cells(key: tuple[str, bool, str], row: Mapping[str, Any], before: Summary) -> list[str]:
-    counts = [_with_change(row[name], before, key, name) for name in _COUNTS]
-    rate = f"{row['recovered'] / row['failed']:.1%}"
-    money = [format_amount(row[name], row["exponent"]) for name in ("at_risk_amount", "recovered_amount")]
-    return [key[2].upper(), *counts, rate, *money]
+def _print_rates(whole: pipeline.RecoveryRate, own: Summary) -> None:
+    """Print the matured rate of an account and, if it has several currencies, of each; or why there is none yet."""
+    if whole.share is None:
+        console.print(str(whole))
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_row(Text(whole.title, style="bold"), Text(str(whole), style="bold"))
+    if len(own) > 1:
+        for rate in own:
+            table.add_row(f"  {_name(rate)}", "none has matured yet" if rate.share is None else str(rate))
+    console.print(table)
 
 
-def _with_change(value: int, before: Summary, key: tuple[str, bool, str], name: str) -> str:
-    if key[:2] not in {known[:2] for known in before}:
+def _print_counts(own: Summary, before: Summary) -> None:
+    table = Table(header_style="bold", box=None)
+    for column in ("to date", "failed", "recovered", "in recovery", "lost", "at risk", "recovered"):
+        table.add_column(column, justify="left" if column == "to date" else "right")
+    for rate in own:
+        counts = [_with_change(rate, before, name) for name in _COUNTS]
+        money = [format_amount(each or 0, rate.exponent) for each in (rate.at_risk_to_date, rate.received_to_date)]
+        table.add_row(_name(rate), *counts, *money)
+    console.print(table)
+
+
+def _account(rate: pipeline.RecoveryRate) -> tuple[str, bool]:
+    return rate.account_id, rate.livemode
+
+
+def _name(rate: pipeline.RecoveryRate) -> str:
+    return (rate.currency or "unknown").upper()
+
+
+def _with_change(rate: pipeline.RecoveryRate, before: Summary, name: str) -> str:
+    value = getattr(rate, name)
+    known = [each for each in before if _account(each) == _account(rate)]
+    if not known:
         return f"{value:,}"
-    change = value - before.get(key, {}).get(name, 0)
+    change = value - sum(
+        getattr(each, name) for each in known if each.currency == rate.currency and not each.is_all_currencies
+    )
     return f"{value:,} ({change:+,})" if change else f"{value:,}"
 
 

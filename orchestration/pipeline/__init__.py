@@ -5,6 +5,7 @@ Does not: what is read (`sync`, `webhooks`), how it is stored (`warehouse`), wha
 """
 
 from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable, build, build_by_plan, build_in_full
+from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
 from orchestration.pipeline.steps import (
     INGEST_ERRORS,
     OF_ONE_INTEGRATION,
@@ -20,6 +21,7 @@ from orchestration.pipeline.steps import (
     ingest_and_publish,
     may_have_events,
     publish_marts,
+    recovery_rates,
     refuse_known_account,
 )
 
@@ -31,6 +33,7 @@ __all__ = [
     "DataTestOutcome",
     "KeyMissing",
     "PlanUnusable",
+    "RecoveryRate",
     "WebhookBatch",
     "build",
     "build_by_plan",
@@ -44,5 +47,7 @@ __all__ = [
     "ingest_and_publish",
     "may_have_events",
     "publish_marts",
+    "read_recovery_rates",
+    "recovery_rates",
     "refuse_known_account",
 ]

@@ -16,6 +16,7 @@ from orchestration.app_tokens import AppKey, NotAuthorized
 from orchestration.errors import RecoupError
 from orchestration.integrations import Integration, IntegrationError, Integrations, is_read_already
 from orchestration.pipeline.builder import Build, PlanUnusable, build_options, check_plan, run_plan
+from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
 from orchestration.pipeline.plan import kept_plan
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
@@ -135,6 +136,7 @@ class WebhookBatch:
     ingested: IngestReport
     built: Build
     published: Published
+    rates: Sequence[RecoveryRate]
 
 
 def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: float) -> WebhookBatch:
@@ -160,7 +162,8 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
             run_plan(connection, plan)
             publish(connection, settings.published_path)
             raise
-        return WebhookBatch(ingested, run_plan(connection, plan), publish(connection, settings.published_path))
+        built, published = run_plan(connection, plan), publish(connection, settings.published_path)
+        return WebhookBatch(ingested, built, published, read_recovery_rates(connection))
 
 
 def _ingest(
@@ -393,3 +396,13 @@ def publish_marts(settings: Settings) -> Published:
     """
     with open_warehouse(settings.warehouse_path) as connection:
         return publish(connection, settings.published_path)
+
+
+def recovery_rates(settings: Settings) -> Sequence[RecoveryRate]:
+    """Return the recovery rates of the accounts, as the last build left them.
+
+    Raises:
+        WarehouseError: as `open_warehouse`.
+    """
+    with open_warehouse(settings.warehouse_path) as connection:
+        return read_recovery_rates(connection)

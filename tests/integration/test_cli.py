@@ -191,16 +191,59 @@ def test_a_sync_sums_up_says_where_nothing_changed_and_suggests_what_can_be_type
     said = recoup("sync", **folder)
     assert said.code == 0
     assert "Failed payments of acct_" in said.out
-    for title in ("failed", "recovered", "in recovery", "lost", "rate"):
+    for title in ("to date", "failed", "recovered", "in recovery", "lost", "at risk"):
         assert title in said.out
     assert str(synced / "recovery.duckdb") in said.out
     assert "Nothing has changed since the last sync." in said.out
-    assert "In brackets: the change since the last run." in said.out
+    assert "In brackets behind a count: the change since the last run." in said.out
     (line,) = [line for line in said.out.splitlines() if " query " in line]
     command = line.strip().removeprefix("SQL on the tables").strip()
     done = subprocess.run(command, shell=True, env=environment | folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "insufficient_funds" in done.stdout
+
+
+def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_payments(
+    synced: Path, recoup: Recoup
+) -> None:
+    said = recoup("sync", RECOUP_DATA_DIR=str(synced))
+    with duckdb.connect(str(synced / "recovery.duckdb"), read_only=True) as connection:
+        rates = connection.execute(
+            """SELECT currency, recovery_rate, recovery_rate_lower, recovery_rate_upper, failed_count,
+                      failed_count_to_date
+               FROM marts.recovery_rates WHERE period = 'all_time'"""
+        ).fetchall()
+    screen = said.out[said.out.index("Failed payments of ") : said.out.index("Tables for analysts")]
+    assert max(map(len, screen.splitlines())) <= 80
+    shown = [re.findall(r"[\d.,]+", line) for line in screen.splitlines() if "% (" in line]
+    rated = [row for row in rates if row[1] is not None]
+    assert len(shown) == len(rated) > 2, "one line for all currencies, and one for each that has matured payments"
+    for _, share, lower, upper, failed, to_date in rated:
+        figures = [f"{100 * each:.1f}" for each in (share, lower, upper)]
+        assert any(line[-4:] == [*figures, f"{failed:,}"] for line in shown), screen
+        assert failed <= to_date
+    ((whole, to_date),) = [(row[4], row[5]) for row in rates if row[0] is None]
+    assert f"of {whole:,} matured failed payments" in screen
+    assert "30-day recovery rate" in screen
+    assert screen.count("none has matured yet") == len(rates) - len(rated)
+    assert 0 < whole < to_date, "some payments are too young for the headline"
+
+
+def test_a_young_account_is_told_that_no_rate_can_be_known_yet(
+    template: Template, tmp_path: Path, recoup: Recoup
+) -> None:
+    template.copy(tmp_path / "data")
+    with SimulatorServer(SimulatedAccount(seed=34, payments=200, days=20)) as young:
+        said = recoup("sync", STRIPE_API_BASE=young.url)
+    assert said.code == 0, said.text
+    with duckdb.connect(str(tmp_path / "data" / "recovery.duckdb"), read_only=True) as connection:
+        ((failed, recovered),) = connection.execute(
+            """SELECT count(*), count(*) FILTER (recovery_status = 'recovered')
+               FROM marts.recovery_episodes WHERE is_in_scope"""
+        ).fetchall()
+    assert 0 < recovered < failed
+    assert f"No failed payment is 30 days old yet; of {failed} to date {recovered} were recovered." in said.out
+    assert "%" not in said.out[said.out.index("Failed payments of ") :]
 
 
 def test_a_result_that_is_too_wide_for_the_terminal_is_shown_row_by_row(

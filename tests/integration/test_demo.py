@@ -74,6 +74,19 @@ def test_the_demo_is_as_real_accounts_are(
     assert low <= share(marts, of, among, table) <= high, name
 
 
+def test_the_headline_is_the_true_rate(account: SimulatedAccount, marts: duckdb.DuckDBPyConnection) -> None:
+    """Of the debts that the stories tell of, whatever the rules make of them."""
+    ((share, lower, upper, failed),) = marts.execute(
+        """SELECT recovery_rate, recovery_rate_lower, recovery_rate_upper, failed_count FROM marts.recovery_rates
+           WHERE period = 'all_time' AND is_all_currencies"""
+    ).fetchall()
+    truth = account.truth(account.now)
+    debts = [debt for debt in truth.debts if debt.is_in_scope and debt.is_matured(account.now)]
+    assert abs(share - truth.recovery_rate()) < 0.02
+    assert abs(failed - len(debts)) <= 0.02 * len(debts)
+    assert lower < share < upper < lower + 0.1
+
+
 def test_each_further_try_succeeds_more_seldom_and_cards_fail_as_they_do(marts: duckdb.DuckDBPyConnection) -> None:
     succeeded: Rows = marts.execute(
         """SELECT sum(succeeded_count) / sum(retry_count) FROM marts.retry_performance

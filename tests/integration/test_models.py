@@ -101,6 +101,16 @@ CORRUPTIONS = {
         "UPDATE marts.recovery_cohorts SET recovered_amount = recovered_amount + 1",
         "DELETE FROM marts.recovery_cohorts WHERE currency = (SELECT min(currency) FROM marts.recovery_cohorts)",
     ],
+    "rates_add_up_to_episodes": [
+        "UPDATE marts.recovery_rates SET recovered_count = recovered_count + 1",
+        "UPDATE marts.recovery_rates SET at_risk_amount = at_risk_amount + 1",
+        "UPDATE marts.recovery_rates SET lost_count_to_date = lost_count_to_date + 1 WHERE is_all_currencies",
+        "UPDATE marts.recovery_rates SET recovery_rate = recovery_rate_to_date",
+        "UPDATE marts.recovery_rates SET recovery_rate_upper = recovery_rate_upper - 0.001 WHERE failed_count > 0",
+        "UPDATE marts.recovery_rates SET recovery_rate_strict_lower = NULL",
+        "UPDATE marts.recovery_rates SET failed_count = failed_count + 100 WHERE period = 'last_30_days'",
+        "DELETE FROM marts.recovery_rates WHERE is_all_currencies",
+    ],
     "no_row_is_lost_on_the_way_to_the_marts": [
         "DELETE FROM marts.payment_attempts WHERE charge_id = (SELECT min(charge_id) FROM marts.payment_attempts)",
         "INSERT INTO marts.payment_intents FROM marts.payment_intents LIMIT 1",
@@ -255,12 +265,18 @@ def test_every_measure_and_rate_of_the_semantic_layer_is_what_the_marts_say(buil
             """SELECT sum(failed_count) FILTER (is_matured), sum(recovered_count) FILTER (is_matured),
                 sum(recovered_strict_count) FILTER (is_matured), sum(in_recovery_count) FROM marts.recovery_cohorts"""
         ).fetchall()
+        ((rates_failed, rates_recovered, rates_strict),) = ask(
+            """SELECT failed_count, recovered_count, recovered_strict_count FROM marts.recovery_rates
+               WHERE period = 'all_time' AND is_all_currencies"""
+        ).fetchall()
         ((retries, succeeded),) = ask(
             "SELECT sum(retry_count), sum(succeeded_count) FROM marts.retry_performance"
         ).fetchall()
     assert all(value is not None for value in found.values()), found
     assert found["matured_failed_count"] >= failed > 0, "a day's cohort is matured with the last of it"
     assert found["matured_recovered_count"] >= recovered >= strict
+    assert (found["matured_failed_count"], found["matured_recovered_count"]) == (rates_failed, rates_recovered)
+    assert found["matured_recovered_strict_count"] == rates_strict
     assert found["in_recovery_count"] == open_count
     assert (found["retry_count"], found["retry_succeeded_count"]) == (retries, succeeded)
     rates = [metric for metric in manifest["metrics"].values() if metric["type"] == "ratio"]

@@ -26,6 +26,7 @@ MARTS = {
     "recovery_cohorts",
     "recovery_curve",
     "recovery_episodes",
+    "recovery_rates",
     "retry_performance",
     "waiting_payments",
 }

@@ -71,7 +71,15 @@ def test_a_sync_tells_what_an_analyst_wants_to_know_and_a_second_one_changes_not
     assert of_run["requests"] > 6
     assert of_run["missing_permissions"] == "none"
     assert metadata(instance, "marts", "recovery_episodes")["dagster/row_count"] > 10
-    assert metadata(instance, "published", "recovery")["path"] == str(settings.published_path)
+    published = metadata(instance, "published", "recovery")
+    assert published["path"] == str(settings.published_path)
+    with open_warehouse(settings.warehouse_path) as connection:
+        ((share, failed),) = connection.execute(
+            """SELECT recovery_rate, failed_count FROM marts.recovery_rates
+               WHERE period = 'all_time' AND is_all_currencies"""
+        ).fetchall()
+    assert f"(test mode): 30-day recovery rate {100 * share:.1f} % (" in published["recovery_rate"]
+    assert published["recovery_rate"].endswith(f" of {failed} matured failed payments")
     evaluated = checks(result)
     assert all(evaluated.values())
     assert "marts/recovery_episodes:failed_payments_are_in_exactly_one_status" in evaluated

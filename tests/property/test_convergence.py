@@ -40,7 +40,14 @@ DAY = 86_400
 FIVE = tuple(WEBHOOK_EVENTS.split(","))
 EVERY = tuple(kind for stream in OBJECT_STREAMS for kind in stream.event_types)
 
-MARTS = ("payment_attempts", "payment_intents", "recovery_episodes", "recovery_cohorts", "data_coverage")
+MARTS = (
+    "payment_attempts",
+    "payment_intents",
+    "recovery_episodes",
+    "recovery_cohorts",
+    "recovery_rates",
+    "data_coverage",
+)
 
 
 @dataclass(frozen=True)

@@ -167,25 +167,8 @@ final as (
         cast(at_risk_count as bigint) as at_risk_count,
         recovered_count,
         cumulative_incidence,
-        -- Rounding must not put the estimate outside of its interval.
-        least(
-            cumulative_incidence,
-            (
-                cumulative_incidence + 1.9208 / effective_count - 1.96 * sqrt(
-                    cumulative_incidence * (1 - cumulative_incidence) / effective_count
-                    + 0.9604 / (effective_count * effective_count)
-                )
-            ) / (1 + 3.8416 / effective_count)
-        ) as cumulative_incidence_lower,
-        greatest(
-            cumulative_incidence,
-            (
-                cumulative_incidence + 1.9208 / effective_count + 1.96 * sqrt(
-                    cumulative_incidence * (1 - cumulative_incidence) / effective_count
-                    + 0.9604 / (effective_count * effective_count)
-                )
-            ) / (1 + 3.8416 / effective_count)
-        ) as cumulative_incidence_upper,
+        {{ wilson_lower('cumulative_incidence', 'effective_count') }} as cumulative_incidence_lower,
+        {{ wilson_upper('cumulative_incidence', 'effective_count') }} as cumulative_incidence_upper,
         amount_cumulative_incidence,
 
         -- booleans
