@@ -22,90 +22,24 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import AccountKey, Loader
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, event_row, object_row
 from orchestration.warehouse.scrub import stored_json
+from tests.integration.histories import (
+    DAY,
+    MIDNIGHT,
+    Payload,
+    canceled,
+    charge,
+    dispute,
+    failed_event,
+    intent,
+    recovered,
+    refund,
+)
 from tests.template import Template
 from tests.truth import differences_from_full_refresh
 
 CASES = int(os.environ.get("RECOUP_BUILT_CASES", "3"))
-MIDNIGHT = 1_767_312_000
-"""2026-01-02 00:00:00 UTC."""
-DAY = 86_400
 NOW = MIDNIGHT + 90 * DAY
 STREAMS = ("payment_intents", "charges", "refunds", "disputes", "payment_intent_events", "charge_events")
-
-Payload = dict[str, Any]
-
-
-def intent(name: str, **fields: Any) -> Payload:
-    return {
-        "object": "payment_intent",
-        "id": f"pi_{name}",
-        "created": MIDNIGHT - 60,
-        "amount": 5000,
-        "amount_received": 0,
-        "currency": "usd",
-        "status": "requires_payment_method",
-        "customer": f"cus_{name}",
-        "capture_method": "automatic",
-    } | fields
-
-
-def charge(name: str, number: int = 1, **fields: Any) -> Payload:
-    """A charge of the payment `name`: the first is declined, the others succeed."""
-    made: Payload = {
-        "object": "charge",
-        "id": f"ch_{name}_{number}",
-        "payment_intent": f"pi_{name}",
-        "created": MIDNIGHT - 30 + 60 * (number - 1),
-        "amount": 5000,
-        "currency": "usd",
-        "customer": f"cus_{name}",
-        "payment_method_details": {"type": "card", "card": {"brand": "visa", "fingerprint": f"card_{name}"}},
-    }
-    if number == 1:
-        made |= {"status": "failed", "failure_code": "card_declined"}
-        made |= {"outcome": {"type": "issuer_declined", "network_status": "declined_by_network"}}
-    else:
-        made |= {"status": "succeeded", "captured": True, "amount_captured": 5000}
-        made |= {"outcome": {"type": "authorized", "network_status": "approved_by_network"}}
-    return made | fields
-
-
-def recovered(name: str, **fields: Any) -> list[Payload]:
-    """A payment that failed once and was paid."""
-    paid = intent(name, status="succeeded", amount_received=5000, latest_charge=f"ch_{name}_2", **fields)
-    return [paid, charge(name), charge(name, 2)]
-
-
-def refund(name: str, number: int, **fields: Any) -> Payload:
-    return {
-        "object": "refund",
-        "id": f"re_{name}_{number}",
-        "charge": f"ch_{name}_2",
-        "payment_intent": f"pi_{name}",
-        "created": MIDNIGHT + DAY,
-        "amount": 3000,
-        "currency": "usd",
-        "status": "succeeded",
-        "balance_transaction": "txn_1",
-    } | fields
-
-
-def failed_event(name: str, at: int, **fields: Any) -> Payload:
-    """A payment_intent.payment_failed event of a failure that made no charge."""
-    error = {"type": "card_error", "code": "payment_intent_authentication_failure"}
-    carried = intent(name, last_payment_error=error, **fields)
-    kind = "payment_intent.payment_failed"
-    return {"object": "event", "id": f"evt_{name}_{at}", "created": at, "type": kind} | {"data": {"object": carried}}
-
-
-def dispute(name: str, **fields: Any) -> Payload:
-    made = refund(name, 1, object="dispute", id=f"dp_{name}", status="lost", reason="fraudulent", amount=5000)
-    return made | fields
-
-
-def canceled(name: str, at: int, **fields: Any) -> Payload:
-    return intent(name, status="canceled", canceled_at=at, cancellation_reason="abandoned", **fields)
-
 
 ODD: dict[str, tuple[list[Payload], set[str], bool]] = {
     "currency_changed": ([intent("odd", currency="eur"), charge("odd")], {"currency_changed"}, True),
