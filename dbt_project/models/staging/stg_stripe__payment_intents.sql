@@ -4,7 +4,8 @@
     'customer': 'varchar', 'invoice': 'varchar', 'latest_charge': 'varchar', 'payment_method': 'varchar',
     'currency': 'varchar', 'status': 'varchar', 'capture_method': 'varchar', 'cancellation_reason': 'varchar',
     'amount': 'bigint', 'amount_capturable': 'bigint', 'amount_received': 'bigint', 'canceled_at': 'bigint',
-    'payment_details': {'order_reference': 'varchar'}, 'metadata': metadata_shape()
+    'payment_details': {'order_reference': 'varchar'}, 'metadata': metadata_shape(),
+    'payment_method_options': payment_method_options_shape()
 } %}
 
 with source as (
@@ -39,6 +40,7 @@ final as (
         {{ stripe_currency('doc.currency') }} as currency,
         doc.status,
         doc.capture_method,
+        {{ types_captured_by_hand('doc.payment_method_options') }} as types_captured_by_hand,
         doc.cancellation_reason,
         {{ order_key('doc') }} as order_key,
 
