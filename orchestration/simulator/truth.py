@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from typing import Any, Final, Literal
 
-from orchestration.simulator.calibration import DAY
+from orchestration.simulator.calibration import DAY, Failure
 from orchestration.simulator.debts import Debt, recovery_rate, tell_debts
 from orchestration.simulator.episodes import EpisodeTruth, Told, tell_episodes
 from orchestration.simulator.steps import Act, Attempt, Instrument, Intent, Step, Wait
@@ -32,7 +32,14 @@ EVENT_MEMORY: Final = 30 * DAY
 """How long Stripe lists an event; a failure without a charge is told of by events almost alone."""
 
 Outcome = Literal["succeeded", "authorized", "processing", "failed", "blocked"]
-FailureClass = Literal["declined", "bank_return", "authentication_failed", "invalid_or_processing"]
+FailureClass = Literal[
+    "declined",
+    "predicted_decline",
+    "verification_failed",
+    "bank_return",
+    "authentication_failed",
+    "invalid_or_processing",
+]
 
 
 @dataclass(frozen=True)
@@ -218,10 +225,8 @@ def _attempt(
 def _is_customer_there(attempt: Attempt) -> bool:
     if attempt.instrument.kind == "card_present":
         return True
-    is_by_card = attempt.instrument.kind == "card"
-    return is_by_card and (
-        not attempt.off_session or attempt.instrument.wallet is not None or attempt.three_d_secure is not None
-    )
+    gives_code = not attempt.off_session and attempt.instrument.wallet is None
+    return attempt.instrument.kind == "card" and (gives_code or attempt.three_d_secure is not None)
 
 
 def _failed_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
@@ -229,15 +234,20 @@ def _failed_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Reade
     assert failure is not None
     if failure.outcome_type == "blocked" and failure.outcome_reason is None:
         return _attempt(intent, attempt, "blocked", step.at, failure_code="highest_risk_level")
-    is_declined = failure.network_status == "declined_by_network" or failure.outcome_reason is not None
     return _attempt(
         intent,
         attempt,
         "failed",
         step.at,
-        failure_class="declined" if is_declined else "invalid_or_processing",
+        failure_class=_class_of_refusal(failure),
         failure_code=failure.outcome_reason or failure.decline_code or failure.code,
     )
+
+
+def _class_of_refusal(failure: Failure) -> FailureClass:
+    if failure.outcome_type == "blocked":
+        return "predicted_decline"
+    return "declined" if failure.network_status == "declined_by_network" else "invalid_or_processing"
 
 
 def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:

@@ -6,6 +6,11 @@
     'card_fingerprint', 'card_wallet', 'bank_account_fingerprint', 'card_exp_month', 'card_exp_year'
 ] | join(', ') %}
 
+{# What two events of one failure say alike: Stripe may make two Event objects of one change. #}
+{% set same_failure = [
+    'account_id', 'livemode', 'object_id', 'error_type', 'error_code', 'error_decline_code', 'error_payment_method_id'
+] | join(', ') %}
+
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
@@ -34,13 +39,46 @@ last_payment_errors as (
 
 ),
 
-failed_events as (
+-- The same failure told again follows at once; nobody fails a second authentication within two seconds.
+compared_events as (
 
-    select * from events
+    select
+        *,
+        coalesce(
+            created_at - lag(created_at) over (
+                partition by {{ same_failure }} order by created_at, event_id
+            ) <= interval '2 seconds',
+            false
+        ) as is_told_again
+    from events
     where
         event_type = 'payment_intent.payment_failed'
         and coalesce(error_type, error_code) is not null
         and error_charge_id is null
+
+),
+
+counted_events as (
+
+    select
+        *,
+        sum(case when is_told_again then 0 else 1 end) over (
+            partition by {{ same_failure }} order by created_at, event_id
+            rows between unbounded preceding and current row
+        ) as failure_number
+    from compared_events
+
+),
+
+-- Of the events of one failure, the first; it has the smallest id of all, whichever of them arrived first.
+failed_events as (
+
+    select
+        * exclude (event_id),
+        min(event_id) over (partition by {{ same_failure }}, failure_number) as event_id
+    from counted_events
+    qualify
+        row_number() over (partition by {{ same_failure }}, failure_number order by created_at, event_id) = 1
 
 ),
 

@@ -43,6 +43,13 @@ events as (
 
 ),
 
+refusal_classes as (
+
+    select * from {{ ref('decline_codes') }}
+    where stripe_refusal_class <> ''
+
+),
+
 verdicts as (
 
     select
@@ -90,10 +97,12 @@ charges_and_tellings as (
         outcome_type as presumed_outcome_type,
         outcome_reason,
         outcome_reason as presumed_outcome_reason,
+        outcome_rule,
         network_status,
         risk_level,
         card_network,
         card_cvc_check,
+        card_postal_code_check,
         three_d_secure_result,
         three_d_secure_result_reason,
         three_d_secure_flow,
@@ -107,10 +116,12 @@ charges_and_tellings as (
         presumed_outcome_type,
         null as outcome_reason,
         presumed_outcome_reason,
+        null as outcome_rule,
         null as network_status,
         null as risk_level,
         null as card_network,
         null as card_cvc_check,
+        null as card_postal_code_check,
         null as three_d_secure_result,
         null as three_d_secure_result_reason,
         null as three_d_secure_flow,
@@ -138,14 +149,19 @@ joined as (
         coalesce(verdicts.failed_at, told_by_events.failed_at) as failed_at,
         coalesce(
             verdicts.captured_at,
-            case when payment_intents.capture_method = 'manual' then told_by_events.succeeded_at end
+            case
+                when {{ is_captured_by_hand('payment_intents', 'charges.payment_method_type') }}
+                    then told_by_events.succeeded_at
+            end
         ) as captured_at,
         returns.reason as return_reason,
         returns.returned_at,
         coalesce(charges.amount, payment_intents.amount) as attempted_amount,
         coalesce(charges.currency, payment_intents.currency) as attempted_currency,
         coalesce(charges.customer_id, payment_intents.customer_id) as paying_customer_id,
-        coalesce(payment_intents.capture_method = 'manual', false) as is_captured_by_hand,
+        {{ is_captured_by_hand('payment_intents', 'charges.payment_method_type') }} as is_captured_by_hand,
+        by_reason.stripe_refusal_class as reason_class,
+        by_code.stripe_refusal_class as code_class,
         -- An event of success does not tell the method: what was in processing before is taken for a debit.
         coalesce(
             charges.payment_method_type in {{ bank_debits() }}, told_by_events.processing_at is not null
@@ -178,6 +194,35 @@ joined as (
             and charges.livemode = returns.livemode
             and charges.charge_id = returns.charge_id
             and returns.return_number = 1
+    left join refusal_classes as by_reason
+        on charges.presumed_outcome_reason = by_reason.code
+    left join refusal_classes as by_code
+        on charges.failure_code = by_code.code
+
+),
+
+-- What Stripe refused itself. A rule on the security or postal code is judged after the bank has approved, and shows by
+-- the charge's code, by the rule's name, or by the failed check of what was reversed. What is not known is Radar's.
+refusals as (
+
+    select
+        *,
+        case
+            when coalesce(presumed_outcome_type, '') <> 'blocked' then null
+            when reason_class = 'blocked' and presumed_outcome_reason <> 'rule' then 'blocked'
+            when
+                reason_class = 'verification_failed'
+                or code_class = 'verification_failed'
+                or regexp_matches(lower(outcome_rule), 'cvc|zip|postal')
+                or (
+                    network_status = 'reversed_after_approval'
+                    and (card_cvc_check = 'fail' or card_postal_code_check = 'fail')
+                )
+                then 'verification_failed'
+            when reason_class = 'predicted_decline' or code_class = 'predicted_decline' then 'predicted_decline'
+            else 'blocked'
+        end as refusal_class
+    from joined
 
 ),
 
@@ -188,7 +233,7 @@ classified as (
         is_bank_debit or is_delayed_otherwise as is_delayed,
         is_bank_debit and returned_at is not null as is_returned,
         case
-            when presumed_outcome_type = 'blocked' then 'blocked'
+            when refusal_class = 'blocked' then 'blocked'
             when is_bank_debit and returned_at is not null then 'failed'
             when status = 'succeeded' and is_captured then 'succeeded'
             when status = 'succeeded' then 'authorized'
@@ -204,7 +249,7 @@ classified as (
             when status = 'succeeded' and not is_captured then authorized_at is null
             else false
         end as is_attempted_at_estimated
-    from joined
+    from refusals
 
 ),
 
@@ -225,6 +270,7 @@ final as (
         case
             when outcome <> 'failed' then null
             when is_returned then 'bank_return'
+            when refusal_class is not null then refusal_class
             when network_status = 'declined_by_network' then 'declined'
             when is_bank_debit then 'bank_return'
             when not is_charge_known and presumed_outcome_type = 'issuer_declined' then 'declined'
@@ -233,6 +279,7 @@ final as (
         case
             when outcome not in ('failed', 'blocked') then null
             when is_returned then return_reason
+            when refusal_class = 'verification_failed' and code_class = 'verification_failed' then failure_code
             when presumed_outcome_type in ('issuer_declined', 'blocked')
                 then coalesce(presumed_outcome_reason, failure_code)
             else failure_code

@@ -1,7 +1,8 @@
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set error_columns = [
-    'error_code', 'error_decline_code', 'error_advice_code', 'error_network_advice_code', 'error_network_decline_code',
+    'api_version', 'error_code', 'error_decline_code', 'error_advice_code', 'error_network_advice_code',
+    'error_network_decline_code',
     'payment_method_type', 'card_brand', 'card_funding', 'card_country', 'card_fingerprint', 'card_wallet',
     'bank_account_fingerprint', 'card_exp_month', 'card_exp_year'
 ] %}
@@ -66,7 +67,7 @@ tellings as (
             )
             or (
                 event_type = 'payment_intent.canceled'
-                and capture_method = 'manual'
+                and {{ is_captured_by_hand('events', 'payment_method_type') }}
                 and coalesce(error_type, error_code) is null
             )
         )
@@ -145,6 +146,29 @@ joined as (
 
 ),
 
+refusal_classes as (
+
+    select * from {{ ref('decline_codes') }}
+    where stripe_refusal_class <> ''
+
+),
+
+-- By what an error with these words shows that Stripe itself refused.
+refusals as (
+
+    select
+        joined.*,
+        coalesce(by_decline_code.stripe_refusal_sign, by_code.stripe_refusal_sign) as refusal_sign,
+        coalesce(joined.payment_method_type, 'card') = 'card'
+        and coalesce(joined.api_version >= '2024-12-18', true) as is_network_code_expected
+    from joined
+    left join refusal_classes as by_decline_code
+        on joined.error_decline_code = by_decline_code.code
+    left join refusal_classes as by_code
+        on joined.error_code = by_code.code
+
+),
+
 final as (
 
     select
@@ -160,12 +184,20 @@ final as (
         currency,
         status,
         -- An error does not tell who said no. Only a network's decline has the network's code (SDK: PaymentIntent).
-        -- Without one, these two words are Stripe's own (docs, declines: codes), and a number or date that cannot be
-        -- is sent to no network. Any other decline was most probably the issuer's, and a debit's failure the bank's.
+        -- Without one, some words are Stripe's own, and others may be: the seed says by what sign. A number or date
+        -- that cannot be is sent to no network. Any other decline was most probably the issuer's, and a debit's failure
+        -- the bank's.
         case
             when status <> 'failed' then null
             when error_network_decline_code is not null then 'issuer_declined'
-            when error_decline_code in ('fraudulent', 'merchant_blacklist') then 'blocked'
+            when refusal_sign = 'code' then 'blocked'
+            when
+                refusal_sign = 'no_network_code'
+                and is_network_code_expected
+                and coalesce(error_advice_code, '') <> 'try_again_later'
+                then 'blocked'
+            when refusal_sign = 'advice' and is_network_code_expected and error_advice_code = 'do_not_try_again'
+                then 'blocked'
             when error_code in ('incorrect_number', 'invalid_number', 'invalid_expiry_month', 'invalid_expiry_year')
                 then 'invalid'
             when error_decline_code is not null or payment_method_type in {{ bank_debits() }} then 'issuer_declined'
@@ -204,7 +236,7 @@ final as (
 
         -- the load
         {{ build_id() }} as _load_id
-    from joined
+    from refusals
 
 )
 

@@ -89,7 +89,6 @@ successes as (
         attempts.card_exp_month,
         attempts.card_exp_year,
         attempts.card_cvc_check,
-        attempts.card_wallet,
         attempts.three_d_secure_result,
         attempts.three_d_secure_flow,
         greatest(
@@ -242,7 +241,6 @@ joined as (
         successes.succeeded_payment_method_id,
         successes.instrument_key as paying_instrument_key,
         successes.card_cvc_check,
-        successes.card_wallet as paying_card_wallet,
         successes.three_d_secure_result,
         successes.three_d_secure_flow,
         successes.is_tagged_as_retry,
@@ -331,9 +329,7 @@ final as (
         case
             when succeeded_attempt_id is null then null
             when is_tagged_as_retry then 'merchant_tagged'
-            when
-                card_cvc_check is not null or paying_card_wallet is not null or three_d_secure_flow = 'challenge'
-                then 'customer_likely'
+            when card_cvc_check is not null or three_d_secure_flow = 'challenge' then 'customer_likely'
         end as recovery_initiator,
         case
             when is_excluded and is_fraudulent then 'fraudulent'
@@ -342,7 +338,8 @@ final as (
         end as exclusion_reason,
         case
             when not is_canceled then null
-            when has_authorized_attempt and cancellation_reason = 'automatic' then 'authorization_expired'
+            when has_authorized_attempt and cancellation_reason in ('automatic', 'expired')
+                then 'authorization_expired'
             else coalesce(cancellation_reason, 'unspecified')
         end as canceled_reason,
         case

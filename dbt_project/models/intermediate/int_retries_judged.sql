@@ -151,7 +151,7 @@ counted as (
             partition by {{ purchase }} order by attempted_at
             range between interval '30 days' preceding and current row
         ) as declines_30d_same_amount,
-        count(*) filter (where outcome not in ('succeeded', 'authorized', 'blocked')) over (
+        count(*) filter (where {{ is_refused_by_network() }}) over (
             partition by {{ purchase }} order by attempted_at
             range between interval '30 days' preceding and current row
         ) as unapproved_30d_same_amount

@@ -44,7 +44,7 @@ attempts as (
 
     select
         recent.*,
-        recent.outcome not in ('succeeded', 'authorized', 'blocked') as is_unapproved,
+        {{ is_refused_by_network('recent') }} as is_unapproved,
         coalesce(recent.card_exp_year, 0) * 100 + coalesce(recent.card_exp_month, 0) as expiry,
         row_number() over (
             partition by

@@ -4,7 +4,7 @@
     'type': 'varchar',
     'card': {
         'brand': 'varchar', 'network': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
-        'exp_month': 'integer', 'exp_year': 'integer', 'checks': {'cvc_check': 'varchar'},
+        'exp_month': 'integer', 'exp_year': 'integer', 'checks': {'cvc_check': 'varchar', 'address_postal_code_check': 'varchar'},
         'wallet': {'type': 'varchar'},
         'three_d_secure': {'result': 'varchar', 'result_reason': 'varchar', 'authentication_flow': 'varchar'}
     }
@@ -16,7 +16,8 @@
     'amount': 'bigint', 'amount_captured': 'bigint', 'captured': 'boolean',
     'outcome': {
         'type': 'varchar', 'reason': 'varchar', 'network_status': 'varchar', 'advice_code': 'varchar',
-        'network_advice_code': 'varchar', 'network_decline_code': 'varchar', 'risk_level': 'varchar'
+        'network_advice_code': 'varchar', 'network_decline_code': 'varchar', 'risk_level': 'varchar',
+        'rule': 'varchar'
     },
     'payment_method_details': payment_method_details
 } %}
@@ -59,6 +60,7 @@ final as (
         doc.outcome.network_advice_code,
         doc.outcome.network_decline_code,
         doc.outcome.risk_level,
+        {{ expandable_id('doc.outcome.rule') }} as outcome_rule,
         doc.payment_method_details.type as payment_method_type,
         doc.payment_method_details.card.brand as card_brand,
         doc.payment_method_details.card.funding as card_funding,
@@ -67,6 +69,7 @@ final as (
         doc.payment_method_details.card.network as card_network,
         doc.payment_method_details.card.wallet.type as card_wallet,
         doc.payment_method_details.card.checks.cvc_check as card_cvc_check,
+        doc.payment_method_details.card.checks.address_postal_code_check as card_postal_code_check,
         doc.payment_method_details.card.three_d_secure.result as three_d_secure_result,
         doc.payment_method_details.card.three_d_secure.result_reason as three_d_secure_result_reason,
         doc.payment_method_details.card.three_d_secure.authentication_flow as three_d_secure_flow,

@@ -9,6 +9,7 @@
         'object': {
             'amount': 'bigint', 'amount_received': 'bigint', 'currency': 'varchar', 'customer': 'varchar',
             'latest_charge': 'varchar', 'payment_method': 'varchar', 'capture_method': 'varchar', 'status': 'varchar',
+            'payment_method_options': payment_method_options_shape(),
             'last_payment_error': last_payment_error_shape()
         }
     }
@@ -53,8 +54,10 @@ final as (
 
         -- strings
         type as event_type,
+        _api_version as api_version,
         {{ stripe_currency('doc.currency') }} as currency,
         doc.capture_method,
+        {{ types_captured_by_hand('doc.payment_method_options') }} as types_captured_by_hand,
         doc.status,
 
         -- the failure

@@ -24,7 +24,8 @@
     'currency': 'varchar', 'status': 'varchar', 'capture_method': 'varchar', 'cancellation_reason': 'varchar',
     'amount': 'bigint', 'amount_capturable': 'bigint', 'amount_received': 'bigint', 'canceled_at': 'bigint',
     'payment_details': {'order_reference': 'varchar'}, 'metadata': metadata_shape(),
-    'payment_method_types': ['varchar'], 'next_action': next_action
+    'payment_method_types': ['varchar'], 'next_action': next_action,
+    'payment_method_options': payment_method_options_shape()
 } %}
 
 with source as (
@@ -59,6 +60,7 @@ final as (
         {{ stripe_currency('doc.currency') }} as currency,
         doc.status,
         doc.capture_method,
+        {{ types_captured_by_hand('doc.payment_method_options') }} as types_captured_by_hand,
         doc.cancellation_reason,
         array_to_string(doc.payment_method_types, ' ') as payment_method_types,
         doc.next_action.type as next_action_type,

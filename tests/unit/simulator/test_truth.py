@@ -99,6 +99,17 @@ def test_every_outcome_and_every_status_occurs() -> None:
     assert not all(episode.is_in_scope for episode in truth.episodes)
 
 
+def test_what_stripe_predicts_about_the_bank_is_a_failed_payment() -> None:
+    account = SimulatedAccount(1, 400, 60, shop="adaptive_acceptance")
+    predicted = [
+        attempt for attempt in account.truth(account.now).attempts if attempt.failure_class == "predicted_decline"
+    ]
+    assert {attempt.failure_code for attempt in predicted} == {
+        "low_probability_of_authorization", "previously_declined_do_not_retry",
+    }  # fmt: skip
+    assert {attempt.outcome for attempt in predicted} == {"failed"}
+
+
 def chargeless(account: SimulatedAccount, *, is_left_alone: bool) -> tuple[Intent, int]:
     """A first failure without a charge, and its instant; nothing happened to the payment after it, or something did."""
     for intent in account.intents.values():
