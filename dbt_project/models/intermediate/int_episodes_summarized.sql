@@ -66,7 +66,11 @@ payment_intents as (
 
 card_tests as (
 
-    select * from {{ ref('int_card_tests_flagged') }}
+    select
+        account_id,
+        livemode,
+        attempt_id
+    from {{ ref('int_card_tests_flagged') }}
     where is_card_testing and {{ is_flagged_of_linked if is_incremental() else 'true' }}
 
 ),
@@ -78,7 +82,8 @@ attempts as (
         card_tests.attempt_id is not null as is_card_testing,
         linked.episode_id,
         row_number() over (
-            partition by attempts.account_id, attempts.livemode, linked.episode_id order by {{ attempt_order() }}
+            partition by attempts.account_id, attempts.livemode, linked.episode_id
+            order by {{ attempt_order(of='attempts') }}
         ) as episode_attempt_number
     from {{ ref('int_payment_attempts_unioned') }} as attempts
     inner join linked
