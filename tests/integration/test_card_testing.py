@@ -73,7 +73,7 @@ def flagged(settings: Settings) -> set[str]:
 def test_tests_are_flagged_and_honest_failures_are_not(account: SimulatedAccount, built: Settings) -> None:
     debts = account.truth(account.now).debts
     tests = {payment for debt in debts if not debt.is_in_scope for payment in debt.payment_intent_ids}
-    failed = dict(
+    failed: dict[str, bool] = dict(
         ask(
             built,
             """SELECT payment_intent_id, bool_and(is_card_testing) FROM marts.payment_attempts
