@@ -150,7 +150,7 @@ counted as (
         count(*) over nearby_attempts as attempt_count,
         sum(case when is_declined then 1 else 0 end) over nearby_attempts as declined_count,
         sum(case when is_new_card then 1 else 0 end) over nearby_attempts as card_count,
-        sum(case when is_tiny and not is_declined then 1 else 0 end) over nearest_attempts as tiny_approved_count,
+        sum(case when is_tiny and not is_declined then 1 else 0 end) over nearby_attempts as tiny_approved_count,
         -- A customer whose card is declined tries the next one in the same PaymentIntent.
         sum(case when is_tiny and is_new_card and attempt_number = 1 then 1 else 0 end) over nearest_attempts
             as tiny_card_count
