@@ -16,6 +16,11 @@
     is_linked ~ ' and attempted_at >= ' ~ oldest_new('int_payment_intents_linked', 'started_at')
 ) %}
 
+{% set is_flagged_of_linked = by_rowid(
+    ref('int_card_tests_flagged'),
+    is_linked ~ ' and attempted_at >= ' ~ oldest_new('int_payment_intents_linked', 'started_at')
+) %}
+
 with linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
@@ -59,13 +64,26 @@ payment_intents as (
 
 ),
 
+card_tests as (
+
+    select
+        account_id,
+        livemode,
+        attempt_id
+    from {{ ref('int_card_tests_flagged') }}
+    where is_card_testing and {{ is_flagged_of_linked if is_incremental() else 'true' }}
+
+),
+
 attempts as (
 
     select
         attempts.*,
+        card_tests.attempt_id is not null as is_card_testing,
         linked.episode_id,
         row_number() over (
-            partition by attempts.account_id, attempts.livemode, linked.episode_id order by {{ attempt_order() }}
+            partition by attempts.account_id, attempts.livemode, linked.episode_id
+            order by {{ attempt_order(of='attempts') }}
         ) as episode_attempt_number
     from {{ ref('int_payment_attempts_unioned') }} as attempts
     inner join linked
@@ -73,6 +91,11 @@ attempts as (
             attempts.account_id = linked.account_id
             and attempts.livemode = linked.livemode
             and attempts.payment_intent_id = linked.payment_intent_id
+    left join card_tests
+        on
+            attempts.account_id = card_tests.account_id
+            and attempts.livemode = card_tests.livemode
+            and attempts.attempt_id = card_tests.attempt_id
     where {{ is_attempt_of_linked if is_incremental() else 'true' }}
 
 ),
@@ -154,7 +177,8 @@ failures_compared as (
         coalesce(bool_or(is_of_paying_instrument and is_of_same_expiry), false) as is_card_unchanged,
         bool_or(coalesce(instrument_key, payment_method_id) is not null) as is_any_instrument_known,
         bool_or(failure_class = 'authentication_failed' or failure_code = 'authentication_required')
-            as has_authentication_failure
+            as has_authentication_failure,
+        bool_and(is_card_testing) as is_card_testing
     from failures
     group by account_id, livemode, episode_id
 
@@ -218,6 +242,7 @@ joined as (
         failures_compared.is_card_unchanged,
         failures_compared.is_any_instrument_known,
         failures_compared.has_authentication_failure,
+        failures_compared.is_card_testing,
         first_failures.attempt_id as first_failed_attempt_id,
         first_failures.payment_intent_id as first_failed_payment_intent_id,
         first_failures.currency,
@@ -335,6 +360,7 @@ final as (
             when is_excluded and is_fraudulent then 'fraudulent'
             when is_excluded then 'duplicate'
             when is_distorting then 'data_issue'
+            {{ "when is_card_testing then 'card_testing'" if var('exclude_card_testing') }}
         end as exclusion_reason,
         case
             when not is_canceled then null

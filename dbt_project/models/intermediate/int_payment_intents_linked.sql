@@ -9,7 +9,7 @@
     where {{ in_changed_payment_intents(ref('int_payment_intents_summarized'), since='created_at') }}
     union
     select link_key_hash from {{ this }}
-    where {{ in_changed_payment_intents(this) }}
+    where {{ in_changed_payment_intents(this, models=['int_payment_intents_touched', 'int_card_tests_flagged']) }}
 {% endset %}
 {% set is_of_touched = by_rowid(
     ref('int_payment_intents_summarized'), 'link_key_hash in (' ~ keys_of_touched ~ ')'

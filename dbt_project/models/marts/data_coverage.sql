@@ -112,6 +112,7 @@ attempts_counted as (
         count(*) filter (where not is_charge_known) as attempts_of_unknown_charges_count,
         count(*) filter (where is_attempted_at_estimated) as estimated_attempted_at_count,
         count(*) filter (where is_resolved_at_estimated) as estimated_resolved_at_count,
+        count(*) filter (where is_card_testing) as card_testing_attempt_count,
         -- What is in no episode has no number in one, and numbers are read faster than ids.
         count(*) filter (where episode_attempt_number is null) as attempts_of_unknown_payment_intents_count
     from attempts
@@ -217,6 +218,7 @@ final as (
         coalesce(payment_intents_counted.succeeded_without_charge_count, 0) as succeeded_without_charge_count,
         coalesce(attempts_counted.estimated_attempted_at_count, 0) as estimated_attempted_at_count,
         coalesce(attempts_counted.estimated_resolved_at_count, 0) as estimated_resolved_at_count,
+        coalesce(attempts_counted.card_testing_attempt_count, 0) as card_testing_attempt_count,
         coalesce(cross_currency_counted.possible_cross_currency_recovery_count, 0)
             as possible_cross_currency_recovery_count,
         coalesce(data_issues_counted.data_issue_count, 0) as data_issue_count,

@@ -3,7 +3,7 @@
 {# Attempts are numbered and compared within an episode: all of one are touched by any of them. #}
 {% set touched %}
     {{ changed_payment_intents([
-        'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged'
+        'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged', 'int_card_tests_flagged'
     ]) }}
 {% endset %}
 {% set is_of_touched_episode %}
@@ -34,6 +34,15 @@ judged as (
 
     select * from {{ ref('int_retries_judged') }}
     where {{ by_rowid(ref('int_retries_judged'), is_of_touched) if is_incremental() else 'true' }}
+
+),
+
+card_tests as (
+
+    select * from {{ ref('int_card_tests_flagged') }}
+    where
+        is_card_testing
+        and {{ by_rowid(ref('int_card_tests_flagged'), is_of_touched) if is_incremental() else 'true' }}
 
 ),
 
@@ -105,6 +114,7 @@ attempts as (
         judged.min_retry_at,
         judged.estimated_network_fee_amount,
         judged.estimated_network_fee_currency,
+        card_tests.attempt_id is not null as is_card_testing,
         numbered.episode_id,
         numbered.episode_attempt_number,
         numbered.previous_outcome,
@@ -122,6 +132,11 @@ attempts as (
             attempts.account_id = judged.account_id
             and attempts.livemode = judged.livemode
             and attempts.attempt_id = judged.attempt_id
+    left join card_tests
+        on
+            attempts.account_id = card_tests.account_id
+            and attempts.livemode = card_tests.livemode
+            and attempts.attempt_id = card_tests.attempt_id
 
 ),
 
@@ -194,6 +209,7 @@ final as (
         wasted_reason is not null as is_wasted_retry,
         coalesce(is_retried_too_early, false) as is_retried_too_early,
         coalesce(is_card_data_retry, false) as is_card_data_retry,
+        is_card_testing,
         is_charge_known,
         is_returned,
         is_attempted_at_estimated,

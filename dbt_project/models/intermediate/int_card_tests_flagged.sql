@@ -1,0 +1,264 @@
+{{ config(
+    materialized='incremental',
+    unique_key=['account_id', 'livemode', 'attempt_id'],
+    meta={'tombstone': 'is_card_testing is null'}
+) }}
+
+{#
+    Windows reach W = the longer of the two to either side of an attempt, and a card is new if it was not tried in the W
+    before. So an attempt that changes at an instant c changes verdicts from c - W to c + 2W, which are decided by the
+    attempts from c - 3W to c + 3W. Time is cut into buckets of the length W, so that a build finds these with equalities.
+#}
+{% set minutes = [var('card_testing_window_minutes'), var('card_testing_tiny_window_minutes')] | max %}
+{% set bucket %}
+    cast(floor(date_diff('second', timestamp '1970-01-01', attempted_at) / {{ minutes * 60 }}.0) as bigint)
+{% endset %}
+{% set payer = "account_id, livemode, currency, coalesce(customer_id, '')" %}
+{# The PaymentIntents were begun no later than their attempts. One day, since clocks differ. #}
+{% set oldest_nearby %}
+    {{- oldest_new('int_payment_intents_touched', 'begun_at') }} - interval '1 day' - interval '{{ 4 * minutes }} minutes'
+{%- endset %}
+{% set is_near %}
+    {{ by_rowid(
+        ref('int_payment_attempts_unioned'),
+        '(' ~ payer ~ ', ' ~ bucket ~ ') in
+        (select account_id, livemode, currency, customer_key, bucket from nearby) and attempted_at >= ' ~ oldest_nearby
+    ) }}
+{% endset %}
+
+with small_amounts as (
+
+    select
+        code as currency,
+        minor_units_per_usd * {{ var('card_testing_max_usd') }} as max_amount,
+        minor_units_per_usd * {{ var('card_testing_tiny_max_usd') }} as tiny_max_amount
+    from {{ ref('currencies') }}
+
+),
+
+{% if is_incremental() %}
+    changed as (
+
+        select
+            account_id,
+            livemode,
+            currency,
+            customer_id,
+            attempted_at
+        from {{ ref('int_payment_attempts_unioned') }}
+        where {{ is_new_since_last_build() }}
+        union all
+        select
+            account_id,
+            livemode,
+            currency,
+            customer_id,
+            attempted_at
+        from {{ this }}
+        where {{ in_changed_payment_intents(this, models=['int_payment_attempts_unioned']) }}
+
+    ),
+
+    buckets as (
+
+        select distinct
+            account_id,
+            livemode,
+            currency,
+            coalesce(customer_id, '') as customer_key,
+            {{ bucket }} as bucket
+        from changed
+
+    ),
+
+    nearby as (
+
+        select
+            buckets.account_id,
+            buckets.livemode,
+            buckets.currency,
+            buckets.customer_key,
+            buckets.bucket + distances.distance as bucket,
+            bool_or(distances.distance between -1 and 2) as is_decided
+        from buckets
+        cross join (values (-3), (-2), (-1), (0), (1), (2), (3)) as distances (distance)
+        group by
+            buckets.account_id,
+            buckets.livemode,
+            buckets.currency,
+            buckets.customer_key,
+            buckets.bucket + distances.distance
+
+    ),
+{% endif %}
+
+attempts as (
+
+    select
+        account_id,
+        livemode,
+        attempt_id,
+        payment_intent_id,
+        customer_id,
+        currency,
+        card_fingerprint,
+        attempt_number,
+        amount,
+        attempted_at,
+        coalesce(customer_id, '') as customer_key,
+        {{ bucket }} as bucket,
+        coalesce(outcome = 'blocked' or failure_class = 'declined', false) as is_declined
+    from {{ ref('int_payment_attempts_unioned') }}
+    where
+        -- Nobody tests stolen cards at a terminal.
+        (payment_method_type = 'card' or (payment_method_type is null and card_fingerprint is not null))
+        and {{ is_near if is_incremental() else 'true' }}
+
+),
+
+-- A card counts once, however often it is tried within minutes.
+small_attempts as (
+
+    select
+        attempts.*,
+        attempts.amount <= small_amounts.tiny_max_amount as is_tiny,
+        attempts.card_fingerprint is not null
+        and coalesce(
+            lag(attempts.attempted_at) over (
+                partition by
+                    attempts.account_id,
+                    attempts.livemode,
+                    attempts.currency,
+                    attempts.customer_key,
+                    attempts.card_fingerprint
+                order by attempts.attempted_at, attempts.attempt_id
+            ) < attempts.attempted_at - interval '{{ minutes }} minutes',
+            true
+        ) as is_new_card
+    from attempts
+    inner join small_amounts
+        on
+            attempts.currency = small_amounts.currency
+            and attempts.amount <= small_amounts.max_amount
+
+),
+
+counted as (
+
+    select
+        *,
+        count(*) over nearby_attempts as attempt_count,
+        sum(case when is_declined then 1 else 0 end) over nearby_attempts as declined_count,
+        sum(case when is_new_card then 1 else 0 end) over nearby_attempts as card_count,
+        sum(case when is_tiny and not is_declined then 1 else 0 end) over nearby_attempts as tiny_approved_count,
+        -- A customer whose card is declined tries the next one in the same PaymentIntent.
+        sum(case when is_tiny and is_new_card and attempt_number = 1 then 1 else 0 end) over nearest_attempts
+            as tiny_card_count
+    from small_attempts
+    window
+        nearby_attempts as (
+            partition by account_id, livemode, currency, customer_key order by attempted_at
+            range between interval '{{ var("card_testing_window_minutes") }} minutes' preceding
+            and interval '{{ var("card_testing_window_minutes") }} minutes' following
+        ),
+        nearest_attempts as (
+            partition by account_id, livemode, currency, customer_key order by attempted_at
+            range between interval '{{ var("card_testing_tiny_window_minutes") }} minutes' preceding
+            and interval '{{ var("card_testing_tiny_window_minutes") }} minutes' following
+        )
+
+),
+
+flagged as (
+
+    select
+        account_id,
+        livemode,
+        attempt_id,
+        payment_intent_id,
+        customer_id,
+        currency,
+        (
+            card_count >= {{ var('card_testing_card_count') }}
+            and declined_count >= attempt_count * {{ var('card_testing_declined_share') }}
+        )
+        or (
+            is_tiny
+            and tiny_card_count >= {{ var('card_testing_tiny_card_count') }}
+            and tiny_approved_count = 0
+        ) as is_card_testing,
+        attempted_at,
+        customer_key,
+        bucket
+    from counted
+
+),
+
+final as (
+
+    select
+        -- ids
+        flagged.account_id,
+        flagged.livemode,
+        flagged.attempt_id,
+        flagged.payment_intent_id,
+        flagged.customer_id,
+
+        -- strings
+        flagged.currency,
+
+        -- booleans
+        flagged.is_card_testing,
+
+        -- timestamps
+        flagged.attempted_at,
+
+        -- the load
+        {{ build_id() }} as _load_id
+    from flagged
+    {% if is_incremental() %}
+        inner join nearby
+            on
+                flagged.account_id = nearby.account_id
+                and flagged.livemode = nearby.livemode
+                and flagged.currency = nearby.currency
+                and flagged.customer_key = nearby.customer_key
+                and flagged.bucket = nearby.bucket
+                and nearby.is_decided
+        -- Later models build again what belongs to a row that is written here: a neighbour whose verdict stays is not.
+        left join {{ this }} as known
+            on
+                flagged.account_id = known.account_id
+                and flagged.livemode = known.livemode
+                and flagged.attempt_id = known.attempt_id
+                and known.attempted_at >= {{ oldest_nearby }}
+        where
+            known.attempt_id is null
+            or known.is_card_testing <> flagged.is_card_testing
+            or known.attempted_at <> flagged.attempted_at
+            or known.payment_intent_id <> flagged.payment_intent_id
+            or known.currency <> flagged.currency
+            or coalesce(known.customer_id, '') <> flagged.customer_key
+        -- What was small, or a card's, and no longer is, or is no attempt any more, comes without a verdict.
+        union all by name
+        select
+            known.account_id,
+            known.livemode,
+            known.attempt_id
+        from {{ this }} as known
+        where
+            {{ in_changed_payment_intents(this, models=['int_payment_attempts_unioned']) }}
+            and not exists (
+                select 1 from flagged
+                where
+                    flagged.account_id = known.account_id
+                    and flagged.livemode = known.livemode
+                    and flagged.attempt_id = known.attempt_id
+            )
+    {% else %}
+        {{ in_time_order('attempted_at') }}
+    {% endif %}
+
+)
+
+select * from final
