@@ -3,13 +3,10 @@
     showed. One shape and one list of columns, so that both tell the same failure in the same words.
 #}
 {% macro last_payment_error_shape() -%}
-    {% set payment_method = {
-        'id': 'varchar', 'type': 'varchar',
-        'card': {
-            'brand': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
-            'exp_month': 'integer', 'exp_year': 'integer', 'wallet': {'type': 'varchar'}
-        }
-    } %}
+    {% set payment_method = {'id': 'varchar', 'type': 'varchar'} %}
+    {% for type in card_types() %}
+        {% do payment_method.update({type: card_shape()}) %}
+    {% endfor %}
     {% do payment_method.update(bank_account_shapes()) %}
     {{ return({
         'type': 'varchar', 'code': 'varchar', 'decline_code': 'varchar', 'advice_code': 'varchar',
@@ -28,12 +25,12 @@
     {{ error }}.network_advice_code as error_network_advice_code,
     {{ error }}.network_decline_code as error_network_decline_code,
     {{ error }}.payment_method.type as payment_method_type,
-    {{ error }}.payment_method.card.brand as card_brand,
-    {{ error }}.payment_method.card.funding as card_funding,
-    {{ error }}.payment_method.card.country as card_country,
-    {{ error }}.payment_method.card.fingerprint as card_fingerprint,
-    {{ error }}.payment_method.card.wallet.type as card_wallet,
+    {{ of_card(error ~ '.payment_method', 'brand') }} as card_brand,
+    {{ of_card(error ~ '.payment_method', 'funding') }} as card_funding,
+    {{ of_card(error ~ '.payment_method', 'country') }} as card_country,
+    {{ of_card(error ~ '.payment_method', 'fingerprint') }} as card_fingerprint,
+    {{ of_card(error ~ '.payment_method', 'wallet.type') }} as card_wallet,
     {{ bank_account_fingerprint(error ~ '.payment_method') }} as bank_account_fingerprint,
-    {{ error }}.payment_method.card.exp_month as card_exp_month,
-    {{ error }}.payment_method.card.exp_year as card_exp_year
+    {{ of_card(error ~ '.payment_method', 'exp_month') }} as card_exp_month,
+    {{ of_card(error ~ '.payment_method', 'exp_year') }} as card_exp_year
 {%- endmacro %}

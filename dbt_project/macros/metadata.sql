@@ -10,18 +10,6 @@
     {{ return(shape) }}
 {%- endmacro %}
 
-{# Stripe's own field first, then the metadata in the order of the var, then the invoice; null where none names an order.
-    The name is part of the key: an order 17 is no invoice 17. #}
-{% macro order_key(doc) -%}
-    coalesce(
-        'order_reference:' || nullif(trim({{ doc }}.payment_details.order_reference), ''),
-        {% for name in var('recovery_link_metadata_keys') %}
-            '{{ name }}:' || nullif(trim({{ doc }}.metadata."{{ name }}"), ''),
-        {% endfor %}
-        'invoice:' || {{ expandable_id(doc ~ '.invoice') }}
-    )
-{%- endmacro %}
-
 {% macro is_tagged_as_retry(metadata) -%}
     coalesce(
         {% for name in var('recovery_retry_metadata_keys') %}

@@ -1,29 +1,67 @@
--- Each PaymentIntent is in one episode, which is called after a PaymentIntent of its own and is of one account, mode,
--- currency and tier; its positions are 1, 2, 3, … Several of them share an order, a customer or an instrument.
+-- Each PaymentIntent is in one episode, which is called after a PaymentIntent of its own, its first; its positions are
+-- 1, 2, 3, … Each but the first follows another one of the episode by a link that what they share allows.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_intents'}}}) }}
+
+with payment_intents as (
+
+    select * from {{ ref('payment_intents') }}
+    where {{ is_untested() }}
+
+),
+
+counted as (
+
+    select
+        account_id,
+        livemode,
+        episode_id,
+        count(*) as payment_intent_count,
+        count(distinct payment_intent_id) as distinct_payment_intent_count,
+        count(distinct episode_position) as distinct_position_count,
+        max(episode_position) as last_position,
+        count(predecessor_id) as link_count,
+        min_by(payment_intent_id, episode_position) as first_payment_intent_id
+    from payment_intents
+    group by account_id, livemode, episode_id
+
+)
 
 select
     account_id,
     livemode,
-    episode_id,
-    count(*) as payment_intent_count,
-    count(distinct payment_intent_id) as distinct_payment_intent_count,
-    count(distinct currency) as currency_count,
-    count(distinct link_tier) as tier_count,
-    count(distinct order_key) as order_count,
-    max(episode_position) as last_position,
-    min_by(payment_intent_id, episode_position) as first_payment_intent_id
-from {{ ref('payment_intents') }}
-where {{ is_untested() }}
-group by account_id, livemode, episode_id
-having
-    count(*) <> count(distinct payment_intent_id)
-    or count(*) <> max(episode_position)
-    or count(*) <> count(distinct episode_position)
-    or min_by(payment_intent_id, episode_position) <> episode_id
-    or count(distinct currency) > 1
-    or count(distinct link_tier) > 1
-    or (min(link_tier) = 'explicit' and count(distinct order_key) <> 1)
-    or (min(link_tier) = 'customer_amount' and (count(distinct customer_id) <> 1 or count(distinct amount) <> 1))
-    or (min(link_tier) = 'instrument_amount' and count(distinct amount) <> 1)
-    or (min(link_tier) = 'none' and count(*) <> 1)
+    episode_id as payment_intent_id,
+    'positions' as what
+from counted
+where
+    payment_intent_count <> distinct_payment_intent_count
+    or payment_intent_count <> last_position
+    or payment_intent_count <> distinct_position_count
+    or payment_intent_count <> link_count + 1
+    or first_payment_intent_id <> episode_id
+union all
+select
+    payment_intents.account_id,
+    payment_intents.livemode,
+    payment_intents.payment_intent_id,
+    'link' as what
+from payment_intents
+left join payment_intents as predecessors
+    on
+        payment_intents.account_id = predecessors.account_id
+        and payment_intents.livemode = predecessors.livemode
+        and payment_intents.predecessor_id = predecessors.payment_intent_id
+        and payment_intents.episode_id = predecessors.episode_id
+        and payment_intents.currency = predecessors.currency
+        and payment_intents.created_at > predecessors.created_at
+where
+    (payment_intents.predecessor_id is null) <> (payment_intents.link_tier is null)
+    or (payment_intents.predecessor_id is not null and not coalesce(case payment_intents.link_tier
+        when 'order'
+            then payment_intents.order_key = predecessors.order_key and payment_intents.amount = predecessors.amount
+        when 'order_part' then payment_intents.order_key = predecessors.order_key
+        when 'card' then payment_intents.amount = predecessors.amount
+        when 'customer'
+            then
+                payment_intents.customer_id = predecessors.customer_id
+                and payment_intents.amount = predecessors.amount
+    end, false))

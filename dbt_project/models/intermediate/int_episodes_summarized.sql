@@ -46,6 +46,7 @@ payment_intents as (
         payment_intents.*,
         distorting.payment_intent_id is not null as is_distorting,
         linked.episode_id,
+        linked.order_key,
         linked.link_tier,
         linked.link_confidence,
         linked.episode_position
@@ -100,7 +101,6 @@ attempts as (
 
 ),
 
--- The first success ends the episode. Another one in it is a double payment.
 successes as (
 
     select
@@ -133,15 +133,10 @@ successes as (
 ),
 
 -- What failed before anything succeeded. A debit that bounces after another attempt has paid was no failed payment.
-failures as (
+failures_numbered as (
 
     select
         attempts.*,
-        successes.succeeded_attempt_id,
-        attempts.instrument_key = successes.instrument_key as is_of_paying_instrument,
-        attempts.payment_method_id = successes.succeeded_payment_method_id as is_by_paying_method,
-        coalesce(attempts.card_exp_month, 0) = coalesce(successes.card_exp_month, 0)
-        and coalesce(attempts.card_exp_year, 0) = coalesce(successes.card_exp_year, 0) as is_of_same_expiry,
         row_number() over (
             partition by attempts.account_id, attempts.livemode, attempts.episode_id
             order by attempts.resolved_at, attempts.episode_attempt_number
@@ -153,16 +148,134 @@ failures as (
             and attempts.livemode = successes.livemode
             and attempts.episode_id = successes.episode_id
             and successes.success_number = 1
-    where
-        attempts.outcome = 'failed'
-        and (
-            successes.first_succeeded_at is null
-            or (
-                attempts.resolved_at <= successes.first_succeeded_at
-                and attempts.episode_attempt_number
-                < coalesce(successes.succeeded_episode_attempt_number, attempts.episode_attempt_number + 1)
-            )
-        )
+    where {{ failed_before('successes') }}
+
+),
+
+first_failures as (
+
+    select
+        failures_numbered.*,
+        coalesce(failures_numbered.amount, 0) as at_risk_amount,
+        payment_intents.order_key
+    from failures_numbered
+    inner join payment_intents
+        on
+            failures_numbered.account_id = payment_intents.account_id
+            and failures_numbered.livemode = payment_intents.livemode
+            and failures_numbered.payment_intent_id = payment_intents.payment_intent_id
+    where failures_numbered.failure_number = 1
+
+),
+
+-- What each payment covers of what was at risk: the PaymentIntent that failed covers it all, as the merchant settled for
+-- what it brought; others cover their amount, in the same currency only.
+covering as (
+
+    select
+        successes.*,
+        first_failures.currency as at_risk_currency,
+        first_failures.at_risk_amount,
+        case
+            when successes.payment_intent_id = first_failures.payment_intent_id then first_failures.at_risk_amount
+            when successes.currency = first_failures.currency then coalesce(successes.amount, 0)
+            else 0
+        end as covered_amount,
+        successes.payment_intent_id = first_failures.payment_intent_id
+        or coalesce(successes.order_key = first_failures.order_key, false) as is_strict
+    from successes
+    inner join first_failures
+        on
+            successes.account_id = first_failures.account_id
+            and successes.livemode = first_failures.livemode
+            and successes.episode_id = first_failures.episode_id
+
+),
+
+covered as (
+
+    select
+        *,
+        sum(covered_amount) over in_order - covered_amount as covered_before,
+        sum(case when is_strict then covered_amount else 0 end) over in_order
+        - case when is_strict then covered_amount else 0 end as strict_covered_before
+    from covering
+    window in_order as (
+        partition by account_id, livemode, episode_id order by success_number
+        rows between unbounded preceding and current row
+    )
+
+),
+
+-- Payments are of the debt until they have paid it; the one that does completes it. What comes afterwards is paid twice.
+payments as (
+
+    select
+        *,
+        covered_before < at_risk_amount or success_number = 1 as is_of_debt,
+        (covered_before < at_risk_amount or success_number = 1)
+        and covered_before + covered_amount >= at_risk_amount as is_completing,
+        is_strict and strict_covered_before < at_risk_amount as is_strict_payment,
+        is_strict
+        and (strict_covered_before < at_risk_amount or at_risk_amount = 0)
+        and strict_covered_before + covered_amount >= at_risk_amount as is_strict_completing,
+        coalesce(currency = at_risk_currency, false) as is_same_currency
+    from covered
+
+),
+
+payments_summed as (
+
+    select
+        account_id,
+        livemode,
+        episode_id,
+        count(case when not is_of_debt then 1 end) as duplicate_success_count,
+        cast(sum(case when is_of_debt and is_same_currency then received_amount else 0 end) as bigint)
+            as received_amount,
+        cast(sum(case when is_of_debt and not is_same_currency then received_amount else 0 end) as bigint)
+            as other_currency_received_amount,
+        cast(sum(case when is_of_debt and is_same_currency then refunded_amount else 0 end) as bigint)
+            as refunded_amount,
+        cast(sum(case when is_of_debt and is_same_currency then lost_dispute_amount else 0 end) as bigint)
+            as lost_dispute_amount,
+        cast(sum(case when not is_of_debt and is_same_currency then kept_amount else 0 end) as bigint)
+            as duplicate_kept_amount,
+        cast(sum(case when is_strict_payment and is_same_currency then received_amount else 0 end) as bigint)
+            as strict_received_amount,
+        cast(sum(case when is_of_debt then other_currency_reversal_count else 0 end) as bigint)
+            as other_currency_reversal_count,
+        max(case when is_of_debt then last_reversed_at end) as last_reversed_at,
+        min(first_succeeded_at) as first_paid_at,
+        min(case when is_strict_completing then first_succeeded_at end) as strict_first_succeeded_at
+    from payments
+    group by account_id, livemode, episode_id
+
+),
+
+completing as (
+
+    select * from payments
+    where is_completing
+
+),
+
+-- What failed before the debt was paid, and how that compares with what paid it.
+failures as (
+
+    select
+        attempts.*,
+        attempts.instrument_key = completing.instrument_key as is_of_paying_instrument,
+        attempts.payment_method_id = completing.succeeded_payment_method_id as is_by_paying_method,
+        coalesce(attempts.card_exp_month, 0) = coalesce(completing.card_exp_month, 0)
+        and coalesce(attempts.card_exp_year, 0) = coalesce(completing.card_exp_year, 0) as is_of_same_expiry
+    from attempts
+    left join completing
+        on
+            attempts.account_id = completing.account_id
+            and attempts.livemode = completing.livemode
+            and attempts.episode_id = completing.episode_id
+    where {{ failed_before('completing') }}
 
 ),
 
@@ -187,49 +300,51 @@ failures_compared as (
 payment_intents_summed as (
 
     select
-        account_id,
-        livemode,
-        episode_id,
-        min(link_tier) as link_tier,
-        case
-            when bool_or(link_confidence = 'medium') then 'medium'
-            when bool_or(link_confidence = 'high') then 'high'
-            when bool_or(link_confidence = 'exact') then 'exact'
-        end as link_confidence,
+        payment_intents.account_id,
+        payment_intents.livemode,
+        payment_intents.episode_id,
+        {{ weakest('payment_intents.link_tier', ['customer', 'card', 'order_part', 'order'], 'none') }} as link_tier,
+        {{ weakest('payment_intents.link_confidence', ['low', 'medium', 'high', 'exact']) }} as link_confidence,
         count(*) as payment_intent_count,
-        cast(sum(attempt_count) as bigint) as attempt_count,
-        cast(sum(failed_attempt_count) as bigint) as failed_attempt_count,
-        cast(sum(blocked_attempt_count) as bigint) as blocked_attempt_count,
-        count(first_succeeded_at) as success_count,
-        bool_and(coalesce(status = 'canceled', false)) as is_canceled,
-        bool_and(coalesce(status = 'canceled' and cancellation_reason in ('duplicate', 'fraudulent'), false))
-            as is_excluded,
-        bool_or(is_distorting) as is_distorting,
-        bool_or(coalesce(status = 'canceled' and cancellation_reason = 'fraudulent', false)) as is_fraudulent,
-        max_by(cancellation_reason, (canceled_at, payment_intent_id)) as cancellation_reason,
-        max_by(has_authorized_attempt, (canceled_at, payment_intent_id)) as has_authorized_attempt,
-        bool_or(status = 'processing') as is_processing,
-        bool_or(status = 'requires_capture') as is_awaiting_capture,
-        bool_or(status = 'requires_action') as is_awaiting_customer_action,
-        min_by(customer_id, episode_position) as customer_id,
-        min(first_attempted_at) as first_attempted_at,
-        max(last_attempted_at) as last_attempted_at,
-        max(canceled_at) as canceled_at
+        cast(sum(payment_intents.attempt_count) as bigint) as attempt_count,
+        cast(sum(payment_intents.failed_attempt_count) as bigint) as failed_attempt_count,
+        cast(sum(payment_intents.blocked_attempt_count) as bigint) as blocked_attempt_count,
+        bool_and(coalesce(payment_intents.status = 'canceled', false)) as is_canceled,
+        bool_and(
+            coalesce(payment_intents.status = 'canceled', false)
+            or not (
+                payment_intents.payment_intent_id = first_failures.payment_intent_id
+                or coalesce(payment_intents.order_key = first_failures.order_key, false)
+            )
+        ) as is_strict_canceled,
+        bool_and(coalesce(
+            payment_intents.status = 'canceled'
+            and payment_intents.cancellation_reason in ('duplicate', 'fraudulent'), false
+        )) as is_excluded,
+        bool_or(payment_intents.is_distorting) as is_distorting,
+        bool_or(coalesce(
+            payment_intents.status = 'canceled' and payment_intents.cancellation_reason = 'fraudulent', false
+        )) as is_fraudulent,
+        max_by(
+            payment_intents.cancellation_reason, (payment_intents.canceled_at, payment_intents.payment_intent_id)
+        ) as cancellation_reason,
+        max_by(
+            payment_intents.has_authorized_attempt, (payment_intents.canceled_at, payment_intents.payment_intent_id)
+        ) as has_authorized_attempt,
+        bool_or(payment_intents.status = 'processing') as is_processing,
+        bool_or(payment_intents.status = 'requires_capture') as is_awaiting_capture,
+        bool_or(payment_intents.status = 'requires_action') as is_awaiting_customer_action,
+        min_by(payment_intents.customer_id, payment_intents.episode_position) as customer_id,
+        min(payment_intents.first_attempted_at) as first_attempted_at,
+        max(payment_intents.last_attempted_at) as last_attempted_at,
+        max(payment_intents.canceled_at) as canceled_at
     from payment_intents
-    group by account_id, livemode, episode_id
-
-),
-
-duplicates as (
-
-    select
-        account_id,
-        livemode,
-        episode_id,
-        cast(sum(kept_amount) as bigint) as duplicate_kept_amount
-    from successes
-    where success_number > 1
-    group by account_id, livemode, episode_id
+    inner join first_failures
+        on
+            payment_intents.account_id = first_failures.account_id
+            and payment_intents.livemode = first_failures.livemode
+            and payment_intents.episode_id = first_failures.episode_id
+    group by payment_intents.account_id, payment_intents.livemode, payment_intents.episode_id
 
 ),
 
@@ -246,7 +361,7 @@ joined as (
         first_failures.attempt_id as first_failed_attempt_id,
         first_failures.payment_intent_id as first_failed_payment_intent_id,
         first_failures.currency,
-        coalesce(first_failures.amount, 0) as at_risk_amount,
+        first_failures.at_risk_amount,
         first_failures.resolved_at as first_failed_at,
         first_failures.is_resolved_at_estimated as is_first_failed_at_estimated,
         first_failures.failure_code,
@@ -260,53 +375,49 @@ joined as (
         first_failures.card_funding,
         first_failures.card_country,
         first_failures.card_wallet,
-        successes.payment_intent_id as recovering_payment_intent_id,
-        successes.succeeded_attempt_id,
-        successes.succeeded_episode_attempt_number,
-        successes.succeeded_payment_method_id,
-        successes.instrument_key as paying_instrument_key,
-        successes.card_cvc_check,
-        successes.three_d_secure_result,
-        successes.three_d_secure_flow,
-        successes.is_tagged_as_retry,
-        successes.received_amount,
-        successes.refunded_amount,
-        successes.lost_dispute_amount,
-        successes.first_succeeded_at,
-        successes.last_reversed_at,
-        successes.is_first_succeeded_at_estimated,
-        coalesce(duplicates.duplicate_kept_amount, 0) as duplicate_kept_amount,
-        own.first_succeeded_at as own_first_succeeded_at,
-        own.received_amount as own_received_amount,
-        own.status = 'canceled' as is_own_canceled
+        completing.payment_intent_id as recovering_payment_intent_id,
+        completing.succeeded_attempt_id,
+        completing.succeeded_episode_attempt_number,
+        completing.succeeded_payment_method_id,
+        completing.instrument_key as paying_instrument_key,
+        completing.card_cvc_check,
+        completing.three_d_secure_result,
+        completing.three_d_secure_flow,
+        completing.is_tagged_as_retry,
+        completing.first_succeeded_at,
+        completing.is_first_succeeded_at_estimated,
+        payments_summed.last_reversed_at,
+        payments_summed.first_paid_at,
+        payments_summed.strict_first_succeeded_at,
+        coalesce(payments_summed.received_amount, 0) as received_amount,
+        coalesce(payments_summed.other_currency_received_amount, 0) as other_currency_received_amount,
+        coalesce(payments_summed.refunded_amount, 0) as refunded_amount,
+        coalesce(payments_summed.lost_dispute_amount, 0) as lost_dispute_amount,
+        coalesce(payments_summed.duplicate_success_count, 0) as duplicate_success_count,
+        coalesce(payments_summed.duplicate_kept_amount, 0) as duplicate_kept_amount,
+        coalesce(payments_summed.strict_received_amount, 0) as strict_received_amount,
+        coalesce(payments_summed.other_currency_reversal_count, 0) as other_currency_reversal_count
     from payment_intents_summed
-    inner join failures as first_failures
+    inner join first_failures
         on
             payment_intents_summed.account_id = first_failures.account_id
             and payment_intents_summed.livemode = first_failures.livemode
             and payment_intents_summed.episode_id = first_failures.episode_id
-            and first_failures.failure_number = 1
     inner join failures_compared
         on
             payment_intents_summed.account_id = failures_compared.account_id
             and payment_intents_summed.livemode = failures_compared.livemode
             and payment_intents_summed.episode_id = failures_compared.episode_id
-    inner join payment_intents as own
+    left join payments_summed
         on
-            first_failures.account_id = own.account_id
-            and first_failures.livemode = own.livemode
-            and first_failures.payment_intent_id = own.payment_intent_id
-    left join successes
+            payment_intents_summed.account_id = payments_summed.account_id
+            and payment_intents_summed.livemode = payments_summed.livemode
+            and payment_intents_summed.episode_id = payments_summed.episode_id
+    left join completing
         on
-            payment_intents_summed.account_id = successes.account_id
-            and payment_intents_summed.livemode = successes.livemode
-            and payment_intents_summed.episode_id = successes.episode_id
-            and successes.success_number = 1
-    left join duplicates
-        on
-            payment_intents_summed.account_id = duplicates.account_id
-            and payment_intents_summed.livemode = duplicates.livemode
-            and payment_intents_summed.episode_id = duplicates.episode_id
+            payment_intents_summed.account_id = completing.account_id
+            and payment_intents_summed.livemode = completing.livemode
+            and payment_intents_summed.episode_id = completing.episode_id
 
 ),
 
@@ -382,18 +493,18 @@ final as (
         blocked_attempt_count,
         succeeded_episode_attempt_number as attempts_to_recovery,
         at_risk_amount,
-        coalesce(received_amount, 0) as received_amount,
-        coalesce(refunded_amount, 0) as refunded_amount,
-        coalesce(lost_dispute_amount, 0) as lost_dispute_amount,
-        greatest(success_count - 1, 0) as duplicate_success_count,
+        received_amount,
+        other_currency_received_amount,
+        refunded_amount,
+        lost_dispute_amount,
+        duplicate_success_count,
         duplicate_kept_amount,
-        case when link_tier = 'explicit' then coalesce(received_amount, 0) else own_received_amount end
-            as strict_received_amount,
+        strict_received_amount,
+        other_currency_reversal_count,
 
         -- booleans
         is_canceled,
-        case when link_tier = 'explicit' then is_canceled else coalesce(is_own_canceled, false) end
-            as is_strict_canceled,
+        is_strict_canceled,
         is_first_failed_at_estimated,
         is_first_succeeded_at_estimated,
 
@@ -401,11 +512,12 @@ final as (
         first_attempted_at,
         last_attempted_at,
         first_failed_at,
+        first_paid_at,
         first_succeeded_at,
         last_reversed_at,
-        case when link_tier = 'explicit' then first_succeeded_at else own_first_succeeded_at end
-            as strict_first_succeeded_at,
-        case when is_canceled then canceled_at end as canceled_at,
+        strict_first_succeeded_at,
+        -- Stripe's clocks differ: a cancellation may be a second before the failure that it answers.
+        case when is_canceled then greatest(canceled_at, first_failed_at) end as canceled_at,
 
         -- the load
         {{ build_id() }} as _load_id

@@ -4,124 +4,147 @@
     meta={'measured': ['created_at', 'started_at']}
 ) }}
 
-{% set keys_of_touched %}
-    select link_key_hash from {{ ref('int_payment_intents_summarized') }}
-    where {{ in_changed_payment_intents(ref('int_payment_intents_summarized'), since='created_at') }}
-    union
-    select link_key_hash from {{ this }}
-    where {{ in_changed_payment_intents(this, models=['int_payment_intents_touched', 'int_card_tests_flagged']) }}
-{% endset %}
-{% set is_of_touched = by_rowid(
-    ref('int_payment_intents_summarized'), 'link_key_hash in (' ~ keys_of_touched ~ ')'
-) %}
+{% set tiers = {
+    'order': 'int_retries_linked_by_order',
+    'card': 'int_retries_linked_by_card',
+    'customer': 'int_retries_linked_by_customer',
+    'order_part': 'int_order_parts_linked'
+} %}
+{# A payment whose verdict of card testing changed is built again, with all of its episode. #}
+{% set changed = ['int_payment_intents_keyed', 'int_card_tests_flagged'] + tiers.values() | list %}
+{% set key = 'account_id, livemode, payment_intent_id' %}
 
--- Whoever has a key that a touched payment has, or had until now.
-with payment_intents as (
+with {% if is_incremental() %}
+    changed as (
 
-    select * from {{ ref('int_payment_intents_summarized') }}
-    where {{ is_of_touched if is_incremental() else 'true' }}
+        {% for model in changed %}
+            select {{ key }} from {{ ref(model) }}
+            where {{ is_new_since_last_build() }}
+            union
+        {% endfor %}
+        {% for model in tiers.values() %}
+            select
+                account_id,
+                livemode,
+                predecessor_id as payment_intent_id
+            from {{ ref(model) }}
+            where predecessor_id is not null and {{ is_new_since_last_build() }}
+            {{ 'union' if not loop.last }}
+        {% endfor %}
+
+    ),
+
+    -- Whoever is, or was until now, in one episode with a changed payment.
+    of_changed_episodes as (
+
+        select {{ key }} from changed
+        union
+        select {{ key }} from {{ this }}
+        where (account_id, livemode, episode_id) in (
+            select
+                account_id,
+                livemode,
+                episode_id
+            from {{ this }}
+            where {{ by_rowid(this, '(' ~ key ~ ') in (select ' ~ key ~ ' from changed)') }}
+        )
+
+    ),
+{% endif %}
+
+payment_intents as (
+
+    select * from {{ ref('int_payment_intents_keyed') }}
+    {% if is_incremental() %}
+        where {{ by_rowid(
+            ref('int_payment_intents_keyed'), '(' ~ key ~ ') in (select ' ~ key ~ ' from of_changed_episodes)'
+        ) }}
+    {% endif %}
 
 ),
 
-keyed as (
+links as (
+
+    {% for tier, model in tiers.items() %}
+        select
+            {{ key }},
+            predecessor_id,
+            '{{ tier }}' as link_tier,
+            {% if tier in ('card', 'customer') %}
+                case when is_regular then gap_count else 0 end as gap_count
+            {% else %}
+                0 as gap_count
+            {% endif %}
+        from {{ ref(model) }}
+        where
+            predecessor_id is not null
+            {% if is_incremental() %}
+                and ({{ key }}) in (select {{ key }} from of_changed_episodes)
+            {% endif %}
+        {{ 'union all' if not loop.last }}
+    {% endfor %}
+
+),
+
+-- Each step doubles the distance: six of them find the first of 64 payments that follow one another.
+ancestors_0 as {{ materialized() }} (
 
     select
-        account_id,
-        livemode,
-        payment_intent_id,
-        currency,
-        link_tier,
-        link_key_hash,
-        first_instrument_key,
-        first_succeeded_at,
-        created_at,
-        coalesce(first_attempted_at, first_succeeded_at, created_at) as started_at,
-        coalesce(last_activity_at, first_succeeded_at, created_at) as last_activity_at,
-        case link_tier
-            when 'explicit' then interval '{{ var("explicit_link_gap_days") }} days'
-            else interval '{{ var("link_gap_days") }} days'
-        end as link_gap
+        {{ key }},
+        predecessor_id as ancestor_id
+    from links
+
+),
+
+{% for step in range(1, 7) %}
+    ancestors_{{ step }} as {{ materialized() }} (
+
+        select
+            near.account_id,
+            near.livemode,
+            near.payment_intent_id,
+            coalesce(far.ancestor_id, near.ancestor_id) as ancestor_id
+        from ancestors_{{ step - 1 }} as near
+        left join ancestors_{{ step - 1 }} as far
+            on
+                near.account_id = far.account_id
+                and near.livemode = far.livemode
+                and near.ancestor_id = far.payment_intent_id
+
+    ),
+{% endfor %}
+
+joined as (
+
+    select
+        payment_intents.account_id,
+        payment_intents.livemode,
+        payment_intents.payment_intent_id,
+        payment_intents.currency,
+        payment_intents.order_key,
+        payment_intents.created_at,
+        payment_intents.started_at,
+        links.predecessor_id,
+        links.link_tier,
+        links.gap_count,
+        date_diff('second', predecessors.ended_at, payment_intents.started_at) as seconds_since_predecessor,
+        coalesce(ancestors.ancestor_id, payment_intents.payment_intent_id) as episode_id
     from payment_intents
-
-),
-
-starts_and_successes as (
-
-    select
-        link_key_hash,
-        payment_intent_id,
-        started_at as happened_at,
-        0 as is_success
-    from keyed
-    union all
-    select
-        link_key_hash,
-        payment_intent_id,
-        first_succeeded_at as happened_at,
-        1 as is_success
-    from keyed
-    where first_succeeded_at is not null
-
-),
-
--- A start comes before a success of the same second: a payment that succeeds at once must not end what it pays for.
-counted as (
-
-    select
-        *,
-        sum(is_success) over (
-            partition by link_key_hash order by happened_at, is_success, payment_intent_id
-        ) as successes_before
-    from starts_and_successes
-
-),
-
-neighboured as (
-
-    select
-        keyed.*,
-        counted.successes_before > lag(counted.successes_before) over in_time as is_paid_in_between,
-        lag(keyed.first_instrument_key) over in_time as previous_instrument_key,
-        max(keyed.last_activity_at) over (
-            in_time rows between unbounded preceding and 1 preceding
-        ) as previous_activity_at
-    from keyed
-    inner join counted
+    left join links
         on
-            keyed.link_key_hash = counted.link_key_hash
-            and keyed.payment_intent_id = counted.payment_intent_id
-            and counted.is_success = 0
-    window in_time as (
-        partition by keyed.link_key_hash order by keyed.started_at, keyed.payment_intent_id
-    )
-
-),
-
-divided as (
-
-    select
-        *,
-        sum(
-            case
-                when previous_activity_at is null or is_paid_in_between then 1
-                when started_at > previous_activity_at + link_gap then 1
-                else 0
-            end
-        ) over (partition by link_key_hash order by started_at, payment_intent_id) as episode_number
-    from neighboured
-
-),
-
-positioned as (
-
-    select
-        *,
-        first_value(payment_intent_id) over in_episode as episode_id,
-        row_number() over in_episode as episode_position
-    from divided
-    window in_episode as (
-        partition by link_key_hash, episode_number order by started_at, payment_intent_id
-    )
+            payment_intents.account_id = links.account_id
+            and payment_intents.livemode = links.livemode
+            and payment_intents.payment_intent_id = links.payment_intent_id
+    left join payment_intents as predecessors
+        on
+            links.account_id = predecessors.account_id
+            and links.livemode = predecessors.livemode
+            and links.predecessor_id = predecessors.payment_intent_id
+    left join ancestors_6 as ancestors
+        on
+            payment_intents.account_id = ancestors.account_id
+            and payment_intents.livemode = ancestors.livemode
+            and payment_intents.payment_intent_id = ancestors.payment_intent_id
 
 ),
 
@@ -133,26 +156,19 @@ final as (
         livemode,
         payment_intent_id,
         episode_id,
-        link_key_hash,
+        predecessor_id,
 
         -- strings
         currency,
+        order_key,
         link_tier,
-        case
-            when episode_position = 1 then null
-            when link_tier = 'explicit' then 'exact'
-            when
-                link_tier = 'customer_amount'
-                and (
-                    first_instrument_key = previous_instrument_key
-                    or started_at < previous_activity_at + interval '24 hours'
-                )
-                then 'high'
-            else 'medium'
-        end as link_confidence,
+        {{ link_confidence() }} as link_confidence,
 
         -- numerics
-        episode_position,
+        row_number() over (
+            partition by account_id, livemode, episode_id
+            order by case when payment_intent_id = episode_id then 0 else 1 end, started_at, payment_intent_id
+        ) as episode_position,
 
         -- timestamps
         created_at,
@@ -160,7 +176,7 @@ final as (
 
         -- the load
         {{ build_id() }} as _load_id
-    from positioned
+    from joined
 
 )
 

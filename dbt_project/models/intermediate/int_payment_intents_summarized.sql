@@ -28,6 +28,26 @@ events as (
 
 ),
 
+reversals_of_other_currencies as (
+
+    select
+        reversals.account_id,
+        reversals.livemode,
+        reversals.payment_intent_id,
+        count(*) as reversal_count,
+        max(reversals.last_reversed_at) as last_reversed_at
+    from reversals
+    inner join payment_intents
+        on
+            reversals.account_id = payment_intents.account_id
+            and reversals.livemode = payment_intents.livemode
+            and reversals.payment_intent_id = payment_intents.payment_intent_id
+            and reversals.currency <> payment_intents.currency
+    where reversals.refunded_amount + reversals.lost_dispute_amount > 0
+    group by reversals.account_id, reversals.livemode, reversals.payment_intent_id
+
+),
+
 attempts_counted as (
 
     select
@@ -84,7 +104,8 @@ joined as (
         coalesce(reversals.refunded_amount, 0) as refunded_amount,
         coalesce(reversals.disputed_amount, 0) as disputed_amount,
         coalesce(reversals.lost_dispute_amount, 0) as lost_dispute_amount,
-        reversals.last_reversed_at,
+        coalesce(reversals_of_other_currencies.reversal_count, 0) as other_currency_reversal_count,
+        greatest(reversals.last_reversed_at, reversals_of_other_currencies.last_reversed_at) as last_reversed_at,
         case
             when
                 attempts_counted.succeeded_attempt_number is null
@@ -112,6 +133,11 @@ joined as (
             and payment_intents.livemode = reversals.livemode
             and payment_intents.payment_intent_id = reversals.payment_intent_id
             and payment_intents.currency = reversals.currency
+    left join reversals_of_other_currencies
+        on
+            payment_intents.account_id = reversals_of_other_currencies.account_id
+            and payment_intents.livemode = reversals_of_other_currencies.livemode
+            and payment_intents.payment_intent_id = reversals_of_other_currencies.payment_intent_id
 
 ),
 
@@ -126,8 +152,10 @@ resolved as (
         joined.invoice_id,
         joined.latest_charge_id,
         joined.payment_method_id,
-        joined.order_key,
         joined.first_instrument_key,
+        {% for _, column in order_fields() if column != 'invoice_id' %}
+            joined.{{ column }},
+        {% endfor %}
 
         -- strings
         joined.currency,
@@ -144,6 +172,7 @@ resolved as (
         joined.refunded_amount,
         joined.disputed_amount,
         joined.lost_dispute_amount,
+        joined.other_currency_reversal_count,
         joined.attempt_count,
         joined.failed_attempt_count,
         joined.blocked_attempt_count,
@@ -190,35 +219,12 @@ resolved as (
 
 ),
 
--- By what a payment is told to be for the same thing as another one. What was never tried is for nothing yet.
-tiered as (
-
-    select
-        *,
-        case
-            when first_attempted_at is null and first_succeeded_at is null then 'none'
-            when order_key is not null then 'explicit'
-            when amount is null then 'none'
-            when customer_id is not null then 'customer_amount'
-            when first_instrument_key is not null then 'instrument_amount'
-            else 'none'
-        end as link_tier
-    from resolved
-
-),
-
 final as (
 
     select
         *,
-        md5(concat_ws(':', account_id, livemode, currency, link_tier, case link_tier
-            when 'explicit' then order_key
-            when 'customer_amount' then customer_id || ':' || amount
-            when 'instrument_amount' then first_instrument_key || ':' || amount
-            else payment_intent_id
-        end)) as link_key_hash,
         {{ build_id() }} as _load_id
-    from tiered
+    from resolved
     {{ in_time_order('created_at') }}
 
 )

@@ -6,7 +6,7 @@
 
 {# What is found, in words, and whether rates of recovery leave the payment out. #}
 {% set issues = {
-    'currency_changed': ('An attempt was in another currency than the payment', true),
+    'currency_changed': ('An attempt was in another currency than the payment', false),
     'currency_unknown': ('The currency is missing', true),
     'amount_unknown': ('An amount is missing or is no amount', true),
     'amount_zero': ('An attempt to pay nothing failed', true),

@@ -55,16 +55,9 @@ classified as (
         *,
         {{ recovery_status('first_succeeded_at', 'is_canceled') }} as recovery_status,
         {{ recovery_status('strict_first_succeeded_at', 'is_strict_canceled') }} as recovery_status_strict,
-        -- DuckDB's least() passes over nulls: bare, it would call every lost payment recovered in full.
-        case
-            when first_succeeded_at is not null then least(received_amount, at_risk_amount) else 0
-        end as recovered_amount,
-        case
-            when strict_first_succeeded_at is not null then least(strict_received_amount, at_risk_amount) else 0
-        end as recovered_amount_strict,
-        case
-            when first_succeeded_at is not null then greatest(received_amount - at_risk_amount, 0) else 0
-        end as recovered_excess_amount
+        least(received_amount, at_risk_amount) as recovered_amount,
+        least(strict_received_amount, at_risk_amount) as recovered_amount_strict,
+        greatest(received_amount - at_risk_amount, 0) as recovered_excess_amount
     from joined
 
 ),
@@ -133,14 +126,17 @@ final as (
         recovered_amount_net,
         recovered_amount_strict,
         recovered_excess_amount,
+        other_currency_received_amount,
         refunded_amount,
         lost_dispute_amount,
+        other_currency_reversal_count,
         date_diff('second', first_failed_at, first_succeeded_at) / 86400.0 as days_to_recovery,
 
         -- booleans
         exclusion_reason is null as is_in_scope,
         coalesce(window_ends_at <= data_through_at, false) as is_matured,
-        first_succeeded_at is not null and recovered_amount < at_risk_amount as is_partially_recovered,
+        recovered_amount < at_risk_amount
+        and (first_succeeded_at is not null or recovered_amount > 0) as is_partially_recovered,
         recovered_amount > 0 and recovered_amount_net = 0 as is_reversed,
         is_first_failed_at_estimated,
         is_first_succeeded_at_estimated,
@@ -150,6 +146,7 @@ final as (
 
         -- timestamps
         first_failed_at,
+        first_paid_at,
         first_succeeded_at,
         last_reversed_at,
         window_ends_at,

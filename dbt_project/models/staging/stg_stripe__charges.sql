@@ -1,14 +1,13 @@
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'charge_id']) }}
 
-{% set payment_method_details = {
-    'type': 'varchar',
-    'card': {
-        'brand': 'varchar', 'network': 'varchar', 'funding': 'varchar', 'country': 'varchar', 'fingerprint': 'varchar',
-        'exp_month': 'integer', 'exp_year': 'integer', 'checks': {'cvc_check': 'varchar', 'address_postal_code_check': 'varchar'},
-        'wallet': {'type': 'varchar'},
-        'three_d_secure': {'result': 'varchar', 'result_reason': 'varchar', 'authentication_flow': 'varchar'}
-    }
-} %}
+{% set payment_method_details = {'type': 'varchar'} %}
+{% for type in card_types() %}
+    {% do payment_method_details.update({type: card_shape()}) %}
+{% endfor %}
+{% do payment_method_details.card.update({
+    'checks': {'cvc_check': 'varchar', 'address_postal_code_check': 'varchar'},
+    'three_d_secure': {'result': 'varchar', 'result_reason': 'varchar', 'authentication_flow': 'varchar'}
+}) %}
 {% do payment_method_details.update(bank_account_shapes()) %}
 {% set shape = {
     'payment_intent': 'varchar', 'customer': 'varchar', 'payment_method': 'varchar',
@@ -62,12 +61,12 @@ final as (
         doc.outcome.risk_level,
         {{ expandable_id('doc.outcome.rule') }} as outcome_rule,
         doc.payment_method_details.type as payment_method_type,
-        doc.payment_method_details.card.brand as card_brand,
-        doc.payment_method_details.card.funding as card_funding,
-        doc.payment_method_details.card.country as card_country,
-        doc.payment_method_details.card.fingerprint as card_fingerprint,
-        doc.payment_method_details.card.network as card_network,
-        doc.payment_method_details.card.wallet.type as card_wallet,
+        {{ of_card('doc.payment_method_details', 'brand') }} as card_brand,
+        {{ of_card('doc.payment_method_details', 'funding') }} as card_funding,
+        {{ of_card('doc.payment_method_details', 'country') }} as card_country,
+        {{ of_card('doc.payment_method_details', 'fingerprint') }} as card_fingerprint,
+        {{ of_card('doc.payment_method_details', 'network') }} as card_network,
+        {{ of_card('doc.payment_method_details', 'wallet.type') }} as card_wallet,
         doc.payment_method_details.card.checks.cvc_check as card_cvc_check,
         doc.payment_method_details.card.checks.address_postal_code_check as card_postal_code_check,
         doc.payment_method_details.card.three_d_secure.result as three_d_secure_result,
@@ -78,8 +77,8 @@ final as (
         -- numerics
         {{ stripe_amount('doc.amount') }} as amount,
         coalesce({{ stripe_amount('doc.amount_captured') }}, 0) as captured_amount,
-        doc.payment_method_details.card.exp_month as card_exp_month,
-        doc.payment_method_details.card.exp_year as card_exp_year,
+        {{ of_card('doc.payment_method_details', 'exp_month') }} as card_exp_month,
+        {{ of_card('doc.payment_method_details', 'exp_year') }} as card_exp_year,
 
         -- booleans
         coalesce(doc.captured, false) as is_captured,

@@ -8,6 +8,7 @@
     'data': {
         'object': {
             'amount': 'bigint', 'amount_received': 'bigint', 'currency': 'varchar', 'customer': 'varchar',
+            'customer_account': 'varchar',
             'latest_charge': 'varchar', 'payment_method': 'varchar', 'capture_method': 'varchar', 'status': 'varchar',
             'payment_method_options': payment_method_options_shape(),
             'last_payment_error': last_payment_error_shape()
@@ -48,7 +49,7 @@ final as (
             when starts_with(type, 'payment_intent.') then object_id
             else {{ expandable_id('payment_intent') }}
         end as payment_intent_id,
-        {{ expandable_id('doc.customer') }} as customer_id,
+        coalesce({{ expandable_id('doc.customer') }}, {{ expandable_id('doc.customer_account') }}) as customer_id,
         {{ expandable_id('doc.latest_charge') }} as latest_charge_id,
         {{ expandable_id('doc.payment_method') }} as payment_method_id,
 

@@ -20,7 +20,7 @@
     {% do next_action_instants.append('doc.next_action.' ~ details ~ '.' ~ instant) %}
 {% endfor %}
 {% set shape = {
-    'customer': 'varchar', 'invoice': 'varchar', 'latest_charge': 'varchar', 'payment_method': 'varchar',
+    'customer': 'varchar', 'customer_account': 'varchar', 'invoice': 'varchar', 'latest_charge': 'varchar', 'payment_method': 'varchar',
     'currency': 'varchar', 'status': 'varchar', 'capture_method': 'varchar', 'cancellation_reason': 'varchar',
     'amount': 'bigint', 'amount_capturable': 'bigint', 'amount_received': 'bigint', 'canceled_at': 'bigint',
     'payment_details': {'order_reference': 'varchar'}, 'metadata': metadata_shape(),
@@ -51,7 +51,7 @@ final as (
         account_id,
         livemode,
         id as payment_intent_id,
-        {{ expandable_id('doc.customer') }} as customer_id,
+        coalesce({{ expandable_id('doc.customer') }}, {{ expandable_id('doc.customer_account') }}) as customer_id,
         {{ expandable_id('doc.invoice') }} as invoice_id,
         {{ expandable_id('doc.latest_charge') }} as latest_charge_id,
         {{ expandable_id('doc.payment_method') }} as payment_method_id,
@@ -64,7 +64,8 @@ final as (
         doc.cancellation_reason,
         array_to_string(doc.payment_method_types, ' ') as payment_method_types,
         doc.next_action.type as next_action_type,
-        {{ order_key('doc') }} as order_key,
+        {{ metadata_order_columns('doc.metadata') }}
+        nullif(trim(doc.payment_details.order_reference), '') as order_reference,
 
         -- numerics
         {{ stripe_amount('doc.amount') }} as amount,

@@ -1,0 +1,617 @@
+{#
+    Links each PaymentIntent to the failed one that it tries again, among those of one group: the same order, card or
+    customer, and the same price. DECISIONLOG.md has the reasons and the measured figures of each rule.
+
+    A failed PaymentIntent that was never paid is `open`. A later one of its group `follows` it if it began after the last
+    attempt of the open one and within the gap. Customers who pay the same price at an interval owe the next payment anyway:
+    the gap ends before it, and what comes when a payment is due is `scheduled`, no retry. Each PaymentIntent follows one
+    other at most, and has one successor at most: the last open one is the first to be tried again.
+
+    Args:
+        group_hash: the column of int_payment_intents_keyed that names the group.
+        earlier: models with stronger links. What they have linked is not linked again.
+        gap_days, guest_gap_days: how long after the last attempt a retry may begin; a guest is not charged again by a
+            merchant, and comes back soon or not at all.
+        finds_double_payments: link what was paid although the order was being paid already.
+#}
+{% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
+{% set day = 86400 %}
+{% set pause_seconds = var('link_pause_seconds') %}
+
+{% set groups_of_changed %}
+    select {{ group_hash }} from {{ ref('int_payment_intents_keyed') }}
+    where {{ in_changed_payment_intents(ref('int_payment_intents_keyed'), models=['int_payment_intents_keyed'] + earlier) }}
+    union
+    select group_hash from {{ this }}
+    where {{ in_changed_payment_intents(this, models=['int_payment_intents_keyed'] + earlier) }}
+{% endset %}
+
+with {% if is_incremental() %}
+    changed_groups as (
+
+        {{ groups_of_changed }}
+
+    ),
+{% endif %}
+
+linked_earlier as (
+
+    {% for model in earlier %}
+        select
+            account_id,
+            livemode,
+            payment_intent_id,
+            predecessor_id
+        from {{ ref(model) }}
+        where predecessor_id is not null
+        union all
+    {% endfor %}
+    select
+        cast(null as varchar) as account_id,
+        cast(null as boolean) as livemode,
+        cast(null as varchar) as payment_intent_id,
+        cast(null as varchar) as predecessor_id
+    where false
+
+),
+
+keyed as (
+
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        customer_id,
+        order_name,
+        order_key,
+        {{ group_hash }} as group_hash,
+        has_failed,
+        is_paid,
+        is_open,
+        {{ seconds_since_1970('created_at') }} as created,
+        {{ seconds_since_1970('started_at') }} as started,
+        {{ seconds_since_1970("started_at + interval '1 month'") }} as started_plus_1,
+        {{ seconds_since_1970("started_at + interval '2 months'") }} as started_plus_2,
+        {{ seconds_since_1970("started_at - interval '1 month'") }} as started_minus_1,
+        {{ seconds_since_1970("started_at - interval '2 months'") }} as started_minus_2,
+        {{ seconds_since_1970('ended_at') }} as ended,
+        {{ seconds_since_1970('first_failed_at') }} as failed,
+        {{ seconds_since_1970('paid_at') }} as paid
+    from {{ ref('int_payment_intents_keyed') }}
+    where
+        {{ group_hash }} is not null
+        {% if is_incremental() %}
+            and {{ by_rowid(ref('int_payment_intents_keyed'), group_hash ~ ' in (select * from changed_groups)') }}
+        {% endif %}
+
+),
+
+candidates as (
+
+    select
+        keyed.*,
+        keyed.is_open and followed.predecessor_id is null as is_free,
+        following.payment_intent_id is null as may_follow,
+        count(*) over (partition by keyed.group_hash) as member_count,
+        bool_or(keyed.is_open) over (partition by keyed.group_hash) as has_open
+    from keyed
+    left join (
+        select distinct
+            account_id,
+            livemode,
+            predecessor_id
+        from linked_earlier
+    ) as followed
+        on
+            keyed.account_id = followed.account_id
+            and keyed.livemode = followed.livemode
+            and keyed.payment_intent_id = followed.predecessor_id
+    left join linked_earlier as following
+        on
+            keyed.account_id = following.account_id
+            and keyed.livemode = following.livemode
+            and keyed.payment_intent_id = following.payment_intent_id
+
+),
+
+members as {{ materialized() }} (
+
+    select
+        * exclude (has_open),
+        row_number() over (
+            partition by group_hash, is_open order by ended, payment_intent_id
+        ) as open_number,
+        lead(started) over by_start as next_started,
+        coalesce(lag(is_open) over by_start, false) as is_after_open
+    from candidates
+    where member_count > 1 and has_open
+    window by_start as (partition by group_hash order by started, payment_intent_id)
+
+),
+
+-- The interval at which a customer pays the same price: between a payment that succeeded at once and the next one. Gaps of
+-- hours are between equal subscriptions, and between purchases of one visit.
+gaps as (
+
+    select
+        group_hash,
+        member_count,
+        next_started - started as gap,
+        abs(next_started - started_plus_1) as distance_from_month
+    from members
+    where is_paid and not has_failed and not is_after_open and next_started - started >= {{ 6 * 3600 }}
+
+),
+
+intervals as (
+
+    select
+        group_hash,
+        member_count,
+        count(*) as gap_count,
+        median(gap) as interval_seconds
+    from gaps
+    group by group_hash, member_count
+
+),
+
+spreads as (
+
+    select
+        intervals.group_hash,
+        intervals.member_count,
+        intervals.gap_count,
+        intervals.interval_seconds,
+        median(abs(gaps.gap - intervals.interval_seconds)) as spread,
+        median(gaps.distance_from_month) as spread_of_months
+    from intervals
+    inner join gaps on intervals.group_hash = gaps.group_hash
+    group by intervals.group_hash, intervals.member_count, intervals.gap_count, intervals.interval_seconds
+
+),
+
+-- Months have 28 to 31 days: who pays on one day of the month has no spread if months are counted.
+counted_by as (
+
+    select
+        *,
+        interval_seconds between 27.5 * {{ day }} and 31.5 * {{ day }}
+        and spread_of_months <= spread + {{ day // 2 }} as is_monthly
+    from spreads
+
+),
+
+-- An interval is one if at least half of the gaps keep to it within an eighth, and no more than fifty payments a gap are
+-- made. The tolerance is three times the spread, or a part of the interval where a few gaps have little spread by chance.
+rhythms as (
+
+    select
+        group_hash,
+        gap_count,
+        interval_seconds,
+        is_monthly,
+        least(
+            greatest(
+                interval_seconds / case when gap_count >= 4 then 24.0 else 12.0 end,
+                3 * case when is_monthly then spread_of_months else spread end
+            ),
+            interval_seconds / 4.0
+        ) as tolerance,
+        case when is_monthly then spread_of_months else spread end <= interval_seconds / 8.0
+        and member_count <= 50 * (gap_count + 1) as is_regular
+    from counted_by
+
+),
+
+begins as (
+
+    select
+        group_hash,
+        payment_intent_id,
+        ended + {{ pause_seconds }} as happened,
+        0 as is_start,
+        1 as is_end
+    from members
+    where is_open
+    union all
+    select
+        group_hash,
+        payment_intent_id,
+        started as happened,
+        1 as is_start,
+        0 as is_end
+    from members
+
+),
+
+ends_counted as (
+
+    select
+        group_hash,
+        payment_intent_id,
+        is_start,
+        sum(is_end) over (
+            partition by group_hash order by happened, is_start, payment_intent_id
+            rows between unbounded preceding and current row
+        ) as open_count
+    from begins
+
+),
+
+-- The open PaymentIntent whose last attempt was the last before each start, if what starts there may follow it.
+nearest as {{ materialized() }} (
+
+    select
+        members.*,
+        open_members.payment_intent_id as nearest_id
+    from members
+    inner join ends_counted
+        on
+            members.group_hash = ends_counted.group_hash
+            and members.payment_intent_id = ends_counted.payment_intent_id
+            and ends_counted.is_start = 1
+    left join rhythms on members.group_hash = rhythms.group_hash
+    left join members as open_members
+        on
+            members.group_hash = open_members.group_hash
+            and open_members.is_open
+            and ends_counted.open_count = open_members.open_number
+            and {{ follows('members', 'open_members', gap_days, guest_gap_days) }}
+
+),
+
+-- When payments are due that keep to the rhythm of those which follow nobody.
+due as (
+
+    {% for step in [1, -1, 2, -2] %}
+        select
+            nearest.group_hash,
+            nearest.payment_intent_id,
+            {{ loop.index }} as precedence,
+            rhythms.tolerance,
+            case
+                when rhythms.is_monthly then nearest.started_{{ 'plus' if step > 0 else 'minus' }}_{{ step | abs }}
+                else nearest.started + {{ step }} * rhythms.interval_seconds
+            end as due
+        from nearest
+        inner join rhythms on nearest.group_hash = rhythms.group_hash and rhythms.is_regular
+        where nearest.nearest_id is null
+        {{ 'union all' if not loop.last }}
+    {% endfor %}
+
+),
+
+due_nearby as (
+
+    select
+        nearest.group_hash,
+        nearest.payment_intent_id,
+        nearest.started,
+        due.precedence,
+        count(*) as due_count,
+        min(due.due) - max(due.tolerance) as earliest,
+        max(due.due) + max(due.tolerance) as latest,
+        row_number() over (
+            partition by nearest.group_hash, nearest.payment_intent_id order by due.precedence
+        ) as precedence_number
+    from nearest
+    inner join due
+        on
+            nearest.group_hash = due.group_hash
+            and due.due between nearest.started - due.tolerance and nearest.started + due.tolerance
+    where nearest.nearest_id is not null
+    group by nearest.group_hash, nearest.payment_intent_id, nearest.started, due.precedence
+
+),
+
+dues as {{ materialized() }} (
+
+    select * from due_nearby
+    where precedence_number = 1
+
+),
+
+-- Payments are scheduled until as many began as are due; the others of that time are retries.
+scheduled as (
+
+    select
+        dues.group_hash,
+        dues.payment_intent_id
+    from dues
+    left join nearest as others
+        on
+            dues.group_hash = others.group_hash
+            and dues.payment_intent_id <> others.payment_intent_id
+            and others.started between dues.earliest and dues.latest
+    left join dues as other_dues
+        on
+            others.group_hash = other_dues.group_hash
+            and others.payment_intent_id = other_dues.payment_intent_id
+    group by dues.group_hash, dues.payment_intent_id, dues.due_count
+    having
+        dues.due_count > sum(
+            case
+                when others.payment_intent_id is null then 0
+                when others.nearest_id is null then 1
+                when
+                    other_dues.payment_intent_id is not null
+                    and (
+                        others.started < dues.started
+                        or (others.started = dues.started and others.payment_intent_id < dues.payment_intent_id)
+                    )
+                    then 1
+                else 0
+            end
+        )
+
+),
+
+retries as {{ materialized() }} (
+
+    select nearest.*
+    from nearest
+    left join scheduled
+        on
+            nearest.group_hash = scheduled.group_hash
+            and nearest.payment_intent_id = scheduled.payment_intent_id
+    where nearest.nearest_id is not null and scheduled.payment_intent_id is null
+
+),
+
+-- The last open one is the first to be tried again, as brackets are closed: each end opens one, each retry closes one.
+brackets as (
+
+    select
+        group_hash,
+        payment_intent_id,
+        ended + {{ pause_seconds }} as happened,
+        1 as change
+    from members
+    where is_free
+    union all
+    select
+        group_hash,
+        payment_intent_id,
+        started as happened,
+        -1 as change
+    from retries
+    where may_follow
+
+),
+
+summed as (
+
+    select
+        *,
+        sum(change) over (
+            partition by group_hash order by happened, change desc, payment_intent_id
+            rows between unbounded preceding and current row
+        ) as balance
+    from brackets
+
+),
+
+-- A retry that closes nothing does not count: the lowest balance so far is where the depth is 0.
+levelled as (
+
+    select
+        *,
+        balance - least(
+            0, min(balance) over (
+                partition by group_hash order by happened, change desc, payment_intent_id
+                rows between unbounded preceding and current row
+            )
+        ) as depth,
+        least(
+            0, min(balance) over (
+                partition by group_hash order by happened, change desc, payment_intent_id
+                rows between unbounded preceding and 1 preceding
+            )
+        ) as lowest_before
+    from summed
+
+),
+
+numbered as (
+
+    select
+        group_hash,
+        payment_intent_id,
+        change,
+        case when change = 1 then depth else depth + 1 end as depth,
+        row_number() over (
+            partition by group_hash, change, case when change = 1 then depth else depth + 1 end
+            order by happened, payment_intent_id
+        ) as number_of_depth
+    from levelled
+    where change = 1 or balance + 1 > coalesce(lowest_before, 0)
+
+),
+
+matched as {{ materialized() }} (
+
+    select
+        closing.group_hash,
+        closing.payment_intent_id,
+        opening.payment_intent_id as predecessor_id
+    from numbered as closing
+    inner join numbered as opening
+        on
+            closing.group_hash = opening.group_hash
+            and closing.depth = opening.depth
+            and closing.number_of_depth = opening.number_of_depth
+            and opening.change = 1
+    inner join retries
+        on
+            closing.group_hash = retries.group_hash
+            and closing.payment_intent_id = retries.payment_intent_id
+    inner join members as open_members
+        on
+            opening.group_hash = open_members.group_hash
+            and opening.payment_intent_id = open_members.payment_intent_id
+    left join rhythms on closing.group_hash = rhythms.group_hash
+    where
+        closing.change = -1
+        and {{ follows('retries', 'open_members', gap_days, guest_gap_days) }}
+
+),
+
+-- A retry that failed between two others of one debt, such as with another card: nothing follows it, and the one that it
+-- follows has another successor.
+extra_retries as (
+
+    select
+        retries.group_hash,
+        retries.payment_intent_id,
+        retries.nearest_id as predecessor_id
+    from retries
+    left join matched
+        on
+            retries.group_hash = matched.group_hash
+            and retries.payment_intent_id = matched.payment_intent_id
+    left join matched as followed
+        on
+            retries.group_hash = followed.group_hash
+            and retries.payment_intent_id = followed.predecessor_id
+    where
+        retries.is_free
+        and retries.may_follow
+        and matched.payment_intent_id is null
+        and followed.predecessor_id is null
+
+),
+
+{% if finds_double_payments %}
+    -- What was begun after an attempt of the order had failed, and before the order was paid by another one.
+    double_payments as (
+
+        select
+            members.group_hash,
+            members.payment_intent_id,
+            min(failed_members.payment_intent_id) as predecessor_id
+        from members
+        inner join members as failed_members
+            on
+                members.group_hash = failed_members.group_hash
+                and members.payment_intent_id <> failed_members.payment_intent_id
+                and members.created > failed_members.failed
+                and members.started >= failed_members.failed + {{ pause_seconds }}
+        left join matched as followed
+            on
+                failed_members.group_hash = followed.group_hash
+                and failed_members.payment_intent_id = followed.predecessor_id
+        left join members as successors
+            on
+                followed.group_hash = successors.group_hash
+                and followed.payment_intent_id = successors.payment_intent_id
+        left join matched
+            on
+                members.group_hash = matched.group_hash
+                and members.payment_intent_id = matched.payment_intent_id
+        where
+            members.is_paid
+            and members.may_follow
+            and matched.payment_intent_id is null
+            and members.started <= coalesce(failed_members.paid, successors.paid)
+        group by members.group_hash, members.payment_intent_id
+
+    ),
+{% endif %}
+
+links as (
+
+    select * from matched
+    union all
+    select * from extra_retries
+    {% if finds_double_payments %}
+        union all
+        select * from double_payments
+    {% endif %}
+
+),
+
+final as (
+
+    select
+        -- ids
+        members.account_id,
+        members.livemode,
+        members.payment_intent_id,
+        members.group_hash,
+        links.predecessor_id,
+
+        -- numerics
+        rhythms.interval_seconds,
+        coalesce(rhythms.gap_count, 0) as gap_count,
+
+        -- booleans
+        coalesce(rhythms.is_regular, false) as is_regular,
+
+        -- the load
+        {{ build_id() }} as _load_id
+    from members
+    left join links
+        on
+            members.group_hash = links.group_hash
+            and members.payment_intent_id = links.payment_intent_id
+    left join rhythms on members.group_hash = rhythms.group_hash
+
+    -- Members of groups in which nothing can be linked any more lose their rows.
+    {% if is_incremental() %}
+        union all by name
+        select
+            known.account_id,
+            known.livemode,
+            known.payment_intent_id
+        from {{ this }} as known
+        left join members
+            on
+                known.account_id = members.account_id
+                and known.livemode = members.livemode
+                and known.payment_intent_id = members.payment_intent_id
+        where
+            known.group_hash in (select * from changed_groups)
+            and members.payment_intent_id is null
+    {% endif %}
+
+)
+
+select * from final
+{%- endmacro %}
+
+{# True if the PaymentIntent `later` may be another try to pay what the open PaymentIntent `open` did not. #}
+{% macro follows(later, open, gap_days, guest_gap_days) -%}
+    (
+        {{ later }}.created > {{ open }}.ended
+        and {{ later }}.started <= {{ open }}.ended + case
+            when {{ open }}.customer_id is null then {{ guest_gap_days * 86400 }}
+            -- The next payment that is due ends the time of retries.
+            when rhythms.is_regular and rhythms.gap_count >= 3 then {{ 400 * 86400 }}
+            -- Who often pays the same price, at no interval, buys again more probably than they pay what failed.
+            when rhythms.gap_count >= 3 then least({{ gap_days * 86400 }}, rhythms.interval_seconds / 2.0)
+            else {{ gap_days * 86400 }}
+        end
+        and not coalesce(
+            case
+                when not rhythms.is_regular then false
+                when rhythms.gap_count >= 2
+                    then {{ later }}.started >= {{ open }}.started + rhythms.interval_seconds - rhythms.tolerance
+                else
+                    abs({{ later }}.started - {{ open }}.started - rhythms.interval_seconds) <= rhythms.tolerance
+            end,
+            false
+        )
+        and not coalesce(
+            {{ later }}.order_name = {{ open }}.order_name and {{ later }}.order_key <> {{ open }}.order_key, false
+        )
+    )
+{%- endmacro %}
+
+{# Keeps DuckDB from computing a common table expression once for each place that reads it. #}
+{% macro materialized() -%}
+    materialized
+{%- endmacro %}
+
+{% macro seconds_since_1970(timestamp) -%}
+    date_diff('second', timestamp '1970-01-01', {{ timestamp }})
+{%- endmacro %}

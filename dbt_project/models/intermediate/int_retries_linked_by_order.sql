@@ -1,0 +1,13 @@
+{{ config(
+    materialized='incremental',
+    unique_key=['account_id', 'livemode', 'payment_intent_id'],
+    meta={'tombstone': 'group_hash is null'}
+) }}
+
+{{ link_retries(
+    'order_price_hash',
+    earlier=[],
+    gap_days=var('explicit_link_gap_days'),
+    guest_gap_days=var('explicit_link_gap_days'),
+    finds_double_payments=true
+) }}
