@@ -260,7 +260,7 @@ nearest as {{ materialized() }} (
 
 ),
 
--- When payments are due that keep to the rhythm of those which follow nobody.
+-- When payments are due that keep to the rhythm of those which follow nobody: an interval or two before and after them.
 due as (
 
     {% for step in [1, -1, 2, -2] %}
@@ -292,7 +292,7 @@ due_nearby as (
         min(due.due) - max(due.tolerance) as earliest,
         max(due.due) + max(due.tolerance) as latest,
         row_number() over (
-            partition by nearest.group_hash, nearest.payment_intent_id order by due.precedence
+            partition by nearest.group_hash, nearest.payment_intent_id order by count(*) desc, due.precedence
         ) as precedence_number
     from nearest
     inner join due

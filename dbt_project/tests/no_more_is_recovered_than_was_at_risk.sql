@@ -1,11 +1,11 @@
--- 0 <= net of refunds and lost disputes <= recovered <= at risk, and only a payment that succeeded has recovered any.
+-- 0 <= net of refunds and lost disputes <= recovered <= at risk, and only what was paid at some time has recovered any.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 select
     account_id,
     livemode,
     episode_id,
-    first_succeeded_at,
+    first_paid_at,
     at_risk_amount,
     recovered_amount,
     recovered_amount_net
@@ -17,4 +17,4 @@ where
         and recovered_amount <= at_risk_amount,
         false
     )
-    or (recovered_amount > 0 and first_succeeded_at is null)
+    or (recovered_amount > 0 and first_paid_at is null)

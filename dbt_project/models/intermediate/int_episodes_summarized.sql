@@ -157,7 +157,9 @@ first_failures as (
     select
         failures_numbered.*,
         coalesce(failures_numbered.amount, 0) as at_risk_amount,
-        payment_intents.order_key
+        payment_intents.order_key,
+        payment_intents.currency as current_currency,
+        payment_intents.amount as current_amount
     from failures_numbered
     inner join payment_intents
         on
@@ -168,8 +170,9 @@ first_failures as (
 
 ),
 
--- What each payment covers of what was at risk: the PaymentIntent that failed covers it all, as the merchant settled for
--- what it brought; others cover their amount, in the same currency only.
+-- What each payment covers of what was at risk. The PaymentIntent that failed covers it all: the merchant settled for what
+-- it brought. So does one of the price that this PaymentIntent has now, which may be in another currency. Others cover
+-- their amount, in the same currency only.
 covering as (
 
     select
@@ -178,6 +181,10 @@ covering as (
         first_failures.at_risk_amount,
         case
             when successes.payment_intent_id = first_failures.payment_intent_id then first_failures.at_risk_amount
+            when
+                successes.currency = first_failures.current_currency
+                and successes.amount >= first_failures.current_amount
+                then first_failures.at_risk_amount
             when successes.currency = first_failures.currency then coalesce(successes.amount, 0)
             else 0
         end as covered_amount,

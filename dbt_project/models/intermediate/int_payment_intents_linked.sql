@@ -12,6 +12,8 @@
 } %}
 {# A payment whose verdict of card testing changed is built again, with all of its episode. #}
 {% set changed = ['int_payment_intents_keyed', 'int_card_tests_flagged'] + tiers.values() | list %}
+{# Named here, since dbt does not see a reference within a condition. #}
+{% set flagged = ref('int_card_tests_flagged') %}
 {% set key = 'account_id, livemode, payment_intent_id' %}
 
 with {% if is_incremental() %}
