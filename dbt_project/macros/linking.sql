@@ -121,6 +121,7 @@ members as {{ materialized() }} (
         row_number() over (
             partition by group_hash, is_open order by ended, payment_intent_id
         ) as open_number,
+        lag(started) over by_start as previous_started,
         lead(started) over by_start as next_started,
         coalesce(lag(is_open) over by_start, false) as is_after_open
     from candidates
@@ -129,8 +130,9 @@ members as {{ materialized() }} (
 
 ),
 
--- The interval at which a customer pays the same price: between a payment that succeeded at once and the next one. Gaps of
--- hours are between equal subscriptions, and between purchases of one visit.
+-- The interval at which a customer pays the same price: between a payment that succeeded at once and the next one. One that
+-- begins after an unpaid one may be its retry, unless the next one comes after the same time again. Gaps of hours are
+-- between equal subscriptions, and between purchases of one visit.
 gaps as (
 
     select
@@ -139,7 +141,14 @@ gaps as (
         next_started - started as gap,
         abs(next_started - started_plus_1) as distance_from_month
     from members
-    where is_paid and not has_failed and not is_after_open and next_started - started >= {{ 6 * 3600 }}
+    where
+        is_paid
+        and not has_failed
+        and next_started - started >= {{ 6 * 3600 }}
+        and (
+            not is_after_open
+            or abs((next_started - started) - (started - previous_started)) <= (next_started - started) / 24.0
+        )
 
 ),
 

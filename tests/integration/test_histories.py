@@ -505,7 +505,7 @@ PARTS: dict[str, History] = {
             Payment("mostb", 9000, at=START + MINUTE, customer="cus_most", **order("most")).paid(),
         ],
         [
-            expect("most", recovery_status="recovered", recovered_amount=9000, is_partially_recovered=True),
+            expect("most", recovery_status="in_recovery", recovered_amount=9000, is_partially_recovered=True),
             together("most", "mostb"),
         ],
     ),
@@ -532,10 +532,11 @@ def waiting(name: str, action: str, method: str, **shown: Any) -> History:
 
 
 def asked(name: str, action: str) -> History:
-    """A customer who was sent to authenticate five days ago and did not come back."""
+    """A customer who was sent to authenticate five days ago and did not come back. Without a sync no time is over."""
     return History(
         [Payment(name, 5000, at=NOW - 5 * DAY, customer=f"cus_{name}").waits(action)],
         [no_episode(name), listed_in("abandoned_authentications", name), not_listed_in("waiting_payments", name)],
+        (POLL,),
     )
 
 

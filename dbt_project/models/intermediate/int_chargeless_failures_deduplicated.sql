@@ -124,6 +124,21 @@ preceding_charges as (
 
 ),
 
+-- Nothing is attempted after a success. Stripe's clocks differ by seconds, so a failure that is told moments later came
+-- before it.
+succeeded_charges as (
+
+    select
+        account_id,
+        livemode,
+        payment_intent_id,
+        min(attempted_at) as succeeded_at
+    from charges
+    where outcome = 'succeeded'
+    group by account_id, livemode, payment_intent_id
+
+),
+
 failures as (
 
     select
@@ -199,6 +214,10 @@ final as (
 
         -- timestamps
         case
+            when
+                failures.attempt_source = 'event'
+                and failures.seen_at <= succeeded_charges.succeeded_at + interval '1 minute'
+                then least(failures.seen_at, succeeded_charges.succeeded_at)
             when failures.attempt_source = 'event' then failures.seen_at
             else coalesce(preceding_charges.last_charged_at, payment_intents.created_at, failures.seen_at)
         end as attempted_at,
@@ -216,6 +235,11 @@ final as (
             failures.account_id = preceding_charges.account_id
             and failures.livemode = preceding_charges.livemode
             and failures.attempt_id = preceding_charges.last_payment_error_id
+    left join succeeded_charges
+        on
+            failures.account_id = succeeded_charges.account_id
+            and failures.livemode = succeeded_charges.livemode
+            and failures.payment_intent_id = succeeded_charges.payment_intent_id
 
 )
 

@@ -130,7 +130,7 @@ joined as (
         links.link_tier,
         links.gap_count,
         date_diff('second', predecessors.ended_at, payment_intents.started_at) as seconds_since_predecessor,
-        coalesce(ancestors.ancestor_id, payment_intents.payment_intent_id) as episode_id
+        coalesce(ancestors.ancestor_id, payment_intents.payment_intent_id) as chain_id
     from payment_intents
     left join links
         on
@@ -150,6 +150,35 @@ joined as (
 
 ),
 
+-- Where neither an order nor a rhythm limits a debt, retries must not stretch it until the next month's payment is due: it
+-- ends so many days after it began, and what follows is another debt.
+aged as (
+
+    select
+        *,
+        case
+            when bool_or(link_tier in ('order', 'order_part') or gap_count >= 3) over in_chain then 0
+            else
+                date_diff('second', min(started_at) over in_chain, started_at)
+                // {{ var('link_span_days') * 86400 }}
+        end as span_number
+    from joined
+    window in_chain as (partition by account_id, livemode, chain_id)
+
+),
+
+episodes as (
+
+    select
+        *,
+        first_value(payment_intent_id) over (
+            partition by account_id, livemode, chain_id, span_number
+            order by case when payment_intent_id = chain_id then 0 else 1 end, started_at, payment_intent_id
+        ) as episode_id
+    from aged
+
+),
+
 final as (
 
     select
@@ -158,13 +187,13 @@ final as (
         livemode,
         payment_intent_id,
         episode_id,
-        predecessor_id,
+        case when payment_intent_id <> episode_id then predecessor_id end as predecessor_id,
 
         -- strings
         currency,
         order_key,
-        link_tier,
-        {{ link_confidence() }} as link_confidence,
+        case when payment_intent_id <> episode_id then link_tier end as link_tier,
+        case when payment_intent_id <> episode_id then {{ link_confidence() }} end as link_confidence,
 
         -- numerics
         row_number() over (
@@ -178,7 +207,7 @@ final as (
 
         -- the load
         {{ build_id() }} as _load_id
-    from joined
+    from episodes
 
 )
 
