@@ -243,10 +243,9 @@ def test_each_try_has_a_customer_of_its_own_and_the_same_card() -> None:
     intents = intents_of("customer_per_order").values()
     assert len({intent.customer for intent in intents}) == len(intents)
     several = [debt for debt in by_debt("customer_per_order") if len(debt) > 1]
-    same = [
-        debt[0].attempts[0].instrument.fingerprint == debt[-1].attempts[-1].instrument.fingerprint for debt in several
-    ]
-    assert sum(same) / len(same) > 0.75
+    assert len(several) > 20
+    for debt in several:
+        assert len({intent.attempts[0].instrument.fingerprint for intent in debt if intent.attempts}) == 1
 
 
 @pytest.mark.parametrize(
