@@ -109,6 +109,8 @@ def test_a_part_alone_leaves_the_debt_unpaid_and_counts_what_came_in() -> None:
     assert (episode.recovery_status, episode.first_succeeded_at, episode.method) == ("lost_expired", None, None)
     assert (episode.recovered_amount, episode.recovered_amount_net, episode.is_partially_recovered) == (60, 60, True)
     assert (episode.attempts_to_recovery, episode.is_across_intents, episode.further_successes) == (None, False, 0)
+    both = episode_of(Story("whole").failed(0), part("first", 60, 1), part("second", 30, 2))
+    assert (both.recovery_status, both.recovered_amount, both.further_successes) == ("lost_expired", 90, 0)
 
 
 def test_one_cent_of_an_order_does_not_recover_it() -> None:
@@ -190,6 +192,11 @@ def test_who_paid_twice_and_got_one_back_has_paid_once(is_first_refunded: bool) 
     assert episode_of(Story("failed").failed(0), one, two).recovered_amount_net == 30
 
 
+def test_what_is_returned_beyond_the_debt_does_not_lower_what_a_double_payment_keeps() -> None:
+    first, second = part("first", 60, 1).refunded(4, 60), part("second", 70, 2).refunded(4, 70)
+    assert episode_of(Story("whole").failed(0), first, second, part("double", 50, 3)).recovered_amount_net == 50
+
+
 def test_a_refund_of_one_of_two_parts_leaves_the_other() -> None:
     stories = Story("whole").failed(0), part("first", 60, 1).refunded(3, 60), part("second", 40, 2)
     episode = episode_of(*stories)
@@ -211,6 +218,11 @@ def test_a_failure_counts_only_before_the_first_payment() -> None:
     assert truth_of(paid, bounced).compute_episodes([{"pi_paid", "pi_debit"}]) == [], "paid before it bounced"
     (alone,) = truth_of(paid, bounced).compute_episodes([{"pi_paid"}, {"pi_debit"}])
     assert (alone.id, alone.first_failed_at) == ("pi_debit", START + 3 * DAY)
+
+
+def test_a_failure_after_the_attempt_that_is_captured_later_is_no_failed_payment() -> None:
+    held, other = Story("held").captured(24, authorized_at=1, received=100), Story("other", at=2).failed(2)
+    assert truth_of(held, other).compute_episodes([{"pi_held", "pi_other"}]) == []
 
 
 def test_what_resolved_first_is_at_risk_whichever_began_first() -> None:
@@ -280,8 +292,12 @@ def test_an_episode_is_out_of_scope_if_all_of_it_is_canceled_as_a_duplicate_or_f
 def test_payments_of_one_second_count_in_the_order_of_their_ids() -> None:
     episode = episode_of(Story("failed").failed(0), part("b", 100, 1).refunded(2, 100), part("a", 100, 1))
     assert (episode.attempts_to_recovery, episode.further_successes) == (2, 1)
-    reverse = episode_of(Story("failed").failed(0), part("b", 40, 1), part("a", 60, 1))
-    assert (reverse.attempts_to_recovery, reverse.further_successes) == (3, 0)
+    parts = episode_of(Story("failed").failed(0), part("b", 40, 1), part("a", 60, 1))
+    assert (parts.attempts_to_recovery, parts.further_successes) == (3, 0)
+    first, second = (
+        Story(name, at=at).captured(24, authorized_at=at, received=100) for name, at in (("b", 1), ("a", 2))
+    )
+    assert episode_of(Story("failed").failed(0), first, second).attempts_to_recovery == 3, "that of pi_a"
 
 
 def test_what_a_reader_cannot_know_is_marked() -> None:
@@ -293,6 +309,17 @@ def test_what_a_reader_cannot_know_is_marked() -> None:
     assert all(
         each.is_known and each.is_first_failed_at_known for each in known.compute_episodes([{"pi_one", "pi_two"}])
     )
+
+
+def test_an_instant_of_success_is_known_if_those_of_all_payments_are() -> None:
+    failed, held = Story("one").failed(0), Story("two", at=1).captured(24, authorized_at=1, received=100)
+    groups = [{"pi_one", "pi_two"}]
+    (late,) = truth_of(failed, held).compute_episodes(groups)
+    (in_time,) = tell_truth([failed.intent, held.intent], NOW, [START + 2 * DAY]).compute_episodes(groups)
+    assert (late.is_first_failed_at_known, late.is_first_succeeded_at_known) == (True, False)
+    assert in_time.is_first_succeeded_at_known
+    (both,) = truth_of(failed, held, part("at_once", 100, 2)).compute_episodes([{"pi_one", "pi_two", "pi_at_once"}])
+    assert not both.is_first_succeeded_at_known, "the one held may have been captured first"
 
 
 def test_groups_may_not_share_or_invent_payment_intents() -> None:
