@@ -40,7 +40,7 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
             *_payments(truth, published),
             *_histories(truth, published),
             *_requiring_action(truth, published),
-            *_episodes(episodes, published),
+            *_episodes(truth, episodes, published),
             *_totals(truth, episodes, published),
             *_cohorts(episodes, published),
             *_rates(truth, episodes, published),
@@ -249,7 +249,8 @@ def _published_groups_evaluated(truth: Truth, published: duckdb.DuckDBPyConnecti
     return truth.compute_episodes([known.intersection(ids) for (ids,) in groups.values()])
 
 
-def _episodes(episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
+def _episodes(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
+    """Where the order of several PaymentIntents cannot be known, a reader may see an episode that there is not."""
     expected = {
         episode.id: (
             list(episode.payment_intent_ids),
@@ -272,7 +273,11 @@ def _episodes(episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnec
         for episode in episodes
         if episode.is_known
     }
-    unknown = {each for episode in episodes if not episode.is_known for each in episode.payment_intent_ids}
+    uncertain = {
+        attempt.payment_intent_id
+        for attempt in truth.attempts
+        if attempt.is_knowable and not (attempt.is_time_known and attempt.is_resolution_time_known)
+    }
     shown = _by_id(
         published,
         """WITH members AS (
@@ -286,7 +291,7 @@ def _episodes(episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnec
                   is_in_scope OR exclusion_reason IS NOT DISTINCT FROM 'card_testing', first_succeeded_at IS NULL
            FROM marts.recovery_episodes LEFT JOIN members USING (episode_id)""",
     )
-    found = {key: row for key, row in shown.items() if unknown.isdisjoint(row[0])}
+    found = {key: row for key, row in shown.items() if len(row[0]) == 1 or uncertain.isdisjoint(row[0])}
     instants = _by_id(
         published,
         """SELECT episode_id, epoch(first_failed_at)::BIGINT, epoch(first_succeeded_at)::BIGINT

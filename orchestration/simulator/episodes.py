@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from orchestration.simulator.calibration import DAY
-from orchestration.simulator.steps import Intent
+from orchestration.simulator.steps import Instrument, Intent
 
 if TYPE_CHECKING:
     from orchestration.simulator.truth import AttemptTruth, PaymentTruth
@@ -42,6 +42,8 @@ class EpisodeTruth:
             is paid.
         attempts_to_recovery: number of the attempt that paid the debt in full.
         is_across_intents: whether another PaymentIntent than that of the first failure paid the debt in full.
+        method: how the instrument that paid differs from those that failed; None if the debt is not paid, or if
+            Stripe shows no fingerprint of the instrument that paid, as of vouchers and bank transfers.
         further_successes: payments after the debt was paid in full.
         is_in_scope: False if every PaymentIntent was canceled as duplicate or fraudulent.
         is_known: False if a reader cannot know the instants that decide the order of several PaymentIntents.
@@ -247,21 +249,25 @@ def _net(currency: str, recovered: int, settlement: _Settlement) -> int:
     return min(recovered, max(0, recovered - given_back) + kept_of_doubles)
 
 
-def _method(failures: Sequence["AttemptTruth"], success: "AttemptTruth") -> RecoveryMethod:
+def _method(failures: Sequence["AttemptTruth"], success: "AttemptTruth") -> RecoveryMethod | None:
+    """Return how the instrument that paid differs from those that failed."""
     paid_with, failed_with = success.instrument, [failure.instrument for failure in failures]
-    if not any(
-        each.fingerprint == paid_with.fingerprint or each.payment_method == paid_with.payment_method
-        for each in failed_with
-    ):
-        return "new_instrument"
-    if not any(
-        (each.fingerprint, each.exp_month, each.exp_year)
-        == (paid_with.fingerprint, paid_with.exp_month, paid_with.exp_year)
-        for each in failed_with
-    ):
+    same = [each for each in failed_with if _is_same(each, paid_with)]
+    if not same:
+        return "new_instrument" if paid_with.fingerprint else None
+    if not any(_expiry(each) == _expiry(paid_with) for each in same):
         return "card_updated"
     needed = any(
         failure.failure_class == "authentication_failed" or failure.failure_code == "authentication_required"
         for failure in failures
     )
     return "authenticated" if needed and success.is_authenticated else "same_instrument_retry"
+
+
+def _is_same(one: Instrument, other: Instrument) -> bool:
+    """Whether Stripe shows that it is one instrument: vouchers and bank transfers have no fingerprint."""
+    return one.payment_method == other.payment_method or "" != one.fingerprint == other.fingerprint
+
+
+def _expiry(card: Instrument) -> tuple[int, int]:
+    return card.exp_year, card.exp_month

@@ -248,6 +248,19 @@ def test_the_method_compares_the_completing_payment_with_all_failures_before_it(
     )  # fmt: skip
 
 
+def test_a_voucher_shows_no_instrument_that_could_be_the_same() -> None:
+    voucher, another = (Instrument("boleto", payment_method, "", "", "BR") for payment_method in ("pm_v", "pm_w"))
+    expected = {
+        (voucher, another): None,
+        (CARD, voucher): None,
+        (voucher, CARD): "new_instrument",
+        (voucher, voucher): "same_instrument_retry",
+    }
+    for (failed_with, paid_with), method in expected.items():
+        episode = episode_of(Story("one").failed(0, card=failed_with).paid(1, card=paid_with))
+        assert (episode.recovery_status, episode.method) == ("recovered", method)
+
+
 @pytest.mark.parametrize(
     ("failed", "paid", "expected"),
     [
