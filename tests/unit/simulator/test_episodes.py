@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestration.simulator import EpisodeTruth
-from orchestration.simulator.calibration import CARD_FAILURES, DAY, HOUR
+from orchestration.simulator.calibration import CARD_FAILURES, DAY, HOUR, Failure
 from orchestration.simulator.steps import Act, Attempt, Dispute, Instrument, Intent, Refund, Step
 from orchestration.simulator.truth import Truth, tell_truth
 
@@ -26,8 +26,8 @@ class Story:
         self.intent = Intent(f"pi_{name}", created, 1, currency, amount, "debt", **options)
         self.intent.steps.append(Step(created, Act.CREATED))
 
-    def failed(self, at: float, **options: Any) -> "Story":
-        self._attempt(at, Act.FAILED, **{"failure": FAILURE} | options)
+    def failed(self, at: float, act: Act = Act.FAILED, **options: Any) -> "Story":
+        self._attempt(at, act, **{"failure": FAILURE} | options)
         return self
 
     def paid(self, at: float, received: int | None = None, **options: Any) -> "Story":
@@ -246,6 +246,29 @@ def test_the_method_compares_the_completing_payment_with_all_failures_before_it(
     assert (episode_of(whole, first, asked).method, episode_of(whole, first, asked).is_customer_there) == (
         "authenticated", True,
     )  # fmt: skip
+
+
+def test_a_card_that_is_entered_again_is_the_same_instrument() -> None:
+    entered_again = CARD._replace(payment_method="pm_again")
+    assert episode_of(Story("one").failed(0).paid(1, card=entered_again)).method == "same_instrument_retry"
+
+
+@pytest.mark.parametrize(
+    ("act", "failure", "result", "method"),
+    [
+        (Act.FAILED, NEEDS_AUTHENTICATION, "authenticated", "authenticated"),
+        (Act.FAILED, NEEDS_AUTHENTICATION, None, "same_instrument_retry"),
+        (Act.FAILED, FAILURE, "authenticated", "same_instrument_retry"),
+        (Act.AUTHENTICATION_FAILED, FAILURE, "authenticated", "authenticated"),
+    ],
+)
+def test_authentication_recovers_what_failed_for_the_want_of_it(
+    act: Act, failure: Failure, result: str | None, method: str
+) -> None:
+    failed = Story("one").failed(0, act=act, failure=failure)
+    failed.paid(1, three_d_secure=result)
+    (episode,) = tell_truth([failed.intent], NOW, [START + DAY]).compute_episodes([{"pi_one"}])
+    assert episode.method == method
 
 
 def test_a_voucher_shows_no_instrument_that_could_be_the_same() -> None:
