@@ -1,6 +1,7 @@
 """The published tables held against the simulator's truth, number by number.
 
-Two readings that share nothing: the truth comes from the stories, the tables from JSON over HTTP and dbt.
+Two readings that share nothing: the truth comes from the stories, the tables from JSON over HTTP and dbt. Only which
+PaymentIntents are one episode is taken from the tables; whether they are one debt, the kinds of shop test.
 """
 
 import shutil
@@ -14,7 +15,7 @@ import duckdb
 
 from orchestration.pipeline.dbt_runner import invoke_dbt
 from orchestration.settings import Settings
-from orchestration.simulator import SimulatedAccount, Truth
+from orchestration.simulator import EpisodeTruth, SimulatedAccount, Truth
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
 WINDOW: Final = 30 * 86_400
@@ -33,15 +34,16 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
     truth = account.truth(syncs[-1], syncs=syncs)
     with duckdb.connect(str(settings.published_path), read_only=True) as published:
         published.execute("SET threads = 1")  # rows are few: threads cost more than they save
+        episodes = _published_groups_evaluated(truth, published)
         return [
             *_attempts(truth, published),
             *_payments(truth, published),
             *_histories(truth, published),
             *_requiring_action(truth, published),
-            *_episodes(truth, published),
-            *_totals(truth, published),
-            *_cohorts(truth, published),
-            *_rates(truth, published),
+            *_episodes(truth, episodes, published),
+            *_totals(truth, episodes, published),
+            *_cohorts(episodes, published),
+            *_rates(truth, episodes, published),
             *_coverage(truth, published),
         ]
 
@@ -232,17 +234,34 @@ def _waiting(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
     return _unequal("waiting payments", expected, found)
 
 
-def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+def _published_groups_evaluated(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[EpisodeTruth]:
+    """What should have become of the PaymentIntents that are published as one episode.
+
+    A PaymentIntent without an episode is a group of its own, so that its failure is missed if it has one. Ids that are
+    only published are left out, since the comparison of payments reports them.
+    """
+    groups = _by_id(
+        published,
+        """SELECT coalesce(episode_id, payment_intent_id), list(payment_intent_id)
+           FROM marts.payment_intents GROUP BY ALL""",
+    )
+    known = {payment.id for payment in truth.payments}
+    return truth.compute_episodes([known.intersection(ids) for (ids,) in groups.values()])
+
+
+def _episodes(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
+    """Where the order of several PaymentIntents cannot be known, a reader may see an episode that there is not."""
     expected = {
         episode.id: (
             list(episode.payment_intent_ids),
-            episode.linked_by,
             episode.currency,
             episode.recovery_status,
-            episode.status_without_guesses,
+            episode.status_strict,
             episode.at_risk_amount,
             episode.recovered_amount,
             episode.recovered_amount_net,
+            episode.other_currency_received_amount,
+            episode.is_partially_recovered,
             episode.attempts_to_recovery,
             episode.is_across_intents,
             episode.method,
@@ -251,24 +270,28 @@ def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
             episode.is_in_scope,
             episode.first_succeeded_at is None,
         )
-        for episode in truth.episodes
+        for episode in episodes
         if episode.is_known
     }
-    unknown = {each for episode in truth.episodes if not episode.is_known for each in episode.payment_intent_ids}
+    uncertain = {
+        attempt.payment_intent_id
+        for attempt in truth.attempts
+        if attempt.is_knowable and not (attempt.is_time_known and attempt.is_resolution_time_known)
+    }
     shown = _by_id(
         published,
         """WITH members AS (
                SELECT episode_id, list(payment_intent_id ORDER BY episode_position) AS ids
                FROM marts.payment_intents GROUP BY ALL
            )
-           SELECT episode_id, ids, link_tier, currency, recovery_status, recovery_status_strict, at_risk_amount,
-                  recovered_amount, recovered_amount_net, attempts_to_recovery,
-                  recovery_scope IS NOT DISTINCT FROM 'cross_intent', recovery_method,
-                  recovery_initiator IS NOT DISTINCT FROM 'customer_likely', duplicate_success_count, is_in_scope,
-                  first_succeeded_at IS NULL
-           FROM marts.recovery_episodes INNER JOIN members USING (episode_id)""",
+           SELECT episode_id, coalesce(ids, []), currency, recovery_status, recovery_status_strict, at_risk_amount,
+                  recovered_amount, recovered_amount_net, other_currency_received_amount, is_partially_recovered,
+                  attempts_to_recovery, recovery_scope IS NOT DISTINCT FROM 'cross_intent', recovery_method,
+                  recovery_initiator IS NOT DISTINCT FROM 'customer_likely', duplicate_success_count,
+                  is_in_scope OR exclusion_reason IS NOT DISTINCT FROM 'card_testing', first_succeeded_at IS NULL
+           FROM marts.recovery_episodes LEFT JOIN members USING (episode_id)""",
     )
-    found = {key: row for key, row in shown.items() if unknown.isdisjoint(row[0])}
+    found = {key: row for key, row in shown.items() if len(row[0]) == 1 or uncertain.isdisjoint(row[0])}
     instants = _by_id(
         published,
         """SELECT episode_id, epoch(first_failed_at)::BIGINT, epoch(first_succeeded_at)::BIGINT
@@ -279,7 +302,7 @@ def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
             episode.first_failed_at if episode.is_first_failed_at_known else None,
             episode.first_succeeded_at if episode.is_first_succeeded_at_known else None,
         )
-        for episode in truth.episodes
+        for episode in episodes
     }
     return [
         *_unequal("episodes", expected, found),
@@ -292,7 +315,37 @@ def _episodes(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
     ]
 
 
-def _totals(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+def _in_scope(episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[EpisodeTruth]:
+    """Those that the rates count. The rule for card testing has tests of its own; its published verdict is used."""
+    tests = _by_id(published, "SELECT episode_id FROM marts.recovery_episodes WHERE exclusion_reason = 'card_testing'")
+    return [episode for episode in episodes if episode.is_in_scope and episode.id not in tests]
+
+
+def _summary(episodes: Sequence[EpisodeTruth]) -> dict[str, Counter[str]]:
+    """Per currency: counts and amounts at risk, also by status, and what was recovered."""
+    totals: dict[str, Counter[str]] = defaultdict(Counter)
+    for episode in episodes:
+        status = episode.recovery_status
+        totals[episode.currency].update(
+            {
+                "failed": 1,
+                status: 1,
+                "at_risk": episode.at_risk_amount,
+                f"at_risk_{status}": episode.at_risk_amount,
+                "recovered_amount": episode.recovered_amount,
+                "recovered_amount_net": episode.recovered_amount_net,
+            }
+        )
+    return totals
+
+
+def _totals(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
+    expected = _summary(_in_scope(episodes, published))
+    for payment in truth.payments:
+        expected[payment.currency]["payments"] += 1
+    for attempt in truth.attempts:
+        if attempt.is_knowable:
+            expected[attempt.currency].update({"attempts": 1, f"attempts_{attempt.outcome}": 1})
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for currency, payments in published.execute(
         "SELECT currency, count(*) FROM marts.payment_intents GROUP BY ALL"
@@ -317,10 +370,10 @@ def _totals(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
                 "recovered_amount_net": net,
             }
         )
-    return _unequal("totals", _without_zeros(truth.summary()), _without_zeros(found))
+    return _unequal("totals", _without_zeros(expected), _without_zeros(found))
 
 
-def _cohorts(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+def _cohorts(episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
     """The cohorts, added up, are the failed payments once more."""
     names = ["failed", *STATUSES, "at_risk", *(f"at_risk_{status}" for status in STATUSES), "recovered_amount_net"]
     sums = ", ".join(
@@ -339,17 +392,18 @@ def _cohorts(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
         ).fetchall()
     }
     expected = {
-        currency: {name: total[name] for name in names if name in total} for currency, total in truth.summary().items()
+        currency: {name: total[name] for name in names}
+        for currency, total in _summary(_in_scope(episodes, published)).items()
     }
     return _unequal("cohorts", _without_zeros(expected), _without_zeros(found))
 
 
-def _rates(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+def _rates(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
     """The headline counts the matured failed payments, and those of them that were recovered within the window.
 
     Where the instant of a failure cannot be known, neither can whether its window is over: either will do.
     """
-    in_scope = [episode for episode in truth.episodes if episode.is_in_scope]
+    in_scope = _in_scope(episodes, published)
     matured = [each for each in in_scope if each.first_failed_at + WINDOW <= truth.at]
     unsure = sum(not each.is_first_failed_at_known for each in in_scope)
     expected = {

@@ -1,26 +1,26 @@
-"""Which PaymentIntents were tries to pay for one thing, as far as Stripe shows it, and what became of what failed.
+"""What became of the failed payments, if it is given which PaymentIntents were tries to pay one debt.
 
-By the rules that the models go by as well (DECISIONLOG.md, episodes), but from the stories and in plain loops.
+The arithmetic of an episode, from the stories and in plain loops; it shares nothing with the SQL of the models. Which
+PaymentIntents belong together is not decided here: the groups are given, and `debts` tells what they should be.
 
-An episode is what PaymentIntents with an attempt share that name the same order; where none is named, the same customer
-and amount; without a customer, the same card or bank account and amount. It ends when something was paid before the
-next one starts, or when nothing was tried for some days. It failed if an attempt failed before anything was paid.
+A group failed if an attempt failed before any of its PaymentIntents succeeded. The amount of that attempt is at risk,
+in its currency. Payments count in the order of their success until together they cover that amount; the one that
+reaches it completes the recovery, and later ones are double payments.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from orchestration.simulator.calibration import DAY
-from orchestration.simulator.steps import Intent
+from orchestration.simulator.steps import Instrument, Intent
 
 if TYPE_CHECKING:
     from orchestration.simulator.truth import AttemptTruth, PaymentTruth
 
 RECOVERY_WINDOW: Final = 30 * DAY
-PAUSE: Final = {"explicit": 30 * DAY, "customer_amount": 7 * DAY, "instrument_amount": 7 * DAY, "none": 0}
-"""How long nothing may be tried within an episode, in seconds, by what links it."""
+FILLED_IN_BY_STRIPE: Final = ("prod_", "price_", "plink_")
+"""Prefixes of values that Stripe writes where an order belongs. They name no order."""
 
 RecoveryStatus = Literal["recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery"]
 RecoveryMethod = Literal["new_instrument", "card_updated", "authenticated", "same_instrument_retry"]
@@ -28,25 +28,39 @@ RecoveryMethod = Literal["new_instrument", "card_updated", "authenticated", "sam
 
 @dataclass(frozen=True)
 class EpisodeTruth:
-    """Failed attempts to collect one payment, and what became of it. `id` is the first of its PaymentIntents.
+    """Failed attempts to collect one debt, and what became of it. Amounts are in minor units of `currency`.
 
-    `recovered_amount` is at most what was at risk; net of refunds that succeeded and disputes that were lost.
-    `status_without_guesses` is the status if only PaymentIntents of one order are linked. `is_in_scope` is False where
-    every PaymentIntent was canceled as duplicate or fraudulent. `is_known` is False where instants that decide about
-    the episode's limits cannot be known, so that a reader may see other ones.
+    Args:
+        id: the PaymentIntent that was attempted first.
+        payment_intent_ids: those with a known attempt, in the order of their first attempts.
+        status_strict: the status if only PaymentIntents that name the order of the first failure are linked to it.
+        first_succeeded_at: when the debt was paid in full; None if it was not.
+        recovered_amount: received in `currency` until the debt was paid in full, at most what was at risk.
+        recovered_amount_net: the same less refunds that succeeded and disputes that were lost.
+        other_currency_received_amount: received in other currencies until then, in their own minor units.
+        is_partially_recovered: whether less than the amount at risk has come in, though something has or the debt
+            is paid.
+        attempts_to_recovery: number of the attempt that paid the debt in full.
+        is_across_intents: whether another PaymentIntent than that of the first failure paid the debt in full.
+        method: how the instrument that paid differs from those that failed; None if the debt is not paid, or if
+            Stripe shows no fingerprint of the instrument that paid, as of vouchers and bank transfers.
+        further_successes: payments after the debt was paid in full.
+        is_in_scope: False if every PaymentIntent was canceled as duplicate or fraudulent.
+        is_known: False if a reader cannot know the instants that decide the order of several PaymentIntents.
     """
 
     id: str
     payment_intent_ids: tuple[str, ...]
-    linked_by: str
     currency: str
     recovery_status: RecoveryStatus
-    status_without_guesses: RecoveryStatus
+    status_strict: RecoveryStatus
     first_failed_at: int
     first_succeeded_at: int | None
     at_risk_amount: int
     recovered_amount: int
     recovered_amount_net: int
+    other_currency_received_amount: int
+    is_partially_recovered: bool
     attempts_to_recovery: int | None
     is_across_intents: bool
     method: RecoveryMethod | None
@@ -59,8 +73,8 @@ class EpisodeTruth:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A PaymentIntent, the attempts that a reader knows of, and what it brought less what was given back."""
+class Member:
+    """A PaymentIntent of a group, the attempts that a reader knows of, and what it received less what was returned."""
 
     intent: Intent
     payment: "PaymentTruth"
@@ -72,96 +86,95 @@ class Told:
         return self.attempts[0].attempted_at
 
     @property
-    def last_activity_at(self) -> int:
-        return max(a.resolved_at if a.outcome == "failed" else a.attempted_at for a in self.attempts)
-
-    @property
     def success(self) -> "AttemptTruth | None":
         return next((attempt for attempt in self.attempts if attempt.outcome == "succeeded"), None)
 
     @property
-    def link(self) -> tuple[str, Any]:
-        """By what it belongs to others, and the value that it shares with them."""
-        intent, instrument = self.intent, self.attempts[0].instrument
-        if intent.order_key:
-            where = "details" if intent.is_order_in_details else "metadata"
-            return "explicit", (intent.currency, where, intent.order_key)
-        if intent.customer is not None:
-            return "customer_amount", (intent.currency, intent.customer, intent.amount)
-        if instrument.fingerprint:
-            return "instrument_amount", (intent.currency, instrument.fingerprint, intent.amount)
-        return "none", intent.id
+    def order(self) -> tuple[str, str] | None:
+        """Where Stripe shows the order that the merchant names, and its value."""
+        key = self.intent.order_key
+        if not key or key.startswith(FILLED_IN_BY_STRIPE):
+            return None
+        return ("details" if self.intent.is_order_in_details else "metadata"), key
 
 
-def tell_episodes(told: Iterable[Told], at: int) -> list[EpisodeTruth]:
-    """What failed by `at`, and what became of it by then."""
-    linked: dict[tuple[str, Any], list[Told]] = defaultdict(list)
-    for each in told:
-        if each.attempts:
-            linked[each.link].append(each)
+class _Receipt(NamedTuple):
+    """A PaymentIntent that succeeded, and the attempt that did."""
+
+    success: "AttemptTruth"
+    member: Member
+
+
+class _Settlement(NamedTuple):
+    """The payments that count, the last of them if it completes the recovery, and the double payments after it."""
+
+    counted: Sequence[_Receipt]
+    completing: _Receipt | None
+    doubles: Sequence[_Receipt]
+
+
+def compute_episodes(groups: Iterable[Iterable[str]], members: Mapping[str, Member], at: int) -> list[EpisodeTruth]:
+    """Return an episode for each group of PaymentIntent ids that failed by `at`.
+
+    PaymentIntents without a known attempt are in no episode.
+
+    Raises:
+        ValueError: an id is unknown, or in several groups.
+    """
+    seen: set[str] = set()
     episodes = []
-    for (linked_by, _), members in linked.items():
-        is_known = len(members) == 1 or all(
-            attempt.is_time_known and attempt.is_resolution_time_known
-            for member in members
-            for attempt in member.attempts
+    for group in groups:
+        ids = set(group)
+        if not ids <= members.keys() or not seen.isdisjoint(ids):
+            raise ValueError(f"unknown or in several groups: {sorted((ids - members.keys()) | (ids & seen))}")
+        seen |= ids
+        own = sorted(
+            (members[each] for each in ids if members[each].attempts), key=lambda m: (m.started_at, m.intent.id)
         )
-        for episode in _divided(sorted(members, key=lambda m: (m.started_at, m.intent.id)), PAUSE[linked_by]):
-            failed = _judged(episode, linked_by, at, is_known=is_known)
-            if failed is not None:
-                episodes.append(failed)
+        episode = _compute_episode(own, at)
+        if episode is not None:
+            episodes.append(episode)
     return episodes
 
 
-def _divided(members: Sequence[Told], pause: int) -> list[list[Told]]:
-    paid_at = [member.success.resolved_at for member in members if member.success is not None]
-    episodes: list[list[Told]] = []
-    active_until, previous = 0, 0
-    for member in members:
-        is_paid = any(previous <= instant < member.started_at for instant in paid_at)
-        if not episodes or is_paid or member.started_at > active_until + pause:
-            episodes.append([])
-        episodes[-1].append(member)
-        active_until, previous = max(active_until, member.last_activity_at), member.started_at
-    return episodes
-
-
-def _judged(members: Sequence[Told], linked_by: str, at: int, *, is_known: bool) -> EpisodeTruth | None:
+def _compute_episode(members: Sequence[Member], at: int) -> EpisodeTruth | None:
     attempts = sorted((attempt for member in members for attempt in member.attempts), key=_order)
-    payer = _first_to_succeed(members)
-    success = payer.success if payer else None
-    failures = [
-        attempt
-        for index, attempt in enumerate(attempts)
-        if attempt.outcome == "failed"
-        and (success is None or (attempt.resolved_at <= success.resolved_at and index < attempts.index(success)))
-    ]
+    receipts = _receipts(members)
+    failures = _failures_before(receipts[0].success if receipts else None, attempts)
     if not failures:
         return None
     first = min(failures, key=lambda failure: failure.resolved_at)
-    own = members if linked_by == "explicit" else [m for m in members if m.intent.id == first.payment_intent_id]
-    recovered = min(payer.payment.amount_received, first.amount) if payer else 0
+    settlement = _settle(first, receipts)
+    paid_by = settlement.completing.success if settlement.completing else None
+    recovered = min(
+        first.amount, sum(each.member.payment.amount_received for each in _in(first.currency, settlement.counted))
+    )
     return EpisodeTruth(
         id=members[0].intent.id,
         payment_intent_ids=tuple(member.intent.id for member in members),
-        linked_by=linked_by,
         currency=first.currency,
         recovery_status=_status(first, members, at),
-        status_without_guesses=_status(first, own, at),
+        status_strict=_status(first, _strict(first, members), at),
         first_failed_at=first.resolved_at,
-        first_succeeded_at=success.resolved_at if success else None,
+        first_succeeded_at=paid_by.resolved_at if paid_by else None,
         at_risk_amount=first.amount,
         recovered_amount=recovered,
-        recovered_amount_net=_net(recovered, payer, members),
-        attempts_to_recovery=attempts.index(success) + 1 if success else None,
-        is_across_intents=success is not None and success.payment_intent_id != first.payment_intent_id,
-        method=_method(failures, success) if success else None,
-        is_customer_there=success is not None and success.is_customer_there,
-        further_successes=max(0, sum(member.success is not None for member in members) - 1),
+        recovered_amount_net=_net(first.currency, recovered, settlement),
+        other_currency_received_amount=sum(
+            receipt.member.payment.amount_received
+            for receipt in settlement.counted
+            if receipt.member.payment.currency != first.currency
+        ),
+        is_partially_recovered=(recovered > 0 or paid_by is not None) and recovered < first.amount,
+        attempts_to_recovery=attempts.index(paid_by) + 1 if paid_by else None,
+        is_across_intents=paid_by is not None and paid_by.payment_intent_id != first.payment_intent_id,
+        method=_method(_failures_before(paid_by, attempts), paid_by) if paid_by else None,
+        is_customer_there=paid_by is not None and paid_by.is_customer_there,
+        further_successes=len(settlement.doubles),
         is_in_scope=not all(m.payment.cancellation_reason in ("duplicate", "fraudulent") for m in members),
-        is_known=is_known,
+        is_known=len(members) == 1 or all(a.is_time_known and a.is_resolution_time_known for a in attempts),
         is_first_failed_at_known=all(failure.is_resolution_time_known for failure in failures),
-        is_first_succeeded_at_known=success is None or success.is_resolution_time_known,
+        is_first_succeeded_at_known=all(receipt.success.is_resolution_time_known for receipt in receipts),
     )
 
 
@@ -171,45 +184,90 @@ def _order(attempt: "AttemptTruth") -> tuple[int, bool, bool, str]:
     return attempt.attempted_at, is_success, attempt.charge_id is None, attempt.charge_id or attempt.payment_intent_id
 
 
-def _first_to_succeed(members: Sequence[Told]) -> Told | None:
-    paid = [(member.success.resolved_at, member.intent.id, member) for member in members if member.success is not None]
-    return min(paid, key=lambda each: each[:2])[2] if paid else None
+def _receipts(members: Iterable[Member]) -> list[_Receipt]:
+    """Return the payments in the order in which they succeeded."""
+    receipts = [_Receipt(member.success, member) for member in members if member.success is not None]
+    return sorted(receipts, key=lambda receipt: (receipt.success.resolved_at, receipt.member.intent.id))
 
 
-def _status(first: "AttemptTruth", members: Sequence[Told], at: int) -> RecoveryStatus:
-    payer = _first_to_succeed(members)
+def _failures_before(success: "AttemptTruth | None", attempts: Sequence["AttemptTruth"]) -> list["AttemptTruth"]:
+    """Return the failed attempts made before the success and resolved by then; all of them without a success."""
+    made_before = attempts if success is None else attempts[: attempts.index(success)]
+    return [
+        attempt
+        for attempt in made_before
+        if attempt.outcome == "failed" and (success is None or attempt.resolved_at <= success.resolved_at)
+    ]
+
+
+def _settle(first: "AttemptTruth", receipts: Sequence[_Receipt]) -> _Settlement:
+    """Add up what the payments cover until it reaches what was at risk."""
+    covered = 0
+    for number, receipt in enumerate(receipts, 1):
+        covered += _covered(first, receipt.member)
+        if covered >= first.amount:
+            return _Settlement(receipts[:number], receipt, receipts[number:])
+    return _Settlement(receipts, None, [])
+
+
+def _covered(first: "AttemptTruth", member: Member) -> int:
+    """Return how much of the debt a payment covers, whatever was captured of it."""
+    if member.intent.id == first.payment_intent_id:
+        return first.amount
+    return member.payment.amount if member.payment.currency == first.currency else 0
+
+
+def _in(currency: str, receipts: Iterable[_Receipt]) -> list[_Receipt]:
+    return [receipt for receipt in receipts if receipt.member.payment.currency == currency]
+
+
+def _strict(first: "AttemptTruth", members: Sequence[Member]) -> list[Member]:
+    """Return the PaymentIntent of the first failure and those that name the same order in the same place."""
+    order = next(member.order for member in members if member.intent.id == first.payment_intent_id)
+    return [
+        member
+        for member in members
+        if member.intent.id == first.payment_intent_id or (order is not None and member.order == order)
+    ]
+
+
+def _status(first: "AttemptTruth", members: Sequence[Member], at: int) -> RecoveryStatus:
+    completing = _settle(first, _receipts(members)).completing
     window_end = first.resolved_at + RECOVERY_WINDOW
-    if payer is not None and payer.success is not None:
-        return "recovered" if payer.success.resolved_at <= window_end else "recovered_late"
+    if completing is not None:
+        return "recovered" if completing.success.resolved_at <= window_end else "recovered_late"
     if all(member.payment.status == "canceled" for member in members):
         return "lost_canceled"
     return "lost_expired" if window_end <= at else "in_recovery"
 
 
-def _net(recovered: int, payer: Told | None, members: Sequence[Told]) -> int:
-    """Who paid twice and got one payment back has paid once, whichever it was."""
-    if payer is None:
-        return 0
-    given_back = payer.payment.amount_received - payer.kept_amount
-    kept_of_others = sum(member.kept_amount for member in members if member is not payer and member.success)
-    return min(recovered, max(0, recovered - given_back) + kept_of_others)
+def _net(currency: str, recovered: int, settlement: _Settlement) -> int:
+    """Return what is kept: of two payments of one debt, either may be given back."""
+    counted = [receipt.member for receipt in _in(currency, settlement.counted)]
+    given_back = sum(member.payment.amount_received - member.kept_amount for member in counted)
+    kept_of_doubles = sum(receipt.member.kept_amount for receipt in _in(currency, settlement.doubles))
+    return min(recovered, max(0, recovered - given_back) + kept_of_doubles)
 
 
-def _method(failures: Sequence["AttemptTruth"], success: "AttemptTruth") -> RecoveryMethod:
+def _method(failures: Sequence["AttemptTruth"], success: "AttemptTruth") -> RecoveryMethod | None:
+    """Return how the instrument that paid differs from those that failed."""
     paid_with, failed_with = success.instrument, [failure.instrument for failure in failures]
-    if not any(
-        each.fingerprint == paid_with.fingerprint or each.payment_method == paid_with.payment_method
-        for each in failed_with
-    ):
-        return "new_instrument"
-    if not any(
-        (each.fingerprint, each.exp_month, each.exp_year)
-        == (paid_with.fingerprint, paid_with.exp_month, paid_with.exp_year)
-        for each in failed_with
-    ):
+    same = [each for each in failed_with if _is_same(each, paid_with)]
+    if not same:
+        return "new_instrument" if paid_with.fingerprint else None
+    if not any(_expiry(each) == _expiry(paid_with) for each in same):
         return "card_updated"
     needed = any(
         failure.failure_class == "authentication_failed" or failure.failure_code == "authentication_required"
         for failure in failures
     )
     return "authenticated" if needed and success.is_authenticated else "same_instrument_retry"
+
+
+def _is_same(one: Instrument, other: Instrument) -> bool:
+    """Whether Stripe shows that it is one instrument: vouchers and bank transfers have no fingerprint."""
+    return one.payment_method == other.payment_method or "" != one.fingerprint == other.fingerprint
+
+
+def _expiry(card: Instrument) -> tuple[int, int]:
+    return card.exp_year, card.exp_month

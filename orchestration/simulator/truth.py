@@ -1,23 +1,24 @@
-"""What really happened, told from the stories alone: attempts, payments and episodes as of an instant.
+"""What really happened, told from the stories alone: attempts, payments and debts as of an instant.
 
 This is what the pipeline's tables are measured against. It reads no JSON and shares no rule with `state` or `objects`,
 so that a wrong rendering cannot agree with a wrong truth. Times are unix seconds UTC, money is minor units.
 
 Definitions: a card succeeds when it is charged, a bank debit when it settles, a manual capture when it is captured. A
 bank debit fails when it bounces; one that a bank takes back after it settled fails when the dispute is opened. An
-unfinished authentication is no attempt. What an episode is, `episodes` says.
+unfinished authentication is no attempt. `debts` says which payments were for what, `episodes` what became of groups of
+payments that are given.
 """
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from typing import Any, Final, Literal
 
 from orchestration.simulator.calibration import DAY, Failure
 from orchestration.simulator.debts import Debt, recovery_rate, tell_debts
-from orchestration.simulator.episodes import EpisodeTruth, Told, tell_episodes
+from orchestration.simulator.episodes import EpisodeTruth, Member, compute_episodes
 from orchestration.simulator.steps import Act, Attempt, Instrument, Intent, Step, Wait
 
 WAITING_FOR: Final = {
@@ -102,27 +103,36 @@ class Truth:
     syncs: tuple[int, ...]
     attempts: list[AttemptTruth] = field(default_factory=list)
     payments: list[PaymentTruth] = field(default_factory=list)
-    episodes: list[EpisodeTruth] = field(default_factory=list)
     debts: list[Debt] = field(default_factory=list)
+    members: Mapping[str, Member] = field(default_factory=dict, repr=False, compare=False)
+
+    def compute_episodes(self, groups: Iterable[Iterable[str]]) -> list[EpisodeTruth]:
+        """Return what became of each group of PaymentIntents that failed, if all of it were tries to pay one debt.
+
+        A reader of `syncs` should find the same of these groups. Each PaymentIntent is in one group; one that is in
+        none has no episode.
+
+        Raises:
+            ValueError: an id is unknown, or in several groups.
+        """
+        return compute_episodes(groups, self.members, self.at)
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """Per currency: counts of payments, of knowable attempts and of those by outcome, of failed payments in scope
-        and of those by status; what was at risk (`at_risk`, `at_risk_<status>`), and what was recovered of it."""
+        """Per currency: counts of payments, of knowable attempts and of those by outcome, of failed debts in scope and
+        of those that were recovered, recovered after the window, or not paid in full (`unpaid`); what was at risk
+        (`at_risk`, `at_risk_<state>`), and what was recovered of it, also in part."""
         totals: dict[str, Counter[str]] = defaultdict(Counter)
         for payment in self.payments:
             totals[payment.currency]["payments"] += 1
         for attempt in self.attempts:
             totals[attempt.currency]["attempts"] += attempt.is_knowable
             totals[attempt.currency][f"attempts_{attempt.outcome}"] += attempt.is_knowable
-        for episode in self.episodes:
-            if episode.is_in_scope:
-                total = totals[episode.currency]
-                total["failed"] += 1
-                total[episode.recovery_status] += 1
-                total["at_risk"] += episode.at_risk_amount
-                total[f"at_risk_{episode.recovery_status}"] += episode.at_risk_amount
-                total["recovered_amount"] += episode.recovered_amount
-                total["recovered_amount_net"] += episode.recovered_amount_net
+        for debt in self.debts:
+            if debt.is_in_scope and debt.first_failed_at is not None:
+                is_paid = debt.paid_at is not None
+                state = "recovered" if debt.is_recovered_in_time() else "recovered_late" if is_paid else "unpaid"
+                totals[debt.currency].update({"failed": 1, state: 1, "recovered_amount": debt.received_amount})
+                totals[debt.currency].update({"at_risk": debt.amount, f"at_risk_{state}": debt.amount})
         return {currency: dict(sorted(total.items())) for currency, total in sorted(totals.items())}
 
     def recovery_rate(self) -> float:
@@ -130,16 +140,18 @@ class Truth:
         return recovery_rate(self.debts, self.at)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types, with the summary."""
+        """Everything as plain JSON types, with the summary, but without what episodes are computed from."""
         attempts = [asdict(each) | {"instrument": each.instrument._asdict()} for each in self.attempts]
-        return asdict(self) | {"attempts": attempts, "summary": self.summary()}
+        payments, debts = [asdict(each) for each in self.payments], [asdict(each) for each in self.debts]
+        told = {"at": self.at, "syncs": self.syncs, "attempts": attempts, "payments": payments, "debts": debts}
+        return told | {"summary": self.summary()}
 
 
 def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Truth:
     """The truth about these intents as of `at`, for somebody who read everything at each of `syncs`."""
     reader = _Reader(sync for sync in syncs if sync <= at)
-    truth = Truth(at, tuple(reader.syncs))
-    told = []
+    members: dict[str, Member] = {}
+    truth = Truth(at, tuple(reader.syncs), members=members)
     for intent in intents:
         past = list(takewhile(lambda step: step.at <= at, intent.steps))
         attempts = _attempts(intent, past, reader)
@@ -147,8 +159,8 @@ def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Trut
         payment = _payment(intent, past, len(knowable), reader)
         truth.attempts.extend(attempts)
         truth.payments.append(payment)
-        told.append(Told(intent, payment, knowable, max(0, payment.amount_received - _given_back(intent, past))))
-    truth.episodes.extend(tell_episodes(told, at))
+        kept_amount = max(0, payment.amount_received - _given_back(intent, past))
+        members[intent.id] = Member(intent, payment, knowable, kept_amount)
     truth.debts.extend(tell_debts(intents, truth.attempts, truth.payments))
     return truth
 

@@ -94,7 +94,7 @@ _RETRIES_OF_28_DAYS: Final = tuple((days * DAY, days * DAY) for days in (1, 3, 5
 DEFAULTS: Final[Mapping[str, ShopParameters]] = {
     "checkout_guests": ShopParameters(recovery_rate=0.42, retry_delays=((MINUTE, HOUR), (MINUTE, 3 * HOUR))),
     "three_shops": ShopParameters(recovery_rate=0.40),
-    "customer_per_order": ShopParameters(recovery_rate=0.40, new_intent_share=0.9),
+    "customer_per_order": ShopParameters(recovery_rate=0.40, new_intent_share=0.9, other_card_in_new_intent_share=0.0),
     "daily_price": ShopParameters(
         failure_rate=0.10,
         recovery_rate=0.40,

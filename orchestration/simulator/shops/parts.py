@@ -1,6 +1,6 @@
 """Shops that collect an order in several payments: split tender, deposit and balance."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from orchestration.simulator.calibration import DAY
@@ -28,18 +28,34 @@ def split_tender(day: ShopDay) -> Iterator[Intent]:
 def _tell_parts(day: ShopDay, visit: Visit, order_key: str, amount: int) -> Iterator[Intent]:
     """Collect each part with a card of its own, at once or one after the other until one is not paid."""
     is_at_once = visit.rng.random() < day.parameters.at_once_share
-    at = visit.at
-    for number, part in enumerate(_parts(day, visit, amount)):
-        sale = day.sale(visit, part, part=number)
-        sale.order_key = order_key
-        if number:
-            sale.who = visit.who._replace(instrument=sale.other_card())
-        is_paid = collect(sale, at + number if is_at_once else at)
+    sales = [_part(day, visit, order_key, *part) for part in enumerate(_parts(day, visit, amount))]
+    yield from _collect_at_once(sales, visit.at) if is_at_once else _collect_in_turn(sales, visit.at)
+
+
+def _part(day: ShopDay, visit: Visit, order_key: str, number: int, amount: int) -> Sale:
+    sale = day.sale(visit, amount, part=number)
+    sale.order_key = order_key
+    if number:
+        sale.who = visit.who._replace(instrument=sale.other_card())
+    return sale
+
+
+def _collect_at_once(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
+    """Open all PaymentIntents, a second apart, and only then attempt each: no part waits for another one."""
+    opened = [sale.open(at + number) for number, sale in enumerate(sales)]
+    for sale, intent in zip(sales, opened, strict=True):
+        attempt(sale, intent, sale.who.instrument, at + len(sales))
         yield from sale.told()
-        if not is_at_once and not is_paid:
+
+
+def _collect_in_turn(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
+    """Open each PaymentIntent after the last attempt of the part before, until a part is not paid."""
+    for sale in sales:
+        is_paid = collect(sale, at)
+        yield from sale.told()
+        if not is_paid:
             return
-        at = max([at, *(attempt.at for intent in sale.intents for attempt in intent.attempts)])
-        at += visit.rng.randrange(60, 600)
+        at = max(each.at for intent in sale.intents for each in intent.attempts) + sale.rng.randrange(60, 600)
 
 
 def _parts(day: ShopDay, visit: Visit, amount: int) -> list[int]:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from orchestration.simulator import AttemptTruth, SimulatedAccount, Truth
+from orchestration.simulator import AttemptTruth, EpisodeTruth, SimulatedAccount, Truth
 from orchestration.simulator.calibration import DAY
 from orchestration.simulator.objects import Renderer
 from orchestration.simulator.steps import Act, Intent
@@ -26,20 +26,36 @@ def attempts(truth: Truth) -> dict[str, list[AttemptTruth]]:
     return grouped
 
 
-def test_statuses_add_up_to_the_failed_payments(truth: Truth) -> None:
-    for total in truth.summary().values():
-        statuses = ("recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery")
-        assert sum(total.get(status, 0) for status in statuses) == total.get("failed", 0)
-        assert sum(total.get(f"at_risk_{status}", 0) for status in statuses) == total.get("at_risk", 0)
+def episodes_of_debts(truth: Truth) -> list[EpisodeTruth]:
+    """The episodes of a reader who links each debt rightly."""
+    return truth.compute_episodes(debt.payment_intent_ids for debt in truth.debts)
+
+
+def test_the_summary_counts_the_failed_debts(truth: Truth) -> None:
+    failed = [debt for debt in truth.debts if debt.is_in_scope and debt.first_failed_at is not None]
+    states = ("recovered", "recovered_late", "unpaid")
+    summary = truth.summary()
+    assert sum(total["payments"] for total in summary.values()) == len(truth.payments)
+    assert sum(total.get("failed", 0) for total in summary.values()) == len(failed)
+    for currency, total in summary.items():
+        own = [debt for debt in failed if debt.currency == currency]
+        assert sum(total.get(state, 0) for state in states) == total.get("failed", 0) == len(own)
+        assert sum(total.get(f"at_risk_{state}", 0) for state in states) == sum(debt.amount for debt in own)
+        paid = [debt for debt in own if debt.paid_at is not None]
+        assert total.get("recovered", 0) + total.get("recovered_late", 0) == len(paid)
+        assert total.get("recovered", 0) == sum(debt.is_recovered_in_time() for debt in paid)
+        assert total.get("recovered_amount", 0) == sum(debt.received_amount for debt in own)
 
 
 def test_an_episode_recovers_no_more_than_was_at_risk(truth: Truth) -> None:
-    for episode in truth.episodes:
+    for episode in episodes_of_debts(truth):
         assert 0 <= episode.recovered_amount_net <= episode.recovered_amount <= episode.at_risk_amount
         is_recovered = episode.recovery_status in ("recovered", "recovered_late")
         assert is_recovered == (episode.first_succeeded_at is not None)
-        assert is_recovered == (episode.recovered_amount > 0)
         assert is_recovered == (episode.attempts_to_recovery is not None)
+        assert is_recovered == (episode.method is not None)
+        assert (episode.recovered_amount == episode.at_risk_amount) <= is_recovered
+        assert episode.is_partially_recovered == (0 < episode.recovered_amount < episode.at_risk_amount)
 
 
 def test_a_payment_has_succeeded_exactly_if_one_attempt_did_or_was_taken_back(
@@ -92,11 +108,11 @@ def test_every_outcome_and_every_status_occurs() -> None:
     assert {attempt.failure_class for attempt in truth.attempts} == {
         None, "declined", "bank_return", "authentication_failed", "invalid_or_processing",
     }  # fmt: skip
-    assert {episode.recovery_status for episode in truth.episodes} == {
+    assert {episode.recovery_status for episode in episodes_of_debts(truth)} == {
         "recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery",
     }  # fmt: skip
     assert not all(attempt.is_knowable for attempt in truth.attempts)
-    assert not all(episode.is_in_scope for episode in truth.episodes)
+    assert not all(episode.is_in_scope for episode in episodes_of_debts(truth))
 
 
 def test_what_stripe_predicts_about_the_bank_is_a_failed_payment() -> None:
@@ -146,10 +162,17 @@ def test_a_failure_without_a_charge_is_known_for_ever_from_an_error_that_was_nev
 
 def test_an_unknowable_failure_makes_no_episode() -> None:
     account = SimulatedAccount(1)
-    intent, at = chargeless(account, is_left_alone=False)
+    intent = next(
+        intent
+        for intent in account.intents.values()
+        if [attempt.failure is None for attempt in intent.attempts] == [False, True]
+        and any(step.act is Act.AUTHENTICATION_FAILED for step in intent.steps)
+    )
+    at = next(step.at for step in intent.steps if step.act is Act.AUTHENTICATION_FAILED)
     late = account.truth(at + 90 * DAY)
     in_time = account.truth(at + 90 * DAY, syncs=[at])
-    assert intent.id in {each for episode in in_time.episodes for each in episode.payment_intent_ids}
+    assert len(in_time.compute_episodes([{intent.id}])) == 1
+    assert late.compute_episodes([{intent.id}]) == []
     told = [attempt for attempt in late.attempts if attempt.payment_intent_id == intent.id]
     payment = next(payment for payment in late.payments if payment.id == intent.id)
     assert payment.attempt_count == sum(attempt.is_knowable for attempt in told) < len(told)
@@ -170,5 +193,5 @@ def test_a_debit_taken_back_fails_when_the_dispute_begins() -> None:
     )
     assert settled.outcome == "succeeded"
     assert (returned.outcome, returned.resolved_at) == ("failed", dispute.at)
-    episode = next(episode for episode in after.episodes if episode.id == intent.id)
+    (episode,) = after.compute_episodes([{intent.id}])
     assert (episode.recovery_status, episode.first_succeeded_at) == ("in_recovery", None)
