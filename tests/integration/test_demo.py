@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
-from orchestration.cli.demo import FIRST_DAYS
+from orchestration.cli.demo import DEMO_SHOP, FIRST_DAYS
 from orchestration.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SimulatedAccount, SimulatorServer
 from tests.template import Template
@@ -20,7 +20,7 @@ DAY = 86_400
 
 @pytest.fixture(scope="module")
 def account() -> SimulatedAccount:
-    account = SimulatedAccount(SEED, PAYMENTS)
+    account = SimulatedAccount(SEED, PAYMENTS, shop=DEMO_SHOP)
     account.now = OPENED_AT + FIRST_DAYS * DAY
     return account
 
