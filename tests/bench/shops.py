@@ -1,7 +1,7 @@
 """How far the published recovery rates are from the truth, in each kind of shop and with other parameters.
 
-`python -m tests.bench.shops [NAME ...] [--variants]`: without a name, all kinds; with --variants, all of `VARIANTS` as
-well. RECOUP_BENCH_SEEDS and RECOUP_BENCH_SHOP set the seeds and the payments. `make bench` runs it for all kinds.
+`python -m tests.bench.shops [NAME ...] [--variants]`: the kinds or variants that are named, all `VARIANTS`, or without
+arguments all kinds, as `make bench` does. RECOUP_BENCH_SEEDS and RECOUP_BENCH_SHOP set the seeds and the payments.
 """
 
 import os
@@ -41,22 +41,22 @@ VARIANTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "weekly_with_jitter": ("weekly_plan", {"jitter": 4 * HOUR, "skip_share": 0.1}),
     "daily_irregular": ("daily_price", {"jitter": 3 * HOUR, "skip_share": 0.3}),
     "every_other_day": ("daily_price", {"interval_days": 2}),
-    "monthly_slow_retries": (
+    "monthly_slow": (
         "monthly_new_intents",
         {"retry_delays": tuple((days * DAY, days * DAY) for days in (5, 10, 20))},
     ),
     "every_30_days": ("monthly_new_intents", {"interval_days": 30}),
-    "monthly_many_failures": ("monthly_new_intents", {"failure_rate": 0.25}),
-    "three_equal_subscriptions": ("equal_subscriptions", {"subscription_count": 3}),
-    "twelve_equal_subscriptions": ("equal_subscriptions", {"subscription_count": 12}),
-    "equal_weekly_subscriptions": ("equal_subscriptions", {"interval_days": 7}),
+    "monthly_failing": ("monthly_new_intents", {"failure_rate": 0.25}),
+    "equal_three": ("equal_subscriptions", {"subscription_count": 3}),
+    "equal_twelve": ("equal_subscriptions", {"subscription_count": 12}),
+    "equal_weekly": ("equal_subscriptions", {"interval_days": 7}),
     "one_off_regulars": ("one_off", {"returning_share": 0.8}),
-    "guests_regulars_one_product": ("checkout_guests", {"returning_share": 0.8, "product_count": 1}),
+    "guests_one_product": ("checkout_guests", {"returning_share": 0.8, "product_count": 1}),
     "split_tender_mostly": ("split_tender", {"part_share": 0.9}),
     "small_deposits": ("deposits", {"deposit_share": 0.1}),
     "terminal_regulars": ("terminal", {"returning_share": 0.8}),
-    "card_testing_in_sixes": ("card_testing", {"testing_batch": 6}),
-    "card_testing_in_forties": ("card_testing", {"testing_batch": 40}),
+    "card_testing_6": ("card_testing", {"testing_batch": 6}),
+    "card_testing_40": ("card_testing", {"testing_batch": 40}),
 }
 """Other parameters: the kind of shop, and what distinguishes this one from others of its kind."""
 
@@ -279,8 +279,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     unknown = [each for each in names if each not in (*KINDS, *VARIANTS)]
     if unknown:
         sys.exit(f"There is no kind of shop {unknown[0]}. Choose one of: {', '.join((*KINDS, *VARIANTS))}")
-    if not names or len(names) < len(arguments):
-        names += [*(KINDS if not names else ()), *(VARIANTS if "--variants" in arguments else ())]
+    names = [*names, *(VARIANTS if "--variants" in arguments else ())] or [*KINDS]
     compared: list[Comparison] = []
     with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as template:
         for name in names:

@@ -26,7 +26,7 @@ IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 @pytest.fixture(scope="module")
 def published(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     """The analysts' file of a small account."""
-    with SimulatorServer(SimulatedAccount(seed=31, payments=900, days=60, shop=DEMO_SHOP)) as server:
+    with SimulatorServer(SimulatedAccount(seed=31, payments=2_000, days=60, shop=DEMO_SHOP)) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
             stripe_api_base=server.url,
