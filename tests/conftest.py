@@ -41,6 +41,7 @@ def pytest_configure() -> None:
 LONGEST = (
     "tests/property/",
     "tests/integration/test_truth.py",
+    "tests/integration/test_shop_rates.py",
     "tests/integration/test_dev_ui.py",
     "tests/integration/test_dagster_process.py",
     "tests/integration/test_data_folder.py",

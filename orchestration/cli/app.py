@@ -41,6 +41,7 @@ errors = Console(stderr=True, highlight=False)
 
 PAYMENTS: Final = 20_000
 PAYMENTS_HELP: Final = "Payment intents of the simulated account's first half year."
+SHOP_HELP: Final = "Kind of shop, such as weekly_plan; README.md lists all. Without it: the last run's, at first mixed."
 
 MAX_PORT: Final = 65_535
 RECEIVER_PORT: Final = 8787
@@ -292,6 +293,7 @@ def demo(
     payments: Annotated[int, typer.Option(help=PAYMENTS_HELP, min=1)] = PAYMENTS,
     days: Annotated[int, typer.Option(min=0, help="Simulated days that pass between two runs.")] = 1,
     seed: Annotated[int, typer.Option(help="Which simulated account.")] = 1,
+    shop: Annotated[str | None, typer.Option(help=SHOP_HELP, metavar="KIND")] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Go on in fast motion: UI, receiver, and webhooks as payments happen.")
     ] = False,
@@ -301,18 +303,20 @@ def demo(
     ] = RECEIVER_PORT,
 ) -> None:
     """The same for a simulated Stripe account, in the folder demo/ of the data folder. Each run moves its clock on."""
-    from orchestration.cli.demo import simulated_account
+    from orchestration.cli.demo import KINDS, simulated_account
     from orchestration.cli.folder import demo_settings, is_connected
     from orchestration.cli.run import run_pipeline
 
+    if shop is not None and shop not in KINDS:
+        raise typer.BadParameter(f"there is no kind {shop!r}. Choose one of: {', '.join(KINDS)}", param_hint="--shop")
     own = _settings()
     is_beside_accounts = is_connected(own)
     if live:
         from orchestration.cli.live import run_live
 
-        run_live(demo_settings(own), payments=payments, seed=seed, port=port, receiver_port=receiver_port)
+        run_live(demo_settings(own), payments=payments, seed=seed, shop=shop, port=port, receiver_port=receiver_port)
         return
-    with simulated_account(demo_settings(own), payments=payments, days=days, seed=seed) as settings:
+    with simulated_account(demo_settings(own), payments=payments, days=days, seed=seed, shop=shop) as settings:
         run_pipeline(settings, is_beside_accounts=is_beside_accounts)
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +16,20 @@ from pydantic import SecretStr
 
 from orchestration.errors import RecoupError
 from orchestration.settings import Settings
-from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
+from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SHOPS
 
 DAY: Final = 86_400
 FIRST_DAYS: Final = 180
 """Age of the account, in days, when it is first met."""
+
+PLAIN: Final = "plain"
+"""The name of the account that all kinds of shop vary. Folders of former versions hold it."""
+
+DEMO_SHOP: Final = "mixed"
+"""The kind of shop of a new demo."""
+
+KINDS: Final = (*SHOPS, PLAIN)
+"""All kinds of shop that the demo can show."""
 
 _LAST_INSTANT: Final = 2**32
 """A clock beyond it is a damaged one: the demo would have run for eighty years."""
@@ -34,25 +43,36 @@ class SimulatorFailed(RecoupError):
 
 @dataclass(frozen=True)
 class SimulatorState:
-    """What a later run needs to meet the same account again. `now` is the account's clock, in unix seconds."""
+    """What a later run needs to meet the same account again. `now` is the account's clock, in unix seconds.
+
+    `shop` is one of `KINDS`. A file of a former version names none and means the plain account.
+    """
 
     seed: int
     payments: int
     now: int
+    shop: str = PLAIN
+
+    def __str__(self) -> str:
+        """Return what distinguishes the account from another one."""
+        return f"seed {self.seed}, {self.payments:,} payments, shop {self.shop}"
 
 
 @contextmanager
 def simulated_account(
-    settings: Settings, *, payments: int, days: int, seed: int, speed: float = 0.0
+    settings: Settings, *, payments: int, days: int, seed: int, shop: str | None = None, speed: float = 0.0
 ) -> Iterator[Settings]:
     """Settings that point at a simulated account, which runs while the context lasts. `settings` are the demo's.
 
     The first run meets it after half a year; each later one `days` days after the last.
 
+    Args:
+        shop: one of `KINDS`. None is the kind that the folder holds; a new folder begins with `DEMO_SHOP`.
+
     Raises:
         SimulatorFailed: it did not start.
     """
-    state = _next_state(settings.simulator_state_path, seed, payments, days)
+    state = _next_state(settings.simulator_state_path, seed, payments, days, shop)
     with simulator_process(state, speed) as url:
         _write(settings.simulator_state_path, state)
         try:
@@ -65,7 +85,7 @@ def simulated_account(
             )
         finally:
             reached = requests.get(f"{url}/_sim/clock", timeout=10).json()["now"]
-            _write(settings.simulator_state_path, SimulatorState(state.seed, state.payments, int(reached)))
+            _write(settings.simulator_state_path, replace(state, now=int(reached)))
 
 
 def _account_id(url: str) -> str:
@@ -74,23 +94,31 @@ def _account_id(url: str) -> str:
     return str(answer.json()["id"])
 
 
-def _next_state(path: Path, seed: int, payments: int, days: int) -> SimulatorState:
-    fresh = SimulatorState(seed, payments, OPENED_AT + FIRST_DAYS * DAY)
+def _next_state(path: Path, seed: int, payments: int, days: int, shop: str | None) -> SimulatorState:
+    first_met_at = OPENED_AT + FIRST_DAYS * DAY
     if not path.exists():
-        return fresh
+        return SimulatorState(seed, payments, first_met_at, shop or DEMO_SHOP)
+    last = _read(path)
+    asked = replace(last, seed=seed, payments=payments, shop=shop or last.shop)
+    if asked == last:
+        return replace(last, now=last.now + days * DAY)
+    print(
+        f"Another simulated account than before ({asked}; not {last}). "
+        "Rows of both stand side by side in the tables, told apart by account_id."
+    )
+    return replace(asked, now=first_met_at)
+
+
+def _read(path: Path) -> SimulatorState:
     try:
-        last = SimulatorState(**json.loads(path.read_text(encoding="utf-8")))
-        if {type(value) for value in asdict(last).values()} != {int} or not fresh.now <= last.now < _LAST_INSTANT:
+        state = SimulatorState(**json.loads(path.read_text(encoding="utf-8")))
+        if [type(value) for value in asdict(state).values()] != [int, int, int, str] or state.shop not in KINDS:
+            raise ValueError
+        if not OPENED_AT + FIRST_DAYS * DAY <= state.now < _LAST_INSTANT:
             raise ValueError
     except (ValueError, TypeError, RecursionError):
         raise SimulatorFailed(f"{path} was damaged. Delete the demo's folder to begin anew: {path.parent}") from None
-    if (last.seed, last.payments) != (seed, payments):
-        print(
-            f"Another simulated account than before (seed {seed} with {payments:,} payments, not {last.seed} with "
-            f"{last.payments:,}). Rows of both stand side by side in the tables, told apart by account_id."
-        )
-        return fresh
-    return SimulatorState(seed, payments, last.now + days * DAY)
+    return state
 
 
 def _write(path: Path, state: SimulatorState) -> None:
@@ -107,7 +135,7 @@ def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = F
     Raises:
         SimulatorFailed: it did not start.
     """
-    options = {
+    options: dict[str, object] = {
         "seed": state.seed,
         "payments": state.payments,
         "days": FIRST_DAYS,
@@ -115,6 +143,8 @@ def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = F
         "speed": speed,
         "port": 0,
     }
+    if state.shop != PLAIN:
+        options["shop"] = state.shop
     arguments = [f"--{name}={value}" for name, value in options.items()] + ["--livemode"] * livemode + ["--until-eof"]
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestration.simulator", *arguments],

@@ -33,13 +33,13 @@ console = Console(highlight=False)
 Episodes = dict[str, dict[str, Any]]
 
 
-def run_live(settings: Settings, *, payments: int, seed: int, port: int, receiver_port: int) -> None:
+def run_live(settings: Settings, *, payments: int, seed: int, shop: str | None, port: int, receiver_port: int) -> None:
     """Sync the simulated account, then run everything and tell of payments that fail and come back until interrupted.
 
     Raises:
         The exceptions of `run_pipeline` and `run_all`.
     """
-    with simulated_account(settings, payments=payments, days=0, seed=seed, speed=LIVE_SPEED) as simulated:
+    with simulated_account(settings, payments=payments, days=0, seed=seed, shop=shop, speed=LIVE_SPEED) as simulated:
         run_pipeline(simulated)
         used = simulated.model_copy(
             update={

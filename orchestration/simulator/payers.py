@@ -21,9 +21,9 @@ PERSONAL_MARKERS: Final = ("Specimen", "@payer.example.com", "+1555010", "_secre
 
 _HOME: Final = {"usd": "US", "eur": "DE", "gbp": "GB", "jpy": "JP", "kwd": "KW"}
 _ABROAD: Final = ("FR", "NL", "CA", "BR", "IN", "AU")
-_FUNDING: Final = (("credit", 0.52), ("debit", 0.38), ("prepaid", 0.10))
+FUNDING: Final = (("credit", 0.52), ("debit", 0.38), ("prepaid", 0.10))
 _BRANDS: Final = (("visa", 0.56), ("mastercard", 0.34), ("amex", 0.10))
-_WALLETS: Final = ((None, 0.82), ("apple_pay", 0.11), ("google_pay", 0.07))
+WALLETS: Final = ((None, 0.82), ("apple_pay", 0.11), ("google_pay", 0.07))
 _PLANS: Final = {
     "usd": (900, 1900, 2900, 4900, 9900, 19900),
     "eur": (900, 1900, 2900, 4900, 9900),
@@ -81,10 +81,10 @@ def card(rng: Random, currency: str, name: str) -> Instrument:
         last4=f"{rng.randrange(10_000):04d}",
         country=rng.choice(_ABROAD) if rng.random() < 0.12 else _HOME[currency],
         brand=drawn(rng, _BRANDS),
-        funding=drawn(rng, _FUNDING),
+        funding=drawn(rng, FUNDING),
         exp_month=rng.randrange(1, 13),
         exp_year=rng.randrange(2027, 2032),
-        wallet=drawn(rng, _WALLETS),
+        wallet=drawn(rng, WALLETS),
     )
 
 

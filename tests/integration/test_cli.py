@@ -110,6 +110,8 @@ def test_a_sync_that_cannot_work_says_why(variables: dict[str, str], sentence: s
         ("nosuch", "No such command 'nosuch'"),
         ("query", "Missing argument"),
         ("demo --payments 0", "greater than or equal to 1"),
+        ("demo --shop nosuch", "there is no kind 'nosuch'. Choose one of: checkout_guests, three_shops,"),
+        ("demo --live --shop ''", "there is no kind ''. Choose one of:"),
         ("sync --created-from yesterday", "give a day such as 2026-01-31"),
         ("sync --full-refresh --created-from 2026-01-31", "not for both"),
     ],
@@ -397,7 +399,41 @@ def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, temp
     settings.simulator_state_path.write_text(json.dumps(last))
     other = recoup("demo", "--payments", "150", "--seed", "6")
     assert other.code == 0
-    assert "Another simulated account than before (seed 6 with 150 payments, not 5 with 150)." in other.text
+    difference = "(seed 6, 150 payments, shop plain; not seed 5, 150 payments, shop plain)"
+    assert f"Another simulated account than before {difference}." in other.text
+
+
+def test_a_demo_of_a_former_version_stays_the_account_that_it_was(
+    recoup: Recoup, template: Template, tmp_path: Path
+) -> None:
+    """Its state names no kind of shop."""
+    now = OPENED_AT + FIRST_DAYS * 86_400
+    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
+    settings.simulator_state_path.write_text(json.dumps({"seed": 5, "payments": 150, "now": now}))
+    said = recoup("demo", "--payments", "150", "--seed", "5")
+    assert said.code == 0
+    assert "Another simulated account" not in said.text
+    assert accounts(settings) == [SimulatedAccount(5, 150).id]
+    kept = {"seed": 5, "payments": 150, "now": now + 86_400, "shop": "plain"}
+    assert json.loads(settings.simulator_state_path.read_text()) == kept
+
+
+def test_the_demo_is_of_the_kind_that_is_asked_for_and_stays_so(
+    recoup: Recoup, template: Template, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
+    for given in ([], ["--shop", "one_off"], []):
+        assert recoup("demo", "--payments", "150", *given).code == 0
+    both = [SimulatedAccount(1, 150, shop=shop).id for shop in ("mixed", "one_off")]
+    assert accounts(settings) == sorted(both)
+    assert json.loads(settings.simulator_state_path.read_text())["shop"] == "one_off"
+
+
+def accounts(settings: Settings) -> list[str]:
+    """Return the ids of all accounts whose payments are published."""
+    with duckdb.connect(str(settings.published_path), read_only=True) as connection:
+        rows = connection.execute("SELECT DISTINCT account_id FROM marts.payment_intents ORDER BY 1").fetchall()
+    return [account_id for (account_id,) in rows]
 
 
 @pytest.mark.parametrize("end", ["| head -1", ">&-", ">/dev/full", "| true"])

@@ -114,7 +114,9 @@ DEMO_STATE = '{"seed": 1, "payments": 5, "now": 0}'
 def test_a_damaged_state_of_the_demo_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     clocks = ("null", "-5", "1e400", "9" * 20, '"17"', "true")
-    for text in ("{", "[]", '{"seed": 1}', "[" * 9_999, *(DEMO_STATE.replace("0", clock) for clock in clocks)):
+    shops = (f'{{"seed": 1, "payments": 5, "now": 2000000000, "shop": {shop}}}' for shop in ('"nosuch"', "null", "[]"))
+    texts = ("{", "[]", '{"seed": 1}', "[" * 9_999, *(DEMO_STATE.replace("0", clock) for clock in clocks), *shops)
+    for text in texts:
         (tmp_path / "demo" / "simulator.json").write_text(text)
         said = recoup("demo", "--payments", "50", RECOUP_DATA_DIR=str(tmp_path))
         is_a_sentence(said)

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
+from orchestration.cli.demo import DEMO_SHOP, KINDS
 from orchestration.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import permissions_link
@@ -25,7 +26,7 @@ IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 @pytest.fixture(scope="module")
 def published(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     """The analysts' file of a small account."""
-    with SimulatorServer(SimulatedAccount(seed=31, payments=900, days=60)) as server:
+    with SimulatorServer(SimulatedAccount(seed=31, payments=2_000, days=60, shop=DEMO_SHOP)) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
             stripe_api_base=server.url,
@@ -63,6 +64,11 @@ def test_the_link_for_a_key_asks_for_what_is_required_and_no_more() -> None:
     assert set(required) == {"rak_payment_intent_read", "rak_charge_read", "rak_event_read", "rak_dispute_read"}
     for livemode in (True, False):
         assert f"({permissions_link(required, livemode=livemode)})" in README
+
+
+def test_the_readme_lists_the_kinds_of_shop_of_the_demo() -> None:
+    (listed,) = re.findall(r"recoup demo --shop KIND`.*?\((.*?)\)", README, re.S)
+    assert re.findall(r"`(\w+)`", listed) == list(KINDS)
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

@@ -32,17 +32,19 @@ _TELLERS: Final[Mapping[str, Callable[[ShopDay], Iterator[Intent]]]] = {
 _PEOPLE_PER_SHOP: Final = 100_000_000
 
 MIXED: Final[Mapping[str | None, float]] = {
-    None: 0.38,
-    "three_shops": 0.10,
-    "monthly_new_intents": 0.10,
-    "one_off": 0.08,
-    "weekly_plan": 0.06,
-    "split_tender": 0.06,
-    "equal_subscriptions": 0.05,
+    None: 0.26,
+    "monthly_one_intent": 0.16,
+    "monthly_new_intents": 0.13,
+    "three_shops": 0.07,
+    "one_off": 0.06,
+    "weekly_plan": 0.05,
     "terminal": 0.05,
+    "split_tender": 0.04,
+    "equal_subscriptions": 0.04,
     "checkout_guests": 0.04,
+    "card_testing": 0.04,
+    "deposits": 0.03,
     "vouchers": 0.03,
-    "card_testing": 0.05,
 }
 """The parts of a mixed account and their shares of the payments; None is the account that all others vary. texture."""
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from orchestration.simulator import calibration as cal
 from orchestration.simulator.calibration import Failure
-from orchestration.simulator.payers import drawn, updated
+from orchestration.simulator.payers import FUNDING, WALLETS, drawn, updated
 from orchestration.simulator.shops.sale import CHARGELESS, Sale
 from orchestration.simulator.steps import Instrument, Intent
 
@@ -16,6 +16,9 @@ _IN_PERSON: Final = tuple(
 )
 _MEAN_RECOVERY: Final = sum(failure.weight * failure.recovery for failure in cal.CARD_FAILURES) / sum(
     failure.weight for failure in cal.CARD_FAILURES
+)
+_MEAN_RISK: Final = sum(cal.FAILURE_FACTOR["funding", funding] * share for funding, share in FUNDING) * sum(
+    cal.FAILURE_FACTOR["entry", "wallet" if wallet else "keyed"] * share for wallet, share in WALLETS
 )
 _EARLIER_RETRY: Final = 0.6
 """Chance that a retry is the one that pays, if any does: earlier retries recover more. preset."""
@@ -35,6 +38,12 @@ def draw_failure(sale: Sale, instrument: Instrument) -> Failure:
     return _BY_NAME["authentication_required"] if sale.is_off_session and failure.code == CHARGELESS else failure
 
 
+def chance_to_fail(sale: Sale, instrument: Instrument) -> float:
+    """Return the chance that the first attempt fails: cards differ as in `calibration`, their mean is the shop's."""
+    funding, entry = ("funding", instrument.funding), ("entry", "wallet" if instrument.wallet else "keyed")
+    return sale.parameters.failure_rate * cal.FAILURE_FACTOR[funding] * cal.FAILURE_FACTOR[entry] / _MEAN_RISK
+
+
 def is_recovered(sale: Sale, failure: Failure) -> bool:
     """Return whether a debt that failed in that way is paid in the end."""
     return sale.rng.random() < min(0.97, failure.recovery / _MEAN_RECOVERY * sale.parameters.recovery_rate)
@@ -51,7 +60,7 @@ def collect(sale: Sale, at: int, *, fails: bool | None = None) -> bool:
 def attempt(sale: Sale, intent: Intent, instrument: Instrument, at: int, *, fails: bool | None = None) -> bool:
     """Collect the debt by card with this PaymentIntent. Returns whether the debt is paid in the end."""
     if fails is None:
-        fails = sale.rng.random() < sale.parameters.failure_rate
+        fails = sale.rng.random() < chance_to_fail(sale, instrument)
     at += sale.rng.randrange(4) if sale.is_off_session else sale.rng.randrange(5, 120)
     if not fails:
         sale.pay(intent, instrument, at)
