@@ -16,6 +16,7 @@
 #}
 {% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
 {% set day = 86400 %}
+{% set visit = 6 * 3600 %}
 {% set pause_seconds = var('link_pause_seconds') %}
 
 {% set groups_of_changed %}
@@ -123,7 +124,11 @@ members as {{ materialized() }} (
         ) as open_number,
         lag(started) over by_start as previous_started,
         lead(started) over by_start as next_started,
-        coalesce(lag(is_open) over by_start, false) as is_after_open
+        coalesce(lag(is_open) over by_start, false) as is_after_open,
+        max(case when is_open then ended end) over (
+            partition by group_hash order by started, payment_intent_id
+            rows between unbounded preceding and current row
+        ) as last_open_ended
     from candidates
     where member_count > 1 and has_open
     window by_start as (partition by group_hash order by started, payment_intent_id)
@@ -131,8 +136,8 @@ members as {{ materialized() }} (
 ),
 
 -- The interval at which a customer pays the same price: between a payment that succeeded at once and the next one. One that
--- begins after an unpaid one may be its retry, unless the next one comes after the same time again. Gaps of hours are
--- between equal subscriptions, and between purchases of one visit.
+-- begins after an unpaid one may be its retry, unless the next one comes after the same time again. Payments within hours are
+-- of one visit, or of equal subscriptions: if one of them is unpaid, the next one may be its retry.
 gaps as (
 
     select
@@ -144,7 +149,8 @@ gaps as (
     where
         is_paid
         and not has_failed
-        and next_started - started >= {{ 6 * 3600 }}
+        and next_started - started >= {{ visit }}
+        and coalesce(last_open_ended < started - {{ visit }}, true)
         and (
             not is_after_open
             or abs((next_started - started) - (started - previous_started)) <= (next_started - started) / 24.0
@@ -597,7 +603,7 @@ select * from final
             -- The next payment that is due ends the time of retries.
             when rhythms.is_regular and rhythms.gap_count >= 3 then {{ 400 * 86400 }}
             -- Who often pays the same price, at no interval, buys again more probably than they pay what failed.
-            when rhythms.gap_count >= 3 then least({{ gap_days * 86400 }}, rhythms.interval_seconds / 2.0)
+            when rhythms.gap_count >= 3 then least({{ gap_days * 86400 }}, rhythms.interval_seconds / 8.0)
             else {{ gap_days * 86400 }}
         end
         and not coalesce(

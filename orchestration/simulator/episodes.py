@@ -144,7 +144,7 @@ def _compute_episode(members: Sequence[Member], at: int) -> EpisodeTruth | None:
     if not failures:
         return None
     first = min(failures, key=lambda failure: failure.resolved_at)
-    settlement = _settle(first, receipts)
+    settlement = _settle(first, members)
     paid_by = settlement.completing.success if settlement.completing else None
     recovered = min(
         first.amount, sum(each.member.payment.amount_received for each in _in(first.currency, settlement.counted))
@@ -200,21 +200,25 @@ def _failures_before(success: "AttemptTruth | None", attempts: Sequence["Attempt
     ]
 
 
-def _settle(first: "AttemptTruth", receipts: Sequence[_Receipt]) -> _Settlement:
+def _settle(first: "AttemptTruth", members: Sequence[Member]) -> _Settlement:
     """Add up what the payments cover until it reaches what was at risk."""
-    covered = 0
+    price = next(member.payment for member in members if member.intent.id == first.payment_intent_id)
+    receipts, covered = _receipts(members), 0
     for number, receipt in enumerate(receipts, 1):
-        covered += _covered(first, receipt.member)
+        covered += _covered(first, price, receipt.member.payment)
         if covered >= first.amount:
             return _Settlement(receipts[:number], receipt, receipts[number:])
     return _Settlement(receipts, None, [])
 
 
-def _covered(first: "AttemptTruth", member: Member) -> int:
-    """Return how much of the debt a payment covers, whatever was captured of it."""
-    if member.intent.id == first.payment_intent_id:
+def _covered(first: "AttemptTruth", price: "PaymentTruth", paid: "PaymentTruth") -> int:
+    """Return how much of the debt a payment covers, whatever was captured of it.
+
+    The PaymentIntent that failed covers all, and so does one of the `price` that this PaymentIntent has now.
+    """
+    if paid.id == price.id or (paid.currency == price.currency and paid.amount >= price.amount):
         return first.amount
-    return member.payment.amount if member.payment.currency == first.currency else 0
+    return paid.amount if paid.currency == first.currency else 0
 
 
 def _in(currency: str, receipts: Iterable[_Receipt]) -> list[_Receipt]:
@@ -232,7 +236,7 @@ def _strict(first: "AttemptTruth", members: Sequence[Member]) -> list[Member]:
 
 
 def _status(first: "AttemptTruth", members: Sequence[Member], at: int) -> RecoveryStatus:
-    completing = _settle(first, _receipts(members)).completing
+    completing = _settle(first, members).completing
     window_end = first.resolved_at + RECOVERY_WINDOW
     if completing is not None:
         return "recovered" if completing.success.resolved_at <= window_end else "recovered_late"
@@ -255,7 +259,7 @@ def _method(failures: Sequence["AttemptTruth"], success: "AttemptTruth") -> Reco
     same = [each for each in failed_with if _is_same(each, paid_with)]
     if not same:
         return "new_instrument" if paid_with.fingerprint else None
-    if not any(_expiry(each) == _expiry(paid_with) for each in same):
+    if paid_with.fingerprint and not any(_card(each) == _card(paid_with) for each in same):
         return "card_updated"
     needed = any(
         failure.failure_class == "authentication_failed" or failure.failure_code == "authentication_required"
@@ -269,5 +273,6 @@ def _is_same(one: Instrument, other: Instrument) -> bool:
     return one.payment_method == other.payment_method or "" != one.fingerprint == other.fingerprint
 
 
-def _expiry(card: Instrument) -> tuple[int, int]:
-    return card.exp_year, card.exp_month
+def _card(card: Instrument) -> tuple[str, int, int]:
+    """The number, which a fingerprint stands for, and the expiry."""
+    return card.fingerprint, card.exp_year, card.exp_month
