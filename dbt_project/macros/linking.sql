@@ -17,7 +17,7 @@
 {% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
 {% set day = 86400 %}
 {% set visit = 6 * 3600 %}
-{% set pause_seconds = var('link_pause_seconds') %}
+{% set minute = 60 %}
 
 {% set groups_of_changed %}
     select {{ group_hash }} from {{ ref('int_payment_intents_keyed') }}
@@ -115,7 +115,7 @@ candidates as (
 
 ),
 
-members as {{ materialized() }} (
+timed as (
 
     select
         * exclude (has_open),
@@ -124,6 +124,7 @@ members as {{ materialized() }} (
         ) as open_number,
         lag(started) over by_start as previous_started,
         lead(started) over by_start as next_started,
+        coalesce(lead(is_paid and not has_failed) over by_start, false) as is_next_paid_at_once,
         coalesce(lag(is_open) over by_start, false) as is_after_open,
         max(case when is_open then ended end) over (
             partition by group_hash order by started, payment_intent_id
@@ -132,6 +133,21 @@ members as {{ materialized() }} (
     from candidates
     where member_count > 1 and has_open
     window by_start as (partition by group_hash order by started, payment_intent_id)
+
+),
+
+-- Who pays twice within a minute has equal subscriptions, of which one may fail while the others of that minute are paid.
+members as {{ materialized() }} (
+
+    select
+        *,
+        case
+            when bool_or(
+                is_paid and not has_failed and is_next_paid_at_once and next_started - started <= {{ minute }}
+            ) over (partition by group_hash) then {{ [minute, var('link_pause_seconds')] | max }}
+            else {{ var('link_pause_seconds') }}
+        end as pause_seconds
+    from timed
 
 ),
 
@@ -223,7 +239,7 @@ begins as (
     select
         group_hash,
         payment_intent_id,
-        ended + {{ pause_seconds }} as happened,
+        ended + pause_seconds as happened,
         0 as is_start,
         1 as is_end
     from members
@@ -379,7 +395,7 @@ brackets as (
     select
         group_hash,
         payment_intent_id,
-        ended + {{ pause_seconds }} as happened,
+        ended + pause_seconds as happened,
         1 as change
     from members
     where is_free
@@ -510,7 +526,7 @@ extra_retries as (
                 members.group_hash = failed_members.group_hash
                 and members.payment_intent_id <> failed_members.payment_intent_id
                 and members.created > failed_members.failed
-                and members.started >= failed_members.failed + {{ pause_seconds }}
+                and members.started >= failed_members.failed + failed_members.pause_seconds
         left join matched as followed
             on
                 failed_members.group_hash = followed.group_hash
