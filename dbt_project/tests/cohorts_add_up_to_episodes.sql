@@ -40,9 +40,8 @@ episodes as (
         sum(case when is_in_scope then 0 else 1 end) as out_of_scope_count,
         sum(case when is_in_scope then at_risk_amount else 0 end) as at_risk_amount,
         sum(case when is_in_scope then 0 else at_risk_amount end) as out_of_scope_at_risk_amount,
-        sum(case when is_in_scope and recovery_status = 'recovered' then recovered_amount else 0 end)
-            as recovered_amount,
-        sum(case when is_in_scope and recovery_status = 'recovered_late' then recovered_amount else 0 end)
+        sum(case when is_in_scope then recovered_in_window_amount else 0 end) as recovered_amount,
+        sum(case when is_in_scope then recovered_amount - recovered_in_window_amount else 0 end)
             as recovered_late_amount,
         sum(case when is_in_scope then recovered_amount_net else 0 end) as recovered_amount_net,
         sum(case when is_in_scope and recovery_status_strict = 'recovered' then 1 else 0 end)

@@ -14,10 +14,10 @@
 } %}
 {% set amounts = {
     'at_risk_amount': 'case when is_matured then at_risk_amount else 0 end',
-    'recovered_amount': "case when is_matured and recovery_status = 'recovered' then recovered_amount else 0 end",
+    'recovered_amount': "case when is_matured then recovered_in_window_amount else 0 end",
     'at_risk_amount_to_date': 'at_risk_amount',
-    'recovered_amount_to_date': "case when recovery_status = 'recovered' then recovered_amount else 0 end",
-    'recovered_late_amount_to_date': "case when recovery_status = 'recovered_late' then recovered_amount else 0 end"
+    'recovered_amount_to_date': 'recovered_in_window_amount',
+    'recovered_late_amount_to_date': 'recovered_amount - recovered_in_window_amount'
 } %}
 {% set ends = [
     'recovery_rate_lower', 'recovery_rate_upper', 'recovery_rate_strict_lower', 'recovery_rate_strict_upper'

@@ -1,5 +1,5 @@
 -- The curve never falls, lies between 0 and 1 and within its interval, and at the end of the window it is the share
--- that was recovered, in every month of which all windows are over.
+-- that was recovered, by count and by amount, in every month of which all windows are over.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_curve'}}}) }}
 
 with matured as (
@@ -11,7 +11,9 @@ with matured as (
         first_failure_class,
         cast(date_trunc('month', first_failed_date) as date) as cohort_month,
         count(*) as episode_count,
-        count(*) filter (where recovery_status = 'recovered') / cast(count(*) as double) as recovery_rate
+        count(*) filter (where recovery_status = 'recovered') / cast(count(*) as double) as recovery_rate,
+        sum(case when coalesce(first_succeeded_at, first_paid_at) <= window_ends_at then recovered_amount else 0 end)
+        / cast(greatest(sum(at_risk_amount), 1) as double) as amount_recovery_rate
     from {{ ref('recovery_episodes') }}
     where is_in_scope
     group by account_id, livemode, currency, first_failure_class, date_trunc('month', first_failed_date)
@@ -54,7 +56,8 @@ where
         matured.account_id is not null
         and not coalesce(
             curve.episode_count = matured.episode_count
-            and abs(curve.cumulative_incidence - matured.recovery_rate) < 1e-9,
+            and abs(curve.cumulative_incidence - matured.recovery_rate) < 1e-9
+            and abs(curve.amount_cumulative_incidence - matured.amount_recovery_rate) < 1e-9,
             false
         )
     )

@@ -158,7 +158,7 @@ def true_figures(debts: Sequence[Debt], at: int) -> Figures:
         before, received = amounts[debt.currency], _received(debt)
         amounts[debt.currency] = Amounts(
             before.at_risk + debt.amount,
-            before.recovered + received * debt.is_recovered_in_time(),
+            before.recovered + received * (debt.paid_at is None or debt.is_recovered_in_time()),
             before.received + received,
         )
     rate = sum(debt.is_recovered_in_time() for debt in debts) / max(1, len(debts))

@@ -179,6 +179,8 @@ covering as (
         successes.*,
         first_failures.currency as at_risk_currency,
         first_failures.at_risk_amount,
+        successes.first_succeeded_at
+        <= first_failures.resolved_at + interval '{{ var("recovery_window_days") }} days' as is_in_window,
         case
             when successes.payment_intent_id = first_failures.payment_intent_id then first_failures.at_risk_amount
             when
@@ -240,6 +242,8 @@ payments_summed as (
         count(case when not is_of_debt then 1 end) as duplicate_success_count,
         cast(sum(case when is_of_debt and is_same_currency then received_amount else 0 end) as bigint)
             as received_amount,
+        cast(sum(case when is_of_debt and is_same_currency and is_in_window then received_amount else 0 end) as bigint)
+            as received_in_window_amount,
         cast(sum(case when is_of_debt and not is_same_currency then received_amount else 0 end) as bigint)
             as other_currency_received_amount,
         cast(sum(case when is_of_debt and is_same_currency then refunded_amount else 0 end) as bigint)
@@ -397,6 +401,7 @@ joined as (
         payments_summed.first_paid_at,
         payments_summed.strict_first_succeeded_at,
         coalesce(payments_summed.received_amount, 0) as received_amount,
+        coalesce(payments_summed.received_in_window_amount, 0) as received_in_window_amount,
         coalesce(payments_summed.other_currency_received_amount, 0) as other_currency_received_amount,
         coalesce(payments_summed.refunded_amount, 0) as refunded_amount,
         coalesce(payments_summed.lost_dispute_amount, 0) as lost_dispute_amount,
@@ -501,6 +506,7 @@ final as (
         succeeded_episode_attempt_number as attempts_to_recovery,
         at_risk_amount,
         received_amount,
+        received_in_window_amount,
         other_currency_received_amount,
         refunded_amount,
         lost_dispute_amount,

@@ -23,9 +23,8 @@ summed as (
         {% endfor %}
         sum(at_risk_amount) filter (where is_in_scope) as at_risk_amount,
         sum(at_risk_amount) filter (where not is_in_scope) as out_of_scope_at_risk_amount,
-        sum(recovered_amount) filter (where is_in_scope and recovery_status = 'recovered') as recovered_amount,
-        sum(recovered_amount) filter (where is_in_scope and recovery_status = 'recovered_late')
-            as recovered_late_amount,
+        sum(recovered_in_window_amount) filter (where is_in_scope) as recovered_amount,
+        sum(recovered_amount - recovered_in_window_amount) filter (where is_in_scope) as recovered_late_amount,
         sum(recovered_amount_net) filter (where is_in_scope) as recovered_amount_net,
         count(*) filter (where is_in_scope and recovery_status_strict = 'recovered') as recovered_strict_count,
         sum(recovered_amount_strict) filter (where is_in_scope and recovery_status_strict = 'recovered')

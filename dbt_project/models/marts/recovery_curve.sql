@@ -24,10 +24,15 @@ timed as (
         episodes.currency,
         episodes.first_failure_class,
         episodes.at_risk_amount,
+        episodes.recovered_amount,
         date_trunc('month', episodes.first_failed_date) as cohort_month,
         date_diff('second', episodes.first_failed_at, accounts.data_through_at) // 86400 as observed_days,
         ceil(date_diff('second', episodes.first_failed_at, episodes.first_succeeded_at) / 86400.0)
-            as recovered_on_day
+            as recovered_on_day,
+        ceil(
+            date_diff('second', episodes.first_failed_at, coalesce(episodes.first_succeeded_at, episodes.first_paid_at))
+            / 86400.0
+        ) as paid_on_day
     from episodes
     inner join accounts
         on episodes.account_id = accounts.account_id and episodes.livemode = accounts.livemode
@@ -35,17 +40,41 @@ timed as (
 
 ),
 
--- The last day on which an episode could have been recovered as far as one knows: it was, or the tables end.
+-- The last day on which an episode could have been recovered as far as one knows: it was, or the tables end. Amounts
+-- count by what was received: the rest of what was at risk stays at risk.
 ended as (
 
     select
         {{ cohort }},
-        at_risk_amount,
-        observed_days,
-        coalesce(recovered_on_day <= observed_days, false) as is_recovered,
         cast(
             case when recovered_on_day <= observed_days then recovered_on_day else observed_days end as bigint
-        ) as last_day
+        ) as last_day,
+        1 as ended_count,
+        case when recovered_on_day <= observed_days then 1 else 0 end as recovered_count,
+        0 as ended_amount,
+        0 as recovered_amount,
+        observed_days
+    from timed
+    union all
+    select
+        {{ cohort }},
+        cast(paid_on_day as bigint) as last_day,
+        0 as ended_count,
+        0 as recovered_count,
+        recovered_amount as ended_amount,
+        recovered_amount,
+        observed_days
+    from timed
+    where paid_on_day <= observed_days
+    union all
+    select
+        {{ cohort }},
+        observed_days as last_day,
+        0 as ended_count,
+        0 as recovered_count,
+        at_risk_amount - case when paid_on_day <= observed_days then recovered_amount else 0 end as ended_amount,
+        0 as recovered_amount,
+        observed_days
     from timed
 
 ),
@@ -55,12 +84,12 @@ summed as (
     select
         {{ cohort }},
         least(last_day, {{ last_day + 1 }}) as day_number,
-        count(*) as ended_count,
-        sum(at_risk_amount) as ended_amount,
+        sum(ended_count) as ended_count,
+        sum(ended_amount) as ended_amount,
         min(observed_days) as least_observed_days,
         max(observed_days) as most_observed_days,
-        count(*) filter (where is_recovered) as recovered_count,
-        coalesce(sum(at_risk_amount) filter (where is_recovered), 0) as recovered_amount
+        cast(sum(recovered_count) as bigint) as recovered_count,
+        sum(recovered_amount) as recovered_amount
     from ended
     group by {{ cohort }}, least(last_day, {{ last_day + 1 }})
 

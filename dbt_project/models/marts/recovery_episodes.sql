@@ -56,6 +56,7 @@ classified as (
         {{ recovery_status('first_succeeded_at', 'is_canceled') }} as recovery_status,
         {{ recovery_status('strict_first_succeeded_at', 'is_strict_canceled') }} as recovery_status_strict,
         least(received_amount, at_risk_amount) as recovered_amount,
+        least(received_in_window_amount, at_risk_amount) as recovered_in_window_amount,
         least(strict_received_amount, at_risk_amount) as recovered_amount_strict,
         greatest(received_amount - at_risk_amount, 0) as recovered_excess_amount
     from joined
@@ -123,6 +124,7 @@ final as (
         duplicate_success_count,
         at_risk_amount,
         recovered_amount,
+        recovered_in_window_amount,
         recovered_amount_net,
         recovered_amount_strict,
         recovered_excess_amount,

@@ -66,12 +66,12 @@ of_currencies as (
         count(*) filter (where is_counted_to_date and recovery_status in ('lost_canceled', 'lost_expired'))
             as lost_count_to_date,
         coalesce(sum(at_risk_amount) filter (where is_counted), 0) as at_risk_amount,
-        coalesce(sum(recovered_amount) filter (where is_counted and recovery_status = 'recovered'), 0)
+        coalesce(sum(recovered_in_window_amount) filter (where is_counted), 0)
             as recovered_amount,
         coalesce(sum(at_risk_amount) filter (where is_counted_to_date), 0) as at_risk_amount_to_date,
-        coalesce(sum(recovered_amount) filter (where is_counted_to_date and recovery_status = 'recovered'), 0)
+        coalesce(sum(recovered_in_window_amount) filter (where is_counted_to_date), 0)
             as recovered_amount_to_date,
-        coalesce(sum(recovered_amount) filter (where is_counted_to_date and recovery_status = 'recovered_late'), 0)
+        coalesce(sum(recovered_amount - recovered_in_window_amount) filter (where is_counted_to_date), 0)
             as recovered_late_amount_to_date,
         account_id,
         livemode,
