@@ -18,6 +18,7 @@
 {% set day = 86400 %}
 {% set visit = 6 * 3600 %}
 {% set minute = 60 %}
+{% set largest_compared = 5000 %}
 
 {% set groups_of_changed %}
     select {{ group_hash }} from {{ ref('int_payment_intents_keyed') }}
@@ -213,7 +214,7 @@ counted_by as (
 ),
 
 -- An interval is one if at least half of the gaps keep to it within an eighth, and no more than fifty payments a gap are
--- made. The tolerance is three times the spread, or a part of the interval where a few gaps have little spread by chance.
+-- made. In a group of thousands each payment would be compared with each. The tolerance is three times the spread, or a part of the interval where a few gaps have little spread by chance.
 rhythms as (
 
     select
@@ -229,7 +230,8 @@ rhythms as (
             interval_seconds / 4.0
         ) as tolerance,
         case when is_monthly then spread_of_months else spread end <= interval_seconds / 8.0
-        and member_count <= 50 * (gap_count + 1) as is_regular
+        and member_count <= 50 * (gap_count + 1)
+        and member_count <= {{ largest_compared }} as is_regular
     from counted_by
 
 ),
@@ -542,6 +544,7 @@ extra_retries as (
         where
             members.is_paid
             and members.may_follow
+            and members.member_count <= {{ largest_compared }}
             and matched.payment_intent_id is null
             and members.started <= coalesce(failed_members.paid, successors.paid)
         group by members.group_hash, members.payment_intent_id

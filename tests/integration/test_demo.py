@@ -63,7 +63,7 @@ RECOVERED = "is_in_scope AND recovery_status = 'recovered'"
         ),
         ("recovered", "recovery_status = 'recovered'", "is_in_scope AND is_matured", "recovery_episodes", 0.45, 0.58),
         ("within ten days", "days_to_recovery <= 10", RECOVERED, "recovery_episodes", 0.88, 0.98),
-        ("by a retry", "recovery_method = 'same_instrument_retry'", RECOVERED, "recovery_episodes", 0.55, 0.68),
+        ("by a retry", "recovery_method = 'same_instrument_retry'", RECOVERED, "recovery_episodes", 0.6, 0.8),
         ("by another payment", "recovery_scope = 'cross_intent'", RECOVERED, "recovery_episodes", 0.38, 0.60),
     ],
 )

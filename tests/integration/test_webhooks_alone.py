@@ -5,7 +5,6 @@ as it is when the charge comes.
 """
 
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,13 +65,9 @@ class Account:
     @property
     def linked_by_instrument(self) -> set[str]:
         """Payments that only the card or account links, of which an event of a success does not tell."""
-        intents = read(self.synced, "payment_intent_id, episode_id, link_tier", "payment_intents").values()
-        in_episode = Counter(row["episode_id"] for row in intents)
-        return {
-            row["payment_intent_id"]
-            for row in intents
-            if row["link_tier"] == "instrument_amount" and in_episode[row["episode_id"]] > 1
-        }
+        intents = read(self.synced, "payment_intent_id, episode_id, link_tier, customer_id", "payment_intents").values()
+        of_guests = {row["episode_id"] for row in intents if row["link_tier"] == "card" and row["customer_id"] is None}
+        return {row["payment_intent_id"] for row in intents if row["episode_id"] in of_guests}
 
     def events(self, kinds: Iterable[str]) -> list[dict[str, Any]]:
         wanted, now, renderer = set(kinds), self.simulated.now, Renderer(self.simulated)

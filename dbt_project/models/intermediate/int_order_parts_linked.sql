@@ -79,7 +79,8 @@ candidates as (
 members as (
 
     select * from candidates
-    where member_count > 1 and has_open
+    -- Each is compared with each: no order has thousands of parts.
+    where member_count between 2 and 5000 and has_open
 
 ),
 
