@@ -94,7 +94,9 @@ candidates as (
         keyed.is_open and followed.predecessor_id is null as is_free,
         following.payment_intent_id is null as may_follow,
         count(*) over (partition by keyed.group_hash) as member_count,
-        bool_or(keyed.is_open) over (partition by keyed.group_hash) as has_open
+        -- What was paid after it had failed may have been paid twice.
+        bool_or(keyed.is_open{{ ' or keyed.has_failed' if finds_double_payments }})
+            over (partition by keyed.group_hash) as has_open
     from keyed
     left join (
         select distinct
