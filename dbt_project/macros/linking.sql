@@ -1,18 +1,20 @@
 {#
-    Links each PaymentIntent to the failed one that it tries again, among those of one group: the same order, card or
-    customer, and the same price. DECISIONLOG.md has the reasons and the measured figures of each rule.
+    Link each retry to the PaymentIntent that it tries again. Both are of one group: the same order, card or customer, and
+    the same price. DECISIONLOG.md has the reasons and the measured figures of each rule.
 
-    A failed PaymentIntent that was never paid is `open`. A later one of its group `follows` it if it began after the last
-    attempt of the open one and within the gap. Customers who pay the same price at an interval owe the next payment anyway:
-    the gap ends before it, and what comes when a payment is due is `scheduled`, no retry. Each PaymentIntent follows one
-    other at most, and has one successor at most: the last open one is the first to be tried again.
+    1. A PaymentIntent that was attempted and never paid is `open`. A later one of its group may follow it (macro `follows`)
+       if it began after the last attempt of the open one, and within the gap.
+    2. A customer who pays the same price at an interval (the `rhythm`) owes the next payment anyway. The gap ends before that
+       payment is due, and a PaymentIntent that begins when a payment is due is `scheduled`: it is no retry.
+    3. Each PaymentIntent follows at most one other, and has at most one successor, except for those of `extra_retries` and
+       `double_payments`. If several are open, the one that ended last is retried first.
 
     Args:
         group_hash: the column of int_payment_intents_keyed that names the group.
-        earlier: models with stronger links. What they have linked is not linked again.
-        gap_days, guest_gap_days: how long after the last attempt a retry may begin; a guest is not charged again by a
-            merchant, and comes back soon or not at all.
-        finds_double_payments: link what was paid although the order was being paid already.
+        earlier: models with stronger links. What has a successor or a predecessor there gets no other one here.
+        gap_days, guest_gap_days: how many days after the last attempt a retry may begin. A merchant cannot charge a guest
+            again: guests come back soon or not at all.
+        finds_double_payments: link also a second payment of an order that began before the first one was complete.
 #}
 {% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
 {% set day = 86400 %}
@@ -95,7 +97,9 @@ candidates as (
         keyed.is_open and followed.predecessor_id is null as is_free,
         following.payment_intent_id is null as may_follow,
         count(*) over (partition by keyed.group_hash) as member_count,
-        bool_or(keyed.is_open) over (partition by keyed.group_hash) as has_open
+        -- A PaymentIntent that failed and was paid later may have been paid a second time by another one.
+        bool_or(keyed.is_open{{ ' or keyed.has_failed' if finds_double_payments }})
+            over (partition by keyed.group_hash) as has_open
     from keyed
     left join (
         select distinct
@@ -137,7 +141,8 @@ timed as (
 
 ),
 
--- Who pays twice within a minute has equal subscriptions, of which one may fail while the others of that minute are paid.
+-- A customer who pays twice within a minute has equal subscriptions. If one of them fails, the payments of the others begin
+-- within that minute, and are no retries: so the pause before a retry is longer.
 members as {{ materialized() }} (
 
     select
@@ -152,9 +157,10 @@ members as {{ materialized() }} (
 
 ),
 
--- The interval at which a customer pays the same price: between a payment that succeeded at once and the next one. One that
--- begins after an unpaid one may be its retry, unless the next one comes after the same time again. Payments within hours are
--- of one visit, or of equal subscriptions: if one of them is unpaid, the next one may be its retry.
+-- The times between a payment that succeeded at once and the next PaymentIntent show how often a customer pays this price.
+-- Two kinds do not count. Payments within hours belong to one visit, or to equal subscriptions. And a payment after an open
+-- PaymentIntent may be its retry, if it began within hours of it, or if it is the next one and does not keep the same time
+-- to the one before and after it.
 gaps as (
 
     select
@@ -213,8 +219,10 @@ counted_by as (
 
 ),
 
--- An interval is one if at least half of the gaps keep to it within an eighth, and no more than fifty payments a gap are
--- made. In a group of thousands each payment would be compared with each. The tolerance is three times the spread, or a part of the interval where a few gaps have little spread by chance.
+-- A rhythm is regular if at least half of the gaps are within an eighth of the interval, and if there are at most fifty
+-- PaymentIntents for each gap. Payments are due within the tolerance: three times the spread, and at least a 24th of the
+-- interval (a twelfth if few gaps are known, since these have little spread by chance), but at most a quarter. In a group of
+-- thousands too many would be compared with each other.
 rhythms as (
 
     select
@@ -236,7 +244,7 @@ rhythms as (
 
 ),
 
-begins as (
+starts_and_ends as (
 
     select
         group_hash,
@@ -257,6 +265,7 @@ begins as (
 
 ),
 
+-- How many open PaymentIntents had ended before each start. That is the open_number of the one that ended last.
 ends_counted as (
 
     select
@@ -267,11 +276,11 @@ ends_counted as (
             partition by group_hash order by happened, is_start, payment_intent_id
             rows between unbounded preceding and current row
         ) as open_count
-    from begins
+    from starts_and_ends
 
 ),
 
--- The open PaymentIntent whose last attempt was the last before each start, if what starts there may follow it.
+-- For each PaymentIntent: the open one that ended last before it began, if it may follow that one.
 nearest as {{ materialized() }} (
 
     select
@@ -293,7 +302,7 @@ nearest as {{ materialized() }} (
 
 ),
 
--- When payments are due that keep to the rhythm of those which follow nobody: an interval or two before and after them.
+-- When payments are due: one or two intervals before and after each PaymentIntent that follows none.
 due as (
 
     {% for step in [1, -1, 2, -2] %}
@@ -314,6 +323,8 @@ due as (
 
 ),
 
+-- How many payments are due at the time of each PaymentIntent that may be a retry. Each step counts by itself, and the
+-- step with the most counts: otherwise the payments of two cycles would make twice as many due.
 due_nearby as (
 
     select
@@ -344,7 +355,8 @@ dues as {{ materialized() }} (
 
 ),
 
--- Payments are scheduled until as many began as are due; the others of that time are retries.
+-- A PaymentIntent is scheduled if fewer than are due began at that time: those that follow none, and candidates that began
+-- before it. The others are retries.
 scheduled as (
 
     select
@@ -391,7 +403,8 @@ retries as {{ materialized() }} (
 
 ),
 
--- The last open one is the first to be tried again, as brackets are closed: each end opens one, each retry closes one.
+-- The open PaymentIntent that ended last is retried first. So they pair like brackets: each end opens one, and each retry
+-- closes the last one that is still open.
 brackets as (
 
     select
@@ -424,7 +437,7 @@ summed as (
 
 ),
 
--- A retry that closes nothing does not count: the lowest balance so far is where the depth is 0.
+-- A retry that finds no open bracket does not count: the lowest balance so far is depth 0.
 levelled as (
 
     select
@@ -445,6 +458,7 @@ levelled as (
 
 ),
 
+-- A bracket and the one that closes it have the same depth, and the same number at that depth.
 numbered as (
 
     select
@@ -489,8 +503,8 @@ matched as {{ materialized() }} (
 
 ),
 
--- A retry that failed between two others of one debt, such as with another card: nothing follows it, and the one that it
--- follows has another successor.
+-- A retry that failed beside another retry of the same debt, such as with another card: the PaymentIntent that it follows
+-- has another successor, and it has none.
 extra_retries as (
 
     select
@@ -515,7 +529,7 @@ extra_retries as (
 ),
 
 {% if finds_double_payments %}
-    -- What was begun after an attempt of the order had failed, and before the order was paid by another one.
+    -- Payments that began after an attempt of the order had failed, and before another PaymentIntent paid the order.
     double_payments as (
 
         select
@@ -619,9 +633,9 @@ select * from final
         {{ later }}.created > {{ open }}.ended
         and {{ later }}.started <= {{ open }}.ended + case
             when {{ open }}.customer_id is null then {{ guest_gap_days * 86400 }}
-            -- The next payment that is due ends the time of retries.
+            -- Retries may come until the next payment is due.
             when rhythms.is_regular and rhythms.gap_count >= 3 then {{ 400 * 86400 }}
-            -- Who often pays the same price, at no interval, buys again more probably than they pay what failed.
+            -- A customer who often pays this price, at no regular interval, probably buys again instead of retrying.
             when rhythms.gap_count >= 3 then least({{ gap_days * 86400 }}, rhythms.interval_seconds / 8.0)
             else {{ gap_days * 86400 }}
         end
@@ -641,7 +655,7 @@ select * from final
     )
 {%- endmacro %}
 
-{# Keeps DuckDB from computing a common table expression once for each place that reads it. #}
+{# Make DuckDB compute a common table expression once, not again for each place that reads it. #}
 {% macro materialized() -%}
     materialized
 {%- endmacro %}

@@ -47,7 +47,7 @@ keyed as (
 
 ),
 
--- What is open and was not tried again for the same amount may be paid in other amounts.
+-- An open PaymentIntent that nothing follows for the same amount may be paid in other amounts.
 candidates as (
 
     select
@@ -84,7 +84,7 @@ members as (
 
 ),
 
--- The last one that was open before each start. Parts that overlap in time stand for themselves.
+-- The open PaymentIntent that ended last before each start. Parts that overlap in time are debts of their own.
 nearest as (
 
     select
@@ -111,7 +111,7 @@ nearest as (
 
 ),
 
--- Parts are of the debt until they have paid it.
+-- Parts belong to the debt until they have paid it. What paid another debt is no part of this one.
 summed as (
 
     select
@@ -122,7 +122,7 @@ summed as (
             rows between unbounded preceding and 1 preceding
         ), 0) as paid_before
     from nearest
-    where open_number = 1
+    where open_number = 1 and may_follow
 
 ),
 
@@ -143,7 +143,6 @@ final as (
         on
             members.order_currency_hash = summed.order_currency_hash
             and members.payment_intent_id = summed.payment_intent_id
-            and summed.may_follow
             and summed.paid_before < summed.open_amount
 
     {% if is_incremental() %}

@@ -12,7 +12,7 @@
 {% set key = 'account_id, livemode, payment_intent_id' %}
 {% set linked = api.Relation.create(
     database=this.database, schema=this.schema, identifier='int_payment_intents_linked'
-) %}
+) if is_incremental() %}
 {# Named here, since dbt does not see a reference within a condition. #}
 {% set touched = ref('int_payment_intents_touched') %}
 {% set is_written = '(' ~ key ~ ') in (select ' ~ key ~ ' from written)' %}
