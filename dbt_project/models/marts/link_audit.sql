@@ -116,7 +116,7 @@ orders as (
     where
         is_shared
         or order_hash < (
-            select case when count(*) > {{ all_values_up_to }} then '1' else 'g' end from {{ ref('int_orders_named') }}
+            select case when count(*) > {{ all_values_up_to }} then '1' else '~' end from {{ ref('int_orders_named') }}
         )
     group by account_id, livemode, order_name, order_hash
 
