@@ -12,7 +12,8 @@
         earlier: models with stronger links. What they have linked is not linked again.
         gap_days, guest_gap_days: how long after the last attempt a retry may begin; a guest is not charged again by a
             merchant, and comes back soon or not at all.
-        finds_double_payments: link what was paid although the order was being paid already.
+        finds_double_payments: link what was paid although the order was being paid already. More than one of an order's
+            payments that follows nobody is a part of it, which has_equals says.
 #}
 {% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
 {% set day = 86400 %}
@@ -136,18 +137,27 @@ timed as (
 
 ),
 
+compared as (
+
+    select
+        *,
+        bool_or(
+            is_paid and not has_failed and is_next_paid_at_once and next_started - started <= {{ minute }}
+        ) over (partition by group_hash) as has_equals
+    from timed
+
+),
+
 -- Who pays twice within a minute has equal subscriptions, of which one may fail while the others of that minute are paid.
 members as {{ materialized() }} (
 
     select
         *,
         case
-            when bool_or(
-                is_paid and not has_failed and is_next_paid_at_once and next_started - started <= {{ minute }}
-            ) over (partition by group_hash) then {{ [minute, var('link_pause_seconds')] | max }}
+            when has_equals then {{ [minute, var('link_pause_seconds')] | max }}
             else {{ var('link_pause_seconds') }}
         end as pause_seconds
-    from timed
+    from compared
 
 ),
 
@@ -577,6 +587,12 @@ final as (
 
         -- booleans
         coalesce(rhythms.is_regular, false) as is_regular,
+        {% if finds_double_payments %}
+            sum(case when links.predecessor_id is null then 1 else 0 end) over (partition by members.group_hash) > 1
+        {% else %}
+            members.has_equals
+        {% endif %}
+        as has_equals,
 
         -- the load
         {{ build_id() }} as _load_id
