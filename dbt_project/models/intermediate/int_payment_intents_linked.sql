@@ -15,6 +15,7 @@
 {# Named here, since dbt does not see a reference within a condition. #}
 {% set flagged = ref('int_card_tests_flagged') %}
 {% set key = 'account_id, livemode, payment_intent_id' %}
+{% set is_of_changed = '(' ~ key ~ ') in (select ' ~ key ~ ' from of_changed_episodes)' %}
 
 with {% if is_incremental() %}
     changed as (
@@ -77,13 +78,9 @@ links as (
             {% else %}
                 0 as gap_count,
             {% endif %}
-            {{ 'false as' if tier == 'order_part' }} has_equals
+            {{ 'has_equals' if tier != 'order_part' else 'false as has_equals' }}
         from {{ ref(model) }}
-        where
-            predecessor_id is not null
-            {% if is_incremental() %}
-                and ({{ key }}) in (select {{ key }} from of_changed_episodes)
-            {% endif %}
+        where predecessor_id is not null and {{ is_of_changed if is_incremental() else 'true' }}
         {{ 'union all' if not loop.last }}
     {% endfor %}
 
@@ -92,11 +89,7 @@ links as (
 card_tests as (
 
     select distinct {{ key }} from {{ flagged }}
-    where
-        is_card_testing
-        {% if is_incremental() %}
-            and {{ by_rowid(flagged, '(' ~ key ~ ') in (select ' ~ key ~ ' from of_changed_episodes)') }}
-        {% endif %}
+    where is_card_testing and {{ by_rowid(flagged, is_of_changed) if is_incremental() else 'true' }}
 
 ),
 
@@ -170,8 +163,8 @@ joined as (
 
 ),
 
--- Where neither an order nor a rhythm limits a debt, retries must not stretch it until the next month's payment is due: it
--- ends so many days after it began, and what follows is another debt.
+-- Where neither an order nor a rhythm limits a debt, retries must not stretch it until the next month's payment is due:
+-- it ends so many days after it began, and what follows is another debt.
 aged as (
 
     select

@@ -167,14 +167,14 @@ order_keys_counted as (
     select
         account_id,
         livemode,
-        name,
+        subject as order_name,
         max(out_of) as value_count,
         max(case when measure = 'customers_per_value' then ratio end) as customers_per_value,
         max(case when measure = 'successes_per_value' then ratio end) as successes_per_value,
         max(case when measure = 'shared_values' then counted end) as shared_count
     from {{ ref('link_audit') }}
     where topic = 'orders'
-    group by account_id, livemode, name
+    group by account_id, livemode, subject
 
 ),
 
@@ -184,9 +184,10 @@ order_keys_listed as (
         account_id,
         livemode,
         string_agg(
-            name || ': ' || value_count || ' values, ' || cast(customers_per_value as decimal(18, 1)) || ' customers and '
+            order_name || ': ' || value_count || ' values, '
+            || cast(customers_per_value as decimal(18, 1)) || ' customers and '
             || cast(successes_per_value as decimal(18, 1)) || ' successes per value, ' || shared_count || ' shared',
-            '; ' order by name
+            '; ' order by order_name
         ) as order_keys,
         cast(sum(shared_count) as bigint) as shared_order_count
     from order_keys_counted

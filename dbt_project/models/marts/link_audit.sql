@@ -4,6 +4,10 @@
 #}
 {% set tiers = ['none', 'order', 'order_part', 'card', 'customer'] %}
 {% set confidences = ['exact', 'high', 'medium', 'low'] %}
+{% set weaker_tiers = {'order_part': "'card', 'customer'", 'card': "'customer'"} %}
+{% set weaker_confidences = {
+    'exact': "'high', 'medium', 'low'", 'high': "'medium', 'low'", 'medium': "'low'"
+} %}
 {% set coincidence_days = 90 %}
 {% set all_values_up_to = 200000 %}
 {% set one_value_in = 16 %}
@@ -52,10 +56,16 @@ recovered_links as (
         row_number() over (
             partition by links.account_id, links.livemode, links.episode_id
             order by
-                case links.link_confidence
-                    {% for confidence in confidences %}when '{{ confidence }}' then {{ loop.revindex }} {% endfor %}
+                case
+                    {% for confidence in confidences | reverse %}
+                        when links.link_confidence = '{{ confidence }}' then {{ loop.index }}
+                    {% endfor %}
                 end,
-                case links.link_tier {% for tier in tiers %}when '{{ tier }}' then {{ loop.revindex }} {% endfor %}end,
+                case
+                    {% for tier in tiers | reverse %}
+                        when links.link_tier = '{{ tier }}' then {{ loop.index }}
+                    {% endfor %}
+                end,
                 links.payment_intent_id
         ) as weakness
     from links
@@ -100,8 +110,8 @@ recovered_counted as (
 
 ),
 
--- Values that are shared are few, and all of them are read. Hashes are evenly spread: of the others those that begin with one
--- digit stand for all.
+-- Values that are shared are few, and all of them are read. Hashes are evenly spread: of the others those that begin with
+-- one digit stand for all.
 orders as (
 
     select
@@ -116,7 +126,8 @@ orders as (
     where
         is_shared
         or order_hash < (
-            select case when count(*) > {{ all_values_up_to }} then '1' else '~' end from {{ ref('int_orders_named') }}
+            select case when count(*) > {{ all_values_up_to }} then '1' else '~' end
+            from {{ ref('int_orders_named') }}
         )
     group by account_id, livemode, order_name, order_hash
 
@@ -207,32 +218,32 @@ rates_counted as (
         account_id,
         livemode,
         count(*) as failed_count,
-        sum(case when recovery_status_strict = 'recovered' then 1 else 0 end) as up_to_strict,
         {% for tier in tiers[2:] %}
-            sum(
+            count(
                 case
                     when
                         recovery_status_strict = 'recovered'
                         or (
                             recovery_status = 'recovered'
-                            and link_tier in ('{{ tiers[:loop.index + 2] | join("', '") }}')
+                            {{ 'and link_tier not in (' ~ weaker_tiers[tier] ~ ')' if tier in weaker_tiers }}
                         )
                         then 1
-                    else 0
                 end
             ) as up_to_{{ tier }},
         {% endfor %}
         {% for confidence in confidences %}
-            sum(
+            count(
                 case
                     when
                         recovery_status = 'recovered'
-                        and coalesce(link_confidence, 'exact') in ('{{ confidences[:loop.index] | join("', '") }}')
+                        {% if confidence in weaker_confidences %}
+                            and coalesce(link_confidence not in ({{ weaker_confidences[confidence] }}), true)
+                        {% endif %}
                         then 1
-                    else 0
                 end
-            ) as up_to_{{ confidence }}{{ ',' if not loop.last }}
+            ) as up_to_{{ confidence }},
         {% endfor %}
+        count(case when recovery_status_strict = 'recovered' then 1 end) as up_to_strict
     from episodes
     where is_matured
     group by account_id, livemode
@@ -245,7 +256,7 @@ unioned as (
         account_id,
         livemode,
         'links' as topic,
-        link_tier as name,
+        link_tier as subject,
         link_confidence,
         'links' as measure,
         link_count as counted,
@@ -256,7 +267,7 @@ unioned as (
         links_counted.account_id,
         links_counted.livemode,
         'links' as topic,
-        links_counted.link_tier as name,
+        links_counted.link_tier as subject,
         links_counted.link_confidence,
         'recovered_episodes' as measure,
         links_counted.recovered_count as counted,
@@ -274,7 +285,7 @@ unioned as (
             account_id,
             livemode,
             'orders' as topic,
-            order_name as name,
+            order_name as subject,
             cast(null as varchar) as link_confidence,
             '{{ measure }}' as measure,
             {{ column }} as counted,
@@ -287,7 +298,7 @@ unioned as (
             account_id,
             livemode,
             'next_purchases' as topic,
-            case when is_guest then 'card' else 'customer' end as name,
+            case when is_guest then 'card' else 'customer' end as subject,
             cast(null as varchar) as link_confidence,
             '{{ measure }}' as measure,
             {{ column }} as counted,
@@ -300,7 +311,7 @@ unioned as (
             account_id,
             livemode,
             'rates_by_tier' as topic,
-            '{{ name }}' as name,
+            '{{ name }}' as subject,
             cast(null as varchar) as link_confidence,
             'recovered' as measure,
             up_to_{{ name }} as counted,
@@ -313,7 +324,7 @@ unioned as (
             account_id,
             livemode,
             'rates_by_confidence' as topic,
-            'up_to' as name,
+            'up_to' as subject,
             '{{ confidence }}' as link_confidence,
             'recovered' as measure,
             up_to_{{ confidence }} as counted,
@@ -332,7 +343,7 @@ final as (
 
         -- strings
         topic,
-        name,
+        subject,
         link_confidence,
         measure,
 
