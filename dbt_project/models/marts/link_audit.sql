@@ -1,6 +1,6 @@
 {#
-    Rows of one shape: `counted` of `out_of`, and their ratio. Everything is counted again in each build, so what grows with the
-    account is limited: purchases to the last days, orders to a part of their values.
+    Rows of one shape: `counted` of `out_of`, and their ratio. Everything is counted again in each build, so what grows
+    with the account is limited: purchases to the last days, orders to a part of their values.
 #}
 {% set tiers = ['none', 'order', 'order_part', 'card', 'customer'] %}
 {% set confidences = ['exact', 'high', 'medium', 'low'] %}
@@ -110,8 +110,8 @@ recovered_counted as (
 
 ),
 
--- Values that are shared are few, and all of them are read. Hashes are evenly spread: of the others those that begin with
--- one digit stand for all.
+-- Values that are shared are few, and all of them are read. Hashes are evenly spread: of the others those that begin
+-- with one digit stand for all.
 orders as (
 
     select
