@@ -14,7 +14,8 @@
         earlier: models with stronger links. What has a successor or a predecessor there gets no other one here.
         gap_days, guest_gap_days: how many days after the last attempt a retry may begin. A merchant cannot charge a guest
             again: guests come back soon or not at all.
-        finds_double_payments: link also a second payment of an order that began before the first one was complete.
+        finds_double_payments: link also a second payment of an order that began before the first one was complete. More than
+            one of an order's payments that follow nobody are parts of it, which has_equals says.
 #}
 {% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
 {% set day = 86400 %}
@@ -141,6 +142,17 @@ timed as (
 
 ),
 
+compared as (
+
+    select
+        *,
+        bool_or(
+            is_paid and not has_failed and is_next_paid_at_once and next_started - started <= {{ minute }}
+        ) over (partition by group_hash) as has_equals
+    from timed
+
+),
+
 -- A customer who pays twice within a minute has equal subscriptions. If one of them fails, the payments of the others begin
 -- within that minute, and are no retries: so the pause before a retry is longer.
 members as {{ materialized() }} (
@@ -148,12 +160,10 @@ members as {{ materialized() }} (
     select
         *,
         case
-            when bool_or(
-                is_paid and not has_failed and is_next_paid_at_once and next_started - started <= {{ minute }}
-            ) over (partition by group_hash) then {{ [minute, var('link_pause_seconds')] | max }}
+            when has_equals then {{ [minute, var('link_pause_seconds')] | max }}
             else {{ var('link_pause_seconds') }}
         end as pause_seconds
-    from timed
+    from compared
 
 ),
 
@@ -594,6 +604,12 @@ final as (
 
         -- booleans
         coalesce(rhythms.is_regular, false) as is_regular,
+        {% if finds_double_payments %}
+            sum(case when links.predecessor_id is null then 1 else 0 end) over (partition by members.group_hash) > 1
+        {% else %}
+            members.has_equals
+        {% endif %}
+        as has_equals,
 
         -- the load
         {{ build_id() }} as _load_id

@@ -19,6 +19,7 @@ MARTS = {
     "data_coverage",
     "data_issues",
     "decline_reasons",
+    "link_audit",
     "payment_attempts",
     "payment_intent_status_history",
     "payment_intents",

@@ -46,6 +46,7 @@ MARTS = (
     "recovery_episodes",
     "recovery_cohorts",
     "recovery_rates",
+    "link_audit",
     "data_coverage",
 )
 

@@ -15,6 +15,7 @@
 {# Named here, since dbt does not see a reference within a condition. #}
 {% set flagged = ref('int_card_tests_flagged') %}
 {% set key = 'account_id, livemode, payment_intent_id' %}
+{% set is_of_changed = '(' ~ key ~ ') in (select ' ~ key ~ ' from of_changed_episodes)' %}
 
 with {% if is_incremental() %}
     changed as (
@@ -73,18 +74,22 @@ links as (
             predecessor_id,
             '{{ tier }}' as link_tier,
             {% if tier in ('card', 'customer') %}
-                case when is_regular then gap_count else 0 end as gap_count
+                case when is_regular then gap_count else 0 end as gap_count,
             {% else %}
-                0 as gap_count
+                0 as gap_count,
             {% endif %}
+            {{ 'has_equals' if tier != 'order_part' else 'false as has_equals' }}
         from {{ ref(model) }}
-        where
-            predecessor_id is not null
-            {% if is_incremental() %}
-                and ({{ key }}) in (select {{ key }} from of_changed_episodes)
-            {% endif %}
+        where predecessor_id is not null and {{ is_of_changed if is_incremental() else 'true' }}
         {{ 'union all' if not loop.last }}
     {% endfor %}
+
+),
+
+card_tests as (
+
+    select distinct {{ key }} from {{ flagged }}
+    where is_card_testing and {{ by_rowid(flagged, is_of_changed) if is_incremental() else 'true' }}
 
 ),
 
@@ -122,6 +127,7 @@ joined as (
         payment_intents.account_id,
         payment_intents.livemode,
         payment_intents.payment_intent_id,
+        payment_intents.customer_id,
         payment_intents.currency,
         payment_intents.order_key,
         payment_intents.created_at,
@@ -129,6 +135,8 @@ joined as (
         links.predecessor_id,
         links.link_tier,
         links.gap_count,
+        links.has_equals,
+        card_tests.payment_intent_id is not null as is_card_testing,
         date_diff('second', predecessors.ended_at, payment_intents.started_at) as seconds_since_predecessor,
         coalesce(ancestors.ancestor_id, payment_intents.payment_intent_id) as chain_id
     from payment_intents
@@ -142,6 +150,11 @@ joined as (
             links.account_id = predecessors.account_id
             and links.livemode = predecessors.livemode
             and links.predecessor_id = predecessors.payment_intent_id
+    left join card_tests
+        on
+            payment_intents.account_id = card_tests.account_id
+            and payment_intents.livemode = card_tests.livemode
+            and payment_intents.payment_intent_id = card_tests.payment_intent_id
     left join ancestors_6 as ancestors
         on
             payment_intents.account_id = ancestors.account_id
@@ -150,8 +163,8 @@ joined as (
 
 ),
 
--- Where neither an order nor a rhythm limits a debt, retries must not stretch it until the next month's payment is due: it
--- ends so many days after it began, and what follows is another debt.
+-- Where neither an order nor a rhythm limits a debt, retries must not stretch it until the next month's payment is due:
+-- it ends so many days after it began, and what follows is another debt.
 aged as (
 
     select

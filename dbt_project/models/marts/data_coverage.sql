@@ -162,6 +162,39 @@ cross_currency_counted as (
 
 ),
 
+order_keys_counted as (
+
+    select
+        account_id,
+        livemode,
+        subject as order_name,
+        max(out_of) as value_count,
+        max(case when measure = 'customers_per_value' then ratio end) as customers_per_value,
+        max(case when measure = 'successes_per_value' then ratio end) as successes_per_value,
+        max(case when measure = 'shared_values' then counted end) as shared_count
+    from {{ ref('link_audit') }}
+    where topic = 'orders'
+    group by account_id, livemode, subject
+
+),
+
+order_keys_listed as (
+
+    select
+        account_id,
+        livemode,
+        string_agg(
+            order_name || ': ' || value_count || ' values, '
+            || cast(customers_per_value as decimal(18, 1)) || ' customers and '
+            || cast(successes_per_value as decimal(18, 1)) || ' successes per value, ' || shared_count || ' shared',
+            '; ' order by order_name
+        ) as order_keys,
+        cast(sum(shared_count) as bigint) as shared_order_count
+    from order_keys_counted
+    group by account_id, livemode
+
+),
+
 -- An account is listed wherever anything is known of it, also before the first sync has saved how far it came.
 accounts as (
 
@@ -201,6 +234,7 @@ final as (
 
         -- strings
         streams.missing_permissions,
+        order_keys_listed.order_keys,
 
         -- numerics
         coalesce(payment_intents_counted.payment_intent_count, 0) as payment_intent_count,
@@ -221,6 +255,7 @@ final as (
         coalesce(attempts_counted.card_testing_attempt_count, 0) as card_testing_attempt_count,
         coalesce(cross_currency_counted.possible_cross_currency_recovery_count, 0)
             as possible_cross_currency_recovery_count,
+        coalesce(order_keys_listed.shared_order_count, 0) as shared_order_count,
         coalesce(data_issues_counted.data_issue_count, 0) as data_issue_count,
         coalesce(quarantine_counted.quarantined_object_count, 0) as quarantined_object_count,
 
@@ -273,6 +308,8 @@ final as (
         on
             accounts.account_id = cross_currency_counted.account_id
             and accounts.livemode = cross_currency_counted.livemode
+    left join order_keys_listed
+        on accounts.account_id = order_keys_listed.account_id and accounts.livemode = order_keys_listed.livemode
     left join data_issues_counted
         on
             accounts.account_id = data_issues_counted.account_id

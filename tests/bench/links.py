@@ -1,0 +1,94 @@
+"""How often a link between two PaymentIntents is right, by link_confidence and tier, in simulated shops.
+
+`python -m tests.bench.links [NAME ...]`: the kinds or variants of shop that are named, without arguments all of them.
+RECOUP_BENCH_SEEDS and RECOUP_BENCH_SHOP set the seeds and the payments. A link is right if both PaymentIntents were
+for one debt. The figures are in dbt_project/DECISIONLOG.md, the classes in dbt_project/macros/link_confidence.sql.
+"""
+
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from orchestration import pipeline
+from orchestration.cli.demo import KINDS, PLAIN
+from orchestration.settings import Settings
+from tests.bench.shops import SEEDS, VARIANTS, read_by_syncs, settings_of, unpaced
+
+PROMISED: Final = {"exact": 0.995, "high": 0.98, "medium": 0.9, "low": 0.0}
+"""The least share of links of each confidence that is right."""
+
+Class = tuple[str, str]
+"""Confidence and tier of links."""
+
+
+def links_of(settings: Settings) -> Iterator[tuple[Class, str, str]]:
+    """Yield the class of each link, and the two PaymentIntents that it links."""
+    with duckdb.connect(str(settings.published_path), read_only=True) as published:
+        rows = published.execute(
+            """SELECT link_confidence, link_tier, predecessor_id, payment_intent_id FROM marts.payment_intents
+               WHERE predecessor_id IS NOT NULL"""
+        ).fetchall()
+    for confidence, tier, predecessor_id, payment_intent_id in rows:
+        yield (confidence, tier), predecessor_id, payment_intent_id
+
+
+def counted(name: str, seed: int, folder: Path) -> Mapping[tuple[Class, bool], int]:
+    """Return how many links of each class are right, and how many are wrong, in one shop."""
+    kind, parameters = VARIANTS.get(name, (name, None))
+    account = read_by_syncs(seed, None if kind == PLAIN else kind, parameters, folder)
+    settings = settings_of(folder)
+    pipeline.build(settings)
+    pipeline.publish_marts(settings)
+    debt_of = {each: debt.id for debt in account.truth(account.now).debts for each in debt.payment_intent_ids}
+    return Counter((link_class, debt_of[one] == debt_of[other]) for link_class, one, other in links_of(settings))
+
+
+def table_of(shops: Mapping[str, Mapping[tuple[Class, bool], int]]) -> Table:
+    """Return the table of all classes, with the shop in which each is the least often right."""
+    table = Table("confidence", "tier", "links", "right", "shops", "least right in", "")
+    found = {link_class for shop in shops.values() for link_class, _ in shop}
+    for confidence, tier in sorted(found, key=lambda each: ([*PROMISED].index(each[0]), each[1])):
+        in_shops = {
+            name: (shop.get(((confidence, tier), True), 0), shop.get(((confidence, tier), False), 0))
+            for name, shop in shops.items()
+        }
+        shares = {name: right / (right + wrong) for name, (right, wrong) in in_shops.items() if right + wrong}
+        right, wrong = (sum(counts) for counts in zip(*in_shops.values(), strict=True))
+        share, least = right / (right + wrong), min(shares, key=lambda name: shares[name])
+        table.add_row(
+            confidence,
+            tier,
+            f"{right + wrong:,}",
+            f"{share:.1%}",
+            str(len(shares)),
+            f"{least}: {shares[least]:.1%}",
+            "ok" if share >= PROMISED[confidence] else "less than promised",
+        )
+    return table
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Print the table."""
+    console = Console(width=120, highlight=False)
+    unknown = [each for each in arguments if each not in (*KINDS, *VARIANTS)]
+    if unknown:
+        sys.exit(f"There is no kind of shop {unknown[0]}. Choose one of: {', '.join((*KINDS, *VARIANTS))}")
+    shops = {}
+    with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as template:
+        for name in arguments or (*KINDS, *VARIANTS):
+            for seed in SEEDS:
+                with tempfile.TemporaryDirectory() as folder:
+                    shops[f"{name} {seed}"] = counted(name, seed, template.copy(Path(folder)))
+            console.print(f"{name} done", style="dim")
+    console.print(table_of(shops))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
