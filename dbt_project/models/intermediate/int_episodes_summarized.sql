@@ -170,9 +170,9 @@ first_failures as (
 
 ),
 
--- What each payment covers of what was at risk. The PaymentIntent that failed covers it all: the merchant settled for what
--- it brought. So does one of the price that this PaymentIntent has now, which may be in another currency. Others cover
--- their amount, in the same currency only.
+-- What each payment covers of what was at risk. The PaymentIntent that failed covers it all: the merchant settled for
+-- what it brought. So does one of the price that this PaymentIntent has now, which may be in another currency. Others
+-- cover their amount, in the same currency only.
 covering as (
 
     select
@@ -216,7 +216,7 @@ covered as (
 
 ),
 
--- Payments are of the debt until they have paid it; the one that does completes it. What comes afterwards is paid twice.
+-- Payments are of the debt until they have paid it; the one that does completes it. What comes after it is paid twice.
 payments as (
 
     select

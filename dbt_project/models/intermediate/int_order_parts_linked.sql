@@ -39,11 +39,18 @@ keyed as (
     select * from {{ ref('int_payment_intents_keyed') }}
     where
         order_currency_hash is not null
-        {% if is_incremental() %}
-            and {{ by_rowid(
-                ref('int_payment_intents_keyed'), 'order_currency_hash in (select * from changed_groups)'
-            ) }}
-        {% endif %}
+        and {{ by_rowid(ref('int_payment_intents_keyed'), 'order_currency_hash in (select * from changed_groups)')
+        if is_incremental() else 'true' }}
+
+),
+
+followed as (
+
+    select distinct
+        account_id,
+        livemode,
+        predecessor_id
+    from linked
 
 ),
 
@@ -53,26 +60,20 @@ candidates as (
     select
         keyed.*,
         keyed.is_open and followed.predecessor_id is null as is_free,
-        following.payment_intent_id is null as may_follow,
+        linked.payment_intent_id is null as may_follow,
         count(*) over (partition by keyed.order_currency_hash) as member_count,
         bool_or(keyed.is_open) over (partition by keyed.order_currency_hash) as has_open
     from keyed
-    left join (
-        select distinct
-            account_id,
-            livemode,
-            predecessor_id
-        from linked
-    ) as followed
+    left join followed
         on
             keyed.account_id = followed.account_id
             and keyed.livemode = followed.livemode
             and keyed.payment_intent_id = followed.predecessor_id
-    left join linked as following
+    left join linked
         on
-            keyed.account_id = following.account_id
-            and keyed.livemode = following.livemode
-            and keyed.payment_intent_id = following.payment_intent_id
+            keyed.account_id = linked.account_id
+            and keyed.livemode = linked.livemode
+            and keyed.payment_intent_id = linked.payment_intent_id
 
 ),
 
@@ -97,7 +98,7 @@ nearest as (
         open_members.amount as open_amount,
         row_number() over (
             partition by members.order_currency_hash, members.payment_intent_id
-            order by open_members.ended_at desc, open_members.payment_intent_id
+            order by open_members.ended_at desc, open_members.payment_intent_id asc
         ) as open_number
     from members
     inner join members as open_members

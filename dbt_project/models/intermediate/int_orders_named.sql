@@ -4,7 +4,7 @@
     meta={'tombstone': 'order_name is null'}
 ) }}
 
-{# The rows of this table that this build may have to write again: those of changed PaymentIntents, and of their orders. #}
+{# A build writes the rows of changed PaymentIntents, and others of their orders if the verdict changes. #}
 {% set is_of_changed %}
     {{ is_about_changed_payment_intents() }}
 {% endset %}

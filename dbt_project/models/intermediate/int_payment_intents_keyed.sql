@@ -69,7 +69,7 @@ joined as (
         named.order_name,
         named.order_key,
         named.order_hash,
-        payment_intents.first_attempted_at is not null or payment_intents.first_succeeded_at is not null as is_attempted,
+        coalesce(payment_intents.first_attempted_at, payment_intents.first_succeeded_at) is not null as is_attempted,
         concat_ws(':', payment_intents.account_id, payment_intents.livemode, payment_intents.currency) as scope,
         payment_intents.currency || ':' || payment_intents.amount as price
     from payment_intents
