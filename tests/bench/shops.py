@@ -55,6 +55,7 @@ VARIANTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "split_tender_mostly": ("split_tender", {"part_share": 0.9}),
     "small_deposits": ("deposits", {"deposit_share": 0.1}),
     "terminal_regulars": ("terminal", {"returning_share": 0.8}),
+    "terminal_other_cards": ("terminal", {"other_card_in_new_intent_share": 0.3}),
     "card_testing_6": ("card_testing", {"testing_batch": 6}),
     "card_testing_40": ("card_testing", {"testing_batch": 40}),
 }

@@ -119,7 +119,10 @@ DEFAULTS: Final[Mapping[str, ShopParameters]] = {
     "split_tender": ShopParameters(new_intent_share=0.7),
     "deposits": ShopParameters(new_intent_share=0.7),
     "terminal": ShopParameters(
-        retry_delays=((20, 5 * MINUTE), (MINUTE, 10 * MINUTE)), new_intent_share=0.6, returning_share=0.2
+        retry_delays=((20, 5 * MINUTE), (MINUTE, 10 * MINUTE)),
+        new_intent_share=0.6,
+        other_card_in_new_intent_share=0.01,
+        returning_share=0.2,
     ),
     "vouchers": ShopParameters(recovery_rate=0.40),
     "bank_transfers": ShopParameters(failure_rate=0.18),
