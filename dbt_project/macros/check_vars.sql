@@ -15,5 +15,21 @@
                 ~ "europe and us, or leave it empty."
             ) }}
         {%- endif -%}
+        {%- for name in [
+            'recovery_window_days', 'link_gap_days', 'guest_link_gap_days', 'explicit_link_gap_days', 'link_span_days',
+            'link_pause_seconds'
+        ] -%}
+            {%- if var(name) is not integer or var(name) < 0 -%}
+                {{ exceptions.raise_compiler_error(
+                    'var ' ~ name ~ " in dbt_project.yml is '" ~ var(name) ~ "'. Give a whole number, 0 or more, without quotes."
+                ) }}
+            {%- endif -%}
+        {%- endfor -%}
+        {%- if var('exclude_card_testing') is not boolean -%}
+            {{ exceptions.raise_compiler_error(
+                "var exclude_card_testing in dbt_project.yml is '" ~ var('exclude_card_testing') ~ "'. Give true or false, "
+                ~ "without quotes."
+            ) }}
+        {%- endif -%}
     {%- endif -%}
 {%- endmacro %}
