@@ -117,9 +117,14 @@ def test_a_list_that_refuses_every_cursor_is_given_up(client: StripeClient, monk
         return [ObjectRow(each["id"], each["created"], "", 0, "list", None, None, "") for each in answer.body["data"]]
 
     monkeypatch.setattr(client, "list", get)
-    found = pages(client, ListSource("/v1/charges", {}, Windows([Window(None, 10)]), rows))
+    found = pages(client, ListSource("/v1/charges", {}, Windows([Window(5, 10)]), rows))
     assert isinstance(found[-1].error, InvalidRequest)
-    assert len(asked) == 4
+    assert [(each["created"]["lt"], each["starting_after"]) for each in asked] == [
+        (10, None),
+        (10, "ch_1"),
+        (6, None),
+        (6, "ch_1"),
+    ]
 
 
 @pytest.mark.parametrize("floor", [None, 5])
