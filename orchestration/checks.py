@@ -9,9 +9,9 @@ import dagster as dg
 
 from orchestration import pipeline
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
-from orchestration.integrations import Integration, Integrations
+from orchestration.accounts.registry import Integration, Integrations
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import feed_ages
 from orchestration.webhooks.errors import QueueUnavailable

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from orchestration.cli import app, connect, integrations, run, webhook_queue, webhook_sample, webhooks
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from tests.leaks import secrets_in
 
 CONSOLES = (

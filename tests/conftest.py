@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration.pipeline import plan
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
 from orchestration.stripe_api import client
-from orchestration.stripe_api.governor import Governor
+from orchestration.stripe_api.rate_limits import Governor
 from tests.leaks import leaks_in, secrets_in
 from tests.postgres import Postgres
 from tests.template import Template, shared_template

@@ -10,7 +10,7 @@ from typing import Final
 
 from orchestration import pipeline
 from orchestration.pipeline import dbt_runner
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 
 _MANIFEST: Final = "manifest.json"
 _PLAN: Final = "plan.json"

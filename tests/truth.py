@@ -14,7 +14,7 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.pipeline.dbt_runner import invoke_dbt
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import EpisodeTruth, SimulatedAccount, Truth
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")

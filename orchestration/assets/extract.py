@@ -13,9 +13,9 @@ from pydantic import Field
 
 from orchestration import pipeline
 from orchestration.assets.preview import days_chart, table_metadata
-from orchestration.integrations import IntegrationError, Integrations
+from orchestration.accounts.registry import IntegrationError, Integrations
 from orchestration.resources import WarehouseResource
-from orchestration.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import StripeApiError
 from orchestration.sync import Progress, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError

@@ -24,7 +24,7 @@ from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed, build_some
 from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.warehouse.connection import WarehouseError
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")

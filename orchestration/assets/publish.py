@@ -7,7 +7,7 @@ import dagster as dg
 
 from orchestration import pipeline
 from orchestration.resources import WAREHOUSE_POOL
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.publish import Published
 

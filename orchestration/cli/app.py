@@ -18,14 +18,14 @@ from rich.logging import RichHandler
 
 from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED, USAGE
 from orchestration.cli.groups import add_group
-from orchestration.credentials import SecretRefused, refuse_visible, without_credentials
-from orchestration.errors import RecoupError
-from orchestration.secret_files import close_to_others, make_new_files_private
+from orchestration.config.credentials import SecretRefused, refuse_visible, without_credentials
+from orchestration.base.errors import RecoupError
+from orchestration.base.files import close_to_others, make_new_files_private
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from orchestration.settings import Settings
+    from orchestration.config.settings import Settings
 
 app = typer.Typer(
     help="Which failed Stripe payments come back, when, how, and what that is worth.",
@@ -181,7 +181,7 @@ def _wrong_values(error: "ValidationError") -> list[str]:
 
 def _settings() -> "Settings":
     """Read the settings. Imported here, since help texts do not need them."""
-    from orchestration.settings import Settings
+    from orchestration.config.settings import Settings
 
     settings = Settings()
     if close_to_others(settings.recoup_data_dir):
@@ -349,7 +349,7 @@ def receive(
     port: Annotated[int, typer.Option(help="Port of the receiver.", min=1, max=MAX_PORT)] = RECEIVER_PORT,
     host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
 ) -> None:
-    """The webhook receiver alone. Any ASGI server runs it, too: uvicorn --factory orchestration.asgi:receiver"""
+    """The webhook receiver alone. Any ASGI server runs it, too: uvicorn --factory orchestration.web.app:receiver"""
     from orchestration.cli.serve import run_receiver
 
     run_receiver(_settings(), host=host, port=port)

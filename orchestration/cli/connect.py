@@ -15,27 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import pipeline
-from orchestration.app_connect import LINK_SECONDS, authorize_url, callback_url
+from orchestration.accounts.oauth_flow import LINK_SECONDS, authorize_url, callback_url
 from orchestration.cli.exit_codes import INCOMPLETE
-from orchestration.credentials import SecretRefused, api_key, shown
-from orchestration.errors import RecoupError
-from orchestration.integrations import (
-    ACCOUNT_ID,
-    Integration,
-    IntegrationError,
-    Integrations,
-    check_name,
-)
-from orchestration.settings import Settings
-from orchestration.stripe_api import (
-    API_VERSION,
-    AuthenticationFailed,
-    ResourceCheck,
-    StripeApiError,
-    StripeUnavailable,
-    is_live,
-    permissions_link,
-)
+from orchestration.config.credentials import SecretRefused, api_key, shown
+from orchestration.base.errors import RecoupError
+from orchestration.accounts.registry import ACCOUNT_ID, Integration, IntegrationError, Integrations, check_name
+from orchestration.config.settings import Settings
+from orchestration.stripe_api import API_VERSION, AuthenticationFailed, ResourceCheck, StripeApiError, StripeUnavailable, is_live, permissions_link
 
 _NOT_TOLD: Final = "acct_unknown_"
 _NOTHING: Final = "nothing yet"

@@ -14,8 +14,8 @@ from typing import Final
 import requests
 from pydantic import SecretStr
 
-from orchestration.errors import RecoupError
-from orchestration.settings import Settings
+from orchestration.base.errors import RecoupError
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SHOPS
 
 DAY: Final = 86_400

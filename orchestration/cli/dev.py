@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from orchestration.cli.folder import demo_settings, is_connected
-from orchestration.errors import RecoupError
-from orchestration.settings import PROJECT_ROOT, Settings, url_safe
+from orchestration.base.errors import RecoupError
+from orchestration.config.settings import PROJECT_ROOT, Settings, url_safe
 
 _STOP_SECONDS: Final = 20.0
 """What Dagster gets to end its processes; then they are killed."""

@@ -3,7 +3,7 @@
 import sys
 from typing import Final
 
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 
 DEMO_FOLDER: Final = "demo"
 
@@ -29,7 +29,7 @@ def is_connected(settings: Settings) -> bool:
     Raises:
         IntegrationError: `integrations.toml` cannot be used.
     """
-    from orchestration.integrations import Integrations
+    from orchestration.accounts.registry import Integrations
 
     return bool(Integrations(settings).all())
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration.cli.exit_codes import INCOMPLETE
-from orchestration.credentials import is_live, shown, without_credentials
-from orchestration.integrations import Integration, Integrations, WebhookFiles
-from orchestration.settings import Settings
+from orchestration.config.credentials import is_live, shown, without_credentials
+from orchestration.accounts.registry import Integration, Integrations, WebhookFiles
+from orchestration.config.settings import Settings
 
 app = typer.Typer()
 console = Console(highlight=False)

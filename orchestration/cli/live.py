@@ -13,8 +13,8 @@ from orchestration.cli.demo import simulated_account
 from orchestration.cli.query import open_published
 from orchestration.cli.run import format_amount, run_pipeline
 from orchestration.cli.serve import run_all
-from orchestration.integrations import WebhookFiles, webhook_url
-from orchestration.settings import Settings
+from orchestration.accounts.registry import WebhookFiles, webhook_url
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_WEBHOOK_SECRET
 
 LIVE_SPEED: Final = 600.0

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestration.errors import RecoupError
-from orchestration.secret_files import files_of_the_user
-from orchestration.settings import Settings
+from orchestration.base.errors import RecoupError
+from orchestration.base.files import files_of_the_user
+from orchestration.config.settings import Settings
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, wal_of
 
 SHOWN_ROWS: Final = 50

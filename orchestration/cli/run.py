@@ -21,11 +21,11 @@ from rich.text import Text
 from orchestration import pipeline
 from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, reading
-from orchestration.errors import RecoupError
-from orchestration.integrations import Integrations
-from orchestration.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.base.errors import RecoupError
+from orchestration.accounts.registry import Integrations
+from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
-from orchestration.stripe_api.governor import ENDPOINT_RATE
+from orchestration.stripe_api.rate_limits import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError, open_warehouse
 from orchestration.webhooks.ingest import IngestReport

@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.webhooks.queue import Queue, days_ago
 
 console = Console(highlight=False)

@@ -11,9 +11,9 @@ import requests
 import stripe
 from rich.console import Console
 
-from orchestration.errors import RecoupError
-from orchestration.integrations import webhook_url
-from orchestration.settings import Settings
+from orchestration.base.errors import RecoupError
+from orchestration.accounts.registry import webhook_url
+from orchestration.config.settings import Settings
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.validation import SAMPLE_PREFIX

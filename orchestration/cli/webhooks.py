@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
-from orchestration.integrations import IntegrationError, Integrations, WebhookFiles, webhook_url
-from orchestration.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.accounts.registry import IntegrationError, Integrations, WebhookFiles, webhook_url
+from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 
 app = typer.Typer()
 console = Console(highlight=False)

@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from orchestration.errors import RecoupError
-from orchestration.settings import DBT_PROJECT_DIR, Settings, url_safe
+from orchestration.base.errors import RecoupError
+from orchestration.config.settings import DBT_PROJECT_DIR, Settings, url_safe
 
 EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""

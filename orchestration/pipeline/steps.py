@@ -12,43 +12,18 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 from pydantic import SecretStr
 
-from orchestration.app_tokens import AppKey, NotAuthorized
-from orchestration.errors import RecoupError
-from orchestration.integrations import Integration, IntegrationError, Integrations, is_read_already
+from orchestration.accounts.oauth_tokens import AppKey, NotAuthorized
+from orchestration.base.errors import RecoupError
+from orchestration.accounts.registry import Integration, IntegrationError, Integrations, is_read_already
 from orchestration.pipeline.builder import Build, PlanUnusable, build_options, check_plan, run_plan
 from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
 from orchestration.pipeline.plan import kept_plan
-from orchestration.settings import DEFAULT_INTEGRATION, Settings
-from orchestration.stripe_api import (
-    API_VERSION,
-    CHECK_RETRY,
-    CHECK_TIMEOUT,
-    TIMEOUT,
-    AuthenticationFailed,
-    ConnectedAccount,
-    KeyCheck,
-    RetryPolicy,
-    StripeApiError,
-    StripeClient,
-    check_resources,
-    connected_accounts,
-    is_live,
-    key_digest,
-    latest_instant,
-)
-from orchestration.sync import (
-    AccountMismatch,
-    Progress,
-    SyncPlan,
-    SyncReport,
-    SyncRequest,
-    identify,
-    plan_sync,
-    sync_account,
-)
+from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.stripe_api import API_VERSION, CHECK_RETRY, CHECK_TIMEOUT, TIMEOUT, AuthenticationFailed, ConnectedAccount, KeyCheck, RetryPolicy, StripeApiError, StripeClient, check_resources, connected_accounts, is_live, key_digest, latest_instant
+from orchestration.sync import AccountMismatch, Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
 from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse
 from orchestration.warehouse.integrations import account_of_integration, remember_account
-from orchestration.warehouse.load import AccountKey
+from orchestration.base.account import AccountKey
 from orchestration.warehouse.publish import Published, publish
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
 from orchestration.webhooks.ingest import IngestReport, ingest_queue

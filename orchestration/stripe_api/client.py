@@ -23,16 +23,11 @@ import requests
 import stripe
 from pydantic import SecretStr
 
-from orchestration.credentials import is_live
-from orchestration.lenient_json import parse_leniently
+from orchestration.config.credentials import is_live
+from orchestration.base.lenient_json import parse_leniently
 from orchestration.stripe_api.clock import StripeClock, is_stripes_own, parse_date
-from orchestration.stripe_api.errors import (
-    AuthenticationFailed,
-    Fault,
-    StripeUnavailable,
-    error_from_answer,
-)
-from orchestration.stripe_api.governor import AT_ONCE, Governor
+from orchestration.stripe_api.errors import AuthenticationFailed, Fault, StripeUnavailable, error_from_answer
+from orchestration.stripe_api.rate_limits import AT_ONCE, Governor
 from orchestration.stripe_api.transport import Transport
 
 API_VERSION: Final = "2026-10-28.endive"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from orchestration.errors import RecoupError
+from orchestration.base.errors import RecoupError
 
 Fault = Literal[
     "wrong_key",

@@ -5,9 +5,9 @@ Belongs here: which streams there are, windows, checkpoints, the order of readin
 """
 
 from orchestration.sync.engine import StreamState, SyncReport, SyncRequest, sync_account
-from orchestration.sync.identity import AccountMismatch, identify
-from orchestration.sync.plan import StreamPlan, SyncPlan, plan_sync
-from orchestration.sync.run import Progress
+from orchestration.stripe_api.identity import AccountMismatch, identify
+from orchestration.sync.estimate import StreamPlan, SyncPlan, plan_sync
+from orchestration.sync.context import Progress
 
 __all__ = [
     "AccountMismatch",

@@ -13,33 +13,20 @@ from itertools import chain
 from math import ceil
 from typing import Final, cast
 
-from orchestration.stripe_api import (
-    PERIOD,
-    AccessRefused,
-    Answer,
-    ReadBudget,
-    RequestCounts,
-    StripeClient,
-)
-from orchestration.sync.again import Due, find_due, plan_again
-from orchestration.sync.identity import identify
+from orchestration.stripe_api import PERIOD, AccessRefused, Answer, ReadBudget, RequestCounts, StripeClient
+from orchestration.sync.reread import Due, find_due, plan_again
+from orchestration.stripe_api.identity import identify
 from orchestration.sync.quarantine import Located, event_rows, object_rows
-from orchestration.sync.reading import ListSource, Page, Reading, RetrieveSource, Rows, Source
-from orchestration.sync.run import Progress, Run
-from orchestration.sync.streams import (
-    EVENT_FEEDS,
-    EVENT_RETENTION,
-    EVENTS_PATH,
-    OBJECT_STREAMS,
-    EventFeed,
-    ObjectStream,
-)
+from orchestration.sync.readers import ListSource, Page, Reading, RetrieveSource, Rows, Source
+from orchestration.sync.context import Progress, Run
+from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, EVENTS_PATH, OBJECT_STREAMS, EventFeed, ObjectStream
 from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import Warehouse, transaction
-from orchestration.warehouse.load import AccountKey, LoadCounts
+from orchestration.base.account import AccountKey
+from orchestration.warehouse.load import LoadCounts
 from orchestration.warehouse.quarantine import Quarantined, quarantined
-from orchestration.warehouse.reads import has_event_since, payments_since, reads_since
+from orchestration.warehouse.read_counts import has_event_since, payments_since, reads_since
 from orchestration.warehouse.rows import EventRow, ObjectRow, ObjectTable
 
 RETENTION_MARGIN: Final = 3_600

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import duckdb
 
-from orchestration.warehouse.load import AccountKey
+from orchestration.base.account import AccountKey
 
 _INSTANTS: Final = ("complete_through", "known_since", "walk_floor", "walk_ceiling")
 

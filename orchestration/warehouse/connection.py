@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import duckdb
 
-from orchestration.errors import RecoupError
+from orchestration.base.errors import RecoupError
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, mend_wal, only_mender
 from orchestration.warehouse.rows import OBJECT_TABLES
 

@@ -16,18 +16,11 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from orchestration.base.account import AccountKey
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, ObjectTable
 
 NamedRow = tuple[Any, ...]
 """A NamedTuple whose leading fields are columns."""
-
-
-@dataclass(frozen=True)
-class AccountKey:
-    """Hold the first two columns of every key, which keep accounts, and test and live mode, apart."""
-
-    account_id: str
-    livemode: bool
 
 
 @dataclass(frozen=True)

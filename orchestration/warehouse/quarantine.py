@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from orchestration.warehouse.load import AccountKey
+from orchestration.base.account import AccountKey
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-from orchestration.warehouse.scrub import redacted_json, stored_json
+from orchestration.warehouse.redact import redacted_json, stored_json
 from orchestration.warehouse.validation import fault_of_event, fault_of_object
 
 ObjectTable = Literal["payment_intents", "charges", "refunds", "disputes"]

@@ -1,6 +1,6 @@
 """Errors of webhook events and their queue that others handle. They import no database."""
 
-from orchestration.errors import RecoupError
+from orchestration.base.errors import RecoupError
 
 
 class AccountUnknown(RecoupError):

@@ -21,11 +21,12 @@ import pyarrow as pa
 
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
-from orchestration.warehouse.load import AccountKey, LoadCounts, Loader
+from orchestration.base.account import AccountKey
+from orchestration.warehouse.load import LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, Rejected, event_row
-from orchestration.warehouse.scrub import scrub_text
+from orchestration.warehouse.redact import scrub_text
 from orchestration.warehouse.validation import SAMPLE_PREFIX
-from orchestration.webhooks.envelopes import NotAnEvent, event_of, parse
+from orchestration.webhooks.payloads import NotAnEvent, event_of, parse
 from orchestration.webhooks.errors import AccountUnknown
 
 if TYPE_CHECKING:  # it imports sqlalchemy, which only a caller with a queue needs

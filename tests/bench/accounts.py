@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestration import pipeline
-from orchestration.integrations import Integration, Integrations
-from orchestration.settings import Settings
+from orchestration.accounts.registry import Integration, Integrations
+from orchestration.config.settings import Settings
 from orchestration.simulator import Fault, SimulatedAccount, SimulatorServer
 
 PAYMENTS: Final = int(os.environ.get("RECOUP_BENCH_ACCOUNT", "3000"))

@@ -29,12 +29,13 @@ from rich.table import Table
 
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.simulator import DEFAULT_LIVE_API_KEY, OPENED_AT, SimulatedAccount
-from orchestration.simulator.objects import Renderer
+from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import StripeClient
 from orchestration.sync import sync_account
-from orchestration.sync.reading import Page, Reading, Rows
+from orchestration.sync.readers import Page, Reading, Rows
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse, transaction
-from orchestration.warehouse.load import AccountKey, Loader
+from orchestration.base.account import AccountKey
+from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import ObjectRow, object_row
 from tests.held import HeldWarehouse
 

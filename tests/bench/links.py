@@ -18,7 +18,7 @@ from rich.table import Table
 
 from orchestration import pipeline
 from orchestration.cli.demo import KINDS, PLAIN
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from tests.bench.shops import SEEDS, VARIANTS, read_by_syncs, settings_of, unpaced
 
 PROMISED: Final = {"exact": 0.995, "high": 0.98, "medium": 0.9, "low": 0.0}

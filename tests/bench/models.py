@@ -25,7 +25,7 @@ from rich.table import Table
 
 from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
 from orchestration.warehouse.connection import create_tables, open_warehouse
 from tests.ledger import enter_new_loads

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
 from tests.processes import RECOUP, free_port
 

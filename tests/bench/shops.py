@@ -23,11 +23,11 @@ from rich.table import Table
 from orchestration import pipeline
 from orchestration.cli.demo import KINDS, PLAIN
 from orchestration.pipeline import plan
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, Debt, SimulatedAccount, SimulatorServer
-from orchestration.simulator.calibration import DAY, HOUR
+from orchestration.simulator.world.calibration import DAY, HOUR
 from orchestration.stripe_api import client
-from orchestration.stripe_api.governor import Governor
+from orchestration.stripe_api.rate_limits import Governor
 from tests.template import Template, shared_template
 
 SEEDS: Final = tuple(map(int, os.environ.get("RECOUP_BENCH_SEEDS", "1 2 3").split()))

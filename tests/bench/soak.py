@@ -28,8 +28,8 @@ from rich.table import Table
 
 from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, simulator_process
-from orchestration.integrations import WebhookFiles, webhook_url
-from orchestration.settings import Settings
+from orchestration.accounts.registry import WebhookFiles, webhook_url
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_WEBHOOK_SECRET, SimulatedAccount
 from tests.bench.serving import (
     ACCOUNT,

@@ -41,11 +41,11 @@ from starlette.routing import Route
 
 from orchestration import pipeline
 from orchestration.cli.demo import simulator_process
-from orchestration.integrations import WebhookFiles
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.accounts.registry import WebhookFiles
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import SimulatedAccount
-from orchestration.simulator.objects import Renderer
-from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.simulator.stripe.objects import Renderer
+from orchestration.warehouse.redact import scrub, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.bench.serving import (

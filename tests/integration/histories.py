@@ -11,11 +11,11 @@ import requests
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.asgi import receiver
-from orchestration.integrations import WebhookFiles
-from orchestration.settings import WEBHOOK_EVENTS, Settings
+from orchestration.web.app import receiver
+from orchestration.accounts.registry import WebhookFiles
+from orchestration.config.settings import WEBHOOK_EVENTS, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
-from orchestration.simulator.account import RESOURCES, Entry, Resource
+from orchestration.simulator.world.account import RESOURCES, Entry, Resource
 from orchestration.stripe_api import API_VERSION
 from tests.unit.webhooks.test_receiver import serving, signed
 
@@ -291,7 +291,7 @@ def poll(settings: Settings, payments: Sequence[Payment], now: int) -> None:
     """Sync the payments once, over HTTP, from an account whose clock says `now`."""
     objects = [each for payment in payments for each in payment.objects]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("orchestration.simulator.api.Renderer", GivenRenderer)
+        patched.setattr("orchestration.simulator.server.api.Renderer", GivenRenderer)
         with SimulatorServer(GivenAccount(objects, now)) as server:
             reached = {"stripe_api_key": SecretStr(DEFAULT_API_KEY), "stripe_api_base": server.url}
             report = pipeline.extract(settings.model_copy(update=reached))

@@ -11,9 +11,9 @@ import pytest
 from orchestration import pipeline
 from orchestration.pipeline.builder import run_plan
 from orchestration.pipeline.plan import load_plan
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
-from orchestration.simulator.calibration import DAY
+from orchestration.simulator.world.calibration import DAY
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
 from tests.ledger import enter_new_loads

@@ -18,7 +18,7 @@ import pytest
 
 from orchestration.cli.demo import FIRST_DAYS
 from orchestration.cli.query import run_query
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.leaks import secrets_in

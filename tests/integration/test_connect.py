@@ -24,11 +24,11 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.credentials import shown
-from orchestration.integrations import IntegrationError
-from orchestration.settings import Settings
+from orchestration.config.credentials import shown
+from orchestration.accounts.registry import IntegrationError
+from orchestration.config.settings import Settings
 from orchestration.simulator import ApiKey, Fault, SimulatedAccount, SimulatorServer
-from orchestration.simulator.keys import READ_PERMISSION
+from orchestration.simulator.server.keys import READ_PERMISSION
 from tests.accounts import OneStripe
 from tests.commands import Said, recoup
 from tests.processes import RECOUP, free_port

@@ -18,7 +18,7 @@ import dagster as dg
 import pytest
 
 from orchestration.cli.dev import prepare_dagster_home
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.processes import RECOUP

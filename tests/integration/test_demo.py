@@ -8,7 +8,7 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.cli.demo import DEMO_SHOP, FIRST_DAYS
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SimulatedAccount, SimulatorServer
 from tests.template import Template
 from tests.truth import Rows

@@ -19,7 +19,7 @@ import pytest
 import requests
 from playwright.sync_api import Page, sync_playwright
 
-from orchestration.settings import PROJECT_ROOT
+from orchestration.config.settings import PROJECT_ROOT
 from tests.processes import RECOUP, answers, free_port, until
 from tests.template import Template
 

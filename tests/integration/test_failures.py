@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.integrations import Integrations
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.accounts.registry import Integrations
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from tests.commands import Said, recoup
 from tests.processes import RECOUP
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestration import pipeline
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from tests.integration.test_data_issues import DAY, MIDNIGHT, Payload, charge, intent, load, published, recovered
 from tests.template import Template
 from tests.truth import differences_from_full_refresh

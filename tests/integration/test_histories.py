@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from tests.integration.histories import (
     DAY,
     HOUR,

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration.settings import PROJECT_ROOT
+from orchestration.config.settings import PROJECT_ROOT
 
 HEAVY = {"dagster", "dbt", "duckdb", "httpx", "numpy", "pandas", "pyarrow", "requests", "sqlalchemy", "stripe"}
 

@@ -13,7 +13,7 @@ from orchestration.pipeline import dbt_runner
 from orchestration.pipeline.builder import run_plan
 from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ModelsFailed, invoke_dbt
 from orchestration.pipeline.plan import load_plan
-from orchestration.settings import DBT_PROJECT_DIR, Settings
+from orchestration.config.settings import DBT_PROJECT_DIR, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestration import pipeline
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
 from tests.processes import RECOUP

@@ -10,10 +10,10 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.cli.demo import DEMO_SHOP, KINDS
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import permissions_link
-from orchestration.stripe_api.check import RESOURCES
+from orchestration.stripe_api.key_check import RESOURCES
 from tests.template import Template
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.integrations import Integration, Integrations
-from orchestration.settings import Settings
+from orchestration.accounts.registry import Integration, Integrations
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.processes import extracting

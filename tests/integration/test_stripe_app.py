@@ -27,23 +27,14 @@ import uvicorn
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.app_connect import CALLBACK_PATH, LINK_SECONDS, authorize_url
-from orchestration.app_tokens import DEAUTHORIZED, RENEW_AFTER, AppKey, NotAuthorized
-from orchestration.asgi import receiver
+from orchestration.accounts.oauth_flow import CALLBACK_PATH, LINK_SECONDS, authorize_url
+from orchestration.accounts.oauth_tokens import DEAUTHORIZED, RENEW_AFTER, AppKey, NotAuthorized
+from orchestration.web.app import receiver
 from orchestration.cli.connect import check_each
-from orchestration.integrations import IntegrationError, Integrations, WebhookFiles, webhook_url
-from orchestration.settings import PROJECT_ROOT, Settings
-from orchestration.simulator import (
-    DEFAULT_API_KEY,
-    DEFAULT_WEBHOOK_SECRET,
-    AppOptions,
-    Fault,
-    SimulatedAccount,
-    SimulatorServer,
-    WebhookEndpoint,
-    signature_header,
-)
-from orchestration.simulator.webhooks import deauthorization
+from orchestration.accounts.registry import IntegrationError, Integrations, WebhookFiles, webhook_url
+from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_WEBHOOK_SECRET, AppOptions, Fault, SimulatedAccount, SimulatorServer, WebhookEndpoint, signature_header
+from orchestration.simulator.server.webhooks import deauthorization
 from orchestration.stripe_api import RetryPolicy, StripeUnavailable
 from tests.processes import RECOUP
 

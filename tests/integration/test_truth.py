@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
 from tests.truth import contents, differences, differences_from_full_refresh

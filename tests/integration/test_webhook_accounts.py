@@ -15,9 +15,9 @@ import requests
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.asgi import receiver
-from orchestration.integrations import Integration, Integrations, WebhookFiles
-from orchestration.settings import Settings
+from orchestration.web.app import receiver
+from orchestration.accounts.registry import Integration, Integrations, WebhookFiles
+from orchestration.config.settings import Settings
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue, days_ago
 from tests.template import Template

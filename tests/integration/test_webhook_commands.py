@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.leaks import secrets_in
 from tests.processes import RECOUP, free_port
@@ -193,7 +193,7 @@ def test_no_log_holds_the_address_also_under_another_server(tmp_path: Path) -> N
     port = free_port()
     told = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
     (address,) = [word for word in told.split() if word.startswith("http://127.0.0.1")]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "orchestration.asgi:receiver", "--port", str(port)]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "orchestration.web.app:receiver", "--port", str(port)]
     with (tmp_path / "output.log").open("w") as output:
         process = subprocess.Popen(
             command, env=environment(tmp_path), cwd=PROJECT_ROOT, stdout=output, stderr=output, text=True

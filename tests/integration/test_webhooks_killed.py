@@ -19,8 +19,8 @@ import stripe
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.integrations import WebhookFiles
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.accounts.registry import WebhookFiles
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue

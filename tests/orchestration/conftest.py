@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from tests.template import Template
 
 INSTANCE = yaml.safe_load((PROJECT_ROOT / "orchestration" / "dagster.yaml").read_text(encoding="utf-8"))

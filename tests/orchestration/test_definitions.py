@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from orchestration.cli.dev import prepare_dagster_home
 from orchestration.definitions import build_defs
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.config.settings import PROJECT_ROOT, Settings
 
 RAW = {"payment_intents", "charges", "refunds", "disputes", "events", "last_payment_errors"}
 MARTS = {

@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration.definitions import build_defs
-from orchestration.integrations import Integration, Integrations
-from orchestration.settings import Settings
+from orchestration.accounts.registry import Integration, Integrations
+from orchestration.config.settings import Settings
 from orchestration.simulator import ApiKey, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.accounts import OneStripe

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration.definitions import build_defs
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, PERSONAL_MARKERS, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings

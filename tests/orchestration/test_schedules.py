@@ -9,7 +9,7 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.definitions import build_defs
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings

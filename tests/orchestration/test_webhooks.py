@@ -12,9 +12,9 @@ import pytest
 
 from orchestration import pipeline, sensors
 from orchestration.definitions import build_defs
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import Fault, SimulatedAccount, SimulatorServer
-from orchestration.simulator.objects import Renderer
+from orchestration.simulator.stripe.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.conftest import MakeSettings

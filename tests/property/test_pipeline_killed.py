@@ -26,14 +26,14 @@ from pydantic import SecretStr
 from orchestration import pipeline
 from orchestration.pipeline import builder, dbt_runner, steps
 from orchestration.pipeline.plan import Plan, kept_plan
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.stripe_api import client
-from orchestration.stripe_api.governor import Governor
+from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import engine
 from orchestration.warehouse import publish
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.warehouse.redact import scrub, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.processes import Edges

@@ -21,11 +21,11 @@ from hypothesis.internal.conjecture import engine as hypothesis_engine
 from pydantic import SecretStr
 
 from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
-from orchestration.simulator.objects import Renderer
+from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import StripeClient
 from orchestration.stripe_api.client import RetryPolicy
-from orchestration.stripe_api.governor import Governor
-from orchestration.sync import engine, reading, sync_account
+from orchestration.stripe_api.rate_limits import Governor
+from orchestration.sync import engine, readers as reading, sync_account
 from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES

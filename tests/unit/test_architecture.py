@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.settings import PROJECT_ROOT
+from orchestration.config.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "orchestration"
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from orchestration.integrations import Integration, IntegrationError, Integrations, WebhookFiles, webhook_endpoints
-from orchestration.settings import Settings
+from orchestration.accounts.registry import Integration, IntegrationError, Integrations, WebhookFiles, webhook_endpoints
+from orchestration.config.settings import Settings
 
 KEYS = {name: SecretStr(f"rk_test_of_{name}_51HabcXYZ") for name in ("shop", "club", "other")}
 ACCOUNTS = {"shop": "acct_1Shop", "club": "acct_1Club", "other": "acct_1Other"}

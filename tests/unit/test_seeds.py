@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import stripe
 
-from orchestration.settings import DBT_PROJECT_DIR
-from orchestration.simulator import calibration
+from orchestration.config.settings import DBT_PROJECT_DIR
+from orchestration.simulator.world import calibration
 
 SET_ASIDE = {
     "the request was refused, no payment was tried": (

@@ -9,15 +9,8 @@ import pytest
 import requests
 import stripe
 
-from orchestration.simulator import (
-    API_VERSION,
-    DEFAULT_API_KEY,
-    DEFAULT_LIVE_API_KEY,
-    EVENT_RETENTION,
-    SimulatedAccount,
-    SimulatorServer,
-)
-from orchestration.simulator.calibration import DAY
+from orchestration.simulator import API_VERSION, DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, EVENT_RETENTION, SimulatedAccount, SimulatorServer
+from orchestration.simulator.world.calibration import DAY
 
 Json = dict[str, Any]
 RESTRICTED_KEY = "rk_test_restricted_to_few_things_1234"

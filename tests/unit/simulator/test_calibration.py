@@ -12,9 +12,9 @@ from itertools import pairwise
 import pytest
 
 from orchestration.simulator import SimulatedAccount
-from orchestration.simulator.calibration import DAY, HOUR
-from orchestration.simulator.payers import is_foreign
-from orchestration.simulator.steps import Act, Attempt, Intent
+from orchestration.simulator.world.calibration import DAY, HOUR
+from orchestration.simulator.world.payers import is_foreign
+from orchestration.simulator.world.steps import Act, Attempt, Intent
 
 SEEDS = (1, 2, 3)
 FAILED = (Act.FAILED, Act.AUTHENTICATION_FAILED)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from orchestration.simulator import EpisodeTruth
-from orchestration.simulator.calibration import CARD_FAILURES, DAY, HOUR, Failure
-from orchestration.simulator.steps import Act, Attempt, Dispute, Instrument, Intent, Refund, Step
-from orchestration.simulator.truth import Truth, tell_truth
+from orchestration.simulator.world.calibration import CARD_FAILURES, DAY, HOUR, Failure
+from orchestration.simulator.world.steps import Act, Attempt, Dispute, Instrument, Intent, Refund, Step
+from orchestration.simulator.world.truth import Truth, tell_truth
 
 START = 1_760_000_000
 NOW = START + 60 * DAY

@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, ApiKey, SimulatedAccount, SimulatorServer
-from orchestration.simulator.keys import READ_PERMISSION
+from orchestration.simulator.server.keys import READ_PERMISSION
 
 Json = dict[str, Any]
 EXPIRED, ELSEWHERE, REVOKED = "rk_test_rolled_last_week_1111", "sk_test_for_one_office_2222", "rk_test_uninstalled_3333"

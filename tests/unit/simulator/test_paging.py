@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.simulator import SimulatedAccount, SimulatorServer
-from orchestration.simulator.account import RESOURCES, Resource
-from orchestration.simulator.calibration import DAY
+from orchestration.simulator.world.account import RESOURCES, Resource
+from orchestration.simulator.world.calibration import DAY
 
 TIE_ORDERS = ("forward", "reverse", "shuffled")
 Servers = dict[str, SimulatorServer]

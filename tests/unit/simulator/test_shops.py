@@ -15,13 +15,13 @@ import pytest
 import requests
 
 from orchestration.simulator import SHOPS, Debt, SimulatedAccount, SimulatorServer, WebhookEndpoint
-from orchestration.simulator.account import RESOURCES, Resource
-from orchestration.simulator.calibration import CARD_FAILURES, DAY, HOUR
-from orchestration.simulator.objects import Renderer
-from orchestration.simulator.shops import MIXED
-from orchestration.simulator.shops.parameters import DEFAULTS, ShopParameters
-from orchestration.simulator.steps import Act, Intent, Step
-from orchestration.simulator.truth import tell_truth
+from orchestration.simulator.world.account import RESOURCES, Resource
+from orchestration.simulator.world.calibration import CARD_FAILURES, DAY, HOUR
+from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.shops import MIXED
+from orchestration.simulator.world.shops.parameters import DEFAULTS, ShopParameters
+from orchestration.simulator.world.steps import Act, Intent, Step
+from orchestration.simulator.world.truth import tell_truth
 from tests.unit.simulator.conftest import Receiver, settled
 from tests.unit.simulator.test_fields import BY_OBJECT, CLASSES, faults_of_object
 

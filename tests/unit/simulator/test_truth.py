@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from orchestration.simulator import AttemptTruth, EpisodeTruth, SimulatedAccount, Truth
-from orchestration.simulator.calibration import DAY
-from orchestration.simulator.objects import Renderer
-from orchestration.simulator.steps import Act, Intent
-from orchestration.simulator.truth import EVENT_MEMORY
+from orchestration.simulator.world.calibration import DAY
+from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.steps import Act, Intent
+from orchestration.simulator.world.truth import EVENT_MEMORY
 
 
 @pytest.fixture(scope="module", params=[0, 35, 90])

@@ -10,14 +10,8 @@ import duckdb
 import pytest
 from pydantic import SecretStr
 
-from orchestration.simulator import (
-    DEFAULT_API_KEY,
-    DEFAULT_LIVE_API_KEY,
-    Fault,
-    SimulatedAccount,
-    SimulatorServer,
-)
-from orchestration.simulator.objects import Renderer
+from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, Fault, SimulatedAccount, SimulatorServer
+from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import API_VERSION, Answer, AuthenticationFailed, StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import AccountMismatch, SyncReport, SyncRequest, sync_account
@@ -25,7 +19,8 @@ from orchestration.sync.engine import HEAD_OVERLAP, RETENTION_MARGIN, has_gap
 from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow, write_checkpoint
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
-from orchestration.warehouse.load import AccountKey, Loader
+from orchestration.base.account import AccountKey
+from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
 from tests.held import HeldWarehouse
 
@@ -360,7 +355,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_no_row(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(new_account(payments=20)) as server:
-        monkeypatch.setattr("orchestration.sync.run.write_checkpoint", fail)
+        monkeypatch.setattr("orchestration.sync.context.write_checkpoint", fail)
         with pytest.raises(duckdb.IOException):
             sync(server)
     assert all(rows == [] for rows in stored(warehouse).values())

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration.stripe_api import Answer, InvalidRequest, StripeClient
-from orchestration.sync.reading import READERS, ListSource, Page, Reading, Rows
+from orchestration.sync.readers import READERS, ListSource, Page, Reading, Rows
 from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.rows import ObjectRow
 

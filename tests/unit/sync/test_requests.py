@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import StripeClient
-from orchestration.stripe_api.governor import Governor
+from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import Progress, SyncReport, SyncRequest, plan_sync, sync_account
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from tests.held import HeldWarehouse

@@ -5,13 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.warehouse.connection import (
-    Warehouse,
-    WarehouseBusy,
-    open_warehouse,
-    small_batch_options,
-    wanted,
-)
+from orchestration.warehouse.connection import Warehouse, WarehouseBusy, open_warehouse, small_batch_options, wanted
 
 
 @pytest.fixture

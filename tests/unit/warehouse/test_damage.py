@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration.warehouse.builds import note_changed_table
+from orchestration.warehouse.ledger import note_changed_table
 from orchestration.warehouse.connection import WarehouseDamaged, WarehouseError, open_warehouse
 from orchestration.warehouse.publish import publish
 

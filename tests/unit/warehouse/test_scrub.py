@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.simulator import SimulatedAccount
-from orchestration.simulator.account import RESOURCES
-from orchestration.simulator.objects import Renderer
-from orchestration.warehouse.scrub import scrub, stored_json
+from orchestration.simulator.world.account import RESOURCES
+from orchestration.simulator.stripe.objects import Renderer
+from orchestration.warehouse.redact import scrub, stored_json
 
 PROJECT = Path(__file__).parents[3] / "dbt_project"
 CARD = "4242424242424242"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.webhooks import intake as module
+from orchestration.webhooks import group_commit as module
 from orchestration.webhooks.errors import QueueUnavailable
-from orchestration.webhooks.intake import Intake
+from orchestration.webhooks.group_commit import Intake
 from orchestration.webhooks.queue import Delivery, Queue
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from orchestration.settings import WEBHOOK_EVENTS
+from orchestration.config.settings import WEBHOOK_EVENTS
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.errors import QueueUnavailable

@@ -1,0 +1,1 @@
+"""How Stripe answers over HTTP: lists, keys, errors, rate limits, faults, OAuth, webhook deliveries."""

@@ -1,0 +1,256 @@
+"""The account over HTTP: Stripe's paths, parameters, pages and headers. GET only, since Recoup only reads,
+but for the exchange of an app's tokens.
+
+What a request answers is decided here; whether the answer arrives, and how late, is `faults`; the clock, the truth and
+the faults are controlled under `/_sim`, in `control`.
+"""
+
+from base64 import b64decode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import formatdate
+from fnmatch import fnmatchcase
+from itertools import count, islice
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from orchestration.simulator.world.account import API_VERSION, EVENT_RETENTION, RESOURCES, Entry, Resource, SimulatedAccount
+from orchestration.simulator.server.oauth import StripeApp
+from orchestration.simulator.server.connect import Connections
+from orchestration.simulator.server.errors import StripeError, aged_out, no_such, unknown_url
+from orchestration.simulator.world.events import EVENT_TYPES
+from orchestration.simulator.server.keys import READ_PERMISSION, Keys
+from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.server.parameters import ListParameters, read_list_parameters, read_retrieve_parameters
+from orchestration.simulator.stripe.singletons import account_object, balance_object, connected_account_object
+from orchestration.simulator.world.steps import token
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """What a list of Stripe's takes. `expandable` are properties that hold the id of another resource's object."""
+
+    noun: str
+    filters: tuple[str, ...] = ()
+    expandable: tuple[str, ...] = ()
+
+
+_ENDPOINTS: Final[dict[Resource, _Endpoint]] = {
+    "payment_intents": _Endpoint("payment_intent", ("customer", "customer_account"), ("latest_charge",)),
+    "charges": _Endpoint("charge", ("customer", "payment_intent"), ("payment_intent",)),
+    "refunds": _Endpoint("refund", ("charge", "payment_intent"), ("charge", "payment_intent")),
+    "disputes": _Endpoint("dispute", ("charge", "payment_intent"), ("charge", "payment_intent")),
+    "events": _Endpoint("event", ("type", "delivery_success")),
+}
+_EXPANDED: Final[dict[str, Resource]] = {
+    "latest_charge": "charges",
+    "charge": "charges",
+    "payment_intent": "payment_intents",
+}
+_WITHOUT_PAGES: Final = ("account", "balance", "reporting/report_types")
+"""Paths that take no parameters of a list: the last one always lists everything."""
+
+_TOKEN_PATH: Final = "oauth/token"
+
+
+class StripeApi:
+    """Answers Stripe's requests from an account: the platform, whose keys they are, or one connected to it.
+
+    Requests that may not act on the account that they name can be sent to any.
+    """
+
+    def __init__(self, account: SimulatedAccount, keys: Keys, connections: Connections, app: StripeApp) -> None:
+        self._account = account
+        self._app = app
+        self._keys = keys
+        self._connections = connections
+        self._is_connected = account is not connections.platform
+        self._renderer = Renderer(account, is_connected=self._is_connected)
+        self._serial = count(1)
+
+    async def respond(self, request: Request) -> Response:
+        """The answer to any request under /v1, errors included."""
+        try:
+            return self.json_response(await self.answer(request), request)
+        except StripeError as error:
+            return self.error_response(error, request)
+
+    def json_response(self, body: Json, request: Request, status: int = 200) -> Response:
+        """A body with Stripe's headers. `Date` is the account's clock at the moment of answering."""
+        response = Response(orjson.dumps(body), status, media_type="application/json")
+        response.headers["Date"] = formatdate(self._account.now, usegmt=True)
+        response.headers["Request-Id"] = f"req_{token(self._account.id, 'request', next(self._serial))[:14]}"
+        response.headers["Stripe-Version"] = request.headers.get("Stripe-Version", API_VERSION)
+        return response
+
+    def error_response(self, error: StripeError, request: Request) -> Response:
+        """An error with Stripe's body and headers."""
+        response = self.json_response(error.body, request, error.status)
+        response.headers.update(error.headers)
+        return response
+
+    async def answer(self, request: Request) -> Json:
+        """The body of a successful answer, as of the account's clock now.
+
+        Raises:
+            StripeError: Stripe would refuse.
+        """
+        path = request.url.path.removeprefix("/v1/").rstrip("/")
+        if path == _TOKEN_PATH and request.method == "POST":
+            return self._app.grant(key_of(request), dict(parse_qsl((await request.body()).decode())))
+        key = self._keys.authenticate(
+            key_of(request), has_context="Stripe-Context" in request.headers, now=self._account.now
+        )
+        self._require_access(key, request.headers.get("Stripe-Account") or self._connections.platform.id)
+        if request.method != "GET":
+            raise unknown_url(request.method, request.url.path)
+        query = request.query_params.multi_items()
+        if path in _ENDPOINTS:
+            return self._list(next(resource for resource in RESOURCES if resource == path), query, key)
+        if path in READ_PERMISSION:
+            self._require(key, path)
+            return self._other(path, query)
+        name, _, object_id = path.partition("/")
+        for resource in RESOURCES:
+            if resource == name and "/" not in object_id:
+                return self._retrieve(resource, object_id, query, key)
+        raise unknown_url(request.method, request.url.path)
+
+    def _require_access(self, key: str, account_id: str) -> None:
+        """Raises StripeError 403 unless the key reaches the account."""
+        if account_id != self._connections.platform.id:
+            self._keys.require_connect(key)
+            self._connections.require(key, account_id)
+
+    def _require(self, key: str, resource: str) -> None:
+        """Raises StripeError 403 unless the key may read the resource here."""
+        self._keys.require(key, READ_PERMISSION[resource], self._account.id)
+
+    def _other(self, path: str, query: Iterable[tuple[str, str]]) -> Json:
+        """What the account has one of, the accounts connected to it, or a list of what it has none of."""
+        if path == "accounts" and not self._is_connected:
+            return self._accounts(query)
+        if path in _WITHOUT_PAGES:
+            read_retrieve_parameters(query, ())
+        else:
+            read_list_parameters(query, (), ())
+        if path == "balance":
+            return balance_object(self._account)
+        if path == "account":
+            return connected_account_object(self._account) if self._is_connected else account_object(self._account)
+        return _list_object(path, [], has_more=False)
+
+    def _accounts(self, query: Iterable[tuple[str, str]]) -> Json:
+        accounts, has_more = self._connections.page(read_list_parameters(query, (), ()))
+        return _list_object("accounts", [connected_account_object(each) for each in accounts], has_more=has_more)
+
+    def _retrieve(self, resource: Resource, object_id: str, query: Iterable[tuple[str, str]], key: str) -> Json:
+        endpoint, at = _ENDPOINTS[resource], self._account.now
+        self._require(key, resource)
+        expand = read_retrieve_parameters(query, endpoint.expandable)
+        entry = self._account.find(resource, object_id, at)
+        if entry is None or (resource == "events" and self._account.is_aged_out(entry, at)):
+            raise no_such(endpoint.noun, object_id, "intent" if resource == "payment_intents" else "id")
+        if resource == "events":
+            self._require_types(key, [entry.about])
+        return self._expanded(self._renderer.render(resource, entry, at), expand, at, key)
+
+    def _list(self, resource: Resource, query: Iterable[tuple[str, str]], key: str) -> Json:
+        endpoint, at = _ENDPOINTS[resource], self._account.now
+        self._require(key, resource)
+        asked = read_list_parameters(query, endpoint.filters, endpoint.expandable)
+        patterns = asked.types or [asked.filters.get("type", "*")]
+        if resource == "events":
+            asked.created = (max(asked.created[0], at - EVENT_RETENTION), asked.created[1])
+            self._require_types(key, patterns)
+        entries = self._account.listed(
+            resource,
+            at,
+            created=asked.created,
+            among=self._among(asked),
+            after=self._cursor(resource, asked.starting_after, "starting_after", at),
+            before=self._cursor(resource, asked.ending_before, "ending_before", at),
+        )
+        matching = (entry for entry in entries if _matches(resource, entry, asked, patterns))
+        found = list(islice(matching, asked.limit + 1))
+        page = found[: asked.limit]
+        if asked.ending_before is not None:
+            page.reverse()
+        rendered = (self._renderer.render(resource, entry, at) for entry in page)
+        data = [self._expanded(body, asked.expand, at, key) for body in rendered]
+        return _list_object(resource, data, has_more=len(found) > asked.limit)
+
+    def _require_types(self, key: str, patterns: Iterable[str]) -> None:
+        """Events need the permission to read what they tell of."""
+        for pattern in patterns:
+            for event_type, subject in EVENT_TYPES.items():
+                if fnmatchcase(event_type, pattern):
+                    self._require(key, subject)
+
+    def _cursor(self, resource: Resource, object_id: str | None, param: str, at: int) -> Entry | None:
+        if object_id is None:
+            return None
+        entry = self._account.find(resource, object_id, at)
+        if entry is None:
+            raise no_such(_ENDPOINTS[resource].noun, object_id, param)
+        if resource == "events" and self._account.is_aged_out(entry, at):
+            raise aged_out(object_id, param)
+        return entry
+
+    def _among(self, asked: ListParameters) -> list[str] | None:
+        """The PaymentIntents that a filter leaves; None where nothing is filtered."""
+        wanted: list[set[str]] = []
+        for name in ("customer", "customer_account"):
+            if name in asked.filters:
+                wanted.append(set(self._account.intents_of_customer(asked.filters[name])))
+        if "payment_intent" in asked.filters:
+            wanted.append({asked.filters["payment_intent"]})
+        if "charge" in asked.filters:
+            entry = self._account.find("charges", asked.filters["charge"], self._account.now)
+            wanted.append({entry.intent.id} if entry else set())
+        return sorted(set.intersection(*wanted)) if wanted else None
+
+    def _expanded(self, body: Json, properties: Iterable[str], at: int, key: str) -> Json:
+        for name in properties:
+            resource = _EXPANDED[name]
+            self._require(key, resource)
+            entry = self._account.find(resource, body[name], at) if body[name] else None
+            if entry is not None:
+                body[name] = self._renderer.render(resource, entry, at)
+        return body
+
+
+def _list_object(path: str, data: list[Json], *, has_more: bool) -> Json:
+    return {"object": "list", "data": data, "has_more": has_more, "url": f"/v1/{path}"}
+
+
+def _matches(resource: Resource, entry: Entry, asked: ListParameters, patterns: Iterable[str]) -> bool:
+    """The filters that the walk over the account does not decide by itself."""
+    if resource == "events":
+        if asked.filters.get("delivery_success") == "false":
+            return False
+        return any(entry.about == pattern or fnmatchcase(entry.about, pattern) for pattern in patterns)
+    if resource in ("refunds", "disputes") and "charge" in asked.filters:
+        intent = entry.intent
+        part = intent.refunds[entry.nth] if resource == "refunds" else intent.disputes[entry.nth]
+        return intent.attempts[part.attempt].charge == asked.filters["charge"]
+    return True
+
+
+def key_of(request: Request) -> str | None:
+    """The key of a request: a bearer token, or the user name of basic authentication."""
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(credentials, validate=True).decode().partition(":")[0]
+        except ValueError:
+            return None
+    return None

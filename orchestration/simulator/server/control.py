@@ -1,0 +1,280 @@
+"""The account's controls over HTTP, under `/_sim`: clock, truth, keys, faults, limits, request counts, webhooks,
+connected accounts, a Stripe App, health. No key needed. Truth, faults, limits and request counts are those of the
+account itself or, with `?account=acct_…`, those of one connected to it, also after it has left.
+
+Nothing here looks like Stripe; nothing under /v1 knows of it.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from orchestration.simulator.server.oauth import AppOptions, StripeApp
+from orchestration.simulator.world.calibration import DAY
+from orchestration.simulator.server.connect import Connections
+from orchestration.simulator.server.deliveries import Deliverer, DeliveryCounts
+from orchestration.simulator.server.errors import masked
+from orchestration.simulator.server.faults import Fault, Gate
+from orchestration.simulator.server.keys import ApiKey, Keys
+from orchestration.simulator.server.webhooks import WebhookEndpoint
+
+Json = dict[str, Any]
+_Answer = Callable[[Request], Awaitable[Response]]
+
+
+class Control:
+    """Reads and moves what makes a simulated account different from a real one."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        connections: Connections,
+        gates: Mapping[str, Gate],
+        deliverer: Deliverer,
+        app: StripeApp,
+    ) -> None:
+        self._app = app
+        self._account = connections.platform
+        self._keys = keys
+        self._connections = connections
+        self._gates = gates
+        self._deliverer = deliverer
+
+    def routes(self) -> list[Route]:
+        """Routes of a Starlette application, relative to `/_sim`."""
+        return [
+            Route("/health", self.health),
+            Route("/clock", self.clock, methods=["GET", "POST"]),
+            Route("/truth", self._of_gate(self.truth)),
+            Route("/keys", self.keys, methods=["GET", "POST", "DELETE"]),
+            Route("/accounts", self.accounts, methods=["GET", "DELETE"]),
+            Route("/app", self.app, methods=["GET", "POST", "DELETE"]),
+            Route("/faults", self._of_gate(self.faults), methods=["GET", "POST", "DELETE"]),
+            Route("/limits", self._of_gate(self.limits), methods=["GET", "POST"]),
+            Route("/requests", self._of_gate(self.requests), methods=["GET", "DELETE"]),
+            Route("/webhook_endpoints", self.webhook_endpoints, methods=["GET", "POST", "DELETE"]),
+            Route("/webhook_endpoints/roll", self.roll, methods=["POST"]),
+            Route("/deliveries", self.deliveries, methods=["GET", "POST"]),
+        ]
+
+    async def health(self, request: Request) -> Response:
+        """What is running here: enough for a client to know that it meets the account it expects."""
+        account = self._account
+        return _json(
+            {"status": "ok", "account": account.id, "seed": account.seed, "livemode": account.livemode}
+            | {"now": account.now}
+        )
+
+    async def clock(self, request: Request) -> Response:
+        """GET tells the clock; POST moves it: `{"to": unix seconds}`, `{"advance": seconds}`, `{"speed": factor}`."""
+        if request.method == "POST":
+            wanted = await _body(request)
+            try:
+                if "speed" in wanted:
+                    self._account.speed = float(wanted["speed"])
+                if "to" in wanted or "advance" in wanted:
+                    self._account.now = int(wanted.get("to", self._account.now)) + int(wanted.get("advance", 0))
+            except (TypeError, ValueError) as error:
+                return _json({"error": str(error)}, 400)
+        return _json({"now": self._account.now, "speed": self._account.speed})
+
+    async def accounts(self, request: Request) -> Response:
+        """GET lists the connected accounts, also those that have left; DELETE lets the one of `?account=` leave."""
+        if request.method == "DELETE":
+            try:
+                self._deliverer.disconnect(request.query_params.get("account", ""))
+            except KeyError as error:
+                return _json({"error": f"no such connected account: {error.args[0]}"}, 404)
+        connected = self._connections.accounts()
+        return _json(
+            {
+                "accounts": [
+                    {"id": account.id, "seed": account.seed, "is_connected": account in connected}
+                    for account in self._connections.everyone[1:]
+                ]
+            }
+        )
+
+    async def app(self, request: Request) -> Response:
+        """GET tells of the Stripe App; POST configures it, by the fields of `AppOptions`, and says who agrees to it
+        (`account`) or that they deny it (`denies`); DELETE lets the one of `?account=` uninstall it."""
+        try:
+            if request.method == "POST":
+                self._configure_app(await _body(request))
+            elif request.method == "DELETE":
+                self._app.deauthorize(request.query_params.get("account", self._account.id))
+        except (TypeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"no such account: {error.args[0]}"}, 404)
+        options = asdict(self._app.options) if self._app.options else {}
+        options.pop("secret_key", None)
+        return _json(
+            options
+            | {"account": self._app.account_id, "denies": self._app.denies, "installed_by": self._app.installed_by}
+        )
+
+    def _configure_app(self, wanted: Json) -> None:
+        """Raises KeyError for an unknown account, TypeError for what no app has."""
+        account_id = str(wanted.pop("account", self._app.account_id))
+        if account_id not in self._gates:
+            raise KeyError(account_id)
+        self._app.account_id, self._app.denies = account_id, bool(wanted.pop("denies", self._app.denies))
+        if wanted:
+            known = asdict(self._app.options) if self._app.options else {}
+            self._app.options = AppOptions(**known | wanted)
+
+    async def truth(self, request: Request, gate: Gate) -> Response:
+        """`?at=&syncs=1,2,3`: what had happened by `at` (default: now), see `SimulatedAccount.truth`."""
+        try:
+            at = int(request.query_params.get("at", gate.account.now))
+            syncs = [int(text) for text in request.query_params.get("syncs", "").split(",") if text]
+        except ValueError as error:
+            return _json({"error": str(error)}, 400)
+        return _json(gate.account.truth(at, syncs).to_dict())
+
+    async def keys(self, request: Request) -> Response:
+        """GET lists keys, masked, with what is known of each; POST adds one, or changes what it names: `{"key": key}`
+        and the fields of an `ApiKey`; DELETE removes the one of `?key=`, which is an unknown key from then on."""
+        try:
+            if request.method == "POST":
+                wanted = await _body(request)
+                key = str(wanted.pop("key", ""))
+                self._keys.put(key, replace(self._keys.known().get(key, ApiKey()), **wanted))
+            elif request.method == "DELETE":
+                self._keys.remove(request.query_params.get("key", ""))
+        except (TypeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"no such key: {masked(error.args[0])}"}, 404)
+        return _json({"keys": [{"key": masked(key), **asdict(about)} for key, about in self._keys.known().items()]})
+
+    async def faults(self, request: Request, gate: Gate) -> Response:
+        """GET lists what is still to go wrong; POST adds a `Fault`; DELETE forgets them all."""
+        if request.method == "DELETE":
+            gate.faults.clear()
+        elif request.method == "POST":
+            try:
+                gate.faults.add(Fault(**await _body(request)))
+            except (TypeError, ValueError) as error:
+                return _json({"error": str(error)}, 400)
+        return _json({"faults": [asdict(fault) for fault in gate.faults.pending]})
+
+    async def limits(self, request: Request, gate: Gate) -> Response:
+        """GET tells the limits; POST sets those named."""
+        if request.method == "POST":
+            try:
+                gate.limits.change(**await _body(request))
+            except (TypeError, ValueError) as error:
+                return _json({"error": str(error)}, 400)
+        return _json(asdict(gate.limits))
+
+    async def requests(self, request: Request, gate: Gate) -> Response:
+        """GET counts requests under /v1 by endpoint, refused ones included; DELETE starts anew."""
+        if request.method == "DELETE":
+            gate.requests.clear()
+        return _json({"total": gate.requests.total, "by_endpoint": dict(gate.requests.by_endpoint)})
+
+    async def webhook_endpoints(self, request: Request) -> Response:
+        """GET lists endpoints with the counts of their deliveries; POST registers a `WebhookEndpoint`, with `secret`
+        for one or `secrets` for several; DELETE removes the one of `?id=`, or all."""
+        known = self._deliverer.endpoints()
+        try:
+            if request.method == "POST":
+                return _json(self._described(self._deliverer.register(_endpoint(await _body(request)))))
+            if request.method == "DELETE":
+                for endpoint_id in [request.query_params["id"]] if "id" in request.query_params else known:
+                    self._deliverer.remove(endpoint_id)
+        except (TypeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"no such webhook endpoint: {error.args[0]}"}, 404)
+        return _json({"webhook_endpoints": [self._described(each) for each in self._deliverer.endpoints()]})
+
+    async def roll(self, request: Request) -> Response:
+        """`{"secret": new}` signs with a new secret too, and with it alone after `expires_in` seconds (default: a day)
+        of the account's clock; `id` says of which endpoint, where there are several."""
+        try:
+            wanted = await _body(request)
+            endpoint_id = wanted.get("id") or _only(self._deliverer.endpoints())
+            expires_in = int(wanted.get("expires_in", DAY))
+            self._deliverer.roll(endpoint_id, str(wanted.get("secret", "")), expires_in=expires_in)
+        except (TypeError, ValueError) as error:
+            return _json({"error": str(error)}, 400)
+        except KeyError as error:
+            return _json({"error": f"no such webhook endpoint: {error.args[0]}"}, 404)
+        return _json(self._described(endpoint_id))
+
+    async def deliveries(self, request: Request) -> Response:
+        """GET tells how deliveries stand, by endpoint; POST sends one event again: `{"event": id}`, to all endpoints
+        that take its type or, with `endpoint`, to that one."""
+        if request.method == "POST":
+            try:
+                wanted = await _body(request)
+                sent_to = self._deliverer.resend(str(wanted["event"]), wanted.get("endpoint"))
+            except ValueError as error:
+                return _json({"error": str(error)}, 400)
+            except KeyError as error:
+                return _json({"error": f"no such event or webhook endpoint: {error.args[0]}"}, 404)
+            return _json({"event": wanted["event"], "endpoints": sent_to})
+        return _json({"endpoints": {each: asdict(counts) for each, counts in self._deliverer.counts().items()}})
+
+    def _of_gate(self, answer: Callable[[Request, Gate], Awaitable[Response]]) -> _Answer:
+        """An answer that is about the account of `?account=`, without it the account itself."""
+
+        async def of_account(request: Request) -> Response:
+            account_id = request.query_params.get("account", self._account.id)
+            if account_id not in self._gates:
+                return _json({"error": f"no such account: {account_id}"}, 404)
+            return await answer(request, self._gates[account_id])
+
+        return of_account
+
+    def _described(self, endpoint_id: str) -> Json:
+        """An endpoint without its secrets, which are shown nowhere, and with numbers of its deliveries."""
+        options = asdict(self._deliverer.endpoints()[endpoint_id])
+        del options["secrets"]
+        return {"id": endpoint_id, **options, "deliveries": _numbers(self._deliverer.counts()[endpoint_id])}
+
+
+def _endpoint(wanted: Json) -> WebhookEndpoint:
+    """The endpoint that a request asks for. Raises TypeError or ValueError where there can be none such."""
+    if "secret" in wanted:
+        wanted["secrets"] = [wanted.pop("secret")]
+    for name in ("secrets", "enabled_events"):
+        if name in wanted:
+            if not isinstance(wanted[name], list):
+                raise ValueError(f"{name} is a list")
+            wanted[name] = tuple(map(str, wanted[name]))
+    return WebhookEndpoint(**wanted | {"url": str(wanted.get("url", ""))})
+
+
+def _only(endpoints: Mapping[str, WebhookEndpoint]) -> str:
+    """The id of the one endpoint there is. Raises ValueError where there is another number of them."""
+    if len(endpoints) != 1:
+        raise ValueError(f"which endpoint? There are {len(endpoints)}: say its id")
+    return next(iter(endpoints))
+
+
+def _numbers(counts: DeliveryCounts) -> dict[str, int]:
+    """How many deliveries stand how, without saying which."""
+    ids = ("pending", "delayed", "lost", "given_up")
+    numbers = {"delivered": counts.delivered, "failed_tries": counts.failed_tries}
+    return numbers | {name: len(getattr(counts, name)) for name in ids}
+
+
+async def _body(request: Request) -> Json:
+    """The JSON object a request carries. Raises ValueError for anything else."""
+    body = orjson.loads(await request.body() or b"{}")
+    if not isinstance(body, dict):
+        raise ValueError("the body must be a JSON object")
+    return body
+
+
+def _json(body: Json, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json")

@@ -1,0 +1,170 @@
+"""A Stripe App that accounts install by OAuth: the page where they agree, the tokens it gets, and how they end.
+
+As Stripe documents it (Stripe Apps, API authentication, OAuth 2.0): a code lives five minutes and is good for once; an
+access token lives an hour, of which the answer says nothing; a refresh token lives a year, and each exchange rolls it.
+How an access token looks is not documented, so nothing can be told from these.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from orchestration.simulator.world.calibration import DAY
+from orchestration.simulator.server.connect import Connections
+from orchestration.simulator.server.deliveries import Deliverer
+from orchestration.simulator.server.errors import invalid_grant, invalid_key, unsupported_grant
+from orchestration.simulator.server.keys import ApiKey, Keys
+from orchestration.simulator.world.steps import token
+from orchestration.simulator.server.webhooks import deauthorization
+
+Json = dict[str, Any]
+
+CODE_SECONDS: Final = 300
+ACCESS_SECONDS: Final = 3_600
+REFRESH_SECONDS: Final = 365 * DAY
+"""How long a code and the tokens live, by the simulated clock."""
+
+
+class NoSuchApp(Exception):
+    """The page where accounts agree does not know the app, or not the address that it should go back to."""
+
+
+@dataclass(frozen=True)
+class AppOptions:
+    """What its developer says of an app.
+
+    Args:
+        secret_key: of the account that made the app; whoever has it may exchange codes and tokens.
+        redirect_uris: where the page may go back to, the first one where none is asked for.
+        permissions: what its access tokens may read (`charge_read`), None for everything.
+    """
+
+    client_id: str
+    secret_key: str
+    redirect_uris: Collection[str]
+    permissions: Collection[str] | None = None
+
+
+@dataclass(frozen=True)
+class _Grant:
+    """What a code or a refresh token is good for."""
+
+    account_id: str
+    expires_at: int
+
+
+class StripeApp:
+    """The app, and which accounts have installed it. There is none until it is configured.
+
+    `account_id` is who is signed in at the page, the account itself or one connected to it; `denies` is what they say
+    to it.
+    """
+
+    def __init__(self, connections: Connections, keys: Keys, deliverer: Deliverer) -> None:
+        self.options: AppOptions | None = None
+        self.account_id = connections.platform.id
+        self.denies = False
+        self._accounts = {account.id: account for account in connections.everyone}
+        self._clock = connections.platform.clock
+        self._platform = connections.platform
+        self._keys, self._deliverer = keys, deliverer
+        self._codes: dict[str, _Grant] = {}
+        self._refresh_tokens: dict[str, _Grant] = {}
+        self._access_tokens: dict[str, str] = {}
+        self._serial = count(1)
+
+    @property
+    def installed_by(self) -> list[str]:
+        """The accounts that have installed it."""
+        return sorted({grant.account_id for grant in self._refresh_tokens.values()})
+
+    def account_of(self, key: str | None) -> str | None:
+        """The account that an access token is for, whether it still works or not; None for any other key."""
+        return self._access_tokens.get(key or "")
+
+    def authorize(self, query: Mapping[str, str]) -> str:
+        """Where the page sends the browser back to: with a code, or with what went wrong.
+
+        Raises:
+            NoSuchApp: there is no way back.
+        """
+        options = self.options
+        if options is None or query.get("client_id") != options.client_id:
+            raise NoSuchApp("No application matches the supplied client identifier")
+        uri = query.get("redirect_uri") or next(iter(options.redirect_uris), "")
+        if uri not in options.redirect_uris:
+            raise NoSuchApp("Invalid redirect URI")
+        answer = {"state": query["state"]} if "state" in query else {}
+        if self.denies:
+            denied = {"error": "access_denied", "error_description": "The user denied your request"}
+            return f"{uri}?{urlencode(denied | answer)}"
+        code = f"ac_{self._token('code')}"
+        self._codes[code] = _Grant(self.account_id, self._clock.now + CODE_SECONDS)
+        return f"{uri}?{urlencode({'code': code} | answer)}"
+
+    def grant(self, key: str | None, form: Mapping[str, str]) -> Json:
+        """Exchange a code or a refresh token for new tokens.
+
+        Raises:
+            StripeError: Stripe would refuse.
+        """
+        if self.options is None or key != self.options.secret_key:
+            raise invalid_key(key or "")
+        match form.get("grant_type"):
+            case "authorization_code":
+                granted = self._take(self._codes, form.get("code", ""), "Authorization code")
+                return self._tokens(granted.account_id) | {"stripe_user_id": granted.account_id}
+            case "refresh_token":
+                granted = self._take(self._refresh_tokens, form.get("refresh_token", ""), "Refresh token")
+                return self._tokens(granted.account_id)
+            case other:
+                raise unsupported_grant(other)
+
+    def deauthorize(self, account_id: str) -> None:
+        """Let an account uninstall the app: its tokens work no more, and endpoints with `connect` are told.
+
+        Raises KeyError for an account that has not installed it.
+        """
+        if account_id not in self.installed_by or self.options is None:
+            raise KeyError(account_id)
+        self._codes, self._refresh_tokens = (
+            {token: grant for token, grant in grants.items() if grant.account_id != account_id}
+            for grants in (self._codes, self._refresh_tokens)
+        )
+        for key, owner in self._access_tokens.items():
+            if owner == account_id:
+                self._keys.issue(key, replace(self._keys.known()[key], state="revoked"))
+        account = self._accounts[account_id]
+        self._deliverer.tell(deauthorization(account, self._platform, client_id=self.options.client_id))
+
+    def _take(self, grants: dict[str, _Grant], given: str, what: str) -> _Grant:
+        """What was granted, once."""
+        found = grants.pop(given, None)
+        if found is None:
+            raise invalid_grant(f"{what} does not exist: {given}")
+        if found.expires_at <= self._clock.now:
+            raise invalid_grant(f"{what} expired: {given}")
+        return found
+
+    def _tokens(self, account_id: str) -> Json:
+        assert self.options is not None
+        access_token, refresh_token = f"at_{self._token('access')}", f"rt_{self._token('refresh')}"
+        may = self.options.permissions
+        about = ApiKey(may, may, expires_at=self._clock.now + ACCESS_SECONDS)
+        self._keys.issue(access_token, about)
+        self._access_tokens[access_token] = account_id
+        self._refresh_tokens[refresh_token] = _Grant(account_id, self._clock.now + REFRESH_SECONDS)
+        mode = "live" if self._platform.livemode else "test"
+        return {
+            "access_token": access_token,
+            "livemode": self._platform.livemode,
+            "refresh_token": refresh_token,
+            "scope": "stripe_apps",
+            "stripe_publishable_key": f"pk_{mode}_{token(account_id, 'publishable')}",
+            "token_type": "bearer",
+        }
+
+    def _token(self, kind: str) -> str:
+        return token(self._platform.id, kind, next(self._serial))

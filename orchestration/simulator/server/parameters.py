@@ -1,0 +1,111 @@
+"""Query parameters of Stripe's list and retrieve requests: read, checked, and refused in Stripe's words."""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from orchestration.simulator.server.errors import StripeError, exclusive, invalid_integer, not_expandable, unknown_parameter
+
+MAX_TYPES: Final = 20
+_FOREVER: Final = 1 << 40
+_ARRAY_ITEM: Final = re.compile(r"\[\d*\]$")
+
+
+@dataclass
+class ListParameters:
+    """What a list request asks for. `created` are the first and the last second wanted."""
+
+    limit: int = 10
+    starting_after: str | None = None
+    ending_before: str | None = None
+    created: tuple[int, int] = (0, _FOREVER)
+    types: list[str] = field(default_factory=list)
+    expand: list[str] = field(default_factory=list)
+    filters: dict[str, str] = field(default_factory=dict)
+
+
+def read_list_parameters(
+    query: Iterable[tuple[str, str]], filters: Collection[str], expandable: Collection[str]
+) -> ListParameters:
+    """The parameters of a list whose filters and expandable properties are these.
+
+    Raises:
+        StripeError: 400, at the first parameter that Stripe would refuse.
+    """
+    asked = ListParameters()
+    for name, value in query:
+        base = name.partition("[")[0]
+        if name == "limit":
+            asked.limit = _limit(value)
+        elif name in ("starting_after", "ending_before"):
+            setattr(asked, name, value)
+        elif base == "created":
+            asked.created = _narrowed(asked.created, name, value)
+        elif base == "types" and "type" in filters and _ARRAY_ITEM.search(name):
+            asked.types.append(value)
+        elif base == "expand" and _ARRAY_ITEM.search(name):
+            asked.expand.append(_expandable(value, [f"data.{item}" for item in expandable]).removeprefix("data."))
+        elif name in filters:
+            asked.filters[name] = value
+        else:
+            raise unknown_parameter(name)
+    _check_combination(asked)
+    return asked
+
+
+def read_retrieve_parameters(query: Iterable[tuple[str, str]], expandable: Collection[str]) -> list[str]:
+    """The properties that a retrieve request wants expanded. Raises StripeError 400 as `read_list_parameters`."""
+    expand = []
+    for name, value in query:
+        if name.partition("[")[0] != "expand" or not _ARRAY_ITEM.search(name):
+            raise unknown_parameter(name)
+        expand.append(_expandable(value, expandable))
+    return expand
+
+
+def _check_combination(asked: ListParameters) -> None:
+    if asked.starting_after is not None and asked.ending_before is not None:
+        raise exclusive("ending_before", "starting_after")
+    if asked.types and "type" in asked.filters:
+        raise exclusive("type", "types")
+    if len(asked.types) > MAX_TYPES:
+        raise StripeError(400, f"Array types exceeded maximum {MAX_TYPES} allowed elements.", param="types")
+
+
+def _limit(value: str) -> int:
+    limit = _integer(value, "limit")
+    if not 1 <= limit <= 100:
+        bound = "greater than or equal to 1" if limit < 1 else "less than or equal to 100"
+        message = f"This value must be {bound} (it currently is '{limit}')."
+        raise StripeError(400, message, code="parameter_invalid_integer", param="limit")
+    return limit
+
+
+def _narrowed(created: tuple[int, int], name: str, value: str) -> tuple[int, int]:
+    instant = _integer(value, name)
+    low, high = created
+    match name:
+        case "created":
+            return instant, instant
+        case "created[gt]":
+            return max(low, instant + 1), high
+        case "created[gte]":
+            return max(low, instant), high
+        case "created[lt]":
+            return low, min(high, instant - 1)
+        case "created[lte]":
+            return low, min(high, instant)
+    raise unknown_parameter(name)
+
+
+def _integer(value: str, param: str) -> int:
+    if not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+        raise invalid_integer(value, param)
+    return int(value)
+
+
+def _expandable(path: str, allowed: Collection[str]) -> str:
+    if path not in allowed:
+        raise not_expandable(path)
+    return path

@@ -1,0 +1,65 @@
+"""Which events a step emits, in their order. Types only; bodies are `objects`.
+
+As Stripe documents them (SDK: `_event.py`). There is no event for a metadata edit, and none of the charge itself when
+it is disputed or a refund of it fails.
+"""
+
+from typing import Final
+
+from orchestration.simulator.world.steps import Act, Intent, Step
+
+_EMITTED: Final[dict[Act, tuple[str, ...]]] = {
+    Act.CREATED: ("payment_intent.created",),
+    Act.CHALLENGED: ("payment_intent.requires_action",),
+    Act.INSTRUCTED: ("payment_intent.requires_action",),
+    Act.EXPIRED: ("payment_intent.payment_failed",),
+    Act.AUTHENTICATION_FAILED: ("payment_intent.payment_failed",),
+    Act.FAILED: ("charge.failed", "payment_intent.payment_failed"),
+    Act.SUCCEEDED: ("charge.succeeded", "payment_intent.succeeded"),
+    Act.AUTHORIZED: ("charge.succeeded", "payment_intent.amount_capturable_updated"),
+    Act.CAPTURED: ("charge.captured", "payment_intent.succeeded"),
+    Act.LAPSED: ("charge.expired", "payment_intent.canceled"),
+    Act.PROCESSING: ("charge.pending", "payment_intent.processing"),
+    Act.SETTLED: ("charge.succeeded", "payment_intent.succeeded"),
+    Act.BOUNCED: ("charge.failed", "payment_intent.payment_failed"),
+    Act.CANCELED: ("payment_intent.canceled",),
+    Act.EDITED: (),
+    Act.REPRICED: (),
+    Act.BALANCED: ("charge.updated",),
+    Act.REFUNDED: ("refund.created", "charge.refunded"),
+    Act.REFUND_SETTLED: ("refund.updated", "charge.refund.updated"),
+    Act.REFUND_FAILED: ("refund.failed", "charge.refund.updated"),
+    Act.DISPUTED: ("charge.dispute.created",),
+    Act.DISPUTE_ANSWERED: ("charge.dispute.updated",),
+    Act.DISPUTE_CLOSED: ("charge.dispute.closed",),
+}
+
+
+def emitted(intent: Intent, step: Step) -> tuple[str, ...]:
+    """The types of the events of a step of `intent`."""
+    types = _EMITTED[step.act]
+    if step.act is Act.DISPUTED and not intent.disputes[step.nth].status.startswith("warning"):
+        return (*types, "charge.dispute.funds_withdrawn")
+    if step.act is Act.DISPUTE_CLOSED and step.word == "won":
+        return (*types, "charge.dispute.funds_reinstated")
+    return types
+
+
+def _subject(event_type: str) -> str:
+    """The resource that an event of this type tells of."""
+    if event_type.startswith("payment_intent."):
+        return "payment_intents"
+    if event_type.startswith("charge.dispute."):
+        return "disputes"
+    return "refunds" if "refund." in event_type else "charges"
+
+
+EVENT_TYPES: Final = {
+    event_type: _subject(event_type)
+    for event_type in (
+        *(event_type for types in _EMITTED.values() for event_type in types),
+        "charge.dispute.funds_withdrawn",
+        "charge.dispute.funds_reinstated",
+    )
+}
+"""Every type the account emits, with the resource it tells of."""

@@ -1,0 +1,126 @@
+"""Who pays, with what, and how much: customers and instruments, as pure functions of the seed.
+
+A payer is the same on every day, so the same customer comes back with the same card and, for renewals, the same amount.
+Nothing here knows payments.
+
+Personal data: everything Stripe would fill with a payer's data is filled, with values that say that nobody is meant.
+Each contains one of `PERSONAL_MARKERS`, and nothing else the simulator answers does: a store that was scrubbed holds
+none of them.
+"""
+
+from random import Random
+from typing import Final, NamedTuple, TypeVar
+
+from orchestration.simulator.world.calibration import CURRENCIES
+from orchestration.simulator.world.steps import Instrument, token
+
+T = TypeVar("T")
+
+PERSONAL_MARKERS: Final = ("Specimen", "@payer.example.com", "+1555010", "_secret_", "203.0.113.")
+"""Names, streets and towns; e-mail addresses; telephone numbers; client secrets (also inside URLs); IP addresses."""
+
+_HOME: Final = {"usd": "US", "eur": "DE", "gbp": "GB", "jpy": "JP", "kwd": "KW"}
+_ABROAD: Final = ("FR", "NL", "CA", "BR", "IN", "AU")
+FUNDING: Final = (("credit", 0.52), ("debit", 0.38), ("prepaid", 0.10))
+_BRANDS: Final = (("visa", 0.56), ("mastercard", 0.34), ("amex", 0.10))
+WALLETS: Final = ((None, 0.82), ("apple_pay", 0.11), ("google_pay", 0.07))
+_PLANS: Final = {
+    "usd": (900, 1900, 2900, 4900, 9900, 19900),
+    "eur": (900, 1900, 2900, 4900, 9900),
+    "gbp": (800, 1500, 2500, 4500),
+    "jpy": (980, 1980, 4980, 9800),
+    "kwd": (2500, 4900, 9900, 14900),
+}
+_BASKET: Final = {"usd": (4500, 5), "eur": (4200, 5), "gbp": (3800, 5), "jpy": (5200, 10), "kwd": (14000, 50)}
+"""Median basket in minor units, and the step it is rounded to (the last digit of a dinar amount is always 0)."""
+
+
+class Payer(NamedTuple):
+    """A customer of the account. `plan` is the amount of their renewals, in minor units."""
+
+    number: int
+    currency: str
+    plan: int
+    instrument: Instrument
+
+
+class Person(NamedTuple):
+    """The synthetic personal data of a payer."""
+
+    name: str
+    email: str
+    phone: str
+    street: str
+    town: str
+    ip: str
+
+
+def drawn(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
+    """One of the values, by their weights."""
+    left = rng.random() * sum(weight for _, weight in weighted)
+    for value, weight in weighted:
+        left -= weight
+        if left < 0:
+            return value
+    return weighted[-1][0]
+
+
+def payer(seed: int, number: int) -> Payer:
+    """The payer of that number, always the same."""
+    rng = Random(seed << 32 | number)
+    currency = drawn(rng, CURRENCIES)
+    return Payer(number, currency, rng.choice(_PLANS[currency]), card(rng, currency, token(seed, "pm", number)))
+
+
+def card(rng: Random, currency: str, name: str) -> Instrument:
+    """A card of somebody who pays in `currency`; `name` makes its payment method's id."""
+    return Instrument(
+        kind="card",
+        payment_method=f"pm_1{name[:23]}",
+        fingerprint=name[4:20],
+        last4=f"{rng.randrange(10_000):04d}",
+        country=rng.choice(_ABROAD) if rng.random() < 0.12 else _HOME[currency],
+        brand=drawn(rng, _BRANDS),
+        funding=drawn(rng, FUNDING),
+        exp_month=rng.randrange(1, 13),
+        exp_year=rng.randrange(2027, 2032),
+        wallet=drawn(rng, WALLETS),
+    )
+
+
+def updated(rng: Random, old: Instrument) -> Instrument:
+    """The card after its bank issued it anew: the same payment method, a later expiry, half the time a new number."""
+    renewed = old._replace(exp_year=old.exp_year + 3)
+    if rng.random() < 0.5:
+        return renewed
+    return renewed._replace(fingerprint=old.fingerprint[::-1], last4=f"{rng.randrange(10_000):04d}")
+
+
+def bank_account(rng: Random, currency: str, name: str) -> Instrument:
+    """A bank account to debit; only for the two currencies whose debits the account takes."""
+    kind, country = {"usd": ("us_bank_account", "US"), "eur": ("sepa_debit", "DE")}[currency]
+    return Instrument(kind, f"pm_1{name[:23]}", name[4:20], f"{rng.randrange(10_000):04d}", country)
+
+
+def is_foreign(instrument: Instrument, currency: str) -> bool:
+    """Whether the card comes from another country than its payer's currency."""
+    return instrument.country != _HOME[currency]
+
+
+def basket(rng: Random, currency: str) -> int:
+    """An amount in minor units, at least Stripe's minimum."""
+    median, step = _BASKET[currency]
+    return max(step * 20, round(rng.lognormvariate(0.0, 0.8) * median / step) * step)
+
+
+def person(number: int | None) -> Person:
+    """Who that payer says they are; None is a guest."""
+    called = "Guest" if number is None else f"No{number}"
+    return Person(
+        name=f"{called} Specimen",
+        email=f"{called.lower()}@payer.example.com",
+        phone=f"+1555010{(number or 0) % 10_000:04d}",
+        street=f"{(number or 0) % 900 + 1} Specimen Street",
+        town="Specimenville",
+        ip=f"203.0.113.{(number or 0) % 254 + 1}",
+    )

@@ -1,0 +1,146 @@
+"""One debt of a shop's customer, and the PaymentIntents, attempts and steps that are made for it."""
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from orchestration.simulator.world import calibration as cal
+from orchestration.simulator.world.aftermath import settle_card
+from orchestration.simulator.world.calibration import HOUR, Failure
+from orchestration.simulator.world.payers import Payer, card, drawn
+from orchestration.simulator.world.shops.parameters import ShopParameters
+from orchestration.simulator.world.steps import Act, Attempt, Instrument, Intent, Step, Wait, token
+
+CHARGELESS: Final = "payment_intent_authentication_failure"
+_CANCEL_REASONS: Final = (("abandoned", 0.5), ("requested_by_customer", 0.3), (None, 0.2))
+
+
+@dataclass
+class Sale:
+    """What one customer owes, and how the shop names it towards Stripe.
+
+    `name` is unique within the account and names the debt in the truth. `customer` is None for a guest.
+    `method_types` are the payment method types of its PaymentIntents; None means those of the account.
+    """
+
+    name: str
+    rng: Random
+    parameters: ShopParameters
+    who: Payer
+    amount: int
+    customer: int | None = None
+    order_key: str | None = None
+    is_order_in_details: bool = False
+    is_customer_account: bool = False
+    is_off_session: bool = False
+    is_card_testing: bool = False
+    method_types: tuple[str, ...] | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    intents: list[Intent] = field(default_factory=list)
+    currency: str = ""
+    _serial: int = 0
+
+    def __post_init__(self) -> None:
+        self.currency = self.currency or self.who.currency
+
+    def new_name(self) -> str:
+        """Return a name that nothing else of the account has."""
+        self._serial += 1
+        return token(self.name, self._serial)
+
+    def other_card(self) -> Instrument:
+        """Return another card of the same payer."""
+        return card(self.rng, self.who.currency, self.new_name())
+
+    def open(self, at: int, amount: int | None = None) -> Intent:
+        """Open a PaymentIntent for the debt, or for a part of it if `amount` is given."""
+        metadata = dict(self.metadata)
+        if self.order_key and not self.is_order_in_details:
+            metadata["order_id"] = self.order_key
+        intent = Intent(
+            id=f"pi_3{self.new_name()[:23]}",
+            created=at,
+            customer=self.customer,
+            currency=self.currency,
+            amount=self.amount if amount is None else amount,
+            obligation=self.name,
+            order_key=self.order_key,
+            is_order_in_details=self.is_order_in_details,
+            is_saved=self.is_off_session,
+            metadata=metadata,
+            steps=[Step(at, Act.CREATED)],
+            covers=amount,
+            is_customer_account=self.is_customer_account,
+            is_card_testing=self.is_card_testing,
+            method_types=self.method_types,
+        )
+        self.intents.append(intent)
+        return intent
+
+    def decline(self, intent: Intent, instrument: Instrument, at: int, failure: Failure) -> int:
+        """Add an attempt that fails. Returns when it failed."""
+        index = len(intent.attempts)
+        at = max(at, intent.steps[-1].at)
+        if failure.code == CHARGELESS:
+            intent.steps.append(Step(at, Act.CHALLENGED, index))
+            at += self.rng.randrange(5, 15)
+            intent.attempts.append(Attempt(at, None, instrument, failure, "failed", self.is_off_session))
+            intent.steps.append(Step(at, Act.AUTHENTICATION_FAILED, index))
+            return at
+        charge = f"ch_{intent.token}{index}"
+        intent.attempts.append(Attempt(at, charge, instrument, failure, off_session=self.is_off_session))
+        intent.steps.append(Step(at, Act.FAILED, index))
+        return at
+
+    def pay(self, intent: Intent, instrument: Instrument, at: int, *, is_challenged: bool = False) -> int:
+        """Add an attempt that succeeds, and what follows it. Returns when it succeeded."""
+        index = len(intent.attempts)
+        at = max(at, intent.steps[-1].at)
+        is_recovery = len(self.intents) > 1 or index > 0
+        if is_challenged:
+            intent.steps.append(Step(at, Act.CHALLENGED, index))
+            at += self.rng.randrange(5, 40)
+        result = "authenticated" if is_challenged else None
+        prefix = "ch" if instrument.kind.startswith("card") else "py"
+        charge = f"{prefix}_{intent.token}{index}"
+        intent.attempts.append(Attempt(at, charge, instrument, three_d_secure=result, off_session=self.is_off_session))
+        settle_card(self.rng, intent, index, is_recovery=is_recovery)
+        return at
+
+    def wait(self, intent: Intent, instrument: Instrument, at: int, expires_at: int | None) -> None:
+        """Show the customer a voucher or bank details: the payment waits for money from outside."""
+        intent.waits.append(Wait(instrument, expires_at))
+        intent.steps.append(Step(at, Act.INSTRUCTED, len(intent.waits) - 1))
+
+    def expire(self, intent: Intent, instrument: Instrument, at: int) -> int:
+        """Let a voucher expire, which is a failure without a charge. Returns when it expired."""
+        index = len(intent.attempts)
+        intent.attempts.append(Attempt(at, None, instrument, EXPIRED))
+        intent.steps.append(Step(at, Act.EXPIRED, index))
+        return at
+
+    def change_currency(self, intent: Intent, at: int, currency: str, amount: int) -> None:
+        """Update the PaymentIntent to another currency, once at most."""
+        intent.earlier_price = intent.currency, intent.amount
+        intent.attempts = [attempt._replace(price=intent.earlier_price) for attempt in intent.attempts]
+        intent.currency, intent.amount = currency, amount
+        intent.steps.append(Step(max(at, intent.steps[-1].at), Act.REPRICED))
+
+    def cancel(self, intent: Intent, at: int) -> None:
+        """Cancel a PaymentIntent that is still open, as merchants do with orders that are given up or replaced."""
+        intent.steps.append(Step(max(at, intent.steps[-1].at), Act.CANCELED, word=drawn(self.rng, _CANCEL_REASONS)))
+
+    def abandon(self, intent: Intent) -> None:
+        """End a debt that stays unpaid: some merchants cancel its PaymentIntent."""
+        if self.rng.random() < self.parameters.cancel_share:
+            self.cancel(intent, intent.steps[-1].at + self.rng.randrange(HOUR, 20 * cal.DAY))
+
+    def told(self) -> list[Intent]:
+        """Return the PaymentIntents, each with its steps in the order of time."""
+        for intent in self.intents:
+            intent.steps.sort(key=lambda step: step.at)
+        return self.intents
+
+
+EXPIRED: Final = Failure("attempt_expired", 0.0, 0.0, "other", "payment_intent_payment_attempt_expired", None)
+"""How a voucher that nobody paid fails. Stripe sends payment_intent.payment_failed; a charge is not documented."""

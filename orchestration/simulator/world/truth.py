@@ -1,0 +1,400 @@
+"""What really happened, told from the stories alone: attempts, payments and debts as of an instant.
+
+This is what the pipeline's tables are measured against. It reads no JSON and shares no rule with `state` or `objects`,
+so that a wrong rendering cannot agree with a wrong truth. Times are unix seconds UTC, money is minor units.
+
+Definitions: a card succeeds when it is charged, a bank debit when it settles, a manual capture when it is captured. A
+bank debit fails when it bounces; one that a bank takes back after it settled fails when the dispute is opened. An
+unfinished authentication is no attempt. `debts` says which payments were for what, `episodes` what became of groups of
+payments that are given.
+"""
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import takewhile
+from typing import Any, Final, Literal
+
+from orchestration.simulator.world.calibration import DAY, Failure
+from orchestration.simulator.world.debts import Debt, recovery_rate, tell_debts
+from orchestration.simulator.world.episodes import EpisodeTruth, Member, compute_episodes
+from orchestration.simulator.world.steps import Act, Attempt, Instrument, Intent, Step, Wait
+
+WAITING_FOR: Final = {
+    "boleto": "voucher",
+    "oxxo": "voucher",
+    "konbini": "voucher",
+    "customer_balance": "bank_transfer",
+}
+"""What a payment waits for, by payment method type."""
+
+EVENT_MEMORY: Final = 30 * DAY
+"""How long Stripe lists an event; a failure without a charge is told of by events almost alone."""
+
+Outcome = Literal["succeeded", "authorized", "processing", "failed", "blocked"]
+FailureClass = Literal[
+    "declined",
+    "predicted_decline",
+    "verification_failed",
+    "bank_return",
+    "authentication_failed",
+    "invalid_or_processing",
+]
+
+
+@dataclass(frozen=True)
+class AttemptTruth:
+    """One try to collect. Without a charge (`charge_id` None) it may be that no reader could know of it.
+
+    `failure_code` is the most telling code Stripe shows: the charge's outcome.reason or failure_code, for a failure
+    without a charge the error's code; for a debit taken back, the dispute's reason. `resolved_at` is the instant of the
+    outcome: settlement, bounce, capture, dispute; else the attempt's own. `is_time_known` and
+    `is_resolution_time_known` say whether a reader at the syncs could know the two instants.
+    """
+
+    payment_intent_id: str
+    charge_id: str | None
+    currency: str
+    amount: int
+    attempted_at: int
+    outcome: Outcome
+    failure_class: FailureClass | None
+    failure_code: str | None
+    resolved_at: int
+    instrument: Instrument
+    is_authenticated: bool
+    is_customer_there: bool
+    is_knowable: bool
+    is_time_known: bool
+    is_resolution_time_known: bool
+
+
+@dataclass(frozen=True)
+class PaymentTruth:
+    """One PaymentIntent. `order_key` is what Stripe shows of the order; `obligation` is what the payer really owed, so
+    that payments which share it are tries to pay for one thing. `attempt_count` counts knowable attempts. `history` is
+    every status with the instant at which it began; `is_history_known` whether all their events could be read.
+    `waiting_for` and `waits_until` say what the payment waits for and until when; they are None if it waits for nothing
+    from outside."""
+
+    id: str
+    created: int
+    currency: str
+    amount: int
+    status: str
+    amount_received: int
+    canceled_at: int | None
+    cancellation_reason: str | None
+    order_key: str | None
+    obligation: str
+    attempt_count: int
+    history: tuple[tuple[str, int], ...]
+    is_history_known: bool
+    waiting_for: str | None
+    waits_until: int | None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The world as of `at`, inclusive, and what could be known of it by reading everything at each of `syncs`."""
+
+    at: int
+    syncs: tuple[int, ...]
+    attempts: list[AttemptTruth] = field(default_factory=list)
+    payments: list[PaymentTruth] = field(default_factory=list)
+    debts: list[Debt] = field(default_factory=list)
+    members: Mapping[str, Member] = field(default_factory=dict, repr=False, compare=False)
+
+    def compute_episodes(self, groups: Iterable[Iterable[str]]) -> list[EpisodeTruth]:
+        """Return what became of each group of PaymentIntents that failed, if all of it were tries to pay one debt.
+
+        A reader of `syncs` should find the same of these groups. Each PaymentIntent is in one group; one that is in
+        none has no episode.
+
+        Raises:
+            ValueError: an id is unknown, or in several groups.
+        """
+        return compute_episodes(groups, self.members, self.at)
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Per currency: counts of payments, of knowable attempts and of those by outcome, of failed debts in scope and
+        of those that were recovered, recovered after the window, or not paid in full (`unpaid`); what was at risk
+        (`at_risk`, `at_risk_<state>`), and what was recovered of it, also in part."""
+        totals: dict[str, Counter[str]] = defaultdict(Counter)
+        for payment in self.payments:
+            totals[payment.currency]["payments"] += 1
+        for attempt in self.attempts:
+            totals[attempt.currency]["attempts"] += attempt.is_knowable
+            totals[attempt.currency][f"attempts_{attempt.outcome}"] += attempt.is_knowable
+        for debt in self.debts:
+            if debt.is_in_scope and debt.first_failed_at is not None:
+                is_paid = debt.paid_at is not None
+                state = "recovered" if debt.is_recovered_in_time() else "recovered_late" if is_paid else "unpaid"
+                totals[debt.currency].update({"failed": 1, state: 1, "recovered_amount": debt.received_amount})
+                totals[debt.currency].update({"at_risk": debt.amount, f"at_risk_{state}": debt.amount})
+        return {currency: dict(sorted(total.items())) for currency, total in sorted(totals.items())}
+
+    def recovery_rate(self) -> float:
+        """The true recovery rate of failed debts in scope whose 30 days are over, 0 to 1."""
+        return recovery_rate(self.debts, self.at)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types, with the summary, but without what episodes are computed from."""
+        attempts = [asdict(each) | {"instrument": each.instrument._asdict()} for each in self.attempts]
+        payments, debts = [asdict(each) for each in self.payments], [asdict(each) for each in self.debts]
+        told = {"at": self.at, "syncs": self.syncs, "attempts": attempts, "payments": payments, "debts": debts}
+        return told | {"summary": self.summary()}
+
+
+def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Truth:
+    """The truth about these intents as of `at`, for somebody who read everything at each of `syncs`."""
+    reader = _Reader(sync for sync in syncs if sync <= at)
+    members: dict[str, Member] = {}
+    truth = Truth(at, tuple(reader.syncs), members=members)
+    for intent in intents:
+        past = list(takewhile(lambda step: step.at <= at, intent.steps))
+        attempts = _attempts(intent, past, reader)
+        knowable = [attempt for attempt in attempts if attempt.is_knowable]
+        payment = _payment(intent, past, len(knowable), reader)
+        truth.attempts.extend(attempts)
+        truth.payments.append(payment)
+        kept_amount = max(0, payment.amount_received - _given_back(intent, past))
+        members[intent.id] = Member(intent, payment, knowable, kept_amount)
+    truth.debts.extend(tell_debts(intents, truth.attempts, truth.payments))
+    return truth
+
+
+class _Reader:
+    """What somebody can know who reads everything at certain instants, and nothing in between."""
+
+    def __init__(self, syncs: Iterable[int]) -> None:
+        self.syncs = sorted(set(syncs))
+
+    def looks_between(self, first: int, last: float) -> bool:
+        """Whether a sync falls into `first <= sync < last`."""
+        index = bisect_left(self.syncs, first)
+        return index < len(self.syncs) and self.syncs[index] < last
+
+    def hears_of(self, instant: int) -> bool:
+        """Whether an event of that instant is still listed at the first sync after it."""
+        return self.looks_between(instant, instant + EVENT_MEMORY + 1)
+
+
+def _attempts(intent: Intent, past: Sequence[Step], reader: _Reader) -> list[AttemptTruth]:
+    decisive = {
+        Act.FAILED: _failed_at_once,
+        Act.AUTHENTICATION_FAILED: _failed_without_charge,
+        Act.EXPIRED: _failed_without_charge,
+        Act.SUCCEEDED: _succeeded_at_once,
+        Act.AUTHORIZED: _waiting,
+        Act.PROCESSING: _waiting,
+        Act.CAPTURED: _resolved_later,
+        Act.SETTLED: _resolved_later,
+        Act.BOUNCED: _resolved_later,
+    }
+    told: dict[int, AttemptTruth] = {}
+    for step in past:
+        if step.act in decisive:
+            told[step.nth] = decisive[step.act](intent, intent.attempts[step.nth], step, reader)
+    for attempt_index, taken_back in _returns(intent, past).items():
+        told[attempt_index] = _as_returned(told[attempt_index], *taken_back)
+    return [told[index] for index in sorted(told)]
+
+
+def _attempt(
+    intent: Intent,
+    attempt: Attempt,
+    outcome: Outcome,
+    resolved_at: int,
+    *,
+    failure_class: FailureClass | None = None,
+    failure_code: str | None = None,
+    is_knowable: bool = True,
+    is_time_known: bool = True,
+    is_resolution_time_known: bool = True,
+) -> AttemptTruth:
+    currency, amount = attempt.price or (intent.currency, intent.amount)
+    return AttemptTruth(
+        payment_intent_id=intent.id,
+        charge_id=attempt.charge,
+        currency=currency,
+        amount=amount,
+        attempted_at=attempt.at,
+        outcome=outcome,
+        failure_class=failure_class,
+        failure_code=failure_code,
+        resolved_at=resolved_at,
+        instrument=attempt.instrument,
+        is_authenticated=attempt.three_d_secure == "authenticated",
+        is_customer_there=_is_customer_there(attempt),
+        is_knowable=is_knowable,
+        is_time_known=is_time_known,
+        is_resolution_time_known=is_resolution_time_known,
+    )
+
+
+def _is_customer_there(attempt: Attempt) -> bool:
+    if attempt.instrument.kind == "card_present":
+        return True
+    gives_code = not attempt.off_session and attempt.instrument.wallet is None
+    return attempt.instrument.kind == "card" and (gives_code or attempt.three_d_secure is not None)
+
+
+def _failed_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    failure = attempt.failure
+    assert failure is not None
+    if failure.outcome_type == "blocked" and failure.outcome_reason is None:
+        return _attempt(intent, attempt, "blocked", step.at, failure_code="highest_risk_level")
+    return _attempt(
+        intent,
+        attempt,
+        "failed",
+        step.at,
+        failure_class=_class_of_refusal(failure),
+        failure_code=failure.outcome_reason or failure.decline_code or failure.code,
+    )
+
+
+def _class_of_refusal(failure: Failure) -> FailureClass:
+    if failure.outcome_type == "blocked":
+        return "predicted_decline"
+    return "declined" if failure.network_status == "declined_by_network" else "invalid_or_processing"
+
+
+def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    """Told of by its event, and by the intent's last_payment_error until something else happens to the intent."""
+    failure = attempt.failure
+    assert failure is not None
+    keeps_error = (Act.CANCELED,)
+    later = intent.steps[intent.steps.index(step) + 1 :]
+    cleared_at = next((each.at for each in later if each.act not in keeps_error), float("inf"))
+    is_heard_of = reader.hears_of(step.at)
+    return _attempt(
+        intent,
+        attempt,
+        "failed",
+        step.at,
+        failure_class="authentication_failed" if step.act is Act.AUTHENTICATION_FAILED else "invalid_or_processing",
+        failure_code=failure.decline_code or failure.code,
+        is_knowable=is_heard_of or reader.looks_between(step.at, cleared_at),
+        is_time_known=is_heard_of,
+        is_resolution_time_known=is_heard_of,
+    )
+
+
+def _succeeded_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    return _attempt(intent, attempt, "succeeded", step.at)
+
+
+def _waiting(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    return _attempt(intent, attempt, "authorized" if step.act is Act.AUTHORIZED else "processing", step.at)
+
+
+def _resolved_later(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+    is_known = reader.hears_of(step.at)
+    if step.act is not Act.BOUNCED:
+        return _attempt(intent, attempt, "succeeded", step.at, is_resolution_time_known=is_known)
+    assert attempt.failure is not None
+    return _attempt(
+        intent,
+        attempt,
+        "failed",
+        step.at,
+        failure_class="bank_return",
+        failure_code=attempt.failure.code,
+        is_resolution_time_known=is_known,
+    )
+
+
+def _returns(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]:
+    """Attempts whose money a bank took back and keeps: when that began, and for what reason."""
+    returns: dict[int, tuple[int, str]] = {}
+    for step in past:
+        if step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
+            dispute = intent.disputes[step.nth]
+            if dispute.is_return and step.word != "won":
+                returns[dispute.attempt] = dispute.at, dispute.reason
+            else:
+                returns.pop(dispute.attempt, None)
+    return returns
+
+
+def _as_returned(settled: AttemptTruth, at: int, reason: str) -> AttemptTruth:
+    """The dispute itself tells when it began, so that instant is always known."""
+    changed: dict[str, Any] = {"outcome": "failed", "failure_class": "bank_return", "failure_code": reason}
+    return AttemptTruth(**vars(settled) | changed | {"resolved_at": at, "is_resolution_time_known": True})
+
+
+def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _Reader) -> PaymentTruth:
+    status = "requires_confirmation" if intent.starts_confirmable else "requires_payment_method"
+    after = {
+        Act.CHALLENGED: "requires_action",
+        Act.INSTRUCTED: "requires_action",
+        Act.EXPIRED: "requires_payment_method",
+        Act.AUTHENTICATION_FAILED: "requires_payment_method",
+        Act.FAILED: "requires_payment_method",
+        Act.BOUNCED: "requires_payment_method",
+        Act.PROCESSING: "processing",
+        Act.AUTHORIZED: "requires_capture",
+        Act.SUCCEEDED: "succeeded",
+        Act.SETTLED: "succeeded",
+        Act.CAPTURED: "succeeded",
+        Act.CANCELED: "canceled",
+        Act.LAPSED: "canceled",
+    }
+    history: list[tuple[str, int]] = []
+    for step in past:
+        status = after.get(step.act, status)
+        if not history or status != history[-1][0]:
+            history.append((status, step.at))
+    is_repriced = any(step.act is Act.REPRICED for step in past)
+    price = intent.currency, intent.amount
+    currency, amount = price if is_repriced or intent.earlier_price is None else intent.earlier_price
+    end = next((step for step in past if step.act in (Act.CANCELED, Act.LAPSED)), None)
+    wait = _wait(intent, past)
+    return PaymentTruth(
+        id=intent.id,
+        created=intent.created,
+        currency=currency,
+        amount=amount,
+        status=status,
+        amount_received=sum(step.amount for step in past),
+        canceled_at=end.at if end else None,
+        cancellation_reason=end.word if end else None,
+        order_key=intent.order_key,
+        obligation=intent.obligation,
+        attempt_count=attempt_count,
+        history=tuple(history),
+        is_history_known=all(reader.hears_of(instant) for _, instant in history),
+        waiting_for=wait and WAITING_FOR[wait.instrument.kind],
+        waits_until=wait and wait.expires_at,
+    )
+
+
+def _wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
+    """Return what the customer was last shown to pay, if nothing has happened since that ends the waiting."""
+    shown = None
+    for step in past:
+        if step.act is Act.INSTRUCTED:
+            shown = intent.waits[step.nth]
+        elif step.act not in (Act.EDITED, Act.REPRICED):
+            shown = None
+    return shown
+
+
+def _given_back(intent: Intent, past: Sequence[Step]) -> int:
+    """Refunds that stand as succeeded, and disputes that are lost."""
+    given: dict[tuple[str, int], int] = {}
+    for step in past:
+        if (
+            step.act is Act.REFUNDED and intent.refunds[step.nth].status == "succeeded"
+        ) or step.act is Act.REFUND_SETTLED:
+            given["refund", step.nth] = intent.refunds[step.nth].amount
+        elif step.act is Act.REFUND_FAILED:
+            given.pop(("refund", step.nth), None)
+        elif step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
+            dispute = intent.disputes[step.nth]
+            if (step.word or dispute.status) == "lost":
+                given["dispute", step.nth] = dispute.amount
+    return sum(given.values())

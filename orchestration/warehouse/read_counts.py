@@ -1,0 +1,55 @@
+"""How much of Stripe's read allocation an account's syncs have used: a count for each day and endpoint."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+
+import duckdb
+
+from orchestration.base.account import AccountKey
+
+
+def add_reads(
+    connection: duckdb.DuckDBPyConnection, account: AccountKey, requests: Mapping[str, int], *, now: int
+) -> None:
+    """Add to the counts of the day, on Stripe's clock, of `now`; in the caller's transaction."""
+    for endpoint, count in requests.items():
+        key = [account.account_id, account.livemode, _day(now), endpoint]
+        where = "WHERE account_id = ? AND livemode = ? AND day = ? AND endpoint = ?"
+        known = connection.execute(f"SELECT sum(requests) FROM sync.reads {where}", key).fetchone()
+        connection.execute(f"DELETE FROM sync.reads {where}", key)
+        before = known[0] if known and known[0] else 0
+        connection.execute("INSERT INTO sync.reads VALUES (?, ?, ?, ?, ?)", [*key, before + count])
+
+
+def reads_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
+    """Requests from the day of `since` on."""
+    row = connection.execute(
+        "SELECT coalesce(sum(requests), 0) FROM sync.reads WHERE account_id = ? AND livemode = ? AND day >= ?",
+        [account.account_id, account.livemode, _day(since)],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def payments_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
+    """Successful charges known of since then: what Stripe's allocation is taken to count as transactions."""
+    row = connection.execute(
+        """SELECT count(*) FROM raw_stripe.events
+           WHERE account_id = ? AND livemode = ? AND type = 'charge.succeeded' AND created >= ?""",
+        [account.account_id, account.livemode, datetime.fromtimestamp(since, UTC).replace(tzinfo=None)],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def has_event_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> bool:
+    """Whether any event is known of later than that, whichever way it came."""
+    found = connection.execute(
+        "SELECT 1 FROM raw_stripe.events WHERE account_id = ? AND livemode = ? AND created > ? LIMIT 1",
+        [account.account_id, account.livemode, datetime.fromtimestamp(since, UTC).replace(tzinfo=None)],
+    ).fetchall()
+    return bool(found)
+
+
+def _day(instant: int) -> date:
+    return datetime.fromtimestamp(instant, UTC).date()
