@@ -8,10 +8,11 @@ from typing import Final
 import dagster as dg
 
 from orchestration import pipeline
-from orchestration.assets.webhooks import WEBHOOK_EVENTS
+from orchestration.accounts import clients
 from orchestration.accounts.registry import Integration, Integrations
-from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
+from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.config.settings import Settings
+from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import feed_ages
 from orchestration.webhooks.errors import QueueUnavailable
@@ -79,7 +80,7 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
 
 def _state_of_key(settings: Settings, integration: Integration) -> tuple[bool, str]:
     try:
-        connection = pipeline.check(settings, integration)
+        connection = clients.check(settings, integration)
     except pipeline.OF_ONE_INTEGRATION as error:
         return False, str(error)
     if connection.key.is_usable:

@@ -9,14 +9,14 @@ from orchestration.assets.extract import extract_asset
 from orchestration.assets.models import models_asset
 from orchestration.assets.publish import publish_asset
 from orchestration.assets.webhooks import webhook_events_asset
+from orchestration.base.files import make_new_files_private
 from orchestration.checks import is_read_in_time, key_check, webhook_checks
+from orchestration.config.settings import Settings
 from orchestration.jobs import build_jobs, clean_history_job
 from orchestration.pipeline.dbt_runner import ensure_manifest
 from orchestration.resources import WarehouseResource
 from orchestration.schedules import check_schedule, clean_schedule, sync_schedule, webhook_check_schedule
-from orchestration.base.files import make_new_files_private
 from orchestration.sensors import webhook_queue_sensor
-from orchestration.config.settings import Settings
 
 
 def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:

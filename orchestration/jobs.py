@@ -10,9 +10,9 @@ import dagster as dg
 
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.checks import is_read_in_time
+from orchestration.config.settings import Settings
 from orchestration.maintenance.history import clean_history
 from orchestration.resources import WAREHOUSE_POOL
-from orchestration.config.settings import Settings
 
 
 def build_jobs(

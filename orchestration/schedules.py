@@ -5,10 +5,10 @@ from typing import Final
 
 import dagster as dg
 
-from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE, integration_names
 from orchestration.accounts.registry import Integrations
-from orchestration.sensors import UNFINISHED
+from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE, integration_names
 from orchestration.config.settings import Settings
+from orchestration.sensors import UNFINISHED
 from orchestration.stripe_api import seconds_between_polls
 
 _JOB: Final = "sync_stripe"

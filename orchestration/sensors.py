@@ -18,8 +18,8 @@ from orchestration import pipeline
 from orchestration.assets.publish import RECOVERY, published_figures
 from orchestration.assets.webhooks import WEBHOOK_EVENTS, ingest_figures
 from orchestration.base.errors import RecoupError
-from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.config.settings import Settings
+from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseError
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable

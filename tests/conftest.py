@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from orchestration.pipeline import plan
 from orchestration.config.settings import Settings
+from orchestration.pipeline import plan
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor

@@ -20,7 +20,7 @@ from orchestration.warehouse.connection import transaction
 _EXTRACT = """
 import sys
 from orchestration import pipeline
-from orchestration.settings import Settings
+from orchestration.config.settings import Settings
 pipeline.extract(Settings(), integration=sys.argv[1])
 """
 

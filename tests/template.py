@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from orchestration import pipeline
-from orchestration.pipeline import dbt_runner
 from orchestration.config.settings import Settings
+from orchestration.pipeline import dbt_runner
 
 _MANIFEST: Final = "manifest.json"
 _PLAN: Final = "plan.json"

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import duckdb
 
-from orchestration.pipeline.dbt_runner import invoke_dbt
 from orchestration.config.settings import Settings
+from orchestration.pipeline.dbt_runner import invoke_dbt
 from orchestration.simulator import EpisodeTruth, SimulatedAccount, Truth
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")

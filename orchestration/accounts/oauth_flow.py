@@ -15,10 +15,10 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
+from orchestration.accounts.clients import refuse_known_account
 from orchestration.accounts.oauth_tokens import INVALID_GRANT, TokenFile, Tokens, exchange, livemode_of
-from orchestration.base.errors import RecoupError
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations, check_name
-from orchestration.pipeline import refuse_known_account
+from orchestration.base.errors import RecoupError
 from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
 from orchestration.config.settings import Settings

@@ -2,7 +2,7 @@
 
 An access token lives an hour, a refresh token a year, and each exchange rolls both (Stripe Apps, OAuth 2.0). A pair
 is stored before it is used, and one process at a time renews it. Belongs here: the tokens once there are some. Does
-not: how an account authorizes the app (`app_connect`).
+not: how an account authorizes the app (`oauth_flow`).
 """
 
 import time
@@ -15,7 +15,16 @@ from orchestration.accounts.registry import Integrations, tokens_path
 from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
 from orchestration.config.settings import Settings
-from orchestration.stripe_api import TIMEOUT, AuthenticationFailed, Fault, InvalidRequest, RetryPolicy, StripeClient, StripeUnavailable, is_live
+from orchestration.stripe_api import (
+    TIMEOUT,
+    AuthenticationFailed,
+    Fault,
+    InvalidRequest,
+    RetryPolicy,
+    StripeClient,
+    StripeUnavailable,
+    is_live,
+)
 
 RENEW_AFTER: Final = 50 * 60
 """Seconds after which an access token is renewed, ten minutes before it ends. Stripe does not say when it does."""

@@ -5,9 +5,7 @@ their keys come from the environment (STRIPE_API_KEYS__SHOP), else from files th
 """
 
 import re
-import secrets
 import shutil
-import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -20,15 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, Valid
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
-from orchestration.config.credentials import SecretRefused, api_key, refuse_visible, signing_secret
 from orchestration.base.errors import RecoupError
 from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
+from orchestration.config.credentials import SecretRefused, api_key, refuse_visible
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
-from orchestration.webhooks.endpoint import WebhookEndpoint
-
-ROLLED_FOR: Final = 24 * 3_600 + 300
-"""Seconds for which a replaced secret still counts: Stripe lets the old one live for up to a day."""
 
 ACCOUNT_ID: Final = r"^acct_\w+$"
 
@@ -45,7 +39,6 @@ _MISTAKES: Final = {
 }
 """Our words for what pydantic finds wrong with the file."""
 
-_TOKEN_BYTES: Final = 24
 
 _OWN_FILES: Final = "secrets/"
 """How `key_from` begins where the key is in a file of ours."""
@@ -62,7 +55,7 @@ class Integration:
     `key_from` names the variable or the file that the key is from, for messages. `connected` are patterns of a Connect
     platform: which of its connected accounts are integrations, too. `platform` is, for such a one, the integration with
     whose key it is read. An account that has authorized the Stripe App (`is_app`) has no key here, but tokens
-    (`app_tokens`).
+    (`oauth_tokens`).
     """
 
     name: str
@@ -402,81 +395,3 @@ def _renewal(integration: Integration) -> str:
     if not integration.key_from.startswith(_OWN_FILES):
         return f"To give it another key, change {integration.key_from}."
     return f"To give it another key: recoup integrations set-key {integration.platform or integration.name}"
-
-
-class WebhookFiles:
-    """The files of one integration's webhook endpoint. Secrets of the environment go before the files."""
-
-    def __init__(self, settings: Settings, integration: str = DEFAULT_INTEGRATION) -> None:
-        self._folder = settings.secrets_dir / integration
-        self._settings = settings
-        self._integration = integration
-
-    def endpoint(self) -> WebhookEndpoint | None:
-        """The endpoint as it is now; None until `enable` was called."""
-        token = read_secret(self._folder / "webhook_token")
-        return WebhookEndpoint(self._integration, SecretStr(token), self._secrets()) if token else None
-
-    def enable(self) -> WebhookEndpoint:
-        """The endpoint, with a token of 192 random bits that stays the same from the first call on."""
-        path = self._folder / "webhook_token"
-        if path.exists() and read_secret(path) is None:
-            path.unlink()  # emptied by hand, or by a full disk
-        with suppress(FileExistsError):
-            write_secret(path, secrets.token_urlsafe(_TOKEN_BYTES), is_new=True)
-        endpoint = self.endpoint()
-        assert endpoint is not None
-        return endpoint
-
-    def set_secret(self, pasted: str) -> bool:
-        """Keep a signing secret. Returns whether another one was replaced, which then counts for another day.
-
-        Raises:
-            SecretRefused: what was pasted is no signing secret.
-        """
-        secret = signing_secret(pasted).get_secret_value()
-        current = read_secret(self._folder / "webhook_secret")
-        if current == secret:
-            return False
-        if current is not None:
-            write_secret(self._folder / "webhook_secret_previous", current)
-        write_secret(self._folder / "webhook_secret", secret)
-        return current is not None
-
-    def _secrets(self) -> Sequence[SecretStr]:
-        if self._settings.webhook_secrets(self._integration):
-            return self._settings.webhook_secrets(self._integration)
-        paths = [self._folder / "webhook_secret"]
-        previous = self._folder / "webhook_secret_previous"
-        with suppress(FileNotFoundError):
-            if time.time() - previous.stat().st_mtime < ROLLED_FOR:
-                paths.append(previous)
-        return tuple(secret for secret in map(_secret_in, paths) if secret)
-
-
-def webhook_endpoints(settings: Settings) -> Sequence[WebhookEndpoint]:
-    """Every endpoint that was enabled, whatever became of its integration since: Stripe may still deliver to it."""
-    accounts = _accounts(settings)
-    names = sorted(path.parent.name for path in settings.secrets_dir.glob("*/webhook_token"))
-    names.sort(key=lambda name: name in accounts)  # the last counts, where a rename that was stopped left a token twice
-    found = (WebhookFiles(settings, name).endpoint() for name in names)
-    return [replace(endpoint, account_id=accounts.get(endpoint.integration)) for endpoint in found if endpoint]
-
-
-def _accounts(settings: Settings) -> Mapping[str, str | None]:
-    """The account of each integration, as far as it is known. A file that cannot be read turns no delivery away."""
-    with suppress(IntegrationError):
-        return Integrations(settings).accounts()
-    return {}
-
-
-def webhook_url(settings: Settings, endpoint: WebhookEndpoint) -> str:
-    """The address to be entered at Stripe."""
-    return f"{settings.recoup_webhook_base_url}/webhooks/stripe/{endpoint.token.get_secret_value()}"
-
-
-def _secret_in(path: Path) -> SecretStr | None:
-    """What is no signing secret, such as a file that was damaged, counts as none: deliveries wait at Stripe then."""
-    with suppress(SecretRefused):
-        return signing_secret(read_secret(path) or "")
-    return None

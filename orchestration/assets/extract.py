@@ -12,10 +12,11 @@ import dagster as dg
 from pydantic import Field
 
 from orchestration import pipeline
-from orchestration.assets.preview import days_chart, table_metadata
+from orchestration.accounts import clients
 from orchestration.accounts.registry import IntegrationError, Integrations
-from orchestration.resources import WarehouseResource
+from orchestration.assets.preview import days_chart, table_metadata
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.resources import WarehouseResource
 from orchestration.stripe_api import StripeApiError
 from orchestration.sync import Progress, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError
@@ -48,8 +49,8 @@ _QUARANTINED_OF: Final = {"events": ("payment_intent_events", "charge_events"), 
 _TOLD_EVERY: Final = 10.0
 """Seconds between two accounts of progress in a run's events."""
 
-_EXPECTED_FAILURES: Final = (StripeApiError, WarehouseError, pipeline.KeyMissing, IntegrationError, ValueError)
-_NOT_BY_TRYING: Final = (pipeline.KeyMissing, IntegrationError)
+_EXPECTED_FAILURES: Final = (StripeApiError, WarehouseError, clients.KeyMissing, IntegrationError, ValueError)
+_NOT_BY_TRYING: Final = (clients.KeyMissing, IntegrationError)
 """What another try cannot mend."""
 
 

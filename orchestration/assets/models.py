@@ -21,10 +21,10 @@ from google.protobuf.json_format import MessageToDict
 from orchestration import pipeline
 from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
+from orchestration.config.settings import Settings
 from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed, build_some
 from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
-from orchestration.config.settings import Settings
 from orchestration.warehouse.connection import WarehouseError
 
 _PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")

@@ -6,8 +6,8 @@ from typing import Any, Final
 import dagster as dg
 
 from orchestration import pipeline
-from orchestration.resources import WAREHOUSE_POOL
 from orchestration.config.settings import Settings
+from orchestration.resources import WAREHOUSE_POOL
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.publish import Published
 

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from orchestration import pipeline
 from orchestration.assets.preview import table_metadata
-from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.config.settings import Settings
+from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable

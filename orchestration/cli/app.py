@@ -16,11 +16,11 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from orchestration.base.errors import RecoupError
+from orchestration.base.files import close_to_others, make_new_files_private
 from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED, USAGE
 from orchestration.cli.groups import add_group
 from orchestration.config.credentials import SecretRefused, refuse_visible, without_credentials
-from orchestration.base.errors import RecoupError
-from orchestration.base.files import close_to_others, make_new_files_private
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from orchestration.maintenance.history import clean_history
 from orchestration.config.settings import Settings
+from orchestration.maintenance.history import clean_history
 
 
 def run_clean(settings: Settings) -> None:

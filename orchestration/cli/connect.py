@@ -15,13 +15,22 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import pipeline
+from orchestration.accounts import clients
 from orchestration.accounts.oauth_flow import LINK_SECONDS, authorize_url, callback_url
+from orchestration.accounts.registry import ACCOUNT_ID, Integration, IntegrationError, Integrations, check_name
+from orchestration.base.errors import RecoupError
 from orchestration.cli.exit_codes import INCOMPLETE
 from orchestration.config.credentials import SecretRefused, api_key, shown
-from orchestration.base.errors import RecoupError
-from orchestration.accounts.registry import ACCOUNT_ID, Integration, IntegrationError, Integrations, check_name
 from orchestration.config.settings import Settings
-from orchestration.stripe_api import API_VERSION, AuthenticationFailed, ResourceCheck, StripeApiError, StripeUnavailable, is_live, permissions_link
+from orchestration.stripe_api import (
+    API_VERSION,
+    AuthenticationFailed,
+    ResourceCheck,
+    StripeApiError,
+    StripeUnavailable,
+    is_live,
+    permissions_link,
+)
 
 _NOT_TOLD: Final = "acct_unknown_"
 _NOTHING: Final = "nothing yet"
@@ -74,7 +83,7 @@ def connect(
     code, found = _try(settings, wanted, key, save_anyway=save_anyway)
     if found is None:
         return code
-    pipeline.refuse_known_account(settings, found)
+    clients.refuse_known_account(settings, found)
     integrations.add(found)
     console.print(
         f"Saved as {name} in {settings.integrations_path.name}; the key is in a file of its own under secrets/."
@@ -115,9 +124,9 @@ def add_connected(settings: Settings, integrations: Integrations, platform: Inte
     table = Table(box=None, header_style="bold")
     for column in ("integration", "account", "name at Stripe", ""):
         table.add_column(column, no_wrap=column == "account", overflow="fold")
-    accounts = pipeline.discover(settings, platform)
+    accounts = clients.discover(settings, platform)
     if not accounts and platform.connected:
-        account_count = len(pipeline.discover(settings, replace(platform, connected=("*",))))
+        account_count = len(clients.discover(settings, replace(platform, connected=("*",))))
         if account_count:
             raise IntegrationError(_none_fits(platform.connected, account_count))
     if accounts and list(platform.connected) != list(integrations.named(platform.name).connected):
@@ -212,7 +221,7 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
         if len(names) > 1:
             console.print(name, style="bold")
         try:
-            connection = pipeline.check(settings, integration)
+            connection = clients.check(settings, integration)
         except pipeline.OF_ONE_INTEGRATION as error:
             _print_failure(integration, error)
             codes.append(1)
@@ -222,7 +231,7 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
     return 1 if 1 in codes else max(codes, default=0)
 
 
-def print_connection(integration: Integration, connection: pipeline.Connection) -> None:
+def print_connection(integration: Integration, connection: clients.Connection) -> None:
     """The account, and a line for each resource: readable or not, and needed for what."""
     key = integration.api_key
     account = connection.account
@@ -246,7 +255,7 @@ def _try(
 ) -> tuple[int, Integration | None]:
     """The exit code, and the integration as it is to be kept; None where it is not."""
     try:
-        connection = pipeline.check(settings, wanted)
+        connection = clients.check(settings, wanted)
     except StripeApiError as error:
         if not save_anyway:
             of_key = "" if isinstance(error, StripeUnavailable) else f"{shown(key)}: "
@@ -272,9 +281,9 @@ def _check_patterns(settings: Settings, platform: Integration) -> None:
     Raises:
         IntegrationError: there are connected accounts, and none fits.
     """
-    if not platform.connected or pipeline.discover(settings, platform):
+    if not platform.connected or clients.discover(settings, platform):
         return
-    account_count = len(pipeline.discover(settings, replace(platform, connected=("*",))))
+    account_count = len(clients.discover(settings, replace(platform, connected=("*",))))
     if account_count:
         raise IntegrationError(f"{_none_fits(platform.connected, account_count)}\n{_NOT_SAVED}")
 
@@ -290,12 +299,12 @@ def _none_fits(patterns: Sequence[str], account_count: int) -> str:
 def may_read_connected(settings: Settings, platform: Integration) -> bool:
     """Whether its key may read the connected accounts that it is to, tried with the newest of them. One that fails for
     a reason of its own is no fault of the key's."""
-    chosen = pipeline.discover(settings, platform) if platform.connected else ()
+    chosen = clients.discover(settings, platform) if platform.connected else ()
     if not chosen:
         return True
     newest = replace(platform, account_id=chosen[0].id, platform=platform.name, connected=())
     try:
-        key = pipeline.check(settings, newest).key
+        key = clients.check(settings, newest).key
     except StripeApiError as error:
         is_of_key = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
         told = f"Connected account {newest.account_id}: {error}"
@@ -329,7 +338,7 @@ def _resources_table(resources: Sequence[ResourceCheck]) -> Table:
     return table
 
 
-def _print_missing(connection: pipeline.Connection, *, is_app: bool) -> None:
+def _print_missing(connection: clients.Connection, *, is_app: bool) -> None:
     if connection.key.is_usable:
         console.print("Recoup can read all that it needs.", style="green")
     else:

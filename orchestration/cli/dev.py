@@ -14,8 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Final
 
-from orchestration.cli.folder import demo_settings, is_connected
 from orchestration.base.errors import RecoupError
+from orchestration.cli.folder import demo_settings, is_connected
 from orchestration.config.settings import PROJECT_ROOT, Settings, url_safe
 
 _STOP_SECONDS: Final = 20.0

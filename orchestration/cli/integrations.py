@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestration.accounts.registry import Integration, Integrations
+from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.cli.exit_codes import INCOMPLETE
 from orchestration.config.credentials import is_live, shown, without_credentials
-from orchestration.accounts.registry import Integration, Integrations, WebhookFiles
 from orchestration.config.settings import Settings
 
 app = typer.Typer()
@@ -98,19 +99,19 @@ def set_key(
     ] = None,
 ) -> None:
     """Give it another key of the same account, such as before the old one is rolled. Nothing is read anew."""
-    from orchestration import pipeline
+    from orchestration.accounts import clients
     from orchestration.cli.connect import may_read_connected, print_connection, read_key
 
     settings = Settings()
     integrations = Integrations(settings)
     integration = replace(integrations.with_own_key(name), api_key=read_key(key_file), key_from="what was pasted")
-    connection = pipeline.check(settings, integration)
+    connection = clients.check(settings, integration)
     print_connection(integration, connection)
     if not (connection.key.is_usable and may_read_connected(settings, integration)):
         console.print("The key was not changed.", style="red")
         raise typer.Exit(INCOMPLETE)
     account_id, livemode = connection.account.account_id, connection.account.livemode
-    pipeline.refuse_known_account(settings, replace(integration, account_id=account_id, livemode=livemode))
+    clients.refuse_known_account(settings, replace(integration, account_id=account_id, livemode=livemode))
     assert integration.api_key is not None
     integrations.set_key(name, integration.api_key)
     integrations.note_account(name, account_id, livemode=livemode)

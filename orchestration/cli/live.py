@@ -9,11 +9,11 @@ import requests
 from pydantic import SecretStr
 from rich.console import Console
 
+from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.demo import simulated_account
 from orchestration.cli.query import open_published
 from orchestration.cli.run import format_amount, run_pipeline
 from orchestration.cli.serve import run_all
-from orchestration.accounts.registry import WebhookFiles, webhook_url
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_WEBHOOK_SECRET
 

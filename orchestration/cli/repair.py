@@ -1,7 +1,7 @@
 """`recoup repair`: moves damaged databases aside, and says how their content comes back."""
 
-from orchestration.maintenance.repair import repair
 from orchestration.config.settings import Settings
+from orchestration.maintenance.repair import repair
 
 
 def run_repair(settings: Settings) -> None:

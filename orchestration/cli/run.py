@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import pipeline
+from orchestration.accounts.registry import Integrations
+from orchestration.base.errors import RecoupError
 from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, reading
-from orchestration.base.errors import RecoupError
-from orchestration.accounts.registry import Integrations
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.rate_limits import ENDPOINT_RATE

@@ -12,11 +12,11 @@ from typing import Final
 
 import uvicorn
 
-from orchestration.web.app import receiver
-from orchestration.cli.dev import dagster_dev, only_dagster
 from orchestration.base.errors import RecoupError
-from orchestration.maintenance.history import rotate_log
+from orchestration.cli.dev import dagster_dev, only_dagster
 from orchestration.config.settings import Settings
+from orchestration.maintenance.history import rotate_log
+from orchestration.web.app import receiver
 
 _BACKLOG: Final = 2_048
 _KEEP_ALIVE_SECONDS: Final = 75

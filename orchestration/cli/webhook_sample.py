@@ -11,8 +11,8 @@ import requests
 import stripe
 from rich.console import Console
 
+from orchestration.accounts.webhook_endpoints import webhook_url
 from orchestration.base.errors import RecoupError
-from orchestration.accounts.registry import webhook_url
 from orchestration.config.settings import Settings
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse

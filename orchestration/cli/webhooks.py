@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
-from orchestration.accounts.registry import IntegrationError, Integrations, WebhookFiles, webhook_url
+from orchestration.accounts.registry import IntegrationError, Integrations
+from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 
 app = typer.Typer()

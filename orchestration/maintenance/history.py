@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from orchestration.config.settings import Settings
-from orchestration.warehouse.ledger import delete_closed_loads
 from orchestration.warehouse.connection import WarehouseBusy, open_warehouse
+from orchestration.warehouse.ledger import delete_closed_loads
 
 SKIPPED_TICK_DAYS: Final = 1.0
 """Age at which skipped ticks are deleted. An idle sensor leaves one every five seconds, 17,280 a day."""

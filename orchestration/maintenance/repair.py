@@ -18,8 +18,8 @@ from typing import Final
 import duckdb
 
 from orchestration.base.errors import RecoupError
-from orchestration.maintenance.history import EVENT_LOG
 from orchestration.config.settings import Settings
+from orchestration.maintenance.history import EVENT_LOG
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseDamaged, open_warehouse, wanted
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, move_aside, wal_of
 

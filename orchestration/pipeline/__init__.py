@@ -6,24 +6,30 @@ Does not: what is read (`sync`, `webhooks`), how it is stored (`warehouse`), wha
 
 from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable, build, build_by_plan, build_in_full
 from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
-from orchestration.pipeline.steps import INGEST_ERRORS, OF_ONE_INTEGRATION, Connection, KeyMissing, WebhookBatch, check, client_of, discover, estimate_sync, extract, ingest, ingest_and_publish, may_have_events, publish_marts, recovery_rates, refuse_known_account
+from orchestration.pipeline.steps import (
+    INGEST_ERRORS,
+    OF_ONE_INTEGRATION,
+    WebhookBatch,
+    estimate_sync,
+    extract,
+    ingest,
+    ingest_and_publish,
+    may_have_events,
+    publish_marts,
+    recovery_rates,
+)
 
 __all__ = [
     "INGEST_ERRORS",
     "OF_ONE_INTEGRATION",
     "Build",
-    "Connection",
     "DataTestOutcome",
-    "KeyMissing",
     "PlanUnusable",
     "RecoveryRate",
     "WebhookBatch",
     "build",
     "build_by_plan",
     "build_in_full",
-    "check",
-    "client_of",
-    "discover",
     "estimate_sync",
     "extract",
     "ingest",
@@ -32,5 +38,4 @@ __all__ = [
     "publish_marts",
     "read_recovery_rates",
     "recovery_rates",
-    "refuse_known_account",
 ]

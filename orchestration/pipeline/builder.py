@@ -13,11 +13,33 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.base.errors import RecoupError
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, EventCallback, ModelsFailed, WarehouseTaken, build_with_dbt, failure_text, invoke_dbt, is_taken, project_fingerprint
-from orchestration.pipeline.plan import Plan, PlannedModel, PlannedTest, load_plan
 from orchestration.config.settings import Settings
-from orchestration.warehouse.ledger import CompleteBuild, begin_build, build_of, complete_build, forget_complete_build, has_incomplete_builds, hash_streams, last_complete_build, note_changed_table, open_tables, tables_of_incomplete_builds
+from orchestration.pipeline.dbt_runner import (
+    TABLES_AND_TESTS,
+    EventCallback,
+    ModelsFailed,
+    WarehouseTaken,
+    build_with_dbt,
+    failure_text,
+    invoke_dbt,
+    is_taken,
+    project_fingerprint,
+)
+from orchestration.pipeline.plan import Plan, PlannedModel, PlannedTest, load_plan
 from orchestration.warehouse.connection import open_warehouse, small_batch_options, transaction, wanted
+from orchestration.warehouse.ledger import (
+    CompleteBuild,
+    begin_build,
+    build_of,
+    complete_build,
+    forget_complete_build,
+    has_incomplete_builds,
+    hash_streams,
+    last_complete_build,
+    note_changed_table,
+    open_tables,
+    tables_of_incomplete_builds,
+)
 
 _TRIES: Final = 5
 """Number of times that dbt tries to open the warehouse. It waits for the warehouse before each try."""

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from orchestration.pipeline.dbt_runner import ModelsFailed, compile_project, failure_text, project_fingerprint
 from orchestration.config.settings import DBT_PROJECT_DIR, Settings
+from orchestration.pipeline.dbt_runner import ModelsFailed, compile_project, failure_text, project_fingerprint
 
 _COMPILERS: Final = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 _PROFILE: Final = "profiles.yml"

@@ -42,18 +42,25 @@ for it; `webhooks` says what is sent, `deliveries` when; `faults`, `control` and
 really happened, with `episodes` and `debts`.
 """
 
-from orchestration.simulator.world.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount
-from orchestration.simulator.server.oauth import AppOptions
-from orchestration.simulator.world.debts import Debt
 from orchestration.simulator.server.deliveries import Deliverer, DeliveryCounts, RetryPolicy
-from orchestration.simulator.world.episodes import EpisodeTruth
 from orchestration.simulator.server.faults import Fault, Limits
 from orchestration.simulator.server.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, ApiKey
-from orchestration.simulator.world.payers import PERSONAL_MARKERS
+from orchestration.simulator.server.oauth import AppOptions
 from orchestration.simulator.server.server import SimulatorServer
+from orchestration.simulator.server.webhooks import (
+    DEFAULT_ENABLED_EVENTS,
+    DEFAULT_WEBHOOK_SECRET,
+    WebhookEndpoint,
+    signature_header,
+    webhook_payload,
+)
+from orchestration.simulator.world.account import API_VERSION, EVENT_RETENTION, OPENED_AT, SimulatedAccount
+from orchestration.simulator.world.debts import Debt
+from orchestration.simulator.world.episodes import EpisodeTruth
+from orchestration.simulator.world.payers import PERSONAL_MARKERS
 from orchestration.simulator.world.shops import SHOPS, ShopParameters
-from orchestration.simulator.world.truth import AttemptTruth, PaymentTruth, Truth
-from orchestration.simulator.server.webhooks import DEFAULT_ENABLED_EVENTS, DEFAULT_WEBHOOK_SECRET, WebhookEndpoint, signature_header, webhook_payload
+from orchestration.simulator.world.truth import Truth
+from orchestration.simulator.world.truth_records import AttemptTruth, PaymentTruth
 
 __all__ = [
     "API_VERSION",

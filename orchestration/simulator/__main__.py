@@ -6,11 +6,11 @@ import sys
 import threading
 from typing import get_args
 
-from orchestration.simulator.world.account import OPENED_AT, SimulatedAccount, TieOrder
 from orchestration.simulator.server.keys import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY
 from orchestration.simulator.server.server import SimulatorServer
-from orchestration.simulator.world.shops import SHOPS
 from orchestration.simulator.server.webhooks import DEFAULT_ENABLED_EVENTS, DEFAULT_WEBHOOK_SECRET, WebhookEndpoint
+from orchestration.simulator.world.account import OPENED_AT, SimulatedAccount, TieOrder
+from orchestration.simulator.world.shops import SHOPS
 
 
 def main() -> None:

@@ -6,11 +6,38 @@ read already (`sync`), and how rows are stored (`warehouse`).
 
 from orchestration.config.credentials import is_live
 from orchestration.stripe_api.budget import PERIOD, ReadBudget, seconds_between_polls
-from orchestration.stripe_api.key_check import CHECK_RETRY, CHECK_TIMEOUT, RESOURCES, KeyCheck, Resource, ResourceCheck, check_resources, permissions_link
-from orchestration.stripe_api.client import API_VERSION, PAGE_SIZE, TIMEOUT, Answer, KeySource, RequestCounts, RetryPolicy, Stopped, StripeClient, key_digest
+from orchestration.stripe_api.client import (
+    API_VERSION,
+    PAGE_SIZE,
+    TIMEOUT,
+    Answer,
+    KeySource,
+    RequestCounts,
+    RetryPolicy,
+    Stopped,
+    StripeClient,
+    key_digest,
+)
 from orchestration.stripe_api.clock import latest_instant
 from orchestration.stripe_api.connected import ConnectedAccount, connected_accounts
-from orchestration.stripe_api.errors import AccessRefused, AuthenticationFailed, Fault, InvalidRequest, StripeApiError, StripeUnavailable
+from orchestration.stripe_api.errors import (
+    AccessRefused,
+    AuthenticationFailed,
+    Fault,
+    InvalidRequest,
+    StripeApiError,
+    StripeUnavailable,
+)
+from orchestration.stripe_api.key_check import (
+    CHECK_RETRY,
+    CHECK_TIMEOUT,
+    RESOURCES,
+    KeyCheck,
+    Resource,
+    ResourceCheck,
+    check_resources,
+    permissions_link,
+)
 
 __all__ = [
     "API_VERSION",

@@ -23,8 +23,8 @@ import requests
 import stripe
 from pydantic import SecretStr
 
-from orchestration.config.credentials import is_live
 from orchestration.base.lenient_json import parse_leniently
+from orchestration.config.credentials import is_live
 from orchestration.stripe_api.clock import StripeClock, is_stripes_own, parse_date
 from orchestration.stripe_api.errors import AuthenticationFailed, Fault, StripeUnavailable, error_from_answer
 from orchestration.stripe_api.rate_limits import AT_ONCE, Governor

@@ -5,8 +5,8 @@ A restricted key may be refused `/v1/account` however much it may read, so there
 
 import logging
 
-from orchestration.stripe_api import AccessRefused, InvalidRequest, StripeApiError, StripeClient, key_digest
 from orchestration.base.account import AccountKey
+from orchestration.stripe_api import AccessRefused, InvalidRequest, StripeApiError, StripeClient, key_digest
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ Belongs here: which streams there are, windows, checkpoints, the order of readin
 (`stripe_api`), the newer-wins load (`warehouse`), schedules and metadata (`assets`).
 """
 
-from orchestration.sync.engine import StreamState, SyncReport, SyncRequest, sync_account
 from orchestration.stripe_api.identity import AccountMismatch, identify
-from orchestration.sync.estimate import StreamPlan, SyncPlan, plan_sync
 from orchestration.sync.context import Progress
+from orchestration.sync.engine import StreamState, SyncReport, SyncRequest, sync_account
+from orchestration.sync.estimate import StreamPlan, SyncPlan, plan_sync
 
 __all__ = [
     "AccountMismatch",

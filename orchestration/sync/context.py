@@ -7,10 +7,10 @@ from typing import Final
 
 import duckdb
 
+from orchestration.base.account import AccountKey
 from orchestration.stripe_api import API_VERSION, RequestCounts, StripeClient
 from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from orchestration.warehouse.connection import Warehouse
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import LoadCounts, Loader
 from orchestration.warehouse.quarantine import Quarantined, delete_quarantined, put_quarantined, quarantined
 from orchestration.warehouse.read_counts import add_reads

@@ -1,7 +1,7 @@
 """The order of a sync. First, notice gaps in the event feeds. Then read incomplete lists and the feeds side by side,
 and the events that came meanwhile. Then list objects without events. Last, read doubtful and open objects again.
 
-The engine decides what to read and keeps the checkpoints; `reading` reads side by side, `warehouse` stores the rows.
+The engine decides what to read and keeps the checkpoints; `readers` reads side by side, `warehouse` stores the rows.
 Nothing here knows Dagster.
 """
 
@@ -13,17 +13,24 @@ from itertools import chain
 from math import ceil
 from typing import Final, cast
 
+from orchestration.base.account import AccountKey
 from orchestration.stripe_api import PERIOD, AccessRefused, Answer, ReadBudget, RequestCounts, StripeClient
-from orchestration.sync.reread import Due, find_due, plan_again
 from orchestration.stripe_api.identity import identify
+from orchestration.sync.context import Progress, Run
 from orchestration.sync.quarantine import Located, event_rows, object_rows
 from orchestration.sync.readers import ListSource, Page, Reading, RetrieveSource, Rows, Source
-from orchestration.sync.context import Progress, Run
-from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, EVENTS_PATH, OBJECT_STREAMS, EventFeed, ObjectStream
+from orchestration.sync.reread import Due, find_due, plan_again
+from orchestration.sync.streams import (
+    EVENT_FEEDS,
+    EVENT_RETENTION,
+    EVENTS_PATH,
+    OBJECT_STREAMS,
+    EventFeed,
+    ObjectStream,
+)
 from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import Warehouse, transaction
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import LoadCounts
 from orchestration.warehouse.quarantine import Quarantined, quarantined
 from orchestration.warehouse.read_counts import has_event_since, payments_since, reads_since

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import duckdb
 
+from orchestration.base.account import AccountKey
 from orchestration.stripe_api import PAGE_SIZE, AccessRefused, StripeClient
-from orchestration.sync.reread import find_due, plan_again
-from orchestration.sync.engine import LISTED_ON_AFTER, SyncRequest, has_gap
 from orchestration.stripe_api.identity import identify
+from orchestration.sync.engine import LISTED_ON_AFTER, SyncRequest, has_gap
+from orchestration.sync.reread import find_due, plan_again
 from orchestration.sync.streams import EVENT_FEEDS, EVENT_RETENTION, EVENTS_PATH, OBJECT_STREAMS, ObjectStream
 from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint
-from orchestration.base.account import AccountKey
 
 FURTHER: Final = 3
 """Each sample lies so many times as far below the newest object as the one before."""

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from orchestration.stripe_api import API_VERSION, Answer
 from orchestration.sync.context import DAY
 from orchestration.sync.windows import Window
-from orchestration.warehouse.rows import OBJECT_NAMES, EventRow, ObjectRow, ObjectTable, Rejected, event_row, object_row
 from orchestration.warehouse.redact import scrub
+from orchestration.warehouse.rows import OBJECT_NAMES, EventRow, ObjectRow, ObjectTable, Rejected, event_row, object_row
 from orchestration.warehouse.validation import is_id, is_instant
 
 

@@ -15,9 +15,9 @@ from typing import Final
 
 import duckdb
 
+from orchestration.base.account import AccountKey
 from orchestration.sync.streams import EVENT_RETENTION
 from orchestration.sync.windows import PAGE_SIZE, Window
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.rows import ObjectTable
 
 FIRST_LOOK: Final = 86_400

@@ -1,6 +1,6 @@
 """What is read from Stripe: four kinds of object, and the two event feeds that tell how they change.
 
-Facts only (paths, event types, permissions). How they are read is `reading`, in which order `engine`.
+Facts only (paths, event types, permissions). How they are read is `readers`, in which order `engine`.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""What answers over HTTP beside Dagster: the webhook receiver's application, the OAuth callback page, the UI's guard."""
+"""What answers over HTTP beside Dagster: the webhook receiver, the OAuth callback page, and the guard of the UI."""

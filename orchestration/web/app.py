@@ -14,11 +14,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from orchestration.accounts.oauth_flow import CALLBACK_PATH
-from orchestration.web.oauth_callback import callback_page
 from orchestration.accounts.oauth_tokens import DEAUTHORIZED, note_deauthorized
-from orchestration.accounts.registry import WebhookFiles, webhook_endpoints
+from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_endpoints
 from orchestration.base.files import make_new_files_private
 from orchestration.config.settings import Settings
+from orchestration.web.oauth_callback import callback_page
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.queue import Queue
 from orchestration.webhooks.receiver import create_receiver

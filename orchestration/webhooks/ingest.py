@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import duckdb
 import pyarrow as pa
 
+from orchestration.base.account import AccountKey
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import LoadCounts, Loader
-from orchestration.warehouse.rows import EventRow, Rejected, event_row
 from orchestration.warehouse.redact import scrub_text
+from orchestration.warehouse.rows import EventRow, Rejected, event_row
 from orchestration.warehouse.validation import SAMPLE_PREFIX
-from orchestration.webhooks.payloads import NotAnEvent, event_of, parse
 from orchestration.webhooks.errors import AccountUnknown
+from orchestration.webhooks.payloads import NotAnEvent, event_of, parse
 
 if TYPE_CHECKING:  # it imports sqlalchemy, which only a caller with a queue needs
     from orchestration.webhooks.queue import Queue, Queued

@@ -35,10 +35,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orchestration.warehouse.redact import redacted_json
 from orchestration.warehouse.validation import fault_of_event, is_id, is_test_fixture
 from orchestration.webhooks.endpoint import WebhookEndpoint
-from orchestration.webhooks.payloads import NotAnEvent, from_event_grid, from_eventbridge, is_thin, outline_of, parse, validation_code
 from orchestration.webhooks.errors import QueueUnavailable
 from orchestration.webhooks.group_commit import Intake
 from orchestration.webhooks.metrics import Metrics
+from orchestration.webhooks.payloads import (
+    NotAnEvent,
+    from_event_grid,
+    from_eventbridge,
+    is_thin,
+    outline_of,
+    parse,
+    validation_code,
+)
 from orchestration.webhooks.queue import PASSED_OVER, Delivery, Queue
 from orchestration.webhooks.signature import SignatureRefused, verify
 

@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from orchestration.base.account import AccountKey
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.simulator import DEFAULT_LIVE_API_KEY, OPENED_AT, SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
@@ -34,7 +35,6 @@ from orchestration.stripe_api import StripeClient
 from orchestration.sync import sync_account
 from orchestration.sync.readers import Page, Reading, Rows
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse, transaction
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import ObjectRow, object_row
 from tests.held import HeldWarehouse

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from orchestration import pipeline
 from orchestration.cli.demo import KINDS, PLAIN
-from orchestration.pipeline import plan
 from orchestration.config.settings import Settings
+from orchestration.pipeline import plan
 from orchestration.simulator import DEFAULT_API_KEY, Debt, SimulatedAccount, SimulatorServer
 from orchestration.simulator.world.calibration import DAY, HOUR
 from orchestration.stripe_api import client

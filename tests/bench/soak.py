@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestration import pipeline
+from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.demo import FIRST_DAYS, simulator_process
-from orchestration.accounts.registry import WebhookFiles, webhook_url
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_WEBHOOK_SECRET, SimulatedAccount
 from tests.bench.serving import (

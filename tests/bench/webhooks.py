@@ -40,8 +40,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from orchestration import pipeline
+from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.cli.demo import simulator_process
-from orchestration.accounts.registry import WebhookFiles
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer

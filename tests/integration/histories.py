@@ -11,12 +11,12 @@ import requests
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.web.app import receiver
-from orchestration.accounts.registry import WebhookFiles
+from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.config.settings import WEBHOOK_EVENTS, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.simulator.world.account import RESOURCES, Entry, Resource
 from orchestration.stripe_api import API_VERSION
+from orchestration.web.app import receiver
 from tests.unit.webhooks.test_receiver import serving, signed
 
 MIDNIGHT = 1_767_312_000

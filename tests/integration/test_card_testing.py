@@ -9,9 +9,9 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
+from orchestration.config.settings import Settings
 from orchestration.pipeline.builder import run_plan
 from orchestration.pipeline.plan import load_plan
-from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.simulator.world.calibration import DAY
 from orchestration.warehouse.connection import open_warehouse

@@ -24,8 +24,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.config.credentials import shown
 from orchestration.accounts.registry import IntegrationError
+from orchestration.config.credentials import shown
 from orchestration.config.settings import Settings
 from orchestration.simulator import ApiKey, Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.server.keys import READ_PERMISSION

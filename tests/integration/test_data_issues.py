@@ -15,14 +15,14 @@ from hypothesis import settings as cases
 from hypothesis import strategies as st
 
 from orchestration import pipeline
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, invoke_dbt
+from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
+from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, invoke_dbt
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import Loader
-from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, event_row, object_row
 from orchestration.warehouse.redact import stored_json
+from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, event_row, object_row
 from tests.integration.histories import (
     DAY,
     MIDNIGHT,

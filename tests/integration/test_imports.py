@@ -21,7 +21,7 @@ from orchestration.cli import main
 
 for arguments in json.loads(sys.argv[1]):
     if "--help" not in arguments:
-        from orchestration.settings import Settings
+        from orchestration.config.settings import Settings
 
         Settings.model_config["env_file"] = None
     sys.argv = ["recoup", *arguments]

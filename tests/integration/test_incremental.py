@@ -9,11 +9,11 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
+from orchestration.config.settings import DBT_PROJECT_DIR, Settings
 from orchestration.pipeline import dbt_runner
 from orchestration.pipeline.builder import run_plan
 from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ModelsFailed, invoke_dbt
 from orchestration.pipeline.plan import load_plan
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings

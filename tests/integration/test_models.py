@@ -12,13 +12,13 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ensure_manifest, failure_text, invoke_dbt
+from orchestration.base.account import AccountKey
 from orchestration.config.settings import DBT_PROJECT_DIR, Settings
+from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ensure_manifest, failure_text, invoke_dbt
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse import rows as rows_module
 from orchestration.warehouse.connection import open_warehouse
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
 from tests.truth import model_contents

@@ -15,8 +15,8 @@ from rich.console import Console
 from orchestration import pipeline
 from orchestration.cli.demo import KINDS
 from orchestration.simulator import DEFAULT_ENABLED_EVENTS, SimulatedAccount, SimulatorServer
-from orchestration.simulator.world.account import API_VERSION, EVENT_RETENTION
 from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.account import API_VERSION, EVENT_RETENTION
 from orchestration.warehouse.checkpoints import AccountKey
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader

@@ -6,8 +6,8 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.simulator import PERSONAL_MARKERS, SHOPS, SimulatedAccount, SimulatorServer
-from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.calibration import DAY
 from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
 from orchestration.warehouse.rows import OBJECT_TABLES
 from tests.conftest import MakeSettings

@@ -29,13 +29,23 @@ from pydantic import SecretStr
 from orchestration import pipeline
 from orchestration.accounts.oauth_flow import CALLBACK_PATH, LINK_SECONDS, authorize_url
 from orchestration.accounts.oauth_tokens import DEAUTHORIZED, RENEW_AFTER, AppKey, NotAuthorized
-from orchestration.web.app import receiver
+from orchestration.accounts.registry import IntegrationError, Integrations
+from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.connect import check_each
-from orchestration.accounts.registry import IntegrationError, Integrations, WebhookFiles, webhook_url
 from orchestration.config.settings import PROJECT_ROOT, Settings
-from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_WEBHOOK_SECRET, AppOptions, Fault, SimulatedAccount, SimulatorServer, WebhookEndpoint, signature_header
+from orchestration.simulator import (
+    DEFAULT_API_KEY,
+    DEFAULT_WEBHOOK_SECRET,
+    AppOptions,
+    Fault,
+    SimulatedAccount,
+    SimulatorServer,
+    WebhookEndpoint,
+    signature_header,
+)
 from orchestration.simulator.server.webhooks import deauthorization
 from orchestration.stripe_api import RetryPolicy, StripeUnavailable
+from orchestration.web.app import receiver
 from tests.processes import RECOUP
 
 CLIENT_ID, SECRET_KEY = "ca_of_the_app", "sk_test_of_the_developer_of_the_app"
@@ -97,8 +107,8 @@ class App:
 
 
 PRINT_TOKEN = """
-from orchestration.app_tokens import AppKey
-from orchestration.settings import Settings
+from orchestration.accounts.oauth_tokens import AppKey
+from orchestration.config.settings import Settings
 print(AppKey(Settings(), "shop")().get_secret_value())
 """
 

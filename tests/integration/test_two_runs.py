@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestration import pipeline
+from orchestration.config.settings import Settings
 from orchestration.pipeline import builder
 from orchestration.pipeline.dbt_runner import EventCallback, WarehouseTaken, build_with_dbt, project_fingerprint
-from orchestration.config.settings import Settings
 
 
 def test_dbt_that_finds_the_warehouse_taken_says_so(tmp_path: Path) -> None:

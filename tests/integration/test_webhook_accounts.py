@@ -15,9 +15,10 @@ import requests
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.web.app import receiver
-from orchestration.accounts.registry import Integration, Integrations, WebhookFiles
+from orchestration.accounts.registry import Integration, Integrations
+from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.config.settings import Settings
+from orchestration.web.app import receiver
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue, days_ago
 from tests.template import Template

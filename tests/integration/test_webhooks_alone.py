@@ -14,12 +14,12 @@ import duckdb
 import pytest
 
 from orchestration import pipeline
+from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
-from orchestration.simulator.world.account import API_VERSION
 from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.account import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
 from tests.template import Template

@@ -19,7 +19,7 @@ import stripe
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.accounts.registry import WebhookFiles
+from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks import ingest

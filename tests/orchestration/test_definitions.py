@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration.cli.dev import prepare_dagster_home
-from orchestration.definitions import build_defs
 from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.definitions import build_defs
 
 RAW = {"payment_intents", "charges", "refunds", "disputes", "events", "last_payment_errors"}
 MARTS = {

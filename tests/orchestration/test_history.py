@@ -14,12 +14,12 @@ import dagster as dg
 import pytest
 from dagster import AssetCheckKey, AssetKey
 
-from orchestration.maintenance import history
 from orchestration.cli.clean import run_clean
 from orchestration.cli.dev import only_dagster, prepare_dagster_home
-from orchestration.definitions import build_defs
-from orchestration.maintenance.history import EVENT_LOG, CleanReport, clean_history, rotate_log
 from orchestration.config.settings import Settings
+from orchestration.definitions import build_defs
+from orchestration.maintenance import history
+from orchestration.maintenance.history import EVENT_LOG, CleanReport, clean_history, rotate_log
 
 NOW = datetime.now(UTC)
 LIMIT_DAYS = 30

@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from orchestration.definitions import build_defs
 from orchestration.accounts.registry import Integration, Integrations
 from orchestration.config.settings import Settings
+from orchestration.definitions import build_defs
 from orchestration.simulator import ApiKey, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.accounts import OneStripe

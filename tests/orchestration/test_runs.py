@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from orchestration.definitions import build_defs
 from orchestration.config.settings import Settings
+from orchestration.definitions import build_defs
 from orchestration.simulator import DEFAULT_API_KEY, PERSONAL_MARKERS, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from orchestration import pipeline
-from orchestration.definitions import build_defs
 from orchestration.config.settings import Settings
+from orchestration.definitions import build_defs
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings

@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from orchestration import pipeline, sensors
-from orchestration.definitions import build_defs
 from orchestration.config.settings import Settings
+from orchestration.definitions import build_defs
 from orchestration.simulator import Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse

@@ -19,15 +19,15 @@ from pydantic import SecretStr
 from orchestration import pipeline
 from orchestration.config.settings import WEBHOOK_EVENTS, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
-from orchestration.simulator.world.account import Entry
 from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.account import Entry
 from orchestration.stripe_api import API_VERSION, StripeClient
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
-from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.warehouse.redact import scrub, stored_json
+from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.held import HeldWarehouse

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from orchestration import pipeline
-from orchestration.web.app import receiver
-from orchestration.accounts.registry import WebhookFiles
+from orchestration.accounts.webhook_endpoints import WebhookFiles
+from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import API_VERSION, Answer
 from orchestration.sync.quarantine import event_rows, object_rows
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow
+from orchestration.web.app import receiver
 from orchestration.webhooks.queue import Queue
 from tests.template import Template
 from tests.unit.webhooks.test_receiver import serving, signed

@@ -13,10 +13,10 @@ from hypothesis import settings as cases
 from hypothesis import strategies as st
 
 from orchestration import pipeline
+from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import object_row
 from tests.integration.histories import DAY, HOUR, MIDNIGHT, charge, intent

@@ -24,9 +24,9 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration import pipeline
+from orchestration.config.settings import Settings
 from orchestration.pipeline import builder, dbt_runner, steps
 from orchestration.pipeline.plan import Plan, kept_plan
-from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor

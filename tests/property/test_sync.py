@@ -25,7 +25,8 @@ from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import StripeClient
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.stripe_api.rate_limits import Governor
-from orchestration.sync import engine, readers as reading, sync_account
+from orchestration.sync import engine, sync_account
+from orchestration.sync import readers as reading
 from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES

@@ -3,7 +3,16 @@
 import pytest
 from pydantic import SecretStr
 
-from orchestration.config.credentials import SecretRefused, api_key, app_secret_key, refuse_visible, shown, signing_secret, signing_secrets, without_credentials
+from orchestration.config.credentials import (
+    SecretRefused,
+    api_key,
+    app_secret_key,
+    refuse_visible,
+    shown,
+    signing_secret,
+    signing_secrets,
+    without_credentials,
+)
 
 SECRET = "whsec_" + "Ab1" * 11
 KEY = "rk_live_" + "51HabcXYZ" * 11

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from orchestration.accounts.registry import Integration, IntegrationError, Integrations, WebhookFiles, webhook_endpoints
+from orchestration.accounts.registry import Integration, IntegrationError, Integrations
+from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_endpoints
 from orchestration.config.settings import Settings
 
 KEYS = {name: SecretStr(f"rk_test_of_{name}_51HabcXYZ") for name in ("shop", "club", "other")}

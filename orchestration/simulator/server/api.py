@@ -18,15 +18,22 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orchestration.simulator.world.account import API_VERSION, EVENT_RETENTION, RESOURCES, Entry, Resource, SimulatedAccount
-from orchestration.simulator.server.oauth import StripeApp
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.errors import StripeError, aged_out, no_such, unknown_url
-from orchestration.simulator.world.events import EVENT_TYPES
 from orchestration.simulator.server.keys import READ_PERMISSION, Keys
-from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.server.oauth import StripeApp
 from orchestration.simulator.server.parameters import ListParameters, read_list_parameters, read_retrieve_parameters
+from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.stripe.singletons import account_object, balance_object, connected_account_object
+from orchestration.simulator.world.account import (
+    API_VERSION,
+    EVENT_RETENTION,
+    RESOURCES,
+    Entry,
+    Resource,
+    SimulatedAccount,
+)
+from orchestration.simulator.world.events import EVENT_TYPES
 from orchestration.simulator.world.steps import token
 
 Json = dict[str, Any]

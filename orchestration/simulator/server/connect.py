@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from orchestration.simulator.world.account import SimulatedAccount
 from orchestration.simulator.server.errors import no_access, no_such, not_a_platform
 from orchestration.simulator.server.parameters import ListParameters
+from orchestration.simulator.world.account import SimulatedAccount
 
 
 class Connections:

@@ -14,14 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from orchestration.simulator.server.oauth import AppOptions, StripeApp
-from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.deliveries import Deliverer, DeliveryCounts
 from orchestration.simulator.server.errors import masked
 from orchestration.simulator.server.faults import Fault, Gate
 from orchestration.simulator.server.keys import ApiKey, Keys
+from orchestration.simulator.server.oauth import AppOptions, StripeApp
 from orchestration.simulator.server.webhooks import WebhookEndpoint
+from orchestration.simulator.world.calibration import DAY
 
 Json = dict[str, Any]
 _Answer = Callable[[Request], Awaitable[Response]]

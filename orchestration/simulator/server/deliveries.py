@@ -18,10 +18,17 @@ from typing import Final
 
 import httpx
 
-from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.server.connect import Connections
+from orchestration.simulator.server.webhooks import (
+    Notice,
+    WebhookEndpoint,
+    check_secret,
+    deauthorization,
+    notice_of,
+    signature_header,
+)
+from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import token
-from orchestration.simulator.server.webhooks import Notice, WebhookEndpoint, check_secret, deauthorization, notice_of, signature_header
 
 _LOOK_SECONDS: Final = 0.05
 """Real seconds between two looks at the account's clock."""

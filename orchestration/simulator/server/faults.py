@@ -16,9 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from orchestration.simulator.world.account import SimulatedAccount
 from orchestration.simulator.server.api import StripeApi, key_of
-from orchestration.simulator.server.errors import StripeError, invalid_key, lock_timeout, no_access, rate_limited, server_error
+from orchestration.simulator.server.errors import (
+    StripeError,
+    invalid_key,
+    lock_timeout,
+    no_access,
+    rate_limited,
+    server_error,
+)
+from orchestration.simulator.world.account import SimulatedAccount
 
 FaultKind = Literal[
     "rate_limit", "lock_timeout", "server_error", "invalid_key", "no_access", "drop", "cut", "truncate", "slow"

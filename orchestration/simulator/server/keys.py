@@ -4,7 +4,17 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from orchestration.simulator.server.errors import context_required, expired_key, invalid_key, ip_refused, missing_permission, no_access, no_connect_permissions, no_key, publishable_key
+from orchestration.simulator.server.errors import (
+    context_required,
+    expired_key,
+    invalid_key,
+    ip_refused,
+    missing_permission,
+    no_access,
+    no_connect_permissions,
+    no_key,
+    publishable_key,
+)
 
 KeyState = Literal["active", "expired", "ip_refused", "revoked"]
 

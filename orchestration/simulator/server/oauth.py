@@ -11,13 +11,13 @@ from itertools import count
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.deliveries import Deliverer
 from orchestration.simulator.server.errors import invalid_grant, invalid_key, unsupported_grant
 from orchestration.simulator.server.keys import ApiKey, Keys
-from orchestration.simulator.world.steps import token
 from orchestration.simulator.server.webhooks import deauthorization
+from orchestration.simulator.world.calibration import DAY
+from orchestration.simulator.world.steps import token
 
 Json = dict[str, Any]
 

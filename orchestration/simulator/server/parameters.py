@@ -5,7 +5,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from orchestration.simulator.server.errors import StripeError, exclusive, invalid_integer, not_expandable, unknown_parameter
+from orchestration.simulator.server.errors import (
+    StripeError,
+    exclusive,
+    invalid_integer,
+    not_expandable,
+    unknown_parameter,
+)
 
 MAX_TYPES: Final = 20
 _FOREVER: Final = 1 << 40

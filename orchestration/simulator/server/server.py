@@ -15,14 +15,14 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestration.simulator.world.account import SimulatedAccount
 from orchestration.simulator.server.api import StripeApi, key_of
-from orchestration.simulator.server.oauth import NoSuchApp, StripeApp
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.control import Control
 from orchestration.simulator.server.deliveries import Deliverer, RetryPolicy
 from orchestration.simulator.server.faults import Gate
 from orchestration.simulator.server.keys import ApiKey, Keys
+from orchestration.simulator.server.oauth import NoSuchApp, StripeApp
+from orchestration.simulator.world.account import SimulatedAccount
 
 HOST = "127.0.0.1"
 

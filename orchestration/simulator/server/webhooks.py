@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from orchestration.simulator.world.account import Entry, SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.account import Entry, SimulatedAccount
 from orchestration.simulator.world.steps import token
 
 Json = dict[str, Any]

@@ -6,11 +6,19 @@ Fields are those that the SDK's typed classes declare (a test compares them). Ho
 
 from typing import Any
 
+from orchestration.simulator.stripe.instruments import (
+    address,
+    billing_details,
+    charge_details,
+    error_payment_method,
+    instructions,
+    network_advice_code,
+    outcome,
+)
+from orchestration.simulator.stripe.state import ChargeState, State, state_after, steps_until
 from orchestration.simulator.world.account import Entry, Resource, SimulatedAccount, customer_account_id, customer_id
 from orchestration.simulator.world.calibration import DAY
-from orchestration.simulator.stripe.instruments import address, billing_details, charge_details, error_payment_method, instructions, network_advice_code, outcome
 from orchestration.simulator.world.payers import Person, person
-from orchestration.simulator.stripe.state import ChargeState, State, state_after, steps_until
 from orchestration.simulator.world.steps import Attempt, Dispute, Intent, token
 
 Json = dict[str, Any]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from orchestration.simulator.world.account import SimulatedAccount
 from orchestration.simulator.stripe.instruments import address
+from orchestration.simulator.world.account import SimulatedAccount
 from orchestration.simulator.world.payers import person
 from orchestration.simulator.world.steps import token
 

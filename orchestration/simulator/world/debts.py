@@ -7,13 +7,11 @@ cards, order numbers or times to find that out.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import Intent
-
-if TYPE_CHECKING:
-    from orchestration.simulator.world.truth import AttemptTruth, PaymentTruth
+from orchestration.simulator.world.truth_records import AttemptTruth, PaymentTruth
 
 RECOVERY_WINDOW: Final = 30 * DAY
 
@@ -71,7 +69,7 @@ def recovery_rate(debts: Iterable[Debt], at: int) -> float:
 
 
 def tell_debts(
-    intents: Iterable[Intent], attempts: Iterable["AttemptTruth"], payments: Iterable["PaymentTruth"]
+    intents: Iterable[Intent], attempts: Iterable[AttemptTruth], payments: Iterable[PaymentTruth]
 ) -> list[Debt]:
     """Return every debt for which there was a PaymentIntent, with what the attempts made of it."""
     tried: dict[str, list[AttemptTruth]] = defaultdict(list)
@@ -87,8 +85,8 @@ def tell_debts(
 def _debt(
     name: str,
     intents: Sequence[Intent],
-    tried: dict[str, list["AttemptTruth"]],
-    paid: dict[str, "PaymentTruth"],
+    tried: dict[str, list[AttemptTruth]],
+    paid: dict[str, PaymentTruth],
 ) -> Debt:
     attempts = sorted((each for intent in intents for each in tried[intent.id]), key=lambda each: each.attempted_at)
     currency, amount = _owed(intents[0], attempts)
@@ -116,7 +114,7 @@ def _debt(
     )
 
 
-def _owed(first: Intent, attempts: Sequence["AttemptTruth"]) -> tuple[str, int]:
+def _owed(first: Intent, attempts: Sequence[AttemptTruth]) -> tuple[str, int]:
     """The currency and the amount of the first attempt; without one, those of the first PaymentIntent."""
     if attempts:
         return attempts[0].currency, attempts[0].amount
@@ -133,7 +131,7 @@ def _paid_at(receipts: Sequence[tuple[int, int]], amount: int) -> int | None:
     return None
 
 
-def _is_in_scope(intents: Sequence[Intent], paid: dict[str, "PaymentTruth"]) -> bool:
+def _is_in_scope(intents: Sequence[Intent], paid: dict[str, PaymentTruth]) -> bool:
     reasons = [paid[intent.id].cancellation_reason for intent in intents]
     is_void = all(reason in ("duplicate", "fraudulent") for reason in reasons)
     return not is_void and not intents[0].is_card_testing

@@ -10,13 +10,11 @@ reaches it completes the recovery, and later ones are double payments.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import Instrument, Intent
-
-if TYPE_CHECKING:
-    from orchestration.simulator.world.truth import AttemptTruth, PaymentTruth
+from orchestration.simulator.world.truth_records import AttemptTruth, PaymentTruth
 
 RECOVERY_WINDOW: Final = 30 * DAY
 FILLED_IN_BY_STRIPE: Final = ("prod_", "price_", "plink_")
@@ -77,8 +75,8 @@ class Member:
     """A PaymentIntent of a group, the attempts that a reader knows of, and what it received less what was returned."""
 
     intent: Intent
-    payment: "PaymentTruth"
-    attempts: Sequence["AttemptTruth"]
+    payment: PaymentTruth
+    attempts: Sequence[AttemptTruth]
     kept_amount: int
 
     @property
@@ -86,7 +84,7 @@ class Member:
         return self.attempts[0].attempted_at
 
     @property
-    def success(self) -> "AttemptTruth | None":
+    def success(self) -> AttemptTruth | None:
         return next((attempt for attempt in self.attempts if attempt.outcome == "succeeded"), None)
 
     @property
@@ -101,7 +99,7 @@ class Member:
 class _Receipt(NamedTuple):
     """A PaymentIntent that succeeded, and the attempt that did."""
 
-    success: "AttemptTruth"
+    success: AttemptTruth
     member: Member
 
 
@@ -178,7 +176,7 @@ def _compute_episode(members: Sequence[Member], at: int) -> EpisodeTruth | None:
     )
 
 
-def _order(attempt: "AttemptTruth") -> tuple[int, bool, bool, str]:
+def _order(attempt: AttemptTruth) -> tuple[int, bool, bool, str]:
     """In time; a success is the last of its second, what has no charge comes after what has one."""
     is_success = attempt.outcome == "succeeded"
     return attempt.attempted_at, is_success, attempt.charge_id is None, attempt.charge_id or attempt.payment_intent_id
@@ -190,7 +188,7 @@ def _receipts(members: Iterable[Member]) -> list[_Receipt]:
     return sorted(receipts, key=lambda receipt: (receipt.success.resolved_at, receipt.member.intent.id))
 
 
-def _failures_before(success: "AttemptTruth | None", attempts: Sequence["AttemptTruth"]) -> list["AttemptTruth"]:
+def _failures_before(success: AttemptTruth | None, attempts: Sequence[AttemptTruth]) -> list[AttemptTruth]:
     """Return the failed attempts made before the success and resolved by then; all of them without a success."""
     made_before = attempts if success is None else attempts[: attempts.index(success)]
     return [
@@ -200,7 +198,7 @@ def _failures_before(success: "AttemptTruth | None", attempts: Sequence["Attempt
     ]
 
 
-def _settle(first: "AttemptTruth", members: Sequence[Member]) -> _Settlement:
+def _settle(first: AttemptTruth, members: Sequence[Member]) -> _Settlement:
     """Add up what the payments cover until it reaches what was at risk."""
     price = next(member.payment for member in members if member.intent.id == first.payment_intent_id)
     receipts, covered = _receipts(members), 0
@@ -211,7 +209,7 @@ def _settle(first: "AttemptTruth", members: Sequence[Member]) -> _Settlement:
     return _Settlement(receipts, None, [])
 
 
-def _covered(first: "AttemptTruth", price: "PaymentTruth", paid: "PaymentTruth") -> int:
+def _covered(first: AttemptTruth, price: PaymentTruth, paid: PaymentTruth) -> int:
     """Return how much of the debt a payment covers, whatever was captured of it.
 
     The PaymentIntent that failed covers all, and so does one of the `price` that this PaymentIntent has now.
@@ -225,7 +223,7 @@ def _in(currency: str, receipts: Iterable[_Receipt]) -> list[_Receipt]:
     return [receipt for receipt in receipts if receipt.member.payment.currency == currency]
 
 
-def _strict(first: "AttemptTruth", members: Sequence[Member]) -> list[Member]:
+def _strict(first: AttemptTruth, members: Sequence[Member]) -> list[Member]:
     """Return the PaymentIntent of the first failure and those that name the same order in the same place."""
     order = next(member.order for member in members if member.intent.id == first.payment_intent_id)
     return [
@@ -235,7 +233,7 @@ def _strict(first: "AttemptTruth", members: Sequence[Member]) -> list[Member]:
     ]
 
 
-def _status(first: "AttemptTruth", members: Sequence[Member], at: int) -> RecoveryStatus:
+def _status(first: AttemptTruth, members: Sequence[Member], at: int) -> RecoveryStatus:
     completing = _settle(first, members).completing
     window_end = first.resolved_at + RECOVERY_WINDOW
     if completing is not None:
@@ -253,7 +251,7 @@ def _net(currency: str, recovered: int, settlement: _Settlement) -> int:
     return min(recovered, max(0, recovered - given_back) + kept_of_doubles)
 
 
-def _method(failures: Sequence["AttemptTruth"], success: "AttemptTruth") -> RecoveryMethod | None:
+def _method(failures: Sequence[AttemptTruth], success: AttemptTruth) -> RecoveryMethod | None:
     """Return how the instrument that paid differs from those that failed."""
     paid_with, failed_with = success.instrument, [failure.instrument for failure in failures]
     same = [each for each in failed_with if _is_same(each, paid_with)]

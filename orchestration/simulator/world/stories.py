@@ -10,7 +10,17 @@ from typing import Final
 from orchestration.simulator.world import calibration as cal
 from orchestration.simulator.world.aftermath import settle_card, settle_debit
 from orchestration.simulator.world.calibration import DAY, HOUR, Failure
-from orchestration.simulator.world.payers import Payer, bank_account, basket, card, drawn, is_foreign, payer, person, updated
+from orchestration.simulator.world.payers import (
+    Payer,
+    bank_account,
+    basket,
+    card,
+    drawn,
+    is_foreign,
+    payer,
+    person,
+    updated,
+)
 from orchestration.simulator.world.steps import Act, Attempt, Instrument, Intent, Step, token
 
 _FAILURES: Final = tuple((failure, failure.weight) for failure in cal.CARD_FAILURES)

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from orchestration.simulator import SimulatedAccount
+from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.account import RESOURCES, TieOrder
 from orchestration.simulator.world.calibration import DAY
-from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.steps import Act
 
 SMALL = {"payments": 600, "days": 30}

@@ -9,7 +9,14 @@ import pytest
 import requests
 import stripe
 
-from orchestration.simulator import API_VERSION, DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, EVENT_RETENTION, SimulatedAccount, SimulatorServer
+from orchestration.simulator import (
+    API_VERSION,
+    DEFAULT_API_KEY,
+    DEFAULT_LIVE_API_KEY,
+    EVENT_RETENTION,
+    SimulatedAccount,
+    SimulatorServer,
+)
 from orchestration.simulator.world.calibration import DAY
 
 Json = dict[str, Any]

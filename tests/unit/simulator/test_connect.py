@@ -10,9 +10,18 @@ import pytest
 import requests
 import stripe
 
-from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, PERSONAL_MARKERS, ApiKey, Fault, SimulatedAccount, SimulatorServer, WebhookEndpoint
-from orchestration.simulator.world.calibration import DAY
+from orchestration.simulator import (
+    DEFAULT_API_KEY,
+    OPENED_AT,
+    PERSONAL_MARKERS,
+    ApiKey,
+    Fault,
+    SimulatedAccount,
+    SimulatorServer,
+    WebhookEndpoint,
+)
 from orchestration.simulator.server.keys import READ_PERMISSION
+from orchestration.simulator.world.calibration import DAY
 from tests.unit.simulator.conftest import Receiver, settled
 
 Json = dict[str, Any]

@@ -9,8 +9,8 @@ import pytest
 import requests
 
 from orchestration.simulator import Fault, SimulatedAccount, SimulatorServer
-from orchestration.simulator.world.account import API_VERSION
 from orchestration.simulator.server.faults import FaultQueue
+from orchestration.simulator.world.account import API_VERSION
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import stripe
 from stripe import StripeObject
 
 from orchestration.simulator import PERSONAL_MARKERS, SimulatedAccount
-from orchestration.simulator.world.account import RESOURCES, Resource
+from orchestration.simulator.server.webhooks import deauthorization
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.stripe.singletons import account_object, balance_object, connected_account_object
-from orchestration.simulator.server.webhooks import deauthorization
+from orchestration.simulator.world.account import RESOURCES, Resource
 
 CLASSES = {
     "payment_intents": stripe.PaymentIntent,

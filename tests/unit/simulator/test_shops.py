@@ -15,9 +15,9 @@ import pytest
 import requests
 
 from orchestration.simulator import SHOPS, Debt, SimulatedAccount, SimulatorServer, WebhookEndpoint
+from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.account import RESOURCES, Resource
 from orchestration.simulator.world.calibration import CARD_FAILURES, DAY, HOUR
-from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.shops import MIXED
 from orchestration.simulator.world.shops.parameters import DEFAULTS, ShopParameters
 from orchestration.simulator.world.steps import Act, Intent, Step

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from orchestration.simulator import AttemptTruth, EpisodeTruth, SimulatedAccount, Truth
-from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import Act, Intent
 from orchestration.simulator.world.truth import EVENT_MEMORY
 

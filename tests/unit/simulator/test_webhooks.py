@@ -15,7 +15,19 @@ import pytest
 import requests
 import stripe
 
-from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_ENABLED_EVENTS, DEFAULT_WEBHOOK_SECRET, PERSONAL_MARKERS, DeliveryCounts, RetryPolicy, SimulatedAccount, SimulatorServer, WebhookEndpoint, signature_header, webhook_payload
+from orchestration.simulator import (
+    DEFAULT_API_KEY,
+    DEFAULT_ENABLED_EVENTS,
+    DEFAULT_WEBHOOK_SECRET,
+    PERSONAL_MARKERS,
+    DeliveryCounts,
+    RetryPolicy,
+    SimulatedAccount,
+    SimulatorServer,
+    WebhookEndpoint,
+    signature_header,
+    webhook_payload,
+)
 from orchestration.simulator.world.account import Entry
 from orchestration.simulator.world.calibration import DAY
 from tests.unit.simulator.conftest import Receiver, settled, until

@@ -9,7 +9,16 @@ from pydantic import SecretStr
 
 from orchestration.simulator import DEFAULT_API_KEY, ApiKey, Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.server.keys import READ_PERMISSION
-from orchestration.stripe_api import CHECK_RETRY, RESOURCES, AuthenticationFailed, KeyCheck, StripeApiError, StripeClient, check_resources, permissions_link
+from orchestration.stripe_api import (
+    CHECK_RETRY,
+    RESOURCES,
+    AuthenticationFailed,
+    KeyCheck,
+    StripeApiError,
+    StripeClient,
+    check_resources,
+    permissions_link,
+)
 
 PERMISSIONS = {resource.name: resource.permission for resource in RESOURCES}
 CORE = {resource.permission for resource in RESOURCES if resource.group == "core"}

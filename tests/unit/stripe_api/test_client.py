@@ -11,7 +11,14 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration.simulator import DEFAULT_API_KEY, ApiKey, AppOptions, Fault, SimulatedAccount, SimulatorServer
-from orchestration.stripe_api import API_VERSION, AccessRefused, AuthenticationFailed, InvalidRequest, StripeClient, StripeUnavailable
+from orchestration.stripe_api import (
+    API_VERSION,
+    AccessRefused,
+    AuthenticationFailed,
+    InvalidRequest,
+    StripeClient,
+    StripeUnavailable,
+)
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.stripe_api.rate_limits import Governor
 

@@ -6,7 +6,16 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from orchestration.stripe_api.rate_limits import AT_ONCE, ENDPOINT_RATE, HEADROOM, LIVE_RATE, RECOVERY, SLOWED, TEST_RATE, Governor
+from orchestration.stripe_api.rate_limits import (
+    AT_ONCE,
+    ENDPOINT_RATE,
+    HEADROOM,
+    LIVE_RATE,
+    RECOVERY,
+    SLOWED,
+    TEST_RATE,
+    Governor,
+)
 
 INTENTS, CHARGES = "/v1/payment_intents", "/v1/charges"
 

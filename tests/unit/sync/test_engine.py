@@ -10,6 +10,7 @@ import duckdb
 import pytest
 from pydantic import SecretStr
 
+from orchestration.base.account import AccountKey
 from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_LIVE_API_KEY, Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import API_VERSION, Answer, AuthenticationFailed, StripeClient, StripeUnavailable
@@ -19,7 +20,6 @@ from orchestration.sync.engine import HEAD_OVERLAP, RETENTION_MARGIN, has_gap
 from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow, write_checkpoint
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
 from tests.held import HeldWarehouse

@@ -10,6 +10,7 @@ import duckdb
 import pytest
 from pydantic import SecretStr
 
+from orchestration.base.account import AccountKey
 from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION, Answer, StripeClient
 from orchestration.stripe_api.errors import AccessRefused
@@ -18,7 +19,6 @@ from orchestration.sync import SyncReport, engine, sync_account
 from orchestration.sync.engine import HEAD_OVERLAP, IDLE_REQUESTS
 from orchestration.sync.streams import EVENTS_PATH
 from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
-from orchestration.base.account import AccountKey
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
 from tests.held import HeldWarehouse

@@ -7,10 +7,23 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration.warehouse.ledger import CompleteBuild, begin_build, build_of, complete_build, delete_closed_loads, forget_complete_build, has_incomplete_builds, hash_streams, last_complete_build, note_changed_table, open_tables, tables_of_incomplete_builds
+from orchestration.base.account import AccountKey
 from orchestration.warehouse.checkpoints import Checkpoint, write_checkpoint
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.base.account import AccountKey
+from orchestration.warehouse.ledger import (
+    CompleteBuild,
+    begin_build,
+    build_of,
+    complete_build,
+    delete_closed_loads,
+    forget_complete_build,
+    has_incomplete_builds,
+    hash_streams,
+    last_complete_build,
+    note_changed_table,
+    open_tables,
+    tables_of_incomplete_builds,
+)
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration.warehouse.ledger import note_changed_table
 from orchestration.warehouse.connection import WarehouseDamaged, WarehouseError, open_warehouse
+from orchestration.warehouse.ledger import note_changed_table
 from orchestration.warehouse.publish import publish
 
 Damage = Callable[[bytes], bytes]

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.warehouse.connection import FOR_LOADING, create_tables, open_warehouse, transaction
 from orchestration.base.account import AccountKey
+from orchestration.warehouse.connection import FOR_LOADING, create_tables, open_warehouse, transaction
 from orchestration.warehouse.load import LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
 

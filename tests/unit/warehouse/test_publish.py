@@ -7,9 +7,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration.warehouse.ledger import note_changed_table
-from orchestration.warehouse.connection import open_warehouse
 from orchestration.base.account import AccountKey
+from orchestration.warehouse.connection import open_warehouse
+from orchestration.warehouse.ledger import note_changed_table
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.publish import publish
 from orchestration.warehouse.rows import object_row

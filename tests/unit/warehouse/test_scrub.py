@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.simulator import SimulatedAccount
-from orchestration.simulator.world.account import RESOURCES
 from orchestration.simulator.stripe.objects import Renderer
+from orchestration.simulator.world.account import RESOURCES
 from orchestration.warehouse.redact import scrub, stored_json
 
 PROJECT = Path(__file__).parents[3] / "dbt_project"
