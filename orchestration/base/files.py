@@ -96,19 +96,29 @@ def read_secret(path: Path) -> str | None:
 
 
 def write_secret(path: Path, text: str, *, is_new: bool = False) -> None:
-    """Whole or not at all, and on the disk when this returns.
+    """Write a secret as `replace_file` does, with a line break at its end.
 
     Raises:
         FileExistsError: it must be new and is there.
         OSError: it cannot be written; what was there before still is.
+    """
+    replace_file(path, f"{text}\n".encode(), is_new=is_new)
+
+
+def replace_file(path: Path, content: bytes, *, is_new: bool = False) -> None:
+    """Write a file, readable by its owner only, whole or not at all; it is on the disk when this returns.
+
+    Raises:
+        FileExistsError: the file must be new (`is_new`) and exists.
+        OSError: the file cannot be written. What was there before is still there.
     """
     for folder in (path.parent.parent, path.parent):  # the mode is that of the last folder, never of its parents
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(descriptor)
         if is_new:

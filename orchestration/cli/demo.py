@@ -1,7 +1,6 @@
 """The simulated account that `recoup demo` and `recoup dev` use: a process of its own, whose clock outlives it."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import requests
 from pydantic import SecretStr
 
 from orchestration.base.errors import RecoupError
+from orchestration.base.files import replace_file
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SHOPS
 
@@ -122,10 +122,7 @@ def _read(path: Path) -> SimulatorState:
 
 
 def _write(path: Path, state: SimulatorState) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(asdict(state)), encoding="utf-8")
-    os.replace(beside, path)
+    replace_file(path, json.dumps(asdict(state)).encode())
 
 
 @contextmanager

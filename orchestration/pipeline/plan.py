@@ -5,7 +5,6 @@ The plan stays in a file until the project, this module, or a version of dbt or 
 """
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass
 from graphlib import TopologicalSorter
 from importlib import metadata
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from orchestration.base.files import replace_file
 from orchestration.config.settings import DBT_PROJECT_DIR, Settings
 from orchestration.pipeline.dbt_runner import ModelsFailed, compile_project, failure_text, project_fingerprint
 
@@ -119,10 +119,7 @@ def _tuple(value: Any) -> Any:
 
 
 def _write(path: Path, plan: Plan) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    beside.write_bytes(orjson.dumps(asdict(plan)))
-    os.replace(beside, path)
+    replace_file(path, orjson.dumps(asdict(plan)))
 
 
 def _compile(settings: Settings, fingerprint: str) -> Plan:

@@ -530,7 +530,7 @@ def _quarantined(walk: _Walk, each: Located) -> Quarantined:
 
 
 def _windows(windows: Iterable[OpenWindow]) -> Windows:
-    return Windows(Window(each.floor, each.ceiling, each.cursor, each.cursor_at) for each in windows)
+    return Windows(map(Window.from_stored, windows))
 
 
 def _instant(name: str, text: str | None) -> int | None:

@@ -134,9 +134,7 @@ class ListSource:
                 f"No object in a page of GET {self._path} can be read. Try again later, or ask Stripe's support.",
                 fault="not_stripe",
             )
-        still_open = tuple(
-            OpenWindow(each.floor, each.ceiling, each.cursor, each.cursor_at) for each in self._windows.open
-        )
+        still_open = tuple(window.to_stored() for window in self._windows.open)
         reached = parts.cursors[-1][1] if parts.cursors else None
         return Page(self, parts.rows, reached, not still_open, still_open, unreadable=parts.unreadable)
 

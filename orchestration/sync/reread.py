@@ -8,7 +8,6 @@ last vouched for it.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import groupby
 from math import ceil
 from typing import Final
@@ -16,8 +15,10 @@ from typing import Final
 import duckdb
 
 from orchestration.base.account import AccountKey
+from orchestration.base.instants import to_timestamp
+from orchestration.stripe_api import PAGE_SIZE
 from orchestration.sync.streams import EVENT_RETENTION
-from orchestration.sync.windows import PAGE_SIZE, Window
+from orchestration.sync.windows import Window
 from orchestration.warehouse.rows import ObjectTable
 
 FIRST_LOOK: Final = 86_400
@@ -84,12 +85,12 @@ def find_due(connection: duckdb.DuckDBPyConnection, account: AccountKey, table: 
     values = {
         "account_id": account.account_id,
         "livemode": account.livemode,
-        "now": _timestamp(now),
+        "now": to_timestamp(now),
         "first_look": FIRST_LOOK,
     }
     told_by_others = _NEVER_TOLD
     if table == "charges":
-        told_by_others, values["events_since"] = _TOLD_BY_OTHERS, _timestamp(now - EVENT_RETENTION)
+        told_by_others, values["events_since"] = _TOLD_BY_OTHERS, to_timestamp(now - EVENT_RETENTION)
     query = _DUE.format(table=table, told_by_others=told_by_others)
     return [Due(*row) for row in connection.execute(query, values).fetchall()]
 
@@ -105,10 +106,6 @@ def plan_again(due: Iterable[Due]) -> Plan:
         else:
             ids.extend(each.id for each in group)
     return Plan(tuple(windows), tuple(ids))
-
-
-def _timestamp(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
 def _pages(seconds: list[list[Due]]) -> Iterable[list[Due]]:

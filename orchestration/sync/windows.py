@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-PAGE_SIZE: Final = 100
-"""Objects in a full page: Stripe's maximum."""
+from orchestration.stripe_api import PAGE_SIZE
+from orchestration.warehouse.checkpoints import OpenWindow
 
 CUTS_PER_PAGE: Final = 0.09
 """Cuts allowed for each page that seems to be needed, at the least of the densities that were seen."""
@@ -48,6 +48,15 @@ class Window:
     pages: int = field(default=0, repr=False)
     first_at: int | None = field(default=None, repr=False)
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_PAGES + 1), repr=False)
+
+    @classmethod
+    def from_stored(cls, stored: OpenWindow) -> "Window":
+        """Return the window that a checkpoint has stored."""
+        return cls(stored.floor, stored.ceiling, stored.cursor, stored.cursor_at)
+
+    def to_stored(self) -> OpenWindow:
+        """Return what a checkpoint stores of the window: the part that is still to be read."""
+        return OpenWindow(self.floor, self.ceiling, self.cursor, self.cursor_at)
 
     @property
     def top(self) -> int:

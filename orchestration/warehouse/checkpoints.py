@@ -11,6 +11,7 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.base.account import AccountKey
+from orchestration.base.instants import to_seconds, to_timestamp
 
 _INSTANTS: Final = ("complete_through", "known_since", "walk_floor", "walk_ceiling")
 
@@ -58,7 +59,7 @@ def read_checkpoint(connection: duckdb.DuckDBPyConnection, account: AccountKey, 
         return Checkpoint(stream)
     values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
     windows = tuple(
-        OpenWindow(_seconds(part["floor"]), _known(part["ceiling"]), part["cursor"], _seconds(part["cursor_at"]))
+        OpenWindow(_seconds(part["floor"]), to_seconds(part["ceiling"]), part["cursor"], _seconds(part["cursor_at"]))
         for part in values["open_windows"] or ()
     )
     return Checkpoint(**values | {name: _seconds(values[name]) for name in _INSTANTS} | {"open_windows": windows})
@@ -105,13 +106,9 @@ def feed_ages(connection: duckdb.DuckDBPyConnection, feeds: Sequence[str], *, no
     return {feed: seconds / 86_400 for feed, seconds in rows}
 
 
-def _seconds(instant: datetime | None) -> int | None:
-    return None if instant is None else _known(instant)
-
-
-def _known(instant: datetime) -> int:
-    return int(instant.replace(tzinfo=UTC).timestamp())
+def _seconds(timestamp: datetime | None) -> int | None:
+    return None if timestamp is None else to_seconds(timestamp)
 
 
 def _timestamp(seconds: int | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return None if seconds is None else to_timestamp(seconds)

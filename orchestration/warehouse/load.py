@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from orchestration.base.account import AccountKey
+from orchestration.base.instants import to_timestamp
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, ObjectTable
 
 NamedRow = tuple[Any, ...]
@@ -191,7 +192,7 @@ class Loader:
             self.connection.execute(
                 f"""UPDATE raw_stripe.{table} SET _needs_read = FALSE, _as_of = $at
                     WHERE account_id = $account_id AND livemode = $livemode AND id IN (SELECT unnest($ids))""",
-                {**self._owner(), "ids": list(ids), "at": _timestamp(at)},
+                {**self._owner(), "ids": list(ids), "at": to_timestamp(at)},
             )
 
     def doubt_the_future(self, table: ObjectTable, *, latest: int) -> None:
@@ -202,7 +203,7 @@ class Loader:
         self.connection.execute(
             f"""UPDATE raw_stripe.{table} SET _needs_read = TRUE, _as_of = least(created, $latest)
                 WHERE account_id = $account_id AND livemode = $livemode AND _as_of > $latest""",
-            {**self._owner(), "latest": _timestamp(latest)},
+            {**self._owner(), "latest": to_timestamp(latest)},
         )
 
     def _put(self, table: ObjectTable, rows: Sequence[ObjectRow]) -> LoadCounts:
@@ -226,7 +227,7 @@ class Loader:
                 counts += self._insert_new(table, len(new))
         if ranked:
             created = [*(row.created for row in ranked), *(at for _, _, at in stored)]
-            bounds = {"oldest": _timestamp(min(created)), "newest": _timestamp(max(created))}
+            bounds = {"oldest": to_timestamp(min(created)), "newest": to_timestamp(max(created))}
             with self._registered(_arrow(ranked, _OBJECT_COLUMNS)):
                 counts += self._merge(table, len(ranked), bounds)
         return counts
@@ -345,7 +346,3 @@ def _arrow(rows: Sequence[Any], columns: Mapping[str, pa.DataType]) -> pa.Table:
     values = list(zip(*rows, strict=True))
     arrays = [pa.array(values[index], kind) for index, kind in enumerate(columns.values())]
     return pa.Table.from_arrays(arrays, names=list(columns))
-
-
-def _timestamp(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from orchestration.base.account import AccountKey
+from orchestration.base.instants import to_timestamp
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def put_quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey, 
         connection.execute(
             "INSERT INTO sync.quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                *(*owner, each.object_id, each.reason, _timestamp(each.floor), _timestamp(each.ceiling)),
+                *(*owner, each.object_id, each.reason, to_timestamp(each.floor), to_timestamp(each.ceiling)),
                 *(known[0][0] if known else now, now),
             ],
         )
@@ -62,7 +63,3 @@ def quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey) -> l
         [account.account_id, account.livemode],
     ).fetchall()
     return [Quarantined(*row) for row in rows]
-
-
-def _timestamp(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

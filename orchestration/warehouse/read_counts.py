@@ -1,11 +1,12 @@
 """How much of Stripe's read allocation an account's syncs have used: a count for each day and endpoint."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 
 import duckdb
 
 from orchestration.base.account import AccountKey
+from orchestration.base.instants import to_timestamp
 
 
 def add_reads(
@@ -36,7 +37,7 @@ def payments_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, s
     row = connection.execute(
         """SELECT count(*) FROM raw_stripe.events
            WHERE account_id = ? AND livemode = ? AND type = 'charge.succeeded' AND created >= ?""",
-        [account.account_id, account.livemode, datetime.fromtimestamp(since, UTC).replace(tzinfo=None)],
+        [account.account_id, account.livemode, to_timestamp(since)],
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -46,10 +47,10 @@ def has_event_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, 
     """Whether any event is known of later than that, whichever way it came."""
     found = connection.execute(
         "SELECT 1 FROM raw_stripe.events WHERE account_id = ? AND livemode = ? AND created > ? LIMIT 1",
-        [account.account_id, account.livemode, datetime.fromtimestamp(since, UTC).replace(tzinfo=None)],
+        [account.account_id, account.livemode, to_timestamp(since)],
     ).fetchall()
     return bool(found)
 
 
 def _day(instant: int) -> date:
-    return datetime.fromtimestamp(instant, UTC).date()
+    return to_timestamp(instant).date()

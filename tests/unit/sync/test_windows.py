@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.sync.windows import PAGE_SIZE, Window, Windows
+from orchestration.stripe_api import PAGE_SIZE
+from orchestration.sync.windows import Window, Windows
 
 DAY = 86_400
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.base.account import AccountKey
+from orchestration.stripe_api import PAGE_SIZE
 from orchestration.sync.reread import FIRST_LOOK, Due, find_due, plan_again
-from orchestration.sync.windows import PAGE_SIZE
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import EventRow, event_row, object_row
