@@ -1,5 +1,5 @@
--- Each split of episodes has all of them, kind by kind. The rates with the weakest links are those of recovery_rates, and
--- the links are those of payment_intents.
+-- Each split of episodes has all of them, kind by kind. The rates with the weakest links are those of recovery_rates,
+-- and the links are those of payment_intents.
 {{ config(meta={'dagster': {'ref': {'name': 'link_audit'}}}) }}
 
 {% set splits = {
