@@ -176,14 +176,14 @@ purchases as (
             partition by coalesce(keyed.customer_price_hash, keyed.card_price_hash)
             order by keyed.started_at, keyed.payment_intent_id
         ) as next_started_at,
-        accounts.data_through_at - interval '{{ var("link_gap_days") }} days' as counted_until_at
+        accounts.data_through_at - interval '{{ checked_var("link_gap_days") }} days' as counted_until_at
     from {{ ref('int_payment_intents_keyed') }} as keyed
     inner join accounts
         on keyed.account_id = accounts.account_id and keyed.livemode = accounts.livemode
     where
         (keyed.customer_price_hash is not null or keyed.card_price_hash is not null)
         and keyed.started_at
-        > accounts.data_through_at - interval '{{ var("link_gap_days") + coincidence_days }} days'
+        > accounts.data_through_at - interval '{{ checked_var("link_gap_days") + coincidence_days }} days'
 
 ),
 
@@ -199,8 +199,8 @@ purchases_counted as (
             case
                 when
                     next_started_at <= started_at + case
-                        when is_guest then interval '{{ var("guest_link_gap_days") }} days'
-                        else interval '{{ var("link_gap_days") }} days'
+                        when is_guest then interval '{{ checked_var("guest_link_gap_days") }} days'
+                        else interval '{{ checked_var("link_gap_days") }} days'
                     end
                     then 1
                 else 0
