@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestration.cli.tables import print_table
+from orchestration.cli.tables import print_trimmed
 from orchestration.errors import RecoupError
 from orchestration.secret_files import files_of_the_user
 from orchestration.settings import Settings
@@ -121,9 +121,9 @@ def _print(relation: duckdb.DuckDBPyRelation) -> None:
         for number, row in enumerate(shown):
             if number:
                 console.print()
-            print_table(console, _as_record(relation.columns, row))
+            print_trimmed(console, _as_record(relation.columns, row))
     else:
-        print_table(console, table)
+        print_trimmed(console, table)
     rest = _row_count(relation, rows) - len(shown)
     if rest > 0:
         console.print(f"… and {rest:,} more rows; --csv or --parquet write all of them.")

@@ -21,7 +21,7 @@ from rich.text import Text
 from orchestration import pipeline
 from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, reading
-from orchestration.cli.tables import print_table
+from orchestration.cli.tables import print_trimmed
 from orchestration.errors import RecoupError
 from orchestration.integrations import Integrations
 from orchestration.settings import DEFAULT_INTEGRATION, Settings
@@ -334,7 +334,7 @@ def _print_summary(summary: Summary | None, before: Summary) -> None:
 
 
 def _print_line(text: str, style: str = "dim") -> None:
-    console.print(Text(text, style=style), width=min(_WIDTH, console.width))
+    print_trimmed(console, Text(text, style=style), width=_WIDTH)
 
 
 def _print_rates(whole: pipeline.RecoveryRate, own: Rates) -> None:
@@ -348,7 +348,7 @@ def _print_rates(whole: pipeline.RecoveryRate, own: Rates) -> None:
     if len(own) > 1:
         for rate in own:
             table.add_row(f"  {_name(rate)}", "none has matured yet" if rate.share is None else str(rate))
-    print_table(console, table, width=_WIDTH)
+    print_trimmed(console, table, width=_WIDTH)
 
 
 def _print_counts(whole: pipeline.RecoveryRate, own: Rates, before: pipeline.RecoveryRate | None) -> None:
@@ -360,7 +360,7 @@ def _print_counts(whole: pipeline.RecoveryRate, own: Rates, before: pipeline.Rec
         changes = [getattr(whole, name) - getattr(before, name) for name in _COUNTS]
         if any(changes):
             table.add_row("since last run", *(f"{change:+,}" if change else "" for change in changes), style="dim")
-    print_table(console, table, width=_WIDTH)
+    print_trimmed(console, table, width=_WIDTH)
 
 
 def _print_amounts(whole: pipeline.RecoveryRate, own: Rates) -> None:
@@ -368,7 +368,7 @@ def _print_amounts(whole: pipeline.RecoveryRate, own: Rates) -> None:
     for rate in own:
         amounts = [format_amount(getattr(rate, name) or 0, rate.exponent or 0) for name in _AMOUNTS]
         table.add_row(_name(rate) if rate.exponent is not None else f"{_name(rate)} minor units", *amounts)
-    print_table(console, table, width=_WIDTH)
+    print_trimmed(console, table, width=_WIDTH)
 
 
 def _recovered(rate: pipeline.RecoveryRate) -> tuple[str, str]:

@@ -358,7 +358,7 @@ def test_a_wrong_var_is_told_in_a_sentence_that_says_which_what_it_must_be_and_w
 def test_dbt_parses_a_project_whose_vars_are_all_wrong_and_then_says_so(
     built: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """If a var of a wrong kind broke the parse, Dagster would have no definitions, and dbt would tell an error of Jinja."""
+    """If a wrong var broke the parse, Dagster would have no definitions, and dbt would tell an error of Jinja."""
     settings = Settings(recoup_data_dir=tmp_path)
     shutil.copy(built.warehouse_path, settings.warehouse_path)
     for position in (0, 3):
