@@ -1,4 +1,3 @@
-
 {% set streams = [
     'payment_intents', 'charges', 'refunds', 'disputes', 'payment_intent_events', 'charge_events'
 ] %}
