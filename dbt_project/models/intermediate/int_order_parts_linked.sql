@@ -108,7 +108,8 @@ nearest as (
             and open_members.is_free
             and members.created_at > open_members.ended_at
             and members.started_at >= open_members.ended_at + interval '{{ checked_var("link_pause_seconds") }} seconds'
-            and members.started_at <= open_members.ended_at + interval '{{ checked_var("explicit_link_gap_days") }} days'
+            and members.started_at
+            <= open_members.ended_at + interval '{{ checked_var("explicit_link_gap_days") }} days'
 
 ),
 
