@@ -160,8 +160,8 @@ members as {{ materialized() }} (
     select
         *,
         case
-            when has_equals then {{ [minute, var('link_pause_seconds')] | max }}
-            else {{ var('link_pause_seconds') }}
+            when has_equals then {{ [minute, checked_var('link_pause_seconds')] | max }}
+            else {{ checked_var('link_pause_seconds') }}
         end as pause_seconds
     from compared
 

@@ -180,7 +180,7 @@ covering as (
         first_failures.currency as at_risk_currency,
         first_failures.at_risk_amount,
         successes.first_succeeded_at
-        <= first_failures.resolved_at + interval '{{ var("recovery_window_days") }} days' as is_in_window,
+        <= first_failures.resolved_at + interval '{{ checked_var("recovery_window_days") }} days' as is_in_window,
         case
             when successes.payment_intent_id = first_failures.payment_intent_id then first_failures.at_risk_amount
             when
@@ -483,7 +483,7 @@ final as (
             when is_excluded and is_fraudulent then 'fraudulent'
             when is_excluded then 'duplicate'
             when is_distorting then 'data_issue'
-            {{ "when is_card_testing then 'card_testing'" if var('exclude_card_testing') }}
+            {{ "when is_card_testing then 'card_testing'" if checked_var('exclude_card_testing') }}
         end as exclusion_reason,
         case
             when not is_canceled then null

@@ -107,8 +107,9 @@ nearest as (
             and members.payment_intent_id <> open_members.payment_intent_id
             and open_members.is_free
             and members.created_at > open_members.ended_at
-            and members.started_at >= open_members.ended_at + interval '{{ var("link_pause_seconds") }} seconds'
-            and members.started_at <= open_members.ended_at + interval '{{ var("explicit_link_gap_days") }} days'
+            and members.started_at >= open_members.ended_at + interval '{{ checked_var("link_pause_seconds") }} seconds'
+            and members.started_at
+            <= open_members.ended_at + interval '{{ checked_var("explicit_link_gap_days") }} days'
 
 ),
 

@@ -173,7 +173,7 @@ aged as (
             when bool_or(link_tier in ('order', 'order_part') or gap_count >= 3) over in_chain then 0
             else
                 date_diff('second', min(started_at) over in_chain, started_at)
-                // {{ var('link_span_days') * 86400 }}
+                // {{ checked_var('link_span_days') * 86400 }}
         end as span_number
     from joined
     window in_chain as (partition by account_id, livemode, chain_id)
