@@ -23,6 +23,9 @@
 {% set minute = 60 %}
 {% set largest_compared = 5000 %}
 
+{# A PaymentIntent that failed and was paid later may have been paid a second time by another one. #}
+{% set may_be_followed = 'is_open or has_failed' if finds_double_payments else 'is_open' %}
+
 {% set groups_of_changed %}
     select {{ group_hash }} from {{ ref('int_payment_intents_keyed') }}
     where {{ in_changed_payment_intents(ref('int_payment_intents_keyed'), models=['int_payment_intents_keyed'] + earlier) }}
@@ -87,6 +90,12 @@ keyed as (
         {{ group_hash }} is not null
         {% if is_incremental() %}
             and {{ by_rowid(ref('int_payment_intents_keyed'), group_hash ~ ' in (select * from changed_groups)') }}
+        {% else %}
+            -- Most groups have nothing to follow. They are left out before anything is sorted.
+            and {{ group_hash }} in (
+                select {{ group_hash }} from {{ ref('int_payment_intents_keyed') }}
+                where {{ may_be_followed }}
+            )
         {% endif %}
 
 ),
@@ -98,9 +107,7 @@ candidates as (
         keyed.is_open and followed.predecessor_id is null as is_free,
         following.payment_intent_id is null as may_follow,
         count(*) over (partition by keyed.group_hash) as member_count,
-        -- A PaymentIntent that failed and was paid later may have been paid a second time by another one.
-        bool_or(keyed.is_open{{ ' or keyed.has_failed' if finds_double_payments }})
-            over (partition by keyed.group_hash) as has_open
+        bool_or({{ may_be_followed }}) over (partition by keyed.group_hash) as has_open
     from keyed
     left join (
         select distinct
