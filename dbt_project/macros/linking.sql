@@ -297,11 +297,13 @@ ends_counted as (
 
 ),
 
--- For each PaymentIntent: the open one that ended last before it began, if it may follow that one.
-nearest as {{ materialized() }} (
+-- The open PaymentIntent that ended last before another one began, if that one may follow it. This is a join of its own,
+-- since DuckDB compares each row with each if a left join has conditions such as these.
+nearest_open as (
 
     select
-        members.*,
+        members.group_hash,
+        members.payment_intent_id,
         open_members.payment_intent_id as nearest_id
     from members
     inner join ends_counted
@@ -309,13 +311,26 @@ nearest as {{ materialized() }} (
             members.group_hash = ends_counted.group_hash
             and members.payment_intent_id = ends_counted.payment_intent_id
             and ends_counted.is_start = 1
-    left join rhythms on members.group_hash = rhythms.group_hash
-    left join members as open_members
+    inner join members as open_members
         on
             members.group_hash = open_members.group_hash
             and open_members.is_open
             and ends_counted.open_count = open_members.open_number
-            and {{ follows('members', 'open_members', gap_days, guest_gap_days) }}
+    left join rhythms on members.group_hash = rhythms.group_hash
+    where {{ follows('members', 'open_members', gap_days, guest_gap_days) }}
+
+),
+
+nearest as {{ materialized() }} (
+
+    select
+        members.*,
+        nearest_open.nearest_id
+    from members
+    left join nearest_open
+        on
+            members.group_hash = nearest_open.group_hash
+            and members.payment_intent_id = nearest_open.payment_intent_id
 
 ),
 
