@@ -100,29 +100,16 @@ all_named as (
 -- An order is owed by one payer. Payers are told apart by customer and by card: somebody may pay one order with several
 -- cards, and a shop may make several customers of one person. A guest has no customer, so what two guests paid who have
 -- no card in common is not one order.
-payers as (
+counted as (
 
     select
         order_hash,
-        customer_id,
-        is_paid,
-        coalesce(first_instrument_key, payment_intent_id) as card,
-        coalesce(customer_id, first_instrument_key, payment_intent_id) as payer
+        least(count(distinct customer_id), count(distinct coalesce(first_instrument_key, payment_intent_id))) > 1
+        or least(
+            count(distinct case when is_paid then coalesce(customer_id, first_instrument_key, payment_intent_id) end),
+            count(distinct case when is_paid then coalesce(first_instrument_key, payment_intent_id) end)
+        ) > 1 as is_shared
     from all_named
-
-),
-
-judged as (
-
-    select
-        order_hash,
-        coalesce(min(customer_id) <> max(customer_id) and min(card) <> max(card), false)
-        or coalesce(
-            min(payer) filter (where is_paid) <> max(payer) filter (where is_paid)
-            and min(card) filter (where is_paid) <> max(card) filter (where is_paid),
-            false
-        ) as is_shared
-    from payers
     group by order_hash
 
 ),
@@ -147,14 +134,14 @@ final as (
 
         -- booleans
         all_named.is_paid,
-        judged.is_shared,
+        counted.is_shared,
 
         -- the load
         {{ build_id() }} as _load_id
     from all_named
-    inner join judged on all_named.order_hash = judged.order_hash
+    inner join counted on all_named.order_hash = counted.order_hash
     -- Other PaymentIntents of an order are written again if the verdict about it is another one now.
-    where all_named.was_shared is null or all_named.was_shared <> judged.is_shared
+    where all_named.was_shared is null or all_named.was_shared <> counted.is_shared
 
     {% if is_incremental() %}
         union all by name
