@@ -48,7 +48,7 @@ failed as (
             and new_linked.payment_intent_id = payment_intents.payment_intent_id
     where
         payment_intents.failed_attempt_count > 0
-        {{ 'and ' ~ is_new_payment_intent if is_incremental() }}
+        and {{ is_new_payment_intent if is_incremental() else 'true' }}
 
 ),
 
@@ -56,7 +56,14 @@ failed as (
 linked as (
 
     select * from new_linked
-    where (account_id, livemode, episode_id) in (select * from failed)
+    where
+        (new_linked.account_id, new_linked.livemode, new_linked.episode_id) in (
+            select
+                failed.account_id,
+                failed.livemode,
+                failed.episode_id
+            from failed
+        )
 
 ),
 

@@ -44,8 +44,8 @@ keyed as (
         {% else %}
             -- Most orders have no open PaymentIntent. They are left out before anything is sorted.
             and order_currency_hash in (
-                select order_currency_hash from {{ ref('int_payment_intents_keyed') }}
-                where is_open
+                select others.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as others
+                where others.is_open
             )
         {% endif %}
 
