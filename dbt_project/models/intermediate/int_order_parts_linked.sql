@@ -39,8 +39,15 @@ keyed as (
     select * from {{ ref('int_payment_intents_keyed') }}
     where
         order_currency_hash is not null
-        and {{ by_rowid(ref('int_payment_intents_keyed'), 'order_currency_hash in (select * from changed_groups)')
-        if is_incremental() else 'true' }}
+        {% if is_incremental() %}
+            and {{ by_rowid(ref('int_payment_intents_keyed'), 'order_currency_hash in (select * from changed_groups)') }}
+        {% else %}
+            -- Most orders have no open PaymentIntent. They are left out before anything is sorted.
+            and order_currency_hash in (
+                select others.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as others
+                where others.is_open
+            )
+        {% endif %}
 
 ),
 

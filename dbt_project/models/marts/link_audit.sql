@@ -187,8 +187,8 @@ retry_times as (
     select
         *,
         case
-            when equal_count >= 2 then {{ [minute, var('link_pause_seconds')] | max }}
-            else {{ var('link_pause_seconds') }}
+            when equal_count >= 2 then {{ [minute, checked_var('link_pause_seconds')] | max }}
+            else {{ checked_var('link_pause_seconds') }}
         end as pause_seconds,
         spread_seconds <= interval_seconds / 8.0 as is_regular,
         interval_seconds - least(
@@ -204,8 +204,8 @@ next_purchases as (
     select
         purchases.*,
         case
-            when purchases.is_guest then {{ var('guest_link_gap_days') * 86400 }}
-            else {{ var('link_gap_days') * 86400 }}
+            when purchases.is_guest then {{ checked_var('guest_link_gap_days') * 86400 }}
+            else {{ checked_var('link_gap_days') * 86400 }}
         end as gap_seconds,
         not purchases.is_next_of_another_order
         and purchases.seconds_to_next >= retry_times.pause_seconds
