@@ -44,8 +44,8 @@ keyed as (
         {% else %}
             -- Most orders have no open PaymentIntent. They are left out before anything is sorted.
             and order_currency_hash in (
-                select others.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as others
-                where others.is_open
+                select open_ones.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as open_ones
+                where open_ones.is_open
             )
         {% endif %}
 

@@ -304,7 +304,9 @@ ruled as (
 fees as (
 
     select * from {{ ref('network_retry_rules') }}
-    where region = '{{ checked_var("network_fee_region") }}' and fee_amount is not null
+    where
+        region = '{{ checked_var("network_fee_region") }}'
+        and fee_amount is not null
 
 ),
 

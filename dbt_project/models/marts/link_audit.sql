@@ -142,7 +142,8 @@ purchases as (
         keyed.livemode,
         keyed.customer_id is null as is_guest,
         keyed.is_paid,
-        keyed.started_at <= accounts.data_through_at - interval '{{ checked_var("link_gap_days") }} days' as is_gap_over,
+        keyed.started_at
+        <= accounts.data_through_at - interval '{{ checked_var("link_gap_days") }} days' as is_gap_over,
         coalesce(keyed.customer_price_hash, keyed.card_price_hash) as payer_hash,
         date_diff('second', keyed.started_at, lead(keyed.started_at) over of_payer) as seconds_to_next,
         coalesce(
