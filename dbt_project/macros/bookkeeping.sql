@@ -5,11 +5,12 @@
 #}
 {% macro begin_build() -%}
 {%- set is_building = flags.WHICH in ('build', 'run', 'seed', 'snapshot') -%}
+    {%- do check_vars() -%}
     {%- if execute and is_building -%}
         insert into {{ sync_table('model_builds') }} (build_id, is_good, began_at, fingerprint)
         select
             nextval('sync.load_ids'), false, timestamp '{{ run_started_at.strftime("%Y-%m-%d %H:%M:%S") }}',
-            nullif('{{ var("fingerprint") }}', '')
+            nullif('{{ checked_var("fingerprint") }}', '')
     {%- endif -%}
 {%- endmacro %}
 

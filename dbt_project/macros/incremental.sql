@@ -10,7 +10,7 @@
 
 {# Replaces dbt's own macro, since a plan is compiled apart from the warehouse, for tables that exist there. #}
 {% macro is_incremental() -%}
-    {%- if var('is_plan') -%}
+    {%- if checked_var('is_plan') -%}
         {{ return(model.config.materialized == 'incremental') }}
     {%- endif -%}
     {{ return(dbt.is_incremental()) }}
@@ -18,7 +18,7 @@
 
 {# The result of a query as a literal; in a plan, the session variable `name`. Without the relation `needs`, 0. #}
 {% macro build_value(name, query, needs=none) -%}
-    {%- if var('is_plan') -%}
+    {%- if checked_var('is_plan') -%}
         getvariable('{{ name }}')
     {%- elif execute and load_relation(needs or sync_table('next_build')) is not none -%}
         {{ run_query(query).columns[0].values()[0] }}
@@ -78,7 +78,7 @@
 {% macro oldest_new(model, column) -%}
     {%- if not is_incremental() -%}
         timestamp 'infinity'
-    {%- elif var('is_plan') -%}
+    {%- elif checked_var('is_plan') -%}
         getvariable('oldest_{{ column }}_of_{{ model }}')
     {%- else -%}
         timestamp '{{ build_value(

@@ -23,6 +23,9 @@
 {% set minute = 60 %}
 {% set largest_compared = 5000 %}
 
+{# A PaymentIntent that failed and was paid later may have been paid a second time by another one. #}
+{% set may_be_followed = 'is_open or has_failed' if finds_double_payments else 'is_open' %}
+
 {% set groups_of_changed %}
     select {{ group_hash }} from {{ ref('int_payment_intents_keyed') }}
     where {{ in_changed_payment_intents(ref('int_payment_intents_keyed'), models=['int_payment_intents_keyed'] + earlier) }}
@@ -87,6 +90,12 @@ keyed as (
         {{ group_hash }} is not null
         {% if is_incremental() %}
             and {{ by_rowid(ref('int_payment_intents_keyed'), group_hash ~ ' in (select * from changed_groups)') }}
+        {% else %}
+            -- Most groups have nothing to follow. They are left out before anything is sorted.
+            and {{ group_hash }} in (
+                select {{ group_hash }} from {{ ref('int_payment_intents_keyed') }}
+                where {{ may_be_followed }}
+            )
         {% endif %}
 
 ),
@@ -98,9 +107,7 @@ candidates as (
         keyed.is_open and followed.predecessor_id is null as is_free,
         following.payment_intent_id is null as may_follow,
         count(*) over (partition by keyed.group_hash) as member_count,
-        -- A PaymentIntent that failed and was paid later may have been paid a second time by another one.
-        bool_or(keyed.is_open{{ ' or keyed.has_failed' if finds_double_payments }})
-            over (partition by keyed.group_hash) as has_open
+        bool_or({{ may_be_followed }}) over (partition by keyed.group_hash) as has_open
     from keyed
     left join (
         select distinct
@@ -160,8 +167,8 @@ members as {{ materialized() }} (
     select
         *,
         case
-            when has_equals then {{ [minute, var('link_pause_seconds')] | max }}
-            else {{ var('link_pause_seconds') }}
+            when has_equals then {{ [minute, checked_var('link_pause_seconds')] | max }}
+            else {{ checked_var('link_pause_seconds') }}
         end as pause_seconds
     from compared
 
@@ -290,11 +297,13 @@ ends_counted as (
 
 ),
 
--- For each PaymentIntent: the open one that ended last before it began, if it may follow that one.
-nearest as {{ materialized() }} (
+-- The open PaymentIntent that ended last before another one began, if that one may follow it. This is a join of its own,
+-- since DuckDB compares each row with each if a left join has conditions such as these.
+nearest_open as (
 
     select
-        members.*,
+        members.group_hash,
+        members.payment_intent_id,
         open_members.payment_intent_id as nearest_id
     from members
     inner join ends_counted
@@ -302,13 +311,26 @@ nearest as {{ materialized() }} (
             members.group_hash = ends_counted.group_hash
             and members.payment_intent_id = ends_counted.payment_intent_id
             and ends_counted.is_start = 1
-    left join rhythms on members.group_hash = rhythms.group_hash
-    left join members as open_members
+    inner join members as open_members
         on
             members.group_hash = open_members.group_hash
             and open_members.is_open
             and ends_counted.open_count = open_members.open_number
-            and {{ follows('members', 'open_members', gap_days, guest_gap_days) }}
+    left join rhythms on members.group_hash = rhythms.group_hash
+    where {{ follows('members', 'open_members', gap_days, guest_gap_days) }}
+
+),
+
+nearest as {{ materialized() }} (
+
+    select
+        members.*,
+        nearest_open.nearest_id
+    from members
+    left join nearest_open
+        on
+            members.group_hash = nearest_open.group_hash
+            and members.payment_intent_id = nearest_open.payment_intent_id
 
 ),
 

@@ -4,7 +4,7 @@
 #}
 {% macro order_fields() -%}
     {% set fields = [] %}
-    {% for name in var('recovery_link_metadata_keys') %}
+    {% for name in checked_var('recovery_link_metadata_keys') %}
         {% do fields.append((name, 'metadata_order_' ~ loop.index)) %}
     {% endfor %}
     {{ return(fields + [('invoice', 'invoice_id'), ('order_reference', 'order_reference')]) }}
@@ -12,7 +12,7 @@
 
 {# Columns with the metadata that may name an order. #}
 {% macro metadata_order_columns(metadata) -%}
-    {% for name in var('recovery_link_metadata_keys') -%}
+    {% for name in checked_var('recovery_link_metadata_keys') -%}
         nullif(trim({{ metadata }}."{{ name }}"), '') as metadata_order_{{ loop.index }},
     {% endfor %}
 {%- endmacro %}

@@ -3,10 +3,10 @@
     UTC itself is left as it is: the way through a zone takes as long as all else in a sum over attempts.
 #}
 {% macro reporting_time(instant) -%}
-    {%- if var('reporting_time_zone') == 'UTC' -%}
+    {%- if checked_var('reporting_time_zone') == 'UTC' -%}
         {{ instant }}
     {%- else -%}
-        timezone('{{ var("reporting_time_zone") }}', timezone('UTC', {{ instant }}))
+        timezone('{{ checked_var("reporting_time_zone") }}', timezone('UTC', {{ instant }}))
     {%- endif -%}
 {%- endmacro %}
 

@@ -5,7 +5,7 @@
 
 {# True for rows of an incremental model that no complete build has tested. #}
 {% macro is_untested(relation='') -%}
-    {{ (relation ~ '.' if relation) ~ '_load_id >= ' ~ first_load_id() if var('is_plan') else 'true' }}
+    {{ (relation ~ '.' if relation) ~ '_load_id >= ' ~ first_load_id() if checked_var('is_plan') else 'true' }}
 {%- endmacro %}
 
 {# Replaces dbt's macro: the subquery that stands for `model` in a generic test. #}
@@ -27,5 +27,5 @@
 
 {% macro is_incremental_tested() -%}
     {%- set node = graph.nodes.get(model.attached_node) if execute else none -%}
-    {{ return(node is not none and node.config.materialized == 'incremental' and var('is_plan')) }}
+    {{ return(node is not none and node.config.materialized == 'incremental' and checked_var('is_plan')) }}
 {%- endmacro %}

@@ -71,7 +71,7 @@ where
         or loaded.load_sum is distinct from staged.load_sum
         or (loaded.row_count is distinct from shown.row_count and loaded.what <> 'last_payment_errors')
     )
-    {% if not var('is_plan') and not var('fingerprint') %}
+    {% if not checked_var('is_plan') and not checked_var('fingerprint') %}
         -- By hand, only if no load is open.
         and not exists (
             select 1 from {{ sync_table('loads') }} as open_loads

@@ -46,7 +46,7 @@ full outer join matured
         and curve.cohort_month = matured.cohort_month
         and curve.currency is not distinct from matured.currency
         and curve.first_failure_class = matured.first_failure_class
-        and curve.day_number = {{ var('recovery_window_days') }}
+        and curve.day_number = {{ checked_var('recovery_window_days') }}
 where
     curve.cumulative_incidence not between -1e-12 and 1 + 1e-12
     or curve.cumulative_incidence < curve.incidence_before - 1e-12

@@ -52,7 +52,7 @@ def published_figures(published: Published, rates: Sequence[pipeline.RecoveryRat
 def _rates_text(rates: Sequence[pipeline.RecoveryRate]) -> str:
     """Return a line of Markdown for each account."""
     lines = [
-        f"- {rate.account_id} ({'live' if rate.livemode else 'test'} mode): {rate.title} {rate}"
+        f"- {rate.account_id} ({'live' if rate.livemode else 'test'} mode): {rate.title} {rate}; strict {rate.strict}"
         if rate.share is not None
         else f"- {rate.account_id} ({'live' if rate.livemode else 'test'} mode): {rate}"
         for rate in rates

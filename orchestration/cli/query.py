@@ -14,6 +14,7 @@ from rich.table import Table
 
 from orchestration.base.errors import RecoupError
 from orchestration.base.files import files_of_the_user
+from orchestration.cli.tables import print_trimmed
 from orchestration.config.settings import Settings
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, wal_of
 
@@ -24,6 +25,14 @@ _UNLIMITED: Final = 10_000
 _INTEGERS: Final = ("tinyint", "smallint", "integer", "bigint", "hugeint")
 _NUMERIC: Final = frozenset({*_INTEGERS, *(f"u{name}" for name in _INTEGERS), "float", "double", "decimal", "bignum"})
 """DuckDB's types whose values are aligned to the right."""
+
+_SHOW_TABLES: Final = re.compile(r"\s*show\s+tables\s*;?\s*", re.I)
+"""DuckDB would list the tables of its schema `main`, where none is published."""
+_TABLES: Final = """
+SELECT schema_name || '.' || table_name AS "table", estimated_size AS "rows"
+FROM duckdb_tables()
+ORDER BY schema_name NOT IN ('marts', 'marts_test'), schema_name, table_name
+"""
 
 _HOLDER: Final = re.compile(r"held in .*?(PID \d+)")
 """The process in DuckDB's message about a file that another process has open."""
@@ -41,7 +50,7 @@ def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path |
     """
     with open_published(settings) as connection:
         try:
-            relation = connection.sql(sql)
+            relation = connection.sql(_TABLES if _SHOW_TABLES.fullmatch(sql) else sql)
             if relation is None:
                 raise QueryRefused("That is not a query: give a SELECT, or FROM marts.<table>.")
             if csv or parquet:
@@ -109,11 +118,12 @@ def _print(relation: duckdb.DuckDBPyRelation) -> None:
     table = _as_table(relation, shown)
     if Console(width=_UNLIMITED).measure(table).maximum > console.width:
         shown = rows[:SHOWN_RECORDS]
-        for number, row in enumerate(shown, start=1):
-            console.print(f"row {number}", style="bold")
-            console.print(_as_record(relation.columns, row))
+        for number, row in enumerate(shown):
+            if number:
+                console.print()
+            print_trimmed(console, _as_record(relation.columns, row))
     else:
-        console.print(table)
+        print_trimmed(console, table)
     rest = _row_count(relation, rows) - len(shown)
     if rest > 0:
         console.print(f"… and {rest:,} more rows; --csv or --parquet write all of them.")
@@ -129,7 +139,7 @@ def _row_count(relation: duckdb.DuckDBPyRelation, fetched: Sequence[tuple[Any, .
 def _as_table(relation: duckdb.DuckDBPyRelation, rows: Iterable[Iterable[Any]]) -> Table:
     table = Table(header_style="bold", box=None, pad_edge=False)
     for name, kind in zip(relation.columns, relation.types, strict=True):
-        table.add_column(name, justify="right" if kind.id in _NUMERIC else "left", no_wrap=True)
+        table.add_column(escape(name), justify="right" if kind.id in _NUMERIC else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     return table
@@ -138,7 +148,7 @@ def _as_table(relation: duckdb.DuckDBPyRelation, rows: Iterable[Iterable[Any]]) 
 def _as_record(names: Iterable[str], values: Iterable[Any]) -> Table:
     record = Table(show_header=False, box=None, pad_edge=False)
     for name, value in zip(names, values, strict=True):
-        record.add_row(name, _cell(value))
+        record.add_row(f"{escape(name)}:", _cell(value))
     return record
 
 

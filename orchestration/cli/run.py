@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any, Final
 import duckdb
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +23,7 @@ from orchestration.accounts.registry import Integrations
 from orchestration.base.errors import RecoupError
 from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, reading
+from orchestration.cli.tables import print_trimmed
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.rate_limits import ENDPOINT_RATE
@@ -31,12 +32,29 @@ from orchestration.warehouse.connection import WarehouseError, open_warehouse
 from orchestration.webhooks.ingest import IngestReport
 
 _SUMMARY_WAIT_SECONDS: Final = 10.0
-_EXAMPLE: Final = "select failure_code, count(*) from marts.payment_attempts group by 1 order by 2"
+_EXAMPLE: Final = "show tables"
 _TABLES: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
-_COUNTS: Final = ("failed_to_date", "recovered_to_date", "in_recovery_to_date", "lost_to_date")
+_WIDTH: Final = 80
+"""Columns of characters of the summary's lines, in a wider terminal, too."""
+_COUNTS: Final = (
+    "failed_to_date",
+    "recovered_to_date",
+    "recovered_late_to_date",
+    "in_recovery_to_date",
+    "lost_to_date",
+)
+_AMOUNTS: Final = ("at_risk_to_date", "recovered_amount_to_date", "recovered_late_amount_to_date")
 
-Summary = Sequence[pipeline.RecoveryRate]
+Rates = Sequence[pipeline.RecoveryRate]
 console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Hold the figures of the models. `project` is the fingerprint of the dbt project that they were built from."""
+
+    rates: Rates = ()
+    project: str | None = None
 
 
 def chosen_integrations(settings: Settings, names: Sequence[str]) -> Sequence[str]:
@@ -136,7 +154,7 @@ def run_pipeline(
             exception of `pipeline.extract` is raised instead.
         The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
-    before = _summary(settings) or ()
+    before = _summary(settings) or Summary()
     missing, failed = _extract_each(settings, request, names)
     if pipeline.may_have_events(settings):
         failed = [*failed, *_ingest(settings)]
@@ -282,58 +300,87 @@ def _summary(settings: Settings) -> Summary | None:
     They are read from the warehouse, since analysts may do anything with the published file.
     """
     if not settings.warehouse_path.exists():
-        return ()
+        return Summary()
     try:
         with open_warehouse(settings.warehouse_path, wait=_SUMMARY_WAIT_SECONDS) as connection:
-            return pipeline.read_recovery_rates(connection)
+            return Summary(pipeline.read_recovery_rates(connection), pipeline.read_project_fingerprint(connection))
     except (WarehouseError, duckdb.Error, OSError):
         return None
 
 
 def _print_summary(summary: Summary | None, before: Summary) -> None:
     if summary is None:
-        console.print("\nThe figures cannot be shown: another process holds the warehouse. The tables are published.")
+        _print_line("\nThe figures cannot be shown: another process holds the warehouse.\nThe tables are published.")
         return
-    if not summary:
-        console.print("\nNo failed payment is known yet.")
+    if not summary.rates:
+        _print_line("\nNo failed payment is known yet.")
         return
-    for whole in (rate for rate in summary if rate.is_all_currencies):
-        own = [rate for rate in summary if _account(rate) == _account(whole) and not rate.is_all_currencies]
+    is_comparable = summary.project is not None and summary.project == before.project
+    for whole in (rate for rate in summary.rates if rate.is_all_currencies):
+        own = [rate for rate in summary.rates if _account(rate) == _account(whole) and not rate.is_all_currencies]
+        known = [rate for rate in before.rates if _account(rate) == _account(whole) and rate.is_all_currencies]
         mode = (
             "live mode" if whole.livemode else "test mode" if whole.schema == "marts" else f"test mode: {whole.schema}"
         )
-        console.print(f"\nFailed payments of {whole.account_id} ({mode})", style="bold")
+        _print_line(f"\nFailed payments of {whole.account_id} ({mode})", style="bold")
         _print_rates(whole, own)
-        _print_counts(own, before)
-    if any(rate.share is not None for rate in summary):
-        days = summary[0].window_days
-        console.print(f"Matured: {days} days are over since the failure. In brackets: the 95 % interval.", style="dim")
-    if before:
-        console.print("In brackets behind a count: the change since the last run.", style="dim")
+        _print_counts(whole, own, known[0] if known and is_comparable else None)
+        _print_amounts(whole, own)
+    if any(rate.share is not None for rate in summary.rates):
+        _print_line(f"Matured: {summary.rates[0].window} are over since the failure. In brackets: the 95 % interval.")
+        _print_line("Strict: recoveries by another payment count only if both name the same order.")
+    if before.rates and not is_comparable:
+        _print_line("Not compared with the last run: dbt's vars, models or tables were changed since.")
 
 
-def _print_rates(whole: pipeline.RecoveryRate, own: Summary) -> None:
+def _print_line(text: str, style: str = "dim") -> None:
+    print_trimmed(console, Text(text, style=style), width=_WIDTH)
+
+
+def _print_rates(whole: pipeline.RecoveryRate, own: Rates) -> None:
     """Print the matured rate of an account and, if it has several currencies, of each; or why there is none yet."""
     if whole.share is None:
-        console.print(str(whole))
+        _print_line(str(whole), style="none")
         return
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_row(Text(whole.title, style="bold"), Text(str(whole), style="bold"))
+    table.add_row("strict recovery rate", f"{whole.strict} of the same payments")
     if len(own) > 1:
         for rate in own:
             table.add_row(f"  {_name(rate)}", "none has matured yet" if rate.share is None else str(rate))
-    console.print(table)
+    print_trimmed(console, table, width=_WIDTH)
 
 
-def _print_counts(own: Summary, before: Summary) -> None:
-    table = Table(header_style="bold", box=None)
-    for column in ("to date", "failed", "recovered", "in recovery", "lost", "at risk", "recovered"):
-        table.add_column(column, justify="left" if column == "to date" else "right")
+def _print_counts(whole: pipeline.RecoveryRate, own: Rates, before: pipeline.RecoveryRate | None) -> None:
+    """Print the numbers of payments in each state and, below, how those of the account have changed since `before`."""
+    table = _table("to date", "failed", *_recovered(whole), "in recovery", "lost")
     for rate in own:
-        counts = [_with_change(rate, before, name) for name in _COUNTS]
-        money = [format_amount(each or 0, rate.exponent) for each in (rate.at_risk_to_date, rate.received_to_date)]
-        table.add_row(_name(rate), *counts, *money)
-    console.print(table)
+        table.add_row(_name(rate), *(f"{getattr(rate, name):,}" for name in _COUNTS))
+    if before is not None:
+        changes = [getattr(whole, name) - getattr(before, name) for name in _COUNTS]
+        if any(changes):
+            table.add_row("since last run", *(f"{change:+,}" if change else "" for change in changes), style="dim")
+    print_trimmed(console, table, width=_WIDTH)
+
+
+def _print_amounts(whole: pipeline.RecoveryRate, own: Rates) -> None:
+    table = _table("amounts", "at risk", *_recovered(whole))
+    for rate in own:
+        amounts = [format_amount(getattr(rate, name) or 0, rate.exponent or 0) for name in _AMOUNTS]
+        table.add_row(_name(rate) if rate.exponent is not None else f"{_name(rate)} minor units", *amounts)
+    print_trimmed(console, table, width=_WIDTH)
+
+
+def _recovered(rate: pipeline.RecoveryRate) -> tuple[str, str]:
+    return f"recovered\nin {rate.window}", "recovered\nlate"
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first, vertical="bottom")
+    for name in others:
+        table.add_column(name, justify="right", vertical="bottom")
+    return table
 
 
 def _account(rate: pipeline.RecoveryRate) -> tuple[str, bool]:
@@ -342,17 +389,6 @@ def _account(rate: pipeline.RecoveryRate) -> tuple[str, bool]:
 
 def _name(rate: pipeline.RecoveryRate) -> str:
     return (rate.currency or "unknown").upper()
-
-
-def _with_change(rate: pipeline.RecoveryRate, before: Summary, name: str) -> str:
-    value = getattr(rate, name)
-    known = [each for each in before if _account(each) == _account(rate)]
-    if not known:
-        return f"{value:,}"
-    change = value - sum(
-        getattr(each, name) for each in known if each.currency == rate.currency and not each.is_all_currencies
-    )
-    return f"{value:,} ({change:+,})" if change else f"{value:,}"
 
 
 def format_amount(minor: int, exponent: int | None) -> str:
@@ -370,9 +406,17 @@ def _print_next_steps(settings: Settings, *, is_beside_accounts: bool) -> None:
     steps = {"SQL on the tables": f'{folder}{recoup} query "{_EXAMPLE}"', "Dagster's UI": ui}
     if shutil.which("duckdb"):
         steps["DuckDB's own shell"] = f"duckdb -readonly {settings.published_path}"
-    console.print(f"\nTables for analysts: {settings.published_path}", soft_wrap=True)
+    console.print()
+    _print_step("Tables for analysts:", str(settings.published_path))
     for purpose, command in steps.items():
-        console.print(f"  {purpose:<18}  [cyan]{escape(command)}[/]", soft_wrap=True)
+        _print_step(f"  {purpose:<18} ", command)
+
+
+def _print_step(purpose: str, command: str) -> None:
+    """Print what can be copied in one piece: behind its purpose, or on a line of its own if it is long."""
+    is_long = len(purpose) + len(command) >= _WIDTH
+    console.print(f"{purpose.rstrip()}\n    " if is_long else f"{purpose} ", end="", markup=False)
+    console.print(Text(command, style="cyan"), soft_wrap=True)
 
 
 def _own_command() -> str:

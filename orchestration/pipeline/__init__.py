@@ -5,7 +5,7 @@ Does not: what is read (`sync`, `webhooks`), how it is stored (`warehouse`), wha
 """
 
 from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable, build, build_by_plan, build_in_full
-from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
+from orchestration.pipeline.headline import RecoveryRate, read_project_fingerprint, read_recovery_rates
 from orchestration.pipeline.steps import (
     INGEST_ERRORS,
     OF_ONE_INTEGRATION,
@@ -36,6 +36,7 @@ __all__ = [
     "ingest_and_publish",
     "may_have_events",
     "publish_marts",
+    "read_project_fingerprint",
     "read_recovery_rates",
     "recovery_rates",
 ]

@@ -26,6 +26,8 @@ TABLES_AND_TESTS: Final = ("--exclude-resource-type", "unit_test", "--exclude-re
 _SHOWN_FAILURES: Final = 8
 _HELD: Final = "Could not set lock"
 """Part of DuckDB's message if another process has the file open."""
+_WRONG_VAR: Final = "The dbt var "
+"""How the sentence about a wrong var begins (macro checked_var)."""
 _PARSED: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
 """Suffixes of the project's files that dbt reads when it parses."""
 
@@ -209,7 +211,7 @@ def failure_text(result: Any, settings: Settings) -> str:
     nodes = getattr(result.result, "results", None) or []
     failed = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
     if not failed:
-        return f"dbt could not start: {result.exception}"
+        return f"dbt could not start: {_reason(result.exception)}"
     lines = [f"{node.node.name}: {_first_line(node.message)}" for node in failed[:_SHOWN_FAILURES]]
     more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
     where = (
@@ -217,6 +219,13 @@ def failure_text(result: Any, settings: Settings) -> str:
         "If rows were changed by hand, `recoup dbt build --full-refresh` mends them."
     )
     return "\n".join([f"{len(failed)} of {len(nodes)} dbt nodes failed:", *lines, *more, where])
+
+
+def _reason(exception: object) -> str:
+    """Return what dbt says, without the macros it passed; of a wrong var only the sentence that names it."""
+    lines = [line.strip() for line in str(exception).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("> in macro", "> called by"))]
+    return next((line for line in told if line.startswith(_WRONG_VAR)), "\n".join(told))
 
 
 def _first_line(message: str | None) -> str:

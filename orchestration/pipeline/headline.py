@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import duckdb
 
+from orchestration.warehouse.ledger import has_incomplete_builds, last_complete_build
+
 _RATES = """
 SELECT
     account_id, livemode,
@@ -12,9 +14,10 @@ SELECT
        'marts', 'marts_test') AS schema,
     currency, is_all_currencies, recovery_window_days,
     failed_count, recovery_rate, recovery_rate_lower, recovery_rate_upper,
-    failed_count_to_date, recovered_count_to_date + recovered_late_count_to_date,
+    recovery_rate_strict, recovery_rate_strict_lower, recovery_rate_strict_upper,
+    failed_count_to_date, recovered_count_to_date, recovered_late_count_to_date,
     in_recovery_count_to_date, lost_count_to_date,
-    at_risk_amount_to_date, recovered_amount_to_date + recovered_late_amount_to_date, exponent
+    at_risk_amount_to_date, recovered_amount_to_date, recovered_late_amount_to_date, exponent
 FROM marts.recovery_rates LEFT JOIN seeds.currencies ON currencies.code = currency
 WHERE period = 'all_time'
 ORDER BY schema, account_id, livemode, is_all_currencies DESC, failed_count_to_date DESC, currency
@@ -25,8 +28,9 @@ ORDER BY schema, account_id, livemode, is_all_currencies DESC, failed_count_to_d
 class RecoveryRate:
     """Hold the matured recovery rate of an account, or of one of its currencies, and its figures to date.
 
-    `schema` is where the published file has the account's tables. The shares are 0 to 1, and None if no failed payment
-    has matured. Amounts are in minor units, and None for all currencies together.
+    The figures are the mart's, under similar names. The strict rate links payments by order only. `schema` is where the
+    published file has the account's tables. The shares are 0 to 1, and None if no failed payment has matured. Amounts
+    are in minor units, and None for all currencies together.
     """
 
     account_id: str
@@ -39,12 +43,17 @@ class RecoveryRate:
     share: float | None
     lower: float | None
     upper: float | None
+    strict_share: float | None
+    strict_lower: float | None
+    strict_upper: float | None
     failed_to_date: int
     recovered_to_date: int
+    recovered_late_to_date: int
     in_recovery_to_date: int
     lost_to_date: int
     at_risk_to_date: int | None
-    received_to_date: int | None
+    recovered_amount_to_date: int | None
+    recovered_late_amount_to_date: int | None
     exponent: int | None
 
     @property
@@ -54,12 +63,27 @@ class RecoveryRate:
 
     def __str__(self) -> str:
         """Return the rate with its interval and the number of payments, or that nothing has matured yet."""
-        if self.share is None or self.lower is None or self.upper is None:
-            days = f"{self.window_days} day{_s(self.window_days)}"
+        rate = _percent(self.share, self.lower, self.upper)
+        if rate is None:
             recovered = f"{self.recovered_to_date:,} {'was' if self.recovered_to_date == 1 else 'were'} recovered"
-            return f"No failed payment is {days} old yet; of {self.failed_to_date:,} to date {recovered}."
-        share, lower, upper = (f"{100 * each:.1f}" for each in (self.share, self.lower, self.upper))
-        return f"{share} % ({lower}\N{EN DASH}{upper} %) of {self.failed:,} matured failed payment{_s(self.failed)}"
+            return f"No failed payment is {self.window} old yet; of {self.failed_to_date:,} to date {recovered}."
+        return f"{rate} of {self.failed:,} matured failed payment{_s(self.failed)}"
+
+    @property
+    def window(self) -> str:
+        """Return the recovery window in words: "30 days"."""
+        return f"{self.window_days} day{_s(self.window_days)}"
+
+    @property
+    def strict(self) -> str | None:
+        """Return the strict rate with its interval, or None if no failed payment has matured."""
+        return _percent(self.strict_share, self.strict_lower, self.strict_upper)
+
+
+def _percent(share: float | None, lower: float | None, upper: float | None) -> str | None:
+    if share is None or lower is None or upper is None:
+        return None
+    return f"{100 * share:.1f} % ({100 * lower:.1f}\N{EN DASH}{100 * upper:.1f} %)"
 
 
 def _s(count: int) -> str:
@@ -72,3 +96,15 @@ def read_recovery_rates(connection: duckdb.DuckDBPyConnection) -> Sequence[Recov
         return [RecoveryRate(*row) for row in connection.execute(_RATES).fetchall()]
     except duckdb.CatalogException:
         return []
+
+
+def read_project_fingerprint(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """Return the fingerprint of the dbt project that all tables were built from, or None if that is not known.
+
+    Figures of two builds can be compared only if their fingerprints are the same: another var defines another rate.
+    """
+    try:
+        built = last_complete_build(connection)
+        return None if built is None or has_incomplete_builds(connection) else built.fingerprint
+    except duckdb.CatalogException:
+        return None

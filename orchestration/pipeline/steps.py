@@ -19,22 +19,8 @@ from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.pipeline.builder import Build, PlanUnusable, build_options, check_plan, run_plan
 from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
 from orchestration.pipeline.plan import kept_plan
-from orchestration.stripe_api import (
-    API_VERSION,
-    StripeApiError,
-    is_live,
-    key_digest,
-    latest_instant,
-)
-from orchestration.sync import (
-    Progress,
-    SyncPlan,
-    SyncReport,
-    SyncRequest,
-    identify,
-    plan_sync,
-    sync_account,
-)
+from orchestration.stripe_api import API_VERSION, StripeApiError, is_live, key_digest, latest_instant
+from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
 from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.publish import Published, publish

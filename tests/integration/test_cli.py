@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ import duckdb
 import pandas as pd
 import pytest
 
+from orchestration.cli import run
 from orchestration.cli.demo import FIRST_DAYS
 from orchestration.cli.query import run_query
 from orchestration.config.settings import Settings
+from orchestration.pipeline.dbt_runner import invoke_dbt
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.leaks import secrets_in
@@ -197,12 +200,13 @@ def test_a_sync_sums_up_says_where_nothing_changed_and_suggests_what_can_be_type
         assert title in said.out
     assert str(synced / "recovery.duckdb") in said.out
     assert "Nothing has changed since the last sync." in said.out
-    assert "In brackets behind a count: the change since the last run." in said.out
+    assert "Not compared with the last run" not in said.out
+    assert "since last run" not in said.out, "nothing has changed"
     (line,) = [line for line in said.out.splitlines() if " query " in line]
     command = line.strip().removeprefix("SQL on the tables").strip()
     done = subprocess.run(command, shell=True, env=environment | folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "insufficient_funds" in done.stdout
+    assert "marts.recovery_rates" in done.stdout
 
 
 def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_payments(
@@ -217,7 +221,7 @@ def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_
         ).fetchall()
     screen = said.out[said.out.index("Failed payments of ") : said.out.index("Tables for analysts")]
     assert max(map(len, screen.splitlines())) <= 80
-    shown = [re.findall(r"[\d.,]+", line) for line in screen.splitlines() if "% (" in line]
+    shown = [re.findall(r"[\d.,]+", line) for line in screen.splitlines() if "% (" in line and "strict" not in line]
     rated = [row for row in rates if row[1] is not None]
     assert len(shown) == len(rated) > 2, "one line for all currencies, and one for each that has matured payments"
     for _, share, lower, upper, failed, to_date in rated:
@@ -229,6 +233,55 @@ def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_
     assert "30-day recovery rate" in screen
     assert screen.count("none has matured yet") == len(rates) - len(rated)
     assert 0 < whole < to_date, "some payments are too young for the headline"
+    (line,) = [line for line in screen.splitlines() if line.startswith("strict recovery rate")]
+    with duckdb.connect(str(synced / "recovery.duckdb"), read_only=True) as connection:
+        (strict,) = connection.execute(
+            """SELECT recovery_rate_strict, recovery_rate_strict_lower, recovery_rate_strict_upper
+               FROM marts.recovery_rates WHERE period = 'all_time' AND is_all_currencies"""
+        ).fetchall()
+    assert re.findall(r"[\d.]+", line) == [f"{100 * each:.1f}" for each in strict]
+
+
+@pytest.fixture(scope="module")
+def short_window(synced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same data folder, whose marts dbt has built with a recovery window of one day: recoveries are late."""
+    folder = tmp_path_factory.mktemp("short_window")
+    shutil.copytree(synced, folder, dirs_exist_ok=True)
+    command = ["run", "--select", "int_episodes_summarized+", "--full-refresh", "--vars", "{recovery_window_days: 1}"]
+    done = invoke_dbt(Settings(recoup_data_dir=folder), command)
+    assert done.success, done.exception
+    return folder
+
+
+def test_the_counts_and_amounts_to_date_are_those_of_the_mart(
+    short_window: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(recoup_data_dir=short_window)
+    run._print_summary(run._summary(settings), run.Summary())
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
+        rates = connection.execute(
+            """SELECT upper(currency), exponent, failed_count_to_date, recovered_count_to_date,
+                      recovered_late_count_to_date, in_recovery_count_to_date, lost_count_to_date,
+                      at_risk_amount_to_date, recovered_amount_to_date, recovered_late_amount_to_date
+               FROM marts.recovery_rates LEFT JOIN seeds.currencies ON code = currency
+               WHERE period = 'all_time' AND NOT is_all_currencies"""
+        ).fetchall()
+    assert sum(rate[4] for rate in rates) > 0, "some recoveries are late"
+    for name, exponent, *figures in rates:
+        assert [name, *(f"{count:,}" for count in figures[:5])] in shown
+        assert [name, *(run.format_amount(amount, exponent) for amount in figures[5:])] in shown
+
+
+def test_after_a_build_with_other_vars_the_last_run_is_not_compared(
+    short_window: Path, recoup: Recoup, tmp_path: Path
+) -> None:
+    shutil.copytree(short_window, tmp_path / "data", dirs_exist_ok=True)
+    said = recoup("sync")
+    assert said.code == 0, said.text
+    assert "Not compared with the last run: dbt's vars, models or tables were changed since." in said.out
+    assert "since last run" not in said.out
+    assert "Not compared" not in recoup("sync").out
 
 
 def test_a_young_account_is_told_that_no_rate_can_be_known_yet(
@@ -261,11 +314,27 @@ def test_a_result_that_is_too_wide_for_the_terminal_is_shown_row_by_row(
         text=True,
         check=True,
     ).stdout
-    assert re.search(r"row .*10", shown)
+    lines = shown.splitlines()
+    assert len([line for line in lines if re.match(r"episode_id: +\S+$", line)]) == 10
+    assert lines.count("") == 9, "between rows"
     assert "more rows; --csv" in shown
-    assert max(map(len, shown.splitlines())) <= 80
+    assert max(map(len, lines)) <= 80
     piped = subprocess.run([*RECOUP, "query", sql], env=variables, capture_output=True, text=True, check=True).stdout
     assert len(piped.splitlines()) == 13
+    assert [line for line in lines + piped.splitlines() if line != line.rstrip()] == []
+
+
+def test_show_tables_lists_the_published_tables_marts_first(synced: Path, recoup: Recoup) -> None:
+    for sql in ("show tables", " SHOW  tables; "):
+        listed = [line.split() for line in recoup("query", sql, RECOUP_DATA_DIR=str(synced)).out.splitlines()][1:]
+        names = [name for name, _ in listed]
+        assert names == sorted(names)
+        assert names[0].startswith("marts.")
+        assert names[-1].startswith("seeds.")
+        assert len(names) > 15
+    with duckdb.connect(str(synced / "recovery.duckdb"), read_only=True) as connection:
+        for name, rows in listed:
+            assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(int(rows),)]
 
 
 def test_a_warehouse_that_another_process_holds_is_named(environment: dict[str, str], tmp_path: Path) -> None:

@@ -10,11 +10,18 @@ from typing import Any
 
 import duckdb
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from orchestration import pipeline
 from orchestration.base.account import AccountKey
 from orchestration.config.settings import DBT_PROJECT_DIR, Settings
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ensure_manifest, failure_text, invoke_dbt
+from orchestration.pipeline.dbt_runner import (
+    TABLES_AND_TESTS,
+    ensure_manifest,
+    failure_text,
+    invoke_dbt,
+    run_dbt_command,
+)
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse import rows as rows_module
@@ -111,6 +118,20 @@ CORRUPTIONS = {
         "UPDATE marts.recovery_rates SET recovery_rate_strict_lower = NULL",
         "UPDATE marts.recovery_rates SET failed_count = failed_count + 100 WHERE period = 'last_30_days'",
         "DELETE FROM marts.recovery_rates WHERE is_all_currencies",
+    ],
+    "link_audit_adds_up_to_episodes": [
+        "DELETE FROM marts.link_audit WHERE subject = 'none' AND measure = 'episodes'",
+        "DELETE FROM marts.recovery_episodes WHERE NOT is_in_scope",
+        "DELETE FROM marts.recovery_episodes WHERE recovery_status = 'lost_expired' AND link_tier = 'none'",
+        "UPDATE marts.link_audit SET counted = counted + 1 WHERE subject = 'card' AND measure = 'recovered_episodes'",
+        "UPDATE marts.link_audit SET out_of = out_of + 1 WHERE measure = 'episodes'",
+        "UPDATE marts.link_audit SET subject = 'card' WHERE subject = 'order' AND measure = 'recovered_episodes'",
+        "UPDATE marts.payment_intents SET predecessor_id = NULL WHERE link_confidence = 'high'",
+        "UPDATE marts.link_audit SET counted = counted - 1 WHERE subject = 'strict'",
+        "UPDATE marts.link_audit SET counted = counted - 1 WHERE subject = 'up_to' AND link_confidence = 'low'",
+        "UPDATE marts.link_audit SET counted = out_of WHERE topic = 'rates_by_tier' AND subject = 'order_part'",
+        "UPDATE marts.link_audit SET counted = out_of WHERE subject = 'up_to' AND link_confidence = 'exact'",
+        "UPDATE marts.link_audit SET counted = out_of + 1 WHERE measure = 'within_the_gap_in_doubt'",
     ],
     "no_row_is_lost_on_the_way_to_the_marts": [
         "DELETE FROM marts.payment_attempts WHERE charge_id = (SELECT min(charge_id) FROM marts.payment_attempts)",
@@ -296,17 +317,96 @@ def aggregate(measure: dict[str, Any]) -> str:
     return kinds[measure["agg"]].format(expression)
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ("reporting_time_zone: Europe/Atlantis", "'Europe/Atlantis'. Give the IANA name of a time zone"),
-        ("network_fee_region: mars", "'mars'. Known are br, ca, europe and us"),
-    ],
-)
-def test_a_var_that_cannot_be_is_told_in_a_sentence(given: str, told: str, built: Settings) -> None:
-    done = invoke_dbt(built, ["run", "--select", "int_streams_pivoted", "--vars", f"{{{given}}}"])
-    assert not done.success
-    assert told in failure_text(done, built)
+WHOLE: list[Any] = ["30", "x", None, [], {}, True, -1, 1.5, 10**30, float("nan")]
+NUMBER: list[Any] = ["0.8", None, [1], {}, False, -0.1, float("inf")]
+TEXT: list[Any] = [5, None, [], {}, True]
+KEYS: list[Any] = ["order_id", 5, None, {"a": 1}, [5], [None], [["a"]], [""], ["a", "A"], ['a"b'], True]
+SWITCH: list[Any] = ["true", "", 1, None, []]
+WRONG: dict[str, tuple[str, list[Any]]] = {
+    "recovery_window_days": ("a whole number from 0 to 3650", WHOLE),
+    "recovery_link_metadata_keys": ("a list of different names", KEYS),
+    "link_gap_days": ("a whole number from 0 to 3650", WHOLE),
+    "link_span_days": ("a whole number from 0 to 3650", WHOLE),
+    "guest_link_gap_days": ("a whole number from 0 to 3650", WHOLE),
+    "explicit_link_gap_days": ("a whole number from 0 to 3650", WHOLE),
+    "link_pause_seconds": ("a whole number from 0 to 86400", WHOLE),
+    "authentication_abandoned_after_hours": ("a whole number from 0 to 87600", WHOLE),
+    "reporting_time_zone": ("the IANA name of a time zone", [*TEXT, "", "Europe/Atlantis", "UTC'"]),
+    "network_fee_region": ("br, ca, europe, us", [*TEXT, "mars", "US"]),
+    "network_fee_country": ("two capital letters", [*TEXT, "us", "USA", "U'"]),
+    "card_testing_max_usd": ("a number from 0", NUMBER),
+    "card_testing_window_minutes": ("a whole number from 1 to 1440", [*WHOLE, 0]),
+    "card_testing_card_count": ("a whole number from 1", WHOLE),
+    "card_testing_declined_share": ("a number from 0 to 1", [*NUMBER, 80]),
+    "card_testing_tiny_max_usd": ("a number from 0", NUMBER),
+    "card_testing_tiny_window_minutes": ("a whole number from 1 to 1440", [*WHOLE, 0]),
+    "card_testing_tiny_card_count": ("a whole number from 1", WHOLE),
+    "exclude_card_testing": ("true or false", SWITCH),
+    "recovery_retry_metadata_keys": ("a list of different names", KEYS),
+    "is_plan": ("true or false", SWITCH),
+    "fingerprint": ("a text", TEXT),
+}
+PROJECT_VARS: dict[str, Any] = yaml.safe_load((DBT_PROJECT_DIR / "dbt_project.yml").read_text())["vars"]
+
+
+def with_vars(values: dict[str, Any], *command: str) -> list[str]:
+    return [*command, "--vars", yaml.safe_dump(values, sort_keys=False)]
+
+
+@pytest.mark.parametrize("name", PROJECT_VARS)
+def test_a_wrong_var_is_told_in_a_sentence_that_says_which_what_it_must_be_and_what_it_is(
+    name: str, built: Settings
+) -> None:
+    rule, wrong = WRONG[name]
+    for value in (wrong[0], "x" * 500 if wrong is SWITCH else wrong[3]):
+        done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_streams_pivoted"))
+        assert not done.success, value
+        told = failure_text(done, built)
+        assert told.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), told
+        shown = json.dumps(value)
+        assert told.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), told
+
+
+def test_each_var_has_a_rule_that_its_own_value_keeps_and_no_wrong_kind(built: Settings) -> None:
+    assert list(PROJECT_VARS) == list(WRONG)
+    values = {name: [*wrong, PROJECT_VARS[name]] for name, (_, wrong) in WRONG.items()}
+    inline = """{% for name, values in var('values').items() %}{% for value in values -%}
+        {{ name }} {{ is_var_valid(value, var_rules()[name]) }}
+    {% endfor %}{% endfor %}"""
+    done = invoke_dbt(built, with_vars({"values": values}, "compile", "--inline", inline))
+    assert done.success, failure_text(done, built)
+    told = [line.split() for line in done.result.results[0].node.compiled_code.splitlines() if line.strip()]
+    expected = [
+        [name, str(position == len(each) - 1)] for name, each in values.items() for position in range(len(each))
+    ]
+    assert told == expected
+
+
+def test_dbt_parses_a_project_whose_vars_are_all_wrong_and_then_says_so(
+    built: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """If a wrong var broke the parse, Dagster would have no definitions, and dbt would tell an error of Jinja."""
+    settings = Settings(recoup_data_dir=tmp_path)
+    shutil.copy(built.warehouse_path, settings.warehouse_path)
+    for position in (0, 3):
+        values = {name: wrong[position % len(wrong)] for name, (_, wrong) in WRONG.items()}
+        assert run_dbt_command(settings, with_vars(values, "parse")) == 0
+        capfd.readouterr()
+        assert run_dbt_command(settings, with_vars(values, "build")) != 0
+        told = capfd.readouterr().out
+        assert told.count("The dbt var ") == 1, told
+
+
+def test_models_read_vars_only_where_they_are_checked() -> None:
+    files = [each for folder in ("models", "macros", "tests") for each in (DBT_PROJECT_DIR / folder).rglob("*.sql")]
+    assert [each.name for each in files if re.search(r"\bvar\(", each.read_text())] == ["check_vars.sql"]
+
+
+def test_no_key_of_metadata_need_be_given(built: Settings) -> None:
+    """Orders are then named by invoices and order references alone."""
+    values: dict[str, Any] = {"recovery_link_metadata_keys": [], "recovery_retry_metadata_keys": []}
+    done = invoke_dbt(built, with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty"))
+    assert done.success, failure_text(done, built)
 
 
 def test_source_freshness_can_be_asked(built: Settings) -> None:

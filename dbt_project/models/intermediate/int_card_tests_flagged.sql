@@ -11,7 +11,7 @@
 #}
 {# Named here, since dbt does not see a reference within a macro that a full build does not reach. #}
 {% set touched = ref('int_payment_intents_touched') %}
-{% set minutes = [var('card_testing_window_minutes'), var('card_testing_tiny_window_minutes')] | max %}
+{% set minutes = [checked_var('card_testing_window_minutes'), checked_var('card_testing_tiny_window_minutes')] | max %}
 {% set bucket %}
     cast(floor(date_diff('second', timestamp '1970-01-01', attempted_at) / {{ minutes * 60 }}.0) as bigint)
 {% endset %}
@@ -32,8 +32,8 @@ with small_amounts as (
 
     select
         code as currency,
-        minor_units_per_usd * {{ var('card_testing_max_usd') }} as max_amount,
-        minor_units_per_usd * {{ var('card_testing_tiny_max_usd') }} as tiny_max_amount
+        minor_units_per_usd * {{ checked_var('card_testing_max_usd') }} as max_amount,
+        minor_units_per_usd * {{ checked_var('card_testing_tiny_max_usd') }} as tiny_max_amount
     from {{ ref('currencies') }}
 
 ),
@@ -160,13 +160,13 @@ counted as (
     window
         nearby_attempts as (
             partition by account_id, livemode, currency, customer_key order by attempted_at
-            range between interval '{{ var("card_testing_window_minutes") }} minutes' preceding
-            and interval '{{ var("card_testing_window_minutes") }} minutes' following
+            range between interval '{{ checked_var("card_testing_window_minutes") }} minutes' preceding
+            and interval '{{ checked_var("card_testing_window_minutes") }} minutes' following
         ),
         nearest_attempts as (
             partition by account_id, livemode, currency, customer_key order by attempted_at
-            range between interval '{{ var("card_testing_tiny_window_minutes") }} minutes' preceding
-            and interval '{{ var("card_testing_tiny_window_minutes") }} minutes' following
+            range between interval '{{ checked_var("card_testing_tiny_window_minutes") }} minutes' preceding
+            and interval '{{ checked_var("card_testing_tiny_window_minutes") }} minutes' following
         )
 
 ),
@@ -181,12 +181,12 @@ flagged as (
         customer_id,
         currency,
         (
-            card_count >= {{ var('card_testing_card_count') }}
-            and declined_count >= attempt_count * {{ var('card_testing_declined_share') }}
+            card_count >= {{ checked_var('card_testing_card_count') }}
+            and declined_count >= attempt_count * {{ checked_var('card_testing_declined_share') }}
         )
         or (
             is_tiny
-            and tiny_card_count >= {{ var('card_testing_tiny_card_count') }}
+            and tiny_card_count >= {{ checked_var('card_testing_tiny_card_count') }}
             and tiny_approved_count = 0
         ) as is_card_testing,
         attempted_at,

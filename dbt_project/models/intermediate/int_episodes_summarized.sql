@@ -16,15 +16,54 @@
     is_linked ~ ' and attempted_at >= ' ~ oldest_new('int_payment_intents_linked', 'started_at')
 ) %}
 
+{% set is_new_payment_intent = by_rowid(
+    ref('int_payment_intents_summarized'),
+    '(account_id, livemode, payment_intent_id) in (select account_id, livemode, payment_intent_id from new_linked)'
+    ~ ' and created_at >= ' ~ oldest_new('int_payment_intents_linked', 'created_at')
+) %}
+
 {% set is_flagged_of_linked = by_rowid(
     ref('int_card_tests_flagged'),
     is_linked ~ ' and attempted_at >= ' ~ oldest_new('int_payment_intents_linked', 'started_at')
 ) %}
 
-with linked as (
+with new_linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
     where {{ is_new_since_last_build() }}
+
+),
+
+failed as (
+
+    select
+        new_linked.account_id,
+        new_linked.livemode,
+        new_linked.episode_id
+    from new_linked
+    inner join {{ ref('int_payment_intents_summarized') }} as payment_intents
+        on
+            new_linked.account_id = payment_intents.account_id
+            and new_linked.livemode = payment_intents.livemode
+            and new_linked.payment_intent_id = payment_intents.payment_intent_id
+    where
+        payment_intents.failed_attempt_count > 0
+        and {{ is_new_payment_intent if is_incremental() else 'true' }}
+
+),
+
+-- Most episodes are one payment that never failed. They are left out before anything is sorted.
+linked as (
+
+    select * from new_linked
+    where
+        (new_linked.account_id, new_linked.livemode, new_linked.episode_id) in (
+            select
+                failed.account_id,
+                failed.livemode,
+                failed.episode_id
+            from failed
+        )
 
 ),
 
@@ -180,7 +219,7 @@ covering as (
         first_failures.currency as at_risk_currency,
         first_failures.at_risk_amount,
         successes.first_succeeded_at
-        <= first_failures.resolved_at + interval '{{ var("recovery_window_days") }} days' as is_in_window,
+        <= first_failures.resolved_at + interval '{{ checked_var("recovery_window_days") }} days' as is_in_window,
         case
             when successes.payment_intent_id = first_failures.payment_intent_id then first_failures.at_risk_amount
             when
@@ -483,7 +522,7 @@ final as (
             when is_excluded and is_fraudulent then 'fraudulent'
             when is_excluded then 'duplicate'
             when is_distorting then 'data_issue'
-            {{ "when is_card_testing then 'card_testing'" if var('exclude_card_testing') }}
+            {{ "when is_card_testing then 'card_testing'" if checked_var('exclude_card_testing') }}
         end as exclusion_reason,
         case
             when not is_canceled then null
@@ -540,17 +579,17 @@ final as (
     {% if is_incremental() %}
         union all by name
         select
-            linked.account_id,
-            linked.livemode,
-            linked.payment_intent_id as episode_id
-        from linked
+            new_linked.account_id,
+            new_linked.livemode,
+            new_linked.payment_intent_id as episode_id
+        from new_linked
         where
             not exists (
                 select 1 from joined
                 where
-                    joined.account_id = linked.account_id
-                    and joined.livemode = linked.livemode
-                    and joined.episode_id = linked.payment_intent_id
+                    joined.account_id = new_linked.account_id
+                    and joined.livemode = new_linked.livemode
+                    and joined.episode_id = new_linked.payment_intent_id
             )
     {% endif %}
 

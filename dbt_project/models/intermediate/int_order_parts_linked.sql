@@ -39,8 +39,15 @@ keyed as (
     select * from {{ ref('int_payment_intents_keyed') }}
     where
         order_currency_hash is not null
-        and {{ by_rowid(ref('int_payment_intents_keyed'), 'order_currency_hash in (select * from changed_groups)')
-        if is_incremental() else 'true' }}
+        {% if is_incremental() %}
+            and {{ by_rowid(ref('int_payment_intents_keyed'), 'order_currency_hash in (select * from changed_groups)') }}
+        {% else %}
+            -- Most orders have no open PaymentIntent. They are left out before anything is sorted.
+            and order_currency_hash in (
+                select open_ones.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as open_ones
+                where open_ones.is_open
+            )
+        {% endif %}
 
 ),
 
@@ -107,8 +114,9 @@ nearest as (
             and members.payment_intent_id <> open_members.payment_intent_id
             and open_members.is_free
             and members.created_at > open_members.ended_at
-            and members.started_at >= open_members.ended_at + interval '{{ var("link_pause_seconds") }} seconds'
-            and members.started_at <= open_members.ended_at + interval '{{ var("explicit_link_gap_days") }} days'
+            and members.started_at >= open_members.ended_at + interval '{{ checked_var("link_pause_seconds") }} seconds'
+            and members.started_at
+            <= open_members.ended_at + interval '{{ checked_var("explicit_link_gap_days") }} days'
 
 ),
 

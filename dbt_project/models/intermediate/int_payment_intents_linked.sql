@@ -121,6 +121,31 @@ ancestors_0 as {{ materialized() }} (
     ),
 {% endfor %}
 
+-- Each PaymentIntent of a chain, and the first of them. Most PaymentIntents are of no chain, so they need no sorting.
+chains as (
+
+    select
+        {{ key }},
+        ancestor_id as chain_id
+    from ancestors_6
+    union all
+    select distinct
+        account_id,
+        livemode,
+        ancestor_id as payment_intent_id,
+        ancestor_id as chain_id
+    from ancestors_6 as heads
+    where
+        not exists (
+            select 1 from ancestors_6 as followers
+            where
+                followers.account_id = heads.account_id
+                and followers.livemode = heads.livemode
+                and followers.payment_intent_id = heads.ancestor_id
+        )
+
+),
+
 joined as (
 
     select
@@ -128,9 +153,6 @@ joined as (
         payment_intents.livemode,
         payment_intents.payment_intent_id,
         payment_intents.customer_id,
-        payment_intents.currency,
-        payment_intents.order_key,
-        payment_intents.created_at,
         payment_intents.started_at,
         links.predecessor_id,
         links.link_tier,
@@ -138,8 +160,13 @@ joined as (
         links.has_equals,
         card_tests.payment_intent_id is not null as is_card_testing,
         date_diff('second', predecessors.ended_at, payment_intents.started_at) as seconds_since_predecessor,
-        coalesce(ancestors.ancestor_id, payment_intents.payment_intent_id) as chain_id
+        chains.chain_id
     from payment_intents
+    inner join chains
+        on
+            payment_intents.account_id = chains.account_id
+            and payment_intents.livemode = chains.livemode
+            and payment_intents.payment_intent_id = chains.payment_intent_id
     left join links
         on
             payment_intents.account_id = links.account_id
@@ -155,11 +182,6 @@ joined as (
             payment_intents.account_id = card_tests.account_id
             and payment_intents.livemode = card_tests.livemode
             and payment_intents.payment_intent_id = card_tests.payment_intent_id
-    left join ancestors_6 as ancestors
-        on
-            payment_intents.account_id = ancestors.account_id
-            and payment_intents.livemode = ancestors.livemode
-            and payment_intents.payment_intent_id = ancestors.payment_intent_id
 
 ),
 
@@ -173,7 +195,7 @@ aged as (
             when bool_or(link_tier in ('order', 'order_part') or gap_count >= 3) over in_chain then 0
             else
                 date_diff('second', min(started_at) over in_chain, started_at)
-                // {{ var('link_span_days') * 86400 }}
+                // {{ checked_var('link_span_days') * 86400 }}
         end as span_number
     from joined
     window in_chain as (partition by account_id, livemode, chain_id)
@@ -192,35 +214,53 @@ episodes as (
 
 ),
 
+placed as (
+
+    select
+        {{ key }},
+        episode_id,
+        case when payment_intent_id <> episode_id then predecessor_id end as predecessor_id,
+        case when payment_intent_id <> episode_id then link_tier end as link_tier,
+        case when payment_intent_id <> episode_id then {{ link_confidence() }} end as link_confidence,
+        row_number() over (
+            partition by account_id, livemode, episode_id
+            order by case when payment_intent_id = episode_id then 0 else 1 end, started_at, payment_intent_id
+        ) as episode_position
+    from episodes
+
+),
+
 final as (
 
     select
         -- ids
-        account_id,
-        livemode,
-        payment_intent_id,
-        episode_id,
-        case when payment_intent_id <> episode_id then predecessor_id end as predecessor_id,
+        payment_intents.account_id,
+        payment_intents.livemode,
+        payment_intents.payment_intent_id,
+        coalesce(placed.episode_id, payment_intents.payment_intent_id) as episode_id,
+        placed.predecessor_id,
 
         -- strings
-        currency,
-        order_key,
-        case when payment_intent_id <> episode_id then link_tier end as link_tier,
-        case when payment_intent_id <> episode_id then {{ link_confidence() }} end as link_confidence,
+        payment_intents.currency,
+        payment_intents.order_key,
+        placed.link_tier,
+        placed.link_confidence,
 
         -- numerics
-        row_number() over (
-            partition by account_id, livemode, episode_id
-            order by case when payment_intent_id = episode_id then 0 else 1 end, started_at, payment_intent_id
-        ) as episode_position,
+        coalesce(placed.episode_position, 1) as episode_position,
 
         -- timestamps
-        created_at,
-        started_at,
+        payment_intents.created_at,
+        payment_intents.started_at,
 
         -- the load
         {{ build_id() }} as _load_id
-    from episodes
+    from payment_intents
+    left join placed
+        on
+            payment_intents.account_id = placed.account_id
+            and payment_intents.livemode = placed.livemode
+            and payment_intents.payment_intent_id = placed.payment_intent_id
 
 )
 

@@ -6,7 +6,7 @@
 
 {% set instrument = 'account_id, livemode, instrument_key' %}
 {% set purchase = 'account_id, livemode, instrument_key, currency, amount' %}
-{% set home = var('network_fee_country') %}
+{% set home = checked_var('network_fee_country') %}
 
 {# An attempt is judged by those of the 30 days before it: what was touched changes nothing before the first of it. #}
 {% set touched_instruments %}
@@ -304,7 +304,9 @@ ruled as (
 fees as (
 
     select * from {{ ref('network_retry_rules') }}
-    where region = '{{ var("network_fee_region") }}' and fee_amount is not null
+    where
+        region = '{{ checked_var("network_fee_region") }}'
+        and fee_amount is not null
 
 ),
 

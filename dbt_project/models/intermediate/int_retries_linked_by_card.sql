@@ -7,6 +7,6 @@
 {{ link_retries(
     'card_price_hash',
     earlier=['int_retries_linked_by_order'],
-    gap_days=var('link_gap_days'),
-    guest_gap_days=var('guest_link_gap_days')
+    gap_days=checked_var('link_gap_days'),
+    guest_gap_days=checked_var('guest_link_gap_days')
 ) }}

@@ -7,7 +7,7 @@
 {{ link_retries(
     'order_price_hash',
     earlier=[],
-    gap_days=var('explicit_link_gap_days'),
-    guest_gap_days=var('explicit_link_gap_days'),
+    gap_days=checked_var('explicit_link_gap_days'),
+    guest_gap_days=checked_var('explicit_link_gap_days'),
     finds_double_payments=true
 ) }}

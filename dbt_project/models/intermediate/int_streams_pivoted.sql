@@ -1,5 +1,3 @@
-{% do check_vars() %}
-
 {% set streams = [
     'payment_intents', 'charges', 'refunds', 'disputes', 'payment_intent_events', 'charge_events'
 ] %}

@@ -1,4 +1,4 @@
-{% set pause = "interval '" ~ var('authentication_abandoned_after_hours') ~ " hours'" %}
+{% set pause = "interval '" ~ checked_var('authentication_abandoned_after_hours') ~ " hours'" %}
 
 with history as (
 

@@ -1,16 +1,41 @@
 {#
-    Rows of one shape: `counted` of `out_of`, and their ratio. Everything is counted again in each build, so what grows
-    with the account is limited: purchases to the last days, orders to a part of their values.
+    Each part of the audit is a table named after its question, with a column for each measure. The last loop turns them into
+    rows of one shape: `counted` of `out_of`, and their ratio. Everything is counted again in each build, so what grows with
+    the account is limited: purchases to the last days, orders to a part of their values.
 #}
-{% set tiers = ['none', 'order', 'order_part', 'card', 'customer'] %}
+{% set tiers = ['order', 'order_part', 'card', 'customer'] %}
 {% set confidences = ['exact', 'high', 'medium', 'low'] %}
-{% set weaker_tiers = {'order_part': "'card', 'customer'", 'card': "'customer'"} %}
-{% set weaker_confidences = {
-    'exact': "'high', 'medium', 'low'", 'high': "'medium', 'low'", 'medium': "'low'"
-} %}
 {% set coincidence_days = 90 %}
 {% set all_values_up_to = 200000 %}
 {% set one_value_in = 16 %}
+{% set minute, visit = 60, 6 * 3600 %}
+
+{% set by_kind = 'account_id, livemode, link_tier, link_confidence' %}
+{% set of_account = 'over (partition by account_id, livemode)' %}
+{% set is_recovered = "recovery_status in ('recovered', 'recovered_late')" %}
+
+{# For each question: its topic, and for each measure the columns of the part and of the whole. #}
+{% set questions = {
+    'what_links_rest_on': ('links', {'links': ('links', 'all_links')}),
+    'what_episodes_rest_on': ('links', {
+        'episodes': ('episodes', 'all_episodes'),
+        'recovered_episodes': ('recovered_episodes', 'all_recovered_episodes'),
+        'out_of_scope_episodes': ('out_of_scope_episodes', 'all_out_of_scope_episodes')
+    }),
+    'may_an_order_be_trusted': ('orders', {
+        'customers_per_value': ('customers', 'order_values'),
+        'successes_per_value': ('successes', 'order_values'),
+        'shared_values': ('shared_values', 'order_values')
+    }),
+    'how_soon_is_the_next_purchase': ('next_purchases', {
+        'within_a_day': ('within_a_day', 'successes'),
+        'within_a_day_in_doubt': ('within_a_day_in_doubt', 'successes'),
+        'within_the_gap': ('within_the_gap', 'successes'),
+        'within_the_gap_in_doubt': ('within_the_gap_in_doubt', 'successes')
+    }),
+    'what_is_the_rate_up_to_a_tier': ('rates_by_tier', {'recovered': ('recovered', 'failed')}),
+    'what_is_the_rate_up_to_a_confidence': ('rates_by_confidence', {'recovered': ('recovered', 'failed')})
+} %}
 
 with accounts as (
 
@@ -18,147 +43,93 @@ with accounts as (
 
 ),
 
-links as (
-
-    select
-        account_id,
-        livemode,
-        payment_intent_id,
-        episode_id,
-        link_tier,
-        link_confidence
-    from {{ ref('payment_intents') }}
-    where predecessor_id is not null
-
-),
-
 episodes as (
 
     select
-        account_id,
-        livemode,
-        episode_id,
-        link_tier,
-        link_confidence,
-        is_matured,
-        recovery_status,
-        recovery_status_strict
+        *,
+        coalesce(list_position({{ tiers }}, link_tier), 0) as tier_rank,
+        coalesce(list_position({{ confidences }}, link_confidence), 0) as confidence_rank
     from {{ ref('recovery_episodes') }}
-    where is_in_scope
 
 ),
 
--- The weakest link of each recovered payment: the recovery rests on it.
-recovered_links as (
+what_links_rest_on as (
 
     select
-        links.*,
-        row_number() over (
-            partition by links.account_id, links.livemode, links.episode_id
-            order by
-                case
-                    {% for confidence in confidences | reverse %}
-                        when links.link_confidence = '{{ confidence }}' then {{ loop.index }}
-                    {% endfor %}
-                end,
-                case
-                    {% for tier in tiers | reverse %}
-                        when links.link_tier = '{{ tier }}' then {{ loop.index }}
-                    {% endfor %}
-                end,
-                links.payment_intent_id
-        ) as weakness
-    from links
-    inner join episodes
-        on
-            links.account_id = episodes.account_id
-            and links.livemode = episodes.livemode
-            and links.episode_id = episodes.episode_id
-    where episodes.recovery_status in ('recovered', 'recovered_late')
+        {{ by_kind }},
+        link_tier as subject,
+        count(*) as links,
+        sum(count(*)) {{ of_account }} as all_links
+    from {{ ref('payment_intents') }}
+    where predecessor_id is not null
+    group by {{ by_kind }}
 
 ),
 
-links_counted as (
+-- An episode rests on its weakest link, or on none.
+episodes_by_kind as (
 
     select
-        links.account_id,
-        links.livemode,
-        links.link_tier,
-        links.link_confidence,
-        count(*) as link_count,
-        count(recovered_links.payment_intent_id) as recovered_count
-    from links
-    left join recovered_links
-        on
-            links.account_id = recovered_links.account_id
-            and links.livemode = recovered_links.livemode
-            and links.payment_intent_id = recovered_links.payment_intent_id
-            and recovered_links.weakness = 1
-    group by links.account_id, links.livemode, links.link_tier, links.link_confidence
-
-),
-
-recovered_counted as (
-
-    select
-        account_id,
-        livemode,
-        count(*) as recovered_count
+        {{ by_kind }},
+        count(case when is_in_scope then 1 end) as episodes,
+        count(case when is_in_scope and {{ is_recovered }} then 1 end) as recovered_episodes,
+        count(case when not is_in_scope then 1 end) as out_of_scope_episodes
     from episodes
-    where recovery_status in ('recovered', 'recovered_late')
-    group by account_id, livemode
+    group by {{ by_kind }}
 
 ),
 
--- Values that are shared are few, and all of them are read. Hashes are evenly spread: of the others those that begin
--- with one digit stand for all.
-orders as (
+what_episodes_rest_on as (
+
+    select
+        *,
+        link_tier as subject,
+        sum(episodes) {{ of_account }} as all_episodes,
+        sum(recovered_episodes) {{ of_account }} as all_recovered_episodes,
+        sum(out_of_scope_episodes) {{ of_account }} as all_out_of_scope_episodes
+    from episodes_by_kind
+
+),
+
+-- If there are many PaymentIntents with an order, the values whose hash begins with 0 stand for all. Hashes are evenly
+-- spread. Shared values are few, and all of them are read.
+sampling as (
+
+    select
+        case when count(*) > {{ all_values_up_to }} then '1' else '~' end as hash_limit,
+        case when count(*) > {{ all_values_up_to }} then {{ one_value_in }} else 1 end as weight
+    from {{ ref('int_orders_named') }}
+
+),
+
+order_values as (
 
     select
         account_id,
         livemode,
         order_name,
-        order_hash,
         bool_or(is_shared) as is_shared,
+        case when bool_or(is_shared) then 1 else (select sampling.weight from sampling) end as weight,
         count(distinct customer_id) as customer_count,
-        sum(case when is_paid then 1 else 0 end) as success_count
+        count(case when is_paid then 1 end) as success_count
     from {{ ref('int_orders_named') }}
-    where
-        is_shared
-        or order_hash < (
-            select case when count(*) > {{ all_values_up_to }} then '1' else '~' end
-            from {{ ref('int_orders_named') }}
-        )
+    where is_shared or order_hash < (select sampling.hash_limit from sampling)
     group by account_id, livemode, order_name, order_hash
 
 ),
 
-orders_weighted as (
-
-    select
-        *,
-        case
-            when is_shared then 1
-            else (
-                select case when count(*) > {{ all_values_up_to }} then {{ one_value_in }} else 1 end
-                from {{ ref('int_orders_named') }}
-            )
-        end as weight
-    from orders
-
-),
-
-orders_counted as (
+may_an_order_be_trusted as (
 
     select
         account_id,
         livemode,
-        order_name,
-        sum(weight) as value_count,
-        sum(weight * customer_count) as customer_count,
-        sum(weight * success_count) as success_count,
-        sum(case when is_shared then 1 else 0 end) as shared_count
-    from orders_weighted
+        order_name as subject,
+        cast(null as varchar) as link_confidence,
+        sum(weight) as order_values,
+        sum(weight * customer_count) as customers,
+        sum(weight * success_count) as successes,
+        count(case when is_shared then 1 end) as shared_values
+    from order_values
     group by account_id, livemode, order_name
 
 ),
@@ -171,165 +142,166 @@ purchases as (
         keyed.livemode,
         keyed.customer_id is null as is_guest,
         keyed.is_paid,
-        keyed.started_at,
-        lead(keyed.started_at) over (
-            partition by coalesce(keyed.customer_price_hash, keyed.card_price_hash)
-            order by keyed.started_at, keyed.payment_intent_id
-        ) as next_started_at,
-        accounts.data_through_at - interval '{{ var("link_gap_days") }} days' as counted_until_at
+        keyed.started_at
+        <= accounts.data_through_at - interval '{{ checked_var("link_gap_days") }} days' as is_gap_over,
+        coalesce(keyed.customer_price_hash, keyed.card_price_hash) as payer_hash,
+        date_diff('second', keyed.started_at, lead(keyed.started_at) over of_payer) as seconds_to_next,
+        coalesce(
+            keyed.order_name = lead(keyed.order_name) over of_payer
+            and keyed.order_key <> lead(keyed.order_key) over of_payer,
+            false
+        ) as is_next_of_another_order
     from {{ ref('int_payment_intents_keyed') }} as keyed
     inner join accounts
         on keyed.account_id = accounts.account_id and keyed.livemode = accounts.livemode
     where
         (keyed.customer_price_hash is not null or keyed.card_price_hash is not null)
         and keyed.started_at
-        > accounts.data_through_at - interval '{{ var("link_gap_days") + coincidence_days }} days'
+        > accounts.data_through_at - interval '{{ checked_var("link_gap_days") + coincidence_days }} days'
+    window
+        of_payer as (
+            partition by coalesce(keyed.customer_price_hash, keyed.card_price_hash)
+            order by keyed.started_at, keyed.payment_intent_id
+        )
 
 ),
 
-purchases_counted as (
+-- How often each payer buys, as in the macro link_retries: from three times of six hours or more between purchases on.
+habits as (
+
+    select
+        payer_hash,
+        count(case when seconds_to_next >= {{ visit }} then 1 end) as gap_count,
+        median(case when seconds_to_next >= {{ visit }} then seconds_to_next end) as interval_seconds,
+        mad(case when seconds_to_next >= {{ visit }} then seconds_to_next end) as spread_seconds,
+        count(case when seconds_to_next <= {{ minute }} then 1 end) as equal_count
+    from purchases
+    where is_paid and seconds_to_next is not null
+    group by payer_hash
+
+),
+
+-- When a retry could begin if the purchase had failed: after the pause, and until the payer's next purchase is due. Two
+-- purchases within a minute, twice, show that equal subscriptions are billed: the pause is a minute then.
+retry_times as (
+
+    select
+        *,
+        case
+            when equal_count >= 2 then {{ [minute, checked_var('link_pause_seconds')] | max }}
+            else {{ checked_var('link_pause_seconds') }}
+        end as pause_seconds,
+        spread_seconds <= interval_seconds / 8.0 as is_regular,
+        interval_seconds - least(
+            greatest(interval_seconds / case when gap_count >= 4 then 24.0 else 12.0 end, 3 * spread_seconds),
+            interval_seconds / 4.0
+        ) as due_seconds
+    from habits
+
+),
+
+next_purchases as (
+
+    select
+        purchases.*,
+        case
+            when purchases.is_guest then {{ checked_var('guest_link_gap_days') * 86400 }}
+            else {{ checked_var('link_gap_days') * 86400 }}
+        end as gap_seconds,
+        not purchases.is_next_of_another_order
+        and purchases.seconds_to_next >= retry_times.pause_seconds
+        and case
+            when retry_times.gap_count < 3 then true
+            when retry_times.is_regular then purchases.seconds_to_next < retry_times.due_seconds
+            else purchases.is_guest or purchases.seconds_to_next <= retry_times.interval_seconds / 8.0
+        end as is_in_doubt
+    from purchases
+    left join retry_times on purchases.payer_hash = retry_times.payer_hash
+    where purchases.is_paid and purchases.is_gap_over
+
+),
+
+how_soon_is_the_next_purchase as (
 
     select
         account_id,
         livemode,
-        is_guest,
-        count(*) as success_count,
-        sum(case when next_started_at <= started_at + interval '1 day' then 1 else 0 end) as within_day_count,
-        sum(
-            case
-                when
-                    next_started_at <= started_at + case
-                        when is_guest then interval '{{ var("guest_link_gap_days") }} days'
-                        else interval '{{ var("link_gap_days") }} days'
-                    end
-                    then 1
-                else 0
-            end
-        ) as within_gap_count
-    from purchases
-    where is_paid and started_at <= counted_until_at
+        case when is_guest then 'card' else 'customer' end as subject,
+        cast(null as varchar) as link_confidence,
+        count(*) as successes,
+        count(case when seconds_to_next <= 86400 then 1 end) as within_a_day,
+        count(case when seconds_to_next <= 86400 and is_in_doubt then 1 end) as within_a_day_in_doubt,
+        count(case when seconds_to_next <= gap_seconds then 1 end) as within_the_gap,
+        count(case when seconds_to_next <= gap_seconds and is_in_doubt then 1 end) as within_the_gap_in_doubt
+    from next_purchases
     group by account_id, livemode, is_guest
 
 ),
 
-rates_counted as (
+what_is_the_rate_up_to_a_tier as (
 
     select
-        account_id,
-        livemode,
-        count(*) as failed_count,
-        {% for tier in tiers[2:] %}
-            count(
-                case
-                    when
-                        recovery_status_strict = 'recovered'
-                        or (
-                            recovery_status = 'recovered'
-                            {{ 'and link_tier not in (' ~ weaker_tiers[tier] ~ ')' if tier in weaker_tiers }}
-                        )
-                        then 1
-                end
-            ) as up_to_{{ tier }},
-        {% endfor %}
-        {% for confidence in confidences %}
-            count(
-                case
-                    when
-                        recovery_status = 'recovered'
-                        {% if confidence in weaker_confidences %}
-                            and coalesce(link_confidence not in ({{ weaker_confidences[confidence] }}), true)
-                        {% endif %}
-                        then 1
-                end
-            ) as up_to_{{ confidence }},
-        {% endfor %}
-        count(case when recovery_status_strict = 'recovered' then 1 end) as up_to_strict
+        episodes.account_id,
+        episodes.livemode,
+        up_to.subject,
+        cast(null as varchar) as link_confidence,
+        count(*) as failed,
+        count(
+            case
+                when
+                    episodes.recovery_status_strict = 'recovered'
+                    or (episodes.recovery_status = 'recovered' and episodes.tier_rank <= up_to.tier_rank)
+                    then 1
+            end
+        ) as recovered
     from episodes
-    where is_matured
-    group by account_id, livemode
+    cross join (values ('strict', -1), {% for tier in tiers[1:] -%}
+        ('{{ tier }}', {{ loop.index + 1 }}){{ ', ' if not loop.last }}
+    {%- endfor %}) as up_to (subject, tier_rank)
+    where episodes.is_in_scope and episodes.is_matured
+    group by episodes.account_id, episodes.livemode, up_to.subject
+
+),
+
+what_is_the_rate_up_to_a_confidence as (
+
+    select
+        episodes.account_id,
+        episodes.livemode,
+        'up_to' as subject,
+        up_to.link_confidence,
+        count(*) as failed,
+        count(
+            case
+                when episodes.recovery_status = 'recovered' and episodes.confidence_rank <= up_to.confidence_rank then 1
+            end
+        ) as recovered
+    from episodes
+    cross join (values {% for confidence in confidences -%}
+        ('{{ confidence }}', {{ loop.index }}){{ ', ' if not loop.last }}
+    {%- endfor %}) as up_to (link_confidence, confidence_rank)
+    where episodes.is_in_scope and episodes.is_matured
+    group by episodes.account_id, episodes.livemode, up_to.link_confidence
 
 ),
 
 unioned as (
 
-    select
-        account_id,
-        livemode,
-        'links' as topic,
-        link_tier as subject,
-        link_confidence,
-        'links' as measure,
-        link_count as counted,
-        sum(link_count) over (partition by account_id, livemode) as out_of
-    from links_counted
-    union all
-    select
-        links_counted.account_id,
-        links_counted.livemode,
-        'links' as topic,
-        links_counted.link_tier as subject,
-        links_counted.link_confidence,
-        'recovered_episodes' as measure,
-        links_counted.recovered_count as counted,
-        coalesce(recovered_counted.recovered_count, 0) as out_of
-    from links_counted
-    left join recovered_counted
-        on
-            links_counted.account_id = recovered_counted.account_id
-            and links_counted.livemode = recovered_counted.livemode
-    {% for measure, column in {
-        'customers_per_value': 'customer_count', 'successes_per_value': 'success_count', 'shared_values': 'shared_count'
-    }.items() %}
-        union all
-        select
-            account_id,
-            livemode,
-            'orders' as topic,
-            order_name as subject,
-            cast(null as varchar) as link_confidence,
-            '{{ measure }}' as measure,
-            {{ column }} as counted,
-            value_count as out_of
-        from orders_counted
-    {% endfor %}
-    {% for measure, column in {'within_a_day': 'within_day_count', 'within_the_gap': 'within_gap_count'}.items() %}
-        union all
-        select
-            account_id,
-            livemode,
-            'next_purchases' as topic,
-            case when is_guest then 'card' else 'customer' end as subject,
-            cast(null as varchar) as link_confidence,
-            '{{ measure }}' as measure,
-            {{ column }} as counted,
-            success_count as out_of
-        from purchases_counted
-    {% endfor %}
-    {% for name in ['strict'] + tiers[2:] %}
-        union all
-        select
-            account_id,
-            livemode,
-            'rates_by_tier' as topic,
-            '{{ name }}' as subject,
-            cast(null as varchar) as link_confidence,
-            'recovered' as measure,
-            up_to_{{ name }} as counted,
-            failed_count as out_of
-        from rates_counted
-    {% endfor %}
-    {% for confidence in confidences %}
-        union all
-        select
-            account_id,
-            livemode,
-            'rates_by_confidence' as topic,
-            'up_to' as subject,
-            '{{ confidence }}' as link_confidence,
-            'recovered' as measure,
-            up_to_{{ confidence }} as counted,
-            failed_count as out_of
-        from rates_counted
+    {% for question, (topic, measures) in questions.items() %}
+        {% set is_last_question = loop.last %}
+        {% for measure, (part, whole) in measures.items() %}
+            select
+                account_id,
+                livemode,
+                '{{ topic }}' as topic,
+                subject,
+                link_confidence,
+                '{{ measure }}' as measure,
+                {{ part }} as counted,
+                {{ whole }} as out_of
+            from {{ question }}
+            {{ 'union all' if not (loop.last and is_last_question) }}
+        {% endfor %}
     {% endfor %}
 
 ),

@@ -1,4 +1,4 @@
-{% set last_day = 2 * var('recovery_window_days') %}
+{% set last_day = 2 * checked_var('recovery_window_days') %}
 {% set cohort = 'account_id, livemode, cohort_month, currency, first_failure_class' %}
 
 with episodes as (

@@ -40,7 +40,7 @@ joined as (
     select
         episodes.*,
         accounts.data_through_at,
-        episodes.first_failed_at + interval '{{ var("recovery_window_days") }} days' as window_ends_at
+        episodes.first_failed_at + interval '{{ checked_var("recovery_window_days") }} days' as window_ends_at
     from episodes
     left join accounts
         on

@@ -133,7 +133,7 @@ final as (
         period,
 
         -- numerics
-        cast({{ var('recovery_window_days') }} as bigint) as recovery_window_days,
+        cast({{ checked_var('recovery_window_days') }} as bigint) as recovery_window_days,
         cast(failed_count as bigint) as failed_count,
         cast(recovered_count as bigint) as recovered_count,
         recovery_rate,
