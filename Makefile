@@ -9,12 +9,13 @@ READY_DEV := $(VENV)/.ready-dev
 WORKERS ?= 3
 KEPT := secrets integrations.toml webhook_queue.sqlite webhook_queue.sqlite-wal webhook_queue.sqlite-shm
 
-.PHONY: help setup tools demo dev test soak soak-serve lint types sql bench clean cleanall
+.PHONY: help setup tools demo dev test test-fast soak soak-serve lint types sql bench clean cleanall
 
 help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
 	@echo "make dev     Dagster's UI on your accounts, or on the simulated one"
-	@echo "make test    everything that must hold"
+	@echo "make test    all tests"
+	@echo "make test-fast  the unit tests only"
 	@echo "make soak    thousands of random histories, faults and kills (CASES=5000)"
 	@echo "make soak-serve  recoup serve for twenty minutes: what grows, what fails (SECONDS=1200)"
 	@echo "make lint    ruff, mypy, sqlfluff"
@@ -46,6 +47,9 @@ test: tools
 	@.ci/install-browser
 	@.ci/install-postgres
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-fast: tools
+	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/unit
 
 soak: tools
 	@RECOUP_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest -n $(WORKERS) --timeout 0 tests/property

@@ -1,4 +1,4 @@
-"""What the README says can be done: its queries run, its tables, files, commands and make targets exist."""
+"""What the READMEs say can be done: queries run; tables, files, headings, commands and make targets exist."""
 
 import re
 import subprocess
@@ -16,10 +16,24 @@ from orchestration.stripe_api import permissions_link
 from orchestration.stripe_api.key_check import RESOURCES
 from tests.template import Template
 
-README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+PAGES = {
+    name: (PROJECT_ROOT / name).read_text(encoding="utf-8")
+    for name in (
+        "README.md",
+        "orchestration/README.md",
+        "dbt_project/README.md",
+        "data/README.md",
+        "tests/README.md",
+        ".github/CONTRIBUTING.md",
+    )
+}
+README, OPERATING = PAGES["README.md"], PAGES["orchestration/README.md"]
+ALL = "\n".join(PAGES.values())
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", ALL, re.S))
 QUERIES = re.findall(r'recoup query "(.+?)"', SHELL.replace('"…"', ""), re.S)
-ANSWERS = re.findall(r"```sql\n(.*?)```", README, re.S)
+ANSWERS = [
+    query for query in re.findall(r"```sql\n(.*?)```", ALL, re.S) if "{{" not in query
+]  # a model is no query
 IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
 
@@ -53,10 +67,26 @@ def test_the_readme_has_queries_and_names_exactly_the_published_marts(published:
     assert named == {name for (name,) in rows}
 
 
-def test_every_link_to_a_file_leads_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert links
-    assert [link for link in links if not (PROJECT_ROOT / link).exists()] == []
+def heading_anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_to_a_file_and_a_heading(name: str) -> None:
+    page = PROJECT_ROOT / name
+    for link in re.findall(r"\]\(([^)]+)\)", PAGES[name]):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in heading_anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
 
 
 def test_the_link_for_a_key_asks_for_what_is_required_and_no_more() -> None:
@@ -67,18 +97,18 @@ def test_the_link_for_a_key_asks_for_what_is_required_and_no_more() -> None:
 
 
 def test_the_readme_lists_the_kinds_of_shop_of_the_demo() -> None:
-    (listed,) = re.findall(r"recoup demo --shop KIND`.*?\((.*?)\)", README, re.S)
+    (listed,) = re.findall(r"recoup demo --shop KIND`.*?\((.*?)\)", OPERATING, re.S)
     assert re.findall(r"`(\w+)`", listed) == list(KINDS)
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
-    named = set(re.findall(r"\bmake ([a-z]+)\b", README))
-    targets = set(re.findall(r"^([a-z]+):", (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", ALL, re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert {"demo", "test", "dev"} <= named <= targets
 
 
 def test_every_recoup_command_of_the_readme_exists() -> None:
-    named = set(re.findall(r"\.venv/bin/recoup ([a-z-]+)", README))
+    named = set(re.findall(r"(?:\.venv/bin/|`|^)recoup ([a-z][a-z-]+)", ALL, re.M))
     program = "from orchestration.cli import main; main()"
     said = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True).stdout
     assert {"sync", "demo", "dev", "query", "dbt"} <= named

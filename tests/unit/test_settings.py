@@ -25,7 +25,7 @@ def described() -> dict[str, tuple[str, str]]:
 
 
 def test_the_readme_lists_every_variable_with_its_default_and_meaning() -> None:
-    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (PROJECT_ROOT / "orchestration" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([A-Z_]+)` \| `?([^`|]+?)`? \| (.+) \|$", readme, re.M)
     assert {name: (default, meaning.replace("`", "")) for name, default, meaning in rows} == described()
 
