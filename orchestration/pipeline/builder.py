@@ -26,7 +26,7 @@ from orchestration.pipeline.dbt_runner import (
     project_fingerprint,
 )
 from orchestration.pipeline.plan import Plan, PlannedModel, PlannedTest, load_plan
-from orchestration.warehouse.connection import open_warehouse, small_batch_options, transaction, wanted
+from orchestration.warehouse.connection import open_warehouse, request_access, small_batch_options, transaction
 from orchestration.warehouse.ledger import (
     CompleteBuild,
     begin_build,
@@ -147,7 +147,7 @@ def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> B
     with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and no other process writes
         forget_complete_build(connection)
         streams = hash_streams(connection)
-    with wanted(settings.warehouse_path):
+    with request_access(settings.warehouse_path):
         nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [])
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
         is_same = hash_streams(connection) == streams  # if not, another process moved them before dbt began
@@ -167,7 +167,7 @@ def build_some(settings: Settings, arguments: Sequence[str], callback: EventCall
     for _ in range(_TRIES):
         with open_warehouse(settings.warehouse_path):
             pass  # no other process writes now
-        with wanted(settings.warehouse_path):
+        with request_access(settings.warehouse_path):
             result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [callback])
         if not is_taken(result):
             break

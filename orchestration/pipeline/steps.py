@@ -21,7 +21,7 @@ from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
 from orchestration.pipeline.plan import kept_plan
 from orchestration.stripe_api import API_VERSION, StripeApiError, is_live, key_digest, latest_instant
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
-from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, Warehouse, open_warehouse
 from orchestration.warehouse.integrations import account_of_integration, remember_account
 from orchestration.warehouse.publish import Published, publish
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
@@ -53,7 +53,7 @@ def extract(
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
     used = _with_account(settings, integration)
-    warehouse = Warehouse(settings.warehouse_path, options=FOR_LOADING)
+    warehouse = Warehouse(settings.warehouse_path, options=LOADING_OPTIONS)
     with client_of(settings, used) as client, closing(warehouse):
         report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
         account_id = report.account.account_id
@@ -92,7 +92,7 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
 
     with (
         closing(Queue(settings.queue_url)) as queue,
-        open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,
+        open_warehouse(settings.warehouse_path, options=LOADING_OPTIONS) as connection,
     ):
         report = _ingest(settings, queue, connection, most)
         queue.delete_finished(before=days_ago(settings.recoup_queue_days))

@@ -158,7 +158,7 @@ def sync_account(
     """
     client.counts = RequestCounts()
     account = identify(client, stated_id=stated_id)
-    with warehouse.only(f"sync of {account.account_id} in {'live' if account.livemode else 'test'} mode"):
+    with warehouse.exclusive(f"sync of {account.account_id} in {'live' if account.livemode else 'test'} mode"):
         return _Sync(Run(client, warehouse, account, observe), request or SyncRequest()).run()
 
 

@@ -21,12 +21,12 @@ from orchestration.warehouse.rows import OBJECT_TABLES
 CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
 """Every opener in one process must use the same. The version keeps files readable by 1.5 when 2.0 writes them."""
 
-DEFAULT_WAIT: Final = 120.0
+DEFAULT_WAIT_SECONDS: Final = 120.0
 """Seconds to wait for another writer: longer than a build of the models takes on a large account's increment."""
 
 
 _IS_LOCKED: Final = "Could not set lock"
-_LOOKED_EVERY: Final = 0.05
+_POLL_SECONDS: Final = 0.05
 """Seconds between two tries to open a file that is taken."""
 
 
@@ -42,7 +42,7 @@ class WarehouseDamaged(WarehouseError):
     """The file itself is damaged. The text names the command that starts a new one."""
 
 
-FOR_LOADING: Final[dict[str, Any]] = {"memory_limit": "128MB", "threads": 1, "checkpoint_threshold": "32MB"}
+LOADING_OPTIONS: Final[dict[str, Any]] = {"memory_limit": "128MB", "threads": 1, "checkpoint_threshold": "32MB"}
 """DuckDB while rows are loaded. Left alone it keeps in memory what it has written, up to most of what the machine has:
 the more, the larger the account. The batches of a load are too small for a second thread, which the readers need. A
 checkpoint compresses the newest rows anew, so there is one for each 32 MB instead of 16; a killed run leaves as much to
@@ -64,7 +64,7 @@ def small_batch_options(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_warehouse(
-    path: Path, *, wait: float = DEFAULT_WAIT, options: Mapping[str, Any] | None = None
+    path: Path, *, wait: float = DEFAULT_WAIT_SECONDS, options: Mapping[str, Any] | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """The warehouse, opened for writing, its raw tables there. Closed on leaving, whatever happens.
 
@@ -95,9 +95,11 @@ class Warehouse:
     no transaction, and no result that was not fetched.
     """
 
-    def __init__(self, path: Path, *, wait: float = DEFAULT_WAIT, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, wait: float = DEFAULT_WAIT_SECONDS, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._path, self._wait, self._options = path, wait, options
-        self._opened = ExitStack()
+        self._exit_stack = ExitStack()
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     @property
@@ -108,23 +110,23 @@ class Warehouse:
             WarehouseBusy, WarehouseError: as `open_warehouse`.
         """
         if self._connection is None:
-            _let_others_go_first(self._path, self._wait)
+            _yield_to_waiters(self._path, self._wait)
             opened = open_warehouse(self._path, wait=self._wait, options=self._options)
-            self._connection = self._opened.enter_context(opened)
+            self._connection = self._exit_stack.enter_context(opened)
         return self._connection
 
     def pause(self) -> None:
         """Give way, if somebody waits. The next use opens it again."""
-        if self._connection is not None and _is_wanted(self._path):
+        if self._connection is not None and _has_waiters(self._path):
             self.close()
 
     def close(self) -> None:
         """Give it up in any case."""
         self._connection = None
-        self._opened.close()
+        self._exit_stack.close()
 
     @contextmanager
-    def only(self, name: str) -> Iterator[None]:
+    def exclusive(self, name: str) -> Iterator[None]:
         """Nobody else does what has this name on this warehouse while the context lasts.
 
         Raises:
@@ -136,33 +138,33 @@ class Warehouse:
             while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
                     raise WarehouseBusy(f"Another {name} is under way. Wait for it to end; nothing is lost.")
-                time.sleep(_LOOKED_EVERY)
+                time.sleep(_POLL_SECONDS)
             yield
 
 
 @contextmanager
-def wanted(path: Path) -> Iterator[None]:
+def request_access(path: Path) -> Iterator[None]:
     """Whoever works on the warehouse for long gives way, and does not come back, while the context lasts."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _wanted_path(path).open("w") as lock:
+    with _waiters_path(path).open("w") as lock:
         _try_lock(lock.fileno(), fcntl.LOCK_SH)
         yield
 
 
-def _wanted_path(path: Path) -> Path:
+def _waiters_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.wanted")
 
 
-def _is_wanted(path: Path) -> bool:
-    with _wanted_path(path).open("w") as lock:
+def _has_waiters(path: Path) -> bool:
+    with _waiters_path(path).open("w") as lock:
         return not _try_lock(lock.fileno(), fcntl.LOCK_EX)
 
 
-def _let_others_go_first(path: Path, wait: float) -> None:
+def _yield_to_waiters(path: Path, wait: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait
-    while _is_wanted(path) and time.monotonic() < deadline:
-        time.sleep(_LOOKED_EVERY)
+    while _has_waiters(path) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
@@ -189,14 +191,14 @@ def _connect(path: Path, wait: float) -> duckdb.DuckDBPyConnection:
     if not isinstance(connection, str):
         return connection
     deadline = time.monotonic() + wait
-    with wanted(path):
+    with request_access(path):
         while isinstance(connection := _try_to_connect(path), str):
             if time.monotonic() > deadline:
                 raise WarehouseBusy(
                     f"{path} is held by another process: {connection} Wait for that run to end, or close the program "
                     "that has the file open. Analysts open recovery.duckdb, which is never locked."
                 )
-            time.sleep(_LOOKED_EVERY)
+            time.sleep(_POLL_SECONDS)
     return connection
 
 

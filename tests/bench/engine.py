@@ -34,7 +34,7 @@ from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import StripeClient
 from orchestration.sync import sync_account
 from orchestration.sync.readers import Page, Reading, Rows
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse, transaction
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import ObjectRow, object_row
 from tests.held import HeldWarehouse
@@ -93,7 +93,7 @@ def sync(url: str) -> dict[str, float]:
 
 
 def _warehouse(folder: str) -> AbstractContextManager[Any]:
-    return open_warehouse(Path(folder) / "warehouse.duckdb", options=FOR_LOADING)
+    return open_warehouse(Path(folder) / "warehouse.duckdb", options=LOADING_OPTIONS)
 
 
 @dataclass(eq=False)

@@ -25,7 +25,7 @@ from orchestration.stripe_api import API_VERSION, StripeClient
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.redact import scrub, stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
@@ -101,7 +101,9 @@ class Way:
 
     def _open(self) -> None:
         self._opened.close()
-        self.warehouse = self._opened.enter_context(open_warehouse(self.settings.warehouse_path, options=FOR_LOADING))
+        self.warehouse = self._opened.enter_context(
+            open_warehouse(self.settings.warehouse_path, options=LOADING_OPTIONS)
+        )
 
     def poll(self) -> None:
         client = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=self._server.url, retry=RetryPolicy(tries=4))

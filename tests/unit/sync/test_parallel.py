@@ -18,7 +18,7 @@ from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import SyncReport, engine, sync_account
 from orchestration.sync.engine import HEAD_OVERLAP, IDLE_REQUESTS
 from orchestration.sync.streams import EVENTS_PATH
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
 from tests.held import HeldWarehouse
@@ -30,7 +30,7 @@ FEEDS = ("payment_intent_events", "charge_events")
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from orchestration.stripe_api import API_VERSION
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks import ingest
@@ -22,7 +22,7 @@ from tests.unit.webhooks.conftest import make_event
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 
