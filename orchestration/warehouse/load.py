@@ -186,7 +186,7 @@ class Loader:
         known = self._known(table, list(unique), key=key)
         self._append(table, [row for name, row in unique.items() if name not in known], columns)
 
-    def settle(self, table: ObjectTable, ids: Sequence[str], *, at: int) -> None:
+    def clear_needs_read(self, table: ObjectTable, ids: Sequence[str], *, at: int) -> None:
         """Clear `_needs_read` for objects that Stripe no longer returns as of `at`; keep the stored payload."""
         if ids:
             self.connection.execute(
@@ -195,7 +195,7 @@ class Loader:
                 {**self._owner(), "ids": list(ids), "at": to_timestamp(at)},
             )
 
-    def doubt_the_future(self, table: ObjectTable, *, latest: int) -> None:
+    def reset_future_rows(self, table: ObjectTable, *, latest: int) -> None:
         """Let any answer replace rows that are vouched for at an instant after `latest`, and have them read again.
 
         A wrong clock or a wrong event put them there, and they would outrank everything until then.

@@ -11,7 +11,7 @@ from orchestration.base.instants import to_timestamp
 
 
 @dataclass(frozen=True)
-class Quarantined:
+class QuarantinedObject:
     """An object that could not be read. It was created in [floor, ceiling), in unix seconds, as far as is known.
 
     `key` is the object's id, or else says where it stood in its list.
@@ -25,7 +25,9 @@ class Quarantined:
     ceiling: int
 
 
-def put_quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey, objects: Sequence[Quarantined]) -> None:
+def quarantine_objects(
+    connection: duckdb.DuckDBPyConnection, account: AccountKey, objects: Sequence[QuarantinedObject]
+) -> None:
     """Note the objects, in the caller's transaction. One that is noted already keeps its first date."""
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
     for each in objects:
@@ -55,11 +57,11 @@ def delete_quarantined(
     )
 
 
-def quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey) -> list[Quarantined]:
+def read_quarantine(connection: duckdb.DuckDBPyConnection, account: AccountKey) -> list[QuarantinedObject]:
     """Return the account's quarantine, with what was tried longest ago first."""
     rows = connection.execute(
         """SELECT stream, key, object_id, reason, epoch("floor")::BIGINT, epoch(ceiling)::BIGINT FROM sync.quarantine
            WHERE account_id = ? AND livemode = ? ORDER BY last_seen_at, stream, key""",
         [account.account_id, account.livemode],
     ).fetchall()
-    return [Quarantined(*row) for row in rows]
+    return [QuarantinedObject(*row) for row in rows]

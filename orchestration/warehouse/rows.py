@@ -37,8 +37,8 @@ may fail after it succeeded; a charge goes on to be captured, refunded, disputed
 class Precedence:
     """Decides between payloads of one second; the greater text wins. Four parts: finality, source, kind, event id."""
 
-    EVENT, LISTED, READ_AGAIN = 0, 1, 2
-    """Where it came from. `READ_AGAIN` is an answer asked for after everything else: it settles a doubt."""
+    EVENT, LISTED, REREAD = 0, 1, 2
+    """Where it came from. `REREAD` is an answer asked for after everything else: it settles a doubt."""
 
     @staticmethod
     def of(payload: Mapping[str, Any], source: int, *, is_created: bool = False, event_id: str | None = None) -> str:
@@ -47,7 +47,7 @@ class Precedence:
         return f"{finality}{source}{not is_created:d}{event_id or ''}"
 
 
-class Rejected(ValueError):
+class InvalidPayload(ValueError):
     """Report an object or event that the models cannot compute with. The text says why, and repeats nothing of it."""
 
 
@@ -92,23 +92,23 @@ def object_row(
     payload: dict[str, Any],
     *,
     as_of: int,
-    seen_by: int,
+    read_no_later_than: int,
     api_version: str,
     source: Literal["list", "retrieve"],
-    is_read_again: bool = False,
+    is_reread: bool = False,
 ) -> ObjectRow:
-    """Return the row of an object from a listing or a retrieve. By `seen_by` Stripe had certainly read it.
+    """Return the row of an object from a listing or a retrieve. By `read_no_later_than` Stripe had certainly read it.
 
     The payload is the row's from now on: it is redacted in place.
 
     Raises:
-        Rejected: the object is not what Stripe documents.
+        InvalidPayload: the object is not what Stripe documents.
     """
     _reject_if(fault_of_object(payload))
     stored = redacted_json(payload)
     _reject_private_id(payload["id"])
-    precedence = Precedence.of(payload, Precedence.READ_AGAIN if is_read_again else Precedence.LISTED)
-    error = _error_row(payload, seen_by)
+    precedence = Precedence.of(payload, Precedence.REREAD if is_reread else Precedence.LISTED)
+    error = _error_row(payload, read_no_later_than)
     return ObjectRow(payload["id"], payload["created"], stored, as_of, source, None, api_version, precedence, error)
 
 
@@ -116,7 +116,7 @@ def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> Eve
     """Return the rows of an event, which is redacted in place, and of the object it carries as that stood then.
 
     Raises:
-        Rejected: the event, or the object of a raw table that it carries, is not what Stripe documents.
+        InvalidPayload: the event, or the object of a raw table that it carries, is not what Stripe documents.
     """
     _reject_if(fault_of_event(event))
     stored_event = redacted_json(event)
@@ -136,20 +136,20 @@ def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> Eve
 
 def _reject_if(fault: str | None) -> None:
     if fault is not None:
-        raise Rejected(fault)
+        raise InvalidPayload(fault)
 
 
 def _reject_private_id(*ids: str | None) -> None:
     """Raise if the redaction dropped an id."""
     if None in ids:
-        raise Rejected("An id looks like a secret or personal data.")
+        raise InvalidPayload("An id looks like a secret or personal data.")
 
 
-def _error_row(intent: Mapping[str, Any], seen_by: int) -> ErrorRow | None:
+def _error_row(intent: Mapping[str, Any], read_no_later_than: int) -> ErrorRow | None:
     error = intent.get("last_payment_error")
     if not error or error.get("charge") or intent["object"] != "payment_intent":
         return None
-    return ErrorRow(_error_id(intent["id"], error), intent["id"], seen_by, stored_json(error))
+    return ErrorRow(_error_id(intent["id"], error), intent["id"], read_no_later_than, stored_json(error))
 
 
 def _error_id(intent_id: str, error: Mapping[str, Any]) -> str:

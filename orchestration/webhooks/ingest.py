@@ -24,7 +24,7 @@ from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import LoadCounts, Loader
 from orchestration.warehouse.redact import scrub_text
-from orchestration.warehouse.rows import EventRow, Rejected, event_row
+from orchestration.warehouse.rows import EventRow, InvalidPayload, event_row
 from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks.errors import AccountUnknown
 from orchestration.webhooks.payloads import NotAnEvent, event_of, parse
@@ -189,7 +189,7 @@ def _read(
             row = event_row(event, "webhook")
             if latest is not None and _newest_instant(row) > latest:
                 raise NotAnEvent("The event is dated in the future.")
-        except (NotAnEvent, Rejected) as error:
+        except (NotAnEvent, InvalidPayload) as error:
             batch.unreadable[queued.seq] = str(error)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             batch.unreadable[queued.seq] = f"The event's object is not what Stripe documents ({type(error).__name__})."

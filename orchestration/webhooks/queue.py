@@ -213,7 +213,7 @@ class Queue:
         return int(result.rowcount)
 
     def delete_finished(self, *, before: datetime) -> int:
-        """Forget what was done before then (UTC). Quarantined rows stay until someone decides."""
+        """Forget what was done before then (UTC). QuarantinedObject rows stay until someone decides."""
         done = (WEBHOOK_QUEUE.c.finished_at < before) & (WEBHOOK_QUEUE.c.state != "quarantined")
         with self._transaction() as connection:
             deleted = connection.execute(sa.delete(WEBHOOK_QUEUE).where(done)).rowcount

@@ -118,7 +118,10 @@ class _Bodies:
         return list(orjson.loads(request))
 
     def prepare(self, answer: list[Any]) -> Rows:
-        return [object_row(each, as_of=OPENED_AT, seen_by=OPENED_AT, api_version="", source="list") for each in answer]
+        return [
+            object_row(each, as_of=OPENED_AT, read_no_later_than=OPENED_AT, api_version="", source="list")
+            for each in answer
+        ]
 
     def finish(self, request: bytes, answer: list[Any], rows: Rows) -> Page:
         self.asked -= 1

@@ -34,7 +34,9 @@ def intent(status: str, **fields: Any) -> dict[str, Any]:
 
 
 def listed(payload: dict[str, Any], as_of: int, **options: Any) -> ObjectRow:
-    return object_row(payload, as_of=as_of, seen_by=as_of, api_version=PINNED, **{"source": "list"} | options)
+    return object_row(
+        payload, as_of=as_of, read_no_later_than=as_of, api_version=PINNED, **{"source": "list"} | options
+    )
 
 
 def event(
@@ -225,7 +227,7 @@ def test_only_a_second_read_settles_a_listing_that_disagrees_with_an_event_of_it
     load(warehouse, by_event(intent("processing"), 2_000, "evt_a"))
     load(warehouse, listed(intent("requires_action"), 2_000))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", True)
-    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_read_again=True))
+    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_reread=True))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", False)
 
 
@@ -233,7 +235,7 @@ def test_a_retrieve_settles_a_doubt_until_another_event_of_that_second_disagrees
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
-    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_read_again=True))
+    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_reread=True))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", False)
     load(warehouse, by_event(intent("requires_payment_method"), 2_000, "evt_c", "payment_intent.payment_failed"))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", True)

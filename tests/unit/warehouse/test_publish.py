@@ -27,7 +27,7 @@ def load_payment(warehouse: duckdb.DuckDBPyConnection, *, livemode: bool) -> Non
         "livemode": livemode,
     }
     row = object_row(
-        payload, as_of=1_700_000_000, seen_by=1_700_000_000, api_version="", source="list", is_read_again=False
+        payload, as_of=1_700_000_000, read_no_later_than=1_700_000_000, api_version="", source="list", is_reread=False
     )
     Loader(warehouse, AccountKey("acct_1", livemode), "").load_objects("payment_intents", [row])
 
