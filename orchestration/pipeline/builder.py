@@ -30,15 +30,15 @@ from orchestration.warehouse.connection import open_warehouse, request_access, s
 from orchestration.warehouse.ledger import (
     CompleteBuild,
     begin_build,
-    build_of,
     complete_build,
-    forget_complete_build,
+    delete_complete_build,
+    find_incomplete_build,
     has_incomplete_builds,
     hash_streams,
     last_complete_build,
-    note_changed_table,
-    open_tables,
+    record_changed_table,
     tables_of_incomplete_builds,
+    tables_with_open_loads,
 )
 
 _TRIES: Final = 5
@@ -145,13 +145,13 @@ def build_in_full(settings: Settings, callback: EventCallback | None = None) -> 
 def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> Build:
     fingerprint = project_fingerprint()
     with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and no other process writes
-        forget_complete_build(connection)
+        delete_complete_build(connection)
         streams = hash_streams(connection)
     with request_access(settings.warehouse_path):
         nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [])
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
         is_same = hash_streams(connection) == streams  # if not, another process moved them before dbt began
-        build_id = build_of(connection, fingerprint)
+        build_id = find_incomplete_build(connection, fingerprint)
         complete_build(connection, build_id, fingerprint, streams=streams if is_same else None)
     load_plan(settings)
     return Build(nodes, is_full=True)
@@ -227,7 +227,9 @@ def _changed_inputs(connection: duckdb.DuckDBPyConnection, plan: Plan, streams: 
 
     That is sources with open loads, and models and seeds that were written by an incomplete build, as dbt by hand.
     """
-    tables = {("raw_stripe", name) for name in open_tables(connection)} | tables_of_incomplete_builds(connection)
+    tables = {("raw_stripe", name) for name in tables_with_open_loads(connection)} | tables_of_incomplete_builds(
+        connection
+    )
     if _complete_build_of(connection, plan.fingerprint).streams != streams:
         tables |= {("sync", "streams"), ("sync", "quarantine")}
     models = {model.id: (model.schema, model.name) for model in plan.models}
@@ -291,7 +293,7 @@ class _Run:
         if written is None:
             return False
         key = model.unique_key if model.materialized == "incremental" else ()
-        note_changed_table(self._connection, self.build_id, (model.schema, model.name), key)
+        record_changed_table(self._connection, self.build_id, (model.schema, model.name), key)
         self.build.rows_written[model.id] = written
         return True
 

@@ -22,8 +22,8 @@ from orchestration.pipeline.plan import kept_plan
 from orchestration.stripe_api import API_VERSION, StripeApiError, is_live, key_digest, latest_instant
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, Warehouse, open_warehouse
-from orchestration.warehouse.integrations import account_of_integration, remember_account
-from orchestration.warehouse.publish import Published, publish
+from orchestration.warehouse.integrations import store_account, stored_account_id
+from orchestration.warehouse.publish import PublishedFile, publish
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
 from orchestration.webhooks.ingest import IngestReport, ingest_queue
 
@@ -57,7 +57,7 @@ def extract(
     with client_of(settings, used) as client, closing(warehouse):
         report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
         account_id = report.account.account_id
-        remember_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
+        store_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
     return report
 
 
@@ -105,7 +105,7 @@ class WebhookBatch:
 
     ingested: IngestReport
     built: Build
-    published: Published
+    published: PublishedFile
     rates: Sequence[RecoveryRate]
 
 
@@ -162,7 +162,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
         used = Integrations(settings).named(name)
     key = used.api_key if used else None
     stated = used.account_id if used else None
-    known = stated or account_of_integration(connection, name, key_digest=key_digest(key) if key else None)
+    known = stated or stored_account_id(connection, name, key_digest=key_digest(key) if key else None)
     if known:
         return known
     if used is None or key is None:
@@ -172,7 +172,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
             account_id = identify(client).account_id
     except StripeApiError as error:
         raise _unknown(name, str(error)) from None
-    remember_account(connection, name, account_id, key_digest=key_digest(key))
+    store_account(connection, name, account_id, key_digest=key_digest(key))
     return account_id
 
 
@@ -229,7 +229,7 @@ def estimate_sync(
         return plan_sync(client, connection, stated_id=used.account_id, request=request)
 
 
-def publish_marts(settings: Settings) -> Published:
+def publish_marts(settings: Settings) -> PublishedFile:
     """Publish the analysts' file.
 
     Raises:

@@ -33,7 +33,7 @@ from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import Warehouse, transaction
 from orchestration.warehouse.load import LoadCounts
 from orchestration.warehouse.quarantine import QuarantinedObject, read_quarantine
-from orchestration.warehouse.read_counts import has_event_since, payments_since, reads_since
+from orchestration.warehouse.read_counts import count_payments_since, count_reads_since, has_event_since
 from orchestration.warehouse.rows import EventRow, ObjectRow, ObjectTable
 
 RETENTION_MARGIN: Final = 3_600
@@ -231,8 +231,8 @@ class _Sync:
     def _budget(self) -> ReadBudget:
         since = self._run.client.now - PERIOD
         return ReadBudget(
-            used=reads_since(self._run.connection, self._run.account, since),
-            transactions=payments_since(self._run.connection, self._run.account, since),
+            used=count_reads_since(self._run.connection, self._run.account, since),
+            transactions=count_payments_since(self._run.connection, self._run.account, since),
             poll=max(IDLE_REQUESTS, self._run.client.counts.requests - self._report.backfill_requests),
         )
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from orchestration.stripe_api import API_VERSION, Answer
 from orchestration.sync.context import DAY
 from orchestration.sync.windows import Window
-from orchestration.warehouse.redact import scrub
+from orchestration.warehouse.redact import redact
 from orchestration.warehouse.rows import (
     OBJECT_NAMES,
     EventRow,
@@ -164,7 +164,7 @@ def _located(placed: Sequence[Any], asked: Window) -> list[tuple[int, Located]]:
 
 def redacted(object_id: str | None) -> str | None:
     """Return the id as it may be stored: nothing that names a person is."""
-    stored = scrub({"object": object_id})["object"]
+    stored = redact({"object": object_id})["object"]
     return stored if isinstance(stored, str) else None
 
 

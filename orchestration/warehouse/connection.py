@@ -15,7 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.base.errors import RecoupError
-from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, mend_wal, only_mender
+from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, repair_lock, repair_wal
 from orchestration.warehouse.rows import OBJECT_TABLES
 
 CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
@@ -206,12 +206,12 @@ def _try_to_connect(path: Path) -> duckdb.DuckDBPyConnection | str:
     """The connection; or, where another process holds the file, what DuckDB says of it."""
     connection = _open(path)
     if isinstance(connection, str) and is_damaged_wal(connection):
-        with only_mender(path):
+        with repair_lock(path):
             connection = _open(path)  # another process may have mended it in the meantime
             for is_first_try in (True, False):
                 if not (isinstance(connection, str) and is_damaged_wal(connection)):
                     break
-                mend_wal(path, connection, is_first_try=is_first_try)
+                repair_wal(path, connection, is_first_try=is_first_try)
                 connection = _open(path)
     if not isinstance(connection, str) or _IS_LOCKED in connection:
         return connection

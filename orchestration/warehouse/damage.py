@@ -72,7 +72,7 @@ def move_aside(*paths: Path) -> list[Path]:
     return moved[::-1]
 
 
-def mend_wal(path: Path, message: str, *, is_first_try: bool) -> None:
+def repair_wal(path: Path, message: str, *, is_first_try: bool) -> None:
     """Move the damaged log of a database aside; on the first try keep a copy of its undamaged beginning in its place.
 
     DuckDB replays all transactions before the damaged entry. A transaction whose commit had returned was on the disk,
@@ -96,7 +96,7 @@ def mend_wal(path: Path, message: str, *, is_first_try: bool) -> None:
 
 
 @contextmanager
-def only_mender(path: Path) -> Iterator[None]:
+def repair_lock(path: Path) -> Iterator[None]:
     """Let one process at a time move files of this database aside."""
     with path.with_name(f".{path.name}.repair.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -32,12 +32,12 @@ def last_complete_build(connection: duckdb.DuckDBPyConnection) -> CompleteBuild 
     return CompleteBuild(*rows[0]) if rows else None
 
 
-def forget_complete_build(connection: duckdb.DuckDBPyConnection) -> None:
+def delete_complete_build(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the next build a full one, even if the build that begins now fails."""
     connection.execute("DELETE FROM sync.model_builds WHERE is_good")
 
 
-def open_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
+def tables_with_open_loads(connection: duckdb.DuckDBPyConnection) -> set[str]:
     """Return the raw tables with rows of open loads: loads that no complete build has taken."""
     rows = connection.execute("SELECT DISTINCT table_name FROM sync.loads WHERE build_id IS NULL").fetchall()
     return {name for (name,) in rows}
@@ -92,7 +92,7 @@ def begin_build(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     return int(build_id), int(first_load_id)
 
 
-def build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
+def find_incomplete_build(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
     """Return the number of the newest incomplete build that dbt began for this state of the project.
 
     Raises:
@@ -120,7 +120,7 @@ def complete_build(
     )
 
 
-def note_changed_table(
+def record_changed_table(
     connection: duckdb.DuckDBPyConnection, build_id: int, table: tuple[str, str], unique_key: Sequence[str]
 ) -> None:
     """Record that a build changed a table (schema and name): rows of some keys, or all if it has no unique key."""

@@ -42,7 +42,7 @@ WHERE table_catalog = current_database() AND table_schema IN (SELECT unnest(?)) 
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """Describe the published file: rows by table (`marts.recovery_episodes`), and its size in bytes.
 
     `rows_written` counts the rows that were written again. `is_new` is false if no new file was needed.
@@ -84,7 +84,7 @@ class _Copy:
         return f"{self.to_schema}.{self.table}"
 
 
-def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
+def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> PublishedFile:
     """Publish marts and seeds of the open warehouse, with comments, as the file `path`.
 
     If `path` is a link, the file that it names is replaced. The new file gets the mode and the group of the old one.
@@ -98,7 +98,7 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
     known = _known_versions(connection, path, copies)
     if known is not None and all(known.get(copy.title) == copy.changed_by > 0 for copy in copies):
         if not _is_damaged(connection, path):
-            return Published(path, _counts(connection, copies), path.stat().st_size, 0, is_new=False)
+            return PublishedFile(path, _counts(connection, copies), path.stat().st_size, 0, is_new=False)
         known = None
     for leftover in path.parent.glob(f"{escape(path.name)}.*.tmp*"):  # of a killed publisher: there is one at a time
         _remove(leftover)
@@ -112,7 +112,7 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
 
 def _publish(
     connection: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy], known: dict[str, int] | None
-) -> Published:
+) -> PublishedFile:
     """Write the changes since the `known` versions to a copy of the file, or everything to a new one; then replace."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -132,7 +132,7 @@ def _publish(
         _remove(beside)
         _remove(wal_of(beside))
     _remember(connection, path, copies, is_whole=known is None)
-    return Published(path, rows, size, written, is_new=True)
+    return PublishedFile(path, rows, size, written, is_new=True)
 
 
 def _is_damaged(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:

@@ -22,7 +22,7 @@ def add_reads(
         connection.execute("INSERT INTO sync.reads VALUES (?, ?, ?, ?, ?)", [*key, before + count])
 
 
-def reads_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
+def count_reads_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
     """Requests from the day of `since` on."""
     row = connection.execute(
         "SELECT coalesce(sum(requests), 0) FROM sync.reads WHERE account_id = ? AND livemode = ? AND day >= ?",
@@ -32,7 +32,7 @@ def reads_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, sinc
     return int(row[0])
 
 
-def payments_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
+def count_payments_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
     """Successful charges known of since then: what Stripe's allocation is taken to count as transactions."""
     row = connection.execute(
         """SELECT count(*) FROM raw_stripe.events

@@ -78,17 +78,17 @@ _dropped: Final = _Dropped()
 _dropped_keys: Final = _DroppedKeys()
 
 
-def scrub(node: dict[str, Any]) -> dict[str, Any]:
+def redact(node: dict[str, Any]) -> dict[str, Any]:
     """Take secrets and personal data out of a parsed JSON object, in place, and return it.
 
     Texts that hold a secret or personal data become null wherever they stand: merchants put such things into metadata
     under any key.
     """
-    _scrub(node)
+    _redact(node)
     return node
 
 
-def scrub_text(text: str) -> str | None:
+def redact_text(text: str) -> str | None:
     """Return the text if it is harmless, JSON without what is private if the text is JSON, and else None."""
     return _redacted(text) if _suspects([text]) else text
 
@@ -96,9 +96,9 @@ def scrub_text(text: str) -> str | None:
 def redacted_json(node: dict[str, Any]) -> str:
     """Redact in place and return the JSON that is stored. What is nested too deep for that is cut."""
     try:
-        return stored_json(scrub(node))
+        return stored_json(redact(node))
     except (RecursionError, orjson.JSONEncodeError):
-        return stored_json(scrub(shallow(node)))
+        return stored_json(redact(shallow(node)))
 
 
 def stored_json(scrubbed: Any) -> str:
@@ -118,7 +118,7 @@ _NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 """The escape of a NUL character: an odd number of backslashes stands before the u."""
 
 
-def _scrub(node: dict[str, Any] | list[Any]) -> None:
+def _redact(node: dict[str, Any] | list[Any]) -> None:
     texts: list[str] = []
     if isinstance(node, dict):
         _drop_keys(node, texts.append)
@@ -238,7 +238,7 @@ def _redacted_json(text: str) -> str | None:
             return text if parsed == _redacted(parsed) else None
         if parsed is not None:
             before = orjson.dumps(parsed)
-            _scrub(parsed)
+            _redact(parsed)
             after = orjson.dumps(parsed)
             if after == before:
                 return text

@@ -23,7 +23,7 @@ from orchestration.base.account import AccountKey
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import LoadCounts, Loader
-from orchestration.warehouse.redact import scrub_text
+from orchestration.warehouse.redact import redact_text
 from orchestration.warehouse.rows import EventRow, InvalidPayload, event_row
 from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks.errors import AccountUnknown
@@ -136,7 +136,7 @@ def _ingest_batch(
     except Exception:
         queue.release([each.seq for each in taken])
         raise
-    redacted = {each.seq: scrub_text(each.payload) or "" for each in taken if each.seq in batch.unreadable}
+    redacted = {each.seq: redact_text(each.payload) or "" for each in taken if each.seq in batch.unreadable}
     queue.finish([each.seq for each in taken if each.seq not in batch.unreadable], batch.unreadable, redacted)
     _note_passed_over(queue, batch)
     now = datetime.now(UTC)

@@ -45,7 +45,7 @@ from orchestration.cli.demo import simulator_process
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
-from orchestration.warehouse.redact import scrub, stored_json
+from orchestration.warehouse.redact import redact, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.bench.serving import (
@@ -318,7 +318,7 @@ def backlog(folder: str, count: str, batch: str) -> dict[str, float]:
     queue = Queue(settings.queue_url)
     now, deliveries = datetime.now(UTC), []
     for event in events(int(count)):
-        deliveries.append(Delivery("default", event["id"], stored_json(scrub(event)), now))
+        deliveries.append(Delivery("default", event["id"], stored_json(redact(event)), now))
         if len(deliveries) == 5_000:
             queue.put(deliveries)
             deliveries = []

@@ -26,7 +26,7 @@ from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
-from orchestration.warehouse.redact import scrub, stored_json
+from orchestration.warehouse.redact import redact, stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
@@ -155,7 +155,7 @@ class Unfinished(Queue):
 
 
 def delivery(account: SimulatedAccount, event: Entry) -> Delivery:
-    payload = stored_json(scrub(orjson.loads(webhook_payload(account, event))))
+    payload = stored_json(redact(orjson.loads(webhook_payload(account, event))))
     return Delivery("default", event.id, payload, datetime.now(UTC))
 
 

@@ -33,7 +33,7 @@ from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import engine
 from orchestration.warehouse import publish
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.warehouse.redact import scrub, stored_json
+from orchestration.warehouse.redact import redact, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.processes import Edges
@@ -129,7 +129,7 @@ class Shop:
             queue.put([self._delivery(event) for event in chosen])
 
     def _delivery(self, event: Any) -> Delivery:
-        payload = stored_json(scrub(orjson.loads(webhook_payload(self.account, event))))
+        payload = stored_json(redact(orjson.loads(webhook_payload(self.account, event))))
         return Delivery("default", event.id, payload, datetime.now(UTC))
 
     def interrupted(self, step: Step) -> None:
