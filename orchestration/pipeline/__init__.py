@@ -8,7 +8,7 @@ from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable,
 from orchestration.pipeline.headline import RecoveryRate, read_project_fingerprint, read_recovery_rates
 from orchestration.pipeline.steps import (
     INGEST_ERRORS,
-    OF_ONE_INTEGRATION,
+    INTEGRATION_ERRORS,
     WebhookBatch,
     estimate_sync,
     extract,
@@ -21,7 +21,7 @@ from orchestration.pipeline.steps import (
 
 __all__ = [
     "INGEST_ERRORS",
-    "OF_ONE_INTEGRATION",
+    "INTEGRATION_ERRORS",
     "Build",
     "DataTestOutcome",
     "PlanUnusable",

@@ -18,11 +18,11 @@ from orchestration.pipeline.dbt_runner import (
     TABLES_AND_TESTS,
     EventCallback,
     ModelsFailed,
-    WarehouseTaken,
+    WarehouseLocked,
     build_with_dbt,
     failure_text,
     invoke_dbt,
-    is_taken,
+    is_warehouse_locked,
     project_fingerprint,
 )
 from orchestration.pipeline.plan import Plan, PlannedModel, PlannedTest, load_plan
@@ -137,7 +137,7 @@ def build_in_full(settings: Settings, callback: EventCallback | None = None) -> 
         WarehouseError: as `open_warehouse`.
     """
     for _ in range(_TRIES - 1):
-        with suppress(WarehouseTaken):
+        with suppress(WarehouseLocked):
             return _build_in_full_once(settings, callback)
     return _build_in_full_once(settings, callback)
 
@@ -169,7 +169,7 @@ def build_some(settings: Settings, arguments: Sequence[str], callback: EventCall
             pass  # no other process writes now
         with request_access(settings.warehouse_path):
             result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [callback])
-        if not is_taken(result):
+        if not is_warehouse_locked(result):
             break
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))

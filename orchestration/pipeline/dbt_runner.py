@@ -36,7 +36,7 @@ class ModelsFailed(RecoupError):
     """Report that a model or a test failed. The text names it. The published file has not changed."""
 
 
-class WarehouseTaken(ModelsFailed):
+class WarehouseLocked(ModelsFailed):
     """Report that another process opened the warehouse first, so that nothing was built."""
 
 
@@ -141,12 +141,12 @@ def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[Eve
 
     Raises:
         ModelsFailed: a node failed. dbt skipped the nodes that depend on it.
-        WarehouseTaken: another process opened the warehouse first.
+        WarehouseLocked: another process opened the warehouse first.
     """
     arguments = ["build", *TABLES_AND_TESTS, "--full-refresh", "--vars", f"{{fingerprint: '{fingerprint}'}}"]
     result = invoke_dbt(settings, arguments, callbacks)
-    if is_taken(result):
-        raise WarehouseTaken(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
+    if is_warehouse_locked(result):
+        raise WarehouseLocked(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
     nodes: dict[str, int] = {}
@@ -156,7 +156,7 @@ def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[Eve
     return nodes
 
 
-def is_taken(result: Any) -> bool:
+def is_warehouse_locked(result: Any) -> bool:
     """Return whether dbt did nothing because another process had the warehouse open."""
     return _HELD in str(result.exception)
 

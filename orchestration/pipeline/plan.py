@@ -74,14 +74,14 @@ def load_plan(settings: Settings) -> Plan:
     Raises:
         ModelsFailed: the project cannot be compiled.
     """
-    plan = kept_plan(settings)
+    plan = stored_plan(settings)
     if plan is None:
         plan = _compile(settings, project_fingerprint())
         _write(_path(settings), plan)
     return plan
 
 
-def kept_plan(settings: Settings) -> Plan | None:
+def stored_plan(settings: Settings) -> Plan | None:
     """Return the stored plan, or None if it is not of the current project."""
     kept = _read(_path(settings))
     return kept if kept is not None and kept.key == _key(project_fingerprint()) else None

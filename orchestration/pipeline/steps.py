@@ -18,7 +18,7 @@ from orchestration.base.account import AccountKey
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.pipeline.builder import Build, PlanUnusable, build_options, check_plan, run_plan
 from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
-from orchestration.pipeline.plan import kept_plan
+from orchestration.pipeline.plan import stored_plan
 from orchestration.stripe_api import API_VERSION, StripeApiError, is_live, key_digest, latest_instant
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, Warehouse, open_warehouse
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from orchestration.webhooks.queue import Queue  # with sqlalchemy, which only ingest needs
 
 
-OF_ONE_INTEGRATION: Final = (StripeApiError, KeyMissing, IntegrationError)
+INTEGRATION_ERRORS: Final = (StripeApiError, KeyMissing, IntegrationError)
 """Errors that affect a single integration; the others continue."""
 
 INGEST_ERRORS: Final = (AccountUnknown, QueueUnavailable)
@@ -121,7 +121,7 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
         AccountUnknown: as `ingest`, once the events of the other integrations are published.
         QueueUnavailable, WarehouseError: as `ingest`.
     """
-    plan = kept_plan(settings)
+    plan = stored_plan(settings)
     if plan is None:
         raise PlanUnusable("The plan of the models is not compiled yet.")
     with open_warehouse(settings.warehouse_path, wait=wait, options=build_options(settings)) as connection:

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline import builder, dbt_runner, steps
-from orchestration.pipeline.plan import Plan, kept_plan
+from orchestration.pipeline.plan import Plan, stored_plan
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor
@@ -96,7 +96,7 @@ def random_step(chance: random.Random) -> Step:
 def full_models(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
     """Return each model's table with the SQL that builds all of it, compiled by dbt, in the order of the graph."""
     settings = Settings(recoup_data_dir=template.copy(tmp_path_factory.mktemp("full_models")))
-    plan = kept_plan(settings)
+    plan = stored_plan(settings)
     assert plan is not None
     _, manifest = dbt_runner._parse(settings)
     with dbt_runner._empty_warehouse(settings) as beside:
@@ -211,7 +211,7 @@ def carry_on(settings: Settings, chance: random.Random) -> None:
 
 def build_some_models(settings: Settings, chance: random.Random) -> None:
     """Build some models as `dbt run --select` does, also if nothing has changed; the others stay as they are."""
-    plan = kept_plan(settings)
+    plan = stored_plan(settings)
     assert plan is not None
     chosen = tuple(model for model in plan.models if chance.random() < 0.4)
     with open_warehouse(settings.warehouse_path) as connection:
