@@ -78,7 +78,7 @@ def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
         "quarantined": report.quarantined,
         "passed_over": report.passed_over,
         "objects_written": report.objects_written,
-        "slowest_seconds": round(report.slowest, 3),
+        "slowest_seconds": round(report.slowest_seconds, 3),
         "queued_now": stats.queued,
         "queue_age_seconds": round(stats.age(datetime.now(UTC)), 1),
     }

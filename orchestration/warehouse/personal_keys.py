@@ -28,11 +28,11 @@ _STRIPE_KEYS: Final = frozenset(
 """Keys of Stripe's objects whose values are personal as a whole. Only the exact key counts."""
 
 
-def _words(text: str) -> frozenset[str]:
+def _database_message(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_PERSONAL_WORDS: Final = _words(
+_PERSONAL_WORDS: Final = _database_message(
     # English
     """
     name firstname lastname fullname forename surname username nickname cardholder accountholder recipient addressee
@@ -122,9 +122,9 @@ _PERSONAL_ENDINGS: Final = (
 )
 """Endings of compounds, such as Kundenname or Lieferadresse."""
 
-_PERSONAL_LAST_WORDS: Final = _words("contact contacto contatto kontakt holder payee buyer")
+_PERSONAL_LAST_WORDS: Final = _database_message("contact contacto contatto kontakt holder payee buyer")
 
-_SECRET_WORDS: Final = _words(
+_SECRET_WORDS: Final = _database_message(
     """
     secret password passwd passphrase pwd passwort kennwort motdepasse contrasena senha haslo wachtwoord losenord
     adgangskode passord salasana heslo jelszo parola lozinka apikey cookie jwt
@@ -137,18 +137,20 @@ _SECRET_PHRASES: Final = (
     *("access code", "security code", "verification code", "client token", "persistent token"),
     *("magic link", "login link", "reset link", "verification link", "access link", "payment page"),
 )
-_SECRET_LAST_WORDS: Final = _words("cvc cvv cvn csc pin otp totp pan passcode credential")
-_WHOLE_KEYS: Final = _words("token auth authorization bearer str")
+_SECRET_LAST_WORDS: Final = _database_message("cvc cvv cvn csc pin otp totp pan passcode credential")
+_WHOLE_KEYS: Final = _database_message("token auth authorization bearer str")
 """Words that are private alone, and harmless in keys such as `network_token` or `authorization_code`."""
 
-_ADDRESS_WORDS: Final = _words("url uri href weblink permalink pdf")
+_ADDRESS_WORDS: Final = _database_message("url uri href weblink permalink pdf")
 _HARMLESS_KEYS: Final = frozenset({"doc_url"})
-_HARMLESS_NOUNS: Final = _words(
+_HARMLESS_NOUNS: Final = _database_message(
     "product plan price item article sku brand bank coupon campaign network tier package variant feature file host"
 )
 """Whose name is not a person's, as in `bank_name`."""
 
-_HARMLESS_WORDS: Final = _words("iphone smartphone rename filename hostname productname planname brandname bankname")
+_HARMLESS_WORDS: Final = _database_message(
+    "iphone smartphone rename filename hostname productname planname brandname bankname"
+)
 _HARMLESS_ENDING: Final = re.compile(r"(?<!ssn)_check$|^(iban|card_number|account_number)_last_?4$")
 _ADDRESS_LINE: Final = re.compile(r"(^|_)line_?[1-9](_|$)")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

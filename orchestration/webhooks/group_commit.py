@@ -12,20 +12,20 @@ from orchestration.webhooks.queue import Delivery, Queue
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 500
+MAX_BATCH: Final = 500
 """Deliveries in a commit at most."""
 
-WAITING: Final = 5_000
+MAX_WAITING: Final = 5_000
 """Deliveries that may wait for a commit; more are turned away, and Stripe sends them again."""
 
-PATIENCE: Final = 8.0
+COMMIT_TIMEOUT_SECONDS: Final = 8.0
 """Seconds after which a delivery that is not on disk is turned away. Stripe gives up on an answer after some ten."""
 
-REMEMBERED: Final = 60.0
+FAILURE_SECONDS: Final = 60.0
 """Seconds for which a failed commit counts against the receiver's health."""
 
 
-class Intake:
+class GroupCommit:
     """Puts deliveries into the queue for many requests at once, from one event loop."""
 
     def __init__(self, queue: Queue) -> None:
@@ -41,15 +41,15 @@ class Intake:
         Raises:
             QueueUnavailable: they are not, or not yet. They may still come to be, so the sender should try again.
         """
-        if len(self._waiting) >= WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             raise QueueUnavailable("Too many deliveries wait for the disk.")
         loop = asyncio.get_running_loop()
         kept: asyncio.Future[None] = loop.create_future()
         self._waiting.append((deliveries, kept))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        late = QueueUnavailable(f"The queue took longer than {PATIENCE:.0f} seconds.")
-        timer = loop.call_later(PATIENCE, _settle, kept, late)
+        late = QueueUnavailable(f"The queue took longer than {COMMIT_TIMEOUT_SECONDS:.0f} seconds.")
+        timer = loop.call_later(COMMIT_TIMEOUT_SECONDS, _settle, kept, late)
         try:
             await kept
         finally:
@@ -57,7 +57,7 @@ class Intake:
 
     async def _write(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
             error: QueueUnavailable | None = None
             try:
                 await asyncio.to_thread(self._queue.put, [each for deliveries, _ in batch for each in deliveries])
@@ -71,7 +71,7 @@ class Intake:
 
     def failure(self) -> QueueUnavailable | None:
         """Why the last commit failed, if it did and lately. Whoever stops sending because of it shall try again."""
-        return self._failure if time.monotonic() - self._failed_at < REMEMBERED else None
+        return self._failure if time.monotonic() - self._failed_at < FAILURE_SECONDS else None
 
     def _tell(self, error: QueueUnavailable | None) -> None:
         """Log the first failure and the recovery, not each of the deliveries that Stripe sends again."""

@@ -30,18 +30,18 @@ from orchestration.webhooks.errors import AccountUnknown
 from orchestration.webhooks.payloads import NotAnEvent, event_of, parse
 
 if TYPE_CHECKING:  # it imports sqlalchemy, which only a caller with a queue needs
-    from orchestration.webhooks.queue import Queue, Queued
+    from orchestration.webhooks.queue import Queue, QueuedEvent
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 5_000
+BATCH_SIZE: Final = 5_000
 """Events that are loaded in one transaction."""
 
-TRIES: Final = 6
+MAX_ATTEMPTS: Final = 6
 """Runs that may die over an event before it is put aside. Each takes an eighth of the batch of the one before."""
 
 _SHRINK: Final = 8
-_THE_EVENTS_FAULT: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
+BAD_EVENT_ERRORS: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class IngestReport:
     """What became of the events taken: taken = ingested + duplicates + quarantined + passed_over.
 
     `received` counts deliveries, repeated ones too. `ingested` were new to the warehouse; `duplicates` were there
-    already, by a poll or by an earlier try; `passed_over` are of accounts that their endpoint may not write. `slowest`
+    already, by a poll or by an earlier try; `passed_over` are of accounts that their endpoint may not write. `slowest_seconds`
     is the longest time in seconds from the receiver to the commit. `accounts` are those that got rows.
     """
 
@@ -60,11 +60,11 @@ class IngestReport:
     quarantined: int = 0
     passed_over: int = 0
     objects_written: int = 0
-    slowest: float = 0.0
+    slowest_seconds: float = 0.0
     accounts: set[AccountKey] = field(default_factory=set)
 
 
-_Entry: TypeAlias = "tuple[Queued, EventRow]"
+_Entry: TypeAlias = "tuple[QueuedEvent, EventRow]"
 
 MayWrite: TypeAlias = Callable[[str, AccountKey, bool], bool]
 """Whether an integration's endpoint may write an account, given whether it is the integration's own."""
@@ -104,11 +104,11 @@ def ingest_queue(
     unknown: dict[str, AccountUnknown] = {}
     read = partial(_read, account_of, may_write, unknown, latest)
     while most is None or report.taken < most:
-        taken = queue.take(BATCH if most is None else min(BATCH, most - report.taken), except_of=unknown)
+        taken = queue.take(BATCH_SIZE if most is None else min(BATCH_SIZE, most - report.taken), excluding=unknown)
         if not taken:
             break
         tried = max(each.attempts for each in taken)
-        if tried > 1 and len(taken) > (allowed := max(BATCH // _SHRINK ** (tried - 1), 1)):
+        if tried > 1 and len(taken) > (allowed := max(BATCH_SIZE // _SHRINK ** (tried - 1), 1)):
             queue.release([each.seq for each in taken[allowed:]])
             taken = taken[:allowed]
         _ingest_batch(connection, queue, taken, read, pinned_version, report)
@@ -120,14 +120,14 @@ def ingest_queue(
 def _ingest_batch(
     connection: duckdb.DuckDBPyConnection,
     queue: Queue,
-    taken: Sequence[Queued],
-    read: Callable[[Sequence[Queued]], _Batch],
+    taken: Sequence[QueuedEvent],
+    read: Callable[[Sequence[QueuedEvent]], _Batch],
     pinned_version: str,
     report: IngestReport,
 ) -> None:
     try:
-        if len(taken) == 1 and taken[0].attempts > TRIES:
-            batch = _Batch(unreadable={taken[0].seq: f"{TRIES} runs died while they loaded it."})
+        if len(taken) == 1 and taken[0].attempts > MAX_ATTEMPTS:
+            batch = _Batch(unreadable={taken[0].seq: f"{MAX_ATTEMPTS} runs died while they loaded it."})
         else:
             batch = read(taken)
         queue.release(batch.waiting)
@@ -147,7 +147,9 @@ def _ingest_batch(
     report.ingested += counts["events"].written
     report.duplicates += counts["events"].read - counts["events"].written
     report.objects_written += sum(each.written for table, each in counts.items() if table != "events")
-    report.slowest = max(report.slowest, 0.0, *((now - each.received_at).total_seconds() for each in taken))
+    report.slowest_seconds = max(
+        report.slowest_seconds, 0.0, *((now - each.received_at).total_seconds() for each in taken)
+    )
     report.accounts |= batch.by_account.keys()
 
 
@@ -177,7 +179,7 @@ def _read(
     may_write: MayWrite,
     unknown: dict[str, AccountUnknown],
     latest: int | None,
-    taken: Sequence[Queued],
+    taken: Sequence[QueuedEvent],
 ) -> _Batch:
     """The events by account; those of which the account is not known wait, and `unknown` gets their integration."""
     batch = _Batch()
@@ -194,7 +196,7 @@ def _read(
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             batch.unreadable[queued.seq] = f"The event's object is not what Stripe documents ({type(error).__name__})."
         else:
-            account = _account_of_event(event, queued, may_write, partial(_told, account_of, unknown))
+            account = _account_of_event(event, queued, may_write, partial(_account_or_none, account_of, unknown))
             if account is None:
                 batch.waiting.append(queued.seq)
                 continue
@@ -211,20 +213,22 @@ def _newest_instant(row: EventRow) -> int:
 
 
 def _account_of_event(
-    event: Mapping[str, Any], queued: Queued, may_write: MayWrite, told: Callable[[str], str | None]
+    event: Mapping[str, Any], queued: QueuedEvent, may_write: MayWrite, find_account: Callable[[str], str | None]
 ) -> tuple[AccountKey, bool] | None:
     """Return the account of an event and whether its endpoint may write it; None if the endpoint's own is not known."""
     named, livemode = event.get("account"), event["livemode"]
     if named is not None and may_write(queued.integration, AccountKey(named, livemode), False):
         return AccountKey(named, livemode), True
-    own = queued.account_id or told(queued.integration)
+    own = queued.account_id or find_account(queued.integration)
     if own is None:
         return None
     key = AccountKey(named or own, livemode)
     return key, key.account_id == own and may_write(queued.integration, key, True)
 
 
-def _told(account_of: Callable[[str], str], unknown: dict[str, AccountUnknown], integration: str) -> str | None:
+def _account_or_none(
+    account_of: Callable[[str], str], unknown: dict[str, AccountUnknown], integration: str
+) -> str | None:
     """The account, asked for once; None where it cannot be told."""
     if integration in unknown:
         return None
@@ -243,7 +247,7 @@ def _load_in_parts(connection: duckdb.DuckDBPyConnection, batch: _Batch, pinned_
         account, entries = parts.pop()
         try:
             counts = _load(connection, account, entries, pinned_version)
-        except _THE_EVENTS_FAULT as error:
+        except BAD_EVENT_ERRORS as error:
             half = len(entries) // 2
             if half:
                 parts += [(account, entries[:half]), (account, entries[half:])]
@@ -265,5 +269,5 @@ def _load(
     return counts
 
 
-def _delivery_row(queued: Queued, row: EventRow) -> DeliveryRow:
+def _delivery_row(queued: QueuedEvent, row: EventRow) -> DeliveryRow:
     return DeliveryRow(row.id, row.type, queued.integration, queued.received_at.replace(tzinfo=None))

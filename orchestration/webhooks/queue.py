@@ -22,13 +22,13 @@ from orchestration.webhooks.errors import QueueUnavailable
 
 State = Literal["queued", "done", "quarantined"]
 
-BUSY_SECONDS: Final = 5
+LOCK_TIMEOUT_SECONDS: Final = 5
 """How long a writer of SQLite waits for another one; commits take milliseconds."""
 
 _POSTGRESQL: Final = {
-    "connect_timeout": BUSY_SECONDS,
-    "tcp_user_timeout": 1_000 * BUSY_SECONDS,
-    "options": f"-c lock_timeout={BUSY_SECONDS}s -c statement_timeout=60s",
+    "connect_timeout": LOCK_TIMEOUT_SECONDS,
+    "tcp_user_timeout": 1_000 * LOCK_TIMEOUT_SECONDS,
+    "options": f"-c lock_timeout={LOCK_TIMEOUT_SECONDS}s -c statement_timeout=60s",
 }
 """A server that is gone, or busy, is an error soon: the receiver then answers 503, and Stripe tries again."""
 
@@ -99,7 +99,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Queued:
+class QueuedEvent:
     """An event as it is taken. `attempts` counts this one, too."""
 
     seq: int
@@ -152,13 +152,13 @@ class Queue:
                 some = rows[start : start + _ROWS_PER_INSERT]
                 connection.exec_driver_sql(self._put_statement(len(some)), tuple(chain.from_iterable(some)))
 
-    def take(self, limit: int, *, except_of: Collection[str] = ()) -> list[Queued]:
+    def take(self, limit: int, *, excluding: Collection[str] = ()) -> list[QueuedEvent]:
         """The oldest queued events, up to `limit`, but for those of some integrations, each with its attempts one up.
         Rows that another reader is taking at this moment are passed over."""
-        columns = [WEBHOOK_QUEUE.c[name] for name in Queued.__dataclass_fields__]
+        columns = [WEBHOOK_QUEUE.c[name] for name in QueuedEvent.__dataclass_fields__]
         oldest = (
             sa.select(WEBHOOK_QUEUE.c.seq)
-            .where(WEBHOOK_QUEUE.c.state == "queued", WEBHOOK_QUEUE.c.integration.not_in(except_of))
+            .where(WEBHOOK_QUEUE.c.state == "queued", WEBHOOK_QUEUE.c.integration.not_in(excluding))
             .order_by(WEBHOOK_QUEUE.c.seq)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -170,7 +170,7 @@ class Queue:
                 .values(attempts=WEBHOOK_QUEUE.c.attempts + 1)
                 .returning(*columns)
             ).fetchall()
-        rows = [Queued(**{**row._mapping, "received_at": _utc(row.received_at)}) for row in taken]
+        rows = [QueuedEvent(**{**row._mapping, "received_at": _utc(row.received_at)}) for row in taken]
         return sorted(rows, key=lambda row: row.seq)
 
     def finish(
@@ -241,7 +241,7 @@ class Queue:
             attempts=first.attempts if first else 0,
         )
 
-    def remembered(self) -> tuple[int, int]:
+    def history_counts(self) -> tuple[int, int]:
         """How many of the rows still here were loaded, and how many deliveries only repeated what was here already."""
         column = WEBHOOK_QUEUE.c
         done = sa.func.sum(sa.case((column.state == "done", 1), else_=0)).label("done")
@@ -341,7 +341,7 @@ class Queue:
                 yield connection
             is_kept = self._file == self._file_now()
         except (SQLAlchemyError, OSError, ImportError) as error:
-            words = _words(error)
+            words = _database_message(error)
             if self._is_sqlite() and self._path().is_dir():
                 words = "a folder stands in its place. Move it away."
             raise QueueUnavailable(f"The webhook queue{self._where()} cannot be used: {words}") from None
@@ -392,7 +392,7 @@ def _add_columns(engine: sa.Engine) -> None:
 def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
     """A commit is on disk when it returns (FULL); readers never wait for a writer (WAL)."""
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
@@ -410,7 +410,7 @@ def _utc(instant: datetime) -> datetime:
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
-def _words(error: Exception) -> str:
+def _database_message(error: Exception) -> str:
     """The database's own first line, without the statement and its values."""
     cause = getattr(error, "orig", None) or error
     words = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".") + "."

@@ -36,7 +36,7 @@ from orchestration.warehouse.redact import redacted_json
 from orchestration.warehouse.validation import fault_of_event, is_id, is_test_fixture
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.errors import QueueUnavailable
-from orchestration.webhooks.group_commit import Intake
+from orchestration.webhooks.group_commit import GroupCommit
 from orchestration.webhooks.metrics import Metrics
 from orchestration.webhooks.payloads import (
     NotAnEvent,
@@ -52,10 +52,10 @@ from orchestration.webhooks.signature import SignatureRefused, verify
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY: Final = 1024 * 1024
+MAX_BODY_BYTES: Final = 1024 * 1024
 """Bytes of a body. Stripe's events have some thousand."""
 
-SLOWEST_BODY: Final = 30.0
+BODY_TIMEOUT_SECONDS: Final = 30.0
 """Seconds in which a body must have come."""
 
 Watcher = Callable[[Mapping[str, Any]], object]
@@ -87,9 +87,9 @@ def create_receiver(
     queue: Queue,
     endpoints: Callable[[], Sequence[WebhookEndpoint]],
     *,
-    wanted: Collection[str],
+    stored_types: Collection[str],
     bus_key: SecretStr | None = None,
-    watched: Mapping[str, Watcher] | None = None,
+    watchers: Mapping[str, Watcher] | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The application.
@@ -103,21 +103,21 @@ def create_receiver(
             the event is not acknowledged, and Stripe sends it again.
         routes: pages that are served on the same host.
     """
-    return _Receiver(queue, endpoints, frozenset(wanted), bus_key, watched or {}).application(routes)
+    return _Receiver(queue, endpoints, frozenset(stored_types), bus_key, watchers or {}).application(routes)
 
 
 @dataclass
 class _Receiver:
     queue: Queue
     endpoints: Callable[[], Sequence[WebhookEndpoint]]
-    wanted: frozenset[str]
+    stored_types: frozenset[str]
     bus_key: SecretStr | None
-    watched: Mapping[str, Watcher] = field(default_factory=dict)
+    watchers: Mapping[str, Watcher] = field(default_factory=dict)
     refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
     logged: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.queue)
+        self.intake = GroupCommit(self.queue)
         self.metrics = Metrics(self.queue)
 
     def application(self, more: Sequence[BaseRoute] = ()) -> Starlette:
@@ -239,11 +239,11 @@ class _Receiver:
 
     async def _keep(self, endpoint: WebhookEndpoint, events: Sequence[Any]) -> int:
         """Keep those of the genuine events that are wanted, pass over the others, and return how many were kept."""
-        passed_over = [(event, _why_passed_over(event, self.wanted, self.watched)) for event in events]
+        passed_over = [(event, _why_passed_over(event, self.stored_types, self.watchers)) for event in events]
         for event, reason in passed_over:
-            if reason is None and event["type"] in self.watched:
-                await asyncio.to_thread(self.watched[event["type"]], event)
-        wanted = [event for event, reason in passed_over if reason is None and event["type"] in self.wanted]
+            if reason is None and event["type"] in self.watchers:
+                await asyncio.to_thread(self.watchers[event["type"]], event)
+        wanted = [event for event, reason in passed_over if reason is None and event["type"] in self.stored_types]
         if wanted:
             await self.intake.keep([_delivery(endpoint, event) for event in wanted])
         for event in wanted:
@@ -322,7 +322,7 @@ def _parsed_or_none(body: bytes) -> Any:
         return None
 
 
-def _why_passed_over(event: Any, wanted: Collection[str], watched: Collection[str]) -> str | None:
+def _why_passed_over(event: Any, stored_types: Collection[str], watchers: Collection[str]) -> str | None:
     """Return why a genuine event is passed over; None for one that is to be kept or told of."""
     if is_thin(event):
         return "thin_event"
@@ -333,9 +333,9 @@ def _why_passed_over(event: Any, wanted: Collection[str], watched: Collection[st
     carried = data.get("object") if isinstance(data, dict) else None
     if is_test_fixture(event.get("id")) or (isinstance(carried, dict) and is_test_fixture(carried.get("id"))):
         return "test_event"
-    if kind in wanted:
+    if kind in stored_types:
         return None
-    return None if kind in watched and _is_usable(event) else "unwanted"
+    return None if kind in watchers and _is_usable(event) else "unwanted"
 
 
 def _is_usable(event: Any) -> bool:
@@ -357,25 +357,25 @@ def _delivery(endpoint: WebhookEndpoint, event: dict[str, Any]) -> Delivery:
 
 
 async def _body(request: Request) -> bytes:
-    """The raw body, up to `MAX_BODY`, in good time."""
+    """The raw body, up to `MAX_BODY_BYTES`, in good time."""
     length = request.headers.get("content-length") or "0"
-    if length.isdigit() and int(length) > MAX_BODY:
+    if length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
     parts, size = [], 0
     try:
-        async with asyncio.timeout(SLOWEST_BODY):
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
             async for part in request.stream():
                 size += len(part)
-                if size > MAX_BODY:
+                if size > MAX_BODY_BYTES:
                     raise _too_large()
                 parts.append(part)
     except TimeoutError:
-        raise _Refused(408, "too_slow", f"The body took more than {SLOWEST_BODY:.0f} seconds.") from None
+        raise _Refused(408, "too_slow", f"The body took more than {BODY_TIMEOUT_SECONDS:.0f} seconds.") from None
     return b"".join(parts)
 
 
 def _too_large() -> _Refused:
-    return _Refused(413, "too_large", f"The body has more than {MAX_BODY:,} bytes.")
+    return _Refused(413, "too_large", f"The body has more than {MAX_BODY_BYTES:,} bytes.")
 
 
 def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:

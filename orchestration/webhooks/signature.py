@@ -7,17 +7,17 @@ from typing import Final, Literal
 import stripe
 from pydantic import SecretStr
 
-TOLERANCE: Final = 300
+TOLERANCE_SECONDS: Final = 300
 """Seconds that a signature may be old, as in the SDK, or lie in the future, which the SDK does not look at."""
 
 Reason = Literal["no_signature", "unreadable_signature", "wrong_signature", "too_old", "in_the_future", "not_utf8"]
 
-SENTENCES: Final[dict[Reason, str]] = {
+MESSAGES: Final[dict[Reason, str]] = {
     "no_signature": "There is no Stripe-Signature header.",
     "unreadable_signature": "The Stripe-Signature header cannot be read.",
     "wrong_signature": "No signature fits: the body was changed, or signed with another secret.",
-    "too_old": f"The signature is older than {TOLERANCE} seconds.",
-    "in_the_future": f"The signature is dated more than {TOLERANCE} seconds ahead.",
+    "too_old": f"The signature is older than {TOLERANCE_SECONDS} seconds.",
+    "in_the_future": f"The signature is dated more than {TOLERANCE_SECONDS} seconds ahead.",
     "not_utf8": "The body is not UTF-8.",
 }
 
@@ -26,7 +26,7 @@ class SignatureRefused(Exception):
     """The delivery is not shown to be Stripe's."""
 
     def __init__(self, reason: Reason) -> None:
-        super().__init__(SENTENCES[reason])
+        super().__init__(MESSAGES[reason])
         self.reason: Reason = reason
 
 
@@ -53,9 +53,9 @@ def verify(body: bytes, header: str | None, secrets: Sequence[SecretStr]) -> Non
     if not any(_fits(text, header, secret) for secret in secrets):
         raise SignatureRefused("wrong_signature")
     age = time.time() - signed_at
-    if age > TOLERANCE:
+    if age > TOLERANCE_SECONDS:
         raise SignatureRefused("too_old")
-    if age < -TOLERANCE:
+    if age < -TOLERANCE_SECONDS:
         raise SignatureRefused("in_the_future")
 
 
