@@ -1,9 +1,10 @@
-"""From the queue into the warehouse: batch by batch, acknowledged after the commit.
+"""Load queued webhook events into the warehouse, in batches. A batch is acknowledged after its commit.
 
-An event that cannot be read, or that alone cannot be loaded, is put aside with the reason. A batch whose run died is
-taken again in ever smaller parts, until the event that kills it stands alone and is put aside, too. Faults that are not
-the events' (a full disk, an account that is not known) put nothing aside; the events of other integrations are loaded
-all the same.
+An event that cannot be read or loaded goes to quarantine, with the reason. If a run dies while it loads a batch, the
+next runs take smaller and smaller batches, until the event that causes it is alone and goes to quarantine.
+
+Faults that no event causes (a full disk, an unknown account) put no event into quarantine. The events of other
+integrations are still loaded.
 """
 
 from __future__ import annotations
@@ -29,28 +30,29 @@ from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks.errors import AccountUnknown
 from orchestration.webhooks.payloads import NotAnEvent, event_of, parse
 
-if TYPE_CHECKING:  # it imports sqlalchemy, which only a caller with a queue needs
+if TYPE_CHECKING:  # the module imports sqlalchemy, which only callers with a queue need
     from orchestration.webhooks.queue import Queue, QueuedEvent
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE: Final = 5_000
-"""Events that are loaded in one transaction."""
+"""Number of events in a batch."""
 
 MAX_ATTEMPTS: Final = 6
-"""Runs that may die over an event before it is put aside. Each takes an eighth of the batch of the one before."""
+"""Number of runs that may die over an event before it goes to quarantine. Each takes an eighth of the last batch."""
 
-_SHRINK: Final = 8
+_BATCH_DIVISOR: Final = 8
 BAD_EVENT_ERRORS: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
 
 
 @dataclass
 class IngestReport:
-    """What became of the events taken: taken = ingested + duplicates + quarantined + passed_over.
+    """The result of an ingest: taken = ingested + duplicates + quarantined + passed_over.
 
-    `received` counts deliveries, repeated ones too. `ingested` were new to the warehouse; `duplicates` were there
-    already, by a poll or by an earlier try; `passed_over` are of accounts that their endpoint may not write. `slowest_seconds`
-    is the longest time in seconds from the receiver to the commit. `accounts` are those that got rows.
+    `received` counts deliveries, including repeated ones. `ingested` events were new to the warehouse. `duplicates` had
+    been loaded before, from a poll or an earlier attempt. `passed_over` events belong to accounts that their endpoint
+    may not write. `slowest_seconds` is the longest time from receipt to commit. `accounts` are the accounts that got
+    rows.
     """
 
     received: int = 0
@@ -67,7 +69,10 @@ class IngestReport:
 _Entry: TypeAlias = "tuple[QueuedEvent, EventRow]"
 
 MayWrite: TypeAlias = Callable[[str, AccountKey, bool], bool]
-"""Whether an integration's endpoint may write an account, given whether it is the integration's own."""
+"""Called with an integration, an account, and whether the account is the integration's own.
+
+Returns whether the integration's endpoint may write the account.
+"""
 
 
 @dataclass
@@ -88,17 +93,24 @@ def ingest_queue(
     most: int | None = None,
     latest: int | None = None,
 ) -> IngestReport:
-    """Load everything that is queued, or the oldest `most` events.
+    """Load all queued events, or the oldest `most` events.
 
-    `account_of` returns the account of an integration. An event may name another one, or come of another mode:
-    `may_write` decides whether the integration's endpoint may write it, and what it may not is passed over. A run that
-    is killed at any instruction loses and doubles nothing. An event dated after `latest` (unix seconds) would outrank
-    whatever follows, and goes to quarantine.
+    Crash-safe: an interrupted call neither loses an event nor loads one twice.
+
+    Args:
+        connection: The warehouse.
+        queue: The queue of webhook events.
+        account_of: Returns the account id of an integration, or raises AccountUnknown.
+        may_write: Decides whether an endpoint may write the account and mode of an event. Otherwise the event is passed
+            over.
+        pinned_version: The API version that payloads should have.
+        most: Largest number of events to load; None for all.
+        latest: Unix seconds. A later event goes to quarantine, since it would take precedence over all later updates.
 
     Raises:
-        AccountUnknown: as `account_of`, once everything else was loaded. The integration's events stay queued.
+        AccountUnknown: as `account_of`, after all other events were loaded. The integration's events stay queued.
         QueueUnavailable: the queue cannot be read.
-        duckdb.Error: a batch could not be loaded for no fault of its events. They stay queued.
+        duckdb.Error: a batch could not be loaded, and no event caused it. Its events stay queued.
     """
     report = IngestReport()
     unknown: dict[str, AccountUnknown] = {}
@@ -108,7 +120,7 @@ def ingest_queue(
         if not taken:
             break
         tried = max(each.attempts for each in taken)
-        if tried > 1 and len(taken) > (allowed := max(BATCH_SIZE // _SHRINK ** (tried - 1), 1)):
+        if tried > 1 and len(taken) > (allowed := max(BATCH_SIZE // _BATCH_DIVISOR ** (tried - 1), 1)):
             queue.release([each.seq for each in taken[allowed:]])
             taken = taken[:allowed]
         _ingest_batch(connection, queue, taken, read, pinned_version, report)
@@ -154,7 +166,7 @@ def _ingest_batch(
 
 
 def _note_passed_over(queue: Queue, batch: _Batch) -> None:
-    """Count what was passed over for `recoup webhooks status`, and log each endpoint and account once."""
+    """Count events that were passed over for `recoup webhooks status`; log each endpoint and account once."""
     by_integration: Counter[str] = Counter()
     for (integration, account), count in batch.passed_over.items():
         by_integration[integration] += count
@@ -181,20 +193,20 @@ def _read(
     latest: int | None,
     taken: Sequence[QueuedEvent],
 ) -> _Batch:
-    """The events by account; those of which the account is not known wait, and `unknown` gets their integration."""
+    """Parse events and group them by account; add integrations whose account is not known to `unknown`."""
     batch = _Batch()
     for queued in taken:
         try:
             event = event_of(parse(queued.payload))
             if event["id"] != queued.event_id:
-                raise NotAnEvent("The event's id is not the one it was queued under.")
+                raise NotAnEvent("The event's id differs from the id in the queue.")
             row = event_row(event, "webhook")
             if latest is not None and _newest_instant(row) > latest:
                 raise NotAnEvent("The event is dated in the future.")
         except (NotAnEvent, InvalidPayload) as error:
             batch.unreadable[queued.seq] = str(error)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            batch.unreadable[queued.seq] = f"The event's object is not what Stripe documents ({type(error).__name__})."
+            batch.unreadable[queued.seq] = f"The event's object is not as Stripe documents it ({type(error).__name__})."
         else:
             account = _account_of_event(event, queued, may_write, partial(_account_or_none, account_of, unknown))
             if account is None:
@@ -215,7 +227,7 @@ def _newest_instant(row: EventRow) -> int:
 def _account_of_event(
     event: Mapping[str, Any], queued: QueuedEvent, may_write: MayWrite, find_account: Callable[[str], str | None]
 ) -> tuple[AccountKey, bool] | None:
-    """Return the account of an event and whether its endpoint may write it; None if the endpoint's own is not known."""
+    """Return an event's account and whether its endpoint may write it; None if the endpoint's account is not known."""
     named, livemode = event.get("account"), event["livemode"]
     if named is not None and may_write(queued.integration, AccountKey(named, livemode), False):
         return AccountKey(named, livemode), True
@@ -229,7 +241,7 @@ def _account_of_event(
 def _account_or_none(
     account_of: Callable[[str], str], unknown: dict[str, AccountUnknown], integration: str
 ) -> str | None:
-    """The account, asked for once; None where it cannot be told."""
+    """Return the account id of an integration, or None if it is not known. The error is stored in `unknown`."""
     if integration in unknown:
         return None
     try:
@@ -240,7 +252,7 @@ def _account_or_none(
 
 
 def _load_in_parts(connection: duckdb.DuckDBPyConnection, batch: _Batch, pinned_version: str) -> dict[str, LoadCounts]:
-    """Load each account's events; halve what cannot be loaded until the one that cannot stands alone."""
+    """Load each account's events. Halve a part that cannot be loaded until the event that causes it is alone."""
     totals: dict[str, LoadCounts] = {"events": LoadCounts()}
     parts = list(batch.by_account.items())
     while parts:

@@ -39,7 +39,7 @@ def disk(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
 
 
 def keep(intake: GroupCommit, number: int) -> Coroutine[Any, Any, None]:
-    return intake.keep([Delivery("default", f"evt_{number}", "{}", NOW)])
+    return intake.store([Delivery("default", f"evt_{number}", "{}", NOW)])
 
 
 async def keep_while_busy(queue: Queue, disk: SlowDisk, numbers: Sequence[int]) -> list[BaseException | None]:

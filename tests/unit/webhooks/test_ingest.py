@@ -108,7 +108,7 @@ def carrying(**carried: Any) -> str:
         ("no json", "not JSON"),
         ("[]", "not a JSON object"),
         ('{"object": "event"}', "`livemode`"),
-        (orjson.dumps(make_event(9)).decode(), "not the one it was queued under"),
+        (orjson.dumps(make_event(9)).decode(), "differs from the id in the queue"),
         (carrying(id="pi_1", object="charge"), "not the payment_intent that its type names"),
         (
             carrying(id="pi_1", object="payment_intent", created=1, amount=1, currency="eur", status={"a": 1}),

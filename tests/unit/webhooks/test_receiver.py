@@ -200,7 +200,7 @@ def of_intent(**changes: Any) -> dict[str, Any]:
         (json.dumps(make_event(livemode="yes")).encode(), "`livemode`"),
         (json.dumps(make_event(account=["acct_1"])).encode(), "`account`"),
         (json.dumps(make_event(api_version=7)).encode(), "`api_version`"),
-        (json.dumps(make_event(object="v1.event")).encode(), "not an event"),
+        (json.dumps(make_event(object="v1.event")).encode(), "not a Stripe event"),
         (json.dumps(make_event(data=[])).encode(), "`data.object`"),
         (json.dumps(make_event(data={"object": None})).encode(), "`data.object`"),
         (json.dumps(make_event(data={"object": [{}]})).encode(), "`data.object`"),
