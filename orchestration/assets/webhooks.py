@@ -55,7 +55,7 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
             with closing(Queue(settings.queue_url)) as queue:
                 if config.requeue_quarantined:
                     context.log.info(f"{queue.requeue_quarantined()} events are tried once more.")
-                report = pipeline.ingest(settings, most=config.most)
+                report = pipeline.ingest(settings, limit=config.most)
                 stats, aside = queue.stats(), queue.quarantine(_SHOWN)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error)) from None

@@ -258,7 +258,7 @@ class _Run:
             if not self._changed.isdisjoint(model.parents):
                 self._build(model)
                 self._observe(model.name)
-            self._measure(model)
+            self._set_measures(model)
 
     def _build(self, model: PlannedModel) -> None:
         try:
@@ -287,7 +287,7 @@ class _Run:
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {_NEW_ROWS} AS {model.sql}")
         try:
             written = (
-                self._replace_all(relation) if model.materialized == "table" else self._replace_some(relation, model)
+                self._replace_all(relation) if model.materialized == "table" else self._replace_changed(relation, model)
             )
         finally:
             with suppress(duckdb.Error):
@@ -312,7 +312,7 @@ class _Run:
         self._connection.execute(f"DELETE FROM {relation}")
         return self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS}")
 
-    def _replace_some(self, relation: str, model: PlannedModel) -> int | None:
+    def _replace_changed(self, relation: str, model: PlannedModel) -> int | None:
         """Replace rows by the model's strategy (dbt_project/macros/strategies.sql); return None if nothing changed."""
         if model.strategy == "replace_loads":
             deleted = self._count(f"DELETE FROM {relation} WHERE _load_id >= getvariable('first_load_id')")
@@ -323,7 +323,7 @@ class _Run:
         inserted = self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS} {where}")
         return inserted if deleted or inserted else None
 
-    def _measure(self, model: PlannedModel) -> None:
+    def _set_measures(self, model: PlannedModel) -> None:
         """Set the session variables that later models read: the number of new rows and their oldest instants.
 
         Rows can be new although this build did not write them: an incomplete build did.

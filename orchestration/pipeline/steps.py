@@ -77,8 +77,8 @@ def _digest_of(integration: Integration) -> str:
     return key_digest(integration.api_key or SecretStr(str(integration.account_id)))
 
 
-def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
-    """Load all queued webhook events, or the oldest `most` events.
+def ingest(settings: Settings, *, limit: int | None = None) -> IngestReport:
+    """Load all queued webhook events, or the oldest `limit` events.
 
     If an integration's account is not known yet, it is looked up at Stripe.
 
@@ -93,7 +93,7 @@ def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
         closing(Queue(settings.queue_url)) as queue,
         open_warehouse(settings.warehouse_path, options=LOADING_OPTIONS) as connection,
     ):
-        report = _ingest(settings, queue, connection, most)
+        report = _ingest(settings, queue, connection, limit)
         queue.delete_finished(before=days_ago(settings.recoup_queue_days))
         return report
 
@@ -108,8 +108,8 @@ class WebhookBatch:
     rates: Sequence[RecoveryRate]
 
 
-def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: float) -> WebhookBatch:
-    """Load the oldest `most` queued events, build by the compiled plan, and publish, on one connection.
+def ingest_and_publish(settings: Settings, queue: "Queue", *, limit: int, wait: float) -> WebhookBatch:
+    """Load the oldest `limit` queued events, build by the compiled plan, and publish, on one connection.
 
     Events are acknowledged when they are committed to the raw tables. If the build then fails, the next build includes
     their load. `wait` is the number of seconds to wait for another process to release the warehouse.
@@ -126,7 +126,7 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
     with open_warehouse(settings.warehouse_path, wait=wait, options=build_options(settings)) as connection:
         check_plan(connection, plan)
         try:
-            ingested = _ingest(settings, queue, connection, most)
+            ingested = _ingest(settings, queue, connection, limit)
         except AccountUnknown:
             run_plan(connection, plan)
             publish(connection, settings.published_path)
@@ -136,7 +136,7 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
 
 
 def _ingest(
-    settings: Settings, queue: "Queue", connection: duckdb.DuckDBPyConnection, most: int | None
+    settings: Settings, queue: "Queue", connection: duckdb.DuckDBPyConnection, limit: int | None
 ) -> IngestReport:
     return ingest_queue(
         connection,
@@ -144,7 +144,7 @@ def _ingest(
         account_of=cache(partial(_account_of, settings, connection)),
         may_write=cache(partial(_may_write, settings)),
         pinned_version=API_VERSION,
-        most=most,
+        limit=limit,
         latest=latest_instant(settings.stripe_api_base),
     )
 
@@ -164,8 +164,8 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
     with suppress(IntegrationError):
         used = Integrations(settings).named(name)
     key = used.api_key if used else None
-    stated = used.account_id if used else None
-    known = stated or stored_account_id(connection, name, key_digest=key_digest(key) if key else None)
+    configured_id = used.account_id if used else None
+    known = configured_id or stored_account_id(connection, name, key_digest=key_digest(key) if key else None)
     if known:
         return known
     if used is None or key is None:

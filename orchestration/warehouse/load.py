@@ -90,7 +90,7 @@ winners AS (
     SELECT * REPLACE (min(created) OVER (PARTITION BY id) AS created) FROM candidates
     QUALIFY row_number() OVER (PARTITION BY id ORDER BY _as_of DESC, _precedence DESC, is_incoming DESC) = 1
 ),
-rivals AS (
+ties AS (
     SELECT DISTINCT winners.id FROM winners
     INNER JOIN candidates USING (id, _as_of)
     WHERE candidates.payload <> winners.payload AND NOT {_IS_CREATED_EVENT} AND NOT {_IS_FINAL}
@@ -99,17 +99,17 @@ decided AS (
     SELECT
         winners.* EXCLUDE (is_incoming, _needs_read, _loaded_at, _load_id),
         winners._api_version IS DISTINCT FROM $pinned_version
-            OR winners.id IN (FROM rivals)
+            OR winners.id IN (FROM ties)
             OR coalesce(existing._needs_read AND existing._as_of = winners._as_of AND NOT {_IS_FINAL}, FALSE)
             AS _needs_read,
         existing.id IS NULL OR existing.payload <> winners.payload OR existing.created <> winners.created AS is_written,
         existing._loaded_at,
         existing._load_id,
         NOT winners.is_incoming AS is_kept,
-        existing._needs_read AS was_in_doubt
+        existing._needs_read AS needed_read
     FROM winners LEFT JOIN existing USING (id)
 )
-SELECT *, NOT is_kept OR is_written OR _needs_read <> was_in_doubt AS is_rewritten FROM decided
+SELECT *, NOT is_kept OR is_written OR _needs_read <> needed_read AS is_rewritten FROM decided
 """
 
 
@@ -275,7 +275,7 @@ class Loader:
         )
         objects, written, kept, replaced = self._one_row(
             """SELECT count(*), count(*) FILTER (is_written), count(*) FILTER (is_kept),
-                   count(*) FILTER (is_rewritten AND was_in_doubt IS NOT NULL) FROM merged"""
+                   count(*) FILTER (is_rewritten AND needed_read IS NOT NULL) FROM merged"""
         )
         if replaced:
             run(
@@ -287,7 +287,7 @@ class Loader:
             f"""INSERT INTO raw_stripe.{table} BY NAME
                 SELECT
                     $account_id AS account_id, $livemode AS livemode,
-                    * EXCLUDE (_loaded_at, _load_id, is_written, is_kept, was_in_doubt, is_rewritten),
+                    * EXCLUDE (_loaded_at, _load_id, is_written, is_kept, needed_read, is_rewritten),
                     if(is_written, $loaded_at, _loaded_at) AS _loaded_at, if(is_written, $load_id, _load_id) AS _load_id
                 FROM merged WHERE is_rewritten""",
             {**self._account_values(), **self._load_values()},

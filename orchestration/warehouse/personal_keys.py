@@ -141,7 +141,7 @@ _SECRET_LAST_WORDS: Final = _word_set("cvc cvv cvn csc pin otp totp pan passcode
 _WHOLE_KEYS: Final = _word_set("token auth authorization bearer str")
 """Words that are private if they are the whole key. In `network_token` or `authorization_code` they are harmless."""
 
-_ADDRESS_WORDS: Final = _word_set("url uri href weblink permalink pdf")
+_URL_WORDS: Final = _word_set("url uri href weblink permalink pdf")
 _HARMLESS_KEYS: Final = frozenset({"doc_url"})
 _HARMLESS_NOUNS: Final = _word_set(
     "product plan price item article sku brand bank coupon campaign network tier package variant feature file host"
@@ -187,7 +187,7 @@ def _is_listed(words: Sequence[str]) -> bool:
 
 
 def _is_private_word(word: str, before: str) -> bool:
-    if word in _SECRET_WORDS or word in _ADDRESS_WORDS:
+    if word in _SECRET_WORDS or word in _URL_WORDS:
         return True
     if word in _HARMLESS_WORDS or (word == "name" and before in _HARMLESS_NOUNS):
         return False

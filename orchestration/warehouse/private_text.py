@@ -50,7 +50,7 @@ _SECRET: Final = re.compile(
 
 _PAIR: Final = re.compile(r"""((?:[^\W\d_]+ )?[^\W\d_][\w.\[\]-]{0,60})["']*\s*[:=]\s*["']?[^\s"',;&}=:]""")
 
-_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 _PUBLIC_STRIPE_HOSTS: Final = frozenset({"stripe.com", "www.stripe.com", "docs.stripe.com", "support.stripe.com"})
 _TOKEN_IN_PATH: Final = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{20,}")
 
@@ -109,7 +109,7 @@ def readings(text: str) -> Iterator[str]:
 
 def is_card(digits: str) -> bool:
     """Return whether a text of digits has the length, the leading digits and the check digit of a card number."""
-    return _is_of_network(digits) and _has_luhn_digit(digits)
+    return _has_network_prefix(digits) and _has_luhn_digit(digits)
 
 
 def _plain(text: str) -> str:
@@ -153,12 +153,12 @@ def _is_private(text: str, is_private_key: Callable[[str], bool]) -> bool:
 
 def _grants_access(text: str) -> bool:
     """Return whether the text has a URL with more than a host and a plain path, or a URL of a private Stripe page."""
-    return any(_is_access_address(found[0]) for found in _ADDRESS.finditer(text))
+    return any(_is_access_url(found[0]) for found in _URL.finditer(text))
 
 
-def _is_access_address(address: str) -> bool:
+def _is_access_url(url: str) -> bool:
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
         return True
@@ -184,7 +184,7 @@ def _contains_card(text: str) -> bool:
     return False
 
 
-def _is_of_network(digits: str) -> bool:
+def _has_network_prefix(digits: str) -> bool:
     return any(
         len(digits) in lengths and any(low <= digits[: len(low)] <= high for low, high in ranges)
         for lengths, ranges in _network_ranges()

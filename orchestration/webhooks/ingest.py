@@ -90,10 +90,10 @@ def ingest_queue(
     account_of: Callable[[str], str],
     may_write: MayWrite = lambda integration, account, is_own: is_own,
     pinned_version: str,
-    most: int | None = None,
+    limit: int | None = None,
     latest: int | None = None,
 ) -> IngestReport:
-    """Load all queued events, or the oldest `most` events.
+    """Load all queued events, or the oldest `limit` events.
 
     Crash-safe: an interrupted call neither loses an event nor loads one twice.
 
@@ -104,7 +104,7 @@ def ingest_queue(
         may_write: Decides whether an endpoint may write the account and mode of an event. Otherwise the event is passed
             over.
         pinned_version: The API version that payloads should have.
-        most: Largest number of events to load; None for all.
+        limit: Largest number of events to load; None for all.
         latest: Unix seconds. A later event goes to quarantine, since it would take precedence over all later updates.
 
     Raises:
@@ -115,8 +115,8 @@ def ingest_queue(
     report = IngestReport()
     unknown: dict[str, AccountUnknown] = {}
     read = partial(_read, account_of, may_write, unknown, latest)
-    while most is None or report.taken < most:
-        taken = queue.take(BATCH_SIZE if most is None else min(BATCH_SIZE, most - report.taken), excluding=unknown)
+    while limit is None or report.taken < limit:
+        taken = queue.take(BATCH_SIZE if limit is None else min(BATCH_SIZE, limit - report.taken), excluding=unknown)
         if not taken:
             break
         tried = max(each.attempts for each in taken)
@@ -228,14 +228,14 @@ def _account_of_event(
     event: Mapping[str, Any], queued: QueuedEvent, may_write: MayWrite, find_account: Callable[[str], str | None]
 ) -> tuple[AccountKey, bool] | None:
     """Return an event's account and whether its endpoint may write it; None if the endpoint's account is not known."""
-    named, livemode = event.get("account"), event["livemode"]
-    if named is not None and may_write(queued.integration, AccountKey(named, livemode), False):
-        return AccountKey(named, livemode), True
-    own = queued.account_id or find_account(queued.integration)
-    if own is None:
+    named_id, livemode = event.get("account"), event["livemode"]
+    if named_id is not None and may_write(queued.integration, AccountKey(named_id, livemode), False):
+        return AccountKey(named_id, livemode), True
+    own_id = queued.account_id or find_account(queued.integration)
+    if own_id is None:
         return None
-    key = AccountKey(named or own, livemode)
-    return key, key.account_id == own and may_write(queued.integration, key, True)
+    key = AccountKey(named_id or own_id, livemode)
+    return key, key.account_id == own_id and may_write(queued.integration, key, True)
 
 
 def _account_or_none(

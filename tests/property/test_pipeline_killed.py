@@ -206,7 +206,7 @@ def fail_every_build() -> None:
 def carry_on(settings: Settings, chance: random.Random) -> None:
     """Do what a tick of the webhook sensor does."""
     with closing(Queue(settings.queue_url)) as queue:
-        pipeline.ingest_and_publish(settings, queue, most=chance.choice([3, 5_000]), wait=20)
+        pipeline.ingest_and_publish(settings, queue, limit=chance.choice([3, 5_000]), wait=20)
 
 
 def build_some_models(settings: Settings, chance: random.Random) -> None:
@@ -227,7 +227,7 @@ def build_some_models(settings: Settings, chance: random.Random) -> None:
 
 RUN: dict[str, Callable[[Settings, random.Random], object]] = {
     "extract": lambda settings, chance: pipeline.extract(settings),
-    "ingest": lambda settings, chance: pipeline.ingest(settings, most=chance.choice([5, None])),
+    "ingest": lambda settings, chance: pipeline.ingest(settings, limit=chance.choice([5, None])),
     "build": lambda settings, chance: pipeline.build(settings),
     "publish": lambda settings, chance: pipeline.publish_marts(settings),
     "carry_on": carry_on,

@@ -285,5 +285,5 @@ def test_a_backlog_is_taken_batch_by_batch_and_no_more_than_asked(
 ) -> None:
     monkeypatch.setattr(ingest, "BATCH_SIZE", 10)
     put(queue, *[make_event(number) for number in range(35)])
-    assert run(warehouse, queue, most=12).taken == 12
+    assert run(warehouse, queue, limit=12).taken == 12
     assert run(warehouse, queue).taken == 23
