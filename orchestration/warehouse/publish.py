@@ -107,7 +107,7 @@ def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> PublishedFile:
     except duckdb.Error:
         if known is None:
             raise
-        return _publish(connection, path, copies, None)  # the copied file was damaged; a warehouse error occurs again
+        return _publish(connection, path, copies, None)  # the copied file was damaged, or this raises the same error
 
 
 def _publish(

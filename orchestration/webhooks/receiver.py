@@ -213,6 +213,7 @@ class _Receiver:
         return found
 
     async def _receive_from_stripe(self, request: Request, endpoint: WebhookEndpoint) -> Sequence[Any]:
+        """Return the event of a request that Stripe signed, or None in its place if the body is not JSON."""
         body = await _body(request)
         if not endpoint.secrets:  # 503: Stripe sends the event again, so that no event is lost
             raise _Refused(503, "no_secret", "No signing secret is set for this endpoint yet.")
@@ -223,6 +224,7 @@ class _Receiver:
         return from_eventbridge(await self._bus_request(request))
 
     async def _receive_from_event_grid(self, request: Request, _: WebhookEndpoint) -> Sequence[Any] | Response:
+        """Return the events of a request from Event Grid, or the answer to its validation request."""
         parsed = await self._bus_request(request)
         if code := validation_code(parsed):
             return _json(200, {"validationResponse": code})
