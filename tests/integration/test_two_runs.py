@@ -25,7 +25,7 @@ with open_warehouse(Path({str(settings.warehouse_path)!r})):
     holder = subprocess.Popen([sys.executable, "-c", process], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "open\n"
-    with pytest.raises(WarehouseLocked, match="Another process has opened"):
+    with pytest.raises(WarehouseLocked, match="Another process opened"):
         build_with_dbt(settings, project_fingerprint())
     holder.communicate()
     assert holder.returncode == 0
