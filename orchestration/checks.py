@@ -81,7 +81,7 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
 def _state_of_key(settings: Settings, integration: Integration) -> tuple[bool, str]:
     try:
         connection = clients.check(settings, integration)
-    except pipeline.OF_ONE_INTEGRATION as error:
+    except pipeline.INTEGRATION_ERRORS as error:
         return False, str(error)
     if connection.key.is_usable:
         return True, f"{connection.account.account_id} can be read."

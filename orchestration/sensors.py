@@ -146,7 +146,7 @@ class _Tick:
         return None
 
     def _carry_on(self) -> None:
-        batch = pipeline.ingest_and_publish(self.settings, self.queue, most=LARGEST_BATCH, wait=_BUSY_SECONDS)
+        batch = pipeline.ingest_and_publish(self.settings, self.queue, limit=LARGEST_BATCH, wait=_BUSY_SECONDS)
         self.memory.is_unbuilt, self.memory.failed_ticks = False, 0
         if batch.ingested.taken:
             self._events.append(

@@ -18,6 +18,6 @@ class HeldWarehouse(Warehouse):
         """Nothing to do."""
 
     @contextmanager
-    def only(self, name: str) -> Iterator[None]:
+    def exclusive(self, name: str) -> Iterator[None]:
         """Whoever holds the connection sees to that."""
         yield

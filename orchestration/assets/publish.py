@@ -9,7 +9,7 @@ from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.resources import WAREHOUSE_POOL
 from orchestration.warehouse.connection import WarehouseError
-from orchestration.warehouse.publish import Published
+from orchestration.warehouse.publish import PublishedFile
 
 RECOVERY: Final = dg.AssetKey(["published", "recovery"])
 
@@ -38,7 +38,7 @@ def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.Assets
     return recovery
 
 
-def published_figures(published: Published, rates: Sequence[pipeline.RecoveryRate]) -> dict[str, Any]:
+def published_figures(published: PublishedFile, rates: Sequence[pipeline.RecoveryRate]) -> dict[str, Any]:
     """Return what was published, and the recovery rate of each account, as Dagster's metadata."""
     return {
         "recovery_rate": dg.MetadataValue.md(_rates_text(rates)),

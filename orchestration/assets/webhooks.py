@@ -55,7 +55,7 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
             with closing(Queue(settings.queue_url)) as queue:
                 if config.requeue_quarantined:
                     context.log.info(f"{queue.requeue_quarantined()} events are tried once more.")
-                report = pipeline.ingest(settings, most=config.most)
+                report = pipeline.ingest(settings, limit=config.most)
                 stats, aside = queue.stats(), queue.quarantine(_SHOWN)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error)) from None
@@ -78,7 +78,7 @@ def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
         "quarantined": report.quarantined,
         "passed_over": report.passed_over,
         "objects_written": report.objects_written,
-        "slowest_seconds": round(report.slowest, 3),
+        "slowest_seconds": round(report.slowest_seconds, 3),
         "queued_now": stats.queued,
         "queue_age_seconds": round(stats.age(datetime.now(UTC)), 1),
     }

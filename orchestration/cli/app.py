@@ -398,10 +398,10 @@ def dbt(context: typer.Context) -> None:
     """Run any dbt command on the warehouse: recoup dbt build, recoup dbt test --select recovery_episodes, …"""
     from orchestration.cli.folder import shown_settings
     from orchestration.pipeline.dbt_runner import run_dbt_command
-    from orchestration.warehouse.connection import open_warehouse, wanted
+    from orchestration.warehouse.connection import open_warehouse, request_access
 
     settings = shown_settings(_settings())
-    with wanted(settings.warehouse_path):
+    with request_access(settings.warehouse_path):
         with open_warehouse(settings.warehouse_path):
             pass  # a sync that is under way has given way now
         code = run_dbt_command(settings, context.args)

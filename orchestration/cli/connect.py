@@ -222,7 +222,7 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
             console.print(name, style="bold")
         try:
             connection = clients.check(settings, integration)
-        except pipeline.OF_ONE_INTEGRATION as error:
+        except pipeline.INTEGRATION_ERRORS as error:
             _print_failure(integration, error)
             codes.append(1)
         else:

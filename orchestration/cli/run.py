@@ -83,7 +83,7 @@ def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -
     for name in names:
         try:
             plans[name] = pipeline.estimate_sync(settings, request, integration=name)
-        except pipeline.OF_ONE_INTEGRATION as error:
+        except pipeline.INTEGRATION_ERRORS as error:
             console.print(f"{name}: {error}", style="red", markup=False)
     _print_plans(plans)
     if len(plans) < len(names):
@@ -222,7 +222,7 @@ def _extract_each(
         try:
             with reading(console) as show:
                 report = pipeline.extract(settings, show, integration=name, request=request)
-        except pipeline.OF_ONE_INTEGRATION as error:
+        except pipeline.INTEGRATION_ERRORS as error:
             failed.append(name)
             if len(failed) == len(names):
                 raise

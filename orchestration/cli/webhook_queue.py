@@ -20,7 +20,7 @@ def print_status(settings: Settings) -> None:
     """Print what waits in the queue, what was loaded, and what is in quarantine or was rejected."""
     with closing(Queue(settings.queue_url)) as queue:
         stats, aside = queue.stats(), queue.quarantine(_SHOWN)
-        done, repeated = queue.remembered()
+        done, repeated = queue.history_counts()
         refused, passed_over = queue.refusals(since=days_ago(1)), queue.passed_over(since=days_ago(1))
     table = Table(box=None, show_header=False)
     table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")

@@ -20,7 +20,7 @@ import duckdb
 from orchestration.base.errors import RecoupError
 from orchestration.config.settings import Settings
 from orchestration.maintenance.history import EVENT_LOG
-from orchestration.warehouse.connection import WarehouseBusy, WarehouseDamaged, open_warehouse, wanted
+from orchestration.warehouse.connection import WarehouseBusy, WarehouseDamaged, open_warehouse, request_access
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, move_aside, wal_of
 
 _SQLITE_COMPANIONS: Final = ("-wal", "-shm", "-journal")
@@ -65,7 +65,7 @@ def _repair_warehouse(settings: Settings) -> Sequence[Repaired]:
     path = settings.warehouse_path
     if not path.exists() or not _is_warehouse_damaged(path):
         return ()
-    with wanted(path), path.open("rb+") as file:
+    with request_access(path), path.open("rb+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # DuckDB's own lock
         except BlockingIOError:

@@ -1,14 +1,14 @@
 """The steps from Stripe to the analysts' file, shared by Dagster's assets and the command line.
 
-Belongs here: extract for one integration, ingest, the build of the models (by dbt or by its compiled plan), publish.
-Does not: what is read (`sync`, `webhooks`), how it is stored (`warehouse`), what the models say (`dbt_project`).
+Belongs here: extract for one integration, ingest, build the models (with dbt or with its compiled plan), publish.
+Does not: reading from Stripe (`sync`, `webhooks`), storage (`warehouse`), the models' SQL (`dbt_project`).
 """
 
 from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable, build, build_by_plan, build_in_full
 from orchestration.pipeline.headline import RecoveryRate, read_project_fingerprint, read_recovery_rates
 from orchestration.pipeline.steps import (
     INGEST_ERRORS,
-    OF_ONE_INTEGRATION,
+    INTEGRATION_ERRORS,
     WebhookBatch,
     estimate_sync,
     extract,
@@ -21,7 +21,7 @@ from orchestration.pipeline.steps import (
 
 __all__ = [
     "INGEST_ERRORS",
-    "OF_ONE_INTEGRATION",
+    "INTEGRATION_ERRORS",
     "Build",
     "DataTestOutcome",
     "PlanUnusable",

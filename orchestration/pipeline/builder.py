@@ -1,8 +1,8 @@
-"""The build of the models: by the compiled plan in one transaction, or by dbt if the plan cannot run.
+"""Build the models: with the compiled plan in one transaction, or with dbt if the plan cannot run.
 
-dbt builds everything the first time, if the project has changed, and if a table is missing. Otherwise the plan runs:
-models, then tests, all in one transaction over one set of loads. If a blocking test fails, the transaction is rolled
-back. Models and tests whose inputs have not changed are skipped.
+dbt builds everything at the first build, after a change of the project, and if a table is missing. Otherwise the plan
+runs: models, then tests, all in one transaction over one set of loads. If a blocking test fails, the transaction is
+rolled back. Models and tests whose inputs have not changed are skipped.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,31 +18,31 @@ from orchestration.pipeline.dbt_runner import (
     TABLES_AND_TESTS,
     EventCallback,
     ModelsFailed,
-    WarehouseTaken,
+    WarehouseLocked,
     build_with_dbt,
     failure_text,
     invoke_dbt,
-    is_taken,
+    is_warehouse_locked,
     project_fingerprint,
 )
 from orchestration.pipeline.plan import Plan, PlannedModel, PlannedTest, load_plan
-from orchestration.warehouse.connection import open_warehouse, small_batch_options, transaction, wanted
+from orchestration.warehouse.connection import open_warehouse, request_access, small_batch_options, transaction
 from orchestration.warehouse.ledger import (
     CompleteBuild,
     begin_build,
-    build_of,
     complete_build,
-    forget_complete_build,
+    delete_complete_build,
+    find_incomplete_build,
     has_incomplete_builds,
     hash_streams,
     last_complete_build,
-    note_changed_table,
-    open_tables,
+    record_changed_table,
     tables_of_incomplete_builds,
+    tables_with_open_loads,
 )
 
-_TRIES: Final = 5
-"""Number of times that dbt tries to open the warehouse. It waits for the warehouse before each try."""
+_MAX_ATTEMPTS: Final = 5
+"""Number of attempts to run dbt. Each waits until no other process has the warehouse open."""
 
 _SHOWN_FAILURES: Final = 8
 _NEW_ROWS: Final = "plan_new_rows"
@@ -54,7 +54,7 @@ Observe = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DataTestOutcome:
-    """Hold the result of a data test. `status` is pass, warn or fail."""
+    """The result of a data test. `status` is pass, warn or fail."""
 
     id: str
     name: str
@@ -64,11 +64,11 @@ class DataTestOutcome:
 
 @dataclass
 class Build:
-    """Hold the result of a build.
+    """The result of a build.
 
     `nodes` counts the nodes of each kind that are up to date (`model`, `test`; after a build with dbt also `seed`).
-    `rows_written` counts the rows of each written model, by dbt's id. `tests` has the tests that were run. Both
-    are empty after a build with dbt.
+    `rows_written` counts the rows written to each changed model, by dbt's id. `tests` has the tests that were run. Both
+    are empty after a build with dbt, for which `is_full` is true.
     """
 
     nodes: dict[str, int] = field(default_factory=dict)
@@ -78,18 +78,20 @@ class Build:
 
 
 class DataTestsFailed(ModelsFailed):
-    """Report that blocking tests failed and nothing has changed. `outcomes` has the result of each test that ran."""
+    """Blocking tests failed, and no table was changed. `outcomes` has the result of each test that ran."""
 
     def __init__(self, outcomes: Sequence[DataTestOutcome]) -> None:
         failed = [outcome for outcome in outcomes if outcome.status == "fail"]
         lines = [f"{each.name}: {each.failure_count:,} rows fail" for each in failed[:_SHOWN_FAILURES]]
         more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
-        super().__init__("\n".join([f"{len(failed)} of {len(outcomes)} tests failed:", *lines, *more, _UNTOUCHED]))
+        super().__init__(
+            "\n".join([f"{len(failed)} of {len(outcomes)} tests failed:", *lines, *more, _NOTHING_CHANGED])
+        )
         self.outcomes = outcomes
 
 
 class PlanUnusable(RecoupError):
-    """Report that dbt must build everything before the plan can run. The text says why."""
+    """The plan cannot run before dbt has built everything. The message says why."""
 
 
 def build(
@@ -98,7 +100,7 @@ def build(
     callback: EventCallback | None = None,
     observe: Observe = lambda name: None,
 ) -> Build:
-    """Build and test all models, by the plan if it can run, else with dbt. `callback` gets the events of dbt.
+    """Build and test all models: with the plan if it can run, else with dbt. `callback` gets dbt's log events.
 
     Raises:
         ModelsFailed: a model or a blocking test failed.
@@ -110,11 +112,11 @@ def build(
 
 
 def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -> Build:
-    """Build what has changed since the last complete build by the plan, in one transaction.
+    """Build what has changed since the last complete build with the plan, in one transaction.
 
     Raises:
         PlanUnusable: dbt must build everything first.
-        ModelsFailed: a model or a blocking test failed; nothing has changed.
+        ModelsFailed: a model or a blocking test failed; no table was changed.
         WarehouseError: as `open_warehouse`.
     """
     with open_warehouse(settings.warehouse_path, options=build_options(settings)) as connection:
@@ -125,51 +127,51 @@ def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -
 
 
 def build_options(settings: Settings) -> dict[str, Any]:
-    """Return the options of DuckDB for a build by the plan."""
+    """Return the DuckDB options for a build with the plan."""
     return {"memory_limit": settings.build_memory, **small_batch_options(settings.warehouse_path)}
 
 
 def build_in_full(settings: Settings, callback: EventCallback | None = None) -> Build:
-    """Build everything with dbt from all raw rows, and compile the plan for later builds.
+    """Build everything with dbt from all raw rows, then compile the plan for later builds.
 
     Raises:
         ModelsFailed: a node failed. The next build builds everything again.
         WarehouseError: as `open_warehouse`.
     """
-    for _ in range(_TRIES - 1):
-        with suppress(WarehouseTaken):
+    for _ in range(_MAX_ATTEMPTS - 1):
+        with suppress(WarehouseLocked):
             return _build_in_full_once(settings, callback)
     return _build_in_full_once(settings, callback)
 
 
 def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> Build:
     fingerprint = project_fingerprint()
-    with open_warehouse(settings.warehouse_path) as connection:  # the raw tables exist, and no other process writes
-        forget_complete_build(connection)
+    with open_warehouse(settings.warehouse_path) as connection:  # creates the raw tables; waits for other writers
+        delete_complete_build(connection)
         streams = hash_streams(connection)
-    with wanted(settings.warehouse_path):
+    with request_access(settings.warehouse_path):
         nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [])
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
-        is_same = hash_streams(connection) == streams  # if not, another process moved them before dbt began
-        build_id = build_of(connection, fingerprint)
+        is_same = hash_streams(connection) == streams  # if not, another process changed checkpoints before dbt started
+        build_id = find_incomplete_build(connection, fingerprint)
         complete_build(connection, build_id, fingerprint, streams=streams if is_same else None)
     load_plan(settings)
     return Build(nodes, is_full=True)
 
 
 def build_some(settings: Settings, arguments: Sequence[str], callback: EventCallback) -> None:
-    """Build and test with dbt what its `arguments` select. The build is incomplete: it closes no load.
+    """Build and test with dbt the nodes that `arguments` select. The build is incomplete: it closes no load.
 
     Raises:
         ModelsFailed: a node failed.
         WarehouseError: as `open_warehouse`.
     """
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         with open_warehouse(settings.warehouse_path):
-            pass  # no other process writes now
-        with wanted(settings.warehouse_path):
+            pass  # waits for other writers
+        with request_access(settings.warehouse_path):
             result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [callback])
-        if not is_taken(result):
+        if not is_warehouse_locked(result):
             break
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
@@ -190,7 +192,7 @@ def run_plan(connection: duckdb.DuckDBPyConnection, plan: Plan, *, observe: Obse
     """Run a plan that `check_plan` accepted, in one transaction.
 
     Raises:
-        ModelsFailed: a model or a blocking test failed; nothing has changed.
+        ModelsFailed: a model or a blocking test failed; no table was changed.
     """
     streams = hash_streams(connection)
     changed = _changed_inputs(connection, plan, streams)
@@ -218,16 +220,18 @@ def _unchanged(plan: Plan) -> Build:
 
 
 def _missing_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[str]:
-    there = set(connection.execute("SELECT table_schema, table_name FROM information_schema.tables").fetchall())
-    return [model.name for model in plan.models if (model.schema, model.name) not in there]
+    existing = set(connection.execute("SELECT table_schema, table_name FROM information_schema.tables").fetchall())
+    return [model.name for model in plan.models if (model.schema, model.name) not in existing]
 
 
 def _changed_inputs(connection: duckdb.DuckDBPyConnection, plan: Plan, streams: str) -> set[str]:
-    """Return dbt's ids of what holds something that no complete build has taken and tested.
+    """Return dbt's ids of the nodes with rows that no complete build includes.
 
-    That is sources with open loads, and models and seeds that were written by an incomplete build, as dbt by hand.
+    These are sources with open loads, and models and seeds that an incomplete build wrote, such as dbt run by hand.
     """
-    tables = {("raw_stripe", name) for name in open_tables(connection)} | tables_of_incomplete_builds(connection)
+    tables = {("raw_stripe", name) for name in tables_with_open_loads(connection)} | tables_of_incomplete_builds(
+        connection
+    )
     if _complete_build_of(connection, plan.fingerprint).streams != streams:
         tables |= {("sync", "streams"), ("sync", "quarantine")}
     models = {model.id: (model.schema, model.name) for model in plan.models}
@@ -235,7 +239,7 @@ def _changed_inputs(connection: duckdb.DuckDBPyConnection, plan: Plan, streams: 
 
 
 class _Run:
-    """Run a plan once, in the caller's transaction."""
+    """One run of a plan, in the caller's transaction."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, plan: Plan, changed: Collection[str], observe: Observe
@@ -244,7 +248,7 @@ class _Run:
         self.build = _unchanged(plan)
         self._connection, self._plan, self._changed, self._observe = connection, plan, set(changed), observe
         all_sql = "".join(model.sql for model in plan.models)
-        self._counted = {model.name for model in plan.models if f"'new_rows_of_{model.name}'" in all_sql}
+        self._models_to_count = {model.name for model in plan.models if f"'new_rows_of_{model.name}'" in all_sql}
         self._set("build_id", str(self.build_id))
         self._set("first_load_id", str(first))
 
@@ -254,13 +258,13 @@ class _Run:
             if not self._changed.isdisjoint(model.parents):
                 self._build(model)
                 self._observe(model.name)
-            self._measure(model)
+            self._set_measures(model)
 
     def _build(self, model: PlannedModel) -> None:
         try:
             is_changed = model.materialized == "view" or self._write(model)
         except duckdb.Error as error:
-            raise ModelsFailed(_model_failed(model, error)) from None
+            raise ModelsFailed(_model_error(model, error)) from None
         if is_changed:
             self._changed.add(model.id)
 
@@ -283,7 +287,7 @@ class _Run:
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {_NEW_ROWS} AS {model.sql}")
         try:
             written = (
-                self._replace_all(relation) if model.materialized == "table" else self._replace_some(relation, model)
+                self._replace_all(relation) if model.materialized == "table" else self._replace_changed(relation, model)
             )
         finally:
             with suppress(duckdb.Error):
@@ -291,14 +295,14 @@ class _Run:
         if written is None:
             return False
         key = model.unique_key if model.materialized == "incremental" else ()
-        note_changed_table(self._connection, self.build_id, (model.schema, model.name), key)
+        record_changed_table(self._connection, self.build_id, (model.schema, model.name), key)
         self.build.rows_written[model.id] = written
         return True
 
     def _replace_all(self, relation: str) -> int | None:
         """Replace all rows of a table; return None if they are the same as before.
 
-        They are the same if there are as many as before, and none is left when the old ones are taken away.
+        They are the same if the row counts are equal and no row remains after subtracting the old rows from the new.
         """
         columns = ", ".join(f'"{name}"' for name in self._columns(relation))
         new, old = f"SELECT {columns} FROM {_NEW_ROWS}", f"SELECT {columns} FROM {relation}"
@@ -308,7 +312,7 @@ class _Run:
         self._connection.execute(f"DELETE FROM {relation}")
         return self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS}")
 
-    def _replace_some(self, relation: str, model: PlannedModel) -> int | None:
+    def _replace_changed(self, relation: str, model: PlannedModel) -> int | None:
         """Replace rows by the model's strategy (dbt_project/macros/strategies.sql); return None if nothing changed."""
         if model.strategy == "replace_loads":
             deleted = self._count(f"DELETE FROM {relation} WHERE _load_id >= getvariable('first_load_id')")
@@ -319,13 +323,13 @@ class _Run:
         inserted = self._count(f"INSERT INTO {relation} BY NAME FROM {_NEW_ROWS} {where}")
         return inserted if deleted or inserted else None
 
-    def _measure(self, model: PlannedModel) -> None:
+    def _set_measures(self, model: PlannedModel) -> None:
         """Set the session variables that later models read: the number of new rows and their oldest instants.
 
         Rows can be new although this build did not write them: an incomplete build did.
         """
         new = f'FROM "{model.schema}"."{model.name}" WHERE {_IS_NEW}'
-        if model.name in self._counted:
+        if model.name in self._models_to_count:
             self._set(f"new_rows_of_{model.name}", f"(SELECT count(*) {new})")
         for column in model.measured:
             self._set(
@@ -337,7 +341,7 @@ class _Run:
         try:
             ((failures, is_warning, is_failure),) = self._rows(test.query)
         except duckdb.Error as error:
-            raise ModelsFailed(_test_broke(test, error)) from None
+            raise ModelsFailed(_test_error(test, error)) from None
         status = "fail" if test.is_blocking and is_failure else "warn" if is_warning else "pass"
         return DataTestOutcome(test.id, test.name, status, int(failures or 0))
 
@@ -359,18 +363,18 @@ class _Run:
 
 
 _IS_NEW: Final = "_load_id >= getvariable('first_load_id')"
-_UNTOUCHED: Final = (
+_NOTHING_CHANGED: Final = (
     "Nothing was changed: the tables and the published file are as before.\n"
-    "If rows were changed by hand, `recoup dbt build --full-refresh` mends them."
+    "If rows were changed by hand, `recoup dbt build --full-refresh` restores them."
 )
 
 
-def _model_failed(model: PlannedModel, error: duckdb.Error) -> str:
-    return f"Model {model.name} failed: {_first_line(error)}\n{_UNTOUCHED}"
+def _model_error(model: PlannedModel, error: duckdb.Error) -> str:
+    return f"Model {model.name} failed: {_first_line(error)}\n{_NOTHING_CHANGED}"
 
 
-def _test_broke(test: PlannedTest, error: duckdb.Error) -> str:
-    return f"Test {test.name} could not run: {_first_line(error)}\n{_UNTOUCHED}"
+def _test_error(test: PlannedTest, error: duckdb.Error) -> str:
+    return f"Test {test.name} could not run: {_first_line(error)}\n{_NOTHING_CHANGED}"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""dbt, run in this process.
+"""Run dbt in this process.
 
-Belongs here: how dbt is called, and the texts of its failures. Does not: what the models say (`dbt_project`), nor how
-Dagster shows them (`assets/models.py`).
+Belongs here: calling dbt, and turning its failures into messages. Does not: the models' SQL (`dbt_project`) and their
+Dagster assets (`assets/models.py`).
 """
 
 import hashlib
@@ -21,23 +21,23 @@ EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""
 
 TABLES_AND_TESTS: Final = ("--exclude-resource-type", "unit_test", "--exclude-resource-type", "exposure")
-"""Limit a build to tables and data tests. Unit tests test models, not data; the project's own tests run them."""
+"""Options that limit a build to tables and data tests. The project's own test suite runs dbt's unit tests."""
 
 _SHOWN_FAILURES: Final = 8
-_HELD: Final = "Could not set lock"
+_LOCK_MESSAGE: Final = "Could not set lock"
 """Part of DuckDB's message if another process has the file open."""
-_WRONG_VAR: Final = "The dbt var "
-"""How the sentence about a wrong var begins (macro checked_var)."""
-_PARSED: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
-"""Suffixes of the project's files that dbt reads when it parses."""
+_WRONG_VAR_PREFIX: Final = "The dbt var "
+"""Prefix of the message about a wrong var (macro checked_var)."""
+_PARSED_SUFFIXES: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
+"""Suffixes of the project's files that dbt parses."""
 
 
 class ModelsFailed(RecoupError):
-    """Report that a model or a test failed. The text names it. The published file has not changed."""
+    """A model or a test failed. The message names it. The published file has not changed."""
 
 
-class WarehouseTaken(ModelsFailed):
-    """Report that another process opened the warehouse first, so that nothing was built."""
+class WarehouseLocked(ModelsFailed):
+    """Another process opened the warehouse first, so that no table was built."""
 
 
 def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
@@ -58,8 +58,8 @@ def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
 def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence[EventCallback] = ()) -> Any:
     """Run a dbt command on the warehouse and return dbt's own result, successful or not.
 
-    The project is parsed once in a process, until one of its files changes. Logs go to the data folder, artifacts are
-    not written, except compiled SQL. Nothing is printed.
+    The project is parsed once per process, and again after one of its files has changed. Logs go to the data folder. No
+    artifacts are written except compiled SQL. Nothing is printed.
     """
     parse, manifest = _parse(settings)
     if manifest is None:
@@ -68,7 +68,7 @@ def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence
 
 
 def compile_project(settings: Settings) -> tuple[Any, Any]:
-    """Compile all models and data tests for the plan, apart from the warehouse; return dbt's result and manifest."""
+    """Compile all models and data tests for the plan without the warehouse; return dbt's result and manifest."""
     parse, manifest = _parse(settings)
     if manifest is None:
         return parse, None
@@ -130,23 +130,23 @@ def _invoke(
 
 
 def _path_for_dbt(settings: Settings, warehouse: Path) -> str:
-    """Return the path of a warehouse in the data folder as dbt-duckdb understands it."""
+    """Return the path of a warehouse in the data folder in the form that dbt-duckdb accepts."""
     return str(url_safe(settings.recoup_data_dir) / warehouse.relative_to(settings.recoup_data_dir))
 
 
 def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:
-    """Build and test everything from all raw rows: seeds, models, tests. Return how many nodes of each kind passed.
+    """Build and test seeds and models from all raw rows; return the number of nodes of each kind that passed.
 
-    dbt enters the build in the ledger under `fingerprint`. The caller marks it as complete.
+    dbt adds the build to the ledger with `fingerprint`. The caller marks it as complete.
 
     Raises:
         ModelsFailed: a node failed. dbt skipped the nodes that depend on it.
-        WarehouseTaken: another process opened the warehouse first.
+        WarehouseLocked: another process opened the warehouse first.
     """
     arguments = ["build", *TABLES_AND_TESTS, "--full-refresh", "--vars", f"{{fingerprint: '{fingerprint}'}}"]
     result = invoke_dbt(settings, arguments, callbacks)
-    if is_taken(result):
-        raise WarehouseTaken(f"Another process has opened {settings.warehouse_path} in the meantime; try again.")
+    if is_warehouse_locked(result):
+        raise WarehouseLocked(f"Another process opened {settings.warehouse_path} first. Run the command again.")
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
     nodes: dict[str, int] = {}
@@ -156,9 +156,9 @@ def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[Eve
     return nodes
 
 
-def is_taken(result: Any) -> bool:
+def is_warehouse_locked(result: Any) -> bool:
     """Return whether dbt did nothing because another process had the warehouse open."""
-    return _HELD in str(result.exception)
+    return _LOCK_MESSAGE in str(result.exception)
 
 
 def ensure_manifest(settings: Settings) -> Path:
@@ -182,13 +182,13 @@ def ensure_manifest(settings: Settings) -> Path:
 
 
 def _is_whole(manifest: Path) -> bool:
-    """Return whether the file exists and ends as JSON does; after a loss of power it may be empty or hold zeros."""
+    """Return whether the file exists and is complete. After a power failure it may be empty or contain zeros."""
     content = manifest.read_bytes().strip() if manifest.exists() else b""
     return content.startswith(b"{") and content.endswith(b"}")
 
 
 def project_fingerprint() -> str:
-    """Return the SHA-256 of the project's files, including vars and seeds: changed files may build other tables."""
+    """Return the SHA-256 of the project's files, including vars and seeds: a change of any file may change tables."""
     digest = hashlib.sha256()
     for path in sorted(_project_files()):
         digest.update(f"{path.relative_to(DBT_PROJECT_DIR)}\0".encode() + path.read_bytes() + b"\0")
@@ -196,8 +196,10 @@ def project_fingerprint() -> str:
 
 
 def _project_files() -> dict[Path, int]:
-    """Return the files that dbt parses, with the time of their last change."""
-    files = (path for path in DBT_PROJECT_DIR.rglob("*") if path.suffix in _PARSED and "target" not in path.parts)
+    """Return the files that dbt parses, with the time of their last change in nanoseconds."""
+    files = (
+        path for path in DBT_PROJECT_DIR.rglob("*") if path.suffix in _PARSED_SUFFIXES and "target" not in path.parts
+    )
     return {path: path.stat().st_mtime_ns for path in files if not _is_for_people(path)}
 
 
@@ -207,7 +209,7 @@ def _is_for_people(path: Path) -> bool:
 
 
 def failure_text(result: Any, settings: Settings) -> str:
-    """Return a text of at most one screen that names the failed nodes."""
+    """Return a message of at most one screen that names the failed nodes."""
     nodes = getattr(result.result, "results", None) or []
     failed = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
     if not failed:
@@ -215,17 +217,17 @@ def failure_text(result: Any, settings: Settings) -> str:
     lines = [f"{node.node.name}: {_first_line(node.message)}" for node in failed[:_SHOWN_FAILURES]]
     more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
     where = (
-        f"dbt's log: {settings.dbt_log_dir / 'dbt.log'}. The published file is as it was before.\n"
-        "If rows were changed by hand, `recoup dbt build --full-refresh` mends them."
+        f"dbt's log: {settings.dbt_log_dir / 'dbt.log'}. The published file has not changed.\n"
+        "If rows were changed by hand, `recoup dbt build --full-refresh` restores them."
     )
     return "\n".join([f"{len(failed)} of {len(nodes)} dbt nodes failed:", *lines, *more, where])
 
 
 def _reason(exception: object) -> str:
-    """Return what dbt says, without the macros it passed; of a wrong var only the sentence that names it."""
+    """Return dbt's message without the stack of macros. For a wrong var, return only the line that names it."""
     lines = [line.strip() for line in str(exception).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("> in macro", "> called by"))]
-    return next((line for line in told if line.startswith(_WRONG_VAR)), "\n".join(told))
+    message = [line for line in lines if line and not line.startswith(("> in macro", "> called by"))]
+    return next((line for line in message if line.startswith(_WRONG_VAR_PREFIX)), "\n".join(message))
 
 
 def _first_line(message: str | None) -> str:
@@ -234,7 +236,7 @@ def _first_line(message: str | None) -> str:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables for a while: dbt's profile reads the process's environment only."""
+    """Set environment variables while the context is open, since dbt's profile reads only the process's environment."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""The recovery rate of an account as every screen shows it, read from the mart `recovery_rates`."""
+"""Read the recovery rates of accounts from the mart `recovery_rates`, in the form that every screen shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ ORDER BY schema, account_id, livemode, is_all_currencies DESC, failed_count_to_d
 
 @dataclass(frozen=True)
 class RecoveryRate:
-    """Hold the matured recovery rate of an account, or of one of its currencies, and its figures to date.
+    """The matured recovery rate of an account, or of one of its currencies, and its figures to date.
 
-    The figures are the mart's, under similar names. The strict rate links payments by order only. `schema` is where the
-    published file has the account's tables. The shares are 0 to 1, and None if no failed payment has matured. Amounts
-    are in minor units, and None for all currencies together.
+    The fields are columns of the mart under similar names. The strict rate links payments by order only. `schema` is
+    the schema of the account's tables in the published file. The shares are 0 to 1, and None if no failed payment has
+    matured. Amounts are in minor units, and None for all currencies together.
     """
 
     account_id: str
@@ -58,11 +58,11 @@ class RecoveryRate:
 
     @property
     def title(self) -> str:
-        """Return what the rate is called: "30-day recovery rate"."""
+        """Return the name of the rate, such as "30-day recovery rate"."""
         return f"{self.window_days}-day recovery rate"
 
     def __str__(self) -> str:
-        """Return the rate with its interval and the number of payments, or that nothing has matured yet."""
+        """Return the rate with its interval and number of payments, or a sentence that no payment has matured yet."""
         rate = _percent(self.share, self.lower, self.upper)
         if rate is None:
             recovered = f"{self.recovered_to_date:,} {'was' if self.recovered_to_date == 1 else 'were'} recovered"
@@ -71,7 +71,7 @@ class RecoveryRate:
 
     @property
     def window(self) -> str:
-        """Return the recovery window in words: "30 days"."""
+        """Return the recovery window in words, such as "30 days"."""
         return f"{self.window_days} day{_s(self.window_days)}"
 
     @property
@@ -91,7 +91,7 @@ def _s(count: int) -> str:
 
 
 def read_recovery_rates(connection: duckdb.DuckDBPyConnection) -> Sequence[RecoveryRate]:
-    """Return the rates of each account: first of all its currencies, then of each. Empty before the first build."""
+    """Return each account's rate over all currencies, then by currency. The list is empty before the first build."""
     try:
         return [RecoveryRate(*row) for row in connection.execute(_RATES).fetchall()]
     except duckdb.CatalogException:
@@ -99,9 +99,9 @@ def read_recovery_rates(connection: duckdb.DuckDBPyConnection) -> Sequence[Recov
 
 
 def read_project_fingerprint(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """Return the fingerprint of the dbt project that all tables were built from, or None if that is not known.
+    """Return the fingerprint of the dbt project that all tables were built from, or None if it is not known.
 
-    Figures of two builds can be compared only if their fingerprints are the same: another var defines another rate.
+    Figures of two builds can be compared only if the fingerprints are equal, since a var changes what a rate means.
     """
     try:
         built = last_complete_build(connection)

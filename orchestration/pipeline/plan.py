@@ -1,7 +1,7 @@
 """The compiled plan of the dbt project: its SQL, its graph and its tests, for builds without dbt.
 
-dbt is the only source of the SQL. It compiles each state of the project once (var is_plan), apart from the warehouse.
-The plan stays in a file until the project, this module, or a version of dbt or DuckDB changes.
+dbt is the only source of the SQL. It compiles each state of the project once (var is_plan), without the warehouse. The
+plan is stored in a file and is valid until the project, this module, or a version of dbt or DuckDB changes.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ _PROFILE: Final = "profiles.yml"
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """Describe how the plan builds a model.
+    """A model and how to build it.
 
-    `parents` has dbt's ids. `measured` names timestamp columns; later models read the oldest value among the new rows.
+    `parents` are dbt's ids. `measured` names timestamp columns; later models read the oldest value among the new rows.
     `tombstone` is a condition: a new row that meets it deletes the rows of its key and is not inserted.
     """
 
@@ -43,7 +43,7 @@ class PlannedModel:
 
 @dataclass(frozen=True)
 class PlannedTest:
-    """Describe a data test. `query` returns one row: the number of failures, whether it warns, whether it fails."""
+    """A data test. `query` returns one row: the number of failures, whether it warns, whether it fails."""
 
     id: str
     name: str
@@ -54,10 +54,11 @@ class PlannedTest:
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold all models in the order of the graph, and all data tests.
+    """All models in the order of the graph, and all data tests.
 
-    `fingerprint` identifies the project's files; `key` identifies the files and the versions that compiled them.
-    `sources` maps dbt's ids to schema and name of the raw tables. `settings` has DuckDB's settings from dbt's profile.
+    `fingerprint` identifies the project's files. `key` identifies the files and the versions that compiled them.
+    `sources` maps dbt's ids to schema and name of raw tables and seeds. `settings` are the DuckDB settings of dbt's
+    profile.
     """
 
     key: str
@@ -69,22 +70,22 @@ class Plan:
 
 
 def load_plan(settings: Settings) -> Plan:
-    """Return the plan of the current project; compile it if the stored plan is of another state.
+    """Return the plan of the current project; compile it if no current plan is stored.
 
     Raises:
         ModelsFailed: the project cannot be compiled.
     """
-    plan = kept_plan(settings)
+    plan = stored_plan(settings)
     if plan is None:
         plan = _compile(settings, project_fingerprint())
         _write(_path(settings), plan)
     return plan
 
 
-def kept_plan(settings: Settings) -> Plan | None:
-    """Return the stored plan, or None if it is not of the current project."""
-    kept = _read(_path(settings))
-    return kept if kept is not None and kept.key == _key(project_fingerprint()) else None
+def stored_plan(settings: Settings) -> Plan | None:
+    """Return the stored plan if it is current, else None."""
+    plan = _read(_path(settings))
+    return plan if plan is not None and plan.key == _key(project_fingerprint()) else None
 
 
 def _path(settings: Settings) -> Path:
@@ -92,23 +93,23 @@ def _path(settings: Settings) -> Path:
 
 
 def _key(fingerprint: str) -> str:
-    """Hash everything that the plan depends on: the project, the versions that compile it, and this file."""
+    """Return a hash of everything that the plan depends on: the project, the compiling versions, and this file."""
     versions = [f"{name} {metadata.version(name)}" for name in _COMPILERS]
     parts = [fingerprint, *versions, Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _read(path: Path) -> Plan | None:
-    """Return the stored plan, or None if there is none that this version can read."""
+    """Return the plan stored in a file, or None if the file is missing or not readable by this version."""
     try:
-        kept = orjson.loads(path.read_bytes())
+        stored = orjson.loads(path.read_bytes())
         return Plan(
-            kept["key"],
-            kept["fingerprint"],
-            kept["settings"],
-            {name: (schema, table) for name, (schema, table) in kept["sources"].items()},
-            tuple(PlannedModel(**{name: _tuple(value) for name, value in each.items()}) for each in kept["models"]),
-            tuple(PlannedTest(**{name: _tuple(value) for name, value in each.items()}) for each in kept["tests"]),
+            stored["key"],
+            stored["fingerprint"],
+            stored["settings"],
+            {name: (schema, table) for name, (schema, table) in stored["sources"].items()},
+            tuple(PlannedModel(**{name: _tuple(value) for name, value in each.items()}) for each in stored["models"]),
+            tuple(PlannedTest(**{name: _tuple(value) for name, value in each.items()}) for each in stored["tests"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -175,7 +176,7 @@ from (
 
 
 def _duckdb_settings() -> dict[str, str]:
-    """Return DuckDB's settings from the profile that dbt uses, but for the memory limit, which is the machine's."""
+    """Return the DuckDB settings of dbt's profile except the memory limit, which depends on the machine."""
     import yaml  # type: ignore[import-untyped]
 
     profiles = yaml.safe_load((DBT_PROJECT_DIR / _PROFILE).read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""The steps from Stripe, by poll or by webhook, to the analysts' file, shared by Dagster's assets and the command line.
+"""The steps from Stripe (polling or webhooks) to the analysts' file, shared by Dagster's assets and the command line.
 
-Each step opens the warehouse and closes it, so that one step at a time holds the file.
+Each step opens and closes the warehouse, so that one step at a time has the file open.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,20 +18,20 @@ from orchestration.base.account import AccountKey
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.pipeline.builder import Build, PlanUnusable, build_options, check_plan, run_plan
 from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
-from orchestration.pipeline.plan import kept_plan
+from orchestration.pipeline.plan import stored_plan
 from orchestration.stripe_api import API_VERSION, StripeApiError, is_live, key_digest, latest_instant
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
-from orchestration.warehouse.connection import FOR_LOADING, Warehouse, open_warehouse
-from orchestration.warehouse.integrations import account_of_integration, remember_account
-from orchestration.warehouse.publish import Published, publish
+from orchestration.warehouse.connection import LOADING_OPTIONS, Warehouse, open_warehouse
+from orchestration.warehouse.integrations import store_account, stored_account_id
+from orchestration.warehouse.publish import PublishedFile, publish
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
 from orchestration.webhooks.ingest import IngestReport, ingest_queue
 
 if TYPE_CHECKING:
-    from orchestration.webhooks.queue import Queue  # with sqlalchemy, which only ingest needs
+    from orchestration.webhooks.queue import Queue  # imports sqlalchemy, which only ingest needs
 
 
-OF_ONE_INTEGRATION: Final = (StripeApiError, KeyMissing, IntegrationError)
+INTEGRATION_ERRORS: Final = (StripeApiError, KeyMissing, IntegrationError)
 """Errors that affect a single integration; the others continue."""
 
 INGEST_ERRORS: Final = (AccountUnknown, QueueUnavailable)
@@ -45,24 +45,24 @@ def extract(
     integration: str = DEFAULT_INTEGRATION,
     request: SyncRequest | None = None,
 ) -> SyncReport:
-    """Bring the raw tables of one integration up to Stripe's now, and list again what `request` asks for.
+    """Load what is new at Stripe into the raw tables of one integration, and read again what `request` asks for.
 
     Raises:
         KeyMissing: the integration has no key.
         IntegrationError: there is no such integration.
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
-    used = _with_account(settings, integration)
-    warehouse = Warehouse(settings.warehouse_path, options=FOR_LOADING)
+    used = _resolve_account(settings, integration)
+    warehouse = Warehouse(settings.warehouse_path, options=LOADING_OPTIONS)
     with client_of(settings, used) as client, closing(warehouse):
         report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
         account_id = report.account.account_id
-        remember_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
+        store_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
     return report
 
 
-def _with_account(settings: Settings, name: str) -> Integration:
-    """Return the integration; look up and store the account id of a hand-written one."""
+def _resolve_account(settings: Settings, name: str) -> Integration:
+    """Return the integration; look up and store its account id if it was written by hand without one."""
     integrations = Integrations(settings)
     used = integrations.named(name)
     if name != DEFAULT_INTEGRATION and used.account_id is None:
@@ -73,61 +73,60 @@ def _with_account(settings: Settings, name: str) -> Integration:
 
 
 def _digest_of(integration: Integration) -> str:
-    """Return a digest of the key; of the account id if the Stripe App was authorized, whose tokens change hourly."""
-    lasting = integration.api_key or SecretStr(str(integration.account_id))
-    return key_digest(lasting)
+    """Return a digest of the API key. For a Stripe App, whose tokens change hourly, digest the account id instead."""
+    return key_digest(integration.api_key or SecretStr(str(integration.account_id)))
 
 
-def ingest(settings: Settings, *, most: int | None = None) -> IngestReport:
-    """Load the events that wait in the webhook queue: all of them, or the oldest `most`.
+def ingest(settings: Settings, *, limit: int | None = None) -> IngestReport:
+    """Load all queued webhook events, or the oldest `limit` events.
 
-    If an integration's account is not known yet, Stripe is asked for it.
+    If an integration's account is not known yet, it is looked up at Stripe.
 
     Raises:
         AccountUnknown: as `ingest_queue`.
         QueueUnavailable: the queue cannot be read.
         WarehouseError: as `open_warehouse`.
     """
-    from orchestration.webhooks.queue import Queue, days_ago  # with sqlalchemy, which no other step needs
+    from orchestration.webhooks.queue import Queue, days_ago  # imports sqlalchemy, which no other step needs
 
     with (
         closing(Queue(settings.queue_url)) as queue,
-        open_warehouse(settings.warehouse_path, options=FOR_LOADING) as connection,
+        open_warehouse(settings.warehouse_path, options=LOADING_OPTIONS) as connection,
     ):
-        report = _ingest(settings, queue, connection, most)
+        report = _ingest(settings, queue, connection, limit)
         queue.delete_finished(before=days_ago(settings.recoup_queue_days))
         return report
 
 
 @dataclass(frozen=True)
 class WebhookBatch:
-    """Hold the results of loading, building and publishing one batch of webhook events."""
+    """The results of loading, building and publishing one batch of webhook events."""
 
     ingested: IngestReport
     built: Build
-    published: Published
+    published: PublishedFile
     rates: Sequence[RecoveryRate]
 
 
-def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: float) -> WebhookBatch:
-    """Load the oldest `most` queued events, build by the compiled plan, and publish, on one connection.
+def ingest_and_publish(settings: Settings, queue: "Queue", *, limit: int, wait: float) -> WebhookBatch:
+    """Load the oldest `limit` queued events, build by the compiled plan, and publish, on one connection.
 
-    Events are acknowledged once they are committed to the raw tables. If the build fails after that, the next build
-    takes their load. `wait` is how many seconds to wait for another process to release the warehouse.
+    Events are acknowledged when they are committed to the raw tables. If the build then fails, the next build includes
+    their load. `wait` is the number of seconds to wait for another process to release the warehouse.
 
     Raises:
-        PlanUnusable: dbt must build the models or compile the plan first. No event was taken.
+        PlanUnusable: dbt must build the models or compile the plan first. No event was taken from the queue.
         ModelsFailed: a model or a blocking test failed. The events are loaded; models and file have not changed.
-        AccountUnknown: as `ingest`, once the events of the other integrations are published.
+        AccountUnknown: as `ingest`, after the events of the other integrations were published.
         QueueUnavailable, WarehouseError: as `ingest`.
     """
-    plan = kept_plan(settings)
+    plan = stored_plan(settings)
     if plan is None:
         raise PlanUnusable("The plan of the models is not compiled yet.")
     with open_warehouse(settings.warehouse_path, wait=wait, options=build_options(settings)) as connection:
         check_plan(connection, plan)
         try:
-            ingested = _ingest(settings, queue, connection, most)
+            ingested = _ingest(settings, queue, connection, limit)
         except AccountUnknown:
             run_plan(connection, plan)
             publish(connection, settings.published_path)
@@ -137,7 +136,7 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, most: int, wait: f
 
 
 def _ingest(
-    settings: Settings, queue: "Queue", connection: duckdb.DuckDBPyConnection, most: int | None
+    settings: Settings, queue: "Queue", connection: duckdb.DuckDBPyConnection, limit: int | None
 ) -> IngestReport:
     return ingest_queue(
         connection,
@@ -145,57 +144,60 @@ def _ingest(
         account_of=cache(partial(_account_of, settings, connection)),
         may_write=cache(partial(_may_write, settings)),
         pinned_version=API_VERSION,
-        most=most,
+        limit=limit,
         latest=latest_instant(settings.stripe_api_base),
     )
 
 
 def may_have_events(settings: Settings) -> bool:
-    """Return whether there is a webhook queue. Without one, a sync need not import sqlalchemy."""
+    """Return whether a webhook queue exists. If not, a sync need not import sqlalchemy."""
     return settings.recoup_queue_url is not None or settings.queue_path.exists()
 
 
 def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name: str) -> str:
-    """Return the account id of an integration, also if the integration was renamed or removed."""
+    """Return the account id of an integration, even if it was renamed or removed.
+
+    Raises:
+        AccountUnknown: the account is neither stored nor can it be looked up.
+    """
     used: Integration | None = None
     with suppress(IntegrationError):
         used = Integrations(settings).named(name)
     key = used.api_key if used else None
-    stated = used.account_id if used else None
-    known = stated or account_of_integration(connection, name, key_digest=key_digest(key) if key else None)
+    configured_id = used.account_id if used else None
+    known = configured_id or stored_account_id(connection, name, key_digest=key_digest(key) if key else None)
     if known:
         return known
     if used is None or key is None:
-        raise _unknown(name, _way_to_know(name, is_there=used is not None))
+        raise _account_unknown(name, _hint(name, is_connected=used is not None))
     try:
         with client_of(settings, used) as client:
             account_id = identify(client).account_id
     except StripeApiError as error:
-        raise _unknown(name, str(error)) from None
-    remember_account(connection, name, account_id, key_digest=key_digest(key))
+        raise _account_unknown(name, str(error)) from None
+    store_account(connection, name, account_id, key_digest=key_digest(key))
     return account_id
 
 
-def _way_to_know(name: str, *, is_there: bool) -> str:
+def _hint(name: str, *, is_connected: bool) -> str:
     if name == DEFAULT_INTEGRATION:
         return "Set STRIPE_API_KEY, or STRIPE_ACCOUNT_ID (acct_…, at Stripe under Settings > Account details)."
-    if is_there:
+    if is_connected:
         return f"Set its key again: recoup integrations set-key {name}"
     return f"Connect it under this name: recoup connect --name {name}"
 
 
-def _unknown(name: str, why: str) -> AccountUnknown:
+def _account_unknown(name: str, hint: str) -> AccountUnknown:
     return AccountUnknown(
-        f"Webhook events do not say whose they are, and the account of integration {name!r} is not known. {why} The "
-        "events wait in the queue."
+        f"The account of integration {name!r} is not known, so its webhook events wait in the queue. {hint}"
     )
 
 
 def _may_write(settings: Settings, name: str, account: AccountKey, is_own: bool) -> bool:
     """Return whether events at an integration's endpoint may write an account and mode.
 
-    That is the integration's own, and those of its connected accounts that were chosen. If the integration was renamed
-    or removed since, any chosen connected account counts.
+    They may write the integration's own account, and those of its connected accounts that were chosen. If the
+    integration was renamed or removed, they may write any connected account that was chosen.
     """
     integrations = Integrations(settings)
     try:
@@ -203,14 +205,14 @@ def _may_write(settings: Settings, name: str, account: AccountKey, is_own: bool)
     except IntegrationError:
         used = None
     if is_own:
-        mode = _mode_of(used) if used else None
+        mode = _is_live_or_none(used) if used else None
         return mode is None or mode is account.livemode
     chosen = integrations.of_platform(name) if used else [each for each in integrations.all() if each.platform]
     return any(each.account_id == account.account_id and each.livemode in (None, account.livemode) for each in chosen)
 
 
-def _mode_of(integration: Integration) -> bool | None:
-    """Return whether an integration is of live mode; None if neither its entry nor its key tells."""
+def _is_live_or_none(integration: Integration) -> bool | None:
+    """Return whether an integration is in live mode, or None if neither its entry nor its key shows the mode."""
     if integration.livemode is None and integration.api_key is not None:
         return is_live(integration.api_key)
     return integration.livemode
@@ -219,17 +221,17 @@ def _mode_of(integration: Integration) -> bool | None:
 def estimate_sync(
     settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION
 ) -> SyncPlan:
-    """Estimate what `extract` would read, with a few requests.
+    """Estimate what `extract` would read, with a few requests to Stripe.
 
     Raises:
-        The exceptions of `extract`.
+        KeyMissing, IntegrationError, StripeApiError, WarehouseError: as `extract`.
     """
     used = Integrations(settings).named(integration)
     with client_of(settings, used) as client, open_warehouse(settings.warehouse_path) as connection:
         return plan_sync(client, connection, stated_id=used.account_id, request=request)
 
 
-def publish_marts(settings: Settings) -> Published:
+def publish_marts(settings: Settings) -> PublishedFile:
     """Publish the analysts' file.
 
     Raises:
@@ -240,7 +242,7 @@ def publish_marts(settings: Settings) -> Published:
 
 
 def recovery_rates(settings: Settings) -> Sequence[RecoveryRate]:
-    """Return the recovery rates of the accounts, as the last build left them.
+    """Return the recovery rates of all accounts as of the last build.
 
     Raises:
         WarehouseError: as `open_warehouse`.

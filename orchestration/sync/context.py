@@ -12,7 +12,12 @@ from orchestration.stripe_api import API_VERSION, RequestCounts, StripeClient
 from orchestration.warehouse.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from orchestration.warehouse.connection import Warehouse
 from orchestration.warehouse.load import LoadCounts, Loader
-from orchestration.warehouse.quarantine import Quarantined, delete_quarantined, put_quarantined, quarantined
+from orchestration.warehouse.quarantine import (
+    QuarantinedObject,
+    delete_quarantined,
+    quarantine_objects,
+    read_quarantine,
+)
 from orchestration.warehouse.read_counts import add_reads
 
 DAY: Final = 86_400
@@ -76,9 +81,9 @@ class Run:
         )
         self._reads_stored = made
 
-    def quarantine(self, objects: Sequence[Quarantined]) -> None:
+    def quarantine(self, objects: Sequence[QuarantinedObject]) -> None:
         """Note what could not be read, in the transaction under way."""
-        put_quarantined(self.connection, self.account, objects)
+        quarantine_objects(self.connection, self.account, objects)
         for each in objects:
             self.put.add((each.stream, each.key))
             self._kept().setdefault(each.stream, set()).add(each.key)
@@ -94,7 +99,7 @@ class Run:
         """Return the keys in quarantine by stream. They are read once: few syncs have any."""
         if self._quarantine is None:
             self._quarantine = {}
-            for each in quarantined(self.connection, self.account):
+            for each in read_quarantine(self.connection, self.account):
                 self._quarantine.setdefault(each.stream, set()).add(each.key)
         return self._quarantine
 

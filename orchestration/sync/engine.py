@@ -32,8 +32,8 @@ from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow
 from orchestration.warehouse.connection import Warehouse, transaction
 from orchestration.warehouse.load import LoadCounts
-from orchestration.warehouse.quarantine import Quarantined, quarantined
-from orchestration.warehouse.read_counts import has_event_since, payments_since, reads_since
+from orchestration.warehouse.quarantine import QuarantinedObject, read_quarantine
+from orchestration.warehouse.read_counts import count_payments_since, count_reads_since, has_event_since
 from orchestration.warehouse.rows import EventRow, ObjectRow, ObjectTable
 
 RETENTION_MARGIN: Final = 3_600
@@ -158,7 +158,7 @@ def sync_account(
     """
     client.counts = RequestCounts()
     account = identify(client, stated_id=stated_id)
-    with warehouse.only(f"sync of {account.account_id} in {'live' if account.livemode else 'test'} mode"):
+    with warehouse.exclusive(f"sync of {account.account_id} in {'live' if account.livemode else 'test'} mode"):
         return _Sync(Run(client, warehouse, account, observe), request or SyncRequest()).run()
 
 
@@ -231,8 +231,8 @@ class _Sync:
     def _budget(self) -> ReadBudget:
         since = self._run.client.now - PERIOD
         return ReadBudget(
-            used=reads_since(self._run.connection, self._run.account, since),
-            transactions=payments_since(self._run.connection, self._run.account, since),
+            used=count_reads_since(self._run.connection, self._run.account, since),
+            transactions=count_payments_since(self._run.connection, self._run.account, since),
             poll=max(IDLE_REQUESTS, self._run.client.counts.requests - self._report.backfill_requests),
         )
 
@@ -243,7 +243,7 @@ class _Sync:
         with transaction(self._run.connection):
             loader = self._run.loader()
             for stream in OBJECT_STREAMS:
-                loader.doubt_the_future(stream.name, latest=self._run.client.latest + HEAD_OVERLAP)
+                loader.reset_future_rows(stream.name, latest=self._run.client.latest + HEAD_OVERLAP)
         for feed in EVENT_FEEDS:
             states = [self._run.checkpoint(name) for name in (feed.name, *(stream.name for stream in feed.streams))]
             gap = has_gap(*states, now=self._run.client.now, latest=self._run.client.latest)
@@ -278,7 +278,7 @@ class _Sync:
             stream.path,
             {},
             _windows(windows or [OpenWindow(None, self._run.client.latest + 1)]),
-            partial(_listed_rows, table=stream.name, is_read_again=again),
+            partial(_listed_rows, table=stream.name, is_reread=again),
         )
         return _Walk(stream.name, source, stream.name, state, setback=self._run.client.setback)
 
@@ -362,7 +362,9 @@ class _Sync:
             still_due = find_due(self._run.connection, self._run.account, stream.name, now=now)
             vanished = [each for each in still_due if (stream.name, each.id) not in self._run.put]
             with transaction(self._run.connection):
-                self._run.loader().settle(stream.name, [each.id for each in vanished], at=self._run.client.now)
+                self._run.loader().clear_needs_read(
+                    stream.name, [each.id for each in vanished], at=self._run.client.now
+                )
             self._report.vanished += len(vanished)
 
     def _plan_again(self, stream: ObjectStream, due: Sequence[Due]) -> Iterable[_Walk]:
@@ -380,7 +382,7 @@ class _Sync:
         feeds = [feed.name for feed in EVENT_FEEDS]
         tried = [
             each
-            for each in quarantined(self._run.connection, self._run.account)
+            for each in read_quarantine(self._run.connection, self._run.account)
             if (each.stream, each.key) not in self._run.put
             and each.stream not in self._report.missing
             and (each.stream not in feeds or each.ceiling > oldest)
@@ -393,7 +395,7 @@ class _Sync:
                 if (each.stream, each.key) not in self._run.put and each.stream not in self._report.missing:
                     self._run.release(each.stream, [each.key])
 
-    def _try(self, name: str, tried: Sequence[Quarantined]) -> Iterable[_Walk]:
+    def _try(self, name: str, tried: Sequence[QuarantinedObject]) -> Iterable[_Walk]:
         """Yield what reads these objects of a stream or a feed again: retrieves of ids, and lists of short times."""
         of_stream = [each for each in tried if each.stream == name]
         for feed in EVENT_FEEDS:
@@ -525,8 +527,8 @@ def _raise_unless_missing(error: Exception | None) -> None:
         raise error
 
 
-def _quarantined(walk: _Walk, each: Located) -> Quarantined:
-    return Quarantined(walk.stream, each.key, each.id, each.reason, each.floor, each.ceiling)
+def _quarantined(walk: _Walk, each: Located) -> QuarantinedObject:
+    return QuarantinedObject(walk.stream, each.key, each.id, each.reason, each.floor, each.ceiling)
 
 
 def _windows(windows: Iterable[OpenWindow]) -> Windows:
@@ -583,9 +585,9 @@ def _finished(state: Checkpoint, now: int) -> Checkpoint:
     return Checkpoint(state.stream, complete_through=max(through, default=None), known_since=since)
 
 
-def _listed_rows(answer: Answer, *, table: ObjectTable, is_read_again: bool) -> Rows:
-    return object_rows(answer.body["data"], answer, table, "list", is_read_again=is_read_again)
+def _listed_rows(answer: Answer, *, table: ObjectTable, is_reread: bool) -> Rows:
+    return object_rows(answer.body["data"], answer, table, "list", is_reread=is_reread)
 
 
 def _retrieved_rows(answer: Answer, *, table: ObjectTable) -> Rows:
-    return object_rows([answer.body], answer, table, "retrieve", is_read_again=True)
+    return object_rows([answer.body], answer, table, "retrieve", is_reread=True)

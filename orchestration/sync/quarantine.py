@@ -10,8 +10,16 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from orchestration.stripe_api import API_VERSION, Answer
 from orchestration.sync.context import DAY
 from orchestration.sync.windows import Window
-from orchestration.warehouse.redact import scrub
-from orchestration.warehouse.rows import OBJECT_NAMES, EventRow, ObjectRow, ObjectTable, Rejected, event_row, object_row
+from orchestration.warehouse.redact import redact
+from orchestration.warehouse.rows import (
+    OBJECT_NAMES,
+    EventRow,
+    InvalidPayload,
+    ObjectRow,
+    ObjectTable,
+    event_row,
+    object_row,
+)
 from orchestration.warehouse.validation import is_id, is_instant
 
 
@@ -34,7 +42,7 @@ def object_rows(
     table: ObjectTable,
     source: Literal["list", "retrieve"],
     *,
-    is_read_again: bool,
+    is_reread: bool,
 ) -> list[ObjectRow | Unreadable]:
     """Return the rows of objects from a list or a retrieve, in their order."""
 
@@ -43,10 +51,10 @@ def object_rows(
         made = object_row(
             payload,
             as_of=answer.vouched_at,
-            seen_by=answer.date,
+            read_no_later_than=answer.date,
             api_version=API_VERSION,
             source=source,
-            is_read_again=is_read_again,
+            is_reread=is_reread,
         )
         _reject_unless(made.created <= answer.date + DAY, _IN_THE_FUTURE)
         return made
@@ -71,7 +79,7 @@ def _read(payload: Any, read: Callable[[dict[str, Any]], Row]) -> Row | Unreadab
         return Unreadable(None, None, "It is not a JSON object.")
     try:
         return read(payload)
-    except Rejected as rejection:
+    except InvalidPayload as rejection:
         object_id, created = payload.get("id"), payload.get("created")
         return Unreadable(
             object_id if is_id(object_id) else None, created if is_instant(created) else None, str(rejection)
@@ -156,10 +164,10 @@ def _located(placed: Sequence[Any], asked: Window) -> list[tuple[int, Located]]:
 
 def redacted(object_id: str | None) -> str | None:
     """Return the id as it may be stored: nothing that names a person is."""
-    stored = scrub({"object": object_id})["object"]
+    stored = redact({"object": object_id})["object"]
     return stored if isinstance(stored, str) else None
 
 
 def _reject_unless(is_met: bool, reason: str) -> None:
     if not is_met:
-        raise Rejected(reason)
+        raise InvalidPayload(reason)

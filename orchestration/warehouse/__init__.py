@@ -1,5 +1,5 @@
-"""DuckDB: the raw tables, the newer-wins load, the checkpoints, and the file that analysts open.
+"""The DuckDB warehouse: raw tables, the load, checkpoints, and the file that analysts open.
 
-Belongs here: all SQL that writes raw tables, and the scrubbing that every payload passes before it is stored. Does
-not: where payloads come from (`sync`, `webhooks`), and what they mean (dbt's staging models read the JSON).
+Belongs here: all SQL that writes raw tables, and the redaction of every payload before it is stored.
+Does not: reading from Stripe (`sync`, `webhooks`) and interpreting payloads (dbt's staging models read the JSON).
 """

@@ -1,6 +1,7 @@
-"""How far each stream is known. Written in the transaction of the rows that a checkpoint vouches for.
+"""Read and write checkpoints: how far each stream has been read.
 
-Instants are unix seconds on Stripe's clock; in the table they are TIMESTAMPs in UTC.
+A checkpoint is written in the same transaction as the rows that it covers. Instants are Unix seconds on Stripe's clock;
+in `sync.streams` they are TIMESTAMPs in UTC.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ _INSTANTS: Final = ("complete_through", "known_since", "walk_floor", "walk_ceili
 
 @dataclass(frozen=True)
 class OpenWindow:
-    """A part of a walk that is still to be read: what was created in [floor, ceiling), from `cursor` down."""
+    """A part of a pass that has not been read yet: objects created in [`floor`, `ceiling`), from `cursor` downward."""
 
     floor: int | None
     ceiling: int
@@ -28,9 +29,9 @@ class OpenWindow:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One stream's state. See the columns of `sync.streams` in schema.sql.
+    """The checkpoint of a stream. Its fields are the columns of `sync.streams` (schema.sql).
 
-    A walk is one pass over [walk_floor, walk_ceiling]; all of it is loaded but for the open windows.
+    A pass reads everything created in [`walk_floor`, `walk_ceiling`]. All of it is loaded, except the open windows.
     """
 
     stream: str
@@ -43,6 +44,7 @@ class Checkpoint:
 
     @property
     def is_walking(self) -> bool:
+        """Return whether a pass has begun and is not complete."""
         return self.walk_ceiling is not None
 
 
@@ -50,7 +52,7 @@ _COLUMNS: Final = [field.name for field in fields(Checkpoint)]
 
 
 def read_checkpoint(connection: duckdb.DuckDBPyConnection, account: AccountKey, stream: str) -> Checkpoint:
-    """The stream's state, or a fresh one where it was never read."""
+    """Return the checkpoint of a stream, or an empty one if the stream was never read."""
     row = connection.execute(
         f"SELECT {', '.join(_COLUMNS)} FROM sync.streams WHERE account_id = ? AND livemode = ? AND stream = ?",
         [account.account_id, account.livemode, stream],
@@ -68,7 +70,7 @@ def read_checkpoint(connection: duckdb.DuckDBPyConnection, account: AccountKey, 
 def write_checkpoint(
     connection: duckdb.DuckDBPyConnection, account: AccountKey, checkpoint: Checkpoint, *, now: int
 ) -> None:
-    """Replace the stream's state. `now` is Stripe's clock."""
+    """Replace the checkpoint of a stream. `now` is Unix seconds on Stripe's clock."""
     values: dict[str, Any] = {name: getattr(checkpoint, name) for name in _COLUMNS}
     values |= {name: _timestamp(values[name]) for name in _INSTANTS}
     values["open_windows"] = [
@@ -91,10 +93,10 @@ def write_checkpoint(
 
 
 def feed_ages(connection: duckdb.DuckDBPyConnection, feeds: Sequence[str], *, now: datetime) -> dict[str, float]:
-    """Days that each of these streams is behind Stripe, by account and mode; `now` is this machine's clock in UTC.
+    """Return how many days each stream is behind Stripe, by account, mode and stream. `now` is this machine's clock.
 
-    What has passed on this machine since the checkpoint was written is added to what it was behind by then, so that the
-    two clocks need not agree.
+    The result is the sum of two durations: how far the stream was behind when its checkpoint was written (Stripe's
+    clock), and the time since then (this machine's clock). So the two clocks need not agree.
     """
     rows = connection.execute(
         """SELECT

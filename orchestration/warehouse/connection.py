@@ -1,7 +1,7 @@
-"""Opening the warehouse file: one writer at a time, a bounded wait for it, and a plain sentence when it stays busy.
+"""Open the warehouse file for one writer at a time, with a bounded wait and a plain error message.
 
-Who waits for the file holds a shared lock on another one beside it, so that whoever works on the warehouse for a long
-time can see it, and give way.
+A process that waits for the warehouse holds a shared lock on a second file beside it. A process that works on the
+warehouse for a long time checks that lock, and releases the warehouse if another process waits.
 """
 
 import fcntl
@@ -15,48 +15,56 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.base.errors import RecoupError
-from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, mend_wal, only_mender
+from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, repair_lock, repair_wal
 from orchestration.warehouse.rows import OBJECT_TABLES
 
 CONFIG: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.5.0"}
-"""Every opener in one process must use the same. The version keeps files readable by 1.5 when 2.0 writes them."""
+"""Options of every connection: within one process they must be the same.
 
-DEFAULT_WAIT: Final = 120.0
-"""Seconds to wait for another writer: longer than a build of the models takes on a large account's increment."""
+The storage version keeps files readable by DuckDB 1.5 if DuckDB 2.0 writes them.
+"""
 
+DEFAULT_WAIT_SECONDS: Final = 120.0
+"""Seconds to wait for another writer. An incremental build of a large account takes less."""
 
-_IS_LOCKED: Final = "Could not set lock"
-_LOOKED_EVERY: Final = 0.05
-"""Seconds between two tries to open a file that is taken."""
+_LOCK_MESSAGE: Final = "Could not set lock"
+"""Part of DuckDB's message if another process has the file open."""
+
+_POLL_SECONDS: Final = 0.05
+"""Seconds between two attempts to open a file that another process has open."""
 
 
 class WarehouseError(RecoupError):
-    """The warehouse file cannot be used. The text is for the reader: what is wrong, what to do."""
+    """The warehouse file cannot be used. The message tells a person what is wrong and what to do."""
 
 
 class WarehouseBusy(WarehouseError):
-    """Another process holds the file."""
+    """Another process has the warehouse open."""
 
 
 class WarehouseDamaged(WarehouseError):
-    """The file itself is damaged. The text names the command that starts a new one."""
+    """The warehouse file is damaged. The message names the command that starts a new one."""
 
 
-FOR_LOADING: Final[dict[str, Any]] = {"memory_limit": "128MB", "threads": 1, "checkpoint_threshold": "32MB"}
-"""DuckDB while rows are loaded. Left alone it keeps in memory what it has written, up to most of what the machine has:
-the more, the larger the account. The batches of a load are too small for a second thread, which the readers need. A
-checkpoint compresses the newest rows anew, so there is one for each 32 MB instead of 16; a killed run leaves as much to
-be replayed, which takes the next one a second."""
+LOADING_OPTIONS: Final[dict[str, Any]] = {"memory_limit": "128MB", "threads": 1, "checkpoint_threshold": "32MB"}
+"""DuckDB options for loading rows.
 
+- `memory_limit`: without a limit, DuckDB keeps written data in memory, up to most of the machine's memory.
+- `threads`: the batches of a load are too small to gain from a second thread, and the readers need it.
+- `checkpoint_threshold`: each checkpoint compresses the newest rows again, so there is one per 32 MB instead of 16 MB.
+  After a killed run, the next run replays up to 32 MB of log, which takes one second.
+"""
 
 _SMALL_WAREHOUSE_BYTES: Final = 256_000_000
+"""Size below which a build runs faster on one thread."""
 
 
 def small_batch_options(path: Path) -> dict[str, Any]:
-    """Return the options of DuckDB for a build after a few changed rows.
+    """Return the DuckDB options for a build after a few changed rows.
 
-    Its statements are so short that a second thread costs more than it helps: on 20,000 payments a cycle took 1.9 CPU
-    seconds with one thread and 2.9 with two. In a large warehouse the scans of whole tables are worth all threads.
+    The statements of such a build are so short that a second thread costs more than it saves: with 20,000 payments, a
+    build took 1.9 CPU seconds on one thread and 2.9 on two. In a large warehouse, scans of whole tables gain from all
+    threads.
     """
     is_small = not path.exists() or path.stat().st_size < _SMALL_WAREHOUSE_BYTES
     return {"threads": 1} if is_small else {}
@@ -64,18 +72,21 @@ def small_batch_options(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_warehouse(
-    path: Path, *, wait: float = DEFAULT_WAIT, options: Mapping[str, Any] | None = None
+    path: Path, *, wait: float = DEFAULT_WAIT_SECONDS, options: Mapping[str, Any] | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The warehouse, opened for writing, its raw tables there. Closed on leaving, whatever happens.
+    """Open the warehouse for writing, create missing raw tables, and close it when the context ends.
 
-    `options` are set for this connection: DuckDB's own, by their names.
+    A damaged log beside the file is moved aside, and the warehouse is opened without the damaged part.
+
+    Args:
+        path: The warehouse file.
+        wait: Seconds to wait for another process to release the file.
+        options: DuckDB settings of this connection, by name.
 
     Raises:
-        WarehouseBusy: another process still holds it after `wait` seconds.
+        WarehouseBusy: another process still has the file open after `wait` seconds.
         WarehouseDamaged: the file is damaged.
-        WarehouseError: the file is not a DuckDB database, or of a newer DuckDB.
-
-    A damaged log beside the file is moved aside, and the warehouse opened without the damaged part.
+        WarehouseError: the file is not a DuckDB database, or a newer DuckDB wrote it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = _connect(path, wait)
@@ -89,46 +100,50 @@ def open_warehouse(
 
 
 class Warehouse:
-    """The warehouse of a step that works for long and mostly waits for others, such as a sync.
+    """A warehouse connection for a long step that mostly waits for something else, such as a sync.
 
-    It is opened when it is used, and given up at a pause if somebody else waits for it. Nothing may be under way then:
-    no transaction, and no result that was not fetched.
+    The file is opened at the first use. `pause` releases it if another process waits for it.
     """
 
-    def __init__(self, path: Path, *, wait: float = DEFAULT_WAIT, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, wait: float = DEFAULT_WAIT_SECONDS, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._path, self._wait, self._options = path, wait, options
-        self._opened = ExitStack()
+        self._exit_stack = ExitStack()
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The open warehouse.
+        """Return the open connection; open the file if necessary.
 
         Raises:
             WarehouseBusy, WarehouseError: as `open_warehouse`.
         """
         if self._connection is None:
-            _let_others_go_first(self._path, self._wait)
+            _yield_to_waiters(self._path, self._wait)
             opened = open_warehouse(self._path, wait=self._wait, options=self._options)
-            self._connection = self._opened.enter_context(opened)
+            self._connection = self._exit_stack.enter_context(opened)
         return self._connection
 
     def pause(self) -> None:
-        """Give way, if somebody waits. The next use opens it again."""
-        if self._connection is not None and _is_wanted(self._path):
+        """Close the file if another process waits for it. The next use opens it again.
+
+        The caller must have ended its transaction and fetched all results.
+        """
+        if self._connection is not None and _has_waiters(self._path):
             self.close()
 
     def close(self) -> None:
-        """Give it up in any case."""
+        """Close the file. The next use opens it again."""
         self._connection = None
-        self._opened.close()
+        self._exit_stack.close()
 
     @contextmanager
-    def only(self, name: str) -> Iterator[None]:
-        """Nobody else does what has this name on this warehouse while the context lasts.
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold the lock `name` of this warehouse, so that one process at a time does the task of this name.
 
         Raises:
-            WarehouseBusy: somebody still does after the wait.
+            WarehouseBusy: another process still holds the lock after the wait.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self._wait
@@ -136,33 +151,33 @@ class Warehouse:
             while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
                     raise WarehouseBusy(f"Another {name} is under way. Wait for it to end; nothing is lost.")
-                time.sleep(_LOOKED_EVERY)
+                time.sleep(_POLL_SECONDS)
             yield
 
 
 @contextmanager
-def wanted(path: Path) -> Iterator[None]:
-    """Whoever works on the warehouse for long gives way, and does not come back, while the context lasts."""
+def request_access(path: Path) -> Iterator[None]:
+    """Ask long-running steps to release the warehouse, and not to open it again, while this context is open."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _wanted_path(path).open("w") as lock:
+    with _waiters_path(path).open("w") as lock:
         _try_lock(lock.fileno(), fcntl.LOCK_SH)
         yield
 
 
-def _wanted_path(path: Path) -> Path:
+def _waiters_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.wanted")
 
 
-def _is_wanted(path: Path) -> bool:
-    with _wanted_path(path).open("w") as lock:
+def _has_waiters(path: Path) -> bool:
+    with _waiters_path(path).open("w") as lock:
         return not _try_lock(lock.fileno(), fcntl.LOCK_EX)
 
 
-def _let_others_go_first(path: Path, wait: float) -> None:
+def _yield_to_waiters(path: Path, wait: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait
-    while _is_wanted(path) and time.monotonic() < deadline:
-        time.sleep(_LOOKED_EVERY)
+    while _has_waiters(path) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
@@ -174,7 +189,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """The raw tables, where they are not there yet."""
+    """Create the raw tables and bookkeeping tables that do not exist yet."""
     schema, object_table = (
         resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
         for name in ("schema.sql", "object_table.sql")
@@ -189,29 +204,29 @@ def _connect(path: Path, wait: float) -> duckdb.DuckDBPyConnection:
     if not isinstance(connection, str):
         return connection
     deadline = time.monotonic() + wait
-    with wanted(path):
+    with request_access(path):
         while isinstance(connection := _try_to_connect(path), str):
             if time.monotonic() > deadline:
                 raise WarehouseBusy(
                     f"{path} is held by another process: {connection} Wait for that run to end, or close the program "
                     "that has the file open. Analysts open recovery.duckdb, which is never locked."
                 )
-            time.sleep(_LOOKED_EVERY)
+            time.sleep(_POLL_SECONDS)
     return connection
 
 
 def _try_to_connect(path: Path) -> duckdb.DuckDBPyConnection | str:
-    """The connection; or, where another process holds the file, what DuckDB says of it."""
+    """Return the connection, or DuckDB's message if another process has the file open."""
     connection = _open(path)
     if isinstance(connection, str) and is_damaged_wal(connection):
-        with only_mender(path):
-            connection = _open(path)  # another process may have mended it in the meantime
+        with repair_lock(path):
+            connection = _open(path)  # another process may have repaired it in the meantime
             for is_first_try in (True, False):
                 if not (isinstance(connection, str) and is_damaged_wal(connection)):
                     break
-                mend_wal(path, connection, is_first_try=is_first_try)
+                repair_wal(path, connection, is_first_try=is_first_try)
                 connection = _open(path)
-    if not isinstance(connection, str) or _IS_LOCKED in connection:
+    if not isinstance(connection, str) or _LOCK_MESSAGE in connection:
         return connection
     if is_damaged_file(connection, path):
         raise WarehouseDamaged(damaged_text(path))
@@ -220,7 +235,7 @@ def _try_to_connect(path: Path) -> duckdb.DuckDBPyConnection | str:
 
 
 def damaged_text(path: Path) -> str:
-    """Return the sentence for a person whose warehouse is damaged."""
+    """Return the message for a person whose warehouse is damaged."""
     return (
         f"{path} is damaged. `recoup repair` moves it aside and starts a new one; the next `recoup sync` then reads "
         "everything from Stripe again."
@@ -228,7 +243,7 @@ def damaged_text(path: Path) -> str:
 
 
 def _open(path: Path) -> duckdb.DuckDBPyConnection | str:
-    """The connection, or the first line of what DuckDB says."""
+    """Return the connection, or the first line of DuckDB's error message."""
     try:
         return duckdb.connect(str(path), config=CONFIG)
     except duckdb.Error as error:
@@ -241,7 +256,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """All or nothing: rows and the checkpoint that vouches for them."""
+    """Commit when the context ends; roll back if it raises. Rows and their checkpoint are written together."""
     connection.execute("BEGIN")
     try:
         yield

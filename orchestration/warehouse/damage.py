@@ -1,6 +1,6 @@
-"""Damaged database files: telling damage from other errors, and moving files aside so that work can go on.
+"""Detect damaged database files and move them aside, so that work can continue.
 
-Nothing is deleted. A damaged file gets the name `<name>.damaged-<UTC time>`.
+No file is deleted. A damaged file is renamed to `<name>.damaged-<UTC time>`.
 """
 
 import fcntl
@@ -20,19 +20,19 @@ _DAMAGED_WAL: Final = re.compile(
     r"Failure while replaying WAL file .*("
     r"Corrupt WAL file|WAL does not match database file|data may be corrupt|Failed to deserialize|Serialization Error)"
 )
-"""DuckDB 1.5's messages for a log that was torn or belongs to another file. A full disk or a directory has others."""
+"""DuckDB 1.5's messages for a log that is incomplete or belongs to another file. Other errors have other messages."""
 _DAMAGED_ENTRY: Final = re.compile(r"Corrupt WAL file: entry at byte position (\d+) ")
 _ENTRY_HEAD_BYTES: Final = 16
-"""Size and checksum of an entry. The position in the message is behind them."""
+"""Length of an entry's size and checksum. The position in DuckDB's message is after them."""
 _DAMAGED_FILE: Final = re.compile(
     r"Corrupt database file|Could not read enough bytes|Failed to load metadata pointer|"
     r"Failed to deserialize|data may be corrupt"
 )
 _NO_DATABASE: Final = "is not a valid DuckDB database file"
-_HEADER_BYTES: Final = 16
-"""Bytes before which a file is too short to tell."""
+_MIN_TEXT_BYTES: Final = 16
+"""A file of this size or less is too short to be recognised as text."""
 _TEXT_BYTES: Final = 256
-"""Bytes that tell a text from a database."""
+"""Number of bytes that are checked to tell a text file from a database."""
 
 
 def wal_of(path: Path) -> Path:
@@ -41,15 +41,15 @@ def wal_of(path: Path) -> Path:
 
 
 def is_damaged_wal(message: str) -> bool:
-    """Return whether DuckDB's message says that the log beside the database is damaged, or of another database."""
+    """Return whether DuckDB's message says that the log is damaged or belongs to another database."""
     return bool(_DAMAGED_WAL.search(message.splitlines()[0]))
 
 
 def is_damaged_file(message: str, path: Path, *, is_known: bool = False) -> bool:
     """Return whether DuckDB's message says that the database `path` is damaged.
 
-    A file that a newer DuckDB wrote is not damaged, nor is a text, unless it `is_known` to have been a database. A file
-    of zeros or garbage is damaged.
+    A file of zeros or random bytes is damaged. A file that a newer DuckDB wrote is not damaged. A text file counts as
+    damaged only if the caller knows that it was a database (`is_known`).
     """
     first = message.splitlines()[0] if message else ""
     if _NO_DATABASE in first:
@@ -58,7 +58,7 @@ def is_damaged_file(message: str, path: Path, *, is_known: bool = False) -> bool
 
 
 def move_aside(*paths: Path) -> list[Path]:
-    """Move those of the files that exist to `<name>.damaged-<UTC time>`, all with the same time; return the new paths.
+    """Rename the files that exist to `<name>.damaged-<UTC time>`, with the same time for all; return the new paths.
 
     The first path is moved last, so that an interrupted call can be repeated.
     """
@@ -72,12 +72,12 @@ def move_aside(*paths: Path) -> list[Path]:
     return moved[::-1]
 
 
-def mend_wal(path: Path, message: str, *, is_first_try: bool) -> None:
-    """Move the damaged log of a database aside; on the first try keep a copy of its undamaged beginning in its place.
+def repair_wal(path: Path, message: str, *, is_first_try: bool) -> None:
+    """Move the damaged log of a database aside; on the first attempt, keep its undamaged beginning in its place.
 
-    DuckDB replays all transactions before the damaged entry. A transaction whose commit had returned was on the disk,
-    so a loss of power damages later entries only. Checkpoints are in the same file as the rows, so that the next sync
-    reads again whatever is lost.
+    DuckDB replays all transactions before the damaged entry. A power failure damages only entries after the last
+    commit, since committed transactions are on disk. Checkpoints are in the same file as the rows, so that the next
+    sync reads the lost rows again.
     """
     wal = wal_of(path)
     found = _DAMAGED_ENTRY.search(message) if is_first_try else None
@@ -96,15 +96,15 @@ def mend_wal(path: Path, message: str, *, is_first_try: bool) -> None:
 
 
 @contextmanager
-def only_mender(path: Path) -> Iterator[None]:
-    """Let one process at a time move files of this database aside."""
+def repair_lock(path: Path) -> Iterator[None]:
+    """Hold the lock that lets one process at a time repair this database."""
     with path.with_name(f".{path.name}.repair.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _copy_beginning(source: Path, target: Path, size: int) -> None:
-    """Copy the first `size` bytes. An interrupted copy is a shorter beginning, which is as good as a torn log."""
+    """Copy the first `size` bytes of a log into place in one step."""
     beside = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.copyfile(source, beside)
     os.truncate(beside, max(size, 0))
@@ -112,8 +112,8 @@ def _copy_beginning(source: Path, target: Path, size: int) -> None:
 
 
 def is_text(path: Path) -> bool:
-    """Return whether somebody put a text where a database belongs. Torn, emptied and overwritten databases are none."""
+    """Return whether the file is a text file. Truncated, empty and overwritten databases are not."""
     with suppress(OSError, UnicodeDecodeError), path.open("rb") as file:
         head = file.read(_TEXT_BYTES)
-        return len(head) > _HEADER_BYTES and "".join(head.decode("ascii").split()).isprintable()
+        return len(head) > _MIN_TEXT_BYTES and "".join(head.decode("ascii").split()).isprintable()
     return False

@@ -1,4 +1,4 @@
-"""What was pushed: one row for each event that came by webhook, with when it came and when it was loaded."""
+"""Record each webhook event: when it was received and when it was loaded."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ _COLUMNS: Final = {
 
 
 class DeliveryRow(NamedTuple):
-    """An event as it was pushed. `received_at` in UTC, without a time zone."""
+    """A received webhook event. `received_at` is UTC, without a time zone."""
 
     event_id: str
     event_type: str
@@ -26,5 +26,5 @@ class DeliveryRow(NamedTuple):
 
 
 def log_deliveries(loader: Loader, rows: Sequence[DeliveryRow]) -> None:
-    """Keep one row for each event; in the caller's transaction. One that is loaded again keeps its first row."""
+    """Insert one row per event, in the caller's transaction. An event that is loaded again keeps its first row."""
     loader.append_new("webhook_events", "event_id", rows, _COLUMNS)

@@ -1,7 +1,8 @@
-"""The ledger of loads and builds: what the raw tables hold, what the models have taken, which build changed a table.
+"""The ledger of loads and builds: which loads the models contain, and which build last changed each table.
 
-Loads and builds are numbered by one sequence. A load stays open until a complete build, one of all models whose
-blocking tests passed, has taken it. Nothing else closes it, so a build of some models never hides it from the others.
+One sequence numbers loads and builds. A complete build is a build of all models whose blocking tests passed. A load
+stays open until a complete build includes it. A build of some models closes no load, so that the other models still
+find it.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ import duckdb
 class CompleteBuild:
     """The last build of all models whose blocking tests passed.
 
-    `fingerprint` identifies the state of the dbt project that it was made from. `streams` is a hash of `sync.streams`
-    as the models read it, or None if that is not known.
+    `fingerprint` identifies the state of the dbt project at the build. `streams` is the hash (`hash_streams`) of the
+    checkpoints that the models read, or None if it is not known.
     """
 
     build_id: int
@@ -32,19 +33,19 @@ def last_complete_build(connection: duckdb.DuckDBPyConnection) -> CompleteBuild 
     return CompleteBuild(*rows[0]) if rows else None
 
 
-def forget_complete_build(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the next build a full one, even if the build that begins now fails."""
+def delete_complete_build(connection: duckdb.DuckDBPyConnection) -> None:
+    """Delete the entry of the last complete build, so that the next build is a full one even if this build fails."""
     connection.execute("DELETE FROM sync.model_builds WHERE is_good")
 
 
-def open_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    """Return the raw tables with rows of open loads: loads that no complete build has taken."""
+def tables_with_open_loads(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Return the names of the raw tables with rows of open loads (loads that no complete build includes)."""
     rows = connection.execute("SELECT DISTINCT table_name FROM sync.loads WHERE build_id IS NULL").fetchall()
     return {name for (name,) in rows}
 
 
 def tables_of_incomplete_builds(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
-    """Return schema and name of the tables of the models that were written since the last complete build."""
+    """Return schema and name of the model tables that were written since the last complete build."""
     rows = connection.execute(
         """SELECT table_schema, table_name FROM sync.model_tables
            WHERE changed_by >= (SELECT min(build_id) FROM sync.model_builds WHERE NOT is_good)"""
@@ -53,7 +54,7 @@ def tables_of_incomplete_builds(connection: duckdb.DuckDBPyConnection) -> set[tu
 
 
 def delete_closed_loads(connection: duckdb.DuckDBPyConnection, *, before: datetime) -> int:
-    """Delete the entries of loads that a complete build has taken, from before an instant (UTC); return how many."""
+    """Delete the entries of loads before `before` (UTC) that a complete build includes; return their number."""
     ((count,),) = connection.execute(
         "DELETE FROM sync.loads WHERE build_id IS NOT NULL AND loaded_at < ?", [before.replace(tzinfo=None)]
     ).fetchall()
@@ -66,7 +67,10 @@ def has_incomplete_builds(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def hash_streams(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return a hash of what models read of `sync.streams` and `sync.quarantine`. It changes if a watermark moves."""
+    """Return a hash of the columns of `sync.streams` and `sync.quarantine` that models read.
+
+    It changes if a watermark, a permission or a number of quarantined objects changes.
+    """
     rows = connection.execute(
         """WITH quarantine AS (
                SELECT account_id, livemode, stream, count(*) AS objects FROM sync.quarantine GROUP BY ALL
@@ -80,9 +84,9 @@ def hash_streams(connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def begin_build(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    """Enter a new build in the ledger; return its number, and the smallest `_load_id` of the rows that are new to it.
+    """Add a build to the ledger; return its number, and the smallest `_load_id` of the rows that are new to it.
 
-    Call it in the transaction of the build's rows.
+    Call this in the transaction of the build's rows.
     """
     connection.execute(
         """INSERT INTO sync.model_builds (build_id, is_good, began_at)
@@ -92,8 +96,8 @@ def begin_build(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     return int(build_id), int(first_load_id)
 
 
-def build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
-    """Return the number of the newest incomplete build that dbt began for this state of the project.
+def find_incomplete_build(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
+    """Return the number of the newest incomplete build that dbt started for this state of the project.
 
     Raises:
         LookupError: there is no such build.
@@ -102,7 +106,7 @@ def build_of(connection: duckdb.DuckDBPyConnection, fingerprint: str) -> int:
         "SELECT max(build_id) FROM sync.model_builds WHERE NOT is_good AND fingerprint = ?", [fingerprint]
     ).fetchall()
     if build_id is None:
-        raise LookupError("dbt began no build of this project.")
+        raise LookupError("dbt started no build of this project.")
     return int(build_id)
 
 
@@ -120,10 +124,10 @@ def complete_build(
     )
 
 
-def note_changed_table(
+def record_changed_table(
     connection: duckdb.DuckDBPyConnection, build_id: int, table: tuple[str, str], unique_key: Sequence[str]
 ) -> None:
-    """Record that a build changed a table (schema and name): rows of some keys, or all if it has no unique key."""
+    """Record that a build changed a table (schema and name): some rows by their key, or all if there is no key."""
     rows = connection.execute(
         "DELETE FROM sync.model_tables WHERE table_schema = ? AND table_name = ? RETURNING replaced_by", table
     ).fetchall()

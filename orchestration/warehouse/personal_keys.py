@@ -1,6 +1,6 @@
-"""Which JSON keys name a secret, an address that grants access, or personal data.
+"""Recognise JSON keys that name a secret, a URL that grants access, or personal data.
 
-Merchants choose the keys of metadata freely, so a key is compared word by word: `customer[firstName]`, `first.name1`
+Merchants choose the keys of metadata freely, so each word of a key is compared: `customer[firstName]`, `first.name1`
 and `FIRST_NAME` all contain the word "name".
 """
 
@@ -25,14 +25,14 @@ _STRIPE_KEYS: Final = frozenset(
         "verified_details",
     }
 )
-"""Keys of Stripe's objects whose values are personal as a whole. Only the exact key counts."""
+"""Keys of Stripe's objects whose whole value is personal data. Only an exact match counts."""
 
 
-def _words(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_PERSONAL_WORDS: Final = _words(
+_PERSONAL_WORDS: Final = _word_set(
     # English
     """
     name firstname lastname fullname forename surname username nickname cardholder accountholder recipient addressee
@@ -122,9 +122,9 @@ _PERSONAL_ENDINGS: Final = (
 )
 """Endings of compounds, such as Kundenname or Lieferadresse."""
 
-_PERSONAL_LAST_WORDS: Final = _words("contact contacto contatto kontakt holder payee buyer")
+_PERSONAL_LAST_WORDS: Final = _word_set("contact contacto contatto kontakt holder payee buyer")
 
-_SECRET_WORDS: Final = _words(
+_SECRET_WORDS: Final = _word_set(
     """
     secret password passwd passphrase pwd passwort kennwort motdepasse contrasena senha haslo wachtwoord losenord
     adgangskode passord salasana heslo jelszo parola lozinka apikey cookie jwt
@@ -137,18 +137,18 @@ _SECRET_PHRASES: Final = (
     *("access code", "security code", "verification code", "client token", "persistent token"),
     *("magic link", "login link", "reset link", "verification link", "access link", "payment page"),
 )
-_SECRET_LAST_WORDS: Final = _words("cvc cvv cvn csc pin otp totp pan passcode credential")
-_WHOLE_KEYS: Final = _words("token auth authorization bearer str")
-"""Words that are private alone, and harmless in keys such as `network_token` or `authorization_code`."""
+_SECRET_LAST_WORDS: Final = _word_set("cvc cvv cvn csc pin otp totp pan passcode credential")
+_WHOLE_KEYS: Final = _word_set("token auth authorization bearer str")
+"""Words that are private if they are the whole key. In `network_token` or `authorization_code` they are harmless."""
 
-_ADDRESS_WORDS: Final = _words("url uri href weblink permalink pdf")
+_URL_WORDS: Final = _word_set("url uri href weblink permalink pdf")
 _HARMLESS_KEYS: Final = frozenset({"doc_url"})
-_HARMLESS_NOUNS: Final = _words(
+_HARMLESS_NOUNS: Final = _word_set(
     "product plan price item article sku brand bank coupon campaign network tier package variant feature file host"
 )
-"""Whose name is not a person's, as in `bank_name`."""
+"""Nouns whose name is not a person's name, as in `bank_name`."""
 
-_HARMLESS_WORDS: Final = _words("iphone smartphone rename filename hostname productname planname brandname bankname")
+_HARMLESS_WORDS: Final = _word_set("iphone smartphone rename filename hostname productname planname brandname bankname")
 _HARMLESS_ENDING: Final = re.compile(r"(?<!ssn)_check$|^(iban|card_number|account_number)_last_?4$")
 _ADDRESS_LINE: Final = re.compile(r"(^|_)line_?[1-9](_|$)")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -160,12 +160,12 @@ _LETTERS: Final = str.maketrans(
 
 
 def is_dropped(key: str) -> bool:
-    """Return whether an object's key is dropped with its value."""
+    """Return whether redaction drops a key of an object, with its value."""
     return key in _STRIPE_KEYS or is_private(key)
 
 
 def is_private(key: str) -> bool:
-    """Return whether a key names a secret, an address that grants access, or personal data."""
+    """Return whether a key names a secret, a URL that grants access, or personal data."""
     snake = _snake_case(key)
     if snake in _HARMLESS_KEYS or _HARMLESS_ENDING.search(snake):
         return False
@@ -187,7 +187,7 @@ def _is_listed(words: Sequence[str]) -> bool:
 
 
 def _is_private_word(word: str, before: str) -> bool:
-    if word in _SECRET_WORDS or word in _ADDRESS_WORDS:
+    if word in _SECRET_WORDS or word in _URL_WORDS:
         return True
     if word in _HARMLESS_WORDS or (word == "name" and before in _HARMLESS_NOUNS):
         return False
@@ -202,7 +202,7 @@ def _contains_phrase(words: Sequence[str]) -> bool:
 
 
 def _snake_case(key: str) -> str:
-    """Return the key in lowercase ASCII letters where there are any, with `_` between its words."""
+    """Return the key in lowercase, without accents, with `_` between its words."""
     decomposed = unicodedata.normalize("NFKD", unquote(key).translate(_LETTERS))
     plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
     return _SEPARATORS.sub("_", _CAMEL.sub("_", plain)).strip("_").lower()

@@ -1,7 +1,7 @@
-"""Which texts hold a secret, an address that grants access, or personal data.
+"""Recognise texts that contain a secret, a URL that grants access, or personal data.
 
-Card numbers are told from order numbers by three things that a card number has: a length and leading digits that one of
-the networks uses, and a valid check digit (Luhn). IBANs have the length and structure of their country and a checksum.
+A card number differs from an order number in three ways: a card network uses its length, the network uses its leading
+digits, and its check digit (Luhn) is valid. An IBAN has the length and structure of its country, and a valid checksum.
 """
 
 import html
@@ -50,13 +50,13 @@ _SECRET: Final = re.compile(
 
 _PAIR: Final = re.compile(r"""((?:[^\W\d_]+ )?[^\W\d_][\w.\[\]-]{0,60})["']*\s*[:=]\s*["']?[^\s"',;&}=:]""")
 
-_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 _PUBLIC_STRIPE_HOSTS: Final = frozenset({"stripe.com", "www.stripe.com", "docs.stripe.com", "support.stripe.com"})
 _TOKEN_IN_PATH: Final = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{20,}")
 
 _CARD_DIGITS: Final = re.compile(r"\d(?:[ .\-_/+,]{0,2}\d){11,}")
 _NETWORKS: Final = (
-    # digits of a number, and the ranges of its leading digits
+    # lengths of a number, and the ranges of its leading digits
     ((13, 16, 19), ("4",)),  # Visa
     ((16,), ("51-55", "2221-2720")),  # Mastercard
     ((15,), ("34", "37")),  # American Express
@@ -83,19 +83,19 @@ LU3n13c LV4a13c LY21n MC10n11c2n MD20c ME18n MK3n10c2n MN16n MR23n MT4a5n18c MU4
 PK4a16c PL24n PS4a21c PT21n QA4a21c RO4a16c RS18n RU14n15c SA2n18c SC4a20n3a SD14n SE20n SI15n SK20n SM1a10n12c SO19n
 ST21n SV4a20n TL19n TN20n TR6n16c UA6n19c VA18n VG4a16n XK16n YE4a4n18c
 """
-"""What follows an IBAN's check digits, by country: n digits, a letters, c both (ISO 13616 registry)."""
+"""Structure of an IBAN after its check digits, by country: n is a digit, a a letter, c either (ISO 13616 registry)."""
 
 
 def is_private(text: str, is_private_key: Callable[[str], bool]) -> bool:
-    """Return whether a text, or what it encodes, holds something that is not stored.
+    """Return whether a text, as it is or decoded, contains something that must not be stored.
 
-    `is_private_key` decides about the keys of pairs in the text, such as `name=Jane`.
+    `is_private_key` is called with the keys of pairs in the text, such as `name=Jane`.
     """
     return any(_is_private(reading, is_private_key) for reading in readings(text))
 
 
 def readings(text: str) -> Iterator[str]:
-    """Yield the text with plain digits and separators, and then without percent, HTML and JSON encoding."""
+    """Yield the text with ASCII digits and separators, then the text after each decoding (percent, HTML, JSON)."""
     if not text.isascii():
         text = _plain(text)
     yield text
@@ -108,12 +108,12 @@ def readings(text: str) -> Iterator[str]:
 
 
 def is_card(digits: str) -> bool:
-    """Return whether digits have the length, the leading digits and the check digit of a card number."""
-    return _is_of_network(digits) and _has_luhn_digit(digits)
+    """Return whether a text of digits has the length, the leading digits and the check digit of a card number."""
+    return _has_network_prefix(digits) and _has_luhn_digit(digits)
 
 
 def _plain(text: str) -> str:
-    """Return the text without accents, and with plain digits, dashes and spaces for the other forms of them."""
+    """Return the text without accents, with ASCII digits, dashes and spaces in place of their Unicode variants."""
     return "".join(_plain_character(character) for character in unicodedata.normalize("NFKD", text))
 
 
@@ -152,13 +152,13 @@ def _is_private(text: str, is_private_key: Callable[[str], bool]) -> bool:
 
 
 def _grants_access(text: str) -> bool:
-    """Return whether a web address in the text has more than a host and a plain path, or is a page of Stripe's."""
-    return any(_is_access_address(found[0]) for found in _ADDRESS.finditer(text))
+    """Return whether the text has a URL with more than a host and a plain path, or a URL of a private Stripe page."""
+    return any(_is_access_url(found[0]) for found in _URL.finditer(text))
 
 
-def _is_access_address(address: str) -> bool:
+def _is_access_url(url: str) -> bool:
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
         return True
@@ -170,7 +170,7 @@ def _is_access_address(address: str) -> bool:
 
 
 def _contains_card(text: str) -> bool:
-    """Look at groups of digits that follow each other, since a date or a count may stand beside the number."""
+    """Return whether consecutive groups of digits form a card number. Other numbers may stand before or after it."""
     for found in _CARD_DIGITS.finditer(text):
         groups = re.findall(r"\d+", found[0])
         for first in range(len(groups)):
@@ -184,7 +184,7 @@ def _contains_card(text: str) -> bool:
     return False
 
 
-def _is_of_network(digits: str) -> bool:
+def _has_network_prefix(digits: str) -> bool:
     return any(
         len(digits) in lengths and any(low <= digits[: len(low)] <= high for low, high in ranges)
         for lengths, ranges in _network_ranges()
@@ -226,7 +226,7 @@ def _starts_with_iban(text: str) -> bool:
 
 
 def _is_iban(number: str, structure: str) -> bool:
-    """Check the structure first: ids of Stripe, which mix both cases and have few digits, do not have it."""
+    """Return whether a number is a valid IBAN. Stripe ids fail the first checks: they mix cases and have few digits."""
     if number.upper() != number and number.lower() != number:
         return False
     if sum(character.isdigit() for character in number) < _MIN_IBAN_DIGITS:
@@ -239,7 +239,7 @@ def _is_iban(number: str, structure: str) -> bool:
 
 @cache
 def _iban_structures() -> dict[str, str]:
-    """Return the kind of each character of an IBAN (n, a or c) by country."""
+    """Return the kind of each character of an IBAN (n, a or c), by country."""
     return {
         entry[:2]: "aann" + "".join(int(count) * kind for count, kind in re.findall(r"(\d+)([nac])", entry[2:]))
         for entry in _IBAN_STRUCTURES.split()

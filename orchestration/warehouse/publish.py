@@ -1,13 +1,13 @@
-"""The analysts' file: marts and seeds, made beside the current file, which it then replaces in one step.
+"""Publish the analysts' file: write marts and seeds to a new file, which then replaces the current one in one step.
 
-Once a live payment is known, `marts` holds live mode and `marts_test` test mode, so that nobody has to filter. Until
-then `marts` holds test mode.
+Once a live payment is known, `marts` holds live mode and `marts_test` holds test mode, so that no query has to filter.
+Until then `marts` holds test mode.
 
-A reader that has the old file open keeps its complete old snapshot; a reader that opens it afterwards sees the new one.
+A reader that has the old file open keeps reading the complete old file. A reader that opens it later reads the new one.
 
-If nobody has changed the published file, it is copied, and only rows that changed since are replaced in the copy. The
-result equals a file made from nothing: the numbers of rows are compared, and a table whose number differs is copied
-whole.
+If the published file has not been changed by another program, it is copied, and only changed rows are replaced in the
+copy. The result equals a file built from scratch: row counts are compared, and a table whose count differs is copied
+completely.
 """
 
 import os
@@ -26,15 +26,15 @@ from orchestration.warehouse.connection import CONFIG, transaction
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, wal_of
 
 PUBLISHED_SCHEMAS: Final = ("marts", "seeds")
-_SCHEMA_OF_A_MODE: Final = "marts"
-_LARGEST_GROWTH: Final = 2
-"""Growth factor at which the file is made from nothing again, since replaced rows leave free space behind."""
+_MODE_SCHEMA: Final = "marts"
+_MAX_GROWTH: Final = 2
+"""Growth factor beyond which the file is built from scratch, because replaced rows leave unused space in it."""
 
-_READ_AND_WRITE: Final = 0o666
+_READ_WRITE_MODE: Final = 0o666
 
-_MODES: Final = """SELECT coalesce(bool_or(livemode), false), coalesce(bool_or(NOT livemode), false)
+_MODES_QUERY: Final = """SELECT coalesce(bool_or(livemode), false), coalesce(bool_or(NOT livemode), false)
                    FROM raw_stripe.payment_intents"""
-_TABLES: Final = """
+_TABLES_QUERY: Final = """
 SELECT table_schema, table_name, coalesce(changed_by, 0), coalesce(replaced_by, 0), unique_key
 FROM information_schema.tables LEFT JOIN sync.model_tables USING (table_schema, table_name)
 WHERE table_catalog = current_database() AND table_schema IN (SELECT unnest(?)) ORDER BY ALL
@@ -42,10 +42,10 @@ WHERE table_catalog = current_database() AND table_schema IN (SELECT unnest(?)) 
 
 
 @dataclass(frozen=True)
-class Published:
-    """Describe the published file: rows by table (`marts.recovery_episodes`), and its size in bytes.
+class PublishedFile:
+    """The published file: row counts by table (such as `marts.recovery_episodes`) and size in bytes.
 
-    `rows_written` counts the rows that were written again. `is_new` is false if no new file was needed.
+    `rows_written` counts the rows that this call wrote. `is_new` is false if no new file was necessary.
     """
 
     path: Path
@@ -57,10 +57,10 @@ class Published:
 
 @dataclass(frozen=True)
 class _Copy:
-    """Say which rows (`where`) of a warehouse table go to which schema of the file.
+    """A table to publish: the rows of a warehouse table that meet `where` go to the schema `to_schema` of the file.
 
-    `changed_by` is the build that last changed any row of the table, `replaced_by` the one that last replaced all rows.
-    0 means that the build is not known.
+    `changed_by` is the build that last changed a row of the table. `replaced_by` is the build that last replaced all
+    rows. 0 means that the build is not known.
     """
 
     schema: str
@@ -84,59 +84,59 @@ class _Copy:
         return f"{self.to_schema}.{self.table}"
 
 
-def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> Published:
-    """Publish marts and seeds of the open warehouse, with comments, as the file `path`.
+def publish(connection: duckdb.DuckDBPyConnection, path: Path) -> PublishedFile:
+    """Publish the marts and seeds of the open warehouse, with their comments, to the file `path`.
 
-    If `path` is a link, the file that it names is replaced. The new file gets the mode and the group of the old one.
+    If `path` is a symbolic link, its target is replaced. The new file gets the mode and the group of the old one.
     Crash-safe: an interrupted call leaves the old file or the new one, and the next call completes the work.
     """
     link, path = path, Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     if link != path:
         _remove(wal_of(link))
-    copies = list(_copies(connection))
+    copies = list(_tables_to_publish(connection))
     known = _known_versions(connection, path, copies)
     if known is not None and all(known.get(copy.title) == copy.changed_by > 0 for copy in copies):
         if not _is_damaged(connection, path):
-            return Published(path, _counts(connection, copies), path.stat().st_size, 0, is_new=False)
+            return PublishedFile(path, _counts(connection, copies), path.stat().st_size, 0, is_new=False)
         known = None
-    for leftover in path.parent.glob(f"{escape(path.name)}.*.tmp*"):  # of a killed publisher: there is one at a time
+    for leftover in path.parent.glob(f"{escape(path.name)}.*.tmp*"):  # from a killed process: one publishes at a time
         _remove(leftover)
     try:
         return _publish(connection, path, copies, known)
     except duckdb.Error:
         if known is None:
             raise
-        return _publish(connection, path, copies, None)  # the copied file was damaged, or the warehouse fails again
+        return _publish(connection, path, copies, None)  # the copied file was damaged, or this raises the same error
 
 
 def _publish(
     connection: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy], known: dict[str, int] | None
-) -> Published:
-    """Write the changes since the `known` versions to a copy of the file, or everything to a new one; then replace."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+) -> PublishedFile:
+    """Write changes since the `known` versions to a copy of the file, or everything to a new file; then replace it."""
+    new_path = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         if known is not None:
-            shutil.copyfile(path, beside)
-        written, rows = _fill(connection, beside, copies, known or {})
-        size = beside.stat().st_size
-        _take_permissions(path, beside)
-        _to_disk(beside)
-        if path.is_dir():  # as a container makes for a file that it cannot mount
+            shutil.copyfile(path, new_path)
+        written, rows = _write_tables(connection, new_path, copies, known or {})
+        size = new_path.stat().st_size
+        _copy_permissions(path, new_path)
+        _fsync(new_path)
+        if path.is_dir():  # a container creates a folder for a file that it cannot mount
             _remove(path)
         _remove(wal_of(path))  # left by a killed program that had opened the old file for writing
-        os.replace(beside, path)
+        os.replace(new_path, path)
         _remove(wal_of(path))  # a program that still has the old file open may have written a new log
-        _to_disk(path.parent)
+        _fsync(path.parent)
     finally:
-        _remove(beside)
-        _remove(wal_of(beside))
-    _remember(connection, path, copies, is_whole=known is None)
-    return Published(path, rows, size, written, is_new=True)
+        _remove(new_path)
+        _remove(wal_of(new_path))
+    _record_published_file(connection, path, copies, is_whole=known is None)
+    return PublishedFile(path, rows, size, written, is_new=True)
 
 
 def _is_damaged(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
-    """Return whether the head of the published file is damaged. A file that another program holds is not."""
+    """Return whether the published file is damaged. A file that another program has locked is not."""
     try:
         connection.execute(f"ATTACH {_literal(str(path))} AS published (READ_ONLY)")
     except duckdb.Error as error:
@@ -145,20 +145,20 @@ def _is_damaged(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
     return False
 
 
-def _take_permissions(path: Path, beside: Path) -> None:
-    """Give the new file the mode and the group of the file that it replaces, so that a group keeps its access."""
+def _copy_permissions(path: Path, new_path: Path) -> None:
+    """Give the new file the mode and group of the file that it replaces, so that the group keeps its access."""
     try:
         old = path.stat()
     except FileNotFoundError:
         return
-    with suppress(PermissionError):  # of a group that this user is not in: the file is not shared with another one then
-        if beside.stat().st_gid != old.st_gid:
-            os.chown(beside, -1, old.st_gid)
-        beside.chmod(stat.S_IMODE(old.st_mode) & _READ_AND_WRITE)
+    with suppress(PermissionError):  # this user is not in the old file's group: the new file is not shared with a group
+        if new_path.stat().st_gid != old.st_gid:
+            os.chown(new_path, -1, old.st_gid)
+        new_path.chmod(stat.S_IMODE(old.st_mode) & _READ_WRITE_MODE)
 
 
-def _to_disk(path: Path) -> None:
-    """Make the content of a file, or the names in a folder, outlive a loss of power."""
+def _fsync(path: Path) -> None:
+    """Write the content of a file, or the entries of a folder, to disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -167,17 +167,17 @@ def _to_disk(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, or an empty folder that somebody made by mistake. A folder with content is left, as an error."""
+    """Delete a file or an empty folder. A folder that is not empty raises OSError."""
     if path.is_dir() and not path.is_symlink():
         path.rmdir()
     path.unlink(missing_ok=True)
 
 
-def _copies(warehouse: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
-    ((has_live, has_test),) = warehouse.execute(_MODES).fetchall()
-    for schema, table, changed, replaced, key in warehouse.execute(_TABLES, [list(PUBLISHED_SCHEMAS)]).fetchall():
+def _tables_to_publish(warehouse: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
+    ((has_live, has_test),) = warehouse.execute(_MODES_QUERY).fetchall()
+    for schema, table, changed, replaced, key in warehouse.execute(_TABLES_QUERY, [list(PUBLISHED_SCHEMAS)]).fetchall():
         versions = (changed, replaced, key or ())
-        if schema != _SCHEMA_OF_A_MODE or not has_live:
+        if schema != _MODE_SCHEMA or not has_live:
             yield _Copy(schema, table, schema, "true", *versions)
             continue
         yield _Copy(schema, table, schema, "livemode", *versions)
@@ -186,12 +186,12 @@ def _copies(warehouse: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
 
 
 def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy]) -> dict[str, int] | None:
-    """Return the build that last changed each table of the file, or None if the file must be made from nothing.
+    """Return the build that last changed each table of the file, or None if the file must be built from scratch.
 
-    It must be if it is not the file that was published last, if it holds other tables, or if it has grown too much.
+    It must be if it is not the file that was published last, if its tables differ, or if it has grown too much.
     """
     rows = warehouse.execute("SELECT identity, first_size FROM sync.published_file").fetchall()
-    if not rows or rows[0][0] != _identity(path) or path.stat().st_size > _LARGEST_GROWTH * rows[0][1]:
+    if not rows or rows[0][0] != _identity(path) or path.stat().st_size > _MAX_GROWTH * rows[0][1]:
         return None
     known = warehouse.execute("SELECT title, condition, changed_by FROM sync.published_tables").fetchall()
     if {copy.title: copy.where for copy in copies} != {title: where for title, where, _ in known}:
@@ -200,7 +200,7 @@ def _known_versions(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Se
 
 
 def _identity(path: Path) -> str | None:
-    """Return a text that changes with the file, or None if the file is missing or has a log beside it."""
+    """Return a text that changes whenever the file changes, or None if the file is missing or has a log beside it."""
     if wal_of(path).exists():
         return None
     try:
@@ -210,7 +210,9 @@ def _identity(path: Path) -> str | None:
     return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
 
-def _remember(warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy], *, is_whole: bool) -> None:
+def _record_published_file(
+    warehouse: duckdb.DuckDBPyConnection, path: Path, copies: Sequence[_Copy], *, is_whole: bool
+) -> None:
     with transaction(warehouse):
         rows = warehouse.execute("SELECT first_size FROM sync.published_file").fetchall()
         first_size = path.stat().st_size if is_whole or not rows else rows[0][0]
@@ -227,23 +229,23 @@ def _counts(warehouse: duckdb.DuckDBPyConnection, copies: Sequence[_Copy]) -> di
     return {copy.title: _count(warehouse, f"{copy.source} WHERE {copy.where}") for copy in copies}
 
 
-def _fill(
-    warehouse: duckdb.DuckDBPyConnection, beside: Path, copies: Sequence[_Copy], known: dict[str, int]
+def _write_tables(
+    warehouse: duckdb.DuckDBPyConnection, new_path: Path, copies: Sequence[_Copy], known: dict[str, int]
 ) -> tuple[int, dict[str, int]]:
-    """Write changed rows to the file `beside`; return how many were written, and how many rows each table has."""
+    """Write changed rows to the file `new_path`; return the number of written rows, and the row count of each table."""
     version = CONFIG["storage_compatibility_version"]
-    warehouse.execute(f"ATTACH {_literal(str(beside))} AS published (STORAGE_VERSION {_literal(version)})")
+    warehouse.execute(f"ATTACH {_literal(str(new_path))} AS published (STORAGE_VERSION {_literal(version)})")
     try:
         with transaction(warehouse):
-            written = sum(_bring_up(warehouse, copy, known.get(copy.title)) for copy in copies)
+            written = sum(_update_table(warehouse, copy, known.get(copy.title)) for copy in copies)
         rows = {copy.title: _count(warehouse, copy.target) for copy in copies}
     finally:
         warehouse.execute("DETACH published")
     return written, rows
 
 
-def _bring_up(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int | None) -> int:
-    """Make a table of the file equal to the warehouse's table; return how many rows were written."""
+def _update_table(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int | None) -> int:
+    """Make a table of the file equal to the warehouse's table; return the number of written rows."""
     if version is not None and version == copy.changed_by > 0:
         return 0
     is_kept = version is not None and 0 < copy.replaced_by <= version and copy.unique_key
@@ -253,10 +255,10 @@ def _bring_up(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int | 
 
 
 def _replace_changed(warehouse: duckdb.DuckDBPyConnection, copy: _Copy, version: int) -> int | None:
-    """Replace the rows that builds after `version` wrote; return how many, or None if the number of rows still differs.
+    """Replace the rows that builds after `version` wrote; return their number, or None if row counts still differ.
 
-    If all rows of a key are gone from the warehouse, no changed row says so. Only the number of rows shows it, so such
-    keys are looked up only if the numbers differ.
+    If the warehouse no longer has any row of a key, no changed row shows this, only the row count. Such keys are
+    searched for only if the counts differ.
     """
     keys = ", ".join(map(_name, copy.unique_key))
     changed = f"{copy.source} WHERE _load_id > {version} AND {copy.where}"
@@ -290,16 +292,16 @@ def _count(warehouse: duckdb.DuckDBPyConnection, source: str) -> int:
 def _comments(warehouse: duckdb.DuckDBPyConnection, copy: _Copy) -> list[str]:
     """Return the statements that copy dbt's descriptions, which are comments on tables, views and columns."""
     where = "WHERE database_name = current_database() AND schema_name = ? AND comment IS NOT NULL AND"
-    of_table = warehouse.execute(
+    table_comments = warehouse.execute(
         f"""SELECT comment FROM duckdb_tables() {where} table_name = ?
             UNION ALL SELECT comment FROM duckdb_views() {where} view_name = ?""",
         [copy.schema, copy.table] * 2,
     ).fetchall()
-    of_columns = warehouse.execute(
+    column_comments = warehouse.execute(
         f"SELECT column_name, comment FROM duckdb_columns() {where} table_name = ?", [copy.schema, copy.table]
     ).fetchall()
-    return [f"COMMENT ON TABLE {copy.target} IS {_literal(comment)}" for (comment,) in of_table] + [
-        f"COMMENT ON COLUMN {copy.target}.{_name(column)} IS {_literal(comment)}" for column, comment in of_columns
+    return [f"COMMENT ON TABLE {copy.target} IS {_literal(comment)}" for (comment,) in table_comments] + [
+        f"COMMENT ON COLUMN {copy.target}.{_name(column)} IS {_literal(comment)}" for column, comment in column_comments
     ]
 
 

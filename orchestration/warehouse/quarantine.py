@@ -1,4 +1,4 @@
-"""Where unreadable objects are noted: the reason, and where to find them at Stripe when they may be readable again."""
+"""The quarantine of unreadable objects: why each was rejected, and where to find it at Stripe for the next attempt."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from orchestration.base.instants import to_timestamp
 
 
 @dataclass(frozen=True)
-class Quarantined:
-    """An object that could not be read. It was created in [floor, ceiling), in unix seconds, as far as is known.
+class QuarantinedObject:
+    """An object that could not be read.
 
-    `key` is the object's id, or else says where it stood in its list.
+    `key` is the object's id, or else its position in the list. The object was created in [`floor`, `ceiling`), Unix
+    seconds on Stripe's clock, as far as its list shows.
     """
 
     stream: str
@@ -25,8 +26,10 @@ class Quarantined:
     ceiling: int
 
 
-def put_quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey, objects: Sequence[Quarantined]) -> None:
-    """Note the objects, in the caller's transaction. One that is noted already keeps its first date."""
+def quarantine_objects(
+    connection: duckdb.DuckDBPyConnection, account: AccountKey, objects: Sequence[QuarantinedObject]
+) -> None:
+    """Add objects to the quarantine, in the caller's transaction. A known object keeps its `first_seen_at`."""
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
     for each in objects:
         owner = [account.account_id, account.livemode, each.stream, each.key]
@@ -47,7 +50,7 @@ def put_quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey, 
 def delete_quarantined(
     connection: duckdb.DuckDBPyConnection, account: AccountKey, stream: str, keys: Collection[str]
 ) -> None:
-    """Delete what has become readable, or is no longer there; in the caller's transaction."""
+    """Delete objects that were read or no longer exist from the quarantine, in the caller's transaction."""
     connection.execute(
         """DELETE FROM sync.quarantine WHERE account_id = ? AND livemode = ? AND stream = ?
            AND key IN (SELECT unnest(?::VARCHAR[]))""",
@@ -55,11 +58,11 @@ def delete_quarantined(
     )
 
 
-def quarantined(connection: duckdb.DuckDBPyConnection, account: AccountKey) -> list[Quarantined]:
-    """Return the account's quarantine, with what was tried longest ago first."""
+def read_quarantine(connection: duckdb.DuckDBPyConnection, account: AccountKey) -> list[QuarantinedObject]:
+    """Return the account's quarantine, sorted by last attempt, the oldest first."""
     rows = connection.execute(
         """SELECT stream, key, object_id, reason, epoch("floor")::BIGINT, epoch(ceiling)::BIGINT FROM sync.quarantine
            WHERE account_id = ? AND livemode = ? ORDER BY last_seen_at, stream, key""",
         [account.account_id, account.livemode],
     ).fetchall()
-    return [Quarantined(*row) for row in rows]
+    return [QuarantinedObject(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""How much of Stripe's read allocation an account's syncs have used: a count for each day and endpoint."""
+"""Count requests to Stripe by account, day and endpoint, to show how much of Stripe's read allocation is used."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -12,7 +12,7 @@ from orchestration.base.instants import to_timestamp
 def add_reads(
     connection: duckdb.DuckDBPyConnection, account: AccountKey, requests: Mapping[str, int], *, now: int
 ) -> None:
-    """Add to the counts of the day, on Stripe's clock, of `now`; in the caller's transaction."""
+    """Add request counts by endpoint to the UTC day of `now` (Unix seconds), in the caller's transaction."""
     for endpoint, count in requests.items():
         key = [account.account_id, account.livemode, _day(now), endpoint]
         where = "WHERE account_id = ? AND livemode = ? AND day = ? AND endpoint = ?"
@@ -22,8 +22,8 @@ def add_reads(
         connection.execute("INSERT INTO sync.reads VALUES (?, ?, ?, ?, ?)", [*key, before + count])
 
 
-def reads_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
-    """Requests from the day of `since` on."""
+def count_reads_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
+    """Return the number of requests since the start of the UTC day of `since` (Unix seconds)."""
     row = connection.execute(
         "SELECT coalesce(sum(requests), 0) FROM sync.reads WHERE account_id = ? AND livemode = ? AND day >= ?",
         [account.account_id, account.livemode, _day(since)],
@@ -32,8 +32,11 @@ def reads_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, sinc
     return int(row[0])
 
 
-def payments_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
-    """Successful charges known of since then: what Stripe's allocation is taken to count as transactions."""
+def count_payments_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> int:
+    """Return the number of stored `charge.succeeded` events created at or after `since` (Unix seconds).
+
+    Recoup uses it as the number of transactions, on which Stripe's read allocation depends.
+    """
     row = connection.execute(
         """SELECT count(*) FROM raw_stripe.events
            WHERE account_id = ? AND livemode = ? AND type = 'charge.succeeded' AND created >= ?""",
@@ -44,7 +47,7 @@ def payments_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, s
 
 
 def has_event_since(connection: duckdb.DuckDBPyConnection, account: AccountKey, since: int) -> bool:
-    """Whether any event is known of later than that, whichever way it came."""
+    """Return whether an event created after `since` (Unix seconds) is stored."""
     found = connection.execute(
         "SELECT 1 FROM raw_stripe.events WHERE account_id = ? AND livemode = ? AND created > ? LIMIT 1",
         [account.account_id, account.livemode, to_timestamp(since)],

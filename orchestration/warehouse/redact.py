@@ -1,8 +1,8 @@
-"""Redaction: drop secrets and personal data from objects, events and webhook bodies before anything is stored.
+"""Redaction: remove secrets and personal data from objects, events and webhook bodies before anything is stored.
 
-Dropped at any depth: keys that name a secret, an address that grants access or personal data (`personal_keys`), and
-texts that hold one of these (`private_text`). Kept: what recovery needs and what identifies a card without a person,
-such as brand, expiry, last4, fingerprint and the bank's name.
+At any depth it drops keys that name a secret, a URL that grants access, or personal data (`personal_keys`). It replaces
+texts that contain one of these by null (`private_text`). It keeps what recovery needs, and what identifies a card but
+not a person, such as brand, expiry, last4, fingerprint and the bank's name.
 """
 
 import re
@@ -16,33 +16,33 @@ from orchestration.warehouse.personal_keys import is_dropped, is_private
 from orchestration.warehouse.private_text import is_private as is_private_text
 from orchestration.warehouse.private_text import readings
 
-_INSTANTS_OF_NEXT_ACTION: Final = ("arrival_date", "charge_attempt_at", "expires_after", "expires_at")
-"""Until when a voucher or QR code can be paid, when a notified card is charged, when microdeposits arrive."""
+_NEXT_ACTION_TIMES: Final = ("arrival_date", "charge_attempt_at", "expires_after", "expires_at")
+"""Keys of times: when a voucher or QR code expires, when an announced charge is made, when microdeposits arrive."""
 
-_MAX_REMEMBERED: Final = 4096
+_MAX_CACHE_ENTRIES: Final = 4096
 _MIN_CARD: Final = 10**12
-"""The least number that can be a card's. Amounts, counts and unix seconds are smaller."""
+"""The smallest possible card number. Amounts, counts and Unix seconds are smaller."""
 
-_HARMLESS_ADDRESS: Final = "https://stripe.com/docs/error-codes/"
-"""How `doc_url` begins in each failed payment."""
+_HARMLESS_URL_PREFIX: Final = "https://stripe.com/docs/error-codes/"
+"""Prefix of `doc_url` in each failed payment."""
 
 _DIGIT_SEPARATORS: Final = b" .-/),_#"
 _PRIVATE_CHARACTERS: Final = b"@+%\\{[&=:?("
-"""Characters of e-mail addresses, web addresses, pairs, JSON and encodings. Those beyond ASCII become "?"."""
+"""Characters of e-mail addresses, URLs, pairs, JSON and encodings. "?" also stands for a non-ASCII character."""
 
 _FIVE_DIGITS: Final = 5 * b"0"
 _DIGITS: Final = re.compile(rb"00000(?:0{7}|(?<=[^\n0]00000))")
-"""Twelve digits, or five behind something else: what cards, IBANs and phone numbers have."""
+"""Twelve digits, or five digits after another character, as in card numbers, IBANs and phone numbers."""
 
 _MARK_AT_UNDERSCORE: Final = re.compile("_(?:live|test|org|secret)_")
 _MARK_AT_DASH: Final = re.compile("-(?:(?<=sk-)|(?<=pat-)|(?<=xox.-)|----BEGIN)")
 _MARK_AT_SPACE: Final = re.compile(" (?:(?<=(?i:bearer) )|(?<=(?i:basic) ))")
 _MARK_AT_A: Final = re.compile("A(?:KIA|Iza)")
-"""What keys and tokens contain (`private_text`), by one character: a search for one fixed character is the fastest."""
+"""Parts of keys and tokens (`private_text`), grouped by a fixed character: a search for one is the fastest."""
 
 
 def _classes() -> bytes:
-    """Return a table for `bytes.translate`: digits become 0, private characters !, and others x, except line breaks."""
+    """Return a table for `bytes.translate`: digits become 0, private characters !, others x; line breaks stay."""
     table = bytearray(b"x" * 256)
     table[ord("\n")] = ord("\n")
     for characters, stands_for in ((b"0123456789", "0"), (_PRIVATE_CHARACTERS, "!")):
@@ -55,20 +55,20 @@ _CLASSES: Final = _classes()
 
 
 class _DroppedKeys(dict[tuple[str, ...], tuple[str, ...]]):
-    """For the keys of each object met so far, those that are dropped or cut."""
+    """A cache from the keys of an object to those keys that are dropped or shortened."""
 
     def __missing__(self, keys: tuple[str, ...]) -> tuple[str, ...]:
-        if len(self) > _MAX_REMEMBERED:
+        if len(self) > _MAX_CACHE_ENTRIES:
             self.clear()
         self[keys] = dropped = tuple(key for key in keys if key == "next_action" or _dropped[key])
         return dropped
 
 
 class _Dropped(dict[str, bool]):
-    """For each key met so far, whether it is dropped."""
+    """A cache from a key to whether it is dropped."""
 
     def __missing__(self, key: str) -> bool:
-        if len(self) > _MAX_REMEMBERED:
+        if len(self) > _MAX_CACHE_ENTRIES:
             self.clear()
         self[key] = decision = is_dropped(key) or is_private_text(key, is_private)
         return decision
@@ -78,47 +78,49 @@ _dropped: Final = _Dropped()
 _dropped_keys: Final = _DroppedKeys()
 
 
-def scrub(node: dict[str, Any]) -> dict[str, Any]:
-    """Take secrets and personal data out of a parsed JSON object, in place, and return it.
+def redact(node: dict[str, Any]) -> dict[str, Any]:
+    """Remove secrets and personal data from a parsed JSON object, in place, and return the object.
 
-    Texts that hold a secret or personal data become null wherever they stand: merchants put such things into metadata
-    under any key.
+    A text that contains a secret or personal data becomes null under any key, since merchants put such texts into
+    metadata.
     """
-    _scrub(node)
+    _redact(node)
     return node
 
 
-def scrub_text(text: str) -> str | None:
-    """Return the text if it is harmless, JSON without what is private if the text is JSON, and else None."""
-    return _redacted(text) if _suspects([text]) else text
+def redact_text(text: str) -> str | None:
+    """Return the text if it contains nothing private; if it is JSON, return it redacted; otherwise return None."""
+    return _redacted(text) if _suspicious_texts([text]) else text
 
 
 def redacted_json(node: dict[str, Any]) -> str:
-    """Redact in place and return the JSON that is stored. What is nested too deep for that is cut."""
+    """Redact an object in place and return it as the JSON text to store. Values that are nested too deeply are cut."""
     try:
-        return stored_json(scrub(node))
+        return stored_json(redact(node))
     except (RecursionError, orjson.JSONEncodeError):
-        return stored_json(scrub(shallow(node)))
+        return stored_json(redact(shallow(node)))
 
 
-def stored_json(scrubbed: Any) -> str:
-    """Serialise with sorted keys, so that equal objects are equal text. The text has no NUL, which PostgreSQL refuses.
+def stored_json(node: Any) -> str:
+    """Return JSON text with sorted keys, so that equal objects give equal texts.
+
+    The text contains no NUL character, which PostgreSQL refuses.
 
     Raises:
-        orjson.JSONEncodeError: it is nested too deeply.
+        orjson.JSONEncodeError: the value is nested too deeply.
     """
     try:
-        text = orjson.dumps(scrubbed, option=orjson.OPT_SORT_KEYS).decode()
+        text = orjson.dumps(node, option=orjson.OPT_SORT_KEYS).decode()
     except orjson.JSONEncodeError:
-        text = orjson.dumps(storable(scrubbed), option=orjson.OPT_SORT_KEYS).decode()
+        text = orjson.dumps(storable(node), option=orjson.OPT_SORT_KEYS).decode()
     return _NUL.sub("\\1\\\\ufffd", text) if "\\u0000" in text else text
 
 
 _NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-"""The escape of a NUL character: an odd number of backslashes stands before the u."""
+"""An escaped NUL character: the number of backslashes before the u is odd."""
 
 
-def _scrub(node: dict[str, Any] | list[Any]) -> None:
+def _redact(node: dict[str, Any] | list[Any]) -> None:
     texts: list[str] = []
     if isinstance(node, dict):
         _drop_keys(node, texts.append)
@@ -130,7 +132,7 @@ def _scrub(node: dict[str, Any] | list[Any]) -> None:
 
 
 def _drop_keys(node: dict[str, Any], collect: Callable[[str], None]) -> None:
-    """Delete keys, and collect the texts that are left and the numbers that are as long as a card's."""
+    """Delete private keys; collect the remaining texts, and the numbers that are long enough for a card number."""
     for key in _dropped_keys[tuple(node)]:
         _drop(node, key)
     for value in node.values():
@@ -166,49 +168,49 @@ def _drop(node: dict[str, Any], key: str) -> None:
     if key != "next_action":
         del node[key]
     elif type(value) is dict:
-        node[key] = _kept_of_next_action(value)
+        node[key] = _reduced_next_action(value)
 
 
-def _kept_of_next_action(action: dict[str, Any]) -> dict[str, Any]:
-    """Return its type and the instants that it names. The rest is addresses, bank details, references and codes."""
+def _reduced_next_action(action: dict[str, Any]) -> dict[str, Any]:
+    """Return the type and the times of a `next_action`. The rest is URLs, bank details, references and codes."""
     kind = action.get("type")
     kept: dict[Any, Any] = {"type": kind}
     details = action.get(kind) if isinstance(kind, str) else None
     if isinstance(details, dict):
-        instants = {name: details[name] for name in _INSTANTS_OF_NEXT_ACTION if type(details.get(name)) is int}
+        instants = {name: details[name] for name in _NEXT_ACTION_TIMES if type(details.get(name)) is int}
         if instants:
             kept[kind] = instants
     return kept
 
 
 def _replacements(texts: Sequence[str]) -> dict[str, str | None]:
-    """Return what is stored instead of each text that may not be stored as it is."""
+    """Return, for each text that must not be stored as it is, the text (or null) to store instead."""
     found = {}
-    for text in _suspects(texts):
+    for text in _suspicious_texts(texts):
         redacted = _redacted(text)
         if redacted != text:
             found[text] = redacted
     return found
 
 
-def _suspects(texts: Sequence[str]) -> Sequence[str]:
-    """Return the texts that need a closer look.
+def _suspicious_texts(texts: Sequence[str]) -> Sequence[str]:
+    """Return the texts that may contain something private and must be checked one by one.
 
-    All texts of an object are searched together, in ways that are fast on long text. A regular expression for each text
-    would take longer than the whole rest of the redaction.
+    All texts of an object are joined and searched together, which is fast on long text. A regular expression per text
+    would take longer than the rest of the redaction.
     """
     joined = "\n".join(texts)
-    plain = joined.replace(_HARMLESS_ADDRESS, "").encode("ascii", "replace")
+    plain = joined.replace(_HARMLESS_URL_PREFIX, "").encode("ascii", "replace")
     compact = plain.translate(_CLASSES, _DIGIT_SEPARATORS)
-    if not (_is_suspect(compact) or _has_mark(joined)):
+    if not (_is_suspicious(compact) or _has_mark(joined)):
         return ()
     if joined.count("\n") >= len(texts):
         return texts
-    classes = zip(texts, compact.split(b"\n"), strict=True)
-    return [text for text, of in classes if _is_suspect(of) or _has_mark(text)]
+    texts_and_classes = zip(texts, compact.split(b"\n"), strict=True)
+    return [text for text, classes in texts_and_classes if _is_suspicious(classes) or _has_mark(text)]
 
 
-def _is_suspect(compact: bytes) -> bool:
+def _is_suspicious(compact: bytes) -> bool:
     return b"!" in compact or (_FIVE_DIGITS in compact and _DIGITS.search(compact) is not None)
 
 
@@ -227,7 +229,7 @@ def _has_mark(text: str) -> bool:
 def _redacted(text: str) -> str | None:
     try:
         return _redacted_json(text)
-    except (RecursionError, orjson.JSONEncodeError):  # nested too deeply to look into
+    except (RecursionError, orjson.JSONEncodeError):  # nested too deeply to be checked
         return None
 
 
@@ -238,7 +240,7 @@ def _redacted_json(text: str) -> str | None:
             return text if parsed == _redacted(parsed) else None
         if parsed is not None:
             before = orjson.dumps(parsed)
-            _scrub(parsed)
+            _redact(parsed)
             after = orjson.dumps(parsed)
             if after == before:
                 return text
@@ -247,7 +249,7 @@ def _redacted_json(text: str) -> str | None:
 
 
 def _parsed(text: str) -> dict[str, Any] | list[Any] | str | None:
-    """Return the object, list or text that a text holds as JSON."""
+    """Return the object, list or text that a JSON text contains, or None if the text is not JSON of these kinds."""
     if text.lstrip()[:1] not in ("{", "[", '"'):
         return None
     try:

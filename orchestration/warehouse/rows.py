@@ -1,6 +1,6 @@
-"""What a payload of Stripe's becomes before it is stored: scrubbed text beside the columns that decide who wins.
+"""Turn Stripe's payloads into rows: redacted JSON, and the columns that decide which payload of an object is kept.
 
-Pure and without a connection, so that readers can prepare rows side by side while another thread loads.
+No function here needs a database connection, so that several threads can prepare rows while another thread loads.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _TABLE_OF_OBJECT: Final[dict[str, ObjectTable]] = {
 }
 
 OBJECT_NAMES: Final[dict[ObjectTable, str]] = {table: name for name, table in _TABLE_OF_OBJECT.items()}
-"""The `object` of what each table holds."""
+"""Stripe's name (`object`) of the objects in each table."""
 
 _FINALITY: Final[dict[str, dict[str, int]]] = {
     "payment_intent": {"succeeded": 2, "canceled": 2},
@@ -30,29 +30,35 @@ _FINALITY: Final[dict[str, dict[str, int]]] = {
     "refund": {"succeeded": 1, "failed": 2, "canceled": 2},
     "dispute": {"won": 1, "lost": 1, "warning_closed": 1, "prevented": 1},
 }
-"""Which state wins within one second. Only 2 can never be left again, so only 2 needs no second look at a tie. A refund
-may fail after it succeeded; a charge goes on to be captured, refunded, disputed (docs: object lifecycles)."""
+"""How final a status is, by kind of object. Within one second, the payload with the more final status is kept.
+
+An object never leaves a status of finality 2, so that a tie needs no further read. A status of finality 1 can change: a
+refund may fail after it succeeded, and a charge is captured, refunded or disputed (Stripe docs: object lifecycles).
+"""
 
 
 class Precedence:
-    """Decides between payloads of one second; the greater text wins. Four parts: finality, source, kind, event id."""
+    """Build the text that ranks payloads of the same second: the greatest text is kept.
 
-    EVENT, LISTED, READ_AGAIN = 0, 1, 2
-    """Where it came from. `READ_AGAIN` is an answer asked for after everything else: it settles a doubt."""
+    Its parts are finality (1 character), source (1 character), 0 for a `*.created` event or else 1, and the event id.
+    """
+
+    EVENT, LISTED, REREAD = 0, 1, 2
+    """Rank of each source. `REREAD` is the highest: the object was retrieved to resolve a tie."""
 
     @staticmethod
     def of(payload: Mapping[str, Any], source: int, *, is_created: bool = False, event_id: str | None = None) -> str:
-        """`*.created` loses to all other events: whatever happened in that second happened after it."""
+        """Return the precedence of a payload. A `*.created` event ranks below all other events of its second."""
         finality = _FINALITY[payload["object"]].get(payload.get("status") or "", 0)
         return f"{finality}{source}{not is_created:d}{event_id or ''}"
 
 
-class Rejected(ValueError):
-    """Report an object or event that the models cannot compute with. The text says why, and repeats nothing of it."""
+class InvalidPayload(ValueError):
+    """The models cannot use an object or event. The message says why and contains nothing of the payload."""
 
 
 class ErrorRow(NamedTuple):
-    """A `last_payment_error` that made no charge. Instants are unix seconds on Stripe's clock."""
+    """A `last_payment_error` without a charge. Instants are Unix seconds on Stripe's clock."""
 
     id: str
     payment_intent_id: str
@@ -61,7 +67,7 @@ class ErrorRow(NamedTuple):
 
 
 class ObjectRow(NamedTuple):
-    """One object as Stripe vouched for it at `as_of`. Instants are unix seconds on Stripe's clock."""
+    """An object's state at `as_of`. Instants are Unix seconds on Stripe's clock."""
 
     id: str
     created: int
@@ -75,7 +81,7 @@ class ObjectRow(NamedTuple):
 
 
 class EventRow(NamedTuple):
-    """One event, and the object it carries with its table where we keep such objects."""
+    """An event, and the object that it contains if that object has a raw table."""
 
     id: str
     created: int
@@ -92,31 +98,41 @@ def object_row(
     payload: dict[str, Any],
     *,
     as_of: int,
-    seen_by: int,
+    read_no_later_than: int,
     api_version: str,
     source: Literal["list", "retrieve"],
-    is_read_again: bool = False,
+    is_reread: bool = False,
 ) -> ObjectRow:
-    """Return the row of an object from a listing or a retrieve. By `seen_by` Stripe had certainly read it.
+    """Return the row of an object from a list or a retrieve request.
 
-    The payload is the row's from now on: it is redacted in place.
+    The payload is redacted in place; the caller must not use it again.
+
+    Args:
+        payload: The object, as Stripe returned it.
+        as_of: Unix seconds on Stripe's clock at which the payload was the object's current state.
+        read_no_later_than: Unix seconds by which Stripe had read the object.
+        api_version: The API version of the payload.
+        source: The kind of request.
+        is_reread: Whether the object was retrieved to resolve a tie.
 
     Raises:
-        Rejected: the object is not what Stripe documents.
+        InvalidPayload: the object is not as Stripe documents it.
     """
     _reject_if(fault_of_object(payload))
     stored = redacted_json(payload)
     _reject_private_id(payload["id"])
-    precedence = Precedence.of(payload, Precedence.READ_AGAIN if is_read_again else Precedence.LISTED)
-    error = _error_row(payload, seen_by)
+    precedence = Precedence.of(payload, Precedence.REREAD if is_reread else Precedence.LISTED)
+    error = _error_row(payload, read_no_later_than)
     return ObjectRow(payload["id"], payload["created"], stored, as_of, source, None, api_version, precedence, error)
 
 
 def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> EventRow:
-    """Return the rows of an event, which is redacted in place, and of the object it carries as that stood then.
+    """Return the row of an event, with the row of its object in the state that the event shows.
+
+    The event is redacted in place.
 
     Raises:
-        Rejected: the event, or the object of a raw table that it carries, is not what Stripe documents.
+        InvalidPayload: the event, or its object if that has a raw table, is not as Stripe documents it.
     """
     _reject_if(fault_of_event(event))
     stored_event = redacted_json(event)
@@ -136,24 +152,24 @@ def event_row(event: dict[str, Any], source: Literal["event", "webhook"]) -> Eve
 
 def _reject_if(fault: str | None) -> None:
     if fault is not None:
-        raise Rejected(fault)
+        raise InvalidPayload(fault)
 
 
 def _reject_private_id(*ids: str | None) -> None:
     """Raise if the redaction dropped an id."""
     if None in ids:
-        raise Rejected("An id looks like a secret or personal data.")
+        raise InvalidPayload("An id looks like a secret or personal data.")
 
 
-def _error_row(intent: Mapping[str, Any], seen_by: int) -> ErrorRow | None:
+def _error_row(intent: Mapping[str, Any], read_no_later_than: int) -> ErrorRow | None:
     error = intent.get("last_payment_error")
     if not error or error.get("charge") or intent["object"] != "payment_intent":
         return None
-    return ErrorRow(_error_id(intent["id"], error), intent["id"], seen_by, stored_json(error))
+    return ErrorRow(_error_id(intent["id"], error), intent["id"], read_no_later_than, stored_json(error))
 
 
 def _error_id(intent_id: str, error: Mapping[str, Any]) -> str:
-    """Two sightings of one failure have the same id. Stripe gives an error none of its own."""
+    """Return an id that is the same each time one failure is seen. Stripe does not give errors ids."""
     method = error.get("payment_method")
     method_id = method.get("id") if isinstance(method, Mapping) else method
     parts = [error.get("code"), error.get("decline_code"), error.get("type"), method_id]

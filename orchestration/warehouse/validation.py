@@ -1,7 +1,8 @@
-"""Checks that an object or event of Stripe's is what the models compute with, before it may enter the raw tables.
+"""Check that the models can use an object or event of Stripe before it enters the raw tables.
 
-Only fields that the models read are checked. A value that no field may have is a fault; an unknown word, such as a
-status of a later API version, is none. A fault names the field and repeats nothing of the payload.
+Only fields that the models read are checked. A value of the wrong type or out of range is a fault. An unknown value,
+such as a status from a later API version, is not. The text of a fault names the field and contains nothing else of the
+payload.
 """
 
 import re
@@ -9,35 +10,35 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 SAMPLE_PREFIX: Final = "evt_recoup_sample_"
-"""Ids of the events that `recoup webhooks test` makes: they are logged as received, and are about no payment."""
+"""Prefix of the ids of events from `recoup webhooks test`. They are recorded as received and concern no payment."""
 
 _MAX_INSTANT: Final = 2**33
-"""Unix seconds in the year 2242: beyond it nothing is a time of Stripe's."""
+"""Unix seconds, in the year 2242. A later value is not a time."""
 _MAX_AMOUNT: Final = 10**13
-"""Minor units. Stripe takes twelve digits at most; sums of a million of them still fit in 64 bits."""
-_MAX_SMALL: Final = 2**31
+"""Minor units. Stripe accepts at most twelve digits. A sum of a million such amounts still fits in 64 bits."""
+_MAX_SMALL_INTEGER: Final = 2**31
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 _TEST_FIXTURE: Final = re.compile(r"[a-z0-9_]+_0{8,}")
 
 
 def is_id(value: Any) -> bool:
-    """Return whether this can be the id of an event, or of an object that has a raw table."""
+    """Return whether a value can be the id of an event, or of an object that has a raw table."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 def is_test_fixture(object_id: Any) -> bool:
-    """Return whether this is an id of Stripe's fixtures, such as evt_00000000000000: nothing real has it."""
+    """Return whether an id belongs to a test fixture of Stripe, such as evt_00000000000000. No real object has one."""
     return isinstance(object_id, str) and object_id.endswith("00000000") and bool(_TEST_FIXTURE.fullmatch(object_id))
 
 
 def is_instant(value: Any) -> bool:
-    """Return whether this is a time of Stripe's, in unix seconds."""
+    """Return whether a value is a time in Unix seconds."""
     return type(value) is int and 0 <= value < _MAX_INSTANT
 
 
 def is_money(value: Any) -> bool:
-    """Return whether this is an amount in minor units."""
+    """Return whether a value is an amount in minor units."""
     return type(value) is int and 0 <= value < _MAX_AMOUNT
 
 
@@ -49,12 +50,12 @@ def _is_flag(value: Any) -> bool:
     return type(value) is bool
 
 
-def _is_small(value: Any) -> bool:
-    return type(value) is int and -_MAX_SMALL <= value < _MAX_SMALL
+def _is_small_integer(value: Any) -> bool:
+    return type(value) is int and -_MAX_SMALL_INTEGER <= value < _MAX_SMALL_INTEGER
 
 
 def _is_expandable(value: Any) -> bool:
-    """An id, or where Stripe was asked to expand it, the whole object."""
+    """Return whether a value is an id, or an expanded object with an id."""
     return is_id(value.get("id") if isinstance(value, dict) else value)
 
 
@@ -76,8 +77,8 @@ _BANK_ACCOUNTS: Final[_Fields] = dict.fromkeys(
 )
 _CARD: Final[_Fields] = {
     **dict.fromkeys(("brand", "network", "funding", "country", "fingerprint"), _is_text),
-    "exp_month": _is_small,
-    "exp_year": _is_small,
+    "exp_month": _is_small_integer,
+    "exp_year": _is_small_integer,
     "checks": {"cvc_check": _is_text},
     "wallet": {"type": _is_text},
     "three_d_secure": dict.fromkeys(("result", "result_reason", "authentication_flow"), _is_text),
@@ -90,7 +91,7 @@ _OUTCOME: Final = (
     "type", "reason", "network_status", "advice_code", "network_advice_code", "network_decline_code", "risk_level"
 )  # fmt: skip
 _COMMON: Final[_Fields] = {"id": is_id, "created": is_instant, "amount": is_money, "currency": _is_text}
-_OF_CHARGE: Final[_Fields] = {"payment_intent": _is_expandable, "charge": _is_expandable}
+_CHARGE_REFERENCES: Final[_Fields] = {"payment_intent": _is_expandable, "charge": _is_expandable}
 
 _FIELDS: Final[dict[str, _Fields]] = {
     "payment_intent": {
@@ -126,25 +127,25 @@ _FIELDS: Final[dict[str, _Fields]] = {
         **_COMMON,
         "status": _is_text,
         "reason": _is_text,
-        **_OF_CHARGE,
+        **_CHARGE_REFERENCES,
         "balance_transaction": _is_expandable,
     },
-    "dispute": {**_COMMON, "status": _is_text, "reason": _is_text, **_OF_CHARGE},
+    "dispute": {**_COMMON, "status": _is_text, "reason": _is_text, **_CHARGE_REFERENCES},
 }
-_NEVER_NULL: Final = ("amount", "currency")
+_REQUIRED_FIELDS: Final = ("amount", "currency")
 
-_OBJECT_OF_TYPE: Final = (
+_OBJECT_BY_EVENT_TYPE: Final = (
     ("payment_intent.", "payment_intent"),
     ("charge.dispute.", "dispute"),
     ("charge.refund.", "refund"),
     ("charge.", "charge"),
     ("refund.", "refund"),
 )
-"""The object that an event carries, by the beginning of its type; the first that fits."""
+"""The kind of object that an event contains, by the prefix of the event's type. The first match counts."""
 
 
 def fault_of_object(payload: Any) -> str | None:
-    """Return what makes an object of a raw table unusable, or None."""
+    """Return why the models cannot use an object, or None if they can."""
     if not isinstance(payload, dict):
         return "The object is not a JSON object."
     kind = payload.get("object")
@@ -152,15 +153,17 @@ def fault_of_object(payload: Any) -> str | None:
     if fields is None:
         return "The object is of a kind that has no table."
     if not is_id(payload.get("id")) or not is_instant(payload.get("created")):
-        return _not_documented("id" if not is_id(payload.get("id")) else "created")
+        return _field_fault("id" if not is_id(payload.get("id")) else "created")
     if is_test_fixture(payload["id"]):
         return "The object is one of Stripe's test fixtures."
-    name = next((name for name in _NEVER_NULL if payload.get(name) is None), None) or _faulty_field(payload, fields)
-    return _not_documented(name) if name else None
+    name = next((name for name in _REQUIRED_FIELDS if payload.get(name) is None), None) or _first_faulty_field(
+        payload, fields
+    )
+    return _field_fault(name) if name else None
 
 
 def fault_of_event(event: Any) -> str | None:
-    """Return what makes an event unusable, or None. The object that it carries is checked if it has a raw table."""
+    """Return why the models cannot use an event, or None if they can. Its object is checked if it has a raw table."""
     if not isinstance(event, dict):
         return "The event is not a JSON object."
     for name, check in (("id", is_id), ("type", is_id), ("created", is_instant)):
@@ -176,7 +179,7 @@ def fault_of_event(event: Any) -> str | None:
     if not isinstance(carried, dict) or not isinstance(carried.get("id"), str) or not carried["id"]:
         return "The event's `data.object` is missing, or not what Stripe documents."
     kind = carried.get("object")
-    expected = next((each for start, each in _OBJECT_OF_TYPE if event["type"].startswith(start)), None)
+    expected = next((each for start, each in _OBJECT_BY_EVENT_TYPE if event["type"].startswith(start)), None)
     if expected is not None and kind != expected and not event["id"].startswith(SAMPLE_PREFIX):
         return f"The event's `data.object` is not the {expected} that its type names."
     if isinstance(kind, str) and kind in _FIELDS:
@@ -184,10 +187,10 @@ def fault_of_event(event: Any) -> str | None:
         if len(modes) == 2:
             return "The event's `livemode` is not that of its object."
         return fault_of_object(carried)
-    return None if isinstance(kind, str | None) else _not_documented("object")
+    return None if isinstance(kind, str | None) else _field_fault("object")
 
 
-def _faulty_field(node: Mapping[str, Any], fields: _Fields) -> str | None:
+def _first_faulty_field(node: Mapping[str, Any], fields: _Fields) -> str | None:
     for name, check in fields.items():
         value = node.get(name)
         if value is None:
@@ -195,7 +198,7 @@ def _faulty_field(node: Mapping[str, Any], fields: _Fields) -> str | None:
         if isinstance(check, Mapping):
             if type(value) is not dict:
                 return name
-            inner = _faulty_field(value, check)
+            inner = _first_faulty_field(value, check)
             if inner:
                 return f"{name}.{inner}"
         elif not check(value):
@@ -203,5 +206,5 @@ def _faulty_field(node: Mapping[str, Any], fields: _Fields) -> str | None:
     return None
 
 
-def _not_documented(name: str) -> str:
+def _field_fault(name: str) -> str:
     return f"The object's `{name}` is missing, or not what Stripe documents."

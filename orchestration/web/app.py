@@ -39,9 +39,9 @@ def receiver(settings: Settings | None = None) -> Starlette:
     return create_receiver(
         Queue(settings.queue_url),
         _endpoints(settings),
-        wanted=settings.webhook_events,
+        stored_types=settings.webhook_events,
         bus_key=settings.recoup_event_bus_key,
-        watched={DEAUTHORIZED: partial(note_deauthorized, settings)},
+        watchers={DEAUTHORIZED: partial(note_deauthorized, settings)},
         routes=[Route(CALLBACK_PATH, callback_page(settings), methods=["GET"])],
     )
 

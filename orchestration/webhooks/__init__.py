@@ -1,5 +1,5 @@
-"""Stripe's push: received, verified, kept on disk before it is acknowledged, and loaded by the next run.
+"""Webhooks: receive Stripe's events, store them in a queue before acknowledging them, and load them into the warehouse.
 
-`signature` and `payloads` say what is genuine, `queue` keeps it, `group_commit` stores many in one commit,
-`receiver` is the HTTP side, `ingest` loads it into the warehouse. Nothing here knows Dagster.
+Belongs here: `receiver` (HTTP), `signature` (verification), `payloads` (parsing), `queue` (durable storage),
+`group_commit` (many deliveries per commit) and `ingest` (from the queue into the warehouse). Does not: Dagster.
 """

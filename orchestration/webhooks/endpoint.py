@@ -1,4 +1,4 @@
-"""Where one integration's events come in."""
+"""The webhook endpoint of an integration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,11 @@ from pydantic import SecretStr
 
 @dataclass(frozen=True)
 class WebhookEndpoint:
-    """The unguessable part of its address, all secrets that Stripe may sign with now, and whose events they are, as far
-    as that is known."""
+    """The webhook endpoint of an integration.
+
+    `token` is the secret part of its URL. `secrets` are all signing secrets that Stripe may use now. `account_id` is
+    the account of its events, or None if it is not known.
+    """
 
     integration: str
     token: SecretStr

@@ -1,14 +1,14 @@
-"""Errors of webhook events and their queue that others handle. They import no database."""
+"""Errors of webhook events and their queue, for callers that must not import a database library."""
 
 from orchestration.base.errors import RecoupError
 
 
 class AccountUnknown(RecoupError):
-    """The account of webhook events is not known. The text says what to set."""
+    """The account of webhook events is not known. The message says what to set."""
 
 
 class QueueUnavailable(RecoupError):
-    """The queue cannot be read or written now: its disk is full, its server is down, its file is damaged.
+    """The queue cannot be read or written: for example, its disk is full, its server is down, or its file is damaged.
 
-    The text says what the database said, and never holds the address with its password.
+    The message contains the database's message, and never the database's URL with its password.
     """

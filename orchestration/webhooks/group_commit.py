@@ -1,4 +1,4 @@
-"""Many deliveries, one commit: what arrives while the disk is busy goes into the next one together."""
+"""Group commit: deliveries that arrive while a commit is being written are stored together in the next commit."""
 
 import asyncio
 import logging
@@ -12,21 +12,21 @@ from orchestration.webhooks.queue import Delivery, Queue
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 500
-"""Deliveries in a commit at most."""
+MAX_BATCH: Final = 500
+"""Largest number of requests in a commit."""
 
-WAITING: Final = 5_000
-"""Deliveries that may wait for a commit; more are turned away, and Stripe sends them again."""
+MAX_WAITING: Final = 5_000
+"""Largest number of requests that wait for a commit. Further requests are rejected, and Stripe sends them again."""
 
-PATIENCE: Final = 8.0
-"""Seconds after which a delivery that is not on disk is turned away. Stripe gives up on an answer after some ten."""
+COMMIT_TIMEOUT_SECONDS: Final = 8.0
+"""Seconds after which a delivery that is not on disk is rejected. Stripe waits about ten seconds for an answer."""
 
-REMEMBERED: Final = 60.0
-"""Seconds for which a failed commit counts against the receiver's health."""
+FAILURE_SECONDS: Final = 60.0
+"""Seconds after a failed commit during which the health check reports it."""
 
 
-class Intake:
-    """Puts deliveries into the queue for many requests at once, from one event loop."""
+class GroupCommit:
+    """Stores the deliveries of concurrent requests of one event loop in the queue, many per commit."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -35,57 +35,60 @@ class Intake:
         self._failure: QueueUnavailable | None = None
         self._failed_at = 0.0
 
-    async def keep(self, deliveries: Sequence[Delivery]) -> None:
-        """Return once they are on disk.
+    async def store(self, deliveries: Sequence[Delivery]) -> None:
+        """Store deliveries in the queue; return when they are on disk.
 
         Raises:
-            QueueUnavailable: they are not, or not yet. They may still come to be, so the sender should try again.
+            QueueUnavailable: they are not on disk yet. They may still be stored later, so the sender should try again.
         """
-        if len(self._waiting) >= WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             raise QueueUnavailable("Too many deliveries wait for the disk.")
         loop = asyncio.get_running_loop()
-        kept: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((deliveries, kept))
+        stored: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((deliveries, stored))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        late = QueueUnavailable(f"The queue took longer than {PATIENCE:.0f} seconds.")
-        timer = loop.call_later(PATIENCE, _settle, kept, late)
+        late = QueueUnavailable(f"The queue took longer than {COMMIT_TIMEOUT_SECONDS:.0f} seconds.")
+        timer = loop.call_later(COMMIT_TIMEOUT_SECONDS, _resolve, stored, late)
         try:
-            await kept
+            await stored
         finally:
             timer.cancel()
 
     async def _write(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
             error: QueueUnavailable | None = None
             try:
                 await asyncio.to_thread(self._queue.put, [each for deliveries, _ in batch for each in deliveries])
             except QueueUnavailable as caught:
                 error = caught
-            except Exception as caught:  # whatever it is, nothing was kept
+            except Exception as caught:  # nothing was stored
                 error = QueueUnavailable(f"The webhook queue failed ({type(caught).__name__}).")
-            self._tell(error)
-            for _, kept in batch:
-                _settle(kept, error)
+            self._note_outcome(error)
+            for _, stored in batch:
+                _resolve(stored, error)
 
-    def failure(self) -> QueueUnavailable | None:
-        """Why the last commit failed, if it did and lately. Whoever stops sending because of it shall try again."""
-        return self._failure if time.monotonic() - self._failed_at < REMEMBERED else None
+    def recent_failure(self) -> QueueUnavailable | None:
+        """Return why the last commit failed, or None if it succeeded or failed more than `FAILURE_SECONDS` ago.
 
-    def _tell(self, error: QueueUnavailable | None) -> None:
-        """Log the first failure and the recovery, not each of the deliveries that Stripe sends again."""
+        The error expires, so that a load balancer that stopped sending sends again.
+        """
+        return self._failure if time.monotonic() - self._failed_at < FAILURE_SECONDS else None
+
+    def _note_outcome(self, error: QueueUnavailable | None) -> None:
+        """Remember the outcome of a commit; log only the first failure and the recovery."""
         if error is not None and self._failure is None:
-            logger.error("%s Deliveries are answered with 503 until it can; Stripe sends them again.", error)
+            logger.error("%s Deliveries are answered with 503 until it works again; Stripe sends them again.", error)
         elif error is None and self._failure is not None:
-            logger.warning("The webhook queue can be used again.")
+            logger.warning("The webhook queue works again.")
         self._failure, self._failed_at = error, time.monotonic()
 
 
-def _settle(kept: asyncio.Future[None], error: QueueUnavailable | None) -> None:
-    if kept.done():
-        return  # its request has given up
+def _resolve(stored: asyncio.Future[None], error: QueueUnavailable | None) -> None:
+    if stored.done():
+        return  # the request has timed out
     if error is None:
-        kept.set_result(None)
+        stored.set_result(None)
     else:
-        kept.set_exception(error)
+        stored.set_exception(error)

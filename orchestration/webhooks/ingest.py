@@ -1,9 +1,10 @@
-"""From the queue into the warehouse: batch by batch, acknowledged after the commit.
+"""Load queued webhook events into the warehouse, in batches. A batch is acknowledged after its commit.
 
-An event that cannot be read, or that alone cannot be loaded, is put aside with the reason. A batch whose run died is
-taken again in ever smaller parts, until the event that kills it stands alone and is put aside, too. Faults that are not
-the events' (a full disk, an account that is not known) put nothing aside; the events of other integrations are loaded
-all the same.
+An event that cannot be read or loaded goes to quarantine, with the reason. If a run dies while it loads a batch, the
+next runs take smaller and smaller batches, until the event that causes it is alone and goes to quarantine.
+
+Faults that no event causes (a full disk, an unknown account) put no event into quarantine. The events of other
+integrations are still loaded.
 """
 
 from __future__ import annotations
@@ -23,34 +24,35 @@ from orchestration.base.account import AccountKey
 from orchestration.warehouse.connection import transaction
 from orchestration.warehouse.deliveries import DeliveryRow, log_deliveries
 from orchestration.warehouse.load import LoadCounts, Loader
-from orchestration.warehouse.redact import scrub_text
-from orchestration.warehouse.rows import EventRow, Rejected, event_row
+from orchestration.warehouse.redact import redact_text
+from orchestration.warehouse.rows import EventRow, InvalidPayload, event_row
 from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks.errors import AccountUnknown
 from orchestration.webhooks.payloads import NotAnEvent, event_of, parse
 
-if TYPE_CHECKING:  # it imports sqlalchemy, which only a caller with a queue needs
-    from orchestration.webhooks.queue import Queue, Queued
+if TYPE_CHECKING:  # the module imports sqlalchemy, which only callers with a queue need
+    from orchestration.webhooks.queue import Queue, QueuedEvent
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 5_000
-"""Events that are loaded in one transaction."""
+BATCH_SIZE: Final = 5_000
+"""Number of events in a batch."""
 
-TRIES: Final = 6
-"""Runs that may die over an event before it is put aside. Each takes an eighth of the batch of the one before."""
+MAX_ATTEMPTS: Final = 6
+"""Number of runs that may die over an event before it goes to quarantine. Each takes an eighth of the last batch."""
 
-_SHRINK: Final = 8
-_THE_EVENTS_FAULT: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
+_BATCH_DIVISOR: Final = 8
+BAD_EVENT_ERRORS: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError)
 
 
 @dataclass
 class IngestReport:
-    """What became of the events taken: taken = ingested + duplicates + quarantined + passed_over.
+    """The result of an ingest: taken = ingested + duplicates + quarantined + passed_over.
 
-    `received` counts deliveries, repeated ones too. `ingested` were new to the warehouse; `duplicates` were there
-    already, by a poll or by an earlier try; `passed_over` are of accounts that their endpoint may not write. `slowest`
-    is the longest time in seconds from the receiver to the commit. `accounts` are those that got rows.
+    `received` counts deliveries, including repeated ones. `ingested` events were new to the warehouse. `duplicates` had
+    been loaded before, from a poll or an earlier attempt. `passed_over` events belong to accounts that their endpoint
+    may not write. `slowest_seconds` is the longest time from receipt to commit. `accounts` are the accounts that got
+    rows.
     """
 
     received: int = 0
@@ -60,14 +62,17 @@ class IngestReport:
     quarantined: int = 0
     passed_over: int = 0
     objects_written: int = 0
-    slowest: float = 0.0
+    slowest_seconds: float = 0.0
     accounts: set[AccountKey] = field(default_factory=set)
 
 
-_Entry: TypeAlias = "tuple[Queued, EventRow]"
+_Entry: TypeAlias = "tuple[QueuedEvent, EventRow]"
 
 MayWrite: TypeAlias = Callable[[str, AccountKey, bool], bool]
-"""Whether an integration's endpoint may write an account, given whether it is the integration's own."""
+"""Called with an integration, an account, and whether the account is the integration's own.
+
+Returns whether the integration's endpoint may write the account.
+"""
 
 
 @dataclass
@@ -85,30 +90,37 @@ def ingest_queue(
     account_of: Callable[[str], str],
     may_write: MayWrite = lambda integration, account, is_own: is_own,
     pinned_version: str,
-    most: int | None = None,
+    limit: int | None = None,
     latest: int | None = None,
 ) -> IngestReport:
-    """Load everything that is queued, or the oldest `most` events.
+    """Load all queued events, or the oldest `limit` events.
 
-    `account_of` returns the account of an integration. An event may name another one, or come of another mode:
-    `may_write` decides whether the integration's endpoint may write it, and what it may not is passed over. A run that
-    is killed at any instruction loses and doubles nothing. An event dated after `latest` (unix seconds) would outrank
-    whatever follows, and goes to quarantine.
+    Crash-safe: an interrupted call neither loses an event nor loads one twice.
+
+    Args:
+        connection: The warehouse.
+        queue: The queue of webhook events.
+        account_of: Returns the account id of an integration, or raises AccountUnknown.
+        may_write: Decides whether an endpoint may write the account and mode of an event. Otherwise the event is passed
+            over.
+        pinned_version: The API version that payloads should have.
+        limit: Largest number of events to load; None for all.
+        latest: Unix seconds. A later event goes to quarantine, since it would take precedence over all later updates.
 
     Raises:
-        AccountUnknown: as `account_of`, once everything else was loaded. The integration's events stay queued.
+        AccountUnknown: as `account_of`, after all other events were loaded. The integration's events stay queued.
         QueueUnavailable: the queue cannot be read.
-        duckdb.Error: a batch could not be loaded for no fault of its events. They stay queued.
+        duckdb.Error: a batch could not be loaded, and no event caused it. Its events stay queued.
     """
     report = IngestReport()
     unknown: dict[str, AccountUnknown] = {}
     read = partial(_read, account_of, may_write, unknown, latest)
-    while most is None or report.taken < most:
-        taken = queue.take(BATCH if most is None else min(BATCH, most - report.taken), except_of=unknown)
+    while limit is None or report.taken < limit:
+        taken = queue.take(BATCH_SIZE if limit is None else min(BATCH_SIZE, limit - report.taken), excluding=unknown)
         if not taken:
             break
         tried = max(each.attempts for each in taken)
-        if tried > 1 and len(taken) > (allowed := max(BATCH // _SHRINK ** (tried - 1), 1)):
+        if tried > 1 and len(taken) > (allowed := max(BATCH_SIZE // _BATCH_DIVISOR ** (tried - 1), 1)):
             queue.release([each.seq for each in taken[allowed:]])
             taken = taken[:allowed]
         _ingest_batch(connection, queue, taken, read, pinned_version, report)
@@ -120,14 +132,14 @@ def ingest_queue(
 def _ingest_batch(
     connection: duckdb.DuckDBPyConnection,
     queue: Queue,
-    taken: Sequence[Queued],
-    read: Callable[[Sequence[Queued]], _Batch],
+    taken: Sequence[QueuedEvent],
+    read: Callable[[Sequence[QueuedEvent]], _Batch],
     pinned_version: str,
     report: IngestReport,
 ) -> None:
     try:
-        if len(taken) == 1 and taken[0].attempts > TRIES:
-            batch = _Batch(unreadable={taken[0].seq: f"{TRIES} runs died while they loaded it."})
+        if len(taken) == 1 and taken[0].attempts > MAX_ATTEMPTS:
+            batch = _Batch(unreadable={taken[0].seq: f"{MAX_ATTEMPTS} runs died while they loaded it."})
         else:
             batch = read(taken)
         queue.release(batch.waiting)
@@ -136,7 +148,7 @@ def _ingest_batch(
     except Exception:
         queue.release([each.seq for each in taken])
         raise
-    redacted = {each.seq: scrub_text(each.payload) or "" for each in taken if each.seq in batch.unreadable}
+    redacted = {each.seq: redact_text(each.payload) or "" for each in taken if each.seq in batch.unreadable}
     queue.finish([each.seq for each in taken if each.seq not in batch.unreadable], batch.unreadable, redacted)
     _note_passed_over(queue, batch)
     now = datetime.now(UTC)
@@ -147,12 +159,14 @@ def _ingest_batch(
     report.ingested += counts["events"].written
     report.duplicates += counts["events"].read - counts["events"].written
     report.objects_written += sum(each.written for table, each in counts.items() if table != "events")
-    report.slowest = max(report.slowest, 0.0, *((now - each.received_at).total_seconds() for each in taken))
+    report.slowest_seconds = max(
+        report.slowest_seconds, 0.0, *((now - each.received_at).total_seconds() for each in taken)
+    )
     report.accounts |= batch.by_account.keys()
 
 
 def _note_passed_over(queue: Queue, batch: _Batch) -> None:
-    """Count what was passed over for `recoup webhooks status`, and log each endpoint and account once."""
+    """Count events that were passed over for `recoup webhooks status`; log each endpoint and account once."""
     by_integration: Counter[str] = Counter()
     for (integration, account), count in batch.passed_over.items():
         by_integration[integration] += count
@@ -177,24 +191,24 @@ def _read(
     may_write: MayWrite,
     unknown: dict[str, AccountUnknown],
     latest: int | None,
-    taken: Sequence[Queued],
+    taken: Sequence[QueuedEvent],
 ) -> _Batch:
-    """The events by account; those of which the account is not known wait, and `unknown` gets their integration."""
+    """Parse events and group them by account; add integrations whose account is not known to `unknown`."""
     batch = _Batch()
     for queued in taken:
         try:
             event = event_of(parse(queued.payload))
             if event["id"] != queued.event_id:
-                raise NotAnEvent("The event's id is not the one it was queued under.")
+                raise NotAnEvent("The event's id differs from the id in the queue.")
             row = event_row(event, "webhook")
             if latest is not None and _newest_instant(row) > latest:
                 raise NotAnEvent("The event is dated in the future.")
-        except (NotAnEvent, Rejected) as error:
+        except (NotAnEvent, InvalidPayload) as error:
             batch.unreadable[queued.seq] = str(error)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            batch.unreadable[queued.seq] = f"The event's object is not what Stripe documents ({type(error).__name__})."
+            batch.unreadable[queued.seq] = f"The event's object is not as Stripe documents it ({type(error).__name__})."
         else:
-            account = _account_of_event(event, queued, may_write, partial(_told, account_of, unknown))
+            account = _account_of_event(event, queued, may_write, partial(_account_or_none, account_of, unknown))
             if account is None:
                 batch.waiting.append(queued.seq)
                 continue
@@ -211,21 +225,23 @@ def _newest_instant(row: EventRow) -> int:
 
 
 def _account_of_event(
-    event: Mapping[str, Any], queued: Queued, may_write: MayWrite, told: Callable[[str], str | None]
+    event: Mapping[str, Any], queued: QueuedEvent, may_write: MayWrite, find_account: Callable[[str], str | None]
 ) -> tuple[AccountKey, bool] | None:
-    """Return the account of an event and whether its endpoint may write it; None if the endpoint's own is not known."""
-    named, livemode = event.get("account"), event["livemode"]
-    if named is not None and may_write(queued.integration, AccountKey(named, livemode), False):
-        return AccountKey(named, livemode), True
-    own = queued.account_id or told(queued.integration)
-    if own is None:
+    """Return an event's account and whether its endpoint may write it; None if the endpoint's account is not known."""
+    named_id, livemode = event.get("account"), event["livemode"]
+    if named_id is not None and may_write(queued.integration, AccountKey(named_id, livemode), False):
+        return AccountKey(named_id, livemode), True
+    own_id = queued.account_id or find_account(queued.integration)
+    if own_id is None:
         return None
-    key = AccountKey(named or own, livemode)
-    return key, key.account_id == own and may_write(queued.integration, key, True)
+    key = AccountKey(named_id or own_id, livemode)
+    return key, key.account_id == own_id and may_write(queued.integration, key, True)
 
 
-def _told(account_of: Callable[[str], str], unknown: dict[str, AccountUnknown], integration: str) -> str | None:
-    """The account, asked for once; None where it cannot be told."""
+def _account_or_none(
+    account_of: Callable[[str], str], unknown: dict[str, AccountUnknown], integration: str
+) -> str | None:
+    """Return the account id of an integration, or None if it is not known. The error is stored in `unknown`."""
     if integration in unknown:
         return None
     try:
@@ -236,14 +252,14 @@ def _told(account_of: Callable[[str], str], unknown: dict[str, AccountUnknown], 
 
 
 def _load_in_parts(connection: duckdb.DuckDBPyConnection, batch: _Batch, pinned_version: str) -> dict[str, LoadCounts]:
-    """Load each account's events; halve what cannot be loaded until the one that cannot stands alone."""
+    """Load each account's events. Halve a part that cannot be loaded until the event that causes it is alone."""
     totals: dict[str, LoadCounts] = {"events": LoadCounts()}
     parts = list(batch.by_account.items())
     while parts:
         account, entries = parts.pop()
         try:
             counts = _load(connection, account, entries, pinned_version)
-        except _THE_EVENTS_FAULT as error:
+        except BAD_EVENT_ERRORS as error:
             half = len(entries) // 2
             if half:
                 parts += [(account, entries[:half]), (account, entries[half:])]
@@ -265,5 +281,5 @@ def _load(
     return counts
 
 
-def _delivery_row(queued: Queued, row: EventRow) -> DeliveryRow:
+def _delivery_row(queued: QueuedEvent, row: EventRow) -> DeliveryRow:
     return DeliveryRow(row.id, row.type, queued.integration, queued.received_at.replace(tzinfo=None))

@@ -1,4 +1,4 @@
-"""What the receiver counts, in Prometheus's terms."""
+"""Prometheus metrics of the webhook receiver."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,41 +12,41 @@ from orchestration.webhooks.queue import Queue
 
 
 class Metrics:
-    """Counters of one receiver, and the state of its queue at the time of asking."""
+    """The counters of a receiver, and gauges of its queue that are read at each scrape."""
 
     def __init__(self, queue: Queue) -> None:
         self._registry = CollectorRegistry()
         self._events = Counter(
             "recoup_webhook_events",
-            "Events received and genuine, by type (only stored types by name).",
+            "Genuine events received, by type (types that are not stored count as other).",
             ["type", "stored"],
             registry=self._registry,
         )
         self._refused = Counter(
-            "recoup_webhook_refused", "Requests that were turned away, by reason.", ["reason"], registry=self._registry
+            "recoup_webhook_refused", "Rejected requests, by reason.", ["reason"], registry=self._registry
         )
         self._seconds = Histogram(
             "recoup_webhook_acknowledged_seconds",
-            "From the request to its 2xx, the commit to disk included.",
+            "Seconds from a request to its 2xx answer, including the commit to disk.",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self._registry,
         )
         self._registry.register(_QueueGauges(queue))
 
-    def received(self, event_type: str, *, is_stored: bool) -> None:
+    def count_event(self, event_type: str, *, is_stored: bool) -> None:
         """Count a genuine event."""
         self._events.labels(event_type, "yes" if is_stored else "no").inc()
 
-    def refused(self, reason: str) -> None:
-        """Count a request that was turned away."""
+    def count_refusal(self, reason: str) -> None:
+        """Count a rejected request."""
         self._refused.labels(reason).inc()
 
-    def acknowledged(self, seconds: float) -> None:
-        """How long an acknowledged request took."""
+    def observe_acknowledgement(self, seconds: float) -> None:
+        """Record how long an acknowledged request took."""
         self._seconds.observe(seconds)
 
-    def exposition(self) -> bytes:
-        """All of it in the text format."""
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
@@ -62,15 +62,17 @@ class _QueueGauges(Collector):
             stats = self._queue.stats()
         except QueueUnavailable:
             stats = None
-        is_up = "1 where the queue can be read, else 0."
-        yield GaugeMetricFamily("recoup_webhook_queue_up", is_up, value=float(stats is not None))
+        up_help = "1 if the queue can be read, else 0."
+        yield GaugeMetricFamily("recoup_webhook_queue_up", up_help, value=float(stats is not None))
         if stats is None:
             return
-        rows = GaugeMetricFamily("recoup_webhook_queue_rows", "Events that wait, or were put aside.", labels=["state"])
+        rows = GaugeMetricFamily(
+            "recoup_webhook_queue_rows", "Events in the queue and in quarantine.", labels=["state"]
+        )
         for state in ("queued", "quarantined"):
             rows.add_metric([state], getattr(stats, state))
         yield rows
         age = stats.age(datetime.now(UTC))
         yield GaugeMetricFamily(
-            "recoup_webhook_queue_oldest_seconds", "How long the oldest queued event waits.", value=age
+            "recoup_webhook_queue_oldest_seconds", "Seconds that the oldest queued event has waited.", value=age
         )

@@ -1,4 +1,4 @@
-"""What is inside a delivery: Stripe's event itself, or one wrapped by AWS EventBridge or by Azure Event Grid."""
+"""Parse webhook bodies: an event from Stripe, or an event in an envelope of AWS EventBridge or Azure Event Grid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ Json = dict[str, Any]
 
 
 class NotAnEvent(ValueError):
-    """The body is not an event that Recoup can store. The text says why, and repeats nothing of the body."""
+    """The body is not an event that Recoup can store. The message says why and contains nothing of the body."""
 
 
 def parse(text: bytes | str) -> Any:
-    """Return the JSON, of whatever shape. What a strict parser refuses is read by `parse_leniently`.
+    """Return the JSON value of a text. `parse_leniently` reads what the strict parser refuses.
 
     Raises:
-        NotAnEvent: it is no JSON.
+        NotAnEvent: the text is not JSON.
     """
     try:
         return orjson.loads(text)
@@ -32,10 +32,10 @@ def parse(text: bytes | str) -> Any:
 
 
 def event_of(parsed: Any) -> Json:
-    """Return the event, checked as far as storing it needs.
+    """Return the event after checking every field that is needed to store it.
 
     Raises:
-        NotAnEvent: something is missing, or of another kind than Stripe documents.
+        NotAnEvent: a field is missing, or not as Stripe documents it.
     """
     event = outline_of(parsed)
     fault = fault_of_event(event)
@@ -45,37 +45,44 @@ def event_of(parsed: Any) -> Json:
 
 
 def outline_of(parsed: Any) -> Json:
-    """Return the event. Only what tells an event and its account is checked, nothing that it carries.
+    """Return the event after checking that it is one and which account and mode it names. Its object is not checked.
 
     Raises:
-        NotAnEvent: it is no event of the kind that Recoup reads.
+        NotAnEvent: the value is not an event of a kind that Recoup reads.
     """
     if not isinstance(parsed, dict):
         raise NotAnEvent("The body is not a JSON object.")
     if is_thin(parsed):
         raise NotAnEvent("This is a thin event. Choose the payload style Snapshot for the event destination at Stripe.")
     if parsed.get("object") != "event":
-        raise NotAnEvent("The body is not an event of Stripe's.")
+        raise NotAnEvent("The body is not a Stripe event.")
     _require(isinstance(parsed.get("livemode"), bool), "livemode")
     _require(parsed.get("account") is None or is_id(parsed["account"]), "account")
     return parsed
 
 
 def is_thin(parsed: Any) -> bool:
-    """Return whether this is an event of Stripe's API v2, which carries no object."""
+    """Return whether a value is a thin event of Stripe's API v2, which contains no object."""
     return isinstance(parsed, dict) and parsed.get("object") == "v2.core.event"
 
 
 def from_eventbridge(parsed: Any) -> Sequence[Any]:
-    """Return what AWS put into `detail` (Stripe docs: event destinations, EventBridge)."""
+    """Return the event in the `detail` of an AWS envelope (Stripe docs: event destinations, EventBridge).
+
+    Raises:
+        NotAnEvent: the value is not such an envelope.
+    """
     detail = parsed.get("detail") if isinstance(parsed, dict) else None
     if not isinstance(detail, dict):
-        raise NotAnEvent("This is not an envelope of EventBridge: it has no `detail`.")
+        raise NotAnEvent("The body is not an EventBridge envelope: it has no `detail`.")
     return [detail]
 
 
 def validation_code(parsed: Any) -> str | None:
-    """What Event Grid wants back before it delivers in its own schema; None for anything else."""
+    """Return the code of Event Grid's validation request, or None if the value is another one.
+
+    Event Grid expects the code back before it delivers events in its own schema.
+    """
     first = parsed[0] if isinstance(parsed, list) and parsed else None
     if isinstance(first, dict) and first.get("eventType") == "Microsoft.EventGrid.SubscriptionValidationEvent":
         data = first.get("data")
@@ -85,14 +92,17 @@ def validation_code(parsed: Any) -> str | None:
 
 
 def from_event_grid(parsed: Any) -> Sequence[Any]:
-    """Return what Azure put into the `data` of a CloudEvent, alone or several in a list (Stripe docs: Event Grid).
+    """Return the events in the `data` of a CloudEvent, or of a list of them (Stripe docs: Event Grid).
 
-    An envelope of a list that has no `data` is None: the others count all the same.
+    In a list, an envelope without `data` gives None, so that the other events are still received.
+
+    Raises:
+        NotAnEvent: the value is neither a list nor such an envelope.
     """
     if isinstance(parsed, list):
         return [envelope.get("data") if isinstance(envelope, dict) else None for envelope in parsed]
     if not isinstance(parsed, dict) or not isinstance(parsed.get("data"), dict):
-        raise NotAnEvent("This is not an envelope of Event Grid: it has no `data`.")
+        raise NotAnEvent("The body is not an Event Grid envelope: it has no `data`.")
     return [parsed["data"]]
 
 

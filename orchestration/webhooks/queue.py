@@ -1,7 +1,7 @@
-"""The durable queue between the receiver and the runs: one table, in SQLite beside the warehouse or in PostgreSQL.
+"""The durable queue between the receiver and ingest: a table in SQLite beside the warehouse, or in PostgreSQL.
 
-A row is put once for each event id, taken in the order of arrival, and finished after the warehouse has committed. What
-is taken and not finished is taken again: loading an event twice changes nothing.
+Each event id of an integration has one row. Rows are taken in order of arrival and finished after the warehouse has
+committed. A row that was taken but not finished is taken again: loading an event twice changes nothing.
 """
 
 from collections import Counter
@@ -22,25 +22,28 @@ from orchestration.webhooks.errors import QueueUnavailable
 
 State = Literal["queued", "done", "quarantined"]
 
-BUSY_SECONDS: Final = 5
-"""How long a writer of SQLite waits for another one; commits take milliseconds."""
+LOCK_TIMEOUT_SECONDS: Final = 5
+"""Seconds that a writer waits for another writer. Commits take milliseconds."""
 
 _POSTGRESQL: Final = {
-    "connect_timeout": BUSY_SECONDS,
-    "tcp_user_timeout": 1_000 * BUSY_SECONDS,
-    "options": f"-c lock_timeout={BUSY_SECONDS}s -c statement_timeout=60s",
+    "connect_timeout": LOCK_TIMEOUT_SECONDS,
+    "tcp_user_timeout": 1_000 * LOCK_TIMEOUT_SECONDS,
+    "options": f"-c lock_timeout={LOCK_TIMEOUT_SECONDS}s -c statement_timeout=60s",
 }
-"""A server that is gone, or busy, is an error soon: the receiver then answers 503, and Stripe tries again."""
+"""Options that make an unreachable or busy server fail fast: the receiver answers 503, and Stripe sends again."""
 
 _PUT: Final = """
 INSERT INTO webhook_queue (integration, account_id, event_id, payload, received_at, deliveries) VALUES {rows}
 ON CONFLICT (integration, event_id) DO UPDATE SET deliveries = webhook_queue.deliveries + excluded.deliveries
 """
-"""One statement inserts many rows. The sqlite3 module releases the GIL in each step of a statement: with one INSERT per
-row, the writer thread and the event loop made 6 futex calls per event to get it back; now they make 2."""
+"""Inserts many rows in one statement, because the sqlite3 module releases the GIL at each step of a statement.
+
+With one INSERT per row, the writer thread and the event loop made 6 futex calls per event to get the GIL back. With one
+statement for many rows they make 2.
+"""
 
 _ROWS_PER_INSERT: Final = 500
-"""Rows of one statement. Six values per row stay far below the limits of both databases."""
+"""Rows per statement. With six values per row, this is far below the limits of both databases."""
 
 _metadata: Final = sa.MetaData()
 
@@ -64,9 +67,12 @@ WEBHOOK_QUEUE: Final = sa.Table(
     sa.Index("webhook_queue_by_end", "finished_at"),
     sqlite_autoincrement=True,
 )
-"""`account_id` is whose integration it was when it came, if that was known: the name may be another's by now. `payload`
-is the event's JSON without secrets and personal fields, and empty once it was loaded; `deliveries` counts how often it
-came."""
+"""The queue.
+
+`account_id` is the integration's account when the event was received, if it was known then: since then, the name may
+have been given to another account. `payload` is the event's redacted JSON; it is empty after loading. `deliveries`
+counts how often the event was received.
+"""
 
 REFUSALS: Final = sa.Table(
     "webhook_refusals",
@@ -76,20 +82,20 @@ REFUSALS: Final = sa.Table(
     sa.Column("reason", sa.Text, primary_key=True),
     sa.Column("requests", sa.BigInteger, nullable=False),
 )
-"""By the hour: requests that were not shown to be Stripe's, and genuine events passed over (`PASSED_OVER`)."""
+"""Counts per hour of rejected requests, and of genuine events that were passed over (`PASSED_OVER`)."""
 
 PASSED_OVER: Final = {
-    "no_event": "A signed request came that is no event of Stripe's.",
-    "thin_event": "A thin event came, which carries no object. Choose the payload style Snapshot at Stripe.",
-    "test_event": "A test event of Stripe's came, with an id such as evt_00000000000000.",
-    "other_account": "An event came of an account that this endpoint may not write.",
+    "no_event": "A signed request was not a Stripe event.",
+    "thin_event": "A thin event arrived, which contains no object. Choose the payload style Snapshot at Stripe.",
+    "test_event": "A test event of Stripe arrived, with an id such as evt_00000000000000.",
+    "other_account": "An event of an account arrived that this endpoint may not write.",
 }
-"""Why a genuine event is passed over though somebody may look for it in the tables, by the reason as it is counted."""
+"""Why a genuine event was passed over that a person may expect in the tables, by the reason that is counted."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """An event as it is put into the queue. `received_at` in UTC."""
+    """A received event, to be put into the queue. `received_at` is UTC."""
 
     integration: str
     event_id: str
@@ -99,8 +105,8 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Queued:
-    """An event as it is taken. `attempts` counts this one, too."""
+class QueuedEvent:
+    """An event taken from the queue. `attempts` includes the current one. `received_at` is UTC."""
 
     seq: int
     integration: str
@@ -114,7 +120,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """What waits, since when the oldest does (UTC) and how often it was taken, and how many are put aside."""
+    """Numbers of queued and quarantined events; receipt time (UTC) and `attempts` of the oldest queued event."""
 
     queued: int
     quarantined: int
@@ -123,16 +129,16 @@ class QueueStats:
     attempts: int = 0
 
     def age(self, now: datetime) -> float:
-        """Seconds that the oldest queued event has waited; 0 where none waits."""
+        """Return the seconds that the oldest queued event has waited; 0 if the queue is empty."""
         return max((now - self.oldest_received_at).total_seconds(), 0.0) if self.oldest_received_at else 0.0
 
 
 @dataclass
 class Queue:
-    """The queue at `sqlite:///` and a path with any characters in it, or at a postgresql:// address of SQLAlchemy's.
-    Tables are made where missing.
+    """The webhook queue of a database. Missing tables are created.
 
-    Every method raises QueueUnavailable.
+    `url` is `sqlite:///` followed by a path, which may contain any characters, or a postgresql:// URL of SQLAlchemy.
+    Every method raises QueueUnavailable if the database cannot be used.
     """
 
     url: str = field(repr=False)
@@ -140,10 +146,10 @@ class Queue:
     _file: tuple[int, int] | None = field(init=False, default=None, repr=False)
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
-        """Keep the events, on disk before this returns. One that is there already is only counted."""
+        """Store events; they are on disk when this returns. For a known event, only `deliveries` is increased."""
         counts = Counter((each.integration, each.event_id) for each in deliveries)
         first = {(each.integration, each.event_id): each for each in reversed(deliveries)}
-        # By key, so that two receivers never wait for each other's rows crosswise.
+        # Sorted by key, so that two receivers cannot deadlock.
         rows = [(*self._values(first[key]), counts[key]) for key in sorted(first)]
         if not rows:
             return
@@ -152,13 +158,15 @@ class Queue:
                 some = rows[start : start + _ROWS_PER_INSERT]
                 connection.exec_driver_sql(self._put_statement(len(some)), tuple(chain.from_iterable(some)))
 
-    def take(self, limit: int, *, except_of: Collection[str] = ()) -> list[Queued]:
-        """The oldest queued events, up to `limit`, but for those of some integrations, each with its attempts one up.
-        Rows that another reader is taking at this moment are passed over."""
-        columns = [WEBHOOK_QUEUE.c[name] for name in Queued.__dataclass_fields__]
+    def take(self, limit: int, *, excluding: Collection[str] = ()) -> list[QueuedEvent]:
+        """Take the oldest queued events, up to `limit`, except those of some integrations; increase their `attempts`.
+
+        Rows that another process is taking at the same time are left out.
+        """
+        columns = [WEBHOOK_QUEUE.c[name] for name in QueuedEvent.__dataclass_fields__]
         oldest = (
             sa.select(WEBHOOK_QUEUE.c.seq)
-            .where(WEBHOOK_QUEUE.c.state == "queued", WEBHOOK_QUEUE.c.integration.not_in(except_of))
+            .where(WEBHOOK_QUEUE.c.state == "queued", WEBHOOK_QUEUE.c.integration.not_in(excluding))
             .order_by(WEBHOOK_QUEUE.c.seq)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -170,7 +178,7 @@ class Queue:
                 .values(attempts=WEBHOOK_QUEUE.c.attempts + 1)
                 .returning(*columns)
             ).fetchall()
-        rows = [Queued(**{**row._mapping, "received_at": _utc(row.received_at)}) for row in taken]
+        rows = [QueuedEvent(**{**row._mapping, "received_at": _utc(row.received_at)}) for row in taken]
         return sorted(rows, key=lambda row: row.seq)
 
     def finish(
@@ -179,9 +187,12 @@ class Queue:
         quarantined: Mapping[int, str] | None = None,
         payloads: Mapping[int, str] | None = None,
     ) -> None:
-        """Acknowledge what the warehouse has committed, and put in quarantine, with the reason, what cannot be read.
+        """Mark events as loaded, and put others into quarantine.
 
-        `payloads` replace those of events in quarantine.
+        Args:
+            seqs: Events that the warehouse has committed.
+            quarantined: The reasons, by `seq`, of events that cannot be loaded.
+            payloads: Texts, by `seq`, that replace the payloads of events in quarantine.
         """
         now = datetime.now(UTC)
         reasons = [{"row": seq, "why": reason} for seq, reason in (quarantined or {}).items()]
@@ -198,12 +209,12 @@ class Queue:
                 _change(connection, [seq], payload=payload)
 
     def release(self, seqs: Sequence[int]) -> None:
-        """Take back an attempt that failed for no fault of the events."""
+        """Return events to the queue without counting the attempt, which failed for another reason than the events."""
         with self._transaction() as connection:
             _change(connection, seqs, attempts=WEBHOOK_QUEUE.c.attempts - 1)
 
     def requeue_quarantined(self) -> int:
-        """Put everything that was put aside back into the line, and return how many."""
+        """Move all events from quarantine back to the queue; return their number."""
         with self._transaction() as connection:
             result = connection.execute(
                 sa.update(WEBHOOK_QUEUE)
@@ -213,7 +224,10 @@ class Queue:
         return int(result.rowcount)
 
     def delete_finished(self, *, before: datetime) -> int:
-        """Forget what was done before then (UTC). Quarantined rows stay until someone decides."""
+        """Delete events finished before `before` (UTC), and older counts; return the number of deleted events.
+
+        Events in quarantine are kept.
+        """
         done = (WEBHOOK_QUEUE.c.finished_at < before) & (WEBHOOK_QUEUE.c.state != "quarantined")
         with self._transaction() as connection:
             deleted = connection.execute(sa.delete(WEBHOOK_QUEUE).where(done)).rowcount
@@ -221,7 +235,7 @@ class Queue:
         return int(deleted)
 
     def stats(self) -> QueueStats:
-        """What waits now and what is put aside: quick, however much was loaded."""
+        """Return the numbers of queued and quarantined events. It is fast, however many events were loaded."""
         column = WEBHOOK_QUEUE.c
         waiting = ("queued", "quarantined")
         by_state = sa.select(column.state, sa.func.count().label("rows")).where(column.state.in_(waiting))
@@ -241,8 +255,8 @@ class Queue:
             attempts=first.attempts if first else 0,
         )
 
-    def remembered(self) -> tuple[int, int]:
-        """How many of the rows still here were loaded, and how many deliveries only repeated what was here already."""
+    def history_counts(self) -> tuple[int, int]:
+        """Return, for the rows that are still stored, the number of loaded events and of repeated deliveries."""
         column = WEBHOOK_QUEUE.c
         done = sa.func.sum(sa.case((column.state == "done", 1), else_=0)).label("done")
         repeated = sa.func.sum(column.deliveries - 1).label("repeated")
@@ -251,19 +265,19 @@ class Queue:
         return int(row.done or 0), int(row.repeated or 0)
 
     def has_queued(self) -> bool:
-        """Whether anything waits."""
+        """Return whether any event is queued."""
         with self._transaction() as connection:
             waiting = sa.select(WEBHOOK_QUEUE.c.seq).where(WEBHOOK_QUEUE.c.state == "queued").limit(1)
             return connection.execute(waiting).fetchone() is not None
 
     def state_of(self, event_id: str) -> State | None:
-        """Where an event stands; None where it never came, or was done long ago."""
+        """Return the state of an event, or None if it was never received or its row has been deleted."""
         with self._transaction() as connection:
             found = sa.select(WEBHOOK_QUEUE.c.state).where(WEBHOOK_QUEUE.c.event_id == event_id)
             return connection.execute(found).scalar()
 
     def quarantine(self, limit: int) -> list[tuple[str, datetime, str]]:
-        """The newest events put aside: id, when they were received (UTC), why."""
+        """Return the newest events in quarantine: id, time of receipt (UTC), and reason."""
         column = WEBHOOK_QUEUE.c
         rows = (
             sa.select(column.event_id, column.received_at, column.reason)
@@ -275,7 +289,7 @@ class Queue:
             return [(row.event_id, _utc(row.received_at), row.reason) for row in connection.execute(rows)]
 
     def count_refusals(self, integration: str, reasons: Mapping[str, int], *, now: datetime) -> None:
-        """Add to the counts of the hour of `now`."""
+        """Add to the counts, by reason, of the hour of `now` (UTC)."""
         hour = now.replace(minute=0, second=0, microsecond=0)
         insert = self._insert(REFUSALS)
         statement = insert.on_conflict_do_update(
@@ -291,11 +305,11 @@ class Queue:
                 connection.execute(statement, rows)
 
     def refusals(self, *, since: datetime) -> dict[str, int]:
-        """Return the refused requests by reason, from the hour of `since` on."""
+        """Return the numbers of rejected requests by reason, since the start of the hour of `since`."""
         return {reason: count for reason, count in self._counted(since).items() if reason not in PASSED_OVER}
 
     def passed_over(self, *, since: datetime) -> dict[str, int]:
-        """Return the genuine events that were passed over by reason, from the hour of `since` on."""
+        """Return the numbers of events that were passed over by reason, since the start of the hour of `since`."""
         return {reason: count for reason, count in self._counted(since).items() if reason in PASSED_OVER}
 
     def _counted(self, since: datetime) -> dict[str, int]:
@@ -309,25 +323,25 @@ class Queue:
             return {row.reason: int(row.requests) for row in connection.execute(counted)}
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close all connections. The next call opens new ones."""
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
 
     def _values(self, delivery: Delivery) -> tuple[Any, ...]:
-        """Return the values of a delivery for the driver: SQLite keeps an instant as the text that SQLAlchemy reads."""
+        """Return the values of a delivery for the driver. For SQLite, the time is a text in SQLAlchemy's format."""
         received_at: Any = delivery.received_at
         if self._is_sqlite():
             received_at = delivery.received_at.replace(tzinfo=None).isoformat(" ", "microseconds")
         return delivery.integration, delivery.account_id, delivery.event_id, delivery.payload, received_at
 
     def _put_statement(self, row_count: int) -> str:
-        """Return the statement that inserts this number of rows."""
+        """Return the statement that inserts `row_count` rows."""
         mark = "?" if self._is_sqlite() else "%s"
         return _PUT.format(rows=", ".join([f"({', '.join([mark] * 6)})"] * row_count))
 
     def _insert(self, table: sa.Table) -> Any:
-        """An INSERT that knows ON CONFLICT, which SQLAlchemy has for each database by itself."""
+        """Return the database's own INSERT, since SQLAlchemy's common INSERT has no ON CONFLICT."""
         dialect = import_module(f"sqlalchemy.dialects.{'sqlite' if self._is_sqlite() else 'postgresql'}")
         return dialect.insert(table)
 
@@ -339,19 +353,19 @@ class Queue:
         try:
             with self._connected().begin() as connection:
                 yield connection
-            is_kept = self._file == self._file_now()
+            is_same_file = self._file == self._current_file()
         except (SQLAlchemyError, OSError, ImportError) as error:
-            words = _words(error)
+            message = _database_message(error)
             if self._is_sqlite() and self._path().is_dir():
-                words = "a folder stands in its place. Move it away."
-            raise QueueUnavailable(f"The webhook queue{self._where()} cannot be used: {words}") from None
-        if not is_kept:
+                message = "a folder stands in its place. Move it away."
+            raise QueueUnavailable(f"The webhook queue{self._location()} cannot be used: {message}") from None
+        if not is_same_file:
             self.close()
-            raise QueueUnavailable(f"The webhook queue{self._where()} was deleted or replaced while it was used.")
+            raise QueueUnavailable(f"The webhook queue{self._location()} was deleted or replaced while it was used.")
 
     def _connected(self) -> sa.Engine:
-        if self._engine is not None and self._file != self._file_now():
-            self.close()  # an open file that was deleted takes everything that is written to it with it
+        if self._engine is not None and self._file != self._current_file():
+            self.close()  # what is written to a deleted file is lost
         if self._engine is None:
             if self._is_sqlite():
                 self._path().parent.mkdir(parents=True, exist_ok=True)
@@ -361,14 +375,14 @@ class Queue:
                 engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=_POSTGRESQL)
             _metadata.create_all(engine)
             _add_columns(engine)
-            self._engine, self._file = engine, self._file_now()
+            self._engine, self._file = engine, self._current_file()
         return self._engine
 
     def _path(self) -> Path:
         return Path(self.url.removeprefix("sqlite:///"))
 
-    def _file_now(self) -> tuple[int, int] | None:
-        """Which file stands at the path of a SQLite queue; None where there is none, and for PostgreSQL."""
+    def _current_file(self) -> tuple[int, int] | None:
+        """Return device and inode of a SQLite queue's file, or None if it does not exist; for PostgreSQL, None."""
         if not self._is_sqlite():
             return None
         try:
@@ -377,47 +391,47 @@ class Queue:
             return None
         return status.st_dev, status.st_ino
 
-    def _where(self) -> str:
+    def _location(self) -> str:
         return f" {self._path()}" if self._is_sqlite() else " of RECOUP_QUEUE_URL"
 
 
 def _add_columns(engine: sa.Engine) -> None:
-    """To a queue that was made before it had them."""
-    there = {column["name"] for column in sa.inspect(engine).get_columns(WEBHOOK_QUEUE.name)}
-    if "account_id" not in there:
+    """Add columns that the queue of an earlier release does not have."""
+    existing = {column["name"] for column in sa.inspect(engine).get_columns(WEBHOOK_QUEUE.name)}
+    if "account_id" not in existing:
         with engine.begin() as connection:
             connection.execute(sa.text(f"ALTER TABLE {WEBHOOK_QUEUE.name} ADD COLUMN account_id TEXT"))
 
 
 def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
-    """A commit is on disk when it returns (FULL); readers never wait for a writer (WAL)."""
+    """Configure a SQLite connection: commits are on disk when they return (FULL), and readers never wait (WAL)."""
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
 
 
 def _change(connection: sa.Connection, seqs: Sequence[int], **values: Any) -> None:
-    """Update the rows, as many at once as a statement may name."""
+    """Update rows, a thousand per statement: a statement may contain a limited number of values."""
     for start in range(0, len(seqs), 1_000):
         some = WEBHOOK_QUEUE.c.seq.in_(seqs[start : start + 1_000])
         connection.execute(sa.update(WEBHOOK_QUEUE).where(some).values(**values))
 
 
 def _utc(instant: datetime) -> datetime:
-    """SQLite keeps no time zone; what is written there is UTC."""
+    """Return an instant in UTC. SQLite stores no time zone; its values are UTC."""
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
-def _words(error: Exception) -> str:
-    """The database's own first line, without the statement and its values."""
+def _database_message(error: Exception) -> str:
+    """Return the first line of the database's message, without the statement and its values."""
     cause = getattr(error, "orig", None) or error
-    words = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".") + "."
-    is_damaged = "malformed" in words or "not a database" in words
-    return f"{words} If it is damaged, `recoup repair` starts a new one." if is_damaged else words
+    message = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".") + "."
+    is_damaged = "malformed" in message or "not a database" in message
+    return f"{message} If it is damaged, `recoup repair` starts a new one." if is_damaged else message
 
 
 def days_ago(days: float) -> datetime:
-    """That many days before now (UTC)."""
+    """Return the instant this number of days before now (UTC)."""
     return datetime.now(UTC) - timedelta(days=days)

@@ -34,7 +34,7 @@ from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import StripeClient
 from orchestration.sync import sync_account
 from orchestration.sync.readers import Page, Reading, Rows
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse, transaction
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import ObjectRow, object_row
 from tests.held import HeldWarehouse
@@ -93,7 +93,7 @@ def sync(url: str) -> dict[str, float]:
 
 
 def _warehouse(folder: str) -> AbstractContextManager[Any]:
-    return open_warehouse(Path(folder) / "warehouse.duckdb", options=FOR_LOADING)
+    return open_warehouse(Path(folder) / "warehouse.duckdb", options=LOADING_OPTIONS)
 
 
 @dataclass(eq=False)
@@ -118,7 +118,10 @@ class _Bodies:
         return list(orjson.loads(request))
 
     def prepare(self, answer: list[Any]) -> Rows:
-        return [object_row(each, as_of=OPENED_AT, seen_by=OPENED_AT, api_version="", source="list") for each in answer]
+        return [
+            object_row(each, as_of=OPENED_AT, read_no_later_than=OPENED_AT, api_version="", source="list")
+            for each in answer
+        ]
 
     def finish(self, request: bytes, answer: list[Any], rows: Rows) -> Page:
         self.asked -= 1

@@ -45,7 +45,7 @@ from orchestration.cli.demo import simulator_process
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
-from orchestration.warehouse.redact import scrub, stored_json
+from orchestration.warehouse.redact import redact, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.bench.serving import (
@@ -313,12 +313,12 @@ def print_receivers(folder: Path, postgres: Postgres) -> None:
 
 def backlog(folder: str, count: str, batch: str) -> dict[str, float]:
     """Load a queue of so many events, so many in a transaction."""
-    ingest.BATCH = int(batch)  # type: ignore[misc]
+    ingest.BATCH_SIZE = int(batch)  # type: ignore[misc]
     settings = Settings(recoup_data_dir=Path(folder), stripe_account_id="acct_bench")
     queue = Queue(settings.queue_url)
     now, deliveries = datetime.now(UTC), []
     for event in events(int(count)):
-        deliveries.append(Delivery("default", event["id"], stored_json(scrub(event)), now))
+        deliveries.append(Delivery("default", event["id"], stored_json(redact(event)), now))
         if len(deliveries) == 5_000:
             queue.put(deliveries)
             deliveries = []
@@ -335,7 +335,7 @@ def print_backlog(folder: Path) -> None:
     """Events a second of a backlog, beside a transaction for each event."""
     table = Table("backlog", "events", "seconds", "events/s", "of baseline", "peak MiB")
     baseline: float | None = None
-    for name, count, batch in (("a transaction each", 400, 1), ("Recoup", BACKLOG, ingest.BATCH)):
+    for name, count, batch in (("a transaction each", 400, 1), ("Recoup", BACKLOG, ingest.BATCH_SIZE)):
         case = folder / f"backlog_{batch}"
         case.mkdir()
         command = [sys.executable, "-m", "tests.bench.webhooks", "backlog", str(case), str(count), str(batch)]

@@ -341,7 +341,7 @@ def test_a_warehouse_that_another_process_holds_is_named(environment: dict[str, 
     """The wait for it is shortened here; what is said is the same."""
     with open_warehouse(tmp_path / "data" / "warehouse.duckdb"):
         command = (
-            "import orchestration.warehouse.connection as c; c._connect.__globals__['DEFAULT_WAIT'] = 0.1;"
+            "import orchestration.warehouse.connection as c; c._connect.__globals__['DEFAULT_WAIT_SECONDS'] = 0.1;"
             "c.open_warehouse.__wrapped__.__kwdefaults__['wait'] = 0.1;"
             "c.Warehouse.__init__.__kwdefaults__['wait'] = 0.1;"
             "from orchestration.cli import main; main()"

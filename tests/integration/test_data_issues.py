@@ -223,7 +223,7 @@ def sound(payload: Payload) -> Payload:
 
 def unchecked(payload: Payload) -> ObjectRow:
     """Return the row of an object as a version without checks stored it: the models withstand that, too."""
-    made = object_row(sound(payload), as_of=NOW, seen_by=NOW, api_version=API_VERSION, source="list")
+    made = object_row(sound(payload), as_of=NOW, read_no_later_than=NOW, api_version=API_VERSION, source="list")
     return made._replace(payload=stored_json(payload))
 
 

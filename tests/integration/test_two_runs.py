@@ -9,7 +9,7 @@ import pytest
 from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline import builder
-from orchestration.pipeline.dbt_runner import EventCallback, WarehouseTaken, build_with_dbt, project_fingerprint
+from orchestration.pipeline.dbt_runner import EventCallback, WarehouseLocked, build_with_dbt, project_fingerprint
 
 
 def test_dbt_that_finds_the_warehouse_taken_says_so(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ with open_warehouse(Path({str(settings.warehouse_path)!r})):
     holder = subprocess.Popen([sys.executable, "-c", process], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "open\n"
-    with pytest.raises(WarehouseTaken, match="Another process has opened"):
+    with pytest.raises(WarehouseLocked, match="Another process opened"):
         build_with_dbt(settings, project_fingerprint())
     holder.communicate()
     assert holder.returncode == 0
@@ -38,7 +38,7 @@ def test_a_build_that_finds_the_warehouse_taken_waits_for_it_again(
 
     def build(settings: Settings, fingerprint: str, callbacks: list[EventCallback]) -> dict[str, int]:
         if next(taken):
-            raise WarehouseTaken("taken")
+            raise WarehouseLocked("taken")
         return build_with_dbt(settings, fingerprint, callbacks)
 
     monkeypatch.setattr(builder, "build_with_dbt", build)

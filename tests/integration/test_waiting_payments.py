@@ -118,7 +118,7 @@ def load(settings: Settings, source: str) -> None:
             loader.load_events([event_row(asked(name), "webhook") for name in CASES])
         else:
             rows = [
-                object_row(intent(name), as_of=NOW, seen_by=NOW, api_version=API_VERSION, source="list")
+                object_row(intent(name), as_of=NOW, read_no_later_than=NOW, api_version=API_VERSION, source="list")
                 for name in CASES
             ]
             loader.load_objects("payment_intents", rows)

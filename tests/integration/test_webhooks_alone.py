@@ -116,7 +116,8 @@ def load(
         found = [simulated.find("charges", charge, now) for charge in charges]
         rendered = [Renderer(simulated).render("charges", entry, now) for entry in found if entry is not None]
         rows = [
-            object_row(charge, as_of=now, seen_by=now, api_version=API_VERSION, source="list") for charge in rendered
+            object_row(charge, as_of=now, read_no_later_than=now, api_version=API_VERSION, source="list")
+            for charge in rendered
         ]
         loader.load_objects("charges", rows)
     pipeline.build(settings)

@@ -158,7 +158,7 @@ def token(folder: Path) -> str:
 def ingest_until_killed(folder: str, killed_at: int) -> None:
     """The body of a child process."""
     ingest.transaction = Edges(killed_at).transaction  # type: ignore[assignment]
-    ingest.BATCH = 20  # type: ignore[misc]
+    ingest.BATCH_SIZE = 20  # type: ignore[misc]
     pipeline.ingest(settings_of(Path(folder)))
 
 
@@ -176,7 +176,7 @@ def test_a_run_killed_at_any_edge_of_a_transaction_loses_and_doubles_nothing(kil
         for table, column in (("events", "id"), ("payment_intents", "id"), ("webhook_events", "event_id")):
             rows = connection.execute(f"SELECT {column} FROM raw_stripe.{table}").fetchall()
             assert len(rows) == len(set(rows)) == 50, table
-    stats, (done, _) = queue.stats(), queue.remembered()
+    stats, (done, _) = queue.stats(), queue.history_counts()
     queue.close()
     assert (stats.queued, done, stats.quarantined) == (0, 50, 0)
 
@@ -191,7 +191,7 @@ def test_dagster_killed_with_a_run_under_way_goes_on_after_its_restart(tmp_path:
     queue = Queue(settings.queue_url)
     with process(command, tmp_path, is_up):
         first = Sender(address, iter(range(40))).join()
-        wait_until(lambda: queue.stats().attempts > 0 or queue.remembered()[0] > 0, tmp_path)
+        wait_until(lambda: queue.stats().attempts > 0 or queue.history_counts()[0] > 0, tmp_path)
     with process(command, tmp_path, is_up):
         second = Sender(address, iter(range(40, 60))).join()
         wait_until(lambda: published(settings) >= 60, tmp_path)

@@ -25,8 +25,8 @@ from orchestration.stripe_api import API_VERSION, StripeClient
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import sync_account
 from orchestration.sync.streams import OBJECT_STREAMS
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
-from orchestration.warehouse.redact import scrub, stored_json
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
+from orchestration.warehouse.redact import redact, stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
@@ -101,7 +101,9 @@ class Way:
 
     def _open(self) -> None:
         self._opened.close()
-        self.warehouse = self._opened.enter_context(open_warehouse(self.settings.warehouse_path, options=FOR_LOADING))
+        self.warehouse = self._opened.enter_context(
+            open_warehouse(self.settings.warehouse_path, options=LOADING_OPTIONS)
+        )
 
     def poll(self) -> None:
         client = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=self._server.url, retry=RetryPolicy(tries=4))
@@ -153,7 +155,7 @@ class Unfinished(Queue):
 
 
 def delivery(account: SimulatedAccount, event: Entry) -> Delivery:
-    payload = stored_json(scrub(orjson.loads(webhook_payload(account, event))))
+    payload = stored_json(redact(orjson.loads(webhook_payload(account, event))))
     return Delivery("default", event.id, payload, datetime.now(UTC))
 
 

@@ -180,7 +180,7 @@ def test_no_object_stops_a_build_or_displaces_a_good_one(
                 hostile = list(bodies(chance, objects, number + 10**6))
                 for table in OBJECT_TABLES:
                     listed = [copy.deepcopy(carried_in(each)) for of, each in hostile[:20] if of == table]
-                    rows = object_rows(listed, answered(listed), table, "list", is_read_again=False)
+                    rows = object_rows(listed, answered(listed), table, "list", is_reread=False)
                     loader.load_objects(table, [row for row in rows if isinstance(row, ObjectRow)])
                 events = event_rows(answered([each for _, each in hostile[20:]]))
                 loader.load_events([row for row in events if isinstance(row, EventRow)])

@@ -104,7 +104,7 @@ def load(settings: Settings, payloads: Sequence[dict[str, Any]], as_of: int) -> 
         loader = Loader(connection, AccountKey("acct_1", False), API_VERSION)
         for table in ("payment_intents", "charges"):
             rows = [
-                object_row(each, as_of=as_of, seen_by=as_of, api_version=API_VERSION, source="list")
+                object_row(each, as_of=as_of, read_no_later_than=as_of, api_version=API_VERSION, source="list")
                 for each in payloads
                 if f"{each['object']}s" == table
             ]

@@ -26,14 +26,14 @@ from pydantic import SecretStr
 from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline import builder, dbt_runner, steps
-from orchestration.pipeline.plan import Plan, kept_plan
+from orchestration.pipeline.plan import Plan, stored_plan
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import engine
 from orchestration.warehouse import publish
 from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.warehouse.redact import scrub, stored_json
+from orchestration.warehouse.redact import redact, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.processes import Edges
@@ -96,7 +96,7 @@ def random_step(chance: random.Random) -> Step:
 def full_models(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
     """Return each model's table with the SQL that builds all of it, compiled by dbt, in the order of the graph."""
     settings = Settings(recoup_data_dir=template.copy(tmp_path_factory.mktemp("full_models")))
-    plan = kept_plan(settings)
+    plan = stored_plan(settings)
     assert plan is not None
     _, manifest = dbt_runner._parse(settings)
     with dbt_runner._empty_warehouse(settings) as beside:
@@ -129,7 +129,7 @@ class Shop:
             queue.put([self._delivery(event) for event in chosen])
 
     def _delivery(self, event: Any) -> Delivery:
-        payload = stored_json(scrub(orjson.loads(webhook_payload(self.account, event))))
+        payload = stored_json(redact(orjson.loads(webhook_payload(self.account, event))))
         return Delivery("default", event.id, payload, datetime.now(UTC))
 
     def interrupted(self, step: Step) -> None:
@@ -206,12 +206,12 @@ def fail_every_build() -> None:
 def carry_on(settings: Settings, chance: random.Random) -> None:
     """Do what a tick of the webhook sensor does."""
     with closing(Queue(settings.queue_url)) as queue:
-        pipeline.ingest_and_publish(settings, queue, most=chance.choice([3, 5_000]), wait=20)
+        pipeline.ingest_and_publish(settings, queue, limit=chance.choice([3, 5_000]), wait=20)
 
 
 def build_some_models(settings: Settings, chance: random.Random) -> None:
     """Build some models as `dbt run --select` does, also if nothing has changed; the others stay as they are."""
-    plan = kept_plan(settings)
+    plan = stored_plan(settings)
     assert plan is not None
     chosen = tuple(model for model in plan.models if chance.random() < 0.4)
     with open_warehouse(settings.warehouse_path) as connection:
@@ -227,7 +227,7 @@ def build_some_models(settings: Settings, chance: random.Random) -> None:
 
 RUN: dict[str, Callable[[Settings, random.Random], object]] = {
     "extract": lambda settings, chance: pipeline.extract(settings),
-    "ingest": lambda settings, chance: pipeline.ingest(settings, most=chance.choice([5, None])),
+    "ingest": lambda settings, chance: pipeline.ingest(settings, limit=chance.choice([5, None])),
     "build": lambda settings, chance: pipeline.build(settings),
     "publish": lambda settings, chance: pipeline.publish_marts(settings),
     "carry_on": carry_on,

@@ -28,7 +28,7 @@ from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import engine, sync_account
 from orchestration.sync import readers as reading
 from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
 from tests.held import HeldWarehouse
 from tests.processes import Edges
@@ -99,7 +99,7 @@ def sync(url: str, connection: duckdb.DuckDBPyConnection, batch_pages: int) -> N
 def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
     """The body of a child process."""
     engine.transaction = Edges(killed_at).transaction  # type: ignore[assignment]
-    with open_warehouse(path, options=FOR_LOADING) as connection:
+    with open_warehouse(path, options=LOADING_OPTIONS) as connection:
         sync(url, connection, batch_pages)
 
 
@@ -197,7 +197,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path: Path, mon
                 note(f"{step} at {account.now}")
                 if step.killed_at is not None:
                     sync_and_kill(server.url, path, batch_pages, step.killed_at)
-                with open_warehouse(path, options=FOR_LOADING) as connection:
+                with open_warehouse(path, options=LOADING_OPTIONS) as connection:
                     if step.killed_at is None:
                         sync(server.url, connection, batch_pages)
                     after = versions(connection)
@@ -205,7 +205,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path: Path, mon
                 assert all(after[key] >= newest for key, newest in before.items()), "no row is older than before"
                 before = after
             account.events_late = 0
-            with open_warehouse(path, options=FOR_LOADING) as connection:
+            with open_warehouse(path, options=LOADING_OPTIONS) as connection:
                 sync(server.url, connection, batch_pages)
                 assert_equals_stripe(connection, account, first_sync)
 

@@ -37,7 +37,7 @@ MAY_IMPORT = {
 """Rooms, and which others each may import. Dagster and `cli` may import all but the simulator."""
 SETTINGS_READERS = {"accounts", "pipeline", "web", "maintenance", "config"}
 """Engines that may import the settings; the others take values."""
-REPORTED_OTHERWISE = {"NotAnEvent", "Rejected", "SignatureRefused", "Stopped"}
+REPORTED_OTHERWISE = {"NotAnEvent", "InvalidPayload", "SignatureRefused", "Stopped"}
 """Exceptions that never reach a person: the receiver or the sync engine handles them."""
 
 

@@ -17,7 +17,7 @@ from orchestration.stripe_api import StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.stripe_api.clock import MOST_APART, StripeClock, parse_date
 from orchestration.sync import SyncReport, sync_account
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from tests.held import HeldWarehouse
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -68,14 +68,14 @@ def stored(warehouse: duckdb.DuckDBPyConnection) -> dict[str, list[Any]]:
 
 
 def truth(server: SimulatorServer, folder: Path) -> dict[str, list[Any]]:
-    with open_warehouse(folder / "truth.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(folder / "truth.duckdb", options=LOADING_OPTIONS) as connection:
         sync(server, connection)
         return stored(connection)
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 

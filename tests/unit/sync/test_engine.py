@@ -19,7 +19,7 @@ from orchestration.sync import AccountMismatch, SyncReport, SyncRequest, sync_ac
 from orchestration.sync.engine import HEAD_OVERLAP, RETENTION_MARGIN, has_gap
 from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow, write_checkpoint
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
 from tests.held import HeldWarehouse
@@ -48,7 +48,7 @@ def serving(account: SimulatedAccount, **without: str) -> Iterator[SimulatorServ
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 

@@ -18,7 +18,7 @@ from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import SyncReport, engine, sync_account
 from orchestration.sync.engine import HEAD_OVERLAP, IDLE_REQUESTS
 from orchestration.sync.streams import EVENTS_PATH
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
 from tests.held import HeldWarehouse
@@ -30,7 +30,7 @@ FEEDS = ("payment_intent_events", "charge_events")
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 
@@ -261,7 +261,11 @@ def test_an_object_that_a_list_and_an_event_bring_at_once_is_merged_once(
         return merge(self, table, count, bounds)
 
     monkeypatch.setattr(Loader, "_merge", counted)
-    listed = [object_row(intent("pi_1", "processing"), as_of=50, seen_by=50, api_version=API_VERSION, source="list")]
+    listed = [
+        object_row(
+            intent("pi_1", "processing"), as_of=50, read_no_later_than=50, api_version=API_VERSION, source="list"
+        )
+    ]
     events = [event("evt_1", "pi_1", "processing", 50), event("evt_2", "pi_1", "succeeded", 60)]
     counts = Loader(warehouse, ACCOUNT, API_VERSION).load(
         {"payment_intents": listed}, [*events, event("evt_3", "pi_2", "processing", 40)]
@@ -271,7 +275,7 @@ def test_an_object_that_a_list_and_an_event_bring_at_once_is_merged_once(
     assert counts["payment_intents"].outdated == 2
     assert statuses(warehouse) == {"pi_1": "succeeded", "pi_2": "processing"}
     listed = [
-        object_row(intent(name, "canceled"), as_of=70, seen_by=70, api_version=API_VERSION, source="list")
+        object_row(intent(name, "canceled"), as_of=70, read_no_later_than=70, api_version=API_VERSION, source="list")
         for name in ("pi_1", "pi_2")
     ]
     Loader(warehouse, ACCOUNT, API_VERSION).load(
@@ -282,7 +286,9 @@ def test_an_object_that_a_list_and_an_event_bring_at_once_is_merged_once(
 
 
 def test_rows_older_than_what_is_stored_change_nothing(warehouse: duckdb.DuckDBPyConnection) -> None:
-    listed = object_row(intent("pi_1", "processing"), as_of=50, seen_by=50, api_version=API_VERSION, source="list")
+    listed = object_row(
+        intent("pi_1", "processing"), as_of=50, read_no_later_than=50, api_version=API_VERSION, source="list"
+    )
     Loader(warehouse, ACCOUNT, API_VERSION).load_objects("payment_intents", [listed])
     before = warehouse.execute("FROM raw_stripe.payment_intents").fetchall()
     counts = Loader(warehouse, ACCOUNT, API_VERSION).load_events([event("evt_1", "pi_1", "canceled", 49)])

@@ -15,7 +15,7 @@ from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, Simulator
 from orchestration.stripe_api import StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import SyncReport, sync_account
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from tests.held import HeldWarehouse
 
 DAY = 86_400
@@ -25,7 +25,7 @@ Spoil = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 
@@ -68,7 +68,7 @@ def noted(warehouse: duckdb.DuckDBPyConnection) -> list[Any]:
 @pytest.fixture(scope="module")
 def truth(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What the tables hold if everything can be read."""
-    with open_warehouse(tmp_path_factory.mktemp("truth") / "w.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path_factory.mktemp("truth") / "w.duckdb", options=LOADING_OPTIONS) as connection:
         sync(server, connection)
         return stored(connection)
 

@@ -13,7 +13,7 @@ from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, Simulator
 from orchestration.stripe_api import StripeClient
 from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import Progress, SyncReport, SyncRequest, plan_sync, sync_account
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from tests.held import HeldWarehouse
 
 DAY = 86_400
@@ -37,7 +37,7 @@ def client(server: SimulatorServer) -> Iterator[StripeClient]:
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 

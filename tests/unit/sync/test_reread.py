@@ -84,7 +84,7 @@ def test_what_is_not_final_is_looked_at_when_its_age_has_doubled(
         "status": status,
     }
     looked_at = T0 + last_looked_at_age
-    row = object_row(intent, as_of=looked_at, seen_by=looked_at, api_version="v", source="list")
+    row = object_row(intent, as_of=looked_at, read_no_later_than=looked_at, api_version="v", source="list")
     with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
         with transaction(connection):
             Loader(connection, ACCOUNT, "v").load_objects("payment_intents", [row])
@@ -108,10 +108,10 @@ def about_charge(event_type: str, status: str, created: int) -> EventRow:
     return event_row(event | {"data": {"object": about}}, "event")
 
 
-def is_charge_due(path: Path, event: EventRow, *, as_of: int, now: int, is_read_again: bool = False) -> bool:
+def is_charge_due(path: Path, event: EventRow, *, as_of: int, now: int, is_reread: bool = False) -> bool:
     """Whether a succeeded charge, as Stripe vouched for it at `as_of`, is read again because of the event."""
     charge = {"id": "ch_1", "object": "charge", "created": T0, "amount": 900, "currency": "eur", "status": "succeeded"}
-    row = object_row(charge, as_of=as_of, seen_by=as_of, api_version="v", source="list", is_read_again=is_read_again)
+    row = object_row(charge, as_of=as_of, read_no_later_than=as_of, api_version="v", source="list", is_reread=is_reread)
     with open_warehouse(path) as connection:
         with transaction(connection):
             loader = Loader(connection, ACCOUNT, "v")
@@ -121,17 +121,17 @@ def is_charge_due(path: Path, event: EventRow, *, as_of: int, now: int, is_read_
 
 
 @pytest.mark.parametrize(
-    ("seconds_later", "is_read_again", "is_due"),
+    ("seconds_later", "is_reread", "is_due"),
     [(-1, False, False), (0, False, True), (1, False, True), (-1, True, False), (0, True, False), (1, True, True)],
 )
 def test_a_charge_is_read_again_unless_it_was_read_after_the_event_of_its_dispute(
-    seconds_later: int, is_read_again: bool, is_due: bool, tmp_path: Path
+    seconds_later: int, is_reread: bool, is_due: bool, tmp_path: Path
 ) -> None:
     """What was read again in the event's very second was asked for after the event, a page of a list perhaps before."""
     as_of = T0 + DAY
     event = about_charge("charge.dispute.created", "needs_response", as_of + seconds_later)
     path = tmp_path / "warehouse.duckdb"
-    assert is_charge_due(path, event, as_of=as_of, now=as_of + DAY, is_read_again=is_read_again) is is_due
+    assert is_charge_due(path, event, as_of=as_of, now=as_of + DAY, is_reread=is_reread) is is_due
 
 
 @pytest.mark.parametrize(

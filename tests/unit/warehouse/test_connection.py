@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.warehouse.connection import Warehouse, WarehouseBusy, open_warehouse, small_batch_options, wanted
+from orchestration.warehouse.connection import (
+    Warehouse,
+    WarehouseBusy,
+    open_warehouse,
+    request_access,
+    small_batch_options,
+)
 
 
 @pytest.fixture
@@ -22,7 +28,7 @@ def test_at_a_pause_the_warehouse_is_kept_unless_somebody_wants_it(path: Path) -
     warehouse.connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
     warehouse.pause()
     assert is_open(warehouse)
-    with wanted(path):
+    with request_access(path):
         warehouse.pause()
         assert not is_open(warehouse)
     assert warehouse.connection.execute("FROM kept").fetchall() == [(1,)]
@@ -37,7 +43,7 @@ def test_whoever_gave_way_does_not_come_back_while_it_is_wanted(path: Path) -> N
         assert warehouse.connection
         came_back.set()
 
-    with wanted(path):
+    with request_access(path):
         thread = threading.Thread(target=come_back)
         thread.start()
         assert not came_back.wait(0.2)
@@ -48,15 +54,15 @@ def test_whoever_gave_way_does_not_come_back_while_it_is_wanted(path: Path) -> N
 
 def test_the_same_thing_is_done_by_one_at_a_time_and_other_things_beside_it(path: Path) -> None:
     first, second = Warehouse(path), Warehouse(path, wait=0.1)
-    with first.only("sync of acct_1 in test mode"):
+    with first.exclusive("sync of acct_1 in test mode"):
         with (
             pytest.raises(WarehouseBusy, match="Another sync of acct_1 in test mode is under way"),
-            second.only("sync of acct_1 in test mode"),
+            second.exclusive("sync of acct_1 in test mode"),
         ):
             pass
-        with second.only("sync of acct_1 in live mode"):
+        with second.exclusive("sync of acct_1 in live mode"):
             pass
-    with second.only("sync of acct_1 in test mode"):
+    with second.exclusive("sync of acct_1 in test mode"):
         pass
 
 
@@ -64,7 +70,7 @@ def test_options_hold_again_after_a_pause(path: Path) -> None:
     warehouse = Warehouse(path, options={"threads": 1})
     for _ in range(2):
         assert warehouse.connection.execute("SELECT current_setting('threads')").fetchall() == [(1,)]
-        with wanted(path):
+        with request_access(path):
             warehouse.pause()
     warehouse.close()
 

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from orchestration.warehouse.connection import WarehouseDamaged, WarehouseError, open_warehouse
-from orchestration.warehouse.ledger import note_changed_table
+from orchestration.warehouse.ledger import record_changed_table
 from orchestration.warehouse.publish import publish
 
 Damage = Callable[[bytes], bytes]
@@ -167,7 +167,7 @@ def build(warehouse: duckdb.DuckDBPyConnection, number: int) -> None:
         warehouse.execute("INSERT INTO marts.totals SELECT i, hash(i), 1 FROM range(30_000) AS t (i)")
     else:
         warehouse.execute(f"INSERT INTO marts.totals VALUES (-{number}, {number}, {number})")
-    note_changed_table(warehouse, number, ("marts", "totals"), ("id",) if number > 1 else ())
+    record_changed_table(warehouse, number, ("marts", "totals"), ("id",) if number > 1 else ())
 
 
 def rows_of(path: Path) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from orchestration.warehouse.connection import open_warehouse
-from orchestration.warehouse.integrations import account_of_integration, remember_account
+from orchestration.warehouse.integrations import store_account, stored_account_id
 
 
 def test_an_account_is_known_by_the_key_that_told_it(tmp_path: Path) -> None:
@@ -11,12 +11,12 @@ def test_an_account_is_known_by_the_key_that_told_it(tmp_path: Path) -> None:
     with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
 
         def known(key_digest: str | None, integration: str = "default") -> str | None:
-            return account_of_integration(connection, integration, key_digest=key_digest)
+            return stored_account_id(connection, integration, key_digest=key_digest)
 
         assert known("a") is None
-        remember_account(connection, "default", "acct_1", key_digest="a")
+        store_account(connection, "default", "acct_1", key_digest="a")
         assert [known("a"), known("b"), known(None), known("a", "other")] == ["acct_1", None, "acct_1", None]
-        remember_account(connection, "default", "acct_2", key_digest="b")
-        remember_account(connection, "default", "acct_2", key_digest="b")
+        store_account(connection, "default", "acct_2", key_digest="b")
+        store_account(connection, "default", "acct_2", key_digest="b")
         assert [known("a"), known("b"), known(None)] == [None, "acct_2", "acct_2"]
         assert connection.execute("SELECT count(*) FROM sync.integrations").fetchall() == [(1,)]

@@ -13,16 +13,16 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.ledger import (
     CompleteBuild,
     begin_build,
-    build_of,
     complete_build,
     delete_closed_loads,
-    forget_complete_build,
+    delete_complete_build,
+    find_incomplete_build,
     has_incomplete_builds,
     hash_streams,
     last_complete_build,
-    note_changed_table,
-    open_tables,
+    record_changed_table,
     tables_of_incomplete_builds,
+    tables_with_open_loads,
 )
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
@@ -48,13 +48,15 @@ def load_event(connection: duckdb.DuckDBPyConnection, event_id: str) -> int:
 def test_a_load_is_open_for_each_table_that_it_wrote_to_until_a_complete_build(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    assert open_tables(connection) == set()
+    assert tables_with_open_loads(connection) == set()
     load_event(connection, "evt_1")
-    assert open_tables(connection) == {"events", "payment_intents"}
+    assert tables_with_open_loads(connection) == {"events", "payment_intents"}
     build_id, _ = begin_build(connection)
-    assert open_tables(connection) == {"events", "payment_intents"}, "a build that begins has taken nothing yet"
+    assert tables_with_open_loads(connection) == {"events", "payment_intents"}, (
+        "a build that begins has taken nothing yet"
+    )
     complete_build(connection, build_id, "project", streams="hash")
-    assert open_tables(connection) == set()
+    assert tables_with_open_loads(connection) == set()
     assert last_complete_build(connection) == CompleteBuild(build_id, "project", "hash")
 
 
@@ -63,13 +65,13 @@ def test_a_load_that_writes_nothing_is_not_open(connection: duckdb.DuckDBPyConne
     build_id, _ = begin_build(connection)
     complete_build(connection, build_id, "project", streams=None)
     load_event(connection, "evt_1")
-    assert open_tables(connection) == set()
+    assert tables_with_open_loads(connection) == set()
 
 
 def test_a_load_and_its_entry_are_one_transaction(connection: duckdb.DuckDBPyConnection) -> None:
     with pytest.raises(ZeroDivisionError), transaction(connection):
         assert load_event(connection, "evt_1") / 0
-    assert open_tables(connection) == set()
+    assert tables_with_open_loads(connection) == set()
 
 
 def test_a_build_takes_no_load_that_came_after_it_began(connection: duckdb.DuckDBPyConnection) -> None:
@@ -77,7 +79,7 @@ def test_a_build_takes_no_load_that_came_after_it_began(connection: duckdb.DuckD
     build_id, _ = begin_build(connection)
     load_event(connection, "evt_2")
     complete_build(connection, build_id, "project", streams=None)
-    assert open_tables(connection) == {"events"}, "the second event carries the same PaymentIntent"
+    assert tables_with_open_loads(connection) == {"events"}, "the second event carries the same PaymentIntent"
 
 
 def test_new_rows_begin_with_the_oldest_open_load_whatever_was_built_in_part(
@@ -110,17 +112,17 @@ def test_a_forgotten_build_is_not_complete_and_its_loads_stay_taken(connection: 
     load_event(connection, "evt_1")
     build_id, _ = begin_build(connection)
     complete_build(connection, build_id, "project", streams=None)
-    forget_complete_build(connection)
+    delete_complete_build(connection)
     assert last_complete_build(connection) is None
-    assert open_tables(connection) == set()
+    assert tables_with_open_loads(connection) == set()
 
 
 def test_the_build_that_dbt_began_is_found_by_the_project_it_is_of(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("INSERT INTO sync.model_builds VALUES (5, false, now()::TIMESTAMP, 'project', NULL)")
     connection.execute("INSERT INTO sync.model_builds VALUES (6, false, now()::TIMESTAMP, NULL, NULL)")
-    assert build_of(connection, "project") == 5
+    assert find_incomplete_build(connection, "project") == 5
     with pytest.raises(LookupError):
-        build_of(connection, "another project")
+        find_incomplete_build(connection, "another project")
 
 
 def test_the_hash_of_the_streams_changes_with_each_checkpoint_and_with_nothing_else(
@@ -149,11 +151,11 @@ def test_tables_that_an_incomplete_build_wrote_are_known_until_a_complete_one(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     complete, _ = begin_build(connection)
-    note_changed_table(connection, complete, ("marts", "earlier"), ("id",))
+    record_changed_table(connection, complete, ("marts", "earlier"), ("id",))
     complete_build(connection, complete, "project", streams=None)
     assert tables_of_incomplete_builds(connection) == set()
     by_hand, _ = begin_build(connection)
-    note_changed_table(connection, by_hand, ("marts", "totals"), ())
+    record_changed_table(connection, by_hand, ("marts", "totals"), ())
     assert tables_of_incomplete_builds(connection) == {("marts", "totals")}
     build_id, _ = begin_build(connection)
     complete_build(connection, build_id, "project", streams=None)
@@ -162,10 +164,10 @@ def test_tables_that_an_incomplete_build_wrote_are_known_until_a_complete_one(
 
 def test_a_table_is_replaced_where_it_has_no_key_or_was_not_known(connection: duckdb.DuckDBPyConnection) -> None:
     for build_id, key in ((1, ()), (2, ("id",)), (3, ("id",)), (4, ())):
-        note_changed_table(connection, build_id, ("marts", "totals"), key)
-        note_changed_table(connection, build_id, ("marts", f"new_{build_id}"), ("id",))
+        record_changed_table(connection, build_id, ("marts", "totals"), key)
+        record_changed_table(connection, build_id, ("marts", f"new_{build_id}"), ("id",))
     query = "SELECT table_name, changed_by, replaced_by FROM sync.model_tables ORDER BY ALL"
     found = connection.execute(query).fetchall()
     assert found == [*((f"new_{number}", number, number) for number in (1, 2, 3, 4)), ("totals", 4, 4)]
-    note_changed_table(connection, 5, ("marts", "totals"), ("id",))
+    record_changed_table(connection, 5, ("marts", "totals"), ("id",))
     assert ("totals", 5, 4) in connection.execute(query).fetchall()

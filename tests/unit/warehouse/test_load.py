@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.base.account import AccountKey
-from orchestration.warehouse.connection import FOR_LOADING, create_tables, open_warehouse, transaction
+from orchestration.warehouse.connection import LOADING_OPTIONS, create_tables, open_warehouse, transaction
 from orchestration.warehouse.load import LoadCounts, Loader
 from orchestration.warehouse.rows import EventRow, ObjectRow, event_row, object_row
 
@@ -34,7 +34,9 @@ def intent(status: str, **fields: Any) -> dict[str, Any]:
 
 
 def listed(payload: dict[str, Any], as_of: int, **options: Any) -> ObjectRow:
-    return object_row(payload, as_of=as_of, seen_by=as_of, api_version=PINNED, **{"source": "list"} | options)
+    return object_row(
+        payload, as_of=as_of, read_no_later_than=as_of, api_version=PINNED, **{"source": "list"} | options
+    )
 
 
 def event(
@@ -60,7 +62,7 @@ def status_of(row: ObjectRow) -> str:
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 
@@ -117,7 +119,7 @@ def test_within_one_second_the_winner_does_not_depend_on_arrival(
     tmp_path: Path, winner: ObjectRow, loser: ObjectRow
 ) -> None:
     for number, order in enumerate(([winner, loser], [loser, winner])):
-        with open_warehouse(tmp_path / f"{number}.duckdb", options=FOR_LOADING) as connection:
+        with open_warehouse(tmp_path / f"{number}.duckdb", options=LOADING_OPTIONS) as connection:
             for row in order:
                 load(connection, row)
             assert stored(connection, STATUS) == (status_of(winner),)
@@ -201,7 +203,7 @@ def test_three_events_of_one_second_leave_the_row_in_doubt_in_every_order(tmp_pa
         by_event(intent("processing"), 2_000, "evt_c"),
     ]
     for number, order in enumerate(itertools.permutations(rows)):
-        with open_warehouse(tmp_path / f"{number}.duckdb", options=FOR_LOADING) as connection:
+        with open_warehouse(tmp_path / f"{number}.duckdb", options=LOADING_OPTIONS) as connection:
             for row in order:
                 load(connection, row)
             assert stored(connection, f"{STATUS}, _needs_read") == ("processing", True)
@@ -225,7 +227,7 @@ def test_only_a_second_read_settles_a_listing_that_disagrees_with_an_event_of_it
     load(warehouse, by_event(intent("processing"), 2_000, "evt_a"))
     load(warehouse, listed(intent("requires_action"), 2_000))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", True)
-    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_read_again=True))
+    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_reread=True))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", False)
 
 
@@ -233,7 +235,7 @@ def test_a_retrieve_settles_a_doubt_until_another_event_of_that_second_disagrees
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
-    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_read_again=True))
+    load(warehouse, listed(intent("requires_action"), 2_000, source="retrieve", is_reread=True))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", False)
     load(warehouse, by_event(intent("requires_payment_method"), 2_000, "evt_c", "payment_intent.payment_failed"))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", True)
@@ -265,7 +267,7 @@ def test_a_created_event_loses_to_another_event_of_its_second_and_makes_no_doubt
         by_event(either_object(kind, second), 2_000, "evt_a", f"{kind}.updated"),
     ]
     for number, batches in enumerate(([rows], [rows[:1], rows[1:]], [rows[1:], rows[:1]])):
-        with open_warehouse(tmp_path / f"{number}.duckdb", options=FOR_LOADING) as connection:
+        with open_warehouse(tmp_path / f"{number}.duckdb", options=LOADING_OPTIONS) as connection:
             for batch in batches:
                 load(connection, *batch, table=f"{kind}s")
             assert stored(connection, f"{STATUS}, _needs_read", f"{kind}s") == (second, False)

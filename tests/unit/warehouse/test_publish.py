@@ -9,7 +9,7 @@ import pytest
 
 from orchestration.base.account import AccountKey
 from orchestration.warehouse.connection import open_warehouse
-from orchestration.warehouse.ledger import note_changed_table
+from orchestration.warehouse.ledger import record_changed_table
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.publish import publish
 from orchestration.warehouse.rows import object_row
@@ -27,7 +27,7 @@ def load_payment(warehouse: duckdb.DuckDBPyConnection, *, livemode: bool) -> Non
         "livemode": livemode,
     }
     row = object_row(
-        payload, as_of=1_700_000_000, seen_by=1_700_000_000, api_version="", source="list", is_read_again=False
+        payload, as_of=1_700_000_000, read_no_later_than=1_700_000_000, api_version="", source="list", is_reread=False
     )
     Loader(warehouse, AccountKey("acct_1", livemode), "").load_objects("payment_intents", [row])
 
@@ -118,7 +118,7 @@ def note(warehouse: duckdb.DuckDBPyConnection, build_id: int, *changes: str, key
     """Change the mart as a build of this number does."""
     for change in changes:
         warehouse.execute(change)
-    note_changed_table(warehouse, build_id, ("marts", "totals"), key)
+    record_changed_table(warehouse, build_id, ("marts", "totals"), key)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from orchestration.simulator import SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.account import RESOURCES
-from orchestration.warehouse.redact import scrub, stored_json
+from orchestration.warehouse.redact import redact, stored_json
 
 PROJECT = Path(__file__).parents[3] / "dbt_project"
 CARD = "4242424242424242"
@@ -282,18 +282,18 @@ KEPT: list[dict[str, Any]] = [
 @pytest.mark.parametrize("key", DROPPED_KEYS)
 def test_a_key_that_names_a_secret_or_a_person_is_dropped_at_any_depth(key: str) -> None:
     node = {key: "secret", "list": [{"deeper": {key: {"line1": "secret"}}}], "metadata": {key: None}}
-    assert scrub(node) == {"list": [{"deeper": {}}], "metadata": {}}
+    assert redact(node) == {"list": [{"deeper": {}}], "metadata": {}}
 
 
 @pytest.mark.parametrize("text", DROPPED_TEXTS)
 def test_a_text_that_holds_a_secret_or_personal_data_becomes_null(text: str) -> None:
     node = {"id": "pi_1", "metadata": {"note": text, "order_id": "A-1"}, "list": [text, [{"x": text}]]}
-    assert scrub(node) == {"id": "pi_1", "metadata": {"note": None, "order_id": "A-1"}, "list": [None, [{"x": None}]]}
+    assert redact(node) == {"id": "pi_1", "metadata": {"note": None, "order_id": "A-1"}, "list": [None, [{"x": None}]]}
 
 
 @pytest.mark.parametrize("kept", KEPT)
 def test_what_recovery_needs_is_kept(kept: dict[str, Any]) -> None:
-    assert scrub(deepcopy(kept)) == kept
+    assert redact(deepcopy(kept)) == kept
 
 
 def test_no_key_that_the_models_read_is_dropped() -> None:
@@ -302,34 +302,34 @@ def test_no_key_that_the_models_read_is_dropped() -> None:
     named = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
     metadata = [*named["recovery_link_metadata_keys"], *named["recovery_retry_metadata_keys"]]
     assert {"decline_code", "three_d_secure", "order_reference", "cvc_check", "order_id"} <= {*shapes, *metadata}
-    assert [key for key in [*shapes, *metadata] if scrub({key: 1}) == {}] == []
+    assert [key for key in [*shapes, *metadata] if redact({key: 1}) == {}] == []
 
 
 def test_each_pattern_of_a_text_is_found_in_a_text_of_several_lines() -> None:
     node = {"note": "two\nlines", "other": f"paid with\n{CARD}\nat noon", "last": "x"}
-    assert scrub(node) == {"note": "two\nlines", "other": None, "last": "x"}
+    assert redact(node) == {"note": "two\nlines", "other": None, "last": "x"}
 
 
 def test_a_card_number_that_is_a_number_becomes_null() -> None:
-    assert scrub({"a": int(CARD), "b": [int(CARD), 17]}) == {"a": None, "b": [None, 17]}
+    assert redact({"a": int(CARD), "b": [int(CARD), 17]}) == {"a": None, "b": [None, 17]}
 
 
 def test_json_in_a_text_keeps_what_is_harmless() -> None:
     inner = {"order": 17, "customer": {"name": "Jane", "id": "c1"}, "others": ["jane@example.com", "none"]}
     expected = {"order": 17, "customer": {"id": "c1"}, "others": [None, "none"]}
-    stored = scrub({"metadata": {"cart": json.dumps(inner)}})["metadata"]["cart"]
+    stored = redact({"metadata": {"cart": json.dumps(inner)}})["metadata"]["cart"]
     assert json.loads(stored) == expected
-    assert scrub({"cart": json.dumps(json.dumps(inner))}) == {"cart": None}
-    assert scrub({"cart": quote(json.dumps(inner))}) == {"cart": None}
+    assert redact({"cart": json.dumps(json.dumps(inner))}) == {"cart": None}
+    assert redact({"cart": quote(json.dumps(inner))}) == {"cart": None}
 
 
 def test_json_that_is_nested_too_deeply_to_look_into_becomes_null() -> None:
-    assert scrub({"note": "[" * 900 + "]" * 900, "id": "x"}) == {"note": None, "id": "x"}
+    assert redact({"note": "[" * 900 + "]" * 900, "id": "x"}) == {"note": None, "id": "x"}
 
 
 def test_of_next_action_only_its_type_is_kept() -> None:
     action = {"type": "redirect_to_url", "redirect_to_url": {"url": "https://hooks.stripe.com/x?client_secret=y"}}
-    assert scrub({"next_action": action}) == {"next_action": {"type": "redirect_to_url"}}
+    assert redact({"next_action": action}) == {"next_action": {"type": "redirect_to_url"}}
 
 
 @pytest.mark.parametrize(
@@ -356,13 +356,13 @@ def test_of_a_waiting_payment_the_instant_is_kept_as_well(kind: str, instant: st
         "image_url_png": "https://qr.stripe.com/x.png",
     }
     action = {"type": kind, kind: details, "other": {instant: 2, "name": "Jane"}}
-    assert scrub({"next_action": action}) == {"next_action": {"type": kind, kind: {instant: 1_800_000_000}}}
+    assert redact({"next_action": action}) == {"next_action": {"type": kind, kind: {instant: 1_800_000_000}}}
 
 
 @pytest.mark.parametrize("instant", ["Jane", "4242424242424242", 4242424242424242, True, 1.5, None, ["Jane"], {"a": 1}])
 def test_of_a_next_action_an_instant_that_is_none_is_dropped(instant: object) -> None:
     action = {"type": "pix_display_qr_code", "pix_display_qr_code": {"expires_at": instant}}
-    kept = scrub({"next_action": action})["next_action"]
+    kept = redact({"next_action": action})["next_action"]
     assert kept.pop("type") == "pix_display_qr_code"
     assert kept in ({}, {"pix_display_qr_code": {"expires_at": None}})
 
@@ -371,14 +371,14 @@ def test_a_next_action_with_bank_details_keeps_none_of_them() -> None:
     kind = "display_bank_transfer_instructions"
     iban = {"account_holder_name": "Jane", "iban": "DE89370400440532013000", "bic": "COBADEFFXXX"}
     details = {"reference": "AB12", "financial_addresses": [{"type": "iban", "iban": iban}]}
-    assert scrub({"next_action": {"type": kind, kind: dict(details)}}) == {"next_action": {"type": kind}}
+    assert redact({"next_action": {"type": kind, kind: dict(details)}}) == {"next_action": {"type": kind}}
     kept = {"type": kind, kind: {"expires_at": 1}}
-    assert scrub({"next_action": {"type": kind, kind: details | {"expires_at": 1}}}) == {"next_action": kept}
+    assert redact({"next_action": {"type": kind, kind: details | {"expires_at": 1}}}) == {"next_action": kept}
 
 
 @pytest.mark.parametrize("kind", [None, 7, ["x"], {"name": "Jane"}, "type", "jane@example.com"])
 def test_a_next_action_of_an_odd_type_keeps_nothing_personal(kind: object) -> None:
-    stored = stored_json(scrub({"next_action": {"type": kind, "jane@example.com": {"expires_at": 1}, "url": "Jane"}}))
+    stored = stored_json(redact({"next_action": {"type": kind, "jane@example.com": {"expires_at": 1}, "url": "Jane"}}))
     assert "Jane" not in stored
     assert "jane" not in stored
 
@@ -386,7 +386,7 @@ def test_a_next_action_of_an_odd_type_keeps_nothing_personal(kind: object) -> No
 def test_the_redirect_of_a_source_is_dropped() -> None:
     redirect = {"failure_reason": None, "status": "pending", "url": "https://hooks.stripe.com/redirect?client_secret=y"}
     source = {"id": "src_1", "client_secret": "src_client_secret_x", "owner": {"name": "Jane"}, "redirect": redirect}
-    assert scrub({"source": source}) == {
+    assert redact({"source": source}) == {
         "source": {"id": "src_1", "redirect": {"failure_reason": None, "status": "pending"}}
     }
 
@@ -426,7 +426,7 @@ def fields(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[
 def test_redaction_changes_no_other_field_of_ordinary_objects() -> None:
     personal_metadata = {"customer_email", "phone", "customer_name", "note"}
     for original in OBJECTS:
-        kept = dict(fields(scrub(deepcopy(original))))
+        kept = dict(fields(redact(deepcopy(original))))
         for path, value in fields(original):
             if not ("next_action" in path or ("metadata" in path and path[-1] in personal_metadata)):
                 assert path in kept, path
@@ -508,8 +508,8 @@ def test_what_is_planted_anywhere_never_appears_and_redaction_is_idempotent(
         place[data.draw(st.sampled_from([text, "order_note", "ref"]))] = text
     else:
         place[data.draw(st.sampled_from(list(place)))] = text
-    stored = stored_json(scrub(node))
+    stored = stored_json(redact(node))
     assert secret not in stored
     assert quote(secret) not in stored
     assert plain(secret) not in plain(stored)
-    assert stored_json(scrub(orjson.loads(stored))) == stored
+    assert stored_json(redact(orjson.loads(stored))) == stored

@@ -10,7 +10,7 @@ import pytest
 
 from orchestration.webhooks import group_commit as module
 from orchestration.webhooks.errors import QueueUnavailable
-from orchestration.webhooks.group_commit import Intake
+from orchestration.webhooks.group_commit import GroupCommit
 from orchestration.webhooks.queue import Delivery, Queue
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -38,13 +38,13 @@ def disk(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
     return SlowDisk(queue, monkeypatch)
 
 
-def keep(intake: Intake, number: int) -> Coroutine[Any, Any, None]:
-    return intake.keep([Delivery("default", f"evt_{number}", "{}", NOW)])
+def keep(intake: GroupCommit, number: int) -> Coroutine[Any, Any, None]:
+    return intake.store([Delivery("default", f"evt_{number}", "{}", NOW)])
 
 
 async def keep_while_busy(queue: Queue, disk: SlowDisk, numbers: Sequence[int]) -> list[BaseException | None]:
     """Keep event 0, and the others while its commit is under way. Return the outcome of each."""
-    intake = Intake(queue)
+    intake = GroupCommit(queue)
     tasks = [asyncio.create_task(keep(intake, 0))]
     while not disk.groups:
         await asyncio.sleep(0.005)
@@ -82,13 +82,13 @@ def test_a_failed_commit_acknowledges_no_event_of_its_group(error: Exception, qu
 def test_a_commit_that_takes_too_long_is_an_error_to_each_delivery(
     queue: Queue, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(module, "COMMIT_TIMEOUT_SECONDS", 0.05)
 
     async def run() -> list[BaseException | None]:
-        intake = Intake(queue)
+        intake = GroupCommit(queue)
         late = await asyncio.gather(*[keep(intake, number) for number in range(3)], return_exceptions=True)
         disk.go.set()
-        monkeypatch.setattr(module, "PATIENCE", 20.0)
+        monkeypatch.setattr(module, "COMMIT_TIMEOUT_SECONDS", 20.0)
         return [*late, *await asyncio.gather(keep(intake, 3), return_exceptions=True)]
 
     *late, last = asyncio.run(run())

@@ -10,19 +10,19 @@ import orjson
 import pytest
 
 from orchestration.stripe_api import API_VERSION
-from orchestration.warehouse.connection import FOR_LOADING, open_warehouse
+from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.validation import SAMPLE_PREFIX
 from orchestration.webhooks import ingest
 from orchestration.webhooks.errors import AccountUnknown
-from orchestration.webhooks.ingest import TRIES, IngestReport, ingest_queue
+from orchestration.webhooks.ingest import MAX_ATTEMPTS, IngestReport, ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.unit.webhooks.conftest import make_event
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_warehouse(tmp_path / "warehouse.duckdb", options=FOR_LOADING) as connection:
+    with open_warehouse(tmp_path / "warehouse.duckdb", options=LOADING_OPTIONS) as connection:
         yield connection
 
 
@@ -108,7 +108,7 @@ def carrying(**carried: Any) -> str:
         ("no json", "not JSON"),
         ("[]", "not a JSON object"),
         ('{"object": "event"}', "`livemode`"),
-        (orjson.dumps(make_event(9)).decode(), "not the one it was queued under"),
+        (orjson.dumps(make_event(9)).decode(), "differs from the id in the queue"),
         (carrying(id="pi_1", object="charge"), "not the payment_intent that its type names"),
         (
             carrying(id="pi_1", object="payment_intent", created=1, amount=1, currency="eur", status={"a": 1}),
@@ -183,7 +183,7 @@ def test_a_batch_whose_run_died_is_taken_in_ever_smaller_parts_until_the_culprit
 
     monkeypatch.setattr(Loader, "load_events", deadly)
     put(queue, *[make_event(number) for number in range(100)])
-    for _ in range(3 * TRIES):
+    for _ in range(3 * MAX_ATTEMPTS):
         try:
             run(warehouse, queue)
         except Died:
@@ -205,7 +205,7 @@ def test_a_fault_that_is_not_the_events_puts_nothing_aside(
     put(queue, make_event(1))
     with monkeypatch.context() as patched:
         patched.setattr(Loader, "load_events", fail)
-        for _ in range(2 * TRIES):
+        for _ in range(2 * MAX_ATTEMPTS):
             with pytest.raises(type(fault)):
                 run(warehouse, queue)
     assert queue.stats().attempts == 0
@@ -283,7 +283,7 @@ def test_a_sample_is_logged_and_tells_of_no_payment(warehouse: duckdb.DuckDBPyCo
 def test_a_backlog_is_taken_batch_by_batch_and_no_more_than_asked(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "BATCH", 10)
+    monkeypatch.setattr(ingest, "BATCH_SIZE", 10)
     put(queue, *[make_event(number) for number in range(35)])
-    assert run(warehouse, queue, most=12).taken == 12
+    assert run(warehouse, queue, limit=12).taken == 12
     assert run(warehouse, queue).taken == 23

@@ -43,7 +43,7 @@ def test_events_are_taken_in_the_order_of_arrival_and_counted_as_tried(queue: Qu
 
 def test_the_events_of_some_integrations_are_left_where_they_are(queue: Queue) -> None:
     queue.put([delivery(1, integration="lost"), delivery(2), delivery(3, integration="lost")])
-    assert [each.event_id for each in queue.take(9, except_of={"lost": None})] == ["evt_2"]
+    assert [each.event_id for each in queue.take(9, excluding={"lost": None})] == ["evt_2"]
 
 
 def test_a_queue_of_an_earlier_release_gets_what_it_lacks(queue: Queue) -> None:
@@ -62,7 +62,7 @@ def test_an_event_is_kept_once_however_often_it_comes(queue: Queue) -> None:
     queue.put([delivery(1)])
     queue.put([delivery(1, integration="other")])
     assert [(each.integration, each.deliveries) for each in queue.take(9)] == [("default", 3), ("other", 1)]
-    assert queue.remembered() == (0, 2)
+    assert queue.history_counts() == (0, 2)
 
 
 def test_what_is_finished_does_not_come_again_not_even_if_it_is_delivered_again(queue: Queue) -> None:
@@ -71,7 +71,7 @@ def test_what_is_finished_does_not_come_again_not_even_if_it_is_delivered_again(
     queue.put([delivery(1)])
     assert queue.take(9) == []
     stats = queue.stats()
-    assert (stats.queued, stats.age(NOW), queue.remembered()) == (0, 0, (2, 1))
+    assert (stats.queued, stats.age(NOW), queue.history_counts()) == (0, 0, (2, 1))
 
 
 def test_of_what_was_loaded_only_the_id_is_kept(queue: Queue) -> None:
@@ -156,7 +156,7 @@ def test_many_writers_at_once_lose_nothing(queue: Queue) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (queue.stats().queued, queue.remembered()) == (200, (0, 120))
+    assert (queue.stats().queued, queue.history_counts()) == (200, (0, 120))
 
 
 def test_two_readers_at_once_never_wait_for_each_other(postgres: object, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.errors import QueueUnavailable
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Queue, days_ago
-from orchestration.webhooks.receiver import MAX_BODY, create_receiver
+from orchestration.webhooks.receiver import MAX_BODY_BYTES, create_receiver
 from tests.unit.webhooks.conftest import make_event
 
 SECRET, OLD, BUS_KEY = "whsec_" + "s" * 32, "whsec_" + "o" * 32, "bus-key-of-at-least-24-letters"
@@ -55,7 +55,7 @@ def receiver(queue: Queue, *, bus_key: str | None = BUS_KEY) -> Starlette:
     return create_receiver(
         queue,
         lambda: ENDPOINTS,
-        wanted=WEBHOOK_EVENTS.split(","),
+        stored_types=WEBHOOK_EVENTS.split(","),
         bus_key=SecretStr(bus_key) if bus_key else None,
     )
 
@@ -97,7 +97,7 @@ def test_either_secret_counts_while_one_is_rolled(url: str, queue: Queue) -> Non
 
 def test_the_same_event_twice_is_acknowledged_twice_and_kept_once(url: str, queue: Queue) -> None:
     assert [send(url, make_event()).status_code for _ in range(3)] == [200] * 3
-    assert (queue.stats().queued, queue.remembered()) == (1, (0, 2))
+    assert (queue.stats().queued, queue.history_counts()) == (1, (0, 2))
 
 
 @pytest.mark.parametrize("kind", ["charge.failed", "payment_intent.created", "customer.created", "something.new"])
@@ -200,7 +200,7 @@ def of_intent(**changes: Any) -> dict[str, Any]:
         (json.dumps(make_event(livemode="yes")).encode(), "`livemode`"),
         (json.dumps(make_event(account=["acct_1"])).encode(), "`account`"),
         (json.dumps(make_event(api_version=7)).encode(), "`api_version`"),
-        (json.dumps(make_event(object="v1.event")).encode(), "not an event"),
+        (json.dumps(make_event(object="v1.event")).encode(), "not a Stripe event"),
         (json.dumps(make_event(data=[])).encode(), "`data.object`"),
         (json.dumps(make_event(data={"object": None})).encode(), "`data.object`"),
         (json.dumps(make_event(data={"object": [{}]})).encode(), "`data.object`"),
@@ -280,7 +280,7 @@ def test_what_is_not_signed_is_400_and_told_to_the_checks(url: str, queue: Queue
 
 
 def test_a_body_that_is_too_large_is_413_also_without_a_length(url: str, queue: Queue) -> None:
-    body = json.dumps(make_event(padding="x" * (MAX_BODY + 1))).encode()
+    body = json.dumps(make_event(padding="x" * (MAX_BODY_BYTES + 1))).encode()
     assert post(url, body, signed(body)).status_code == 413
     parts = (body[start : start + 65_536] for start in range(0, len(body), 65_536))
     assert post(url, parts, signed(body)).status_code == 413  # type: ignore[arg-type]
@@ -310,7 +310,7 @@ def test_a_queue_that_is_down_is_503_so_that_stripe_tries_again(
 
 
 def test_until_a_secret_is_set_deliveries_are_503_and_not_lost(queue: Queue) -> None:
-    bare = create_receiver(queue, lambda: [WebhookEndpoint("default", SecretStr(TOKEN))], wanted=[])
+    bare = create_receiver(queue, lambda: [WebhookEndpoint("default", SecretStr(TOKEN))], stored_types=[])
     with serving(bare) as url:
         assert send(url, make_event()).status_code == 503
 
