@@ -1,10 +1,10 @@
-"""What became of the failed payments, if it is given which PaymentIntents were tries to pay one debt.
+"""Compute the correct episode of each group of PaymentIntents that belong to one debt.
 
-The arithmetic of an episode, from the stories and in plain loops; it shares nothing with the SQL of the models. Which
-PaymentIntents belong together is not decided here: the groups are given, and `debts` tells what they should be.
+The computation uses plain loops over the generated payments and shares nothing with the SQL of the models. The groups
+are given; `debts` says what the correct groups are.
 
 A group failed if an attempt failed before any of its PaymentIntents succeeded. The amount of that attempt is at risk,
-in its currency. Payments count in the order of their success until together they cover that amount; the one that
+in its currency. Payments count in the order of their success until together they cover that amount. The payment that
 reaches it completes the recovery, and later ones are double payments.
 """
 
@@ -18,7 +18,7 @@ from orchestration.simulator.world.truth_records import AttemptTruth, PaymentTru
 
 RECOVERY_WINDOW: Final = 30 * DAY
 FILLED_IN_BY_STRIPE: Final = ("prod_", "price_", "plink_")
-"""Prefixes of values that Stripe writes where an order belongs. They name no order."""
+"""Prefixes of ids that Stripe itself writes into `order_reference`. They do not name an order."""
 
 RecoveryStatus = Literal["recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery"]
 RecoveryMethod = Literal["new_instrument", "card_updated", "authenticated", "same_instrument_retry"]
@@ -26,25 +26,28 @@ RecoveryMethod = Literal["new_instrument", "card_updated", "authenticated", "sam
 
 @dataclass(frozen=True)
 class EpisodeTruth:
-    """Failed attempts to collect one debt, and what became of it. Amounts are in minor units of `currency`.
+    """Failed attempts to collect one debt, and the outcome.
+
+    Amounts are in minor units of `currency`, times are Unix seconds.
 
     Args:
-        id: the PaymentIntent that was attempted first.
-        payment_intent_ids: those with a known attempt, in the order of their first attempts.
+        id: id of the PaymentIntent that was attempted first.
+        payment_intent_ids: ids of the PaymentIntents with a known attempt, in the order of their first attempts.
         status_strict: the status if only PaymentIntents that name the order of the first failure are linked to it.
         first_succeeded_at: when the debt was paid in full; None if it was not.
-        recovered_amount: received in `currency` until the debt was paid in full, at most what was at risk.
-        recovered_amount_net: the same less refunds that succeeded and disputes that were lost.
-        other_currency_received_amount: received in other currencies until then, in their own minor units.
-        is_partially_recovered: whether less than the amount at risk has come in, though something has or the debt
-            is paid.
-        attempts_to_recovery: number of the attempt that paid the debt in full.
+        at_risk_amount: amount of the first failed attempt.
+        recovered_amount: amount received in `currency` until the debt was paid in full, at most `at_risk_amount`.
+        recovered_amount_net: `recovered_amount` less succeeded refunds and lost disputes.
+        other_currency_received_amount: amount received in other currencies until then, in their own minor units.
+        is_partially_recovered: whether `recovered_amount` is less than `at_risk_amount`, although something was
+            received or the debt is paid.
+        attempts_to_recovery: number of the attempt that paid the debt in full, counted from 1.
         is_across_intents: whether another PaymentIntent than that of the first failure paid the debt in full.
-        method: how the instrument that paid differs from those that failed; None if the debt is not paid, or if
-            Stripe shows no fingerprint of the instrument that paid, as of vouchers and bank transfers.
-        further_successes: payments after the debt was paid in full.
+        method: how the instrument that paid differs from those that failed. None if the debt is not paid, or if
+            Stripe shows no fingerprint of the instrument that paid, as for vouchers and bank transfers.
+        further_successes: number of payments after the debt was paid in full.
         is_in_scope: False if every PaymentIntent was canceled as duplicate or fraudulent.
-        is_known: False if a reader cannot know the instants that decide the order of several PaymentIntents.
+        is_known: False if a reader cannot know the times that decide the order of several PaymentIntents.
     """
 
     id: str
@@ -72,7 +75,10 @@ class EpisodeTruth:
 
 @dataclass(frozen=True)
 class Member:
-    """A PaymentIntent of a group, the attempts that a reader knows of, and what it received less what was returned."""
+    """A PaymentIntent of a group with its knowable attempts.
+
+    `kept_amount` is the amount received less succeeded refunds and lost disputes.
+    """
 
     intent: Intent
     payment: PaymentTruth
@@ -81,15 +87,17 @@ class Member:
 
     @property
     def started_at(self) -> int:
+        """Unix seconds of the first attempt."""
         return self.attempts[0].attempted_at
 
     @property
     def success(self) -> AttemptTruth | None:
+        """The attempt that succeeded, if any."""
         return next((attempt for attempt in self.attempts if attempt.outcome == "succeeded"), None)
 
     @property
     def order(self) -> tuple[str, str] | None:
-        """Where Stripe shows the order that the merchant names, and its value."""
+        """Place and value of the order that the merchant names, if any. The place is `details` or `metadata`."""
         key = self.intent.order_key
         if not key or key.startswith(FILLED_IN_BY_STRIPE):
             return None
@@ -97,14 +105,14 @@ class Member:
 
 
 class _Receipt(NamedTuple):
-    """A PaymentIntent that succeeded, and the attempt that did."""
+    """A PaymentIntent that succeeded, and its successful attempt."""
 
     success: AttemptTruth
     member: Member
 
 
 class _Settlement(NamedTuple):
-    """The payments that count, the last of them if it completes the recovery, and the double payments after it."""
+    """The payments that count, the one of them that completes the recovery, and the double payments after it."""
 
     counted: Sequence[_Receipt]
     completing: _Receipt | None
@@ -112,12 +120,12 @@ class _Settlement(NamedTuple):
 
 
 def compute_episodes(groups: Iterable[Iterable[str]], members: Mapping[str, Member], at: int) -> list[EpisodeTruth]:
-    """Return an episode for each group of PaymentIntent ids that failed by `at`.
+    """Return the episode of each group of PaymentIntent ids that failed by `at` (Unix seconds).
 
-    PaymentIntents without a known attempt are in no episode.
+    A PaymentIntent without a known attempt is in no episode.
 
     Raises:
-        ValueError: an id is unknown, or in several groups.
+        ValueError: an id is unknown or in several groups.
     """
     seen: set[str] = set()
     episodes = []
@@ -177,19 +185,19 @@ def _compute_episode(members: Sequence[Member], at: int) -> EpisodeTruth | None:
 
 
 def _order(attempt: AttemptTruth) -> tuple[int, bool, bool, str]:
-    """In time; a success is the last of its second, what has no charge comes after what has one."""
+    """Return a sort key: by time, in one second successes last, and attempts without a charge after the others."""
     is_success = attempt.outcome == "succeeded"
     return attempt.attempted_at, is_success, attempt.charge_id is None, attempt.charge_id or attempt.payment_intent_id
 
 
 def _receipts(members: Iterable[Member]) -> list[_Receipt]:
-    """Return the payments in the order in which they succeeded."""
+    """Return the successful payments in the order of their success."""
     receipts = [_Receipt(member.success, member) for member in members if member.success is not None]
     return sorted(receipts, key=lambda receipt: (receipt.success.resolved_at, receipt.member.intent.id))
 
 
 def _failures_before(success: AttemptTruth | None, attempts: Sequence[AttemptTruth]) -> list[AttemptTruth]:
-    """Return the failed attempts made before the success and resolved by then; all of them without a success."""
+    """Return the failed attempts made before the success and resolved by then, or all if there is no success."""
     made_before = attempts if success is None else attempts[: attempts.index(success)]
     return [
         attempt
@@ -199,7 +207,7 @@ def _failures_before(success: AttemptTruth | None, attempts: Sequence[AttemptTru
 
 
 def _settle(first: AttemptTruth, members: Sequence[Member]) -> _Settlement:
-    """Add up what the payments cover until it reaches what was at risk."""
+    """Add up payments in order until they cover the amount at risk."""
     price = next(member.payment for member in members if member.intent.id == first.payment_intent_id)
     receipts, covered = _receipts(members), 0
     for number, receipt in enumerate(receipts, 1):
@@ -210,9 +218,9 @@ def _settle(first: AttemptTruth, members: Sequence[Member]) -> _Settlement:
 
 
 def _covered(first: AttemptTruth, price: PaymentTruth, paid: PaymentTruth) -> int:
-    """Return how much of the debt a payment covers, whatever was captured of it.
+    """Return how much of the debt a payment covers, regardless of the captured amount.
 
-    The PaymentIntent that failed covers all, and so does one of the `price` that this PaymentIntent has now.
+    The PaymentIntent that failed covers all of it. So does one with the price that the failed PaymentIntent has now.
     """
     if paid.id == price.id or (paid.currency == price.currency and paid.amount >= price.amount):
         return first.amount
@@ -224,7 +232,7 @@ def _in(currency: str, receipts: Iterable[_Receipt]) -> list[_Receipt]:
 
 
 def _strict(first: AttemptTruth, members: Sequence[Member]) -> list[Member]:
-    """Return the PaymentIntent of the first failure and those that name the same order in the same place."""
+    """Return the PaymentIntent of the first failure and those that name the same order in the same field."""
     order = next(member.order for member in members if member.intent.id == first.payment_intent_id)
     return [
         member
@@ -244,7 +252,7 @@ def _status(first: AttemptTruth, members: Sequence[Member], at: int) -> Recovery
 
 
 def _net(currency: str, recovered: int, settlement: _Settlement) -> int:
-    """Return what is kept: of two payments of one debt, either may be given back."""
+    """Return the recovered amount that is kept; a double payment makes up for a returned one."""
     counted = [receipt.member for receipt in _in(currency, settlement.counted)]
     given_back = sum(member.payment.amount_received - member.kept_amount for member in counted)
     kept_of_doubles = sum(receipt.member.kept_amount for receipt in _in(currency, settlement.doubles))
@@ -267,10 +275,10 @@ def _method(failures: Sequence[AttemptTruth], success: AttemptTruth) -> Recovery
 
 
 def _is_same(one: Instrument, other: Instrument) -> bool:
-    """Whether Stripe shows that it is one instrument: vouchers and bank transfers have no fingerprint."""
+    """Return whether Stripe shows both as one instrument. Vouchers and bank transfers have no fingerprint."""
     return one.payment_method == other.payment_method or "" != one.fingerprint == other.fingerprint
 
 
 def _card(card: Instrument) -> tuple[str, int, int]:
-    """The number, which a fingerprint stands for, and the expiry."""
+    """Return the fingerprint, which identifies the card number, and the expiry."""
     return card.fingerprint, card.exp_year, card.exp_month

@@ -1,7 +1,7 @@
-"""Which events a step emits, in their order. Types only; bodies are `objects`.
+"""The event types that each step emits, in order. `objects` renders the events.
 
-As Stripe documents them (SDK: `_event.py`). There is no event for a metadata edit, and none of the charge itself when
-it is disputed or a refund of it fails.
+The source is Stripe's documentation (SDK: `_event.py`). A metadata edit has no event. A charge has none when it is
+disputed or when its refund fails.
 """
 
 from typing import Final
@@ -36,7 +36,7 @@ _EMITTED: Final[dict[Act, tuple[str, ...]]] = {
 
 
 def emitted(intent: Intent, step: Step) -> tuple[str, ...]:
-    """The types of the events of a step of `intent`."""
+    """Return the types of the events that a step of `intent` emits, in order."""
     types = _EMITTED[step.act]
     if step.act is Act.DISPUTED and not intent.disputes[step.nth].status.startswith("warning"):
         return (*types, "charge.dispute.funds_withdrawn")
@@ -46,7 +46,7 @@ def emitted(intent: Intent, step: Step) -> tuple[str, ...]:
 
 
 def _subject(event_type: str) -> str:
-    """The resource that an event of this type tells of."""
+    """Return the resource of the object in an event of this type."""
     if event_type.startswith("payment_intent."):
         return "payment_intents"
     if event_type.startswith("charge.dispute."):
@@ -62,4 +62,4 @@ EVENT_TYPES: Final = {
         "charge.dispute.funds_reinstated",
     )
 }
-"""Every type the account emits, with the resource it tells of."""
+"""Resource of the object in each event type that the account emits."""

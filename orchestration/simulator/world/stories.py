@@ -1,7 +1,7 @@
-"""What payers, banks and merchants do: the obligations of one day, each told to its end. Pure and seeded.
+"""Generate the obligations that begin on one day, each with everything that happens to it later.
 
-The day an obligation begins decides everything about it, also what happens months later, so that generating more days
-never alters earlier ones. What follows a success is told in `aftermath`.
+Seed and day determine an obligation completely, including what happens months later. So generating more days never
+changes earlier ones. `aftermath` generates what follows a success.
 """
 
 from random import Random
@@ -26,13 +26,17 @@ from orchestration.simulator.world.steps import Act, Attempt, Instrument, Intent
 _FAILURES: Final = tuple((failure, failure.weight) for failure in cal.CARD_FAILURES)
 _BY_NAME: Final = {failure.name: failure for failure in cal.CARD_FAILURES}
 _RENEWALS_START: Final = 1_000_000
-"""Numbers of renewing payers begin here; below are those who come by."""
+"""First number of renewing payers. Lower numbers are visitors."""
 
 
 def tell_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent]:
-    """Every intent of the obligations that begin on that day (0 = the day of `opened_at`, a midnight UTC).
+    """Return all intents of the obligations that begin on day number `day`.
 
-    `per_day` is the average number of obligations; renewal days have more, so that a week has seven times as many.
+    Args:
+        seed: seed of the account.
+        day: number of the day; 0 is the day that begins at `opened_at`.
+        opened_at: Unix seconds of a midnight in UTC.
+        per_day: average number of obligations a day. Every seventh day has the renewals of the week as well.
     """
     rng = Random(seed << 40 | day)
     midnight = opened_at + day * DAY
@@ -52,7 +56,7 @@ def tell_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent
 
 
 class _Obligation:
-    """One thing owed, and every attempt to pay it."""
+    """One debt, and every attempt to pay it."""
 
     def __init__(self, seed: int, name: str, rng: Random, who: Payer, *, is_renewal: bool) -> None:
         self.rng = rng
@@ -81,7 +85,7 @@ class _Obligation:
         return self.intents
 
     def open(self, at: int) -> Intent:
-        """A new PaymentIntent for this obligation."""
+        """Create a PaymentIntent for this obligation at `at`."""
         is_async = not self.is_manual and self.rng.random() < 0.3
         metadata = {"channel": "renewal" if self.is_renewal else "shop"}
         if self.rng.random() < 0.08:
@@ -111,13 +115,13 @@ class _Obligation:
         return token(self.name, self._serial)
 
     def _think(self) -> int:
-        """Seconds from a PaymentIntent's creation to its first attempt: often none, or the time to fill in a form."""
+        """Draw the seconds from a PaymentIntent's creation to its first attempt: a few, or the time to fill in a form."""
         if self.is_renewal or self.rng.random() < 0.5:
             return self.rng.choice((0, 0, 0, 1, 2, 3))
         return self.rng.randrange(15, 240)
 
     def _tell_no_attempt(self, intent: Intent, instrument: Instrument) -> bool:
-        """Checkouts that never become an attempt. False when this is none of them."""
+        """Draw whether the checkout ends without an attempt, and if so, generate that. Return whether it does."""
         lot = self.rng.random()
         if lot < cal.REQUIRES_CONFIRMATION:
             intent.starts_confirmable = True
@@ -173,7 +177,7 @@ class _Obligation:
             self._give_up(intent, intent.steps[-1].at)
 
     def _attempt_times(self, at: int, attempts: int, failure: Failure, *, is_recovered: bool) -> list[int]:
-        """When each attempt takes place, the first one at `at`; the last one is the recovery where there is one."""
+        """Return the time of each attempt, the first at `at`. The last one is the recovery, if there is one."""
         span = self._delay(at, failure) if is_recovered else int(self.rng.lognormvariate(0.0, 0.8) * 5 * DAY)
         times = [at, *sorted(at + int(span * self.rng.random()) for _ in range(attempts - 2)), at + span][:attempts]
         has_charge = failure.code != "payment_intent_authentication_failure"
@@ -182,7 +186,7 @@ class _Obligation:
         return times
 
     def _delay(self, at: int, failure: Failure) -> int:
-        """Seconds from the first failure to the recovery."""
+        """Draw the seconds from the first failure to the recovery."""
         if self.rng.random() < cal.RECOVERED_LATE:
             return self.rng.randrange(20 * DAY, 50 * DAY)
         if self.rng.random() < cal.RECOVERED_IN_SESSION:
@@ -193,7 +197,7 @@ class _Obligation:
         return delay
 
     def _next_failure(self, first: Failure) -> Failure:
-        """Retries mostly fail as the first attempt did."""
+        """Draw the failure of a retry: mostly that of the first attempt."""
         lot = self.rng.random()
         if lot < 0.02:
             return cal.BLOCKED
@@ -241,7 +245,7 @@ class _Obligation:
         intent.steps.append(Step(at, Act.CANCELED, word=drawn(self.rng, cal.CANCEL_REASONS)))
 
     def _pay(self, intent: Intent, instrument: Instrument, at: int, *, is_challenged: bool, is_recovery: bool) -> None:
-        """The attempt that the bank approves, and what comes of it."""
+        """Add an attempt that the bank approves, and what follows it."""
         index = len(intent.attempts)
         if is_challenged:
             intent.steps.append(Step(at, Act.CHALLENGED, index))
@@ -257,7 +261,7 @@ class _Obligation:
         settle_card(self.rng, intent, index, is_recovery=is_recovery)
 
     def _tell_debit(self, intent: Intent, account: Instrument) -> None:
-        """Debits take days. One that bounces is tried again at most twice; one returned late may be paid anew."""
+        """Generate a bank debit. If it bounces, it is retried at most twice; if it is returned, it may be paid again."""
         intent.capture_method = "automatic"
         at = intent.created + self._think()
         for chance in (cal.DEBIT_BOUNCES, 1 - cal.DEBIT_RECOVERY, 1.0):
@@ -274,5 +278,5 @@ class _Obligation:
 
 
 def _to_payday(at: int) -> int:
-    """Seconds to the next Friday (unix day 1 was a Friday), which stands for every payday."""
+    """Return the seconds to the next Friday (Unix day 1 was a Friday), the payday of every payer."""
     return (1 - at // DAY) % 7 * DAY

@@ -1,12 +1,11 @@
-"""What really happened, told from the stories alone: attempts, payments and debts as of an instant.
+"""Compute what really happened: attempts, payments and debts as of a given time.
 
-This is what the pipeline's tables are measured against. It reads no JSON and shares no rule with `state` or `objects`,
-so that a wrong rendering cannot agree with a wrong truth. Times are unix seconds UTC, money is minor units.
+The pipeline's tables are compared with this. It is computed from the generated steps, reads no JSON and shares no rule
+with `state` or `objects`, so that the same mistake cannot be in both. Times are Unix seconds, amounts minor units.
 
-Definitions: a card succeeds when it is charged, a bank debit when it settles, a manual capture when it is captured. A
-bank debit fails when it bounces; one that a bank takes back after it settled fails when the dispute is opened. An
-unfinished authentication is no attempt. `debts` says which payments were for what, `episodes` what became of groups of
-payments that are given.
+Definitions: a card payment succeeds when it is charged, a bank debit when it settles, a manual capture when it is
+captured. A bank debit fails when it bounces. A settled debit that the bank returns fails when the dispute is opened. An
+unfinished authentication is not an attempt. `debts` computes the debts, `episodes` the episodes of given groups.
 """
 
 from bisect import bisect_left
@@ -28,15 +27,15 @@ WAITING_FOR: Final = {
     "konbini": "voucher",
     "customer_balance": "bank_transfer",
 }
-"""What a payment waits for, by payment method type."""
+"""Kind of wait by payment method type."""
 
 EVENT_MEMORY: Final = 30 * DAY
-"""How long Stripe lists an event; a failure without a charge is told of by events almost alone."""
+"""Seconds for which Stripe lists an event. A failure without a charge is visible in little else."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The world as of `at`, inclusive, and what could be known of it by reading everything at each of `syncs`."""
+    """What had happened by `at`, inclusive, and what a reader could know who synced everything at each of `syncs`."""
 
     at: int
     syncs: tuple[int, ...]
@@ -46,20 +45,23 @@ class Truth:
     members: Mapping[str, Member] = field(default_factory=dict, repr=False, compare=False)
 
     def compute_episodes(self, groups: Iterable[Iterable[str]]) -> list[EpisodeTruth]:
-        """Return what became of each group of PaymentIntents that failed, if all of it were tries to pay one debt.
+        """Return the episode of each group of PaymentIntents that failed, as if each group had one debt.
 
-        A reader of `syncs` should find the same of these groups. Each PaymentIntent is in one group; one that is in
-        none has no episode.
+        A reader at `syncs` should compute the same episodes from these groups. A PaymentIntent in no group has no
+        episode.
 
         Raises:
-            ValueError: an id is unknown, or in several groups.
+            ValueError: an id is unknown or in several groups.
         """
         return compute_episodes(groups, self.members, self.at)
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """Per currency: counts of payments, of knowable attempts and of those by outcome, of failed debts in scope and
-        of those that were recovered, recovered after the window, or not paid in full (`unpaid`); what was at risk
-        (`at_risk`, `at_risk_<state>`), and what was recovered of it, also in part."""
+        """Return counts and amounts by currency.
+
+        The counts are: payments; knowable attempts, also by outcome; failed debts in scope, also by state:
+        `recovered`, `recovered_late` (after the window) or `unpaid`. The amounts, in minor units, are: `at_risk`,
+        `at_risk_<state>` and `recovered_amount`, which includes partial recoveries.
+        """
         totals: dict[str, Counter[str]] = defaultdict(Counter)
         for payment in self.payments:
             totals[payment.currency]["payments"] += 1
@@ -75,11 +77,11 @@ class Truth:
         return {currency: dict(sorted(total.items())) for currency, total in sorted(totals.items())}
 
     def recovery_rate(self) -> float:
-        """The true recovery rate of failed debts in scope whose 30 days are over, 0 to 1."""
+        """Return the true recovery rate of failed debts in scope whose 30 days are over, 0 to 1."""
         return recovery_rate(self.debts, self.at)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types, with the summary, but without what episodes are computed from."""
+        """Return everything as plain JSON types, with the summary but without `members`."""
         attempts = [asdict(each) | {"instrument": each.instrument._asdict()} for each in self.attempts]
         payments, debts = [asdict(each) for each in self.payments], [asdict(each) for each in self.debts]
         told = {"at": self.at, "syncs": self.syncs, "attempts": attempts, "payments": payments, "debts": debts}
@@ -87,7 +89,7 @@ class Truth:
 
 
 def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Truth:
-    """The truth about these intents as of `at`, for somebody who read everything at each of `syncs`."""
+    """Return the truth about these intents as of `at`, for a reader who synced everything at each of `syncs`."""
     reader = _Reader(sync for sync in syncs if sync <= at)
     members: dict[str, Member] = {}
     truth = Truth(at, tuple(reader.syncs), members=members)
@@ -105,18 +107,18 @@ def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Trut
 
 
 class _Reader:
-    """What somebody can know who reads everything at certain instants, and nothing in between."""
+    """A reader who syncs everything at certain times, and what that reader can know."""
 
     def __init__(self, syncs: Iterable[int]) -> None:
         self.syncs = sorted(set(syncs))
 
     def looks_between(self, first: int, last: float) -> bool:
-        """Whether a sync falls into `first <= sync < last`."""
+        """Return whether there is a sync with `first <= sync < last`."""
         index = bisect_left(self.syncs, first)
         return index < len(self.syncs) and self.syncs[index] < last
 
     def hears_of(self, instant: int) -> bool:
-        """Whether an event of that instant is still listed at the first sync after it."""
+        """Return whether an event created at `instant` is still listed at the next sync."""
         return self.looks_between(instant, instant + EVENT_MEMORY + 1)
 
 
@@ -202,7 +204,10 @@ def _class_of_refusal(failure: Failure) -> FailureClass:
 
 
 def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
-    """Told of by its event, and by the intent's last_payment_error until something else happens to the intent."""
+    """Return a failed attempt without a charge.
+
+    It is visible in its event, and in the intent's last_payment_error until something else happens to the intent.
+    """
     failure = attempt.failure
     assert failure is not None
     keeps_error = (Act.CANCELED,)
@@ -247,7 +252,7 @@ def _resolved_later(intent: Intent, attempt: Attempt, step: Step, reader: _Reade
 
 
 def _returns(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]:
-    """Attempts whose money a bank took back and keeps: when that began, and for what reason."""
+    """Return the attempts whose money a bank took back and kept, each with the time and reason of its dispute."""
     returns: dict[int, tuple[int, str]] = {}
     for step in past:
         if step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
@@ -260,7 +265,7 @@ def _returns(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]
 
 
 def _as_returned(settled: AttemptTruth, at: int, reason: str) -> AttemptTruth:
-    """The dispute itself tells when it began, so that instant is always known."""
+    """Return the attempt as failed by a return. Its time is always known, since the dispute shows it."""
     changed: dict[str, Any] = {"outcome": "failed", "failure_class": "bank_return", "failure_code": reason}
     return AttemptTruth(**vars(settled) | changed | {"resolved_at": at, "is_resolution_time_known": True})
 
@@ -312,7 +317,7 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
 
 
 def _wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
-    """Return what the customer was last shown to pay, if nothing has happened since that ends the waiting."""
+    """Return the last voucher or bank details shown to the customer, if the payment still waits for them."""
     shown = None
     for step in past:
         if step.act is Act.INSTRUCTED:
@@ -323,7 +328,7 @@ def _wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
 
 
 def _given_back(intent: Intent, past: Sequence[Step]) -> int:
-    """Refunds that stand as succeeded, and disputes that are lost."""
+    """Return the sum of succeeded refunds and lost disputes."""
     given: dict[tuple[str, int], int] = {}
     for step in past:
         if (
