@@ -28,12 +28,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=12111)
     parser.add_argument("--webhook-url", help="send webhook events to this URL as they happen")
     parser.add_argument(
-        "--webhook-events", nargs="+", default=DEFAULT_ENABLED_EVENTS, metavar="TYPE", help="event types to send; '*' for all"
+        "--webhook-events",
+        nargs="+",
+        default=DEFAULT_ENABLED_EVENTS,
+        metavar="TYPE",
+        help="event types to send; '*' for all",
     )
     parser.add_argument(
         "--webhook-secret-stdin",
         action="store_true",
-        help="read the signing secret from the first line of standard input; by default, a public secret is used",
+        help="read the signing secret from the first line of standard input; default: a public one",
     )
     parser.add_argument("--until-eof", action="store_true", help="exit when standard input is closed")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Stripe's JSON: PaymentIntent, Charge, Refund, Dispute, Event as they look after a step, at the pinned API version.
+"""Stripe's JSON of PaymentIntents, Charges, Refunds, Disputes and Events after a step, at the pinned API version.
 
-Fields are those that the SDK's typed classes declare (a test compares them). How methods of payment look is
-`instruments`; what an answer wraps around an object is `api`.
+The fields are those that the SDK's typed classes declare (a test compares them). `instruments` renders payment methods,
+and `api` renders lists.
 """
 
 from typing import Any
@@ -41,14 +41,14 @@ _METHOD_TYPES = ("card", "sepa_debit", "us_bank_account")
 
 
 class Renderer:
-    """Renders what an account holds, to itself or (`is_connected`) to its platform. Has no state of its own."""
+    """Renders objects of an account as its own key reads them or, if `is_connected`, as its platform reads them."""
 
     def __init__(self, account: SimulatedAccount, *, is_connected: bool = False) -> None:
         self._account = account
         self._is_connected = is_connected
 
     def render(self, resource: Resource, entry: Entry, at: int) -> Json:
-        """An object as it looks at `at`; an event looks the same at any time."""
+        """Return the object as of `at` (Unix seconds). An event is the same at any time."""
         if resource == "events":
             return self._event(entry)
         intent = entry.intent
@@ -334,7 +334,7 @@ class Renderer:
 
 
 def _price(intent: Intent, state: State) -> tuple[str, int]:
-    """The currency and the amount of the PaymentIntent, which an update may have changed."""
+    """Return currency and amount of the PaymentIntent, which an update may have changed."""
     is_earlier = intent.earlier_price is not None and not state.is_repriced
     return intent.earlier_price if intent.earlier_price and is_earlier else (intent.currency, intent.amount)
 
@@ -346,7 +346,7 @@ def _held_payment_method(intent: Intent, state: State) -> str | None:
 
 
 def _method_options(intent: Intent) -> Json:
-    """The options of the payment methods that the PaymentIntent takes."""
+    """Return the `payment_method_options` of the PaymentIntent."""
     options: dict[str, Json] = {
         "card": {"request_three_d_secure": "automatic"},
         "customer_balance": {"bank_transfer": {"type": "eu_bank_transfer"}, "funding_type": "bank_transfer"},

@@ -15,7 +15,7 @@ from orchestration.simulator.world.steps import Instrument, token
 T = TypeVar("T")
 
 PERSONAL_MARKERS: Final = ("Specimen", "@payer.example.com", "+1555010", "_secret_", "203.0.113.")
-"""Markers of names, streets and towns; e-mail addresses; telephone numbers; client secrets, also in URLs; IP addresses."""
+"""In this order: names and addresses; e-mail; telephone numbers; client secrets, also inside URLs; IP addresses."""
 
 _HOME: Final = {"usd": "US", "eur": "DE", "gbp": "GB", "jpy": "JP", "kwd": "KW"}
 _ABROAD: Final = ("FR", "NL", "CA", "BR", "IN", "AU")

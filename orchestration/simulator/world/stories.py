@@ -115,7 +115,7 @@ class _Obligation:
         return token(self.name, self._serial)
 
     def _think(self) -> int:
-        """Draw the seconds from a PaymentIntent's creation to its first attempt: a few, or the time to fill in a form."""
+        """Draw the seconds from a PaymentIntent's creation to its first attempt: a few, or time to fill in a form."""
         if self.is_renewal or self.rng.random() < 0.5:
             return self.rng.choice((0, 0, 0, 1, 2, 3))
         return self.rng.randrange(15, 240)
@@ -261,7 +261,7 @@ class _Obligation:
         settle_card(self.rng, intent, index, is_recovery=is_recovery)
 
     def _tell_debit(self, intent: Intent, account: Instrument) -> None:
-        """Generate a bank debit. If it bounces, it is retried at most twice; if it is returned, it may be paid again."""
+        """Generate a bank debit. If it bounces, it is retried at most twice. If returned, it may be paid again."""
         intent.capture_method = "automatic"
         at = intent.created + self._think()
         for chance in (cal.DEBIT_BOUNCES, 1 - cal.DEBIT_RECOVERY, 1.0):

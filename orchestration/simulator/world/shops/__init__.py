@@ -1,10 +1,10 @@
-"""Kinds of shop: accounts whose payments differ in what links them. Pure and seeded, like `stories`.
+"""Kinds of shop: accounts that differ in what links the payments of a debt. Everything depends on the seed.
 
     SimulatedAccount(seed=1, payments=2_000, days=120, shop="weekly_plan", shop_parameters={"interval_days": 14})
 
-Each story decides which debt a payment is for and writes that into the PaymentIntent; `debts` reads it there. Rooms:
-`parameters` of each kind; `day` says who pays; `sale` is one debt; `retries` collect it by card; `visits`,
-`subscriptions`, `parts` and `waiting` tell the kinds.
+Each PaymentIntent states its debt, and `debts` reads it there. `parameters` has the parameters of each kind, `day` the
+customers of a day, `sale` one debt, and `retries` its collection by card. `visits`, `subscriptions`, `parts` and
+`waiting` generate the kinds.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,8 +20,11 @@ from orchestration.simulator.world.stories import tell_day
 __all__ = ["SHOPS", "DayTeller", "ShopParameters", "day_teller"]
 
 DayTeller = Callable[[int, int, int, float], list[Intent]]
-"""Tells all PaymentIntents of the debts that begin on a day, from seed, day, opening of the account, and PaymentIntents
-per day."""
+"""Function that returns all PaymentIntents of the debts that begin on a day.
+
+Its arguments are the seed, the number of the day, the opening of the account in Unix seconds, and the PaymentIntents
+per day.
+"""
 
 _TELLERS: Final[Mapping[str, Callable[[ShopDay], Iterator[Intent]]]] = {
     **visits.TELLERS,
@@ -46,14 +49,14 @@ MIXED: Final[Mapping[str | None, float]] = {
     "deposits": 0.03,
     "vouchers": 0.03,
 }
-"""The parts of a mixed account and their shares of the payments; None is the account that all others vary. texture."""
+"""The parts of a mixed account and their shares of the payments. None is the basic account. texture."""
 
 
 def day_teller(shop: str | None, given: ShopParameters | Mapping[str, Any] | None = None) -> DayTeller:
-    """Return what tells the days of a kind of shop; None is the account that all others vary.
+    """Return the function that generates the days of a kind of shop. None is the basic account.
 
     Raises:
-        ValueError: no such kind of shop, or no such parameter of it.
+        ValueError: unknown kind of shop or unknown parameter.
     """
     if shop is None:
         return tell_day

@@ -1,4 +1,4 @@
-"""Shops that collect an order in several payments: split tender, deposit and balance."""
+"""Shops that collect an order in several payments: split tender, or deposit and balance."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -12,7 +12,10 @@ from orchestration.simulator.world.steps import Intent, token
 
 
 def split_tender(day: ShopDay) -> Iterator[Intent]:
-    """Orders are paid at once or in parts. Each part is a debt; a failed whole may be paid in parts, which are not."""
+    """Generate orders that are paid as a whole or in parts.
+
+    Each part is a debt of its own, unless it is part of the recovery of a whole payment that failed.
+    """
     for visit in day.visits(1.6):
         order_key = f"order_{token(day.seed, day.shop, visit.name, 'order')[:12]}"
         amount = max(1_000, basket(visit.rng, visit.who.currency))
@@ -26,7 +29,7 @@ def split_tender(day: ShopDay) -> Iterator[Intent]:
 
 
 def _tell_parts(day: ShopDay, visit: Visit, order_key: str, amount: int) -> Iterator[Intent]:
-    """Collect each part with a card of its own, at once or one after the other until one is not paid."""
+    """Collect each part with its own card, all at once or one after the other until one is not paid."""
     is_at_once = visit.rng.random() < day.parameters.at_once_share
     sales = [_part(day, visit, order_key, *part) for part in enumerate(_parts(day, visit, amount))]
     yield from _collect_at_once(sales, visit.at) if is_at_once else _collect_in_turn(sales, visit.at)
@@ -41,7 +44,7 @@ def _part(day: ShopDay, visit: Visit, order_key: str, number: int, amount: int) 
 
 
 def _collect_at_once(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
-    """Open all PaymentIntents, a second apart, and only then attempt each: no part waits for another one."""
+    """Open all PaymentIntents one second apart, then attempt each. No part waits for another one."""
     opened = [sale.open(at + number) for number, sale in enumerate(sales)]
     for sale, intent in zip(sales, opened, strict=True):
         attempt(sale, intent, sale.who.instrument, at + len(sales))
@@ -49,7 +52,7 @@ def _collect_at_once(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
 
 
 def _collect_in_turn(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
-    """Open each PaymentIntent after the last attempt of the part before, until a part is not paid."""
+    """Open each PaymentIntent after the last attempt of the previous part, until a part is not paid."""
     for sale in sales:
         is_paid = collect(sale, at)
         yield from sale.told()
@@ -70,7 +73,7 @@ def _parts(day: ShopDay, visit: Visit, amount: int) -> list[int]:
 
 
 def _collect_whole(sale: Sale, at: int) -> None:
-    """Collect an order at once. What fails may be paid in two parts, one after the other, and not always in full."""
+    """Collect an order as a whole. If it fails, it may be paid in two successive parts, not always in full."""
     rng, parameters = sale.rng, sale.parameters
     fails = rng.random() < parameters.failure_rate
     if not fails or rng.random() >= parameters.split_after_failure_share:
@@ -89,7 +92,7 @@ def _collect_whole(sale: Sale, at: int) -> None:
 
 
 def deposits(day: ShopDay) -> Iterator[Intent]:
-    """The merchant opens two payments for each order: the deposit now, the balance to be paid weeks later."""
+    """Generate orders with two PaymentIntents each: a deposit, and a balance that is charged weeks later."""
     for visit in day.visits(2.0):
         amount = max(2_000, basket(visit.rng, visit.who.currency))
         order_key = f"order_{token(day.seed, day.shop, visit.name, 'order')[:12]}"

@@ -1,4 +1,4 @@
-"""Shops that people come by: each order is a debt of its own."""
+"""Shops with single orders. Each order is a debt."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,14 +21,14 @@ _PREDICTED: Final = tuple(
         ("previously_declined_do_not_retry", "do_not_honor"),
     )
 )  # fmt: skip
-"""Stripe refuses for the bank, since it expects the bank to refuse: a failed payment, unlike what Radar blocks."""
+"""Declines that Stripe predicts and makes in place of the bank. They are failed payments, unlike those Radar blocks."""
 
 _EXCHANGE: Final = {"usd": ("eur", 90), "eur": ("usd", 110), "gbp": ("eur", 115)}
-"""Another currency to pay in, and what 100 units cost in it."""
+"""For each currency, another currency to pay in and the price of 100 units in it."""
 
 
 def checkout_guests(day: ShopDay) -> Iterator[Intent]:
-    """Guests of Stripe Checkout buy one of a few products. Stripe writes the product's id where an order belongs."""
+    """Generate Checkout orders of guests. Stripe writes the id of the product into `order_reference`."""
     for visit in day.visits(1.05):
         product = visit.rng.randrange(day.parameters.product_count)
         sale = day.sale(visit, _SMALL[product % len(_SMALL)], known=False)
@@ -40,7 +40,7 @@ def checkout_guests(day: ShopDay) -> Iterator[Intent]:
 
 
 def three_shops(day: ShopDay) -> Iterator[Intent]:
-    """Several shops count their orders each for itself, so that a number is used once in every shop."""
+    """Generate orders of several shops. Each shop numbers its own orders, so each number occurs once in every shop."""
     shops = day.parameters.shop_count
     per_shop = int(day.per_day / shops) + 2
     for visit in day.visits(1.05):
@@ -51,7 +51,7 @@ def three_shops(day: ShopDay) -> Iterator[Intent]:
 
 
 def customer_per_order(day: ShopDay) -> Iterator[Intent]:
-    """The merchant creates a customer object for each try to pay; the card stays the same."""
+    """Generate orders with a new customer object for each PaymentIntent and the same card."""
     for visit in day.visits(1.1):
         sale = day.sale(visit, basket(visit.rng, visit.who.currency))
         first = day.first_number + 50_000_000 + (day.number * 1_000 + visit.number) * 8
@@ -63,7 +63,7 @@ def customer_per_order(day: ShopDay) -> Iterator[Intent]:
 
 
 def one_off(day: ShopDay) -> Iterator[Intent]:
-    """Known customers order without an order number; the merchant tries again days later."""
+    """Generate orders of known customers without order numbers. The merchant retries days later."""
     for visit in day.visits(1.1):
         sale = day.sale(visit, basket(visit.rng, visit.who.currency))
         collect(sale, visit.at)
@@ -71,7 +71,7 @@ def one_off(day: ShopDay) -> Iterator[Intent]:
 
 
 def accounts_v2(day: ShopDay) -> Iterator[Intent]:
-    """The same, but the customers are accounts of Accounts v2: `customer_account` instead of `customer`."""
+    """Generate orders whose customers are accounts of Accounts v2, in `customer_account` instead of `customer`."""
     for visit in day.visits(1.05):
         sale = day.sale(visit, basket(visit.rng, visit.who.currency))
         sale.is_customer_account = True
@@ -80,7 +80,7 @@ def accounts_v2(day: ShopDay) -> Iterator[Intent]:
 
 
 def terminal(day: ShopDay) -> Iterator[Intent]:
-    """Cards at a terminal: no customers, no order numbers, but fingerprints."""
+    """Generate card payments at a terminal, with fingerprints but without customers and order numbers."""
     for visit in day.visits(1.05):
         who = visit.who._replace(instrument=visit.who.instrument._replace(kind="card_present", wallet=None))
         sale = day.sale(visit, basket(visit.rng, who.currency), known=False)
@@ -90,9 +90,9 @@ def terminal(day: ShopDay) -> Iterator[Intent]:
 
 
 def adaptive_acceptance(day: ShopDay) -> Iterator[Intent]:
-    """Stripe predicts some refusals and does not ask the bank, and tells of some failures twice.
+    """Generate orders with declines that Stripe predicts without asking the bank, and with duplicated failure events.
 
-    What Stripe retries within one charge is invisible: charges and events show the outcome alone.
+    Stripe's retries within one charge are invisible: charges and events show only the final outcome.
     """
     for visit in day.visits(1.05):
         sale = day.sale(visit, basket(visit.rng, visit.who.currency))
@@ -116,7 +116,7 @@ def _collect_with_predictions(sale: Sale, at: int) -> None:
 
 
 def changed_currency(day: ShopDay) -> Iterator[Intent]:
-    """After a refusal the buyer chooses another currency, and the PaymentIntent is updated."""
+    """Generate orders in which the buyer changes the PaymentIntent's currency after a decline."""
     for visit in day.visits(1.02):
         sale = day.sale(visit, basket(visit.rng, visit.who.currency))
         intent = sale.open(visit.at)
@@ -139,14 +139,14 @@ def _collect_in_other_currency(sale: Sale, intent: Intent, at: int) -> None:
 
 
 def _reopen_in(currency: str, amount: int, sale: Sale, at: int) -> Intent:
-    """Open a PaymentIntent for the whole debt in another currency than that of the debt."""
+    """Open a PaymentIntent for the whole debt in another currency."""
     intent = sale.open(at)
     intent.currency, intent.amount = currency, amount
     return intent
 
 
 def card_testing(day: ShopDay) -> Iterator[Intent]:
-    """Somebody tests stolen cards with small amounts within minutes, beside honest orders."""
+    """Generate ordinary orders, and batches of small payments that test stolen cards within minutes."""
     parameters = day.parameters
     for visit in day.visits(1.0):
         if visit.rng.random() < parameters.testing_share / max(1, parameters.testing_batch):
@@ -158,7 +158,7 @@ def card_testing(day: ShopDay) -> Iterator[Intent]:
 
 
 def _test_cards(day: ShopDay, visit: Visit) -> Iterator[Intent]:
-    """Each test is a debt that nobody owes. Issuers decline almost all of them."""
+    """Generate a batch of card tests. Issuers decline almost all of them, and there is no real debt."""
     rng, at = visit.rng, visit.at
     is_guest, amount = rng.random() < 0.5, rng.choice((50, 100, 100, 200))
     declines = [each for each in cal.CARD_FAILURES if each.code in ("card_declined", "incorrect_cvc")]
