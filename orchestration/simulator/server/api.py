@@ -1,8 +1,7 @@
-"""The account over HTTP: Stripe's paths, parameters, pages and headers. GET only, since Recoup only reads,
-but for the exchange of an app's tokens.
+"""Stripe's API of an account: paths, parameters, pages and headers.
 
-What a request answers is decided here; whether the answer arrives, and how late, is `faults`; the clock, the truth and
-the faults are controlled under `/_sim`, in `control`.
+Only GET is supported, since Recoup only reads, and POST for the exchange of an app's tokens. This module decides what a
+request answers. `faults` decides whether and when the answer arrives. `control` serves `/_sim`.
 """
 
 from base64 import b64decode
@@ -41,7 +40,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Endpoint:
-    """What a list of Stripe's takes. `expandable` are properties that hold the id of another resource's object."""
+    """The options of a list. `expandable` names the properties that have the id of another object."""
 
     noun: str
     filters: tuple[str, ...] = ()
@@ -61,15 +60,15 @@ _EXPANDED: Final[dict[str, Resource]] = {
     "payment_intent": "payment_intents",
 }
 _WITHOUT_PAGES: Final = ("account", "balance", "reporting/report_types")
-"""Paths that take no parameters of a list: the last one always lists everything."""
+"""Paths without list parameters. The last one always lists everything."""
 
 _TOKEN_PATH: Final = "oauth/token"
 
 
 class StripeApi:
-    """Answers Stripe's requests from an account: the platform, whose keys they are, or one connected to it.
+    """Stripe's API of one account: the platform, which has the keys, or an account connected to it.
 
-    Requests that may not act on the account that they name can be sent to any.
+    It refuses a request that names another account to which the key has no access.
     """
 
     def __init__(self, account: SimulatedAccount, keys: Keys, connections: Connections, app: StripeApp) -> None:
@@ -82,14 +81,14 @@ class StripeApi:
         self._serial = count(1)
 
     async def respond(self, request: Request) -> Response:
-        """The answer to any request under /v1, errors included."""
+        """Return the response to any request under /v1, including errors."""
         try:
             return self.json_response(await self.answer(request), request)
         except StripeError as error:
             return self.error_response(error, request)
 
     def json_response(self, body: Json, request: Request, status: int = 200) -> Response:
-        """A body with Stripe's headers. `Date` is the account's clock at the moment of answering."""
+        """Return a response with Stripe's headers. `Date` is the current time of the account's clock."""
         response = Response(orjson.dumps(body), status, media_type="application/json")
         response.headers["Date"] = formatdate(self._account.now, usegmt=True)
         response.headers["Request-Id"] = f"req_{token(self._account.id, 'request', next(self._serial))[:14]}"
@@ -97,16 +96,16 @@ class StripeApi:
         return response
 
     def error_response(self, error: StripeError, request: Request) -> Response:
-        """An error with Stripe's body and headers."""
+        """Return an error response with Stripe's body and headers."""
         response = self.json_response(error.body, request, error.status)
         response.headers.update(error.headers)
         return response
 
     async def answer(self, request: Request) -> Json:
-        """The body of a successful answer, as of the account's clock now.
+        """Return the body of a successful response, as of the current time of the account's clock.
 
         Raises:
-            StripeError: Stripe would refuse.
+            StripeError: Stripe would return an error.
         """
         path = request.url.path.removeprefix("/v1/").rstrip("/")
         if path == _TOKEN_PATH and request.method == "POST":
@@ -130,17 +129,17 @@ class StripeApi:
         raise unknown_url(request.method, request.url.path)
 
     def _require_access(self, key: str, account_id: str) -> None:
-        """Raises StripeError 403 unless the key reaches the account."""
+        """Raise StripeError 403 unless the key has access to the account."""
         if account_id != self._connections.platform.id:
             self._keys.require_connect(key)
             self._connections.require(key, account_id)
 
     def _require(self, key: str, resource: str) -> None:
-        """Raises StripeError 403 unless the key may read the resource here."""
+        """Raise StripeError 403 unless the key may read the resource of this account."""
         self._keys.require(key, READ_PERMISSION[resource], self._account.id)
 
     def _other(self, path: str, query: Iterable[tuple[str, str]]) -> Json:
-        """What the account has one of, the accounts connected to it, or a list of what it has none of."""
+        """Return a single object of the account, its connected accounts, or an empty list of any other resource."""
         if path == "accounts" and not self._is_connected:
             return self._accounts(query)
         if path in _WITHOUT_PAGES:
@@ -194,7 +193,7 @@ class StripeApi:
         return _list_object(resource, data, has_more=len(found) > asked.limit)
 
     def _require_types(self, key: str, patterns: Iterable[str]) -> None:
-        """Events need the permission to read what they tell of."""
+        """Raise StripeError 403 unless the key may read the objects in events of these types."""
         for pattern in patterns:
             for event_type, subject in EVENT_TYPES.items():
                 if fnmatchcase(event_type, pattern):
@@ -211,7 +210,7 @@ class StripeApi:
         return entry
 
     def _among(self, asked: ListParameters) -> list[str] | None:
-        """The PaymentIntents that a filter leaves; None where nothing is filtered."""
+        """Return the ids of the PaymentIntents that match the filters, or None without filters."""
         wanted: list[set[str]] = []
         for name in ("customer", "customer_account"):
             if name in asked.filters:
@@ -238,7 +237,7 @@ def _list_object(path: str, data: list[Json], *, has_more: bool) -> Json:
 
 
 def _matches(resource: Resource, entry: Entry, asked: ListParameters, patterns: Iterable[str]) -> bool:
-    """The filters that the walk over the account does not decide by itself."""
+    """Return whether an entry matches the filters that the account's list does not apply itself."""
     if resource == "events":
         if asked.filters.get("delivery_success") == "false":
             return False
@@ -251,7 +250,7 @@ def _matches(resource: Resource, entry: Entry, asked: ListParameters, patterns: 
 
 
 def key_of(request: Request) -> str | None:
-    """The key of a request: a bearer token, or the user name of basic authentication."""
+    """Return the key of a request: its bearer token, or the user name of basic authentication."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return credentials.strip()

@@ -1,4 +1,4 @@
-"""Stripe Connect: which accounts are connected to a platform, and whether a request may act on one."""
+"""Stripe Connect: the accounts connected to a platform, and access to them."""
 
 from collections.abc import Iterable
 
@@ -8,13 +8,14 @@ from orchestration.simulator.world.account import SimulatedAccount
 
 
 class Connections:
-    """The accounts connected to `platform`, which live by its clock from now on.
+    """The accounts connected to a platform. They use the platform's clock.
 
     Args:
-        connected: in the order in which they were connected; None where the account is no platform at all.
+        platform: the account that has the API keys.
+        connected: the connected accounts in the order of connection; None if the account is not a platform.
 
     Raises:
-        ValueError: accounts of both modes, or two of the same id.
+        ValueError: the accounts have different modes, or two have the same id.
     """
 
     def __init__(self, platform: SimulatedAccount, connected: Iterable[SimulatedAccount] | None = None) -> None:
@@ -30,22 +31,30 @@ class Connections:
             account.clock = platform.clock
 
     def accounts(self) -> list[SimulatedAccount]:
-        """The connected accounts, newest first."""
+        """Return the connected accounts, newest first."""
         return sorted(self._connected.values(), key=lambda account: account.opened_at)[::-1]
 
     def disconnect(self, account_id: str) -> SimulatedAccount:
-        """Take an account out. Raises KeyError for one that is not connected."""
+        """Disconnect an account and return it.
+
+        Raises:
+            KeyError: the account is not connected.
+        """
         return self._connected.pop(account_id)
 
     def require(self, key: str, account_id: str) -> None:
-        """Raises StripeError 403 where requests with `Stripe-Account` may not act on that account."""
+        """Raise StripeError 403 unless requests with `Stripe-Account` may access the account."""
         if not self._is_platform:
             raise not_a_platform()
         if account_id not in self._connected:
             raise no_access(key, account_id)
 
     def page(self, asked: ListParameters) -> tuple[list[SimulatedAccount], bool]:
-        """The connected accounts of a page, newest first, and whether there are more. Raises StripeError 400."""
+        """Return a page of connected accounts, newest first, and whether there are more.
+
+        Raises:
+            StripeError: 400, for a cursor that is not a connected account.
+        """
         accounts = self.accounts()
         ids = [account.id for account in accounts]
         for param in ("starting_after", "ending_before"):

@@ -1,10 +1,9 @@
-"""Webhook deliveries: each event of the account to each endpoint that wants it, until it is answered with a 2xx; those
-of connected accounts to the endpoints that are for them.
+"""Webhook deliveries: send each event to each endpoint that accepts it, until the endpoint answers with a 2xx.
 
-As Stripe does it: in no promised order, again after anything but 2xx, each time with a new signature. Two clocks meet
-here: when an event is due is told by the account's, when a failed try is repeated by the real one.
+As at Stripe, the order is not guaranteed, any other answer leads to a retry, and each try has a new signature. Two
+clocks are involved: the account's clock decides when an event is due, the real clock when a failed try is repeated.
 
-All sending happens on the event loop of the server, and ends with it at once. Any thread may ask and register.
+All sending happens on the event loop of the server and stops with it. The other methods are thread-safe.
 """
 
 import asyncio
@@ -31,15 +30,16 @@ from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import token
 
 _LOOK_SECONDS: Final = 0.05
-"""Real seconds between two looks at the account's clock."""
+"""Real seconds between two checks of the account's clock."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a delivery that failed is tried again, in real seconds: after `first`, then twice as long, up to `longest`.
+    """When failed deliveries are retried. All values are in real seconds.
 
-    It is given up `give_up_after` seconds from its first try, or after `tries` of them. A try that is not answered
-    within `timeout` has failed.
+    The first wait is `first` seconds; each further wait is twice as long, up to `longest`. A delivery is abandoned
+    `give_up_after` seconds after its first try, or after `tries` tries. A try without an answer within `timeout` has
+    failed.
     """
 
     first: float = 0.5
@@ -49,7 +49,7 @@ class RetryPolicy:
     timeout: float = 10.0
 
     def wait(self, tries: int, seconds: float) -> float | None:
-        """Seconds to wait after so many tries within so many seconds; None to give up."""
+        """Return the seconds to wait after `tries` tries within `seconds`, or None to give up."""
         if seconds >= self.give_up_after or (self.tries is not None and tries >= self.tries):
             return None
         return min(self.longest, self.first * 2.0 ** min(tries - 1, 32))
@@ -57,7 +57,10 @@ class RetryPolicy:
 
 @dataclass(order=True)
 class _Delivery:
-    """One event on its way to one endpoint. `at` is when it is next sent, `since` when first, both monotonic."""
+    """The delivery of one event to one endpoint.
+
+    `at` is the time of the next try, `since` that of the first, both in seconds of the monotonic clock.
+    """
 
     at: float
     serial: int
@@ -68,16 +71,16 @@ class _Delivery:
 
 @dataclass
 class DeliveryCounts:
-    """How deliveries to an endpoint stand.
+    """The state of the deliveries to an endpoint.
 
     Args:
-        delivered: deliveries that were answered with a 2xx, a duplicate or one by hand as one more.
-        failed_tries: tries that were not.
+        delivered: number of deliveries answered with a 2xx. Duplicates and manual deliveries count as well.
+        failed_tries: number of tries that failed.
         pending: ids of events that are due and not delivered yet.
-        delayed: ids of events that happened, and are due when the account's clock has moved on.
+        delayed: ids of events that happened and are due later on the account's clock.
         lost: ids of events that are never sent.
-        given_up: ids of events that were tried too often or too long.
-        responses: status of the last answer for each event id, None where there was none.
+        given_up: ids of events that were abandoned after too many tries or too long a time.
+        responses: status of the last answer for each event id; None if there was no answer.
     """
 
     delivered: int = 0
@@ -90,7 +93,7 @@ class DeliveryCounts:
 
 
 class _Outbox:
-    """What one endpoint is to be sent: held until it is due on the account's clock, then queued on the real one."""
+    """The events for one endpoint: scheduled by the account's clock, then queued and retried by the real clock."""
 
     def __init__(
         self, connections: Connections, endpoint_id: str, endpoint: WebhookEndpoint, retry: RetryPolicy
@@ -108,7 +111,7 @@ class _Outbox:
         self._is_open = True
 
     def look(self) -> None:
-        """Take up what has happened since the last look, and what was held until now."""
+        """Schedule what has happened since the last call, and queue what is due."""
         with self._lock:
             now = self._account.now
             self._take_up(now)
@@ -119,18 +122,18 @@ class _Outbox:
                 self._enqueue(event)
 
     def tell(self, event: Notice) -> None:
-        """Take up an event that no account tells of itself."""
+        """Schedule an event that is in no account's list of events, if the endpoint accepts its type."""
         with self._lock:
             if self.endpoint.takes(event.type):
                 self._hold(event)
 
     def add(self, event: Notice) -> None:
-        """Send an event now, whatever became of it before."""
+        """Queue an event for sending now, even if it was sent or lost before."""
         with self._lock:
             self._enqueue(event)
 
     def roll(self, secret: str, expires_in: int) -> None:
-        """Sign with a new secret, and with the present ones for so many more seconds of the account's clock."""
+        """Sign with a new secret, and for `expires_in` more seconds of the account's clock with the old ones too."""
         check_secret(secret)
         with self._lock:
             expiry = self._account.now + expires_in
@@ -143,7 +146,7 @@ class _Outbox:
             self._is_open = False
 
     def counts(self) -> DeliveryCounts:
-        """How things stand at this moment of the account's clock."""
+        """Return the state of the deliveries at the current time of the account's clock."""
         self.look()
         with self._lock:
             pending = [*self._under_way.values(), *sorted(self._queue)]
@@ -158,7 +161,7 @@ class _Outbox:
             )
 
     def send_due(self, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
-        """Start as many tries as are due and the endpoint's concurrency allows."""
+        """Start the tries that are due, as far as the endpoint's concurrency allows."""
         with self._lock:
             while self._is_open and len(self._under_way) < self.endpoint.concurrency:
                 if not self._queue or self._queue[0].at > time.monotonic():
@@ -168,7 +171,7 @@ class _Outbox:
                 tasks.create_task(self._send(delivery, tasks, client))
 
     def _take_up(self, now: int) -> None:
-        """Hold what has happened since the last time, to connected accounts or to the account itself."""
+        """Schedule the new events of the connected accounts or of the account itself, up to `now`."""
         connect = self.endpoint.connect
         for account in self._connections.accounts() if connect else [self._account]:
             for event in account.happened(self._seen_until, now):
@@ -177,7 +180,7 @@ class _Outbox:
         self._seen_until = now
 
     def _hold(self, event: Notice) -> None:
-        """Keep an event until it is due, once for each time that it is to be sent."""
+        """Schedule an event for each time that it must be sent, or count it as lost."""
         endpoint = self.endpoint
         if self._befalls(event, "lost", endpoint.lost):
             self._counts.lost.append(event.id)
@@ -188,11 +191,11 @@ class _Outbox:
             heappush(self._held, (due, due + shift, next(self._serial), event))
 
     def _befalls(self, event: Notice, what: str, share: float) -> bool:
-        """Whether the event is one of the share that `what` happens to."""
+        """Return whether the event belongs to the share of events that `what` happens to."""
         return share > 0 and (share >= 1 or self._chance(event, what) < share)
 
     def _chance(self, event: Notice, what: str) -> float:
-        """A number from 0 to below 1 that looks random and depends on the seed, the event and `what` only."""
+        """Return a number from 0 to below 1 that looks random and depends only on the seed, the event and `what`."""
         digest = blake2b(f"{self._account.seed}/{event.id}/{what}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) / 2**64
 
@@ -200,7 +203,7 @@ class _Outbox:
         heappush(self._queue, _Delivery(time.monotonic(), next(self._serial), event))
 
     async def _send(self, delivery: _Delivery, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
-        """Try once, and go on with what is due next."""
+        """Try a delivery once, then start those that are due next."""
         if not delivery.tries:
             delivery.since = time.monotonic()
         delivery.tries += 1
@@ -209,7 +212,7 @@ class _Outbox:
         self.send_due(tasks, client)
 
     async def _post(self, client: httpx.AsyncClient, payload: bytes) -> int | None:
-        """The status of the answer; None where there is none in time."""
+        """Send a payload and return the status of the answer, or None without an answer in time."""
         try:
             async with asyncio.timeout(self._retry.timeout):
                 answer = await client.post(self.endpoint.url, content=payload, headers=self._headers(payload))
@@ -228,7 +231,7 @@ class _Outbox:
         }
 
     def _settle(self, delivery: _Delivery, status: int | None) -> None:
-        """Count a try, and put the delivery back if it failed and is not to be given up."""
+        """Count a try, and queue the delivery again if it failed and is not given up."""
         with self._lock:
             del self._under_way[delivery.serial]
             self._counts.responses[delivery.event.id] = status
@@ -246,11 +249,10 @@ class _Outbox:
 
 
 class Deliverer:
-    """Sends events to the endpoints registered here, as the account's clock moves: the account's own or, to those with
-    `connect`, those of the accounts connected to it.
+    """The sender of events to registered endpoints, as the account's clock moves.
 
-    An endpoint gets what happens after it was registered. How late the list of events is (`events_late`) does not hold
-    deliveries up.
+    An endpoint gets the events of the account itself or, with `connect`, those of its connected accounts. It gets what
+    happens after its registration. `events_late` delays the list of events, but not deliveries.
     """
 
     def __init__(self, connections: Connections, retry: RetryPolicy | None = None) -> None:
@@ -260,29 +262,34 @@ class Deliverer:
         self._registered = count(1)
 
     def register(self, endpoint: WebhookEndpoint) -> str:
-        """The id (`we_…`) of a new endpoint, which is sent events from now on."""
+        """Register an endpoint, which gets events from now on, and return its id (`we_…`)."""
         platform = self._connections.platform
         endpoint_id = f"we_1{token(platform.id, 'endpoint', next(self._registered))[:23]}"
         self._outboxes[endpoint_id] = _Outbox(self._connections, endpoint_id, endpoint, self._retry)
         return endpoint_id
 
     def remove(self, endpoint_id: str) -> None:
-        """Send an endpoint nothing more. Raises KeyError for an unknown one."""
+        """Stop sending to an endpoint.
+
+        Raises:
+            KeyError: unknown endpoint.
+        """
         self._outboxes.pop(endpoint_id).close()
 
     def roll(self, endpoint_id: str, secret: str, *, expires_in: int = DAY) -> None:
-        """Sign with a new secret as well, and after `expires_in` seconds of the account's clock with that alone.
+        """Sign with a new secret, and for `expires_in` more seconds of the account's clock with the old ones too.
 
         Raises:
-            KeyError: there is no such endpoint.
-            ValueError: it is no webhook secret.
+            KeyError: unknown endpoint.
+            ValueError: the secret does not begin with `whsec_`.
         """
         self._outboxes[endpoint_id].roll(secret, expires_in)
 
     def disconnect(self, account_id: str) -> None:
-        """Let a connected account leave: what happened to it until now is still sent, then that it left, then no more.
+        """Disconnect a connected account. Its events so far and its deauthorization are still sent.
 
-        Raises KeyError for an account that is not connected.
+        Raises:
+            KeyError: the account is not connected.
         """
         for outbox in self._for_connect():
             outbox.look()
@@ -290,19 +297,20 @@ class Deliverer:
         self.tell(deauthorization(account, self._connections.platform))
 
     def tell(self, event: Notice) -> None:
-        """Send an event that no account tells of itself to the endpoints with `connect` that take its type."""
+        """Send an event that is in no account's list to the endpoints with `connect` that accept its type."""
         for outbox in self._for_connect():
             outbox.tell(event)
 
     def resend(self, event_id: str, endpoint_id: str | None = None) -> list[str]:
-        """Send an event once more, as by the dashboard's button: to one endpoint, or to all that take its type. Those
-        with `connect` get the events of connected accounts only, the others none of them.
+        """Send an event again, like the button in Stripe's dashboard: to one endpoint, or to all that accept its type.
+
+        Endpoints with `connect` get only events of connected accounts; the others get none of these.
 
         Returns:
-            the ids of the endpoints that it is sent to.
+            The ids of the endpoints that it is sent to.
 
         Raises:
-            KeyError: there is no such endpoint, or no such event that can still be read.
+            KeyError: unknown endpoint, or an event that does not exist or is past its retention.
         """
         chosen = list(self._outboxes.values()) if endpoint_id is None else [self._outboxes[endpoint_id]]
         event, connect = self._find(event_id)
@@ -319,7 +327,11 @@ class Deliverer:
         return [outbox for outbox in list(self._outboxes.values()) if outbox.endpoint.connect]
 
     def _find(self, event_id: str) -> tuple[Notice, bool]:
-        """An event that can still be read, and whether it is a connected account's. Raises KeyError."""
+        """Return an event, and whether it belongs to a connected account.
+
+        Raises:
+            KeyError: the event does not exist or is past its retention.
+        """
         platform = self._connections.platform
         for account in [platform, *self._connections.accounts()]:
             event = account.find("events", event_id, account.now)
@@ -329,15 +341,18 @@ class Deliverer:
         raise KeyError(event_id)
 
     def endpoints(self) -> dict[str, WebhookEndpoint]:
-        """Every endpoint as it was registered, by its id."""
+        """Return each endpoint as it was registered, by id."""
         return {endpoint_id: outbox.endpoint for endpoint_id, outbox in list(self._outboxes.items())}
 
     def counts(self) -> dict[str, DeliveryCounts]:
-        """How deliveries stand, by endpoint."""
+        """Return the state of deliveries by endpoint id."""
         return {endpoint_id: outbox.counts() for endpoint_id, outbox in list(self._outboxes.items())}
 
     async def run(self) -> None:
-        """Deliver until cancelled; what is under way then is broken off. The first endpoint makes the client."""
+        """Deliver until cancelled, which aborts the tries in progress.
+
+        The HTTP client is created when the first endpoint is registered.
+        """
         while not self._outboxes:
             await asyncio.sleep(_LOOK_SECONDS)
         async with _client() as client, asyncio.TaskGroup() as tasks:
@@ -349,5 +364,5 @@ class Deliverer:
 
 
 def _client() -> httpx.AsyncClient:
-    """Follows no redirect, and no proxy of this machine's; how long a try may take is the retry policy's."""
+    """Return a client without redirects, proxies and timeout; the retry policy limits the time of a try."""
     return httpx.AsyncClient(timeout=None, follow_redirects=False, trust_env=False)

@@ -1,8 +1,8 @@
-"""A Stripe App that accounts install by OAuth: the page where they agree, the tokens it gets, and how they end.
+"""A Stripe App that accounts install by OAuth: consent page, tokens, expiry and revocation.
 
-As Stripe documents it (Stripe Apps, API authentication, OAuth 2.0): a code lives five minutes and is good for once; an
-access token lives an hour, of which the answer says nothing; a refresh token lives a year, and each exchange rolls it.
-How an access token looks is not documented, so nothing can be told from these.
+Source: Stripe's documentation (Stripe Apps, API authentication, OAuth 2.0). A code is valid once, within five minutes.
+An access token is valid for an hour, which the response does not state. A refresh token is valid for a year, and each
+exchange rolls it. The format of access tokens is not documented; the format here is ours.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,21 +24,22 @@ Json = dict[str, Any]
 CODE_SECONDS: Final = 300
 ACCESS_SECONDS: Final = 3_600
 REFRESH_SECONDS: Final = 365 * DAY
-"""How long a code and the tokens live, by the simulated clock."""
+"""Seconds of the simulated clock for which a code, an access token and a refresh token are valid."""
 
 
 class NoSuchApp(Exception):
-    """The page where accounts agree does not know the app, or not the address that it should go back to."""
+    """The consent page was called with an unknown client id or redirect URI."""
 
 
 @dataclass(frozen=True)
 class AppOptions:
-    """What its developer says of an app.
+    """The settings of an app.
 
     Args:
-        secret_key: of the account that made the app; whoever has it may exchange codes and tokens.
-        redirect_uris: where the page may go back to, the first one where none is asked for.
-        permissions: what its access tokens may read (`charge_read`), None for everything.
+        client_id: public id of the app.
+        secret_key: key of the developer's account, required to exchange codes and tokens.
+        redirect_uris: allowed redirect URIs. The first one is the default.
+        permissions: permissions of its access tokens (`charge_read`); None for all.
     """
 
     client_id: str
@@ -49,17 +50,17 @@ class AppOptions:
 
 @dataclass(frozen=True)
 class _Grant:
-    """What a code or a refresh token is good for."""
+    """The account that a code or refresh token is for, and its expiry in Unix seconds."""
 
     account_id: str
     expires_at: int
 
 
 class StripeApp:
-    """The app, and which accounts have installed it. There is none until it is configured.
+    """The app and the accounts that have installed it. There is no app until `options` is set.
 
-    `account_id` is who is signed in at the page, the account itself or one connected to it; `denies` is what they say
-    to it.
+    `account_id` is the account that is signed in at the consent page: the account itself or a connected one. `denies`
+    says whether it refuses consent.
     """
 
     def __init__(self, connections: Connections, keys: Keys, deliverer: Deliverer) -> None:
@@ -77,18 +78,18 @@ class StripeApp:
 
     @property
     def installed_by(self) -> list[str]:
-        """The accounts that have installed it."""
+        """Ids of the accounts that have installed the app, sorted."""
         return sorted({grant.account_id for grant in self._refresh_tokens.values()})
 
     def account_of(self, key: str | None) -> str | None:
-        """The account that an access token is for, whether it still works or not; None for any other key."""
+        """Return the account id of an access token, even if it is invalid by now; None for any other key."""
         return self._access_tokens.get(key or "")
 
     def authorize(self, query: Mapping[str, str]) -> str:
-        """Where the page sends the browser back to: with a code, or with what went wrong.
+        """Return the URL that the consent page redirects to, with a code or an error.
 
         Raises:
-            NoSuchApp: there is no way back.
+            NoSuchApp: unknown client id or redirect URI.
         """
         options = self.options
         if options is None or query.get("client_id") != options.client_id:
@@ -108,7 +109,7 @@ class StripeApp:
         """Exchange a code or a refresh token for new tokens.
 
         Raises:
-            StripeError: Stripe would refuse.
+            StripeError: Stripe would return an error.
         """
         if self.options is None or key != self.options.secret_key:
             raise invalid_key(key or "")
@@ -123,9 +124,10 @@ class StripeApp:
                 raise unsupported_grant(other)
 
     def deauthorize(self, account_id: str) -> None:
-        """Let an account uninstall the app: its tokens work no more, and endpoints with `connect` are told.
+        """Uninstall the app from an account: revoke its tokens, and send the event to endpoints with `connect`.
 
-        Raises KeyError for an account that has not installed it.
+        Raises:
+            KeyError: the account has not installed the app.
         """
         if account_id not in self.installed_by or self.options is None:
             raise KeyError(account_id)
@@ -140,7 +142,7 @@ class StripeApp:
         self._deliverer.tell(deauthorization(account, self._platform, client_id=self.options.client_id))
 
     def _take(self, grants: dict[str, _Grant], given: str, what: str) -> _Grant:
-        """What was granted, once."""
+        """Return the grant of a code or token, and invalidate it."""
         found = grants.pop(given, None)
         if found is None:
             raise invalid_grant(f"{what} does not exist: {given}")

@@ -1,4 +1,4 @@
-"""Query parameters of Stripe's list and retrieve requests: read, checked, and refused in Stripe's words."""
+"""Parsing and validation of the query parameters of list and retrieve requests, with Stripe's error messages."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -20,7 +20,7 @@ _ARRAY_ITEM: Final = re.compile(r"\[\d*\]$")
 
 @dataclass
 class ListParameters:
-    """What a list request asks for. `created` are the first and the last second wanted."""
+    """The parameters of a list request. `created` is the first and the last second to include."""
 
     limit: int = 10
     starting_after: str | None = None
@@ -34,10 +34,15 @@ class ListParameters:
 def read_list_parameters(
     query: Iterable[tuple[str, str]], filters: Collection[str], expandable: Collection[str]
 ) -> ListParameters:
-    """The parameters of a list whose filters and expandable properties are these.
+    """Return the parameters of a list request.
+
+    Args:
+        query: names and values of the query string.
+        filters: filters that the list supports.
+        expandable: properties that the list can expand.
 
     Raises:
-        StripeError: 400, at the first parameter that Stripe would refuse.
+        StripeError: 400, for the first invalid parameter.
     """
     asked = ListParameters()
     for name, value in query:
@@ -61,7 +66,11 @@ def read_list_parameters(
 
 
 def read_retrieve_parameters(query: Iterable[tuple[str, str]], expandable: Collection[str]) -> list[str]:
-    """The properties that a retrieve request wants expanded. Raises StripeError 400 as `read_list_parameters`."""
+    """Return the properties that a retrieve request expands.
+
+    Raises:
+        StripeError: 400, for the first invalid parameter.
+    """
     expand = []
     for name, value in query:
         if name.partition("[")[0] != "expand" or not _ARRAY_ITEM.search(name):
