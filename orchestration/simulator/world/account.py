@@ -13,10 +13,10 @@ from zlib import crc32
 
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.clock import Clock
-from orchestration.simulator.world.events import emitted
-from orchestration.simulator.world.shops import ShopParameters, day_teller
+from orchestration.simulator.world.events import emitted_event_types
+from orchestration.simulator.world.shops import ShopParameters, day_generator
 from orchestration.simulator.world.steps import Act, Intent, Step, token
-from orchestration.simulator.world.truth import Truth, tell_truth
+from orchestration.simulator.world.truth import Truth, compute_truth
 
 API_VERSION: Final = "2026-10-28.endive"
 """API version of responses, and of events unless the account sets another one."""
@@ -94,7 +94,7 @@ class SimulatedAccount:
         self.seed = seed
         variant = () if shop is None else (shop, shop_parameters)
         self.id = f"acct_1{token(seed, payments, days, 'account', *variant)[:15]}"
-        self._tell_day = day_teller(shop, shop_parameters)
+        self._generate_day = day_generator(shop, shop_parameters)
         self.opened_at = opened_at
         self.livemode = livemode
         self.event_api_version = event_api_version
@@ -104,8 +104,8 @@ class SimulatedAccount:
         self.intents: dict[str, Intent] = {}
         self._per_day = payments / days / _INTENTS_PER_OBLIGATION
         self._tie_order = tie_order
-        self._days_told = 0
-        self._telling = threading.Lock()
+        self._generated_days = 0
+        self._generation_lock = threading.Lock()
         self._entries: dict[Resource, list[Entry]] = {resource: [] for resource in RESOURCES}
         self._fresh: dict[Resource, list[Entry]] = {resource: [] for resource in RESOURCES}
         self._by_id: dict[Resource, dict[str, Entry]] = {resource: {} for resource in RESOURCES}
@@ -115,7 +115,7 @@ class SimulatedAccount:
         self._of_customer: dict[str, list[Intent]] = defaultdict(list)
         grown_up_at = opened_at + days * DAY
         self.clock = Clock(grown_up_at, speed, monotonic)
-        self._tell_until(grown_up_at)
+        self._generate_until(grown_up_at)
 
     @property
     def now(self) -> int:
@@ -147,16 +147,16 @@ class SimulatedAccount:
             at: Unix seconds, inclusive.
             syncs: Unix seconds of each full sync; by default one at `at`.
         """
-        self._tell_until(at)
+        self._generate_until(at)
         intents = [intent for intent in list(self.intents.values()) if intent.created <= at]
-        return tell_truth(intents, at, syncs or (at,))
+        return compute_truth(intents, at, syncs or (at,))
 
     def find(self, resource: Resource, object_id: str, at: int) -> Entry | None:
         """Return the object with this id if it exists at `at`, else None.
 
         Events past their retention are returned too; see `is_aged_out`.
         """
-        self._tell_until(at)
+        self._generate_until(at)
         entry = self._by_id[resource].get(object_id)
         return entry if entry is not None and entry.created <= at else None
 
@@ -180,7 +180,7 @@ class SimulatedAccount:
             after: cursor of `starting_after`.
             before: cursor of `ending_before`.
         """
-        self._tell_until(at)
+        self._generate_until(at)
         entries = self._entries[resource]
         if among is not None:
             entries = sorted(entry for intent in set(among) for entry in self._of_intent[resource].get(intent, ()))
@@ -199,7 +199,7 @@ class SimulatedAccount:
 
         It includes events that the list does not show yet (`events_late`).
         """
-        self._tell_until(until)
+        self._generate_until(until)
         events = self._entries["events"]
         return events[bisect_left(events, (after + 1,)) : bisect_left(events, (until + 1,))]
 
@@ -211,27 +211,27 @@ class SimulatedAccount:
         """Return whether an event is past its retention at `at`."""
         return event.created < at - EVENT_RETENTION
 
-    def _tell_until(self, at: int) -> None:
+    def _generate_until(self, at: int) -> None:
         """Generate the days up to `at` and some more, so that small clock steps do not generate each time.
 
         It is thread-safe, since deliveries run beside a test. One thread generates; lists that others iterate over are
         replaced, not changed.
         """
         day = (at - self.opened_at) // DAY
-        if day < self._days_told:
+        if day < self._generated_days:
             return
-        with self._telling:
-            self._tell_days(range(self._days_told, day + _SLACK_DAYS))
+        with self._generation_lock:
+            self._generate_days(range(self._generated_days, day + _SLACK_DAYS))
 
-    def _tell_days(self, days: range) -> None:
+    def _generate_days(self, days: range) -> None:
         for number in days:
-            for intent in self._tell_day(self.seed, number, self.opened_at, self._per_day):
+            for intent in self._generate_day(self.seed, number, self.opened_at, self._per_day):
                 if self._tick > 1:
                     _let_tick(intent, self._tick)
                 self._add(intent)
         self._entries = {resource: sorted(self._entries[resource] + self._fresh[resource]) for resource in RESOURCES}
         self._fresh = {resource: [] for resource in RESOURCES}
-        self._days_told = max(self._days_told, days.stop)
+        self._generated_days = max(self._generated_days, days.stop)
 
     def _add(self, intent: Intent) -> None:
         ordinal = len(self.intents) << 16
@@ -248,7 +248,7 @@ class SimulatedAccount:
         for index, dispute in enumerate(intent.disputes):
             self._enter("disputes", intent, dispute.at, dispute.id, ordinal + index, index)
         for index, step in enumerate(intent.steps):
-            for part, event_type in enumerate(emitted(intent, step)):
+            for part, event_type in enumerate(emitted_event_types(intent, step)):
                 prefix = "evt_1" if event_type.startswith("charge.dispute") else "evt_3"
                 event_id = prefix + token(intent.id, index, part)[:23]
                 if crc32(event_id.encode()) < self._events_lost * 2**32:

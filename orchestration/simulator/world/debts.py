@@ -69,7 +69,7 @@ def recovery_rate(debts: Iterable[Debt], at: int) -> float:
     return sum(debt.is_recovered_in_time() for debt in matured) / len(matured) if matured else 0.0
 
 
-def tell_debts(
+def compute_debts(
     intents: Iterable[Intent], attempts: Iterable[AttemptTruth], payments: Iterable[PaymentTruth]
 ) -> list[Debt]:
     """Return each debt that had a PaymentIntent, with its outcome."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestration.simulator.world.steps import Act, Intent, Step
 
-_EMITTED: Final[dict[Act, tuple[str, ...]]] = {
+_TYPES_BY_ACT: Final[dict[Act, tuple[str, ...]]] = {
     Act.CREATED: ("payment_intent.created",),
     Act.CHALLENGED: ("payment_intent.requires_action",),
     Act.INSTRUCTED: ("payment_intent.requires_action",),
@@ -35,9 +35,9 @@ _EMITTED: Final[dict[Act, tuple[str, ...]]] = {
 }
 
 
-def emitted(intent: Intent, step: Step) -> tuple[str, ...]:
+def emitted_event_types(intent: Intent, step: Step) -> tuple[str, ...]:
     """Return the types of the events that a step of `intent` emits, in order."""
-    types = _EMITTED[step.act]
+    types = _TYPES_BY_ACT[step.act]
     if step.act is Act.DISPUTED and not intent.disputes[step.nth].status.startswith("warning"):
         return (*types, "charge.dispute.funds_withdrawn")
     if step.act is Act.DISPUTE_CLOSED and step.word == "won":
@@ -57,7 +57,7 @@ def _subject(event_type: str) -> str:
 EVENT_TYPES: Final = {
     event_type: _subject(event_type)
     for event_type in (
-        *(event_type for types in _EMITTED.values() for event_type in types),
+        *(event_type for types in _TYPES_BY_ACT.values() for event_type in types),
         "charge.dispute.funds_withdrawn",
         "charge.dispute.funds_reinstated",
     )

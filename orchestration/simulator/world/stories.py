@@ -29,7 +29,7 @@ _RENEWALS_START: Final = 1_000_000
 """First number of renewing payers. Lower numbers are visitors."""
 
 
-def tell_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent]:
+def generate_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent]:
     """Return all intents of the obligations that begin on day number `day`.
 
     Args:
@@ -47,11 +47,11 @@ def tell_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent
         batch = day // cal.BURST_EVERY % cal.RENEWAL_CYCLE
         for n in range(size):
             number = _RENEWALS_START + batch * size + n
-            intents += _Obligation(seed, f"{day}/r{n}", rng, payer(seed, number), is_renewal=True).tell(midnight)
+            intents += _Obligation(seed, f"{day}/r{n}", rng, payer(seed, number), is_renewal=True).generate(midnight)
     regulars = max(20, int(per_day * 60))
     for n in range(visits):
         who = payer(seed, rng.randrange(regulars))
-        intents += _Obligation(seed, f"{day}/{n}", rng, who, is_renewal=False).tell(midnight + rng.randrange(DAY))
+        intents += _Obligation(seed, f"{day}/{n}", rng, who, is_renewal=False).generate(midnight + rng.randrange(DAY))
     return intents
 
 
@@ -72,16 +72,16 @@ class _Obligation:
         self.intents: list[Intent] = []
         self._serial = 0
 
-    def tell(self, at: int) -> list[Intent]:
+    def generate(self, at: int) -> list[Intent]:
         intent = self.open(at)
         instrument = self.who.instrument
         takes_debits = self.who.currency in ("usd", "eur")
         if takes_debits and self.rng.random() < cal.BANK_DEBIT / 0.77:
-            self._tell_debit(intent, bank_account(self.rng, self.who.currency, self._new_name()))
-        elif self.is_renewal or not self._tell_no_attempt(intent, instrument):
-            self._tell_card(intent, instrument)
-        for told in self.intents:
-            told.steps.sort(key=lambda step: step.at)
+            self._add_debit(intent, bank_account(self.rng, self.who.currency, self._new_name()))
+        elif self.is_renewal or not self._end_without_attempt(intent, instrument):
+            self._add_card_payment(intent, instrument)
+        for each in self.intents:
+            each.steps.sort(key=lambda step: step.at)
         return self.intents
 
     def open(self, at: int) -> Intent:
@@ -114,13 +114,13 @@ class _Obligation:
         self._serial += 1
         return token(self.name, self._serial)
 
-    def _think(self) -> int:
+    def _seconds_to_first_attempt(self) -> int:
         """Draw the seconds from a PaymentIntent's creation to its first attempt: a few, or time to fill in a form."""
         if self.is_renewal or self.rng.random() < 0.5:
             return self.rng.choice((0, 0, 0, 1, 2, 3))
         return self.rng.randrange(15, 240)
 
-    def _tell_no_attempt(self, intent: Intent, instrument: Instrument) -> bool:
+    def _end_without_attempt(self, intent: Intent, instrument: Instrument) -> bool:
         """Draw whether the checkout ends without an attempt, and if so, generate that. Return whether it does."""
         lot = self.rng.random()
         if lot < cal.REQUIRES_CONFIRMATION:
@@ -135,17 +135,17 @@ class _Obligation:
             return True
         lot -= cal.CANCELED_UNATTEMPTED
         if lot < cal.ABANDONED_IN_CHALLENGE:
-            intent.steps.append(Step(intent.created + self._think(), Act.CHALLENGED))
+            intent.steps.append(Step(intent.created + self._seconds_to_first_attempt(), Act.CHALLENGED))
             return True
         return False
 
-    def _tell_card(self, intent: Intent, instrument: Instrument) -> None:
-        at = intent.created + self._think()
+    def _add_card_payment(self, intent: Intent, instrument: Instrument) -> None:
+        at = intent.created + self._seconds_to_first_attempt()
         lot = self.rng.random()
         if lot < cal.BLOCKED_SHARE:
-            self._tell_failing(intent, instrument, at, cal.BLOCKED)
+            self._add_failing_payment(intent, instrument, at, cal.BLOCKED)
         elif lot < cal.BLOCKED_SHARE + self._chance_to_fail(instrument):
-            self._tell_failing(intent, instrument, at, drawn(self.rng, _FAILURES))
+            self._add_failing_payment(intent, instrument, at, drawn(self.rng, _FAILURES))
         else:
             is_challenged = not self.is_renewal and self.rng.random() < cal.CHALLENGED
             self._pay(intent, instrument, at, is_challenged=is_challenged, is_recovery=False)
@@ -160,7 +160,7 @@ class _Obligation:
             * factor["use", "saved" if self.is_saved else "new"]
         )
 
-    def _tell_failing(self, intent: Intent, instrument: Instrument, at: int, failure: Failure) -> None:
+    def _add_failing_payment(self, intent: Intent, instrument: Instrument, at: int, failure: Failure) -> None:
         if self.is_renewal and failure.needs == "authenticate":
             failure = _BY_NAME["authentication_required"]
         is_recovered = self.rng.random() < failure.recovery
@@ -260,10 +260,10 @@ class _Obligation:
         intent.attempts.append(attempt)
         settle_card(self.rng, intent, index, is_recovery=is_recovery)
 
-    def _tell_debit(self, intent: Intent, account: Instrument) -> None:
+    def _add_debit(self, intent: Intent, account: Instrument) -> None:
         """Generate a bank debit. If it bounces, it is retried at most twice. If returned, it may be paid again."""
         intent.capture_method = "automatic"
-        at = intent.created + self._think()
+        at = intent.created + self._seconds_to_first_attempt()
         for chance in (cal.DEBIT_BOUNCES, 1 - cal.DEBIT_RECOVERY, 1.0):
             bounced_at = settle_debit(self.rng, intent, account, at, chance)
             if bounced_at is None:

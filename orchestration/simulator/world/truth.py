@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from orchestration.simulator.world.calibration import DAY, Failure
-from orchestration.simulator.world.debts import Debt, recovery_rate, tell_debts
+from orchestration.simulator.world.debts import Debt, compute_debts, recovery_rate
 from orchestration.simulator.world.episodes import EpisodeTruth, Member, compute_episodes
 from orchestration.simulator.world.steps import Act, Attempt, Intent, Step, Wait
 from orchestration.simulator.world.truth_records import AttemptTruth, FailureClass, Outcome, PaymentTruth
@@ -29,7 +29,7 @@ WAITING_FOR: Final = {
 }
 """Kind of wait by payment method type."""
 
-EVENT_MEMORY: Final = 30 * DAY
+EVENT_RETENTION_SECONDS: Final = 30 * DAY
 """Seconds for which Stripe lists an event. A failure without a charge is visible in little else."""
 
 
@@ -84,11 +84,11 @@ class Truth:
         """Return everything as plain JSON types, with the summary but without `members`."""
         attempts = [asdict(each) | {"instrument": each.instrument._asdict()} for each in self.attempts]
         payments, debts = [asdict(each) for each in self.payments], [asdict(each) for each in self.debts]
-        told = {"at": self.at, "syncs": self.syncs, "attempts": attempts, "payments": payments, "debts": debts}
-        return told | {"summary": self.summary()}
+        content = {"at": self.at, "syncs": self.syncs, "attempts": attempts, "payments": payments, "debts": debts}
+        return content | {"summary": self.summary()}
 
 
-def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Truth:
+def compute_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Truth:
     """Return the truth about these intents as of `at`, for a reader who synced everything at each of `syncs`."""
     reader = _Reader(sync for sync in syncs if sync <= at)
     members: dict[str, Member] = {}
@@ -100,9 +100,9 @@ def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Trut
         payment = _payment(intent, past, len(knowable), reader)
         truth.attempts.extend(attempts)
         truth.payments.append(payment)
-        kept_amount = max(0, payment.amount_received - _given_back(intent, past))
+        kept_amount = max(0, payment.amount_received - _returned_amount(intent, past))
         members[intent.id] = Member(intent, payment, knowable, kept_amount)
-    truth.debts.extend(tell_debts(intents, truth.attempts, truth.payments))
+    truth.debts.extend(compute_debts(intents, truth.attempts, truth.payments))
     return truth
 
 
@@ -112,14 +112,14 @@ class _Reader:
     def __init__(self, syncs: Iterable[int]) -> None:
         self.syncs = sorted(set(syncs))
 
-    def looks_between(self, first: int, last: float) -> bool:
+    def has_sync_between(self, first: int, last: float) -> bool:
         """Return whether there is a sync with `first <= sync < last`."""
         index = bisect_left(self.syncs, first)
         return index < len(self.syncs) and self.syncs[index] < last
 
-    def hears_of(self, instant: int) -> bool:
+    def can_read_event_at(self, instant: int) -> bool:
         """Return whether an event created at `instant` is still listed at the next sync."""
-        return self.looks_between(instant, instant + EVENT_MEMORY + 1)
+        return self.has_sync_between(instant, instant + EVENT_RETENTION_SECONDS + 1)
 
 
 def _attempts(intent: Intent, past: Sequence[Step], reader: _Reader) -> list[AttemptTruth]:
@@ -128,19 +128,19 @@ def _attempts(intent: Intent, past: Sequence[Step], reader: _Reader) -> list[Att
         Act.AUTHENTICATION_FAILED: _failed_without_charge,
         Act.EXPIRED: _failed_without_charge,
         Act.SUCCEEDED: _succeeded_at_once,
-        Act.AUTHORIZED: _waiting,
-        Act.PROCESSING: _waiting,
+        Act.AUTHORIZED: _unresolved,
+        Act.PROCESSING: _unresolved,
         Act.CAPTURED: _resolved_later,
         Act.SETTLED: _resolved_later,
         Act.BOUNCED: _resolved_later,
     }
-    told: dict[int, AttemptTruth] = {}
+    by_index: dict[int, AttemptTruth] = {}
     for step in past:
         if step.act in decisive:
-            told[step.nth] = decisive[step.act](intent, intent.attempts[step.nth], step, reader)
-    for attempt_index, taken_back in _returns(intent, past).items():
-        told[attempt_index] = _as_returned(told[attempt_index], *taken_back)
-    return [told[index] for index in sorted(told)]
+            by_index[step.nth] = decisive[step.act](intent, intent.attempts[step.nth], step, reader)
+    for attempt_index, taken_back in _returned_attempts(intent, past).items():
+        by_index[attempt_index] = _as_returned(by_index[attempt_index], *taken_back)
+    return [by_index[index] for index in sorted(by_index)]
 
 
 def _attempt(
@@ -213,7 +213,7 @@ def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader:
     keeps_error = (Act.CANCELED,)
     later = intent.steps[intent.steps.index(step) + 1 :]
     cleared_at = next((each.at for each in later if each.act not in keeps_error), float("inf"))
-    is_heard_of = reader.hears_of(step.at)
+    is_event_read = reader.can_read_event_at(step.at)
     return _attempt(
         intent,
         attempt,
@@ -221,9 +221,9 @@ def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader:
         step.at,
         failure_class="authentication_failed" if step.act is Act.AUTHENTICATION_FAILED else "invalid_or_processing",
         failure_code=failure.decline_code or failure.code,
-        is_knowable=is_heard_of or reader.looks_between(step.at, cleared_at),
-        is_time_known=is_heard_of,
-        is_resolution_time_known=is_heard_of,
+        is_knowable=is_event_read or reader.has_sync_between(step.at, cleared_at),
+        is_time_known=is_event_read,
+        is_resolution_time_known=is_event_read,
     )
 
 
@@ -231,12 +231,12 @@ def _succeeded_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Re
     return _attempt(intent, attempt, "succeeded", step.at)
 
 
-def _waiting(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+def _unresolved(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
     return _attempt(intent, attempt, "authorized" if step.act is Act.AUTHORIZED else "processing", step.at)
 
 
 def _resolved_later(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
-    is_known = reader.hears_of(step.at)
+    is_known = reader.can_read_event_at(step.at)
     if step.act is not Act.BOUNCED:
         return _attempt(intent, attempt, "succeeded", step.at, is_resolution_time_known=is_known)
     assert attempt.failure is not None
@@ -251,7 +251,7 @@ def _resolved_later(intent: Intent, attempt: Attempt, step: Step, reader: _Reade
     )
 
 
-def _returns(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]:
+def _returned_attempts(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]:
     """Return the attempts whose money a bank took back and kept, each with the time and reason of its dispute."""
     returns: dict[int, tuple[int, str]] = {}
     for step in past:
@@ -296,7 +296,7 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
     price = intent.currency, intent.amount
     currency, amount = price if is_repriced or intent.earlier_price is None else intent.earlier_price
     end = next((step for step in past if step.act in (Act.CANCELED, Act.LAPSED)), None)
-    wait = _wait(intent, past)
+    wait = _current_wait(intent, past)
     return PaymentTruth(
         id=intent.id,
         created=intent.created,
@@ -310,13 +310,13 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
         obligation=intent.obligation,
         attempt_count=attempt_count,
         history=tuple(history),
-        is_history_known=all(reader.hears_of(instant) for _, instant in history),
+        is_history_known=all(reader.can_read_event_at(instant) for _, instant in history),
         waiting_for=wait and WAITING_FOR[wait.instrument.kind],
         waits_until=wait and wait.expires_at,
     )
 
 
-def _wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
+def _current_wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
     """Return the last voucher or bank details shown to the customer, if the payment still waits for them."""
     shown = None
     for step in past:
@@ -327,7 +327,7 @@ def _wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
     return shown
 
 
-def _given_back(intent: Intent, past: Sequence[Step]) -> int:
+def _returned_amount(intent: Intent, past: Sequence[Step]) -> int:
     """Return the sum of succeeded refunds and lost disputes."""
     given: dict[tuple[str, int], int] = {}
     for step in past:

@@ -7,7 +7,7 @@ import pytest
 from orchestration.simulator import EpisodeTruth
 from orchestration.simulator.world.calibration import CARD_FAILURES, DAY, HOUR, Failure
 from orchestration.simulator.world.steps import Act, Attempt, Dispute, Instrument, Intent, Refund, Step
-from orchestration.simulator.world.truth import Truth, tell_truth
+from orchestration.simulator.world.truth import Truth, compute_truth
 
 START = 1_760_000_000
 NOW = START + 60 * DAY
@@ -81,7 +81,7 @@ class Story:
 
 
 def truth_of(*stories: Story) -> Truth:
-    return tell_truth([story.intent for story in stories], NOW, [NOW])
+    return compute_truth([story.intent for story in stories], NOW, [NOW])
 
 
 def episode_of(*stories: Story) -> EpisodeTruth:
@@ -267,7 +267,7 @@ def test_authentication_recovers_what_failed_for_the_want_of_it(
 ) -> None:
     failed = Story("one").failed(0, act=act, failure=failure)
     failed.paid(1, three_d_secure=result)
-    (episode,) = tell_truth([failed.intent], NOW, [START + DAY]).compute_episodes([{"pi_one"}])
+    (episode,) = compute_truth([failed.intent], NOW, [START + DAY]).compute_episodes([{"pi_one"}])
     assert episode.method == method
 
 
@@ -338,7 +338,7 @@ def test_payments_of_one_second_count_in_the_order_of_their_ids() -> None:
 
 def test_what_a_reader_cannot_know_is_marked() -> None:
     one, two = Story("one").bounced(72, debited_at=0), part("two", 100, 80)
-    known, late = (tell_truth([one.intent, two.intent], NOW, [at]) for at in (START + 5 * DAY, NOW))
+    known, late = (compute_truth([one.intent, two.intent], NOW, [at]) for at in (START + 5 * DAY, NOW))
     assert [each.is_known for each in late.compute_episodes([{"pi_one", "pi_two"}])] == [False]
     assert [each.is_known for each in late.compute_episodes([{"pi_one"}, {"pi_two"}])] == [True]
     assert [each.is_first_failed_at_known for each in late.compute_episodes([{"pi_one"}])] == [False]
@@ -351,7 +351,7 @@ def test_an_instant_of_success_is_known_if_those_of_all_payments_are() -> None:
     failed, held = Story("one").failed(0), Story("two", at=1).captured(24, authorized_at=1, received=100)
     groups = [{"pi_one", "pi_two"}]
     (late,) = truth_of(failed, held).compute_episodes(groups)
-    (in_time,) = tell_truth([failed.intent, held.intent], NOW, [START + 2 * DAY]).compute_episodes(groups)
+    (in_time,) = compute_truth([failed.intent, held.intent], NOW, [START + 2 * DAY]).compute_episodes(groups)
     assert (late.is_first_failed_at_known, late.is_first_succeeded_at_known) == (True, False)
     assert in_time.is_first_succeeded_at_known
     (both,) = truth_of(failed, held, part("at_once", 100, 2)).compute_episodes([{"pi_one", "pi_two", "pi_at_once"}])

@@ -21,7 +21,7 @@ from orchestration.simulator.world.calibration import CARD_FAILURES, DAY, HOUR
 from orchestration.simulator.world.shops import MIXED
 from orchestration.simulator.world.shops.parameters import DEFAULTS, ShopParameters
 from orchestration.simulator.world.steps import Act, Intent, Step
-from orchestration.simulator.world.truth import tell_truth
+from orchestration.simulator.world.truth import compute_truth
 from tests.unit.simulator.conftest import Receiver, settled
 from tests.unit.simulator.test_fields import BY_OBJECT, CLASSES, faults_of_object
 
@@ -209,9 +209,9 @@ def test_a_failure_after_a_debt_is_paid_does_not_make_it_a_failed_debt() -> None
     later = paid.created + HOUR
     tried.attempts, tried.steps = [tried.attempts[0]._replace(at=later, failure=failure)], [Step(later, Act.FAILED)]
     tried.obligation = paid.obligation
-    (debt,) = tell_truth([paid, tried], later, [later]).debts
+    (debt,) = compute_truth([paid, tried], later, [later]).debts
     assert (debt.first_failed_at, debt.paid_at, debt.recovered_at) == (None, paid.created, None)
-    (other,) = tell_truth([tried], later, [later]).debts
+    (other,) = compute_truth([tried], later, [later]).debts
     assert (other.first_failed_at, other.paid_at) == (later, None)
 
 

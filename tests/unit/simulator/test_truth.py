@@ -8,7 +8,7 @@ from orchestration.simulator import AttemptTruth, EpisodeTruth, SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import Act, Intent
-from orchestration.simulator.world.truth import EVENT_MEMORY
+from orchestration.simulator.world.truth import EVENT_RETENTION_SECONDS
 
 
 @pytest.fixture(scope="module", params=[0, 35, 90])
@@ -144,7 +144,7 @@ def told_of(account: SimulatedAccount, intent: Intent, syncs: list[int]) -> Atte
 def test_a_failure_without_a_charge_is_known_from_its_event_for_thirty_days() -> None:
     account = SimulatedAccount(1)
     intent, at = chargeless(account, is_left_alone=False)
-    in_time = told_of(account, intent, [at + EVENT_MEMORY])
+    in_time = told_of(account, intent, [at + EVENT_RETENTION_SECONDS])
     assert in_time.is_knowable
     assert in_time.is_time_known
     too_late = told_of(account, intent, [at + 90 * DAY])
@@ -155,7 +155,7 @@ def test_a_failure_without_a_charge_is_known_from_its_event_for_thirty_days() ->
 def test_a_failure_without_a_charge_is_known_for_ever_from_an_error_that_was_never_cleared() -> None:
     account = SimulatedAccount(1)
     intent, at = chargeless(account, is_left_alone=True)
-    attempt = told_of(account, intent, [at + EVENT_MEMORY + 1])
+    attempt = told_of(account, intent, [at + EVENT_RETENTION_SECONDS + 1])
     assert attempt.is_knowable
     assert not attempt.is_time_known
 

@@ -20,15 +20,15 @@ def split_tender(day: ShopDay) -> Iterator[Intent]:
         order_key = f"order_{token(day.seed, day.shop, visit.name, 'order')[:12]}"
         amount = max(1_000, basket(visit.rng, visit.who.currency))
         if visit.rng.random() < day.parameters.part_share:
-            yield from _tell_parts(day, visit, order_key, amount)
+            yield from _collect_parts(day, visit, order_key, amount)
         else:
             sale = day.sale(visit, amount)
             sale.order_key = order_key
             _collect_whole(sale, visit.at)
-            yield from sale.told()
+            yield from sale.finish()
 
 
-def _tell_parts(day: ShopDay, visit: Visit, order_key: str, amount: int) -> Iterator[Intent]:
+def _collect_parts(day: ShopDay, visit: Visit, order_key: str, amount: int) -> Iterator[Intent]:
     """Collect each part with its own card, all at once or one after the other until one is not paid."""
     is_at_once = visit.rng.random() < day.parameters.at_once_share
     sales = [_part(day, visit, order_key, *part) for part in enumerate(_parts(day, visit, amount))]
@@ -48,14 +48,14 @@ def _collect_at_once(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
     opened = [sale.open(at + number) for number, sale in enumerate(sales)]
     for sale, intent in zip(sales, opened, strict=True):
         attempt(sale, intent, sale.who.instrument, at + len(sales))
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def _collect_in_turn(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
     """Open each PaymentIntent after the last attempt of the previous part, until a part is not paid."""
     for sale in sales:
         is_paid = collect(sale, at)
-        yield from sale.told()
+        yield from sale.finish()
         if not is_paid:
             return
         at = max(each.at for intent in sale.intents for each in intent.attempts) + sale.rng.randrange(60, 600)
@@ -108,11 +108,11 @@ def deposits(day: ShopDay) -> Iterator[Intent]:
             attempt(balance, opened, visit.who.instrument, at)
         else:
             balance.cancel(opened, visit.at + visit.rng.randrange(DAY, 5 * DAY))
-        yield from deposit.told()
-        yield from balance.told()
+        yield from deposit.finish()
+        yield from balance.finish()
 
 
-TELLERS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
+GENERATORS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
     "split_tender": split_tender,
     "deposits": deposits,
 }

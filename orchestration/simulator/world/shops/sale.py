@@ -135,7 +135,7 @@ class Sale:
         if self.rng.random() < self.parameters.cancel_share:
             self.cancel(intent, intent.steps[-1].at + self.rng.randrange(HOUR, 20 * cal.DAY))
 
-    def told(self) -> list[Intent]:
+    def finish(self) -> list[Intent]:
         """Sort the steps of each PaymentIntent by time, and return the PaymentIntents."""
         for intent in self.intents:
             intent.steps.sort(key=lambda step: step.at)

@@ -16,7 +16,7 @@ def daily_price(day: ShopDay) -> Iterator[Intent]:
         sale = day.sale(bill, _DAILY_PRICE)
         sale.currency = "usd"
         collect(sale, bill.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def plan(day: ShopDay) -> Iterator[Intent]:
@@ -25,7 +25,7 @@ def plan(day: ShopDay) -> Iterator[Intent]:
         sale = day.sale(bill, bill.who.plan)
         sale.is_off_session = True
         collect(sale, bill.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def equal_subscriptions(day: ShopDay) -> Iterator[Intent]:
@@ -38,7 +38,7 @@ def equal_subscriptions(day: ShopDay) -> Iterator[Intent]:
             sale = day.sale(bill, bill.who.plan, part=number)
             sale.is_off_session = True
             collect(sale, at + min(number * 5, 50), fails=number in failing)
-            yield from sale.told()
+            yield from sale.finish()
 
 
 def _failing(bill: Bill, day: ShopDay, count: int) -> frozenset[int]:
@@ -50,7 +50,7 @@ def _failing(bill: Bill, day: ShopDay, count: int) -> frozenset[int]:
     return frozenset(range(count)) if bill.rng.random() < both else frozenset({bill.rng.randrange(count)})
 
 
-TELLERS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
+GENERATORS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
     "daily_price": daily_price,
     "weekly_plan": plan,
     "monthly_one_intent": plan,

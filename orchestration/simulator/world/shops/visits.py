@@ -36,7 +36,7 @@ def checkout_guests(day: ShopDay) -> Iterator[Intent]:
         sale.order_key = f"prod_{token(day.seed, day.shop, 'product', product)[:14]}"
         sale.is_order_in_details = True
         collect(sale, visit.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def three_shops(day: ShopDay) -> Iterator[Intent]:
@@ -47,7 +47,7 @@ def three_shops(day: ShopDay) -> Iterator[Intent]:
         sale = day.sale(visit, basket(visit.rng, visit.who.currency))
         sale.order_key = str(1_001 + day.number * per_shop + visit.number // shops)
         collect(sale, visit.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def customer_per_order(day: ShopDay) -> Iterator[Intent]:
@@ -59,7 +59,7 @@ def customer_per_order(day: ShopDay) -> Iterator[Intent]:
         collect(sale, visit.at)
         for serial, intent in enumerate(sale.intents):
             intent.customer = first + serial
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def one_off(day: ShopDay) -> Iterator[Intent]:
@@ -67,7 +67,7 @@ def one_off(day: ShopDay) -> Iterator[Intent]:
     for visit in day.visits(1.1):
         sale = day.sale(visit, basket(visit.rng, visit.who.currency))
         collect(sale, visit.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def accounts_v2(day: ShopDay) -> Iterator[Intent]:
@@ -76,7 +76,7 @@ def accounts_v2(day: ShopDay) -> Iterator[Intent]:
         sale = day.sale(visit, basket(visit.rng, visit.who.currency))
         sale.is_customer_account = True
         collect(sale, visit.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def terminal(day: ShopDay) -> Iterator[Intent]:
@@ -86,7 +86,7 @@ def terminal(day: ShopDay) -> Iterator[Intent]:
         sale = day.sale(visit, basket(visit.rng, who.currency), known=False)
         sale.who, sale.method_types = who, ("card_present",)
         collect(sale, visit.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def adaptive_acceptance(day: ShopDay) -> Iterator[Intent]:
@@ -101,7 +101,7 @@ def adaptive_acceptance(day: ShopDay) -> Iterator[Intent]:
             failed = [n for n, each in enumerate(intent.attempts) if each.failure is not None]
             doubled = [n for n in failed if visit.rng.random() < day.parameters.doubled_event_share]
             intent.doubled_failures = frozenset(doubled)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def _collect_with_predictions(sale: Sale, at: int) -> None:
@@ -126,7 +126,7 @@ def changed_currency(day: ShopDay) -> Iterator[Intent]:
             _collect_in_other_currency(sale, intent, visit.at)
         else:
             attempt(sale, intent, visit.who.instrument, visit.at, fails=fails)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def _collect_in_other_currency(sale: Sale, intent: Intent, at: int) -> None:
@@ -154,7 +154,7 @@ def card_testing(day: ShopDay) -> Iterator[Intent]:
         elif visit.rng.random() >= parameters.testing_share:
             sale = day.sale(visit, basket(visit.rng, visit.who.currency))
             collect(sale, visit.at)
-            yield from sale.told()
+            yield from sale.finish()
 
 
 def _test_cards(day: ShopDay, visit: Visit) -> Iterator[Intent]:
@@ -172,12 +172,12 @@ def _test_cards(day: ShopDay, visit: Visit) -> Iterator[Intent]:
             sale.pay(intent, stolen, at)
         else:
             sale.decline(intent, stolen, at, rng.choice([each for each in declines if each.code != CHARGELESS]))
-        yield from sale.told()
+        yield from sale.finish()
 
 
-TELLERS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
-    teller.__name__: teller
-    for teller in (
+GENERATORS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
+    generator.__name__: generator
+    for generator in (
         checkout_guests,
         three_shops,
         customer_per_order,

@@ -24,7 +24,7 @@ def vouchers(day: ShopDay) -> Iterator[Intent]:
             _collect_by_voucher(sale, Instrument(kind, f"pm_1{sale.new_name()[:23]}", "", "", country), visit.at)
         else:
             collect(sale, visit.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def _collect_by_voucher(sale: Sale, voucher: Instrument, at: int) -> None:
@@ -73,7 +73,7 @@ def bank_transfers(day: ShopDay) -> Iterator[Intent]:
             _collect_by_transfer(sale, visit.at)
         else:
             _collect_by_card_or_transfer(sale, visit)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def _collect_by_transfer(sale: Sale, at: int) -> None:
@@ -106,7 +106,7 @@ def _collect_by_card_or_transfer(sale: Sale, visit: Visit) -> None:
         retry(sale, intent, instrument, failed_at, failure)
 
 
-TELLERS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
+GENERATORS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
     "vouchers": vouchers,
     "bank_transfers": bank_transfers,
 }
