@@ -22,8 +22,8 @@ from orchestration.simulator.world.steps import token
 Json = dict[str, Any]
 
 CODE_SECONDS: Final = 300
-ACCESS_SECONDS: Final = 3_600
-REFRESH_SECONDS: Final = 365 * DAY
+ACCESS_TOKEN_SECONDS: Final = 3_600
+REFRESH_TOKEN_SECONDS: Final = 365 * DAY
 """Seconds of the simulated clock for which a code, an access token and a refresh token are valid."""
 
 
@@ -154,10 +154,10 @@ class StripeApp:
         assert self.options is not None
         access_token, refresh_token = f"at_{self._token('access')}", f"rt_{self._token('refresh')}"
         may = self.options.permissions
-        about = ApiKey(may, may, expires_at=self._clock.now + ACCESS_SECONDS)
+        about = ApiKey(may, may, expires_at=self._clock.now + ACCESS_TOKEN_SECONDS)
         self._keys.issue(access_token, about)
         self._access_tokens[access_token] = account_id
-        self._refresh_tokens[refresh_token] = _Grant(account_id, self._clock.now + REFRESH_SECONDS)
+        self._refresh_tokens[refresh_token] = _Grant(account_id, self._clock.now + REFRESH_TOKEN_SECONDS)
         mode = "live" if self._platform.livemode else "test"
         return {
             "access_token": access_token,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from orchestration.simulator.world.calibration import Failure
-from orchestration.simulator.world.payers import Person, person
+from orchestration.simulator.world.payers import Person, make_person
 from orchestration.simulator.world.steps import Attempt, Instrument, Intent, Wait, token
 
 Json = dict[str, Any]
@@ -197,7 +197,7 @@ def error_payment_method(attempt: Attempt, intent: Intent, customer: str | None,
         "id": instrument.payment_method,
         "object": "payment_method",
         "allow_redisplay": "unspecified",
-        "billing_details": billing_details(person(intent.customer), instrument.country),
+        "billing_details": billing_details(make_person(intent.customer), instrument.country),
         "created": intent.created,
         "customer": None if account else customer,
         **account,

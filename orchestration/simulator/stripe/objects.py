@@ -18,7 +18,7 @@ from orchestration.simulator.stripe.instruments import (
 from orchestration.simulator.stripe.state import ChargeState, State, state_after, steps_until
 from orchestration.simulator.world.account import Entry, Resource, SimulatedAccount, customer_account_id, customer_id
 from orchestration.simulator.world.calibration import DAY
-from orchestration.simulator.world.payers import Person, person
+from orchestration.simulator.world.payers import Person, make_person
 from orchestration.simulator.world.steps import Attempt, Dispute, Intent, token
 
 Json = dict[str, Any]
@@ -107,7 +107,7 @@ class Renderer:
 
     def _payment_intent(self, intent: Intent, state: State) -> Json:
         currency, amount = _price(intent, state)
-        who = person(intent.customer)
+        who = make_person(intent.customer)
         return {
             "id": intent.id,
             "object": "payment_intent",
@@ -209,7 +209,7 @@ class Renderer:
 
     def _charge(self, intent: Intent, state: State, index: int) -> Json:
         attempt, charge = intent.attempts[index], state.charges[index]
-        who = person(intent.customer)
+        who = make_person(intent.customer)
         is_failed = charge.status == "failed"
         failure = attempt.failure if is_failed else None
         currency, amount = attempt.price or (intent.currency, intent.amount)
@@ -321,7 +321,7 @@ class Renderer:
         }
 
     def _evidence(self, intent: Intent) -> Json:
-        who = person(intent.customer)
+        who = make_person(intent.customer)
         return {
             "billing_address": f"{who.street}, {who.town}",
             "customer_email_address": who.email,

@@ -4,7 +4,7 @@ from typing import Any
 
 from orchestration.simulator.stripe.instruments import address
 from orchestration.simulator.world.account import SimulatedAccount
-from orchestration.simulator.world.payers import person
+from orchestration.simulator.world.payers import make_person
 from orchestration.simulator.world.steps import token
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ def account_object(account: SimulatedAccount) -> Json:
 
 def connected_account_object(account: SimulatedAccount) -> Json:
     """Return the Account object as a platform reads it, with the personal data of the owner."""
-    owner = person(account.seed)
+    owner = make_person(account.seed)
     home = address(owner, "US")
     contact = {"email": owner.email, "phone": owner.phone}
     return account_object(account) | {

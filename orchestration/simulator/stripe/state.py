@@ -80,12 +80,12 @@ def _apply(state: State, intent: Intent, step: Step) -> None:
             state.failed = None
         case Act.CANCELED | Act.LAPSED:
             state.status, state.capturable = "canceled", 0
-            state.canceled_at, state.cancellation_reason = step.at, step.word
+            state.canceled_at, state.cancellation_reason = step.at, step.detail
         case Act.REFUNDED | Act.REFUND_SETTLED | Act.REFUND_FAILED:
             _apply_refund(state, intent, step)
         case Act.DISPUTED | Act.DISPUTE_ANSWERED | Act.DISPUTE_CLOSED:
             dispute = intent.disputes[step.nth]
-            state.disputes[step.nth] = step.word or dispute.status
+            state.disputes[step.nth] = step.detail or dispute.status
             state.charges[dispute.attempt].is_disputed = True
         case Act.BALANCED:
             state.charges[step.nth].is_balanced = True

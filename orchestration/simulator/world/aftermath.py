@@ -7,7 +7,7 @@ from random import Random
 
 from orchestration.simulator.world import calibration as cal
 from orchestration.simulator.world.calibration import DAY, HOUR, Failure
-from orchestration.simulator.world.payers import drawn
+from orchestration.simulator.world.payers import draw_weighted
 from orchestration.simulator.world.steps import Act, Attempt, Dispute, Instrument, Intent, Refund, Step
 
 _RETURNED_CODES = {
@@ -40,7 +40,7 @@ def settle_debit(rng: Random, intent: Intent, account: Instrument, at: int, chan
     index = len(intent.attempts)
     decided_at = at + rng.randrange(3 * DAY, 6 * DAY)
     bounces = rng.random() < chance_to_bounce
-    failure = _RETURNED_CODES[drawn(rng, cal.DEBIT_FAILURES)] if bounces else None
+    failure = _RETURNED_CODES[draw_weighted(rng, cal.DEBIT_FAILURES)] if bounces else None
     intent.attempts.append(Attempt(at, f"py_{intent.token}{index}", account, failure, off_session=intent.is_saved))
     intent.steps.append(Step(at, Act.PROCESSING, index))
     if bounces:
@@ -57,15 +57,17 @@ def settle_debit(rng: Random, intent: Intent, account: Instrument, at: int, chan
 def _capture(rng: Random, intent: Intent, index: int, at: int) -> tuple[int, int]:
     """Add the end of an authorization and return its time and the captured amount, 0 if it expires or is voided."""
     intent.steps.append(Step(at, Act.AUTHORIZED, index))
-    end = drawn(rng, cal.CAPTURE_ENDS)
-    ended_at = at + (cal.AUTHORIZATION_LIFE if end == "expired" else rng.randrange(HOUR, cal.AUTHORIZATION_LIFE - HOUR))
+    end = draw_weighted(rng, cal.CAPTURE_ENDS)
+    ended_at = at + (
+        cal.AUTHORIZATION_SECONDS if end == "expired" else rng.randrange(HOUR, cal.AUTHORIZATION_SECONDS - HOUR)
+    )
     if end == "expired":
-        intent.steps.append(Step(ended_at, Act.LAPSED, index, word="automatic"))
+        intent.steps.append(Step(ended_at, Act.LAPSED, index, detail="automatic"))
         _release(intent, index, ended_at, "expired_uncaptured_charge")
         return ended_at, 0
     if end == "voided":
-        word = rng.choice(("requested_by_customer", "abandoned", None))
-        intent.steps.append(Step(ended_at, Act.CANCELED, index, word=word))
+        reason = rng.choice(("requested_by_customer", "abandoned", None))
+        intent.steps.append(Step(ended_at, Act.CANCELED, index, detail=reason))
         _release(intent, index, ended_at, None)
         return ended_at, 0
     amount = intent.amount if end == "full" else intent.amount * rng.randrange(3, 9) // 100 * 10 or intent.amount
@@ -116,7 +118,7 @@ def _refund(rng: Random, intent: Intent, index: int, at: int, amount: int) -> No
 def _dispute(rng: Random, intent: Intent, index: int, at: int, amount: int) -> None:
     """Add a cardholder's dispute days to months after the payment, and its end."""
     at += rng.randrange(3 * DAY, 100 * DAY)
-    end = drawn(rng, cal.DISPUTE_ENDS)
+    end = draw_weighted(rng, cal.DISPUTE_ENDS)
     status = "warning_needs_response" if end == "warning_closed" else "needs_response"
     reason = rng.choice(("fraudulent", "product_not_received", "subscription_canceled", "unrecognized"))
     intent.disputes.append(Dispute(f"du_1{intent.token[1:]}", at, amount, index, status, reason, is_return=False))
@@ -125,8 +127,8 @@ def _dispute(rng: Random, intent: Intent, index: int, at: int, amount: int) -> N
         return
     answered_at = at + rng.randrange(HOUR, 8 * DAY)
     under_review = "warning_under_review" if end == "warning_closed" else "under_review"
-    intent.steps.append(Step(answered_at, Act.DISPUTE_ANSWERED, word=under_review))
-    intent.steps.append(Step(answered_at + rng.randrange(10 * DAY, 70 * DAY), Act.DISPUTE_CLOSED, word=end))
+    intent.steps.append(Step(answered_at, Act.DISPUTE_ANSWERED, detail=under_review))
+    intent.steps.append(Step(answered_at + rng.randrange(10 * DAY, 70 * DAY), Act.DISPUTE_CLOSED, detail=end))
 
 
 def _return_debit(rng: Random, intent: Intent, index: int, at: int) -> None:
@@ -134,10 +136,10 @@ def _return_debit(rng: Random, intent: Intent, index: int, at: int) -> None:
     at += rng.randrange(DAY, 40 * DAY)
     is_reviewed = rng.random() < 0.25
     status = "needs_response" if is_reviewed else "lost"
-    reason = drawn(rng, cal.RETURN_REASONS)
+    reason = draw_weighted(rng, cal.RETURN_REASONS)
     intent.disputes.append(Dispute(f"du_1{intent.token[1:]}", at, intent.amount, index, status, reason, is_return=True))
     intent.steps.append(Step(at, Act.DISPUTED))
     if is_reviewed:
         at += rng.randrange(2 * DAY, 30 * DAY)
     end = "won" if is_reviewed and rng.random() < 0.5 else "lost"
-    intent.steps.append(Step(at, Act.DISPUTE_CLOSED, word=end))
+    intent.steps.append(Step(at, Act.DISPUTE_CLOSED, detail=end))

@@ -92,7 +92,7 @@ published: Stripe retries up to 8 times in two weeks by default, Recurly stops a
 
 RECOVERED_IN_SESSION: Final = 0.15
 """Share of recoveries within an hour: the payer retries at once. published: 12-21 % before any contact."""
-RECOVERY_MEDIAN: Final = 2.7 * DAY
+RECOVERY_MEDIAN_SECONDS: Final = 2.7 * DAY
 RECOVERY_SIGMA: Final = 0.92
 """Median in seconds and sigma of the log-normal delay of the other recoveries.
 
@@ -141,7 +141,7 @@ RETURN_REASONS: Final = (("insufficient_funds", 0.6), ("debit_not_authorized", 0
 
 MANUAL_CAPTURE: Final = 0.04
 CAPTURE_ENDS: Final = (("full", 0.62), ("partial", 0.18), ("expired", 0.12), ("voided", 0.08))
-AUTHORIZATION_LIFE: Final = 7 * DAY
+AUTHORIZATION_SECONDS: Final = 7 * DAY
 """An uncaptured authorization expires after 7 days by default (SDK: docstring of capture). Shares: texture."""
 
 CHALLENGED: Final = 0.08
@@ -150,7 +150,7 @@ ABANDONED_IN_CHALLENGE: Final = 0.012
 UNATTEMPTED: Final = 0.02
 CANCELED_UNATTEMPTED: Final = 0.008
 REQUIRES_CONFIRMATION: Final = 0.003
-TOUCHED_AFTER_FAILURE: Final = 0.06
+EDITED_AFTER_FAILURE: Final = 0.06
 """Shares of obligations. The last is a share of lost ones: the merchant edits metadata, which clears
 last_payment_error. texture."""
 

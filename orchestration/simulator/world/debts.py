@@ -13,7 +13,7 @@ from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import Intent
 from orchestration.simulator.world.truth_records import AttemptTruth, PaymentTruth
 
-RECOVERY_WINDOW: Final = 30 * DAY
+RECOVERY_WINDOW_SECONDS: Final = 30 * DAY
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Debt:
         """Return whether the debt was paid in full within 30 days after it failed."""
         if self.first_failed_at is None or self.paid_at is None:
             return False
-        return self.paid_at <= self.first_failed_at + RECOVERY_WINDOW
+        return self.paid_at <= self.first_failed_at + RECOVERY_WINDOW_SECONDS
 
     def is_matured(self, at: int) -> bool:
         """Return whether the 30 days after the failure are over at `at` (Unix seconds)."""
-        return self.first_failed_at is not None and self.first_failed_at + RECOVERY_WINDOW <= at
+        return self.first_failed_at is not None and self.first_failed_at + RECOVERY_WINDOW_SECONDS <= at
 
 
 def recovery_rate(debts: Iterable[Debt], at: int) -> float:

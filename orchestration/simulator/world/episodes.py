@@ -16,8 +16,8 @@ from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import Instrument, Intent
 from orchestration.simulator.world.truth_records import AttemptTruth, PaymentTruth
 
-RECOVERY_WINDOW: Final = 30 * DAY
-FILLED_IN_BY_STRIPE: Final = ("prod_", "price_", "plink_")
+RECOVERY_WINDOW_SECONDS: Final = 30 * DAY
+STRIPE_ID_PREFIXES: Final = ("prod_", "price_", "plink_")
 """Prefixes of ids that Stripe itself writes into `order_reference`. They do not name an order."""
 
 RecoveryStatus = Literal["recovered", "recovered_late", "lost_canceled", "lost_expired", "in_recovery"]
@@ -65,7 +65,7 @@ class EpisodeTruth:
     attempts_to_recovery: int | None
     is_across_intents: bool
     method: RecoveryMethod | None
-    is_customer_there: bool
+    is_customer_present: bool
     further_successes: int
     is_in_scope: bool
     is_known: bool
@@ -96,10 +96,10 @@ class Member:
         return next((attempt for attempt in self.attempts if attempt.outcome == "succeeded"), None)
 
     @property
-    def order(self) -> tuple[str, str] | None:
+    def order_reference(self) -> tuple[str, str] | None:
         """Place and value of the order that the merchant names, if any. The place is `details` or `metadata`."""
         key = self.intent.order_key
-        if not key or key.startswith(FILLED_IN_BY_STRIPE):
+        if not key or key.startswith(STRIPE_ID_PREFIXES):
             return None
         return ("details" if self.intent.is_order_in_details else "metadata"), key
 
@@ -144,7 +144,7 @@ def compute_episodes(groups: Iterable[Iterable[str]], members: Mapping[str, Memb
 
 
 def _compute_episode(members: Sequence[Member], at: int) -> EpisodeTruth | None:
-    attempts = sorted((attempt for member in members for attempt in member.attempts), key=_order)
+    attempts = sorted((attempt for member in members for attempt in member.attempts), key=_sort_key)
     receipts = _receipts(members)
     failures = _failures_before(receipts[0].success if receipts else None, attempts)
     if not failures:
@@ -153,19 +153,20 @@ def _compute_episode(members: Sequence[Member], at: int) -> EpisodeTruth | None:
     settlement = _settle(first, members)
     paid_by = settlement.completing.success if settlement.completing else None
     recovered = min(
-        first.amount, sum(each.member.payment.amount_received for each in _in(first.currency, settlement.counted))
+        first.amount,
+        sum(each.member.payment.amount_received for each in _in_currency(first.currency, settlement.counted)),
     )
     return EpisodeTruth(
         id=members[0].intent.id,
         payment_intent_ids=tuple(member.intent.id for member in members),
         currency=first.currency,
         recovery_status=_status(first, members, at),
-        status_strict=_status(first, _strict(first, members), at),
+        status_strict=_status(first, _strict_members(first, members), at),
         first_failed_at=first.resolved_at,
         first_succeeded_at=paid_by.resolved_at if paid_by else None,
         at_risk_amount=first.amount,
         recovered_amount=recovered,
-        recovered_amount_net=_net(first.currency, recovered, settlement),
+        recovered_amount_net=_net_recovered_amount(first.currency, recovered, settlement),
         other_currency_received_amount=sum(
             receipt.member.payment.amount_received
             for receipt in settlement.counted
@@ -175,7 +176,7 @@ def _compute_episode(members: Sequence[Member], at: int) -> EpisodeTruth | None:
         attempts_to_recovery=attempts.index(paid_by) + 1 if paid_by else None,
         is_across_intents=paid_by is not None and paid_by.payment_intent_id != first.payment_intent_id,
         method=_method(_failures_before(paid_by, attempts), paid_by) if paid_by else None,
-        is_customer_there=paid_by is not None and paid_by.is_customer_there,
+        is_customer_present=paid_by is not None and paid_by.is_customer_present,
         further_successes=len(settlement.doubles),
         is_in_scope=not all(m.payment.cancellation_reason in ("duplicate", "fraudulent") for m in members),
         is_known=len(members) == 1 or all(a.is_time_known and a.is_resolution_time_known for a in attempts),
@@ -184,7 +185,7 @@ def _compute_episode(members: Sequence[Member], at: int) -> EpisodeTruth | None:
     )
 
 
-def _order(attempt: AttemptTruth) -> tuple[int, bool, bool, str]:
+def _sort_key(attempt: AttemptTruth) -> tuple[int, bool, bool, str]:
     """Return a sort key: by time, in one second successes last, and attempts without a charge after the others."""
     is_success = attempt.outcome == "succeeded"
     return attempt.attempted_at, is_success, attempt.charge_id is None, attempt.charge_id or attempt.payment_intent_id
@@ -227,23 +228,23 @@ def _covered(first: AttemptTruth, price: PaymentTruth, paid: PaymentTruth) -> in
     return paid.amount if paid.currency == first.currency else 0
 
 
-def _in(currency: str, receipts: Iterable[_Receipt]) -> list[_Receipt]:
+def _in_currency(currency: str, receipts: Iterable[_Receipt]) -> list[_Receipt]:
     return [receipt for receipt in receipts if receipt.member.payment.currency == currency]
 
 
-def _strict(first: AttemptTruth, members: Sequence[Member]) -> list[Member]:
+def _strict_members(first: AttemptTruth, members: Sequence[Member]) -> list[Member]:
     """Return the PaymentIntent of the first failure and those that name the same order in the same field."""
-    order = next(member.order for member in members if member.intent.id == first.payment_intent_id)
+    order = next(member.order_reference for member in members if member.intent.id == first.payment_intent_id)
     return [
         member
         for member in members
-        if member.intent.id == first.payment_intent_id or (order is not None and member.order == order)
+        if member.intent.id == first.payment_intent_id or (order is not None and member.order_reference == order)
     ]
 
 
 def _status(first: AttemptTruth, members: Sequence[Member], at: int) -> RecoveryStatus:
     completing = _settle(first, members).completing
-    window_end = first.resolved_at + RECOVERY_WINDOW
+    window_end = first.resolved_at + RECOVERY_WINDOW_SECONDS
     if completing is not None:
         return "recovered" if completing.success.resolved_at <= window_end else "recovered_late"
     if all(member.payment.status == "canceled" for member in members):
@@ -251,11 +252,11 @@ def _status(first: AttemptTruth, members: Sequence[Member], at: int) -> Recovery
     return "lost_expired" if window_end <= at else "in_recovery"
 
 
-def _net(currency: str, recovered: int, settlement: _Settlement) -> int:
+def _net_recovered_amount(currency: str, recovered: int, settlement: _Settlement) -> int:
     """Return the recovered amount that is kept; a double payment makes up for a returned one."""
-    counted = [receipt.member for receipt in _in(currency, settlement.counted)]
+    counted = [receipt.member for receipt in _in_currency(currency, settlement.counted)]
     given_back = sum(member.payment.amount_received - member.kept_amount for member in counted)
-    kept_of_doubles = sum(receipt.member.kept_amount for receipt in _in(currency, settlement.doubles))
+    kept_of_doubles = sum(receipt.member.kept_amount for receipt in _in_currency(currency, settlement.doubles))
     return min(recovered, max(0, recovered - given_back) + kept_of_doubles)
 
 

@@ -40,7 +40,7 @@ def emitted_event_types(intent: Intent, step: Step) -> tuple[str, ...]:
     types = _TYPES_BY_ACT[step.act]
     if step.act is Act.DISPUTED and not intent.disputes[step.nth].status.startswith("warning"):
         return (*types, "charge.dispute.funds_withdrawn")
-    if step.act is Act.DISPUTE_CLOSED and step.word == "won":
+    if step.act is Act.DISPUTE_CLOSED and step.detail == "won":
         return (*types, "charge.dispute.funds_reinstated")
     return types
 

@@ -53,7 +53,7 @@ class Person(NamedTuple):
     ip: str
 
 
-def drawn(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
+def draw_weighted(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
     """Draw one of the values by their weights."""
     left = rng.random() * sum(weight for _, weight in weighted)
     for value, weight in weighted:
@@ -63,14 +63,14 @@ def drawn(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
     return weighted[-1][0]
 
 
-def payer(seed: int, number: int) -> Payer:
+def make_payer(seed: int, number: int) -> Payer:
     """Return the payer with this number, always the same for a seed."""
     rng = Random(seed << 32 | number)
-    currency = drawn(rng, CURRENCIES)
-    return Payer(number, currency, rng.choice(_PLANS[currency]), card(rng, currency, token(seed, "pm", number)))
+    currency = draw_weighted(rng, CURRENCIES)
+    return Payer(number, currency, rng.choice(_PLANS[currency]), make_card(rng, currency, token(seed, "pm", number)))
 
 
-def card(rng: Random, currency: str, name: str) -> Instrument:
+def make_card(rng: Random, currency: str, name: str) -> Instrument:
     """Draw a card of a payer with `currency`; `name` determines its payment method id."""
     return Instrument(
         kind="card",
@@ -78,15 +78,15 @@ def card(rng: Random, currency: str, name: str) -> Instrument:
         fingerprint=name[4:20],
         last4=f"{rng.randrange(10_000):04d}",
         country=rng.choice(_ABROAD) if rng.random() < 0.12 else _HOME[currency],
-        brand=drawn(rng, _BRANDS),
-        funding=drawn(rng, FUNDING),
+        brand=draw_weighted(rng, _BRANDS),
+        funding=draw_weighted(rng, FUNDING),
         exp_month=rng.randrange(1, 13),
         exp_year=rng.randrange(2027, 2032),
-        wallet=drawn(rng, WALLETS),
+        wallet=draw_weighted(rng, WALLETS),
     )
 
 
-def updated(rng: Random, old: Instrument) -> Instrument:
+def reissue_card(rng: Random, old: Instrument) -> Instrument:
     """Return the card reissued by its bank: same payment method, later expiry, and in half the cases a new number."""
     renewed = old._replace(exp_year=old.exp_year + 3)
     if rng.random() < 0.5:
@@ -94,7 +94,7 @@ def updated(rng: Random, old: Instrument) -> Instrument:
     return renewed._replace(fingerprint=old.fingerprint[::-1], last4=f"{rng.randrange(10_000):04d}")
 
 
-def bank_account(rng: Random, currency: str, name: str) -> Instrument:
+def make_bank_account(rng: Random, currency: str, name: str) -> Instrument:
     """Draw a bank account for debits. `currency` is `usd` or `eur`, the two that the account debits."""
     kind, country = {"usd": ("us_bank_account", "US"), "eur": ("sepa_debit", "DE")}[currency]
     return Instrument(kind, f"pm_1{name[:23]}", name[4:20], f"{rng.randrange(10_000):04d}", country)
@@ -105,13 +105,13 @@ def is_foreign(instrument: Instrument, currency: str) -> bool:
     return instrument.country != _HOME[currency]
 
 
-def basket(rng: Random, currency: str) -> int:
+def draw_basket(rng: Random, currency: str) -> int:
     """Draw the amount of a basket in minor units, at least Stripe's minimum."""
     median, step = _BASKET[currency]
     return max(step * 20, round(rng.lognormvariate(0.0, 0.8) * median / step) * step)
 
 
-def person(number: int | None) -> Person:
+def make_person(number: int | None) -> Person:
     """Return the personal data of the payer with this number, or of a guest for None."""
     called = "Guest" if number is None else f"No{number}"
     return Person(

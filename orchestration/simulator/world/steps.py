@@ -108,14 +108,14 @@ class Dispute(NamedTuple):
 class Step(NamedTuple):
     """One thing that happened at `at` (Unix seconds).
 
-    `nth` is an index into the intent's attempts, waits, refunds or disputes, depending on the act. `word` is a
+    `nth` is an index into the intent's attempts, waits, refunds or disputes, depending on the act. `detail` is a
     cancellation reason or a new dispute status. `amount` is the captured amount.
     """
 
     at: int
     act: Act
     nth: int = 0
-    word: str | None = None
+    detail: str | None = None
     amount: int = 0
 
 

@@ -12,14 +12,14 @@ from orchestration.simulator.world.aftermath import settle_card, settle_debit
 from orchestration.simulator.world.calibration import DAY, HOUR, Failure
 from orchestration.simulator.world.payers import (
     Payer,
-    bank_account,
-    basket,
-    card,
-    drawn,
+    draw_basket,
+    draw_weighted,
     is_foreign,
-    payer,
-    person,
-    updated,
+    make_bank_account,
+    make_card,
+    make_payer,
+    make_person,
+    reissue_card,
 )
 from orchestration.simulator.world.steps import Act, Attempt, Instrument, Intent, Step, token
 
@@ -47,10 +47,12 @@ def generate_day(seed: int, day: int, opened_at: int, per_day: float) -> list[In
         batch = day // cal.BURST_EVERY % cal.RENEWAL_CYCLE
         for n in range(size):
             number = _RENEWALS_START + batch * size + n
-            intents += _Obligation(seed, f"{day}/r{n}", rng, payer(seed, number), is_renewal=True).generate(midnight)
+            intents += _Obligation(seed, f"{day}/r{n}", rng, make_payer(seed, number), is_renewal=True).generate(
+                midnight
+            )
     regulars = max(20, int(per_day * 60))
     for n in range(visits):
-        who = payer(seed, rng.randrange(regulars))
+        who = make_payer(seed, rng.randrange(regulars))
         intents += _Obligation(seed, f"{day}/{n}", rng, who, is_renewal=False).generate(midnight + rng.randrange(DAY))
     return intents
 
@@ -65,7 +67,7 @@ class _Obligation:
         self.is_guest = not is_renewal and rng.random() < 0.15
         self.is_saved = is_renewal or (not self.is_guest and rng.random() < 0.35)
         self.name = token(seed, name)
-        self.amount = who.plan if is_renewal else basket(rng, who.currency)
+        self.amount = who.plan if is_renewal else draw_basket(rng, who.currency)
         self.is_manual = not is_renewal and rng.random() < cal.MANUAL_CAPTURE
         self.order_key = f"order_{self.name[:12]}" if rng.random() < cal.WITH_ORDER_KEY else None
         self.is_order_in_details = rng.random() < 0.5
@@ -77,7 +79,7 @@ class _Obligation:
         instrument = self.who.instrument
         takes_debits = self.who.currency in ("usd", "eur")
         if takes_debits and self.rng.random() < cal.BANK_DEBIT / 0.77:
-            self._add_debit(intent, bank_account(self.rng, self.who.currency, self._new_name()))
+            self._add_debit(intent, make_bank_account(self.rng, self.who.currency, self._new_name()))
         elif self.is_renewal or not self._end_without_attempt(intent, instrument):
             self._add_card_payment(intent, instrument)
         for each in self.intents:
@@ -89,7 +91,7 @@ class _Obligation:
         is_async = not self.is_manual and self.rng.random() < 0.3
         metadata = {"channel": "renewal" if self.is_renewal else "shop"}
         if self.rng.random() < 0.08:
-            someone = person(self.who.number)
+            someone = make_person(self.who.number)
             metadata |= {"customer_email": someone.email, "customer_name": someone.name, "phone": someone.phone}
         if self.order_key and not self.is_order_in_details:
             metadata["order_id"] = self.order_key
@@ -145,7 +147,7 @@ class _Obligation:
         if lot < cal.BLOCKED_SHARE:
             self._add_failing_payment(intent, instrument, at, cal.BLOCKED)
         elif lot < cal.BLOCKED_SHARE + self._chance_to_fail(instrument):
-            self._add_failing_payment(intent, instrument, at, drawn(self.rng, _FAILURES))
+            self._add_failing_payment(intent, instrument, at, draw_weighted(self.rng, _FAILURES))
         else:
             is_challenged = not self.is_renewal and self.rng.random() < cal.CHALLENGED
             self._pay(intent, instrument, at, is_challenged=is_challenged, is_recovery=False)
@@ -164,7 +166,7 @@ class _Obligation:
         if self.is_renewal and failure.needs == "authenticate":
             failure = _BY_NAME["authentication_required"]
         is_recovered = self.rng.random() < failure.recovery
-        attempts = drawn(self.rng, cal.ATTEMPTS_WHEN_RECOVERED if is_recovered else cal.ATTEMPTS_WHEN_LOST)
+        attempts = draw_weighted(self.rng, cal.ATTEMPTS_WHEN_RECOVERED if is_recovered else cal.ATTEMPTS_WHEN_LOST)
         is_final = failure.advice_code == "do_not_try_again" and not is_recovered
         if is_final and self.rng.random() > cal.WASTED_RETRY:
             attempts = 1
@@ -191,7 +193,7 @@ class _Obligation:
             return self.rng.randrange(20 * DAY, 50 * DAY)
         if self.rng.random() < cal.RECOVERED_IN_SESSION:
             return self.rng.randrange(20, HOUR)
-        delay = HOUR + int(self.rng.lognormvariate(0.0, cal.RECOVERY_SIGMA) * cal.RECOVERY_MEDIAN)
+        delay = HOUR + int(self.rng.lognormvariate(0.0, cal.RECOVERY_SIGMA) * cal.RECOVERY_MEDIAN_SECONDS)
         if failure.name == "insufficient_funds" and delay < 10 * DAY and self.rng.random() < cal.PAYDAY_PULL:
             delay += _to_payday(at + delay)
         return delay
@@ -221,9 +223,9 @@ class _Obligation:
         if needs == "same" and self.rng.random() > cal.KEEPS_INSTRUMENT:
             needs = "other"
         if needs == "update":
-            instrument = updated(self.rng, instrument)
+            instrument = reissue_card(self.rng, instrument)
         elif needs == "other":
-            instrument = card(self.rng, self.who.currency, self._new_name())
+            instrument = make_card(self.rng, self.who.currency, self._new_name())
         paying = intent
         if at > intent.steps[-1].at + 60 and self.rng.random() < cal.THROUGH_NEW_INTENT:
             paying = self.open(at - self.rng.randrange(40))
@@ -235,14 +237,14 @@ class _Obligation:
             self._pay(self.open(again), instrument, again, is_challenged=False, is_recovery=True)
 
     def _give_up(self, intent: Intent, after: int) -> None:
-        if self.rng.random() < cal.TOUCHED_AFTER_FAILURE:
+        if self.rng.random() < cal.EDITED_AFTER_FAILURE:
             after += self.rng.randrange(HOUR, 3 * DAY)
             intent.steps.append(Step(after, Act.EDITED))
         if self.rng.random() < cal.CANCELED_WHEN_LOST:
             self._cancel(intent, after + self.rng.choice((60, HOUR, DAY)) + self.rng.randrange(25 * DAY))
 
     def _cancel(self, intent: Intent, at: int) -> None:
-        intent.steps.append(Step(at, Act.CANCELED, word=drawn(self.rng, cal.CANCEL_REASONS)))
+        intent.steps.append(Step(at, Act.CANCELED, detail=draw_weighted(self.rng, cal.CANCEL_REASONS)))
 
     def _pay(self, intent: Intent, instrument: Instrument, at: int, *, is_challenged: bool, is_recovery: bool) -> None:
         """Add an attempt that the bank approves, and what follows it."""

@@ -168,7 +168,7 @@ def _attempt(
         resolved_at=resolved_at,
         instrument=attempt.instrument,
         is_authenticated=attempt.three_d_secure == "authenticated",
-        is_customer_there=_is_customer_there(attempt),
+        is_customer_present=_is_customer_there(attempt),
         is_knowable=is_knowable,
         is_time_known=is_time_known,
         is_resolution_time_known=is_resolution_time_known,
@@ -257,7 +257,7 @@ def _returned_attempts(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[
     for step in past:
         if step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
             dispute = intent.disputes[step.nth]
-            if dispute.is_return and step.word != "won":
+            if dispute.is_return and step.detail != "won":
                 returns[dispute.attempt] = dispute.at, dispute.reason
             else:
                 returns.pop(dispute.attempt, None)
@@ -305,7 +305,7 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
         status=status,
         amount_received=sum(step.amount for step in past),
         canceled_at=end.at if end else None,
-        cancellation_reason=end.word if end else None,
+        cancellation_reason=end.detail if end else None,
         order_key=intent.order_key,
         obligation=intent.obligation,
         attempt_count=attempt_count,
@@ -339,6 +339,6 @@ def _returned_amount(intent: Intent, past: Sequence[Step]) -> int:
             given.pop(("refund", step.nth), None)
         elif step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
             dispute = intent.disputes[step.nth]
-            if (step.word or dispute.status) == "lost":
+            if (step.detail or dispute.status) == "lost":
                 given["dispute", step.nth] = dispute.amount
     return sum(given.values())

@@ -41,7 +41,7 @@ class AttemptTruth:
     resolved_at: int
     instrument: Instrument
     is_authenticated: bool
-    is_customer_there: bool
+    is_customer_present: bool
     is_knowable: bool
     is_time_known: bool
     is_resolution_time_known: bool

@@ -62,8 +62,8 @@ class Story:
         self._step(at, Act.DISPUTED, len(self.intent.disputes) - 1)
         return self
 
-    def canceled(self, at: float, word: str = "abandoned") -> "Story":
-        self._step(at, Act.CANCELED, word=word)
+    def canceled(self, at: float, reason: str = "abandoned") -> "Story":
+        self._step(at, Act.CANCELED, detail=reason)
         return self
 
     def _attempt(self, at: float, act: Act, amount: int = 0, *, card: Instrument = CARD, **options: Any) -> None:
@@ -243,7 +243,7 @@ def test_the_method_compares_the_completing_payment_with_all_failures_before_it(
     updated = Story("second", 40, at=2).paid(3, card=CARD._replace(exp_year=2034))
     assert episode_of(whole, first, updated).method == "card_updated"
     asked = Story("second", 40, at=2).failed(2, failure=NEEDS_AUTHENTICATION).paid(3, three_d_secure="authenticated")
-    assert (episode_of(whole, first, asked).method, episode_of(whole, first, asked).is_customer_there) == (
+    assert (episode_of(whole, first, asked).method, episode_of(whole, first, asked).is_customer_present) == (
         "authenticated", True,
     )  # fmt: skip
 

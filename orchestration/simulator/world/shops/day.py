@@ -8,7 +8,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from orchestration.simulator.world.calibration import DAY, HOUR
-from orchestration.simulator.world.payers import Payer, payer
+from orchestration.simulator.world.payers import Payer, make_payer
 from orchestration.simulator.world.shops.parameters import ShopParameters
 from orchestration.simulator.world.shops.sale import Sale
 from orchestration.simulator.world.steps import token
@@ -97,8 +97,8 @@ class ShopDay:
 
     def _visitor(self, rng: Random, n: int) -> Payer:
         if rng.random() < self.parameters.returning_share:
-            return payer(self.seed, self.first_number + rng.randrange(max(5, int(self.per_day * 20))))
-        return payer(self.seed, self.first_number + _ONE_TIME_BUYERS + self.number * 1_000 + n)
+            return make_payer(self.seed, self.first_number + rng.randrange(max(5, int(self.per_day * 20))))
+        return make_payer(self.seed, self.first_number + _ONE_TIME_BUYERS + self.number * 1_000 + n)
 
     def bills(self, per_bill: float = 1.0) -> Iterator[Bill]:
         """Yield the bills due on this day. `per_bill` is the average number of PaymentIntents of a bill."""
@@ -113,7 +113,7 @@ class ShopDay:
             if rng.random() < parameters.skip_share:
                 continue
             at += rng.randint(-parameters.jitter, parameters.jitter)
-            yield Bill(f"{n}/{self.number}", at, rng, payer(self.seed, self.first_number + n))
+            yield Bill(f"{n}/{self.number}", at, rng, make_payer(self.seed, self.first_number + n))
 
     def _is_due(self, subscriber: Subscriber) -> bool:
         if self.number < subscriber.starts_on:

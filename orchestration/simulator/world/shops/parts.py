@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from orchestration.simulator.world.calibration import DAY
-from orchestration.simulator.world.payers import basket
+from orchestration.simulator.world.payers import draw_basket
 from orchestration.simulator.world.shops.day import ShopDay, Visit
 from orchestration.simulator.world.shops.retries import attempt, collect, draw_failure, is_recovered, retry_times
 from orchestration.simulator.world.shops.sale import Sale
@@ -18,7 +18,7 @@ def split_tender(day: ShopDay) -> Iterator[Intent]:
     """
     for visit in day.visits(1.6):
         order_key = f"order_{token(day.seed, day.shop, visit.name, 'order')[:12]}"
-        amount = max(1_000, basket(visit.rng, visit.who.currency))
+        amount = max(1_000, draw_basket(visit.rng, visit.who.currency))
         if visit.rng.random() < day.parameters.part_share:
             yield from _collect_parts(day, visit, order_key, amount)
         else:
@@ -94,7 +94,7 @@ def _collect_whole(sale: Sale, at: int) -> None:
 def deposits(day: ShopDay) -> Iterator[Intent]:
     """Generate orders with two PaymentIntents each: a deposit, and a balance that is charged weeks later."""
     for visit in day.visits(2.0):
-        amount = max(2_000, basket(visit.rng, visit.who.currency))
+        amount = max(2_000, draw_basket(visit.rng, visit.who.currency))
         order_key = f"order_{token(day.seed, day.shop, visit.name, 'order')[:12]}"
         deposit, balance = (day.sale(visit, 0, part=part) for part in ("deposit", "balance"))
         deposit.amount = max(10, int(amount * day.parameters.deposit_share) // 10 * 10)

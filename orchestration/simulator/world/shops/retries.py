@@ -5,7 +5,7 @@ from typing import Final
 
 from orchestration.simulator.world import calibration as cal
 from orchestration.simulator.world.calibration import Failure
-from orchestration.simulator.world.payers import FUNDING, WALLETS, drawn, updated
+from orchestration.simulator.world.payers import FUNDING, WALLETS, draw_weighted, reissue_card
 from orchestration.simulator.world.shops.sale import CHARGELESS, Sale
 from orchestration.simulator.world.steps import Instrument, Intent
 
@@ -23,7 +23,7 @@ _MEAN_RISK: Final = sum(cal.FAILURE_FACTOR["funding", funding] * share for fundi
 _EARLIER_RETRY: Final = 0.6
 """Probability that a retry is the one that pays, if any does. Earlier retries recover more. preset."""
 
-_PAUSE: Final = 30
+_MIN_RETRY_GAP_SECONDS: Final = 30
 """Smallest number of seconds between two retries: people type no faster."""
 
 Reopen = Callable[[Sale, int], Intent]
@@ -33,8 +33,8 @@ Reopen = Callable[[Sale, int], Intent]
 def draw_failure(sale: Sale, instrument: Instrument) -> Failure:
     """Draw the failure of the first attempt of a debt."""
     if instrument.kind == "card_present":
-        return drawn(sale.rng, _IN_PERSON)
-    failure = drawn(sale.rng, _FAILURES)
+        return draw_weighted(sale.rng, _IN_PERSON)
+    failure = draw_weighted(sale.rng, _FAILURES)
     return _BY_NAME["authentication_required"] if sale.is_off_session and failure.code == CHARGELESS else failure
 
 
@@ -101,7 +101,7 @@ def retry_times(sale: Sale, failed_at: int, *, is_paid: bool) -> list[int]:
     while count < len(delays) and sale.rng.random() > (_EARLIER_RETRY if is_paid else 0.2):
         count += 1
     times = sorted(failed_at + sale.rng.randint(*delay) for delay in delays[:count])
-    return [max(at, times[0] + number * _PAUSE) for number, at in enumerate(times)]
+    return [max(at, times[0] + number * _MIN_RETRY_GAP_SECONDS) for number, at in enumerate(times)]
 
 
 def _next_intent(sale: Sale, intent: Intent, at: int, reopen: Reopen) -> tuple[Intent, bool]:
@@ -122,4 +122,4 @@ def _next_instrument(sale: Sale, instrument: Instrument, failure: Failure, *, is
         return other._replace(kind=instrument.kind, wallet=None) if instrument.kind == "card_present" else other
     if failure.needs != "update":
         return instrument
-    return instrument._replace(exp_year=instrument.exp_year + 3) if is_new else updated(sale.rng, instrument)
+    return instrument._replace(exp_year=instrument.exp_year + 3) if is_new else reissue_card(sale.rng, instrument)

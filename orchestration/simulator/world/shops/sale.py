@@ -7,7 +7,7 @@ from typing import Final
 from orchestration.simulator.world import calibration as cal
 from orchestration.simulator.world.aftermath import settle_card
 from orchestration.simulator.world.calibration import HOUR, Failure
-from orchestration.simulator.world.payers import Payer, card, drawn
+from orchestration.simulator.world.payers import Payer, draw_weighted, make_card
 from orchestration.simulator.world.shops.parameters import ShopParameters
 from orchestration.simulator.world.steps import Act, Attempt, Instrument, Intent, Step, Wait, token
 
@@ -50,7 +50,7 @@ class Sale:
 
     def other_card(self) -> Instrument:
         """Draw another card of the same payer."""
-        return card(self.rng, self.who.currency, self.new_name())
+        return make_card(self.rng, self.who.currency, self.new_name())
 
     def open(self, at: int, amount: int | None = None) -> Intent:
         """Open a PaymentIntent for the debt, or for the part of it that `amount` gives, in minor units."""
@@ -128,7 +128,9 @@ class Sale:
 
     def cancel(self, intent: Intent, at: int) -> None:
         """Cancel an open PaymentIntent, as merchants do with abandoned or replaced orders."""
-        intent.steps.append(Step(max(at, intent.steps[-1].at), Act.CANCELED, word=drawn(self.rng, _CANCEL_REASONS)))
+        intent.steps.append(
+            Step(max(at, intent.steps[-1].at), Act.CANCELED, detail=draw_weighted(self.rng, _CANCEL_REASONS))
+        )
 
     def abandon(self, intent: Intent) -> None:
         """End an unpaid debt: some merchants cancel its PaymentIntent."""

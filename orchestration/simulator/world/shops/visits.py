@@ -6,13 +6,13 @@ from typing import Final
 
 from orchestration.simulator.world import calibration as cal
 from orchestration.simulator.world.calibration import Failure
-from orchestration.simulator.world.payers import basket, card
+from orchestration.simulator.world.payers import draw_basket, make_card
 from orchestration.simulator.world.shops.day import ShopDay, Visit
 from orchestration.simulator.world.shops.retries import attempt, collect, draw_failure, retry
 from orchestration.simulator.world.shops.sale import CHARGELESS, Sale
 from orchestration.simulator.world.steps import Intent, token
 
-_SMALL: Final = (900, 1900, 2500, 3900, 5900, 7900, 9900, 12900)
+_PRODUCT_PRICES: Final = (900, 1900, 2500, 3900, 5900, 7900, 9900, 12900)
 _PREDICTED: Final = tuple(
     Failure(reason, 0.0, 0.42, "same", "card_declined", code, "blocked", "not_sent_to_network", "do_not_try_again",
             outcome_reason=reason)
@@ -23,7 +23,7 @@ _PREDICTED: Final = tuple(
 )  # fmt: skip
 """Declines that Stripe predicts and makes in place of the bank. They are failed payments, unlike those Radar blocks."""
 
-_EXCHANGE: Final = {"usd": ("eur", 90), "eur": ("usd", 110), "gbp": ("eur", 115)}
+_EXCHANGE_RATES: Final = {"usd": ("eur", 90), "eur": ("usd", 110), "gbp": ("eur", 115)}
 """For each currency, another currency to pay in and the price of 100 units in it."""
 
 
@@ -31,7 +31,7 @@ def checkout_guests(day: ShopDay) -> Iterator[Intent]:
     """Generate Checkout orders of guests. Stripe writes the id of the product into `order_reference`."""
     for visit in day.visits(1.05):
         product = visit.rng.randrange(day.parameters.product_count)
-        sale = day.sale(visit, _SMALL[product % len(_SMALL)], known=False)
+        sale = day.sale(visit, _PRODUCT_PRICES[product % len(_PRODUCT_PRICES)], known=False)
         sale.currency = "usd"
         sale.order_key = f"prod_{token(day.seed, day.shop, 'product', product)[:14]}"
         sale.is_order_in_details = True
@@ -44,7 +44,7 @@ def three_shops(day: ShopDay) -> Iterator[Intent]:
     shops = day.parameters.shop_count
     per_shop = int(day.per_day / shops) + 2
     for visit in day.visits(1.05):
-        sale = day.sale(visit, basket(visit.rng, visit.who.currency))
+        sale = day.sale(visit, draw_basket(visit.rng, visit.who.currency))
         sale.order_key = str(1_001 + day.number * per_shop + visit.number // shops)
         collect(sale, visit.at)
         yield from sale.finish()
@@ -53,7 +53,7 @@ def three_shops(day: ShopDay) -> Iterator[Intent]:
 def customer_per_order(day: ShopDay) -> Iterator[Intent]:
     """Generate orders with a new customer object for each PaymentIntent and the same card."""
     for visit in day.visits(1.1):
-        sale = day.sale(visit, basket(visit.rng, visit.who.currency))
+        sale = day.sale(visit, draw_basket(visit.rng, visit.who.currency))
         first = day.first_number + 50_000_000 + (day.number * 1_000 + visit.number) * 8
         sale.customer = first
         collect(sale, visit.at)
@@ -65,7 +65,7 @@ def customer_per_order(day: ShopDay) -> Iterator[Intent]:
 def one_off(day: ShopDay) -> Iterator[Intent]:
     """Generate orders of known customers without order numbers. The merchant retries days later."""
     for visit in day.visits(1.1):
-        sale = day.sale(visit, basket(visit.rng, visit.who.currency))
+        sale = day.sale(visit, draw_basket(visit.rng, visit.who.currency))
         collect(sale, visit.at)
         yield from sale.finish()
 
@@ -73,7 +73,7 @@ def one_off(day: ShopDay) -> Iterator[Intent]:
 def accounts_v2(day: ShopDay) -> Iterator[Intent]:
     """Generate orders whose customers are accounts of Accounts v2, in `customer_account` instead of `customer`."""
     for visit in day.visits(1.05):
-        sale = day.sale(visit, basket(visit.rng, visit.who.currency))
+        sale = day.sale(visit, draw_basket(visit.rng, visit.who.currency))
         sale.is_customer_account = True
         collect(sale, visit.at)
         yield from sale.finish()
@@ -83,7 +83,7 @@ def terminal(day: ShopDay) -> Iterator[Intent]:
     """Generate card payments at a terminal, with fingerprints but without customers and order numbers."""
     for visit in day.visits(1.05):
         who = visit.who._replace(instrument=visit.who.instrument._replace(kind="card_present", wallet=None))
-        sale = day.sale(visit, basket(visit.rng, who.currency), known=False)
+        sale = day.sale(visit, draw_basket(visit.rng, who.currency), known=False)
         sale.who, sale.method_types = who, ("card_present",)
         collect(sale, visit.at)
         yield from sale.finish()
@@ -95,7 +95,7 @@ def adaptive_acceptance(day: ShopDay) -> Iterator[Intent]:
     Stripe's retries within one charge are invisible: charges and events show only the final outcome.
     """
     for visit in day.visits(1.05):
-        sale = day.sale(visit, basket(visit.rng, visit.who.currency))
+        sale = day.sale(visit, draw_basket(visit.rng, visit.who.currency))
         _collect_with_predictions(sale, visit.at)
         for intent in sale.intents:
             failed = [n for n, each in enumerate(intent.attempts) if each.failure is not None]
@@ -118,10 +118,10 @@ def _collect_with_predictions(sale: Sale, at: int) -> None:
 def changed_currency(day: ShopDay) -> Iterator[Intent]:
     """Generate orders in which the buyer changes the PaymentIntent's currency after a decline."""
     for visit in day.visits(1.02):
-        sale = day.sale(visit, basket(visit.rng, visit.who.currency))
+        sale = day.sale(visit, draw_basket(visit.rng, visit.who.currency))
         intent = sale.open(visit.at)
         fails = visit.rng.random() < day.parameters.failure_rate
-        changes = visit.rng.random() < day.parameters.currency_change_share and sale.currency in _EXCHANGE
+        changes = visit.rng.random() < day.parameters.currency_change_share and sale.currency in _EXCHANGE_RATES
         if fails and changes:
             _collect_in_other_currency(sale, intent, visit.at)
         else:
@@ -133,7 +133,7 @@ def _collect_in_other_currency(sale: Sale, intent: Intent, at: int) -> None:
     instrument = sale.who.instrument
     failure = draw_failure(sale, instrument)
     failed_at = sale.decline(intent, instrument, at + sale.rng.randrange(5, 120), failure)
-    currency, rate = _EXCHANGE[sale.currency]
+    currency, rate = _EXCHANGE_RATES[sale.currency]
     sale.change_currency(intent, failed_at + sale.rng.randrange(5, 50), currency, sale.amount * rate // 100)
     retry(sale, intent, instrument, failed_at, failure, reopen=partial(_reopen_in, currency, intent.amount))
 
@@ -152,7 +152,7 @@ def card_testing(day: ShopDay) -> Iterator[Intent]:
         if visit.rng.random() < parameters.testing_share / max(1, parameters.testing_batch):
             yield from _test_cards(day, visit)
         elif visit.rng.random() >= parameters.testing_share:
-            sale = day.sale(visit, basket(visit.rng, visit.who.currency))
+            sale = day.sale(visit, draw_basket(visit.rng, visit.who.currency))
             collect(sale, visit.at)
             yield from sale.finish()
 
@@ -167,7 +167,7 @@ def _test_cards(day: ShopDay, visit: Visit) -> Iterator[Intent]:
         at += rng.randrange(2, 40)
         sale = day.sale(visit, amount, part=number, known=not is_guest)
         sale.currency, sale.is_card_testing = "usd", True
-        intent, stolen = sale.open(at), card(rng, "usd", sale.new_name())
+        intent, stolen = sale.open(at), make_card(rng, "usd", sale.new_name())
         if rng.random() < 0.03:
             sale.pay(intent, stolen, at)
         else:

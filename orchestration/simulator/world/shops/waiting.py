@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from orchestration.simulator.world.calibration import DAY, HOUR
-from orchestration.simulator.world.payers import basket
+from orchestration.simulator.world.payers import draw_basket
 from orchestration.simulator.world.shops.day import ShopDay, Visit
 from orchestration.simulator.world.shops.retries import collect, draw_failure, is_recovered, retry, retry_times
 from orchestration.simulator.world.shops.sale import EXPIRED, Sale
@@ -18,7 +18,7 @@ def vouchers(day: ShopDay) -> Iterator[Intent]:
     """Generate orders paid by card or by voucher. After a voucher expires, the buyer may use another one or a card."""
     for visit in day.visits(1.15):
         kind, currency, country = visit.rng.choice(_VOUCHERS)
-        sale = day.sale(visit, basket(visit.rng, "jpy" if currency == "jpy" else "eur"))
+        sale = day.sale(visit, draw_basket(visit.rng, "jpy" if currency == "jpy" else "eur"))
         sale.currency, sale.method_types = currency, ("card", kind)
         if visit.rng.random() < day.parameters.waiting_share:
             _collect_by_voucher(sale, Instrument(kind, f"pm_1{sale.new_name()[:23]}", "", "", country), visit.at)
@@ -67,7 +67,7 @@ _BY_VOUCHER: Final = EXPIRED._replace(recovery=0.5)
 def bank_transfers(day: ShopDay) -> Iterator[Intent]:
     """Generate orders paid by card or bank transfer. Some transfers never arrive, and some replace a failed card."""
     for visit in day.visits(1.1):
-        sale = day.sale(visit, basket(visit.rng, "eur"))
+        sale = day.sale(visit, draw_basket(visit.rng, "eur"))
         sale.currency, sale.method_types = "eur", ("card", "customer_balance")
         if visit.rng.random() < day.parameters.waiting_share:
             _collect_by_transfer(sale, visit.at)
