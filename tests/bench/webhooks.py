@@ -90,7 +90,7 @@ def events(count: int) -> Iterator[dict[str, Any]]:
     """
     account = SimulatedAccount(seed=2, payments=800, days=30)
     renderer = Renderer(account)
-    listed = account.listed("events", account.now, created=(0, account.now))
+    listed = account.list_entries("events", account.now, created=(0, account.now))
     models = [
         renderer.render("events", each, account.now)
         for each in listed

@@ -179,7 +179,7 @@ def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, bui
     start, held = account.opened_at - 1, []
     for look in history.looks:
         account.now += look * DAY
-        happened = [each for each in account.happened(start, account.now) if each.about in history.types]
+        happened = [each for each in account.events_between(start, account.now) if each.about in history.types]
         start = account.now
         arriving = held + happened
         held = [each for each in arriving if chance.random() < history.late]
@@ -242,7 +242,9 @@ def test_what_is_pushed_gives_the_same_tables_in_any_order_and_the_truth_where_s
             account = server.account
             ways = [Way(Path(folder, str(n)), server, random.Random(history.seed + n)) for n in range(2)]
             events = [
-                each for each in account.happened(account.opened_at - 1, account.now) if each.about in history.types
+                each
+                for each in account.events_between(account.opened_at - 1, account.now)
+                if each.about in history.types
             ]
             for way in ways:
                 way.push(events, history)

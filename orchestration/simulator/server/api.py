@@ -175,11 +175,11 @@ class StripeApi:
         if resource == "events":
             asked.created = (max(asked.created[0], at - EVENT_RETENTION), asked.created[1])
             self._require_types(key, patterns)
-        entries = self._account.listed(
+        entries = self._account.list_entries(
             resource,
             at,
             created=asked.created,
-            among=self._among(asked),
+            intent_ids=self._filtered_intent_ids(asked),
             after=self._cursor(resource, asked.starting_after, "starting_after", at),
             before=self._cursor(resource, asked.ending_before, "ending_before", at),
         )
@@ -209,12 +209,12 @@ class StripeApi:
             raise aged_out(object_id, param)
         return entry
 
-    def _among(self, asked: ListParameters) -> list[str] | None:
+    def _filtered_intent_ids(self, asked: ListParameters) -> list[str] | None:
         """Return the ids of the PaymentIntents that match the filters, or None without filters."""
         wanted: list[set[str]] = []
         for name in ("customer", "customer_account"):
             if name in asked.filters:
-                wanted.append(set(self._account.intents_of_customer(asked.filters[name])))
+                wanted.append(set(self._account.customer_intent_ids(asked.filters[name])))
         if "payment_intent" in asked.filters:
             wanted.append({asked.filters["payment_intent"]})
         if "charge" in asked.filters:

@@ -174,7 +174,7 @@ class _Outbox:
         """Schedule the new events of the connected accounts or of the account itself, up to `now`."""
         connect = self.endpoint.connect
         for account in self._connections.accounts() if connect else [self._account]:
-            for event in account.happened(self._seen_until, now):
+            for event in account.events_between(self._seen_until, now):
                 if self.endpoint.takes(event.about):
                     self._hold(notice_of(account, event, connect=connect))
         self._seen_until = now

@@ -107,15 +107,15 @@ class SimulatedAccount:
         self._generated_days = 0
         self._generation_lock = threading.Lock()
         self._entries: dict[Resource, list[Entry]] = {resource: [] for resource in RESOURCES}
-        self._fresh: dict[Resource, list[Entry]] = {resource: [] for resource in RESOURCES}
+        self._new_entries: dict[Resource, list[Entry]] = {resource: [] for resource in RESOURCES}
         self._by_id: dict[Resource, dict[str, Entry]] = {resource: {} for resource in RESOURCES}
-        self._of_intent: dict[Resource, dict[str, list[Entry]]] = {
+        self._entries_by_intent: dict[Resource, dict[str, list[Entry]]] = {
             resource: defaultdict(list) for resource in RESOURCES
         }
-        self._of_customer: dict[str, list[Intent]] = defaultdict(list)
-        grown_up_at = opened_at + days * DAY
-        self.clock = Clock(grown_up_at, speed, monotonic)
-        self._generate_until(grown_up_at)
+        self._intents_by_customer: dict[str, list[Intent]] = defaultdict(list)
+        started_at = opened_at + days * DAY
+        self.clock = Clock(started_at, speed, monotonic)
+        self._generate_until(started_at)
 
     @property
     def now(self) -> int:
@@ -160,13 +160,13 @@ class SimulatedAccount:
         entry = self._by_id[resource].get(object_id)
         return entry if entry is not None and entry.created <= at else None
 
-    def listed(
+    def list_entries(
         self,
         resource: Resource,
         at: int,
         *,
         created: tuple[int, int],
-        among: Iterable[str] | None = None,
+        intent_ids: Iterable[str] | None = None,
         after: Entry | None = None,
         before: Entry | None = None,
     ) -> Iterator[Entry]:
@@ -176,14 +176,16 @@ class SimulatedAccount:
             resource: resource to list.
             at: time of the request in Unix seconds.
             created: first and last second to include.
-            among: ids of the PaymentIntents whose objects are listed; None lists all.
+            intent_ids: ids of the PaymentIntents whose objects are listed; None lists all.
             after: cursor of `starting_after`.
             before: cursor of `ending_before`.
         """
         self._generate_until(at)
         entries = self._entries[resource]
-        if among is not None:
-            entries = sorted(entry for intent in set(among) for entry in self._of_intent[resource].get(intent, ()))
+        if intent_ids is not None:
+            entries = sorted(
+                entry for intent in set(intent_ids) for entry in self._entries_by_intent[resource].get(intent, ())
+            )
         low = bisect_left(entries, (created[0],))
         visible = at - self.events_late if resource == "events" else at
         high = bisect_left(entries, (min(created[1], visible) + 1,))
@@ -194,7 +196,7 @@ class SimulatedAccount:
             high = min(high, bisect_left(entries, after))
         yield from (entries[n] for n in range(high - 1, low - 1, -1))
 
-    def happened(self, after: int, until: int) -> list[Entry]:
+    def events_between(self, after: int, until: int) -> list[Entry]:
         """Return the events later than `after` and not later than `until`, oldest first.
 
         It includes events that the list does not show yet (`events_late`).
@@ -203,9 +205,9 @@ class SimulatedAccount:
         events = self._entries["events"]
         return events[bisect_left(events, (after + 1,)) : bisect_left(events, (until + 1,))]
 
-    def intents_of_customer(self, customer: str) -> list[str]:
+    def customer_intent_ids(self, customer: str) -> list[str]:
         """Return the ids of all PaymentIntents of a customer or customer account, including future ones."""
-        return [intent.id for intent in self._of_customer[customer]]
+        return [intent.id for intent in self._intents_by_customer[customer]]
 
     def is_aged_out(self, event: Entry, at: int) -> bool:
         """Return whether an event is past its retention at `at`."""
@@ -227,10 +229,12 @@ class SimulatedAccount:
         for number in days:
             for intent in self._generate_day(self.seed, number, self.opened_at, self._per_day):
                 if self._tick > 1:
-                    _let_tick(intent, self._tick)
+                    _round_times(intent, self._tick)
                 self._add(intent)
-        self._entries = {resource: sorted(self._entries[resource] + self._fresh[resource]) for resource in RESOURCES}
-        self._fresh = {resource: [] for resource in RESOURCES}
+        self._entries = {
+            resource: sorted(self._entries[resource] + self._new_entries[resource]) for resource in RESOURCES
+        }
+        self._new_entries = {resource: [] for resource in RESOURCES}
         self._generated_days = max(self._generated_days, days.stop)
 
     def _add(self, intent: Intent) -> None:
@@ -238,27 +242,29 @@ class SimulatedAccount:
         self.intents[intent.id] = intent
         if intent.customer is not None:
             make_id = customer_account_id if intent.is_customer_account else customer_id
-            self._of_customer[make_id(self.seed, intent.customer)].append(intent)
-        self._enter("payment_intents", intent, intent.created, intent.id, ordinal, 0)
+            self._intents_by_customer[make_id(self.seed, intent.customer)].append(intent)
+        self._add_entry("payment_intents", intent, intent.created, intent.id, ordinal, 0)
         for index, attempt in enumerate(intent.attempts):
             if attempt.charge is not None:
-                self._enter("charges", intent, attempt.at, attempt.charge, ordinal + index, index)
+                self._add_entry("charges", intent, attempt.at, attempt.charge, ordinal + index, index)
         for index, refund in enumerate(intent.refunds):
-            self._enter("refunds", intent, refund.at, refund.id, ordinal + index, index)
+            self._add_entry("refunds", intent, refund.at, refund.id, ordinal + index, index)
         for index, dispute in enumerate(intent.disputes):
-            self._enter("disputes", intent, dispute.at, dispute.id, ordinal + index, index)
+            self._add_entry("disputes", intent, dispute.at, dispute.id, ordinal + index, index)
         for index, step in enumerate(intent.steps):
             for part, event_type in enumerate(emitted_event_types(intent, step)):
                 prefix = "evt_1" if event_type.startswith("charge.dispute") else "evt_3"
                 event_id = prefix + token(intent.id, index, part)[:23]
                 if crc32(event_id.encode()) < self._events_lost * 2**32:
                     continue
-                self._enter("events", intent, step.at, event_id, ordinal + index * 8 + part, index, event_type)
+                self._add_entry("events", intent, step.at, event_id, ordinal + index * 8 + part, index, event_type)
                 if _is_doubled(intent, step):
                     again_id = prefix + token(intent.id, index, part, "again")[:23]
-                    self._enter("events", intent, step.at, again_id, ordinal + index * 8 + part + 4, index, event_type)
+                    self._add_entry(
+                        "events", intent, step.at, again_id, ordinal + index * 8 + part + 4, index, event_type
+                    )
 
-    def _enter(
+    def _add_entry(
         self,
         resource: Resource,
         intent: Intent,
@@ -270,12 +276,12 @@ class SimulatedAccount:
     ) -> None:
         tie = {"forward": sequence, "reverse": -sequence}.get(self._tie_order)
         entry = Entry(created, crc32(object_id.encode()) if tie is None else tie, object_id, intent, index, about)
-        self._fresh[resource].append(entry)
+        self._new_entries[resource].append(entry)
         self._by_id[resource][object_id] = entry
-        self._of_intent[resource][intent.id].append(entry)
+        self._entries_by_intent[resource][intent.id].append(entry)
 
 
-def _let_tick(intent: Intent, tick: int) -> None:
+def _round_times(intent: Intent, tick: int) -> None:
     """Round all times of the intent down to a multiple of `tick` seconds."""
 
     def down(at: int) -> int:

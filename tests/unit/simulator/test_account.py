@@ -23,7 +23,7 @@ def listing(account: SimulatedAccount, at: int) -> bytes:
         [
             renderer.render(resource, entry, at)
             for resource in RESOURCES
-            for entry in account.listed(resource, at, created=(0, at))
+            for entry in account.list_entries(resource, at, created=(0, at))
         ]
     )
 
@@ -38,7 +38,7 @@ def test_a_clock_that_moved_on_does_not_change_what_was() -> None:
     short, long = SimulatedAccount(5, **SMALL), SimulatedAccount(5, **SMALL)
     then = short.now
     long.now += 200 * DAY
-    assert list(long.listed("payment_intents", long.now, created=(then + 190 * DAY, long.now)))
+    assert list(long.list_entries("payment_intents", long.now, created=(then + 190 * DAY, long.now)))
     assert listing(long, then) == listing(short, then)
     assert long.truth(then) == short.truth(then)
 
@@ -97,7 +97,7 @@ def test_steps_are_in_the_order_of_time_and_attempts_in_that_of_steps(account: S
 def test_nothing_is_listed_before_it_exists(account: SimulatedAccount) -> None:
     at = account.now - 40 * DAY
     for resource in RESOURCES:
-        entries = list(account.listed(resource, at, created=(0, account.now)))
+        entries = list(account.list_entries(resource, at, created=(0, account.now)))
         assert entries
         assert all(entry.created <= at for entry in entries)
 
@@ -105,14 +105,14 @@ def test_nothing_is_listed_before_it_exists(account: SimulatedAccount) -> None:
 @pytest.mark.parametrize("tie_order", ["forward", "reverse", "shuffled"])
 def test_ids_say_nothing_about_time(tie_order: TieOrder) -> None:
     account = SimulatedAccount(5, **SMALL, tie_order=tie_order)
-    ids = [entry.id for entry in account.listed("events", account.now, created=(0, account.now))]
+    ids = [entry.id for entry in account.list_entries("events", account.now, created=(0, account.now))]
     ascents = sum(earlier < later for earlier, later in pairwise(ids))
     assert 0.4 < ascents / len(ids) < 0.6
 
 
 def test_tie_orders_list_the_same_objects_in_different_orders() -> None:
     listed = [
-        [entry.id for entry in account.listed("events", account.now, created=(0, account.now))]
+        [entry.id for entry in account.list_entries("events", account.now, created=(0, account.now))]
         for account in (SimulatedAccount(5, **SMALL, tie_order=order) for order in ("forward", "reverse", "shuffled"))
     ]
     assert len({tuple(ids) for ids in listed}) == 3
@@ -123,16 +123,16 @@ def test_threads_that_ask_for_the_future_at_once_all_get_the_same_one() -> None:
     account, alone = SimulatedAccount(5, **SMALL), SimulatedAccount(5, **SMALL)
     start, end = account.now, account.now + 40 * DAY
     with ThreadPoolExecutor(8) as threads:
-        told = list(threads.map(lambda _: account.happened(start, end), range(8)))
-    expected = [event.id for event in alone.happened(start, end)]
+        told = list(threads.map(lambda _: account.events_between(start, end), range(8)))
+    expected = [event.id for event in alone.events_between(start, end)]
     assert [[event.id for event in events] for events in told] == [expected] * 8
 
 
 def test_events_happen_before_a_late_list_shows_them() -> None:
     account = SimulatedAccount(5, **SMALL, events_late=DAY)
-    happened = account.happened(account.now - 2 * DAY, account.now)
+    happened = account.events_between(account.now - 2 * DAY, account.now)
     assert [event.created for event in happened] == sorted(event.created for event in happened)
-    shown = list(account.listed("events", account.now, created=(account.now - 2 * DAY + 1, account.now)))
+    shown = list(account.list_entries("events", account.now, created=(account.now - 2 * DAY + 1, account.now)))
     assert shown[::-1] == [event for event in happened if event.created <= account.now - DAY]
     assert len(shown) < len(happened)
-    assert account.happened(account.now - 2 * DAY, account.now - DAY) == shown[::-1]
+    assert account.events_between(account.now - 2 * DAY, account.now - DAY) == shown[::-1]

@@ -266,7 +266,7 @@ def test_connect_endpoints_get_what_happens_to_connected_accounts_and_others_the
         settled(server, own)
         settled(server, theirs)
         happened = [
-            {(event.id, account.id) for event in account.happened(start, account.now)}
+            {(event.id, account.id) for event in account.events_between(start, account.now)}
             for account in server.connections.everyone
         ]
         assert sorted(receiver.ids) == sorted(event for event, _ in happened[0])
@@ -300,7 +300,7 @@ def test_an_account_that_leaves_is_out_of_reach_and_its_platform_is_told(receive
         assert [(event["account"], event["created"]) for event in last] == [(leaving.id, left_at)]
         assert last[0]["data"]["object"]["object"] == "application"
         of_leaving = {event["id"] for event in events if event["account"] == leaving.id}
-        happened = {event.id for event in leaving.happened(start, left_at) if event.about in types}
+        happened = {event.id for event in leaving.events_between(start, left_at) if event.about in types}
         assert of_leaving == happened | {last[0]["id"]}
         assert {event["account"] for event in events if event["created"] > left_at} == {staying.id}
         assert own.posted == []

@@ -78,7 +78,7 @@ def faults_of_object(value: dict[str, Any], declared: type, path: str) -> Iterat
 
 def rendered(account: SimulatedAccount, resource: Resource) -> Iterator[dict[str, Any]]:
     renderer = Renderer(account)
-    for entry in account.listed(resource, account.now, created=(0, account.now)):
+    for entry in account.list_entries(resource, account.now, created=(0, account.now)):
         yield renderer.render(resource, entry, account.now)
 
 

@@ -67,7 +67,7 @@ def test_every_walk_meets_each_object_once_and_in_order(
     ids = walk(http, f"{server.url}/v1/{resource}", params, is_backwards=False)
     expected = [
         entry.id
-        for entry in server.account.listed(resource, server.account.now, created=(opened + since, opened + until))
+        for entry in server.account.list_entries(resource, server.account.now, created=(opened + since, opened + until))
         if event_type is None or resource != "events" or entry.about.startswith(event_type.rstrip("*"))
     ]
     assert ids == expected

@@ -60,7 +60,7 @@ def by_debt(shop: str, seed: int = 1) -> list[list[Intent]]:
 
 def rendered(account: SimulatedAccount, resource: Resource, at: int | None = None) -> Iterator[Json]:
     renderer, at = Renderer(account), at or account.now
-    for entry in account.listed(resource, at, created=(0, at)):
+    for entry in account.list_entries(resource, at, created=(0, at)):
         yield renderer.render(resource, entry, at)
 
 
@@ -119,7 +119,7 @@ def test_the_last_event_of_an_object_shows_the_object(shop: str) -> None:
     account = account_of(shop)
     renderer = Renderer(account)
     last: dict[str, Json] = {}
-    for entry in account.happened(0, account.now):
+    for entry in account.events_between(0, account.now):
         event = renderer.render("events", entry, account.now)
         last[event["data"]["object"]["id"]] = event["data"]["object"]
     told = 0
@@ -366,7 +366,7 @@ def test_vouchers_wait_until_they_are_paid_or_expire() -> None:
     shown: dict[str, Json] = {}
     account = account_of("vouchers")
     renderer = Renderer(account)
-    for entry in account.happened(0, account.now):
+    for entry in account.events_between(0, account.now):
         if entry.about == "payment_intent.requires_action":
             body = renderer.render("events", entry, account.now)["data"]["object"]
             if body["next_action"]["type"] != "redirect_to_url":
@@ -384,7 +384,7 @@ def test_vouchers_wait_until_they_are_paid_or_expire() -> None:
     assert "payment_intent_payment_attempt_expired" in errors
     expired = [
         renderer.render("events", entry, account.now)["data"]["object"]
-        for entry in account.happened(0, account.now)
+        for entry in account.events_between(0, account.now)
         if entry.intent.steps[entry.nth].act is Act.EXPIRED
     ]
     assert expired
@@ -449,7 +449,7 @@ def test_stripe_predicts_refusals_and_tells_some_failures_twice() -> None:
         body["outcome"]["reason"] for body in rendered(account, "charges") if body["outcome"]["type"] == "blocked"
     }
     assert reasons == {"low_probability_of_authorization", "previously_declined_do_not_retry"}
-    failed = [entry for entry in account.happened(0, account.now) if entry.about == "charge.failed"]
+    failed = [entry for entry in account.events_between(0, account.now) if entry.about == "charge.failed"]
     per_charge = Counter((entry.intent.id, entry.intent.steps[entry.nth].nth) for entry in failed)
     assert set(per_charge.values()) == {1, 2}
     predicted = [each for each in account.truth(account.now).attempts if each.failure_code in reasons]
@@ -517,7 +517,7 @@ def test_webhooks_of_a_kind_of_shop_are_its_events(shop: str, receiver: Receiver
         endpoint = server.deliverer.register(WebhookEndpoint(receiver.url, enabled_events=("*",)))
         account.now += 3 * DAY
         settled(server, endpoint)
-    happened = account.happened(start, account.now)
+    happened = account.events_between(start, account.now)
     assert len(happened) > 30
     assert Counter(receiver.ids) == Counter(event.id for event in happened)
 

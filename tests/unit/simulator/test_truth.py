@@ -90,7 +90,7 @@ def test_the_truth_agrees_with_what_stripe_shows_of_every_payment(account: Simul
     told = {payment.id: payment for payment in truth.payments}
     shown = [
         renderer.render("payment_intents", entry, truth.at)
-        for entry in account.listed("payment_intents", truth.at, created=(0, truth.at))
+        for entry in account.list_entries("payment_intents", truth.at, created=(0, truth.at))
     ]
     assert len(shown) == len(told)
     for body in shown:
