@@ -94,7 +94,7 @@ def events(count: int) -> Iterator[dict[str, Any]]:
     models = [
         renderer.render("events", each, account.now)
         for each in listed
-        if each.about in ("payment_intent.succeeded", "payment_intent.payment_failed")
+        if each.event_type in ("payment_intent.succeeded", "payment_intent.payment_failed")
     ]
     for number in range(count):
         model = models[number % len(models)]

@@ -46,7 +46,7 @@ def test_the_raw_tables_are_the_account(shop: str, make_settings: MakeSettings) 
         text += orjson.dumps(connection.execute("SELECT payload FROM raw_stripe.charges").fetchall()).decode()
     wanted = {event_type for stream in OBJECT_STREAMS for event_type in stream.event_types}
     happened = account.events_between(first_sync - EVENT_RETENTION - 1, account.now)
-    assert {entry.id for entry in happened if entry.about in wanted} == events
+    assert {entry.id for entry in happened if entry.event_type in wanted} == events
     assert [marker for marker in PERSONAL_MARKERS if marker in text] == []
 
 

@@ -136,7 +136,7 @@ def assert_equals_stripe(connection: duckdb.DuckDBPyConnection, account: Simulat
     stored = [event_id for (event_id,) in connection.execute("SELECT id FROM raw_stripe.events").fetchall()]
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
     told_of = account.list_entries("events", at, created=(first_sync - EVENT_RETENTION, at))
-    events = {entry.id: entry for entry in told_of if entry.about in wanted}
+    events = {entry.id: entry for entry in told_of if entry.event_type in wanted}
     assert len(stored) == len(set(stored)), "no event is there twice"
     assert set(stored) <= events.keys()
     for missing in events.keys() - set(stored):

@@ -164,7 +164,7 @@ class StripeApi:
         if entry is None or (resource == "events" and self._account.is_aged_out(entry, at)):
             raise no_such(endpoint.noun, object_id, "intent" if resource == "payment_intents" else "id")
         if resource == "events":
-            self._require_types(key, [entry.about])
+            self._require_types(key, [entry.event_type])
         return self._expanded(self._renderer.render(resource, entry, at), expand, at, key)
 
     def _list(self, resource: Resource, query: Iterable[tuple[str, str]], key: str) -> Json:
@@ -241,7 +241,7 @@ def _matches(resource: Resource, entry: Entry, asked: ListParameters, patterns: 
     if resource == "events":
         if asked.filters.get("delivery_success") == "false":
             return False
-        return any(entry.about == pattern or fnmatchcase(entry.about, pattern) for pattern in patterns)
+        return any(entry.event_type == pattern or fnmatchcase(entry.event_type, pattern) for pattern in patterns)
     if resource in ("refunds", "disputes") and "charge" in asked.filters:
         intent = entry.intent
         part = intent.refunds[entry.nth] if resource == "refunds" else intent.disputes[entry.nth]

@@ -175,7 +175,7 @@ class _Outbox:
         connect = self.endpoint.connect
         for account in self._connections.accounts() if connect else [self._account]:
             for event in account.events_between(self._seen_until, now):
-                if self.endpoint.takes(event.about):
+                if self.endpoint.takes(event.event_type):
                     self._hold(notice_of(account, event, connect=connect))
         self._seen_until = now
 

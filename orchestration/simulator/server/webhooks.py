@@ -107,7 +107,7 @@ def notice_of(account: SimulatedAccount, event: Entry, *, connect: bool) -> Noti
     def payload(api_version: str | None) -> bytes:
         return webhook_payload(account, event, api_version=api_version, connect=connect)
 
-    return Notice(event.id, event.about, event.created, payload)
+    return Notice(event.id, event.event_type, event.created, payload)
 
 
 def deauthorization(account: SimulatedAccount, platform: SimulatedAccount, *, client_id: str | None = None) -> Notice:

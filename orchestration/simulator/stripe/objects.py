@@ -66,15 +66,15 @@ class Renderer:
     def _event(self, entry: Entry) -> Json:
         intent, step = entry.intent, entry.intent.steps[entry.nth]
         state = state_after(intent, entry.nth + 1)
-        by_merchant = entry.about in ("payment_intent.created", "refund.created", "payment_intent.canceled")
+        by_merchant = entry.event_type in ("payment_intent.created", "refund.created", "payment_intent.canceled")
         request = {
             "id": f"req_{token(entry.id)[:14]}" if by_merchant else None,
             "idempotency_key": f"key_{token(entry.id, 'key')}" if by_merchant else None,
         }
-        data: Json = {"object": self._subject(entry.about, intent, state, step.nth)}
-        if entry.about == "charge.updated":
+        data: Json = {"object": self._subject(entry.event_type, intent, state, step.nth)}
+        if entry.event_type == "charge.updated":
             data["previous_attributes"] = {"balance_transaction": None}
-        elif entry.about in ("refund.updated", "charge.refund.updated", "charge.dispute.updated"):
+        elif entry.event_type in ("refund.updated", "charge.refund.updated", "charge.dispute.updated"):
             data["previous_attributes"] = {"status": self._previous_status(entry)}
         return {
             "id": entry.id,
@@ -86,7 +86,7 @@ class Renderer:
             "livemode": self._account.livemode,
             "pending_webhooks": 0,
             "request": request,
-            "type": entry.about,
+            "type": entry.event_type,
         }
 
     def _subject(self, event_type: str, intent: Intent, state: State, index: int) -> Json:
@@ -103,7 +103,7 @@ class Renderer:
     def _previous_status(self, entry: Entry) -> str:
         intent, step = entry.intent, entry.intent.steps[entry.nth]
         before = state_after(intent, entry.nth)
-        return before.disputes[step.nth] if "dispute" in entry.about else before.refunds[step.nth]
+        return before.disputes[step.nth] if "dispute" in entry.event_type else before.refunds[step.nth]
 
     def _payment_intent(self, intent: Intent, state: State) -> Json:
         currency, amount = _price(intent, state)

@@ -38,7 +38,7 @@ _INTENTS_PER_OBLIGATION: Final = 1.015
 class Entry(NamedTuple):
     """A reference to an object of the account. Entries sort in list order, oldest first.
 
-    `nth` is an index into the intent's attempts, refunds, disputes, or (for events) steps. `about` is the event type.
+    `nth` is an index into the intent's attempts, refunds, disputes, or (for events) steps. `event_type` is empty for other objects.
     """
 
     created: int
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
     id: str
     intent: Intent
     nth: int
-    about: str = ""
+    event_type: str = ""
 
 
 class SimulatedAccount:
@@ -272,10 +272,10 @@ class SimulatedAccount:
         object_id: str,
         sequence: int,
         index: int,
-        about: str = "",
+        event_type: str = "",
     ) -> None:
         tie = {"forward": sequence, "reverse": -sequence}.get(self._tie_order)
-        entry = Entry(created, crc32(object_id.encode()) if tie is None else tie, object_id, intent, index, about)
+        entry = Entry(created, crc32(object_id.encode()) if tie is None else tie, object_id, intent, index, event_type)
         self._new_entries[resource].append(entry)
         self._by_id[resource][object_id] = entry
         self._entries_by_intent[resource][intent.id].append(entry)

@@ -300,7 +300,7 @@ def test_an_account_that_leaves_is_out_of_reach_and_its_platform_is_told(receive
         assert [(event["account"], event["created"]) for event in last] == [(leaving.id, left_at)]
         assert last[0]["data"]["object"]["object"] == "application"
         of_leaving = {event["id"] for event in events if event["account"] == leaving.id}
-        happened = {event.id for event in leaving.events_between(start, left_at) if event.about in types}
+        happened = {event.id for event in leaving.events_between(start, left_at) if event.event_type in types}
         assert of_leaving == happened | {last[0]["id"]}
         assert {event["account"] for event in events if event["created"] > left_at} == {staying.id}
         assert own.posted == []

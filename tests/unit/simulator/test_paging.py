@@ -68,7 +68,7 @@ def test_every_walk_meets_each_object_once_and_in_order(
     expected = [
         entry.id
         for entry in server.account.list_entries(resource, server.account.now, created=(opened + since, opened + until))
-        if event_type is None or resource != "events" or entry.about.startswith(event_type.rstrip("*"))
+        if event_type is None or resource != "events" or entry.event_type.startswith(event_type.rstrip("*"))
     ]
     assert ids == expected
     assert len(set(ids)) == len(ids)

@@ -367,7 +367,7 @@ def test_vouchers_wait_until_they_are_paid_or_expire() -> None:
     account = account_of("vouchers")
     renderer = Renderer(account)
     for entry in account.events_between(0, account.now):
-        if entry.about == "payment_intent.requires_action":
+        if entry.event_type == "payment_intent.requires_action":
             body = renderer.render("events", entry, account.now)["data"]["object"]
             if body["next_action"]["type"] != "redirect_to_url":
                 shown[body["id"]] = body
@@ -449,7 +449,7 @@ def test_stripe_predicts_refusals_and_tells_some_failures_twice() -> None:
         body["outcome"]["reason"] for body in rendered(account, "charges") if body["outcome"]["type"] == "blocked"
     }
     assert reasons == {"low_probability_of_authorization", "previously_declined_do_not_retry"}
-    failed = [entry for entry in account.events_between(0, account.now) if entry.about == "charge.failed"]
+    failed = [entry for entry in account.events_between(0, account.now) if entry.event_type == "charge.failed"]
     per_charge = Counter((entry.intent.id, entry.intent.steps[entry.nth].nth) for entry in failed)
     assert set(per_charge.values()) == {1, 2}
     predicted = [each for each in account.truth(account.now).attempts if each.failure_code in reasons]

@@ -42,7 +42,7 @@ def new_account(**options: Any) -> SimulatedAccount:
 
 
 def events_of(account: SimulatedAccount, after: int, types: tuple[str, ...] = DEFAULT_ENABLED_EVENTS) -> list[Entry]:
-    return [event for event in account.events_between(after, account.now) if event.about in types]
+    return [event for event in account.events_between(after, account.now) if event.event_type in types]
 
 
 @contextmanager
@@ -173,7 +173,9 @@ def test_an_endpoint_gets_the_types_it_enables(receiver: Receiver, types: tuple[
         account.now += DAY
         settled(server, endpoint)
     happened = account.events_between(start, account.now)
-    assert Counter(receiver.ids) == Counter(event.id for event in happened if types == ("*",) or event.about in types)
+    assert Counter(receiver.ids) == Counter(
+        event.id for event in happened if types == ("*",) or event.event_type in types
+    )
     assert len({posted.event["type"] for posted in receiver.posted}) >= len(types)
 
 

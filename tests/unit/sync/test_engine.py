@@ -469,7 +469,9 @@ def assert_complete(warehouse: duckdb.DuckDBPyConnection, account: SimulatedAcco
     renderer, at = Renderer(account), account.now
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
     told = {
-        entry.id for entry in account.list_entries("events", at, created=(at - 30 * DAY, at)) if entry.about in wanted
+        entry.id
+        for entry in account.list_entries("events", at, created=(at - 30 * DAY, at))
+        if entry.event_type in wanted
     }
     assert told <= {event_id for (event_id,) in ids(warehouse, "events")}
     for table, field in (("charges", "amount_refunded"), ("charges", "disputed"), ("disputes", "status")):
