@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from orchestration.simulator.server.errors import no_access, no_such, not_a_platform
+from orchestration.simulator.server.errors import no_access, no_such_object, not_a_platform
 from orchestration.simulator.server.parameters import ListParameters
 from orchestration.simulator.world.account import SimulatedAccount
 
@@ -21,12 +21,12 @@ class Connections:
     def __init__(self, platform: SimulatedAccount, connected: Iterable[SimulatedAccount] | None = None) -> None:
         self.platform = platform
         self._is_platform = connected is not None
-        self.everyone = [platform, *(connected or ())]
-        if len({account.id for account in self.everyone}) < len(self.everyone):
+        self.all_accounts = [platform, *(connected or ())]
+        if len({account.id for account in self.all_accounts}) < len(self.all_accounts):
             raise ValueError("two accounts have the same id: give them different seeds")
-        if len({account.livemode for account in self.everyone}) > 1:
+        if len({account.livemode for account in self.all_accounts}) > 1:
             raise ValueError("a platform and its connected accounts are in the same mode")
-        self._connected = {account.id: account for account in self.everyone[1:]}
+        self._connected = {account.id: account for account in self.all_accounts[1:]}
         for account in self._connected.values():
             account.clock = platform.clock
 
@@ -49,7 +49,7 @@ class Connections:
         if account_id not in self._connected:
             raise no_access(key, account_id)
 
-    def page(self, asked: ListParameters) -> tuple[list[SimulatedAccount], bool]:
+    def page(self, parameters: ListParameters) -> tuple[list[SimulatedAccount], bool]:
         """Return a page of connected accounts, newest first, and whether there are more.
 
         Raises:
@@ -58,12 +58,12 @@ class Connections:
         accounts = self.accounts()
         ids = [account.id for account in accounts]
         for param in ("starting_after", "ending_before"):
-            cursor = getattr(asked, param)
+            cursor = getattr(parameters, param)
             if cursor is not None and cursor not in ids:
-                raise no_such("account", cursor, param)
-        first = 0 if asked.starting_after is None else ids.index(asked.starting_after) + 1
-        last = None if asked.ending_before is None else ids.index(asked.ending_before)
-        low, high = asked.created
+                raise no_such_object("account", cursor, param)
+        first = 0 if parameters.starting_after is None else ids.index(parameters.starting_after) + 1
+        last = None if parameters.ending_before is None else ids.index(parameters.ending_before)
+        low, high = parameters.created
         found = [account for account in accounts[first:last] if low <= account.opened_at <= high]
-        page = found[: asked.limit] if last is None else found[-asked.limit :]
-        return page, len(found) > asked.limit
+        page = found[: parameters.limit] if last is None else found[-parameters.limit :]
+        return page, len(found) > parameters.limit

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.deliveries import Deliverer, DeliveryCounts
-from orchestration.simulator.server.errors import masked
+from orchestration.simulator.server.errors import mask_key
 from orchestration.simulator.server.faults import Fault, Gate
 from orchestration.simulator.server.keys import ApiKey, Keys
 from orchestration.simulator.server.oauth import AppOptions, StripeApp
@@ -50,13 +50,13 @@ class Control:
         return [
             Route("/health", self.health),
             Route("/clock", self.clock, methods=["GET", "POST"]),
-            Route("/truth", self._of_gate(self.truth)),
+            Route("/truth", self._with_gate(self.truth)),
             Route("/keys", self.keys, methods=["GET", "POST", "DELETE"]),
             Route("/accounts", self.accounts, methods=["GET", "DELETE"]),
             Route("/app", self.app, methods=["GET", "POST", "DELETE"]),
-            Route("/faults", self._of_gate(self.faults), methods=["GET", "POST", "DELETE"]),
-            Route("/limits", self._of_gate(self.limits), methods=["GET", "POST"]),
-            Route("/requests", self._of_gate(self.requests), methods=["GET", "DELETE"]),
+            Route("/faults", self._with_gate(self.faults), methods=["GET", "POST", "DELETE"]),
+            Route("/limits", self._with_gate(self.limits), methods=["GET", "POST"]),
+            Route("/requests", self._with_gate(self.requests), methods=["GET", "DELETE"]),
             Route("/webhook_endpoints", self.webhook_endpoints, methods=["GET", "POST", "DELETE"]),
             Route("/webhook_endpoints/roll", self.roll, methods=["POST"]),
             Route("/deliveries", self.deliveries, methods=["GET", "POST"]),
@@ -73,12 +73,12 @@ class Control:
     async def clock(self, request: Request) -> Response:
         """Return the clock. POST moves it: `{"to": Unix seconds}`, `{"advance": seconds}` or `{"speed": factor}`."""
         if request.method == "POST":
-            wanted = await _body(request)
+            requested = await _body(request)
             try:
-                if "speed" in wanted:
-                    self._account.speed = float(wanted["speed"])
-                if "to" in wanted or "advance" in wanted:
-                    self._account.now = int(wanted.get("to", self._account.now)) + int(wanted.get("advance", 0))
+                if "speed" in requested:
+                    self._account.speed = float(requested["speed"])
+                if "to" in requested or "advance" in requested:
+                    self._account.now = int(requested.get("to", self._account.now)) + int(requested.get("advance", 0))
             except (TypeError, ValueError) as error:
                 return _json({"error": str(error)}, 400)
         return _json({"now": self._account.now, "speed": self._account.speed})
@@ -95,7 +95,7 @@ class Control:
             {
                 "accounts": [
                     {"id": account.id, "seed": account.seed, "is_connected": account in connected}
-                    for account in self._connections.everyone[1:]
+                    for account in self._connections.all_accounts[1:]
                 ]
             }
         )
@@ -122,20 +122,20 @@ class Control:
             | {"account": self._app.account_id, "denies": self._app.denies, "installed_by": self._app.installed_by}
         )
 
-    def _configure_app(self, wanted: Json) -> None:
+    def _configure_app(self, requested: Json) -> None:
         """Configure the Stripe App.
 
         Raises:
             KeyError: unknown account.
             TypeError: unknown or missing option.
         """
-        account_id = str(wanted.pop("account", self._app.account_id))
+        account_id = str(requested.pop("account", self._app.account_id))
         if account_id not in self._gates:
             raise KeyError(account_id)
-        self._app.account_id, self._app.denies = account_id, bool(wanted.pop("denies", self._app.denies))
-        if wanted:
+        self._app.account_id, self._app.denies = account_id, bool(requested.pop("denies", self._app.denies))
+        if requested:
             known = asdict(self._app.options) if self._app.options else {}
-            self._app.options = AppOptions(**known | wanted)
+            self._app.options = AppOptions(**known | requested)
 
     async def truth(self, request: Request, gate: Gate) -> Response:
         """Return `SimulatedAccount.truth` for `?at=&syncs=1,2,3`; `at` is now by default."""
@@ -154,16 +154,18 @@ class Control:
         """
         try:
             if request.method == "POST":
-                wanted = await _body(request)
-                key = str(wanted.pop("key", ""))
-                self._keys.put(key, replace(self._keys.known().get(key, ApiKey()), **wanted))
+                requested = await _body(request)
+                key = str(requested.pop("key", ""))
+                self._keys.put(key, replace(self._keys.known().get(key, ApiKey()), **requested))
             elif request.method == "DELETE":
                 self._keys.remove(request.query_params.get("key", ""))
         except (TypeError, ValueError) as error:
             return _json({"error": str(error)}, 400)
         except KeyError as error:
-            return _json({"error": f"no such key: {masked(error.args[0])}"}, 404)
-        return _json({"keys": [{"key": masked(key), **asdict(about)} for key, about in self._keys.known().items()]})
+            return _json({"error": f"no such key: {mask_key(error.args[0])}"}, 404)
+        return _json(
+            {"keys": [{"key": mask_key(key), **asdict(api_key)} for key, api_key in self._keys.known().items()]}
+        )
 
     async def faults(self, request: Request, gate: Gate) -> Response:
         """Return the pending faults. POST adds a `Fault`; DELETE removes all."""
@@ -200,7 +202,7 @@ class Control:
         known = self._deliverer.endpoints()
         try:
             if request.method == "POST":
-                return _json(self._described(self._deliverer.register(_endpoint(await _body(request)))))
+                return _json(self._describe(self._deliverer.register(_endpoint(await _body(request)))))
             if request.method == "DELETE":
                 for endpoint_id in [request.query_params["id"]] if "id" in request.query_params else known:
                     self._deliverer.remove(endpoint_id)
@@ -208,7 +210,7 @@ class Control:
             return _json({"error": str(error)}, 400)
         except KeyError as error:
             return _json({"error": f"no such webhook endpoint: {error.args[0]}"}, 404)
-        return _json({"webhook_endpoints": [self._described(each) for each in self._deliverer.endpoints()]})
+        return _json({"webhook_endpoints": [self._describe(each) for each in self._deliverer.endpoints()]})
 
     async def roll(self, request: Request) -> Response:
         """Roll the signing secret of an endpoint: `{"secret": new}`.
@@ -217,15 +219,15 @@ class Control:
         endpoint, required if there are several.
         """
         try:
-            wanted = await _body(request)
-            endpoint_id = wanted.get("id") or _only(self._deliverer.endpoints())
-            expires_in = int(wanted.get("expires_in", DAY))
-            self._deliverer.roll(endpoint_id, str(wanted.get("secret", "")), expires_in=expires_in)
+            requested = await _body(request)
+            endpoint_id = requested.get("id") or _only_endpoint_id(self._deliverer.endpoints())
+            expires_in = int(requested.get("expires_in", DAY))
+            self._deliverer.roll(endpoint_id, str(requested.get("secret", "")), expires_in=expires_in)
         except (TypeError, ValueError) as error:
             return _json({"error": str(error)}, 400)
         except KeyError as error:
             return _json({"error": f"no such webhook endpoint: {error.args[0]}"}, 404)
-        return _json(self._described(endpoint_id))
+        return _json(self._describe(endpoint_id))
 
     async def deliveries(self, request: Request) -> Response:
         """Return the state of deliveries by endpoint.
@@ -235,51 +237,51 @@ class Control:
         """
         if request.method == "POST":
             try:
-                wanted = await _body(request)
-                sent_to = self._deliverer.resend(str(wanted["event"]), wanted.get("endpoint"))
+                requested = await _body(request)
+                sent_to = self._deliverer.resend(str(requested["event"]), requested.get("endpoint"))
             except ValueError as error:
                 return _json({"error": str(error)}, 400)
             except KeyError as error:
                 return _json({"error": f"no such event or webhook endpoint: {error.args[0]}"}, 404)
-            return _json({"event": wanted["event"], "endpoints": sent_to})
+            return _json({"event": requested["event"], "endpoints": sent_to})
         return _json({"endpoints": {each: asdict(counts) for each, counts in self._deliverer.counts().items()}})
 
-    def _of_gate(self, answer: Callable[[Request, Gate], Awaitable[Response]]) -> _Answer:
+    def _with_gate(self, answer: Callable[[Request, Gate], Awaitable[Response]]) -> _Answer:
         """Return a handler that calls `answer` with the gate of `?account=`, by default that of the account itself."""
 
-        async def of_account(request: Request) -> Response:
+        async def handler(request: Request) -> Response:
             account_id = request.query_params.get("account", self._account.id)
             if account_id not in self._gates:
                 return _json({"error": f"no such account: {account_id}"}, 404)
             return await answer(request, self._gates[account_id])
 
-        return of_account
+        return handler
 
-    def _described(self, endpoint_id: str) -> Json:
+    def _describe(self, endpoint_id: str) -> Json:
         """Return an endpoint with its delivery counts and without its secrets, which are never shown."""
         options = asdict(self._deliverer.endpoints()[endpoint_id])
         del options["secrets"]
-        return {"id": endpoint_id, **options, "deliveries": _numbers(self._deliverer.counts()[endpoint_id])}
+        return {"id": endpoint_id, **options, "deliveries": _delivery_counts(self._deliverer.counts()[endpoint_id])}
 
 
-def _endpoint(wanted: Json) -> WebhookEndpoint:
+def _endpoint(requested: Json) -> WebhookEndpoint:
     """Build the endpoint that a request describes.
 
     Raises:
         TypeError: unknown field.
         ValueError: invalid value.
     """
-    if "secret" in wanted:
-        wanted["secrets"] = [wanted.pop("secret")]
+    if "secret" in requested:
+        requested["secrets"] = [requested.pop("secret")]
     for name in ("secrets", "enabled_events"):
-        if name in wanted:
-            if not isinstance(wanted[name], list):
+        if name in requested:
+            if not isinstance(requested[name], list):
                 raise ValueError(f"{name} must be a list")
-            wanted[name] = tuple(map(str, wanted[name]))
-    return WebhookEndpoint(**wanted | {"url": str(wanted.get("url", ""))})
+            requested[name] = tuple(map(str, requested[name]))
+    return WebhookEndpoint(**requested | {"url": str(requested.get("url", ""))})
 
 
-def _only(endpoints: Mapping[str, WebhookEndpoint]) -> str:
+def _only_endpoint_id(endpoints: Mapping[str, WebhookEndpoint]) -> str:
     """Return the id of the only endpoint.
 
     Raises:
@@ -290,7 +292,7 @@ def _only(endpoints: Mapping[str, WebhookEndpoint]) -> str:
     return next(iter(endpoints))
 
 
-def _numbers(counts: DeliveryCounts) -> dict[str, int]:
+def _delivery_counts(counts: DeliveryCounts) -> dict[str, int]:
     """Return the number of deliveries in each state, without the ids."""
     ids = ("pending", "delayed", "lost", "given_up")
     numbers = {"delivered": counts.delivered, "failed_tries": counts.failed_tries}

@@ -19,17 +19,17 @@ import httpx
 
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.webhooks import (
-    Notice,
     WebhookEndpoint,
+    WebhookEvent,
     check_secret,
-    deauthorization,
-    notice_of,
+    deauthorized_event,
     signature_header,
+    webhook_event,
 )
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import token
 
-_LOOK_SECONDS: Final = 0.05
+_POLL_SECONDS: Final = 0.05
 """Real seconds between two checks of the account's clock."""
 
 
@@ -64,7 +64,7 @@ class _Delivery:
 
     at: float
     serial: int
-    event: Notice = field(compare=False)
+    event: WebhookEvent = field(compare=False)
     since: float = field(default=0.0, compare=False)
     tries: int = field(default=0, compare=False)
 
@@ -101,33 +101,33 @@ class _Outbox:
         self.id, self.endpoint = endpoint_id, endpoint
         self._connections, self._account, self._retry = connections, connections.platform, retry
         self._secrets: dict[str, int | None] = dict.fromkeys(endpoint.secrets)
-        self._seen_until = self._account.now
-        self._held: list[tuple[int, float, int, Notice]] = []
+        self._scheduled_until = self._account.now
+        self._scheduled: list[tuple[int, float, int, WebhookEvent]] = []
         self._queue: list[_Delivery] = []
-        self._under_way: dict[int, _Delivery] = {}
+        self._in_progress: dict[int, _Delivery] = {}
         self._counts = DeliveryCounts()
         self._serial = count()
         self._lock = Lock()
         self._is_open = True
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Schedule what has happened since the last call, and queue what is due."""
         with self._lock:
             now = self._account.now
-            self._take_up(now)
+            self._schedule_new_events(now)
             due = []
-            while self._held and self._held[0][0] <= now:
-                due.append(heappop(self._held))
-            for _, _, _, event in sorted(due, key=lambda held: held[1]):
+            while self._scheduled and self._scheduled[0][0] <= now:
+                due.append(heappop(self._scheduled))
+            for _, _, _, event in sorted(due, key=lambda scheduled: scheduled[1]):
                 self._enqueue(event)
 
-    def tell(self, event: Notice) -> None:
+    def announce(self, event: WebhookEvent) -> None:
         """Schedule an event that is in no account's list of events, if the endpoint accepts its type."""
         with self._lock:
-            if self.endpoint.takes(event.type):
-                self._hold(event)
+            if self.endpoint.accepts(event.type):
+                self._schedule(event)
 
-    def add(self, event: Notice) -> None:
+    def send_now(self, event: WebhookEvent) -> None:
         """Queue an event for sending now, even if it was sent or lost before."""
         with self._lock:
             self._enqueue(event)
@@ -147,14 +147,14 @@ class _Outbox:
 
     def counts(self) -> DeliveryCounts:
         """Return the state of the deliveries at the current time of the account's clock."""
-        self.look()
+        self.update()
         with self._lock:
-            pending = [*self._under_way.values(), *sorted(self._queue)]
+            pending = [*self._in_progress.values(), *sorted(self._queue)]
             return DeliveryCounts(
                 self._counts.delivered,
                 self._counts.failed_tries,
                 [delivery.event.id for delivery in pending],
-                [event.id for _, _, _, event in sorted(self._held)],
+                [event.id for _, _, _, event in sorted(self._scheduled)],
                 list(self._counts.lost),
                 list(self._counts.given_up),
                 dict(self._counts.responses),
@@ -163,43 +163,43 @@ class _Outbox:
     def send_due(self, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
         """Start the tries that are due, as far as the endpoint's concurrency allows."""
         with self._lock:
-            while self._is_open and len(self._under_way) < self.endpoint.concurrency:
+            while self._is_open and len(self._in_progress) < self.endpoint.concurrency:
                 if not self._queue or self._queue[0].at > time.monotonic():
                     return
                 delivery = heappop(self._queue)
-                self._under_way[delivery.serial] = delivery
+                self._in_progress[delivery.serial] = delivery
                 tasks.create_task(self._send(delivery, tasks, client))
 
-    def _take_up(self, now: int) -> None:
+    def _schedule_new_events(self, now: int) -> None:
         """Schedule the new events of the connected accounts or of the account itself, up to `now`."""
         connect = self.endpoint.connect
         for account in self._connections.accounts() if connect else [self._account]:
-            for event in account.events_between(self._seen_until, now):
-                if self.endpoint.takes(event.event_type):
-                    self._hold(notice_of(account, event, connect=connect))
-        self._seen_until = now
+            for event in account.events_between(self._scheduled_until, now):
+                if self.endpoint.accepts(event.event_type):
+                    self._schedule(webhook_event(account, event, connect=connect))
+        self._scheduled_until = now
 
-    def _hold(self, event: Notice) -> None:
+    def _schedule(self, event: WebhookEvent) -> None:
         """Schedule an event for each time that it must be sent, or count it as lost."""
         endpoint = self.endpoint
-        if self._befalls(event, "lost", endpoint.lost):
+        if self._is_chosen(event, "lost", endpoint.lost):
             self._counts.lost.append(event.id)
             return
-        due = event.created + (endpoint.delay if self._befalls(event, "delayed", endpoint.delayed) else 0)
-        for copy in range(2 if self._befalls(event, "duplicates", endpoint.duplicates) else 1):
+        due = event.created + (endpoint.delay if self._is_chosen(event, "delayed", endpoint.delayed) else 0)
+        for copy in range(2 if self._is_chosen(event, "duplicates", endpoint.duplicates) else 1):
             shift = self._chance(event, f"shuffle {copy}") * endpoint.shuffle if endpoint.shuffle else 0
-            heappush(self._held, (due, due + shift, next(self._serial), event))
+            heappush(self._scheduled, (due, due + shift, next(self._serial), event))
 
-    def _befalls(self, event: Notice, what: str, share: float) -> bool:
+    def _is_chosen(self, event: WebhookEvent, what: str, share: float) -> bool:
         """Return whether the event belongs to the share of events that `what` happens to."""
         return share > 0 and (share >= 1 or self._chance(event, what) < share)
 
-    def _chance(self, event: Notice, what: str) -> float:
+    def _chance(self, event: WebhookEvent, what: str) -> float:
         """Return a number from 0 to below 1 that looks random and depends only on the seed, the event and `what`."""
         digest = blake2b(f"{self._account.seed}/{event.id}/{what}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) / 2**64
 
-    def _enqueue(self, event: Notice) -> None:
+    def _enqueue(self, event: WebhookEvent) -> None:
         heappush(self._queue, _Delivery(time.monotonic(), next(self._serial), event))
 
     async def _send(self, delivery: _Delivery, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
@@ -208,7 +208,7 @@ class _Outbox:
             delivery.since = time.monotonic()
         delivery.tries += 1
         payload = delivery.event.payload(self.endpoint.api_version)
-        self._settle(delivery, await self._post(client, payload))
+        self._record_result(delivery, await self._post(client, payload))
         self.send_due(tasks, client)
 
     async def _post(self, client: httpx.AsyncClient, payload: bytes) -> int | None:
@@ -230,10 +230,10 @@ class _Outbox:
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
         }
 
-    def _settle(self, delivery: _Delivery, status: int | None) -> None:
+    def _record_result(self, delivery: _Delivery, status: int | None) -> None:
         """Count a try, and queue the delivery again if it failed and is not given up."""
         with self._lock:
-            del self._under_way[delivery.serial]
+            del self._in_progress[delivery.serial]
             self._counts.responses[delivery.event.id] = status
             if status is not None and 200 <= status < 300:
                 self._counts.delivered += 1
@@ -259,12 +259,12 @@ class Deliverer:
         self._connections = connections
         self._retry = retry or RetryPolicy()
         self._outboxes: dict[str, _Outbox] = {}
-        self._registered = count(1)
+        self._endpoint_serial = count(1)
 
     def register(self, endpoint: WebhookEndpoint) -> str:
         """Register an endpoint, which gets events from now on, and return its id (`we_…`)."""
         platform = self._connections.platform
-        endpoint_id = f"we_1{token(platform.id, 'endpoint', next(self._registered))[:23]}"
+        endpoint_id = f"we_1{token(platform.id, 'endpoint', next(self._endpoint_serial))[:23]}"
         self._outboxes[endpoint_id] = _Outbox(self._connections, endpoint_id, endpoint, self._retry)
         return endpoint_id
 
@@ -291,15 +291,15 @@ class Deliverer:
         Raises:
             KeyError: the account is not connected.
         """
-        for outbox in self._for_connect():
-            outbox.look()
+        for outbox in self._connect_outboxes():
+            outbox.update()
         account = self._connections.disconnect(account_id)
-        self.tell(deauthorization(account, self._connections.platform))
+        self.announce(deauthorized_event(account, self._connections.platform))
 
-    def tell(self, event: Notice) -> None:
+    def announce(self, event: WebhookEvent) -> None:
         """Send an event that is in no account's list to the endpoints with `connect` that accept its type."""
-        for outbox in self._for_connect():
-            outbox.tell(event)
+        for outbox in self._connect_outboxes():
+            outbox.announce(event)
 
     def resend(self, event_id: str, endpoint_id: str | None = None) -> list[str]:
         """Send an event again, like the button in Stripe's dashboard: to one endpoint, or to all that accept its type.
@@ -317,16 +317,16 @@ class Deliverer:
         outboxes = [
             outbox
             for outbox in chosen
-            if outbox.endpoint.connect == connect and (endpoint_id is not None or outbox.endpoint.takes(event.type))
+            if outbox.endpoint.connect == connect and (endpoint_id is not None or outbox.endpoint.accepts(event.type))
         ]
         for outbox in outboxes:
-            outbox.add(event)
+            outbox.send_now(event)
         return [outbox.id for outbox in outboxes]
 
-    def _for_connect(self) -> list[_Outbox]:
+    def _connect_outboxes(self) -> list[_Outbox]:
         return [outbox for outbox in list(self._outboxes.values()) if outbox.endpoint.connect]
 
-    def _find(self, event_id: str) -> tuple[Notice, bool]:
+    def _find(self, event_id: str) -> tuple[WebhookEvent, bool]:
         """Return an event, and whether it belongs to a connected account.
 
         Raises:
@@ -337,7 +337,7 @@ class Deliverer:
             event = account.find("events", event_id, account.now)
             if event is not None and not account.is_aged_out(event, account.now):
                 connect = account is not platform
-                return notice_of(account, event, connect=connect), connect
+                return webhook_event(account, event, connect=connect), connect
         raise KeyError(event_id)
 
     def endpoints(self) -> dict[str, WebhookEndpoint]:
@@ -354,13 +354,13 @@ class Deliverer:
         The HTTP client is created when the first endpoint is registered.
         """
         while not self._outboxes:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
         async with _client() as client, asyncio.TaskGroup() as tasks:
             while True:
                 for outbox in list(self._outboxes.values()):
-                    outbox.look()
+                    outbox.update()
                     outbox.send_due(tasks, client)
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
 
 
 def _client() -> httpx.AsyncClient:

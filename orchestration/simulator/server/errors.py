@@ -25,7 +25,7 @@ class StripeError(Exception):
         self.body: dict[str, Any] = {"error": {key: value for key, value in error.items() if value is not None}}
 
 
-def no_such(noun: str, object_id: str, param: str) -> StripeError:
+def no_such_object(noun: str, object_id: str, param: str) -> StripeError:
     """Return the error for an unknown id: 404 in a path, 400 as a cursor."""
     status = 404 if param in ("id", "intent") else 400
     return StripeError(status, f"No such {noun}: '{object_id}'", code="resource_missing", param=param)
@@ -74,12 +74,12 @@ def no_key() -> StripeError:
 
 def invalid_key(key: str) -> StripeError:
     """Return the error for an unknown API key."""
-    return StripeError(401, f"Invalid API Key provided: {masked(key)}")
+    return StripeError(401, f"Invalid API Key provided: {mask_key(key)}")
 
 
 def expired_key(key: str) -> StripeError:
     """Return the error for an expired or rolled key (stripe-cli issue 792)."""
-    return StripeError(401, f"Expired API Key provided: {masked(key)}", code="api_key_expired")
+    return StripeError(401, f"Expired API Key provided: {mask_key(key)}", code="api_key_expired")
 
 
 def publishable_key() -> StripeError:
@@ -107,7 +107,7 @@ def no_access(key: str, account: str) -> StripeError:
     """Return the error for an account that the key cannot access: unknown, or disconnected."""
     return StripeError(
         403,
-        f"The provided key '{masked(key)}' does not have access to account '{account}' (or that account does not "
+        f"The provided key '{mask_key(key)}' does not have access to account '{account}' (or that account does not "
         "exist). Application access may have been revoked.",
         code="account_invalid",
     )
@@ -136,7 +136,7 @@ def missing_permission(key: str, account: str, permission: str) -> StripeError:
     """Return the error for a restricted key without the required permission."""
     return StripeError(
         403,
-        f"The provided key '{masked(key)}' does not have the required permissions for this endpoint on account "
+        f"The provided key '{mask_key(key)}' does not have the required permissions for this endpoint on account "
         f"'{account}'. Having the '{permission}' permission would allow this request to continue.",
         code="more_permissions_required",
     )
@@ -179,7 +179,7 @@ def unsupported_grant(grant_type: str | None) -> OAuthError:
     return OAuthError("unsupported_grant_type", f"Unsupported grant type: {grant_type}")
 
 
-def masked(key: str) -> str:
+def mask_key(key: str) -> str:
     """Return a key as Stripe shows it in messages: its kind and its last four characters."""
     kind = "_".join(key.split("_")[:2]) + "_" if key.count("_") >= 2 else ""
     return f"{kind}{'*' * 10}{key[-4:]}"

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from orchestration.simulator.server.api import StripeApi, key_of
+from orchestration.simulator.server.api import StripeApi, request_key
 from orchestration.simulator.server.errors import (
     StripeError,
     invalid_key,
@@ -144,7 +144,7 @@ class Gate:
         self.faults = FaultQueue(account.seed)
         self.limits = Limits()
         self.requests = RequestLog()
-        self.spoil: Callable[[Request, Response], None] = lambda request, response: None
+        self.alter_response: Callable[[Request, Response], None] = lambda request, response: None
         """Hook that may change a response before it is sent. A new body must come with its `Content-Length`."""
         self._api = api
         self._monotonic = monotonic
@@ -166,7 +166,7 @@ class Gate:
         fault = self.faults.take(request.url.path)
         try:
             self._check_limits(endpoint)
-            _raise_as_answer(fault, key_of(request) or "", self.account.id)
+            _raise_fault(fault, request_key(request) or "", self.account.id)
         except StripeError as error:
             await self._api.error_response(error, request)(request.scope, request.receive, send)
             return
@@ -184,7 +184,7 @@ class Gate:
             half = bytes(response.body)[: len(response.body) // 2]
             response.headers["Content-Length"] = str(len(half))
             response.body = half
-        self.spoil(request, response)
+        self.alter_response(request, response)
         await response(request.scope, request.receive, send)
 
     async def _respond(self, request: Request, fault: Fault | None) -> Response:
@@ -208,13 +208,13 @@ class Gate:
             raise rate_limited("global-concurrency")
         if limits.global_rate is not None and len(self._recent) >= limits.global_rate:
             raise rate_limited("global-rate")
-        of_endpoint = sum(1 for _, other in self._recent if other == endpoint)
-        if limits.endpoint_rate is not None and of_endpoint >= limits.endpoint_rate:
+        endpoint_count = sum(1 for _, other in self._recent if other == endpoint)
+        if limits.endpoint_rate is not None and endpoint_count >= limits.endpoint_rate:
             raise rate_limited("endpoint-rate")
         self._recent.append((now, endpoint))
 
 
-def _raise_as_answer(fault: Fault | None, key: str, account_id: str) -> None:
+def _raise_fault(fault: Fault | None, key: str, account_id: str) -> None:
     match fault:
         case Fault(kind="rate_limit"):
             raise rate_limited(fault.reason)

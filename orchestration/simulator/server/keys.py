@@ -83,7 +83,7 @@ class ApiKey:
         if isinstance(self.permissions, str) or isinstance(self.connect_permissions, str):
             raise ValueError("permissions must be a list of names, or null for all")
 
-    def may(self, permission: str, *, on_connected: bool) -> bool:
+    def has_permission(self, permission: str, *, on_connected: bool) -> bool:
         """Return whether the key has a permission, given by its name in Stripe's 403."""
         granted = self.connect_permissions if on_connected else self.permissions
         return granted is None or permission in granted or permission.removeprefix("rak_") in granted
@@ -110,10 +110,10 @@ class Keys:
         self._mode = "live" if livemode else "test"
         self._known: dict[str, ApiKey] = {}
         default = DEFAULT_LIVE_API_KEY if livemode else DEFAULT_API_KEY
-        for key, about in (known or {default: None}).items():
-            self.put(key, _read_short(about))
+        for key, api_key in (known or {default: None}).items():
+            self.put(key, _to_api_key(api_key))
 
-    def put(self, key: str, about: ApiKey) -> None:
+    def put(self, key: str, api_key: ApiKey) -> None:
         """Add or replace a key.
 
         Raises:
@@ -123,11 +123,11 @@ class Keys:
             raise ValueError(
                 f"a key of a {self._mode}-mode account must begin with rk_{self._mode}_ or sk_{self._mode}_"
             )
-        self._known[key] = about
+        self._known[key] = api_key
 
-    def issue(self, token: str, about: ApiKey) -> None:
+    def issue(self, token: str, api_key: ApiKey) -> None:
         """Add or replace an access token, which may have any format."""
-        self._known[token] = about
+        self._known[token] = api_key
 
     def remove(self, key: str) -> None:
         """Remove a key.
@@ -160,10 +160,10 @@ class Keys:
             raise context_required()
         if key not in self._known:
             raise invalid_key(key)
-        about = self._known[key]
-        if about.expires_at is not None and about.expires_at <= now:
+        api_key = self._known[key]
+        if api_key.expires_at is not None and api_key.expires_at <= now:
             raise expired_key(key)
-        match about.state:
+        match api_key.state:
             case "expired":
                 raise expired_key(key)
             case "ip_refused":
@@ -174,7 +174,7 @@ class Keys:
 
     def require(self, key: str, permission: str, account_id: str) -> None:
         """Raise StripeError 403 unless the key has the permission on this account, its own or a connected one."""
-        if not self._known[key].may(permission, on_connected=account_id != self._account_id):
+        if not self._known[key].has_permission(permission, on_connected=account_id != self._account_id):
             raise missing_permission(key, account_id, permission)
 
     def require_connect(self, key: str) -> None:
@@ -184,8 +184,8 @@ class Keys:
             raise no_connect_permissions()
 
 
-def _read_short(about: ApiKey | Iterable[str] | None) -> ApiKey:
+def _to_api_key(api_key: ApiKey | Iterable[str] | None) -> ApiKey:
     """Return the `ApiKey` for permissions alone, or for None, which means all."""
-    if isinstance(about, ApiKey):
-        return about
-    return ApiKey(None, None) if about is None else ApiKey(tuple(about))
+    if isinstance(api_key, ApiKey):
+        return api_key
+    return ApiKey(None, None) if api_key is None else ApiKey(tuple(api_key))

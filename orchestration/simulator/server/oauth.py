@@ -15,7 +15,7 @@ from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.deliveries import Deliverer
 from orchestration.simulator.server.errors import invalid_grant, invalid_key, unsupported_grant
 from orchestration.simulator.server.keys import ApiKey, Keys
-from orchestration.simulator.server.webhooks import deauthorization
+from orchestration.simulator.server.webhooks import deauthorized_event
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import token
 
@@ -67,7 +67,7 @@ class StripeApp:
         self.options: AppOptions | None = None
         self.account_id = connections.platform.id
         self.denies = False
-        self._accounts = {account.id: account for account in connections.everyone}
+        self._accounts = {account.id: account for account in connections.all_accounts}
         self._clock = connections.platform.clock
         self._platform = connections.platform
         self._keys, self._deliverer = keys, deliverer
@@ -81,7 +81,7 @@ class StripeApp:
         """Ids of the accounts that have installed the app, sorted."""
         return sorted({grant.account_id for grant in self._refresh_tokens.values()})
 
-    def account_of(self, key: str | None) -> str | None:
+    def account_id_for_token(self, key: str | None) -> str | None:
         """Return the account id of an access token, even if it is invalid by now; None for any other key."""
         return self._access_tokens.get(key or "")
 
@@ -115,10 +115,10 @@ class StripeApp:
             raise invalid_key(key or "")
         match form.get("grant_type"):
             case "authorization_code":
-                granted = self._take(self._codes, form.get("code", ""), "Authorization code")
+                granted = self._consume(self._codes, form.get("code", ""), "Authorization code")
                 return self._tokens(granted.account_id) | {"stripe_user_id": granted.account_id}
             case "refresh_token":
-                granted = self._take(self._refresh_tokens, form.get("refresh_token", ""), "Refresh token")
+                granted = self._consume(self._refresh_tokens, form.get("refresh_token", ""), "Refresh token")
                 return self._tokens(granted.account_id)
             case other:
                 raise unsupported_grant(other)
@@ -139,9 +139,9 @@ class StripeApp:
             if owner == account_id:
                 self._keys.issue(key, replace(self._keys.known()[key], state="revoked"))
         account = self._accounts[account_id]
-        self._deliverer.tell(deauthorization(account, self._platform, client_id=self.options.client_id))
+        self._deliverer.announce(deauthorized_event(account, self._platform, client_id=self.options.client_id))
 
-    def _take(self, grants: dict[str, _Grant], given: str, what: str) -> _Grant:
+    def _consume(self, grants: dict[str, _Grant], given: str, what: str) -> _Grant:
         """Return the grant of a code or token, and invalidate it."""
         found = grants.pop(given, None)
         if found is None:
@@ -153,9 +153,9 @@ class StripeApp:
     def _tokens(self, account_id: str) -> Json:
         assert self.options is not None
         access_token, refresh_token = f"at_{self._token('access')}", f"rt_{self._token('refresh')}"
-        may = self.options.permissions
-        about = ApiKey(may, may, expires_at=self._clock.now + ACCESS_TOKEN_SECONDS)
-        self._keys.issue(access_token, about)
+        permissions = self.options.permissions
+        api_key = ApiKey(permissions, permissions, expires_at=self._clock.now + ACCESS_TOKEN_SECONDS)
+        self._keys.issue(access_token, api_key)
         self._access_tokens[access_token] = account_id
         self._refresh_tokens[refresh_token] = _Grant(account_id, self._clock.now + REFRESH_TOKEN_SECONDS)
         mode = "live" if self._platform.livemode else "test"

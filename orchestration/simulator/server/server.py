@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestration.simulator.server.api import StripeApi, key_of
+from orchestration.simulator.server.api import StripeApi, request_key
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.control import Control
 from orchestration.simulator.server.deliveries import Deliverer, RetryPolicy
@@ -26,7 +26,7 @@ from orchestration.simulator.world.account import SimulatedAccount
 
 HOST = "127.0.0.1"
 
-_AGREE: Final = re.compile(r"/oauth/v2/(chnlink_\w+/)?authorize")
+_CONSENT_PATH: Final = re.compile(r"/oauth/v2/(chnlink_\w+/)?authorize")
 """Path of the consent page of an app. The optional part is that of an app that is not published."""
 
 
@@ -84,7 +84,7 @@ class SimulatorServer:
         self.app = StripeApp(self.connections, self.keys, self.deliverer)
         self.gates = {
             each.id: Gate(each, StripeApi(each, self.keys, self.connections, self.app), monotonic)
-            for each in self.connections.everyone
+            for each in self.connections.all_accounts
         }
         gate = self.gates[account.id]
         self.faults, self.limits, self.requests = gate.faults, gate.limits, gate.requests
@@ -145,15 +145,15 @@ class SimulatorServer:
                 await PlainTextResponse("The controls refuse requests from web pages.", 403)(scope, receive, send)
             elif scope["path"].startswith("/_sim/"):
                 await controls({**scope, "path": scope["path"].removeprefix("/_sim")}, receive, send)
-            elif _AGREE.fullmatch(scope["path"]):
-                await self._agree(request)(scope, receive, send)
+            elif _CONSENT_PATH.fullmatch(scope["path"]):
+                await self._consent(request)(scope, receive, send)
             else:
-                named = request.headers.get("Stripe-Account") or self.app.account_of(key_of(request))
+                named = request.headers.get("Stripe-Account") or self.app.account_id_for_token(request_key(request))
                 await self.gates.get(named or "", platform)(scope, receive, send)
 
         return app
 
-    def _agree(self, request: Request) -> Response:
+    def _consent(self, request: Request) -> Response:
         """Answer as the consent page of the app, where the account consents or refuses at once."""
         try:
             return RedirectResponse(self.app.authorize(request.query_params), 302)

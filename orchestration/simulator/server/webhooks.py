@@ -81,7 +81,7 @@ class WebhookEndpoint:
         if min(self.shuffle, self.delay) < 0 or self.concurrency < 1:
             raise ValueError("shuffle and delay must be at least 0 seconds, concurrency at least 1")
 
-    def takes(self, event_type: str) -> bool:
+    def accepts(self, event_type: str) -> bool:
         """Return whether events of this type are sent to the endpoint."""
         return "*" in self.enabled_events or event_type in self.enabled_events
 
@@ -92,7 +92,7 @@ def check_secret(secret: str) -> None:
         raise ValueError("a webhook secret must begin with whsec_")
 
 
-class Notice(NamedTuple):
+class WebhookEvent(NamedTuple):
     """An event to send. `payload` returns the body for an API version; None is the account's own version."""
 
     id: str
@@ -101,16 +101,18 @@ class Notice(NamedTuple):
     payload: Callable[[str | None], bytes]
 
 
-def notice_of(account: SimulatedAccount, event: Entry, *, connect: bool) -> Notice:
+def webhook_event(account: SimulatedAccount, event: Entry, *, connect: bool) -> WebhookEvent:
     """Return an event as it is sent to endpoints of the account or, with `connect`, of its platform."""
 
     def payload(api_version: str | None) -> bytes:
         return webhook_payload(account, event, api_version=api_version, connect=connect)
 
-    return Notice(event.id, event.event_type, event.created, payload)
+    return WebhookEvent(event.id, event.event_type, event.created, payload)
 
 
-def deauthorization(account: SimulatedAccount, platform: SimulatedAccount, *, client_id: str | None = None) -> Notice:
+def deauthorized_event(
+    account: SimulatedAccount, platform: SimulatedAccount, *, client_id: str | None = None
+) -> WebhookEvent:
     """Return the event for a platform when an account disconnects, or uninstalls the app with this client id.
 
     It belongs to the account that left, so the platform cannot read it from the API (stripe_event issue 15).
@@ -128,7 +130,7 @@ def deauthorization(account: SimulatedAccount, platform: SimulatedAccount, *, cl
         "request": {"id": None, "idempotency_key": None},
         "type": event_type,
     }
-    return Notice(event_id, event_type, account.now, partial(_payload, body))
+    return WebhookEvent(event_id, event_type, account.now, partial(_payload, body))
 
 
 def webhook_payload(

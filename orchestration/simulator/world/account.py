@@ -38,7 +38,8 @@ _INTENTS_PER_OBLIGATION: Final = 1.015
 class Entry(NamedTuple):
     """A reference to an object of the account. Entries sort in list order, oldest first.
 
-    `nth` is an index into the intent's attempts, refunds, disputes, or (for events) steps. `event_type` is empty for other objects.
+    `nth` is an index into the intent's attempts, refunds, disputes, or (for events) steps. Only events have an
+    `event_type`.
     """
 
     created: int

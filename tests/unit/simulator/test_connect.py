@@ -50,7 +50,7 @@ def platform() -> Iterator[SimulatorServer]:
 
 @pytest.fixture
 def shops(platform: SimulatorServer) -> list[SimulatedAccount]:
-    return platform.connections.everyone[1:]
+    return platform.connections.all_accounts[1:]
 
 
 def get(
@@ -184,7 +184,7 @@ def test_events_of_a_connected_account_say_whose_they_are(
 
 def test_what_goes_wrong_with_one_account_spares_the_others() -> None:
     with new_platform(3) as server:
-        limited, locked_out, unauthorized = (account.id for account in server.connections.everyone[1:])
+        limited, locked_out, unauthorized = (account.id for account in server.connections.all_accounts[1:])
         server.gates[limited].limits.change(concurrency=0)
         server.gates[locked_out].faults.add(Fault("no_access", times=1_000))
         server.gates[unauthorized].faults.add(Fault("invalid_key", times=1_000))
@@ -198,7 +198,7 @@ def test_what_goes_wrong_with_one_account_spares_the_others() -> None:
 
 def test_connect_permissions_are_given_and_taken_while_the_server_runs() -> None:
     with new_platform(1) as server:
-        shop_id = server.connections.everyone[1].id
+        shop_id = server.connections.all_accounts[1].id
 
         def statuses() -> list[int]:
             return [get(server, path, shop_id, key=NO_CONNECT).status_code for path in ("charges", "balance")]
@@ -236,7 +236,7 @@ def test_there_is_one_now_for_all_accounts() -> None:
     server = SimulatorServer(shop(1, days=30), connected=[shop(2, days=3), shop(3, days=60)])
     with server:
         control(server, "POST", "clock", {"advance": 5 * DAY})
-        accounts = server.connections.everyone
+        accounts = server.connections.all_accounts
         assert {account.now for account in accounts} == {OPENED_AT + 35 * DAY}
         for account in accounts:
             answer = get(server, "payment_intents", account.id)
@@ -267,7 +267,7 @@ def test_connect_endpoints_get_what_happens_to_connected_accounts_and_others_the
         settled(server, theirs)
         happened = [
             {(event.id, account.id) for event in account.events_between(start, account.now)}
-            for account in server.connections.everyone
+            for account in server.connections.all_accounts
         ]
         assert sorted(receiver.ids) == sorted(event for event, _ in happened[0])
         assert not [posted for posted in receiver.posted if "account" in posted.event]
@@ -284,7 +284,7 @@ def test_connect_endpoints_get_what_happens_to_connected_accounts_and_others_the
 
 def test_an_account_that_leaves_is_out_of_reach_and_its_platform_is_told(receiver: Receiver) -> None:
     with new_platform() as server, Receiver() as own:
-        leaving, staying = server.connections.everyone[1:]
+        leaving, staying = server.connections.all_accounts[1:]
         types = ("charge.failed", "charge.succeeded", "account.application.deauthorized")
         endpoint = server.deliverer.register(WebhookEndpoint(receiver.url, enabled_events=types, connect=True))
         server.deliverer.register(WebhookEndpoint(own.url, enabled_events=types[-1:]))

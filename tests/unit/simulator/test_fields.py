@@ -10,7 +10,7 @@ import stripe
 from stripe import StripeObject
 
 from orchestration.simulator import PERSONAL_MARKERS, SimulatedAccount
-from orchestration.simulator.server.webhooks import deauthorization
+from orchestration.simulator.server.webhooks import deauthorized_event
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.stripe.singletons import account_object, balance_object, connected_account_object
 from orchestration.simulator.world.account import RESOURCES, Resource
@@ -114,7 +114,7 @@ def test_account_and_balance_have_the_fields_that_the_sdk_declares(account: Simu
 
 
 def test_the_event_of_an_account_that_left_has_the_fields_that_the_sdk_declares(account: SimulatedAccount) -> None:
-    event = json.loads(deauthorization(account, account).payload(None))
+    event = json.loads(deauthorized_event(account, account).payload(None))
     assert list(faults_of_object(event, stripe.Event, "event")) == []
     assert list(faults_of_object(event["data"]["object"], stripe.Application, "application")) == []
 
