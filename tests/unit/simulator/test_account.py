@@ -1,4 +1,4 @@
-"""What the account holds: the same for the same seed, every kind of story, and only what exists at its clock."""
+"""The simulated account: reproducible by seed, complete in its cases, and limited to what exists at its clock."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ SMALL = {"payments": 600, "days": 30}
 
 
 def listing(account: SimulatedAccount, at: int) -> bytes:
-    """Everything the account shows at an instant, as bytes."""
+    """Return everything that the account shows at a given time, as bytes."""
     renderer = Renderer(account)
     return orjson.dumps(
         [
@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not() -> None:
     assert listing(one, one.now) != listing(other, other.now)
 
 
-def test_a_clock_that_moved_on_does_not_change_what_was() -> None:
+def test_moving_the_clock_does_not_change_the_past() -> None:
     short, long = SimulatedAccount(5, **SMALL), SimulatedAccount(5, **SMALL)
     then = short.now
     long.now += 200 * DAY
@@ -55,7 +55,7 @@ def test_a_clock_with_a_speed_runs() -> None:
     assert account.now == start + 90
 
 
-def test_about_as_many_payments_are_created_as_asked_for() -> None:
+def test_number_of_payments_is_about_the_requested_one() -> None:
     account = SimulatedAccount(5, payments=5_000, days=70)
     created = sum(intent.created < account.now for intent in account.intents.values())
     assert created == pytest.approx(5_000, rel=0.03)
@@ -68,7 +68,7 @@ def test_every_act_and_every_currency_occurs(account: SimulatedAccount) -> None:
     assert all(intent.amount % 10 == 0 for intent in account.intents.values() if intent.currency == "kwd")
 
 
-def test_seconds_are_shared_by_steps_of_one_payment() -> None:
+def test_steps_of_one_payment_may_share_a_second() -> None:
     account = SimulatedAccount(1)
     together: Counter[tuple[Act, ...]] = Counter()
     for intent in account.intents.values():
@@ -86,7 +86,7 @@ def test_hundreds_of_renewals_are_created_in_one_second_at_midnight() -> None:
     assert at % DAY == 0
 
 
-def test_steps_are_in_the_order_of_time_and_attempts_in_that_of_steps(account: SimulatedAccount) -> None:
+def test_steps_are_ordered_by_time_and_attempts_by_steps(account: SimulatedAccount) -> None:
     for intent in account.intents.values():
         assert [step.at for step in intent.steps] == sorted(step.at for step in intent.steps)
         assert [attempt.at for attempt in intent.attempts] == sorted(attempt.at for attempt in intent.attempts)
@@ -119,7 +119,7 @@ def test_tie_orders_list_the_same_objects_in_different_orders() -> None:
     assert len({frozenset(ids) for ids in listed}) == 1
 
 
-def test_threads_that_ask_for_the_future_at_once_all_get_the_same_one() -> None:
+def test_concurrent_threads_generate_the_same_future() -> None:
     account, alone = SimulatedAccount(5, **SMALL), SimulatedAccount(5, **SMALL)
     start, end = account.now, account.now + 40 * DAY
     with ThreadPoolExecutor(8) as threads:
@@ -128,7 +128,7 @@ def test_threads_that_ask_for_the_future_at_once_all_get_the_same_one() -> None:
     assert [[event.id for event in events] for events in told] == [expected] * 8
 
 
-def test_events_happen_before_a_late_list_shows_them() -> None:
+def test_late_events_are_listed_after_they_happen() -> None:
     account = SimulatedAccount(5, **SMALL, events_late=DAY)
     happened = account.events_between(account.now - 2 * DAY, account.now)
     assert [event.created for event in happened] == sorted(event.created for event in happened)
