@@ -244,7 +244,7 @@ def test_a_live_mode_account_accepts_live_keys_and_has_livemode_true(http: reque
         answer = requests.get(f"{server.url}/v1/balance", auth=(DEFAULT_LIVE_API_KEY, ""))
         assert answer.json()["livemode"] is True
         assert http.get(f"{server.url}/v1/balance").status_code == 401
-    with pytest.raises(ValueError, match="begins with rk_live_"):
+    with pytest.raises(ValueError, match="must begin with rk_live_"):
         SimulatorServer(account, keys={"rk_test_x": None})
 
 
