@@ -47,9 +47,8 @@ def generate_day(seed: int, day: int, opened_at: int, per_day: float) -> list[In
         batch = day // cal.BURST_EVERY % cal.RENEWAL_CYCLE
         for n in range(size):
             number = _RENEWALS_START + batch * size + n
-            intents += _Obligation(seed, f"{day}/r{n}", rng, make_payer(seed, number), is_renewal=True).generate(
-                midnight
-            )
+            who = make_payer(seed, number)
+            intents += _Obligation(seed, f"{day}/r{n}", rng, who, is_renewal=True).generate(midnight)
     regulars = max(20, int(per_day * 60))
     for n in range(visits):
         who = make_payer(seed, rng.randrange(regulars))

@@ -145,7 +145,7 @@ def test_each_payment_is_for_one_debt_and_the_truth_adds_up(shop: str, seed: int
         own = [intents[each] for each in debt.payment_intent_ids]
         steps = [(step.at, step.act, intent) for intent in own for step in intent.steps if step.at <= now]
         paid = sorted((at, intent.covers or debt.amount) for at, act, intent in steps if act is Act.SUCCEEDED)
-        if shop != "mixed":  # which has holds, debits and returns as well
+        if shop != "mixed":  # it also has authorizations, debits and returns
             total, paid_at = 0, None
             for at, amount in paid:
                 total += amount
@@ -193,7 +193,7 @@ def test_the_truth_contains_nothing_later_than_its_time(shop: str) -> None:
         assert (debt.currency, debt.amount) == (end.currency, end.amount)
         if end.paid_at is not None and end.paid_at > at:
             assert debt.paid_at is None
-        if debt.paid_at is not None and shop != "mixed":  # where a bank may take back what was paid
+        if debt.paid_at is not None and shop != "mixed":  # there, a bank may return a payment
             assert debt.paid_at == end.paid_at
 
 
