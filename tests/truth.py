@@ -265,7 +265,7 @@ def _episodes(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.
             episode.attempts_to_recovery,
             episode.is_across_intents,
             episode.method,
-            episode.is_customer_there,
+            episode.is_customer_present,
             episode.further_successes,
             episode.is_in_scope,
             episode.first_succeeded_at is None,

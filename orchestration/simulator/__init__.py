@@ -1,4 +1,4 @@
-"""A Stripe account that lives on this machine: a function of a seed that behaves over HTTP as Stripe does.
+"""Simulate a Stripe account on this machine: a seed determines its data, and it answers over HTTP as Stripe does.
 
     from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 
@@ -9,37 +9,41 @@
         ...                                       # sync again
         truth = account.truth(account.now, syncs=[first, account.now])
 
-Keys may lack permissions or not work at all, from the start or from some time on (`server.keys`, `/_sim/keys`):
+Keys can lack permissions or be invalid, from the start or later (`server.keys`, `/_sim/keys`):
 
     SimulatorServer(account, keys={"rk_test_one": ApiKey(("charge_read",)), "rk_test_two": ApiKey(state="expired")})
 
-Events go to webhook endpoints as well, as the clock moves:
+Events are also sent to webhook endpoints as the clock moves:
 
     server.deliverer.register(WebhookEndpoint("http://127.0.0.1:8400/webhooks", secrets=("whsec_…",)))
 
-A Connect platform holds other accounts, which its keys reach with `Stripe-Account`, each with faults of its own:
+A Connect platform has connected accounts. Its keys access them with `Stripe-Account`, and each has its own faults:
 
     shops = [SimulatedAccount(seed=2), SimulatedAccount(seed=3)]
-    with SimulatorServer(account, connected=shops) as server:      # one clock, the platform's
+    with SimulatorServer(account, connected=shops) as server:      # all use the platform's clock
         server.gates[shops[0].id].faults.add(Fault("rate_limit", times=10))
-        server.deliverer.register(WebhookEndpoint(url, connect=True))     # gets their events, not its own
+        server.deliverer.register(WebhookEndpoint(url, connect=True))     # their events, not the platform's
         server.deliverer.disconnect(shops[1].id)
 
-A Stripe App is installed by OAuth at `/oauth/v2/authorize`, which agrees at once; its access tokens work as keys:
+A Stripe App is installed by OAuth at `/oauth/v2/authorize`, which consents at once. Its access tokens work as API keys:
 
     server.app.options = AppOptions("ca_one", "sk_test_developer", ["https://recoup.example.com/callback"])
-    server.app.denies = True                        # or else
+    server.app.denies = True                        # refuse instead of consenting
     server.app.deauthorize(account.id)              # an account uninstalls it
 
-As a process: `python -m orchestration.simulator --seed 1 --port 12111`, controlled under `/_sim` (see `control`).
+Run it as a process with `python -m orchestration.simulator --seed 1 --port 12111`. Control it under `/_sim` (see
+`control`). An account can also be of a certain kind of shop, one of `SHOPS`:
 
-    SimulatedAccount(seed=1, payments=2_000, days=120, shop="weekly_plan")   # one of SHOPS
+    SimulatedAccount(seed=1, payments=2_000, days=120, shop="weekly_plan")
 
-It imports nothing else of the project. Rooms: `calibration` (numbers) and `payers` feed `stories`, `aftermath` and the
-kinds of `shops`, which write `steps`; `account` indexes them and lives by a `clock`; `state`, `objects`, `instruments`,
-`singletons` and `events` render them as Stripe would; `api`, `parameters`, `keys`, `connect`, `app` and `errors` answer
-for it; `webhooks` says what is sent, `deliveries` when; `faults`, `control` and `server` run it; `truth` tells what
-really happened, with `episodes` and `debts`.
+The package imports nothing else of the project. Its folders:
+
+- `world/` generates what happens. `calibration` has the numbers and `payers` the customers; `stories`, `aftermath` and
+  `shops/` generate `steps` from them; `account` indexes the steps by a `clock`; `events` names the events that follow.
+  `truth`, `debts` and `episodes` compute the correct results that the pipeline's tables are compared with.
+- `stripe/` renders objects as Stripe's JSON: `state`, `objects`, `instruments`, `singletons`.
+- `server/` answers requests: `api`, `parameters`, `keys`, `connect`, `oauth` and `errors`. `webhooks` and `deliveries`
+  send events. `faults` injects failures, `control` serves `/_sim`, and `server` runs it all.
 """
 
 from orchestration.simulator.server.deliveries import Deliverer, DeliveryCounts, RetryPolicy

@@ -132,7 +132,7 @@ def load() -> dict[str, float]:
     """Bytes of pages to committed rows by the engine's own threads, without HTTP."""
     account = SimulatedAccount(seed=1, payments=60_000)
     renderer = Renderer(account)
-    entries = list(account.listed("payment_intents", account.now, created=(0, account.now)))
+    entries = list(account.list_entries("payment_intents", account.now, created=(0, account.now)))
     bodies = [orjson.dumps(renderer.render("payment_intents", entry, account.now)) for entry in entries]
     pages = deque(b"[%b]" % b",".join(bodies[start : start + 100]) for start in range(0, len(bodies), 100))
     client = StripeClient(SecretStr(DEFAULT_LIVE_API_KEY))

@@ -90,11 +90,11 @@ def events(count: int) -> Iterator[dict[str, Any]]:
     """
     account = SimulatedAccount(seed=2, payments=800, days=30)
     renderer = Renderer(account)
-    listed = account.listed("events", account.now, created=(0, account.now))
+    listed = account.list_entries("events", account.now, created=(0, account.now))
     models = [
         renderer.render("events", each, account.now)
         for each in listed
-        if each.about in ("payment_intent.succeeded", "payment_intent.payment_failed")
+        if each.event_type in ("payment_intent.succeeded", "payment_intent.payment_failed")
     ]
     for number in range(count):
         model = models[number % len(models)]

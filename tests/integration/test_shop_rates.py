@@ -36,8 +36,8 @@ def read_by_webhooks(
     """
     account = SimulatedAccount(seed, PAYMENTS, DAYS, shop=shop, shop_parameters=parameters)
     renderer, now = Renderer(account), account.now
-    listed = account.listed("events", now, created=(0, now - EVENT_RETENTION))
-    events = [renderer.render("events", entry, now) for entry in listed if entry.about in DEFAULT_ENABLED_EVENTS]
+    listed = account.list_entries("events", now, created=(0, now - EVENT_RETENTION))
+    events = [renderer.render("events", entry, now) for entry in listed if entry.event_type in DEFAULT_ENABLED_EVENTS]
     with open_warehouse(settings_of(folder).warehouse_path) as warehouse, transaction(warehouse):
         Loader(warehouse, AccountKey(account.id, account.livemode), API_VERSION).load_events(
             [event_row(event, "webhook") for event in events]

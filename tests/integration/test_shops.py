@@ -45,8 +45,8 @@ def test_the_raw_tables_are_the_account(shop: str, make_settings: MakeSettings) 
         text = orjson.dumps(connection.execute("SELECT payload FROM raw_stripe.payment_intents").fetchall()).decode()
         text += orjson.dumps(connection.execute("SELECT payload FROM raw_stripe.charges").fetchall()).decode()
     wanted = {event_type for stream in OBJECT_STREAMS for event_type in stream.event_types}
-    happened = account.happened(first_sync - EVENT_RETENTION - 1, account.now)
-    assert {entry.id for entry in happened if entry.about in wanted} == events
+    happened = account.events_between(first_sync - EVENT_RETENTION - 1, account.now)
+    assert {entry.id for entry in happened if entry.event_type in wanted} == events
     assert [marker for marker in PERSONAL_MARKERS if marker in text] == []
 
 
@@ -57,7 +57,8 @@ def stored_differently(account: SimulatedAccount, warehouse: str) -> list[str]:
     with duckdb.connect(warehouse, read_only=True) as connection:
         for table in OBJECT_TABLES:
             shown = {
-                entry.id: renderer.render(table, entry, at) for entry in account.listed(table, at, created=(0, at))
+                entry.id: renderer.render(table, entry, at)
+                for entry in account.list_entries(table, at, created=(0, at))
             }
             rows = connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
             stored = {object_id: orjson.loads(payload) for object_id, payload in rows}

@@ -43,7 +43,7 @@ from orchestration.simulator import (
     WebhookEndpoint,
     signature_header,
 )
-from orchestration.simulator.server.webhooks import deauthorization
+from orchestration.simulator.server.webhooks import deauthorized_event
 from orchestration.stripe_api import RetryPolicy, StripeUnavailable
 from orchestration.web.app import receiver
 from tests.processes import RECOUP
@@ -147,7 +147,7 @@ def app(tmp_path: Path) -> Iterator[App]:
 
 
 def other_account(app: App) -> SimulatedAccount:
-    return app.server.connections.everyone[1]
+    return app.server.connections.all_accounts[1]
 
 
 def by_account(settings: Settings) -> dict[str, int]:
@@ -615,7 +615,7 @@ def test_an_event_of_before_does_not_end_what_was_authorized_since(app: App) -> 
     app.connect()
     account = app.server.account
     account.now += 60
-    late = deauthorization(account, account, client_id=CLIENT_ID).payload(None)
+    late = deauthorized_event(account, account, client_id=CLIENT_ID).payload(None)
     app.server.app.deauthorize(account.id)
     account.now += 60
     app.connect()

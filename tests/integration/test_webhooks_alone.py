@@ -78,8 +78,8 @@ class Account:
 
     def events(self, kinds: Iterable[str]) -> list[dict[str, Any]]:
         wanted, now, renderer = set(kinds), self.simulated.now, Renderer(self.simulated)
-        listed = self.simulated.listed("events", now, created=(0, now))
-        return [renderer.render("events", entry, now) for entry in listed if entry.about in wanted]
+        listed = self.simulated.list_entries("events", now, created=(0, now))
+        return [renderer.render("events", entry, now) for entry in listed if entry.event_type in wanted]
 
 
 @pytest.fixture(scope="module")

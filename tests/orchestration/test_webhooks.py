@@ -53,8 +53,8 @@ def _sensors_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def deliver(queue: Queue, account: SimulatedAccount, most: int = 10_000) -> int:
     renderer, now = Renderer(account), datetime.now(UTC)
-    listed = account.listed("events", account.now, created=(0, account.now))
-    events = [renderer.render("events", each, account.now) for each in listed if each.about in PUSHED][:most]
+    listed = account.list_entries("events", account.now, created=(0, account.now))
+    events = [renderer.render("events", each, account.now) for each in listed if each.event_type in PUSHED][:most]
     queue.put([Delivery("default", event["id"], orjson.dumps(event).decode(), now) for event in events])
     return len(events)
 

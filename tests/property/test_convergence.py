@@ -181,7 +181,7 @@ def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, bui
     start, held = account.opened_at - 1, []
     for look in history.looks:
         account.now += look * DAY
-        happened = [each for each in account.happened(start, account.now) if each.about in history.types]
+        happened = [each for each in account.events_between(start, account.now) if each.event_type in history.types]
         start = account.now
         arriving = held + happened
         held = [each for each in arriving if chance.random() < history.late]
@@ -244,7 +244,9 @@ def test_what_is_pushed_gives_the_same_tables_in_any_order_and_the_truth_where_s
             account = server.account
             ways = [Way(Path(folder, str(n)), server, random.Random(history.seed + n)) for n in range(2)]
             events = [
-                each for each in account.happened(account.opened_at - 1, account.now) if each.about in history.types
+                each
+                for each in account.events_between(account.opened_at - 1, account.now)
+                if each.event_type in history.types
             ]
             for way in ways:
                 way.push(events, history)
@@ -277,7 +279,7 @@ def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict
     """Each payment as the last event about it shows it."""
     renderer, last = Renderer(account), {}
     for event in sorted(events, key=lambda each: each.created):
-        if event.about.startswith("payment_intent."):
+        if event.event_type.startswith("payment_intent."):
             last[event.intent.id] = told(
                 "payment_intents", renderer.render("events", event, account.now)["data"]["object"]
             )

@@ -88,7 +88,7 @@ def objects() -> dict[str, list[dict[str, Any]]]:
     return {
         table: [
             renderer.render(table, entry, account.now)
-            for entry in account.listed(table, account.now, created=(0, account.now))
+            for entry in account.list_entries(table, account.now, created=(0, account.now))
         ]
         for table in OBJECT_TABLES
     }

@@ -120,9 +120,9 @@ class Shop:
 
     def push(self, share: float, chance: random.Random) -> None:
         """Put a share of the events since the last push into the queue, in any order, some of them twice."""
-        happened = self.account.happened(self._pushed_through, self.account.now)
+        happened = self.account.events_between(self._pushed_through, self.account.now)
         self._pushed_through = self.account.now
-        chosen = [event for event in happened if event.about in FIVE and chance.random() < share]
+        chosen = [event for event in happened if event.event_type in FIVE and chance.random() < share]
         chosen += [event for event in chosen if chance.random() < 0.2]
         chance.shuffle(chosen)
         with closing(Queue(self.settings.queue_url)) as queue:

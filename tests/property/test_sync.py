@@ -129,14 +129,14 @@ def told(table: str, payload: dict[str, Any]) -> dict[str, Any]:
 def assert_equals_stripe(connection: duckdb.DuckDBPyConnection, account: SimulatedAccount, first_sync: int) -> None:
     at, renderer = account.now, Renderer(account)
     for table in OBJECT_TABLES:
-        listed = account.listed(table, at, created=(0, at))
+        listed = account.list_entries(table, at, created=(0, at))
         expected = {entry.id: told(table, renderer.render(table, entry, at)) for entry in listed}
         rows = connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
         assert {object_id: told(table, orjson.loads(text)) for object_id, text in rows} == expected, table
     stored = [event_id for (event_id,) in connection.execute("SELECT id FROM raw_stripe.events").fetchall()]
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
-    told_of = account.listed("events", at, created=(first_sync - EVENT_RETENTION, at))
-    events = {entry.id: entry for entry in told_of if entry.about in wanted}
+    told_of = account.list_entries("events", at, created=(first_sync - EVENT_RETENTION, at))
+    events = {entry.id: entry for entry in told_of if entry.event_type in wanted}
     assert len(stored) == len(set(stored)), "no event is there twice"
     assert set(stored) <= events.keys()
     for missing in events.keys() - set(stored):

@@ -1,1 +1,1 @@
-"""How Stripe answers over HTTP: lists, keys, errors, rate limits, faults, OAuth, webhook deliveries."""
+"""Stripe's behaviour over HTTP: lists, keys, errors, rate limits, faults, OAuth, webhook deliveries."""

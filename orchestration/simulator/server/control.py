@@ -1,8 +1,8 @@
-"""The account's controls over HTTP, under `/_sim`: clock, truth, keys, faults, limits, request counts, webhooks,
-connected accounts, a Stripe App, health. No key needed. Truth, faults, limits and request counts are those of the
-account itself or, with `?account=acct_…`, those of one connected to it, also after it has left.
+"""The controls of the simulator over HTTP, under `/_sim`. They need no key.
 
-Nothing here looks like Stripe; nothing under /v1 knows of it.
+They control the clock, truth, keys, faults, limits, request counts, webhooks, connected accounts, a Stripe App, and
+health. Truth, faults, limits and request counts are those of the account itself or, with `?account=acct_…`, of a
+connected account, even after it was disconnected. Nothing here exists at Stripe.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.deliveries import Deliverer, DeliveryCounts
-from orchestration.simulator.server.errors import masked
+from orchestration.simulator.server.errors import mask_key
 from orchestration.simulator.server.faults import Fault, Gate
 from orchestration.simulator.server.keys import ApiKey, Keys
 from orchestration.simulator.server.oauth import AppOptions, StripeApp
@@ -28,7 +28,7 @@ _Answer = Callable[[Request], Awaitable[Response]]
 
 
 class Control:
-    """Reads and moves what makes a simulated account different from a real one."""
+    """The handlers of the controls."""
 
     def __init__(
         self,
@@ -46,24 +46,24 @@ class Control:
         self._deliverer = deliverer
 
     def routes(self) -> list[Route]:
-        """Routes of a Starlette application, relative to `/_sim`."""
+        """Return the Starlette routes, relative to `/_sim`."""
         return [
             Route("/health", self.health),
             Route("/clock", self.clock, methods=["GET", "POST"]),
-            Route("/truth", self._of_gate(self.truth)),
+            Route("/truth", self._with_gate(self.truth)),
             Route("/keys", self.keys, methods=["GET", "POST", "DELETE"]),
             Route("/accounts", self.accounts, methods=["GET", "DELETE"]),
             Route("/app", self.app, methods=["GET", "POST", "DELETE"]),
-            Route("/faults", self._of_gate(self.faults), methods=["GET", "POST", "DELETE"]),
-            Route("/limits", self._of_gate(self.limits), methods=["GET", "POST"]),
-            Route("/requests", self._of_gate(self.requests), methods=["GET", "DELETE"]),
+            Route("/faults", self._with_gate(self.faults), methods=["GET", "POST", "DELETE"]),
+            Route("/limits", self._with_gate(self.limits), methods=["GET", "POST"]),
+            Route("/requests", self._with_gate(self.requests), methods=["GET", "DELETE"]),
             Route("/webhook_endpoints", self.webhook_endpoints, methods=["GET", "POST", "DELETE"]),
             Route("/webhook_endpoints/roll", self.roll, methods=["POST"]),
             Route("/deliveries", self.deliveries, methods=["GET", "POST"]),
         ]
 
     async def health(self, request: Request) -> Response:
-        """What is running here: enough for a client to know that it meets the account it expects."""
+        """Return which account is running, so that a client can check that it is the expected one."""
         account = self._account
         return _json(
             {"status": "ok", "account": account.id, "seed": account.seed, "livemode": account.livemode}
@@ -71,20 +71,20 @@ class Control:
         )
 
     async def clock(self, request: Request) -> Response:
-        """GET tells the clock; POST moves it: `{"to": unix seconds}`, `{"advance": seconds}`, `{"speed": factor}`."""
+        """Return the clock. POST moves it: `{"to": Unix seconds}`, `{"advance": seconds}` or `{"speed": factor}`."""
         if request.method == "POST":
-            wanted = await _body(request)
+            requested = await _body(request)
             try:
-                if "speed" in wanted:
-                    self._account.speed = float(wanted["speed"])
-                if "to" in wanted or "advance" in wanted:
-                    self._account.now = int(wanted.get("to", self._account.now)) + int(wanted.get("advance", 0))
+                if "speed" in requested:
+                    self._account.speed = float(requested["speed"])
+                if "to" in requested or "advance" in requested:
+                    self._account.now = int(requested.get("to", self._account.now)) + int(requested.get("advance", 0))
             except (TypeError, ValueError) as error:
                 return _json({"error": str(error)}, 400)
         return _json({"now": self._account.now, "speed": self._account.speed})
 
     async def accounts(self, request: Request) -> Response:
-        """GET lists the connected accounts, also those that have left; DELETE lets the one of `?account=` leave."""
+        """Return the connected accounts, including disconnected ones. DELETE disconnects the one in `?account=`."""
         if request.method == "DELETE":
             try:
                 self._deliverer.disconnect(request.query_params.get("account", ""))
@@ -95,14 +95,17 @@ class Control:
             {
                 "accounts": [
                     {"id": account.id, "seed": account.seed, "is_connected": account in connected}
-                    for account in self._connections.everyone[1:]
+                    for account in self._connections.all_accounts[1:]
                 ]
             }
         )
 
     async def app(self, request: Request) -> Response:
-        """GET tells of the Stripe App; POST configures it, by the fields of `AppOptions`, and says who agrees to it
-        (`account`) or that they deny it (`denies`); DELETE lets the one of `?account=` uninstall it."""
+        """Return the Stripe App.
+
+        POST configures it with the fields of `AppOptions`, and sets the `account` that consents and whether it `denies`
+        instead. DELETE uninstalls the app from the account in `?account=`.
+        """
         try:
             if request.method == "POST":
                 self._configure_app(await _body(request))
@@ -119,18 +122,23 @@ class Control:
             | {"account": self._app.account_id, "denies": self._app.denies, "installed_by": self._app.installed_by}
         )
 
-    def _configure_app(self, wanted: Json) -> None:
-        """Raises KeyError for an unknown account, TypeError for what no app has."""
-        account_id = str(wanted.pop("account", self._app.account_id))
+    def _configure_app(self, requested: Json) -> None:
+        """Configure the Stripe App.
+
+        Raises:
+            KeyError: unknown account.
+            TypeError: unknown or missing option.
+        """
+        account_id = str(requested.pop("account", self._app.account_id))
         if account_id not in self._gates:
             raise KeyError(account_id)
-        self._app.account_id, self._app.denies = account_id, bool(wanted.pop("denies", self._app.denies))
-        if wanted:
+        self._app.account_id, self._app.denies = account_id, bool(requested.pop("denies", self._app.denies))
+        if requested:
             known = asdict(self._app.options) if self._app.options else {}
-            self._app.options = AppOptions(**known | wanted)
+            self._app.options = AppOptions(**known | requested)
 
     async def truth(self, request: Request, gate: Gate) -> Response:
-        """`?at=&syncs=1,2,3`: what had happened by `at` (default: now), see `SimulatedAccount.truth`."""
+        """Return `SimulatedAccount.truth` for `?at=&syncs=1,2,3`; `at` is now by default."""
         try:
             at = int(request.query_params.get("at", gate.account.now))
             syncs = [int(text) for text in request.query_params.get("syncs", "").split(",") if text]
@@ -139,23 +147,28 @@ class Control:
         return _json(gate.account.truth(at, syncs).to_dict())
 
     async def keys(self, request: Request) -> Response:
-        """GET lists keys, masked, with what is known of each; POST adds one, or changes what it names: `{"key": key}`
-        and the fields of an `ApiKey`; DELETE removes the one of `?key=`, which is an unknown key from then on."""
+        """Return the keys, masked, with their fields.
+
+        POST adds a key, or changes the given fields of one: `{"key": key}` and fields of `ApiKey`. DELETE removes the
+        one in `?key=`, which is then an unknown key.
+        """
         try:
             if request.method == "POST":
-                wanted = await _body(request)
-                key = str(wanted.pop("key", ""))
-                self._keys.put(key, replace(self._keys.known().get(key, ApiKey()), **wanted))
+                requested = await _body(request)
+                key = str(requested.pop("key", ""))
+                self._keys.put(key, replace(self._keys.known().get(key, ApiKey()), **requested))
             elif request.method == "DELETE":
                 self._keys.remove(request.query_params.get("key", ""))
         except (TypeError, ValueError) as error:
             return _json({"error": str(error)}, 400)
         except KeyError as error:
-            return _json({"error": f"no such key: {masked(error.args[0])}"}, 404)
-        return _json({"keys": [{"key": masked(key), **asdict(about)} for key, about in self._keys.known().items()]})
+            return _json({"error": f"no such key: {mask_key(error.args[0])}"}, 404)
+        return _json(
+            {"keys": [{"key": mask_key(key), **asdict(api_key)} for key, api_key in self._keys.known().items()]}
+        )
 
     async def faults(self, request: Request, gate: Gate) -> Response:
-        """GET lists what is still to go wrong; POST adds a `Fault`; DELETE forgets them all."""
+        """Return the pending faults. POST adds a `Fault`; DELETE removes all."""
         if request.method == "DELETE":
             gate.faults.clear()
         elif request.method == "POST":
@@ -166,7 +179,7 @@ class Control:
         return _json({"faults": [asdict(fault) for fault in gate.faults.pending]})
 
     async def limits(self, request: Request, gate: Gate) -> Response:
-        """GET tells the limits; POST sets those named."""
+        """Return the limits. POST sets the given ones."""
         if request.method == "POST":
             try:
                 gate.limits.change(**await _body(request))
@@ -175,18 +188,21 @@ class Control:
         return _json(asdict(gate.limits))
 
     async def requests(self, request: Request, gate: Gate) -> Response:
-        """GET counts requests under /v1 by endpoint, refused ones included; DELETE starts anew."""
+        """Return the number of requests under /v1 by endpoint, including refused ones. DELETE resets it to zero."""
         if request.method == "DELETE":
             gate.requests.clear()
         return _json({"total": gate.requests.total, "by_endpoint": dict(gate.requests.by_endpoint)})
 
     async def webhook_endpoints(self, request: Request) -> Response:
-        """GET lists endpoints with the counts of their deliveries; POST registers a `WebhookEndpoint`, with `secret`
-        for one or `secrets` for several; DELETE removes the one of `?id=`, or all."""
+        """Return the webhook endpoints with their delivery counts.
+
+        POST registers a `WebhookEndpoint`, with `secret` for one secret or `secrets` for several. DELETE removes the
+        one in `?id=`, or all.
+        """
         known = self._deliverer.endpoints()
         try:
             if request.method == "POST":
-                return _json(self._described(self._deliverer.register(_endpoint(await _body(request)))))
+                return _json(self._describe(self._deliverer.register(_endpoint(await _body(request)))))
             if request.method == "DELETE":
                 for endpoint_id in [request.query_params["id"]] if "id" in request.query_params else known:
                     self._deliverer.remove(endpoint_id)
@@ -194,82 +210,101 @@ class Control:
             return _json({"error": str(error)}, 400)
         except KeyError as error:
             return _json({"error": f"no such webhook endpoint: {error.args[0]}"}, 404)
-        return _json({"webhook_endpoints": [self._described(each) for each in self._deliverer.endpoints()]})
+        return _json({"webhook_endpoints": [self._describe(each) for each in self._deliverer.endpoints()]})
 
     async def roll(self, request: Request) -> Response:
-        """`{"secret": new}` signs with a new secret too, and with it alone after `expires_in` seconds (default: a day)
-        of the account's clock; `id` says of which endpoint, where there are several."""
+        """Roll the signing secret of an endpoint: `{"secret": new}`.
+
+        The old secrets also sign for `expires_in` more seconds of the account's clock, by default a day. `id` is the
+        endpoint, required if there are several.
+        """
         try:
-            wanted = await _body(request)
-            endpoint_id = wanted.get("id") or _only(self._deliverer.endpoints())
-            expires_in = int(wanted.get("expires_in", DAY))
-            self._deliverer.roll(endpoint_id, str(wanted.get("secret", "")), expires_in=expires_in)
+            requested = await _body(request)
+            endpoint_id = requested.get("id") or _only_endpoint_id(self._deliverer.endpoints())
+            expires_in = int(requested.get("expires_in", DAY))
+            self._deliverer.roll(endpoint_id, str(requested.get("secret", "")), expires_in=expires_in)
         except (TypeError, ValueError) as error:
             return _json({"error": str(error)}, 400)
         except KeyError as error:
             return _json({"error": f"no such webhook endpoint: {error.args[0]}"}, 404)
-        return _json(self._described(endpoint_id))
+        return _json(self._describe(endpoint_id))
 
     async def deliveries(self, request: Request) -> Response:
-        """GET tells how deliveries stand, by endpoint; POST sends one event again: `{"event": id}`, to all endpoints
-        that take its type or, with `endpoint`, to that one."""
+        """Return the state of deliveries by endpoint.
+
+        POST sends one event again: `{"event": id}`, to all endpoints that accept its type or, with `endpoint`, only to
+        that one.
+        """
         if request.method == "POST":
             try:
-                wanted = await _body(request)
-                sent_to = self._deliverer.resend(str(wanted["event"]), wanted.get("endpoint"))
+                requested = await _body(request)
+                sent_to = self._deliverer.resend(str(requested["event"]), requested.get("endpoint"))
             except ValueError as error:
                 return _json({"error": str(error)}, 400)
             except KeyError as error:
                 return _json({"error": f"no such event or webhook endpoint: {error.args[0]}"}, 404)
-            return _json({"event": wanted["event"], "endpoints": sent_to})
+            return _json({"event": requested["event"], "endpoints": sent_to})
         return _json({"endpoints": {each: asdict(counts) for each, counts in self._deliverer.counts().items()}})
 
-    def _of_gate(self, answer: Callable[[Request, Gate], Awaitable[Response]]) -> _Answer:
-        """An answer that is about the account of `?account=`, without it the account itself."""
+    def _with_gate(self, answer: Callable[[Request, Gate], Awaitable[Response]]) -> _Answer:
+        """Return a handler that calls `answer` with the gate of `?account=`, by default that of the account itself."""
 
-        async def of_account(request: Request) -> Response:
+        async def handler(request: Request) -> Response:
             account_id = request.query_params.get("account", self._account.id)
             if account_id not in self._gates:
                 return _json({"error": f"no such account: {account_id}"}, 404)
             return await answer(request, self._gates[account_id])
 
-        return of_account
+        return handler
 
-    def _described(self, endpoint_id: str) -> Json:
-        """An endpoint without its secrets, which are shown nowhere, and with numbers of its deliveries."""
+    def _describe(self, endpoint_id: str) -> Json:
+        """Return an endpoint with its delivery counts and without its secrets, which are never shown."""
         options = asdict(self._deliverer.endpoints()[endpoint_id])
         del options["secrets"]
-        return {"id": endpoint_id, **options, "deliveries": _numbers(self._deliverer.counts()[endpoint_id])}
+        return {"id": endpoint_id, **options, "deliveries": _delivery_counts(self._deliverer.counts()[endpoint_id])}
 
 
-def _endpoint(wanted: Json) -> WebhookEndpoint:
-    """The endpoint that a request asks for. Raises TypeError or ValueError where there can be none such."""
-    if "secret" in wanted:
-        wanted["secrets"] = [wanted.pop("secret")]
+def _endpoint(requested: Json) -> WebhookEndpoint:
+    """Build the endpoint that a request describes.
+
+    Raises:
+        TypeError: unknown field.
+        ValueError: invalid value.
+    """
+    if "secret" in requested:
+        requested["secrets"] = [requested.pop("secret")]
     for name in ("secrets", "enabled_events"):
-        if name in wanted:
-            if not isinstance(wanted[name], list):
-                raise ValueError(f"{name} is a list")
-            wanted[name] = tuple(map(str, wanted[name]))
-    return WebhookEndpoint(**wanted | {"url": str(wanted.get("url", ""))})
+        if name in requested:
+            if not isinstance(requested[name], list):
+                raise ValueError(f"{name} must be a list")
+            requested[name] = tuple(map(str, requested[name]))
+    return WebhookEndpoint(**requested | {"url": str(requested.get("url", ""))})
 
 
-def _only(endpoints: Mapping[str, WebhookEndpoint]) -> str:
-    """The id of the one endpoint there is. Raises ValueError where there is another number of them."""
+def _only_endpoint_id(endpoints: Mapping[str, WebhookEndpoint]) -> str:
+    """Return the id of the only endpoint.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
     if len(endpoints) != 1:
-        raise ValueError(f"which endpoint? There are {len(endpoints)}: say its id")
+        raise ValueError(f"there are {len(endpoints)} webhook endpoints: pass the id of one")
     return next(iter(endpoints))
 
 
-def _numbers(counts: DeliveryCounts) -> dict[str, int]:
-    """How many deliveries stand how, without saying which."""
+def _delivery_counts(counts: DeliveryCounts) -> dict[str, int]:
+    """Return the number of deliveries in each state, without the ids."""
     ids = ("pending", "delayed", "lost", "given_up")
     numbers = {"delivered": counts.delivered, "failed_tries": counts.failed_tries}
     return numbers | {name: len(getattr(counts, name)) for name in ids}
 
 
 async def _body(request: Request) -> Json:
-    """The JSON object a request carries. Raises ValueError for anything else."""
+    """Return the JSON object in a request's body.
+
+    Raises:
+        ValueError: the body is not a JSON object.
+    """
     body = orjson.loads(await request.body() or b"{}")
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")

@@ -1,10 +1,9 @@
-"""Webhook deliveries: each event of the account to each endpoint that wants it, until it is answered with a 2xx; those
-of connected accounts to the endpoints that are for them.
+"""Webhook deliveries: send each event to each endpoint that accepts it, until the endpoint answers with a 2xx.
 
-As Stripe does it: in no promised order, again after anything but 2xx, each time with a new signature. Two clocks meet
-here: when an event is due is told by the account's, when a failed try is repeated by the real one.
+As at Stripe, the order is not guaranteed, any other answer leads to a retry, and each try has a new signature. Two
+clocks are involved: the account's clock decides when an event is due, the real clock when a failed try is repeated.
 
-All sending happens on the event loop of the server, and ends with it at once. Any thread may ask and register.
+All sending happens on the event loop of the server and stops with it. The other methods are thread-safe.
 """
 
 import asyncio
@@ -20,26 +19,27 @@ import httpx
 
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.webhooks import (
-    Notice,
     WebhookEndpoint,
+    WebhookEvent,
     check_secret,
-    deauthorization,
-    notice_of,
+    deauthorized_event,
     signature_header,
+    webhook_event,
 )
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import token
 
-_LOOK_SECONDS: Final = 0.05
-"""Real seconds between two looks at the account's clock."""
+_POLL_SECONDS: Final = 0.05
+"""Real seconds between two checks of the account's clock."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a delivery that failed is tried again, in real seconds: after `first`, then twice as long, up to `longest`.
+    """When failed deliveries are retried. All values are in real seconds.
 
-    It is given up `give_up_after` seconds from its first try, or after `tries` of them. A try that is not answered
-    within `timeout` has failed.
+    The first wait is `first` seconds; each further wait is twice as long, up to `longest`. A delivery is abandoned
+    `give_up_after` seconds after its first try, or after `tries` tries. A try without an answer within `timeout` has
+    failed.
     """
 
     first: float = 0.5
@@ -49,7 +49,7 @@ class RetryPolicy:
     timeout: float = 10.0
 
     def wait(self, tries: int, seconds: float) -> float | None:
-        """Seconds to wait after so many tries within so many seconds; None to give up."""
+        """Return the seconds to wait after `tries` tries within `seconds`, or None to give up."""
         if seconds >= self.give_up_after or (self.tries is not None and tries >= self.tries):
             return None
         return min(self.longest, self.first * 2.0 ** min(tries - 1, 32))
@@ -57,27 +57,30 @@ class RetryPolicy:
 
 @dataclass(order=True)
 class _Delivery:
-    """One event on its way to one endpoint. `at` is when it is next sent, `since` when first, both monotonic."""
+    """The delivery of one event to one endpoint.
+
+    `at` is the time of the next try, `since` that of the first, both in seconds of the monotonic clock.
+    """
 
     at: float
     serial: int
-    event: Notice = field(compare=False)
+    event: WebhookEvent = field(compare=False)
     since: float = field(default=0.0, compare=False)
     tries: int = field(default=0, compare=False)
 
 
 @dataclass
 class DeliveryCounts:
-    """How deliveries to an endpoint stand.
+    """The state of the deliveries to an endpoint.
 
     Args:
-        delivered: deliveries that were answered with a 2xx, a duplicate or one by hand as one more.
-        failed_tries: tries that were not.
+        delivered: number of deliveries answered with a 2xx. Duplicates and manual deliveries count as well.
+        failed_tries: number of tries that failed.
         pending: ids of events that are due and not delivered yet.
-        delayed: ids of events that happened, and are due when the account's clock has moved on.
+        delayed: ids of events that happened and are due later on the account's clock.
         lost: ids of events that are never sent.
-        given_up: ids of events that were tried too often or too long.
-        responses: status of the last answer for each event id, None where there was none.
+        given_up: ids of events that were abandoned after too many tries or too long a time.
+        responses: status of the last answer for each event id; None if there was no answer.
     """
 
     delivered: int = 0
@@ -90,7 +93,7 @@ class DeliveryCounts:
 
 
 class _Outbox:
-    """What one endpoint is to be sent: held until it is due on the account's clock, then queued on the real one."""
+    """The events for one endpoint: scheduled by the account's clock, then queued and retried by the real clock."""
 
     def __init__(
         self, connections: Connections, endpoint_id: str, endpoint: WebhookEndpoint, retry: RetryPolicy
@@ -98,39 +101,39 @@ class _Outbox:
         self.id, self.endpoint = endpoint_id, endpoint
         self._connections, self._account, self._retry = connections, connections.platform, retry
         self._secrets: dict[str, int | None] = dict.fromkeys(endpoint.secrets)
-        self._seen_until = self._account.now
-        self._held: list[tuple[int, float, int, Notice]] = []
+        self._scheduled_until = self._account.now
+        self._scheduled: list[tuple[int, float, int, WebhookEvent]] = []
         self._queue: list[_Delivery] = []
-        self._under_way: dict[int, _Delivery] = {}
+        self._in_progress: dict[int, _Delivery] = {}
         self._counts = DeliveryCounts()
         self._serial = count()
         self._lock = Lock()
         self._is_open = True
 
-    def look(self) -> None:
-        """Take up what has happened since the last look, and what was held until now."""
+    def update(self) -> None:
+        """Schedule what has happened since the last call, and queue what is due."""
         with self._lock:
             now = self._account.now
-            self._take_up(now)
+            self._schedule_new_events(now)
             due = []
-            while self._held and self._held[0][0] <= now:
-                due.append(heappop(self._held))
-            for _, _, _, event in sorted(due, key=lambda held: held[1]):
+            while self._scheduled and self._scheduled[0][0] <= now:
+                due.append(heappop(self._scheduled))
+            for _, _, _, event in sorted(due, key=lambda scheduled: scheduled[1]):
                 self._enqueue(event)
 
-    def tell(self, event: Notice) -> None:
-        """Take up an event that no account tells of itself."""
+    def announce(self, event: WebhookEvent) -> None:
+        """Schedule an event that is in no account's list of events, if the endpoint accepts its type."""
         with self._lock:
-            if self.endpoint.takes(event.type):
-                self._hold(event)
+            if self.endpoint.accepts(event.type):
+                self._schedule(event)
 
-    def add(self, event: Notice) -> None:
-        """Send an event now, whatever became of it before."""
+    def send_now(self, event: WebhookEvent) -> None:
+        """Queue an event for sending now, even if it was sent or lost before."""
         with self._lock:
             self._enqueue(event)
 
     def roll(self, secret: str, expires_in: int) -> None:
-        """Sign with a new secret, and with the present ones for so many more seconds of the account's clock."""
+        """Sign with a new secret, and for `expires_in` more seconds of the account's clock with the old ones too."""
         check_secret(secret)
         with self._lock:
             expiry = self._account.now + expires_in
@@ -143,73 +146,73 @@ class _Outbox:
             self._is_open = False
 
     def counts(self) -> DeliveryCounts:
-        """How things stand at this moment of the account's clock."""
-        self.look()
+        """Return the state of the deliveries at the current time of the account's clock."""
+        self.update()
         with self._lock:
-            pending = [*self._under_way.values(), *sorted(self._queue)]
+            pending = [*self._in_progress.values(), *sorted(self._queue)]
             return DeliveryCounts(
                 self._counts.delivered,
                 self._counts.failed_tries,
                 [delivery.event.id for delivery in pending],
-                [event.id for _, _, _, event in sorted(self._held)],
+                [event.id for _, _, _, event in sorted(self._scheduled)],
                 list(self._counts.lost),
                 list(self._counts.given_up),
                 dict(self._counts.responses),
             )
 
     def send_due(self, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
-        """Start as many tries as are due and the endpoint's concurrency allows."""
+        """Start the tries that are due, as far as the endpoint's concurrency allows."""
         with self._lock:
-            while self._is_open and len(self._under_way) < self.endpoint.concurrency:
+            while self._is_open and len(self._in_progress) < self.endpoint.concurrency:
                 if not self._queue or self._queue[0].at > time.monotonic():
                     return
                 delivery = heappop(self._queue)
-                self._under_way[delivery.serial] = delivery
+                self._in_progress[delivery.serial] = delivery
                 tasks.create_task(self._send(delivery, tasks, client))
 
-    def _take_up(self, now: int) -> None:
-        """Hold what has happened since the last time, to connected accounts or to the account itself."""
+    def _schedule_new_events(self, now: int) -> None:
+        """Schedule the new events of the connected accounts or of the account itself, up to `now`."""
         connect = self.endpoint.connect
         for account in self._connections.accounts() if connect else [self._account]:
-            for event in account.happened(self._seen_until, now):
-                if self.endpoint.takes(event.about):
-                    self._hold(notice_of(account, event, connect=connect))
-        self._seen_until = now
+            for event in account.events_between(self._scheduled_until, now):
+                if self.endpoint.accepts(event.event_type):
+                    self._schedule(webhook_event(account, event, connect=connect))
+        self._scheduled_until = now
 
-    def _hold(self, event: Notice) -> None:
-        """Keep an event until it is due, once for each time that it is to be sent."""
+    def _schedule(self, event: WebhookEvent) -> None:
+        """Schedule an event for each time that it must be sent, or count it as lost."""
         endpoint = self.endpoint
-        if self._befalls(event, "lost", endpoint.lost):
+        if self._is_chosen(event, "lost", endpoint.lost):
             self._counts.lost.append(event.id)
             return
-        due = event.created + (endpoint.delay if self._befalls(event, "delayed", endpoint.delayed) else 0)
-        for copy in range(2 if self._befalls(event, "duplicates", endpoint.duplicates) else 1):
+        due = event.created + (endpoint.delay if self._is_chosen(event, "delayed", endpoint.delayed) else 0)
+        for copy in range(2 if self._is_chosen(event, "duplicates", endpoint.duplicates) else 1):
             shift = self._chance(event, f"shuffle {copy}") * endpoint.shuffle if endpoint.shuffle else 0
-            heappush(self._held, (due, due + shift, next(self._serial), event))
+            heappush(self._scheduled, (due, due + shift, next(self._serial), event))
 
-    def _befalls(self, event: Notice, what: str, share: float) -> bool:
-        """Whether the event is one of the share that `what` happens to."""
+    def _is_chosen(self, event: WebhookEvent, what: str, share: float) -> bool:
+        """Return whether the event belongs to the share of events that `what` happens to."""
         return share > 0 and (share >= 1 or self._chance(event, what) < share)
 
-    def _chance(self, event: Notice, what: str) -> float:
-        """A number from 0 to below 1 that looks random and depends on the seed, the event and `what` only."""
+    def _chance(self, event: WebhookEvent, what: str) -> float:
+        """Return a number from 0 to below 1 that looks random and depends only on the seed, the event and `what`."""
         digest = blake2b(f"{self._account.seed}/{event.id}/{what}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) / 2**64
 
-    def _enqueue(self, event: Notice) -> None:
+    def _enqueue(self, event: WebhookEvent) -> None:
         heappush(self._queue, _Delivery(time.monotonic(), next(self._serial), event))
 
     async def _send(self, delivery: _Delivery, tasks: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
-        """Try once, and go on with what is due next."""
+        """Try a delivery once, then start those that are due next."""
         if not delivery.tries:
             delivery.since = time.monotonic()
         delivery.tries += 1
         payload = delivery.event.payload(self.endpoint.api_version)
-        self._settle(delivery, await self._post(client, payload))
+        self._record_result(delivery, await self._post(client, payload))
         self.send_due(tasks, client)
 
     async def _post(self, client: httpx.AsyncClient, payload: bytes) -> int | None:
-        """The status of the answer; None where there is none in time."""
+        """Send a payload and return the status of the answer, or None without an answer in time."""
         try:
             async with asyncio.timeout(self._retry.timeout):
                 answer = await client.post(self.endpoint.url, content=payload, headers=self._headers(payload))
@@ -227,10 +230,10 @@ class _Outbox:
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
         }
 
-    def _settle(self, delivery: _Delivery, status: int | None) -> None:
-        """Count a try, and put the delivery back if it failed and is not to be given up."""
+    def _record_result(self, delivery: _Delivery, status: int | None) -> None:
+        """Count a try, and queue the delivery again if it failed and is not given up."""
         with self._lock:
-            del self._under_way[delivery.serial]
+            del self._in_progress[delivery.serial]
             self._counts.responses[delivery.event.id] = status
             if status is not None and 200 <= status < 300:
                 self._counts.delivered += 1
@@ -246,108 +249,120 @@ class _Outbox:
 
 
 class Deliverer:
-    """Sends events to the endpoints registered here, as the account's clock moves: the account's own or, to those with
-    `connect`, those of the accounts connected to it.
+    """The sender of events to registered endpoints, as the account's clock moves.
 
-    An endpoint gets what happens after it was registered. How late the list of events is (`events_late`) does not hold
-    deliveries up.
+    An endpoint gets the events of the account itself or, with `connect`, those of its connected accounts. It gets what
+    happens after its registration. `events_late` delays the list of events, but not deliveries.
     """
 
     def __init__(self, connections: Connections, retry: RetryPolicy | None = None) -> None:
         self._connections = connections
         self._retry = retry or RetryPolicy()
         self._outboxes: dict[str, _Outbox] = {}
-        self._registered = count(1)
+        self._endpoint_serial = count(1)
 
     def register(self, endpoint: WebhookEndpoint) -> str:
-        """The id (`we_…`) of a new endpoint, which is sent events from now on."""
+        """Register an endpoint, which gets events from now on, and return its id (`we_…`)."""
         platform = self._connections.platform
-        endpoint_id = f"we_1{token(platform.id, 'endpoint', next(self._registered))[:23]}"
+        endpoint_id = f"we_1{token(platform.id, 'endpoint', next(self._endpoint_serial))[:23]}"
         self._outboxes[endpoint_id] = _Outbox(self._connections, endpoint_id, endpoint, self._retry)
         return endpoint_id
 
     def remove(self, endpoint_id: str) -> None:
-        """Send an endpoint nothing more. Raises KeyError for an unknown one."""
+        """Stop sending to an endpoint.
+
+        Raises:
+            KeyError: unknown endpoint.
+        """
         self._outboxes.pop(endpoint_id).close()
 
     def roll(self, endpoint_id: str, secret: str, *, expires_in: int = DAY) -> None:
-        """Sign with a new secret as well, and after `expires_in` seconds of the account's clock with that alone.
+        """Sign with a new secret, and for `expires_in` more seconds of the account's clock with the old ones too.
 
         Raises:
-            KeyError: there is no such endpoint.
-            ValueError: it is no webhook secret.
+            KeyError: unknown endpoint.
+            ValueError: the secret does not begin with `whsec_`.
         """
         self._outboxes[endpoint_id].roll(secret, expires_in)
 
     def disconnect(self, account_id: str) -> None:
-        """Let a connected account leave: what happened to it until now is still sent, then that it left, then no more.
-
-        Raises KeyError for an account that is not connected.
-        """
-        for outbox in self._for_connect():
-            outbox.look()
-        account = self._connections.disconnect(account_id)
-        self.tell(deauthorization(account, self._connections.platform))
-
-    def tell(self, event: Notice) -> None:
-        """Send an event that no account tells of itself to the endpoints with `connect` that take its type."""
-        for outbox in self._for_connect():
-            outbox.tell(event)
-
-    def resend(self, event_id: str, endpoint_id: str | None = None) -> list[str]:
-        """Send an event once more, as by the dashboard's button: to one endpoint, or to all that take its type. Those
-        with `connect` get the events of connected accounts only, the others none of them.
-
-        Returns:
-            the ids of the endpoints that it is sent to.
+        """Disconnect a connected account. Its events so far and its deauthorization are still sent.
 
         Raises:
-            KeyError: there is no such endpoint, or no such event that can still be read.
+            KeyError: the account is not connected.
+        """
+        for outbox in self._connect_outboxes():
+            outbox.update()
+        account = self._connections.disconnect(account_id)
+        self.announce(deauthorized_event(account, self._connections.platform))
+
+    def announce(self, event: WebhookEvent) -> None:
+        """Send an event that is in no account's list to the endpoints with `connect` that accept its type."""
+        for outbox in self._connect_outboxes():
+            outbox.announce(event)
+
+    def resend(self, event_id: str, endpoint_id: str | None = None) -> list[str]:
+        """Send an event again, like the button in Stripe's dashboard: to one endpoint, or to all that accept its type.
+
+        Endpoints with `connect` get only events of connected accounts; the others get none of these.
+
+        Returns:
+            The ids of the endpoints that it is sent to.
+
+        Raises:
+            KeyError: unknown endpoint, or an event that does not exist or is past its retention.
         """
         chosen = list(self._outboxes.values()) if endpoint_id is None else [self._outboxes[endpoint_id]]
         event, connect = self._find(event_id)
         outboxes = [
             outbox
             for outbox in chosen
-            if outbox.endpoint.connect == connect and (endpoint_id is not None or outbox.endpoint.takes(event.type))
+            if outbox.endpoint.connect == connect and (endpoint_id is not None or outbox.endpoint.accepts(event.type))
         ]
         for outbox in outboxes:
-            outbox.add(event)
+            outbox.send_now(event)
         return [outbox.id for outbox in outboxes]
 
-    def _for_connect(self) -> list[_Outbox]:
+    def _connect_outboxes(self) -> list[_Outbox]:
         return [outbox for outbox in list(self._outboxes.values()) if outbox.endpoint.connect]
 
-    def _find(self, event_id: str) -> tuple[Notice, bool]:
-        """An event that can still be read, and whether it is a connected account's. Raises KeyError."""
+    def _find(self, event_id: str) -> tuple[WebhookEvent, bool]:
+        """Return an event, and whether it belongs to a connected account.
+
+        Raises:
+            KeyError: the event does not exist or is past its retention.
+        """
         platform = self._connections.platform
         for account in [platform, *self._connections.accounts()]:
             event = account.find("events", event_id, account.now)
             if event is not None and not account.is_aged_out(event, account.now):
                 connect = account is not platform
-                return notice_of(account, event, connect=connect), connect
+                return webhook_event(account, event, connect=connect), connect
         raise KeyError(event_id)
 
     def endpoints(self) -> dict[str, WebhookEndpoint]:
-        """Every endpoint as it was registered, by its id."""
+        """Return each endpoint as it was registered, by id."""
         return {endpoint_id: outbox.endpoint for endpoint_id, outbox in list(self._outboxes.items())}
 
     def counts(self) -> dict[str, DeliveryCounts]:
-        """How deliveries stand, by endpoint."""
+        """Return the state of deliveries by endpoint id."""
         return {endpoint_id: outbox.counts() for endpoint_id, outbox in list(self._outboxes.items())}
 
     async def run(self) -> None:
-        """Deliver until cancelled; what is under way then is broken off. The first endpoint makes the client."""
+        """Deliver until cancelled, which aborts the tries in progress.
+
+        The HTTP client is created when the first endpoint is registered.
+        """
         while not self._outboxes:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
         async with _client() as client, asyncio.TaskGroup() as tasks:
             while True:
                 for outbox in list(self._outboxes.values()):
-                    outbox.look()
+                    outbox.update()
                     outbox.send_due(tasks, client)
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
 
 
 def _client() -> httpx.AsyncClient:
-    """Follows no redirect, and no proxy of this machine's; how long a try may take is the retry policy's."""
+    """Return a client without redirects, proxies and timeout; the retry policy limits the time of a try."""
     return httpx.AsyncClient(timeout=None, follow_redirects=False, trust_env=False)

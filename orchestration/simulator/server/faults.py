@@ -1,6 +1,6 @@
-"""What goes wrong between Stripe and its reader: faults on demand, rate limits, latency; and the count of requests.
+"""Failures between Stripe and its client: injected faults, rate limits and latency. It also counts requests.
 
-Off by default. What an answer says is `api`; here it is decided whether it comes, whole, and when.
+All are off by default. `api` decides what an answer says, and this module whether, when and how completely it arrives.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from orchestration.simulator.server.api import StripeApi, key_of
+from orchestration.simulator.server.api import StripeApi, request_key
 from orchestration.simulator.server.errors import (
     StripeError,
     invalid_key,
@@ -34,13 +34,23 @@ FaultKind = Literal[
 
 @dataclass
 class Fault:
-    """Something that goes wrong with the next `times` requests whose path begins with `path`.
+    """A failure of the next `times` requests whose path begins with `path`.
 
-    `rate_limit` and `lock_timeout` are the two kinds of 429, `invalid_key` is a 401 and `no_access` a 403 whatever the
-    key, `server_error` answers `status`; `drop` closes the connection before the answer, `cut` in the middle of the
-    body, `truncate` sends half the JSON as if it were all; `slow` decides the answer, then moves the clock by
-    `clock_seconds` and waits `seconds`, then sends it.
-    `probability` below 1 spares some matching requests, by a seed.
+    Args:
+        kind: `rate_limit` and `lock_timeout` answer 429, `invalid_key` 401, `no_access` 403, and `server_error` the
+            `status`. `drop` closes the connection before the answer, `cut` in the middle of the body. `truncate` sends
+            half of the JSON as a complete answer. `slow` computes the answer, then moves the clock by `clock_seconds`
+            and waits `seconds`, and then sends it.
+        times: number of requests that fail.
+        path: prefix of the paths that fail.
+        probability: share of the matching requests that fail, 0 to 1. The account's seed decides which.
+        status: status of a `server_error`.
+        reason: value of `Stripe-Rate-Limited-Reason` for a `rate_limit`.
+        seconds: real seconds that a `slow` answer waits.
+        clock_seconds: simulated seconds by which a `slow` answer moves the clock.
+
+    Raises:
+        ValueError: unknown kind.
     """
 
     kind: FaultKind
@@ -58,22 +68,22 @@ class Fault:
 
 
 class FaultQueue:
-    """Faults that are still to happen, first added first."""
+    """The pending faults, in the order in which they were added."""
 
     def __init__(self, seed: int) -> None:
         self.pending: list[Fault] = []
         self._rng = Random(seed)
 
     def add(self, fault: Fault) -> None:
-        """Let this go wrong too."""
+        """Add a pending fault."""
         self.pending.append(fault)
 
     def clear(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all pending faults."""
         self.pending.clear()
 
     def take(self, path: str) -> Fault | None:
-        """The fault that a request to `path` meets, if any; it counts as having happened."""
+        """Return the fault of a request to `path`, if any, and count it as used."""
         for fault in self.pending:
             if path.startswith(fault.path) and self._rng.random() < fault.probability:
                 fault.times -= 1
@@ -85,9 +95,9 @@ class FaultQueue:
 
 @dataclass
 class Limits:
-    """Limits in requests per real second and in requests at once; None is no limit. `latency` is in real seconds.
+    """Limits of requests. The rates are per real second, None is no limit, and `latency` is in real seconds.
 
-    Stripe's own (rate-limits documentation): 100 a second in live mode, 25 in a sandbox, 25 for each endpoint.
+    Stripe's own limits (documentation of rate limits): 100 a second in live mode, 25 in a sandbox, 25 for an endpoint.
     """
 
     global_rate: int | None = None
@@ -96,7 +106,11 @@ class Limits:
     latency: float = 0.0
 
     def change(self, **limits: float | None) -> None:
-        """Set the limits named. Raises ValueError for a name that is none."""
+        """Set the given limits.
+
+        Raises:
+            ValueError: unknown name of a limit.
+        """
         unknown = limits.keys() - {each.name for each in fields(self)}
         if unknown:
             raise ValueError(f"unknown limits: {', '.join(sorted(unknown))}")
@@ -106,21 +120,22 @@ class Limits:
 
 @dataclass
 class RequestLog:
-    """Requests under /v1 so far, refused and broken ones included; ids in paths count as one endpoint."""
+    """The number of requests under /v1 by endpoint, including refused and broken ones. All ids are one endpoint."""
 
     by_endpoint: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
+        """Number of requests to all endpoints."""
         return self.by_endpoint.total()
 
     def clear(self) -> None:
-        """Count from zero."""
+        """Reset the counts to zero."""
         self.by_endpoint.clear()
 
 
 class Gate:
-    """The ASGI application of /v1 for one account: counts, limits, delays and breaks what `api` answers."""
+    """The ASGI application of /v1 for one account. It counts, limits, delays and breaks the answers of `api`."""
 
     def __init__(
         self, account: SimulatedAccount, api: StripeApi, monotonic: Callable[[], float] = time.monotonic
@@ -129,15 +144,15 @@ class Gate:
         self.faults = FaultQueue(account.seed)
         self.limits = Limits()
         self.requests = RequestLog()
-        self.spoil: Callable[[Request, Response], None] = lambda request, response: None
-        """Changes an answer before it is sent; a body has to be given together with its `Content-Length`."""
+        self.alter_response: Callable[[Request, Response], None] = lambda request, response: None
+        """Hook that may change a response before it is sent. A new body must come with its `Content-Length`."""
         self._api = api
         self._monotonic = monotonic
         self._recent: deque[tuple[float, str]] = deque()
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or fail to."""
+        """Answer one request, or fail as a fault or limit requires."""
         request = Request(scope, receive)
         endpoint = _endpoint(request.url.path)
         self.requests.by_endpoint[endpoint] += 1
@@ -151,7 +166,7 @@ class Gate:
         fault = self.faults.take(request.url.path)
         try:
             self._check_limits(endpoint)
-            _raise_as_answer(fault, key_of(request) or "", self.account.id)
+            _raise_fault(fault, request_key(request) or "", self.account.id)
         except StripeError as error:
             await self._api.error_response(error, request)(request.scope, request.receive, send)
             return
@@ -169,7 +184,7 @@ class Gate:
             half = bytes(response.body)[: len(response.body) // 2]
             response.headers["Content-Length"] = str(len(half))
             response.body = half
-        self.spoil(request, response)
+        self.alter_response(request, response)
         await response(request.scope, request.receive, send)
 
     async def _respond(self, request: Request, fault: Fault | None) -> Response:
@@ -184,7 +199,7 @@ class Gate:
         return self._api.json_response(body, request)
 
     def _check_limits(self, endpoint: str) -> None:
-        """Raises the 429 that Stripe would answer. Refused requests do not count towards the rates."""
+        """Raise StripeError 429 if a limit is exceeded. Refused requests do not count towards the rates."""
         now = self._monotonic()
         while self._recent and self._recent[0][0] <= now - 1:
             self._recent.popleft()
@@ -193,13 +208,13 @@ class Gate:
             raise rate_limited("global-concurrency")
         if limits.global_rate is not None and len(self._recent) >= limits.global_rate:
             raise rate_limited("global-rate")
-        of_endpoint = sum(1 for _, other in self._recent if other == endpoint)
-        if limits.endpoint_rate is not None and of_endpoint >= limits.endpoint_rate:
+        endpoint_count = sum(1 for _, other in self._recent if other == endpoint)
+        if limits.endpoint_rate is not None and endpoint_count >= limits.endpoint_rate:
             raise rate_limited("endpoint-rate")
         self._recent.append((now, endpoint))
 
 
-def _raise_as_answer(fault: Fault | None, key: str, account_id: str) -> None:
+def _raise_fault(fault: Fault | None, key: str, account_id: str) -> None:
     match fault:
         case Fault(kind="rate_limit"):
             raise rate_limited(fault.reason)
@@ -214,7 +229,7 @@ def _raise_as_answer(fault: Fault | None, key: str, account_id: str) -> None:
 
 
 async def _send_half(response: Response, send: Send) -> None:
-    """Headers that promise the whole body, and half of it."""
+    """Send headers for the whole body, and half of the body."""
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     half = bytes(response.body)[: len(response.body) // 2]
     await send({"type": "http.response.body", "body": half, "more_body": True})
@@ -222,7 +237,7 @@ async def _send_half(response: Response, send: Send) -> None:
 
 
 async def _drop(send: Send) -> None:
-    """Close the connection. ASGI has no message for that, so this reaches for the transport behind uvicorn's `send`."""
+    """Close the connection. ASGI has no message for that, so this uses the transport behind uvicorn's `send`."""
     with suppress(AttributeError):
         send.__self__.transport.close()  # type: ignore[attr-defined]
     await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""API keys of the account, what each may read, and what is wrong with it. How a request carries its key is `api`."""
+"""API keys of the account: their permissions and their states. `api` reads the key of a request."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ KeyState = Literal["active", "expired", "ip_refused", "revoked"]
 
 DEFAULT_API_KEY: Final = "rk_test_simulated_account_reads_everything"
 DEFAULT_LIVE_API_KEY: Final = "rk_live_simulated_account_reads_everything"
-"""Keys that may read everything and open nothing but a simulated account."""
+"""Keys that may read everything of a simulated account, and are useless elsewhere."""
 
 READ_PERMISSION: Final = {
     "account": "rak_accounts_kyc_id_numbers_read",
@@ -46,28 +46,30 @@ READ_PERMISSION: Final = {
     # all Reporting resources
     "reporting/report_runs": "rak_report_runs_and_report_types_read",
     "reporting/report_types": "rak_report_runs_and_report_types_read",
-    # in none of these groups
+    # in no group
     "invoice_payments": "rak_invoice_read",
     "webhook_endpoints": "rak_webhook_read",
 }
-"""What a restricted key needs to read each resource, by the groups of Stripe's form for keys. Named as Stripe's 403
-names it; where none was seen, as the permissions reference of Stripe Apps does. Tokens are missing: they have no list.
+"""Permission that a restricted key needs to read each resource, by the groups of Stripe's form for keys.
+
+The names are those in Stripe's 403 or, if none was seen, those in the permissions reference of Stripe Apps. Tokens are
+missing, since they have no list.
 """
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What the account knows of one of its keys.
+    """The permissions and the state of an API key.
 
     Args:
-        permissions: what it may read (`charge_read` or `rak_charge_read`), None for everything.
-        connect_permissions: the same on connected accounts; Stripe gives a restricted key none unless it is asked to.
-        state: `expired` is also a key that was rolled, `ip_refused` one that is limited to other IP addresses,
-            `revoked` one that lost its access to the account.
-        expires_at: unix seconds of the account's clock from which on it is expired.
+        permissions: names such as `charge_read` or `rak_charge_read`; None for all.
+        connect_permissions: the same for connected accounts. By default, Stripe gives a restricted key none.
+        state: `expired` includes rolled keys, `ip_refused` means limited to other IP addresses, and `revoked` means
+            without access to the account.
+        expires_at: time of expiry in Unix seconds of the account's clock; None for never.
 
     Raises:
-        ValueError: no such key can be.
+        ValueError: unknown state, or permissions that are not a list.
     """
 
     permissions: Collection[str] | None = None
@@ -79,23 +81,25 @@ class ApiKey:
         if self.state not in get_args(KeyState):
             raise ValueError(f"unknown state of a key: {self.state}")
         if isinstance(self.permissions, str) or isinstance(self.connect_permissions, str):
-            raise ValueError("permissions are a list of names, or none at all for every one")
+            raise ValueError("permissions must be a list of names, or null for all")
 
-    def may(self, permission: str, *, on_connected: bool) -> bool:
-        """Whether it has the permission, which is named as Stripe's 403 names it."""
+    def has_permission(self, permission: str, *, on_connected: bool) -> bool:
+        """Return whether the key has a permission, given by its name in Stripe's 403."""
         granted = self.connect_permissions if on_connected else self.permissions
         return granted is None or permission in granted or permission.removeprefix("rak_") in granted
 
 
 class Keys:
-    """The keys an account knows.
+    """The API keys of an account.
 
     Args:
-        known: for each key what is known of it, or just its permissions, None for all everywhere. Without it there is
-            one key: `DEFAULT_API_KEY`, or `DEFAULT_LIVE_API_KEY` for an account in live mode.
+        account_id: id of the account.
+        livemode: whether the account is in live mode.
+        known: the `ApiKey` of each key, or only its permissions; None for all, also on connected accounts. By default
+            there is one key: `DEFAULT_API_KEY`, or `DEFAULT_LIVE_API_KEY` for an account in live mode.
 
     Raises:
-        ValueError: a key of the other mode.
+        ValueError: a key is of the other mode.
     """
 
     def __init__(
@@ -106,35 +110,47 @@ class Keys:
         self._mode = "live" if livemode else "test"
         self._known: dict[str, ApiKey] = {}
         default = DEFAULT_LIVE_API_KEY if livemode else DEFAULT_API_KEY
-        for key, about in (known or {default: None}).items():
-            self.put(key, _read_short(about))
+        for key, api_key in (known or {default: None}).items():
+            self.put(key, _to_api_key(api_key))
 
-    def put(self, key: str, about: ApiKey) -> None:
-        """Add a key, or change one. Raises ValueError for a key of the other mode."""
+    def put(self, key: str, api_key: ApiKey) -> None:
+        """Add or replace a key.
+
+        Raises:
+            ValueError: the key is of the other mode.
+        """
         if key.split("_")[1:2] != [self._mode]:
             raise ValueError(
-                f"a key of an account with livemode={self._livemode} begins with rk_{self._mode}_ or sk_{self._mode}_"
+                f"a key of a {self._mode}-mode account must begin with rk_{self._mode}_ or sk_{self._mode}_"
             )
-        self._known[key] = about
+        self._known[key] = api_key
 
-    def issue(self, token: str, about: ApiKey) -> None:
-        """Know a token as well, which may look like anything; or change one."""
-        self._known[token] = about
+    def issue(self, token: str, api_key: ApiKey) -> None:
+        """Add or replace an access token, which may have any format."""
+        self._known[token] = api_key
 
     def remove(self, key: str) -> None:
-        """Know the key no more. Raises KeyError for one that is not known."""
+        """Remove a key.
+
+        Raises:
+            KeyError: unknown key.
+        """
         del self._known[key]
 
     def known(self) -> dict[str, ApiKey]:
-        """What is known of every key."""
+        """Return the `ApiKey` of each key."""
         return dict(self._known)
 
     def authenticate(self, key: str | None, *, has_context: bool, now: int) -> str:
-        """The key, if it is one of the account's that works. `has_context`: whether `Stripe-Context` came with it;
-        `now`: unix seconds on the account's clock.
+        """Return the key if it is valid.
+
+        Args:
+            key: key of the request, if it has one.
+            has_context: whether the request has the header `Stripe-Context`.
+            now: Unix seconds of the account's clock.
 
         Raises:
-            StripeError: 400, 401 or 403, for what is wrong with the key.
+            StripeError: 400, 401 or 403, if the key is missing or invalid.
         """
         if not key:
             raise no_key()
@@ -144,10 +160,10 @@ class Keys:
             raise context_required()
         if key not in self._known:
             raise invalid_key(key)
-        about = self._known[key]
-        if about.expires_at is not None and about.expires_at <= now:
+        api_key = self._known[key]
+        if api_key.expires_at is not None and api_key.expires_at <= now:
             raise expired_key(key)
-        match about.state:
+        match api_key.state:
             case "expired":
                 raise expired_key(key)
             case "ip_refused":
@@ -157,19 +173,19 @@ class Keys:
         return key
 
     def require(self, key: str, permission: str, account_id: str) -> None:
-        """Raises StripeError 403 if the key lacks the permission on that account, its own or a connected one."""
-        if not self._known[key].may(permission, on_connected=account_id != self._account_id):
+        """Raise StripeError 403 unless the key has the permission on this account, its own or a connected one."""
+        if not self._known[key].has_permission(permission, on_connected=account_id != self._account_id):
             raise missing_permission(key, account_id, permission)
 
     def require_connect(self, key: str) -> None:
-        """Raises StripeError 403 if the key may do nothing at all on connected accounts."""
+        """Raise StripeError 403 unless the key has any permission on connected accounts."""
         granted = self._known[key].connect_permissions
         if granted is not None and not granted:
             raise no_connect_permissions()
 
 
-def _read_short(about: ApiKey | Iterable[str] | None) -> ApiKey:
-    """What the short forms of a key's description stand for."""
-    if isinstance(about, ApiKey):
-        return about
-    return ApiKey(None, None) if about is None else ApiKey(tuple(about))
+def _to_api_key(api_key: ApiKey | Iterable[str] | None) -> ApiKey:
+    """Return the `ApiKey` for permissions alone, or for None, which means all."""
+    if isinstance(api_key, ApiKey):
+        return api_key
+    return ApiKey(None, None) if api_key is None else ApiKey(tuple(api_key))

@@ -1,8 +1,8 @@
-"""A Stripe App that accounts install by OAuth: the page where they agree, the tokens it gets, and how they end.
+"""A Stripe App that accounts install by OAuth: consent page, tokens, expiry and revocation.
 
-As Stripe documents it (Stripe Apps, API authentication, OAuth 2.0): a code lives five minutes and is good for once; an
-access token lives an hour, of which the answer says nothing; a refresh token lives a year, and each exchange rolls it.
-How an access token looks is not documented, so nothing can be told from these.
+Source: Stripe's documentation (Stripe Apps, API authentication, OAuth 2.0). A code is valid once, within five minutes.
+An access token is valid for an hour, which the response does not state. A refresh token is valid for a year, and each
+exchange rolls it. The format of access tokens is not documented; the format here is ours.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,30 +15,31 @@ from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.deliveries import Deliverer
 from orchestration.simulator.server.errors import invalid_grant, invalid_key, unsupported_grant
 from orchestration.simulator.server.keys import ApiKey, Keys
-from orchestration.simulator.server.webhooks import deauthorization
+from orchestration.simulator.server.webhooks import deauthorized_event
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import token
 
 Json = dict[str, Any]
 
 CODE_SECONDS: Final = 300
-ACCESS_SECONDS: Final = 3_600
-REFRESH_SECONDS: Final = 365 * DAY
-"""How long a code and the tokens live, by the simulated clock."""
+ACCESS_TOKEN_SECONDS: Final = 3_600
+REFRESH_TOKEN_SECONDS: Final = 365 * DAY
+"""Seconds of the simulated clock for which a code, an access token and a refresh token are valid."""
 
 
 class NoSuchApp(Exception):
-    """The page where accounts agree does not know the app, or not the address that it should go back to."""
+    """The consent page was called with an unknown client id or redirect URI."""
 
 
 @dataclass(frozen=True)
 class AppOptions:
-    """What its developer says of an app.
+    """The settings of an app.
 
     Args:
-        secret_key: of the account that made the app; whoever has it may exchange codes and tokens.
-        redirect_uris: where the page may go back to, the first one where none is asked for.
-        permissions: what its access tokens may read (`charge_read`), None for everything.
+        client_id: public id of the app.
+        secret_key: key of the developer's account, required to exchange codes and tokens.
+        redirect_uris: allowed redirect URIs. The first one is the default.
+        permissions: permissions of its access tokens (`charge_read`); None for all.
     """
 
     client_id: str
@@ -49,24 +50,24 @@ class AppOptions:
 
 @dataclass(frozen=True)
 class _Grant:
-    """What a code or a refresh token is good for."""
+    """The account that a code or refresh token is for, and its expiry in Unix seconds."""
 
     account_id: str
     expires_at: int
 
 
 class StripeApp:
-    """The app, and which accounts have installed it. There is none until it is configured.
+    """The app and the accounts that have installed it. There is no app until `options` is set.
 
-    `account_id` is who is signed in at the page, the account itself or one connected to it; `denies` is what they say
-    to it.
+    `account_id` is the account that is signed in at the consent page: the account itself or a connected one. `denies`
+    says whether it refuses consent.
     """
 
     def __init__(self, connections: Connections, keys: Keys, deliverer: Deliverer) -> None:
         self.options: AppOptions | None = None
         self.account_id = connections.platform.id
         self.denies = False
-        self._accounts = {account.id: account for account in connections.everyone}
+        self._accounts = {account.id: account for account in connections.all_accounts}
         self._clock = connections.platform.clock
         self._platform = connections.platform
         self._keys, self._deliverer = keys, deliverer
@@ -77,18 +78,18 @@ class StripeApp:
 
     @property
     def installed_by(self) -> list[str]:
-        """The accounts that have installed it."""
+        """Ids of the accounts that have installed the app, sorted."""
         return sorted({grant.account_id for grant in self._refresh_tokens.values()})
 
-    def account_of(self, key: str | None) -> str | None:
-        """The account that an access token is for, whether it still works or not; None for any other key."""
+    def account_id_for_token(self, key: str | None) -> str | None:
+        """Return the account id of an access token, even if it is invalid by now; None for any other key."""
         return self._access_tokens.get(key or "")
 
     def authorize(self, query: Mapping[str, str]) -> str:
-        """Where the page sends the browser back to: with a code, or with what went wrong.
+        """Return the URL that the consent page redirects to, with a code or an error.
 
         Raises:
-            NoSuchApp: there is no way back.
+            NoSuchApp: unknown client id or redirect URI.
         """
         options = self.options
         if options is None or query.get("client_id") != options.client_id:
@@ -108,24 +109,25 @@ class StripeApp:
         """Exchange a code or a refresh token for new tokens.
 
         Raises:
-            StripeError: Stripe would refuse.
+            StripeError: Stripe would return an error.
         """
         if self.options is None or key != self.options.secret_key:
             raise invalid_key(key or "")
         match form.get("grant_type"):
             case "authorization_code":
-                granted = self._take(self._codes, form.get("code", ""), "Authorization code")
+                granted = self._consume(self._codes, form.get("code", ""), "Authorization code")
                 return self._tokens(granted.account_id) | {"stripe_user_id": granted.account_id}
             case "refresh_token":
-                granted = self._take(self._refresh_tokens, form.get("refresh_token", ""), "Refresh token")
+                granted = self._consume(self._refresh_tokens, form.get("refresh_token", ""), "Refresh token")
                 return self._tokens(granted.account_id)
             case other:
                 raise unsupported_grant(other)
 
     def deauthorize(self, account_id: str) -> None:
-        """Let an account uninstall the app: its tokens work no more, and endpoints with `connect` are told.
+        """Uninstall the app from an account: revoke its tokens, and send the event to endpoints with `connect`.
 
-        Raises KeyError for an account that has not installed it.
+        Raises:
+            KeyError: the account has not installed the app.
         """
         if account_id not in self.installed_by or self.options is None:
             raise KeyError(account_id)
@@ -137,10 +139,10 @@ class StripeApp:
             if owner == account_id:
                 self._keys.issue(key, replace(self._keys.known()[key], state="revoked"))
         account = self._accounts[account_id]
-        self._deliverer.tell(deauthorization(account, self._platform, client_id=self.options.client_id))
+        self._deliverer.announce(deauthorized_event(account, self._platform, client_id=self.options.client_id))
 
-    def _take(self, grants: dict[str, _Grant], given: str, what: str) -> _Grant:
-        """What was granted, once."""
+    def _consume(self, grants: dict[str, _Grant], given: str, what: str) -> _Grant:
+        """Return the grant of a code or token, and invalidate it."""
         found = grants.pop(given, None)
         if found is None:
             raise invalid_grant(f"{what} does not exist: {given}")
@@ -151,11 +153,11 @@ class StripeApp:
     def _tokens(self, account_id: str) -> Json:
         assert self.options is not None
         access_token, refresh_token = f"at_{self._token('access')}", f"rt_{self._token('refresh')}"
-        may = self.options.permissions
-        about = ApiKey(may, may, expires_at=self._clock.now + ACCESS_SECONDS)
-        self._keys.issue(access_token, about)
+        permissions = self.options.permissions
+        api_key = ApiKey(permissions, permissions, expires_at=self._clock.now + ACCESS_TOKEN_SECONDS)
+        self._keys.issue(access_token, api_key)
         self._access_tokens[access_token] = account_id
-        self._refresh_tokens[refresh_token] = _Grant(account_id, self._clock.now + REFRESH_SECONDS)
+        self._refresh_tokens[refresh_token] = _Grant(account_id, self._clock.now + REFRESH_TOKEN_SECONDS)
         mode = "live" if self._platform.livemode else "test"
         return {
             "access_token": access_token,

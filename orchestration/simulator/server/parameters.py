@@ -1,4 +1,4 @@
-"""Query parameters of Stripe's list and retrieve requests: read, checked, and refused in Stripe's words."""
+"""Parsing and validation of the query parameters of list and retrieve requests, with Stripe's error messages."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -20,7 +20,7 @@ _ARRAY_ITEM: Final = re.compile(r"\[\d*\]$")
 
 @dataclass
 class ListParameters:
-    """What a list request asks for. `created` are the first and the last second wanted."""
+    """The parameters of a list request. `created` is the first and the last second to include."""
 
     limit: int = 10
     starting_after: str | None = None
@@ -34,34 +34,43 @@ class ListParameters:
 def read_list_parameters(
     query: Iterable[tuple[str, str]], filters: Collection[str], expandable: Collection[str]
 ) -> ListParameters:
-    """The parameters of a list whose filters and expandable properties are these.
+    """Return the parameters of a list request.
+
+    Args:
+        query: names and values of the query string.
+        filters: filters that the list supports.
+        expandable: properties that the list can expand.
 
     Raises:
-        StripeError: 400, at the first parameter that Stripe would refuse.
+        StripeError: 400, for the first invalid parameter.
     """
-    asked = ListParameters()
+    parameters = ListParameters()
     for name, value in query:
         base = name.partition("[")[0]
         if name == "limit":
-            asked.limit = _limit(value)
+            parameters.limit = _limit(value)
         elif name in ("starting_after", "ending_before"):
-            setattr(asked, name, value)
+            setattr(parameters, name, value)
         elif base == "created":
-            asked.created = _narrowed(asked.created, name, value)
+            parameters.created = _narrow(parameters.created, name, value)
         elif base == "types" and "type" in filters and _ARRAY_ITEM.search(name):
-            asked.types.append(value)
+            parameters.types.append(value)
         elif base == "expand" and _ARRAY_ITEM.search(name):
-            asked.expand.append(_expandable(value, [f"data.{item}" for item in expandable]).removeprefix("data."))
+            parameters.expand.append(_expandable(value, [f"data.{item}" for item in expandable]).removeprefix("data."))
         elif name in filters:
-            asked.filters[name] = value
+            parameters.filters[name] = value
         else:
             raise unknown_parameter(name)
-    _check_combination(asked)
-    return asked
+    _check_combination(parameters)
+    return parameters
 
 
 def read_retrieve_parameters(query: Iterable[tuple[str, str]], expandable: Collection[str]) -> list[str]:
-    """The properties that a retrieve request wants expanded. Raises StripeError 400 as `read_list_parameters`."""
+    """Return the properties that a retrieve request expands.
+
+    Raises:
+        StripeError: 400, for the first invalid parameter.
+    """
     expand = []
     for name, value in query:
         if name.partition("[")[0] != "expand" or not _ARRAY_ITEM.search(name):
@@ -70,12 +79,12 @@ def read_retrieve_parameters(query: Iterable[tuple[str, str]], expandable: Colle
     return expand
 
 
-def _check_combination(asked: ListParameters) -> None:
-    if asked.starting_after is not None and asked.ending_before is not None:
+def _check_combination(parameters: ListParameters) -> None:
+    if parameters.starting_after is not None and parameters.ending_before is not None:
         raise exclusive("ending_before", "starting_after")
-    if asked.types and "type" in asked.filters:
+    if parameters.types and "type" in parameters.filters:
         raise exclusive("type", "types")
-    if len(asked.types) > MAX_TYPES:
+    if len(parameters.types) > MAX_TYPES:
         raise StripeError(400, f"Array types exceeded maximum {MAX_TYPES} allowed elements.", param="types")
 
 
@@ -88,7 +97,7 @@ def _limit(value: str) -> int:
     return limit
 
 
-def _narrowed(created: tuple[int, int], name: str, value: str) -> tuple[int, int]:
+def _narrow(created: tuple[int, int], name: str, value: str) -> tuple[int, int]:
     instant = _integer(value, name)
     low, high = created
     match name:

@@ -1,4 +1,4 @@
-"""The simulated account and those connected to it as a server: in a thread for tests, in the foreground for people."""
+"""The HTTP server of a simulated account and its connected accounts, in a thread or in the foreground."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestration.simulator.server.api import StripeApi, key_of
+from orchestration.simulator.server.api import StripeApi, request_key
 from orchestration.simulator.server.connect import Connections
 from orchestration.simulator.server.control import Control
 from orchestration.simulator.server.deliveries import Deliverer, RetryPolicy
@@ -26,14 +26,14 @@ from orchestration.simulator.world.account import SimulatedAccount
 
 HOST = "127.0.0.1"
 
-_AGREE: Final = re.compile(r"/oauth/v2/(chnlink_\w+/)?authorize")
-"""The page where accounts agree to an app; with the part in brackets, to one that is not published yet."""
+_CONSENT_PATH: Final = re.compile(r"/oauth/v2/(chnlink_\w+/)?authorize")
+"""Path of the consent page of an app. The optional part is that of an app that is not published."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but one that is forced to exit does so at once.
+    """A uvicorn server that exits at once when it is forced to.
 
-    The original looks for it ten times a second and then waits as long again, which is most of a short test.
+    The original polls ten times a second and then waits another tenth, which is most of the time of a short test.
     """
 
     async def main_loop(self) -> None:
@@ -51,19 +51,20 @@ class _Server(uvicorn.Server):
 
 
 class SimulatorServer:
-    """An account over HTTP on the loopback interface, while the context lasts.
+    """A server of an account on the loopback interface. It runs while its context is open.
 
-    What can go wrong with an account's requests, and the count of them, is its gate's: the attributes `faults`,
-    `limits` and `requests` are those of the account itself, `gates` holds those of the connected ones too, by id.
+    Each account has a gate with its faults, limits and request counts. The attributes `faults`, `limits` and `requests`
+    are those of the account itself. `gates` also has those of its connected accounts, by id.
 
     Args:
-        connected: makes the account a Connect platform, and these accounts connected to it: `Stripe-Account` selects
-            one. They live by the platform's clock.
-        keys: for each API key an `ApiKey`, or just the permissions it has, None for all; default as `Keys`. The
-            attribute of that name adds and removes them.
-        port: 0 takes any free one; `url` tells which.
-        retry: when failed webhook deliveries are repeated. Endpoints are registered with `deliverer`.
-        monotonic: the real clock, which rate limits count by.
+        account: the account to serve.
+        connected: makes the account a Connect platform with these connected accounts, which `Stripe-Account` selects.
+            They use the platform's clock.
+        keys: for each API key its `ApiKey`, or only its permissions; None for all. See `Keys` for the default. The
+            attribute `keys` adds and removes keys.
+        port: port to listen on; 0 for any free one, which `url` shows.
+        retry: when failed webhook deliveries are retried. The attribute `deliverer` registers endpoints.
+        monotonic: function that returns the seconds of the real clock, for rate limits.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class SimulatorServer:
         self.app = StripeApp(self.connections, self.keys, self.deliverer)
         self.gates = {
             each.id: Gate(each, StripeApi(each, self.keys, self.connections, self.app), monotonic)
-            for each in self.connections.everyone
+            for each in self.connections.all_accounts
         }
         gate = self.gates[account.id]
         self.faults, self.limits, self.requests = gate.faults, gate.limits, gate.requests
@@ -103,7 +104,7 @@ class SimulatorServer:
 
     @property
     def url(self) -> str:
-        """Where the server listens; what STRIPE_API_BASE takes."""
+        """URL of the server, for STRIPE_API_BASE."""
         host, port = self._socket.getsockname()
         return f"http://{host}:{port}"
 
@@ -138,22 +139,22 @@ class SimulatorServer:
         platform = self.gates[self.account.id]
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            """Everything but the controls is Stripe's, unknown paths included, and unknown accounts the platform's."""
+            """Route a request. Unknown paths go to Stripe's API, and unknown accounts to the platform."""
             request = Request(scope, receive)
             if scope["path"].startswith("/_sim/") and "origin" in request.headers:
-                await PlainTextResponse("The controls answer to no page of a browser.", 403)(scope, receive, send)
+                await PlainTextResponse("The controls refuse requests from web pages.", 403)(scope, receive, send)
             elif scope["path"].startswith("/_sim/"):
                 await controls({**scope, "path": scope["path"].removeprefix("/_sim")}, receive, send)
-            elif _AGREE.fullmatch(scope["path"]):
-                await self._agree(request)(scope, receive, send)
+            elif _CONSENT_PATH.fullmatch(scope["path"]):
+                await self._consent(request)(scope, receive, send)
             else:
-                named = request.headers.get("Stripe-Account") or self.app.account_of(key_of(request))
+                named = request.headers.get("Stripe-Account") or self.app.account_id_for_token(request_key(request))
                 await self.gates.get(named or "", platform)(scope, receive, send)
 
         return app
 
-    def _agree(self, request: Request) -> Response:
-        """The page where an account installs the app: it does, or denies, at once."""
+    def _consent(self, request: Request) -> Response:
+        """Answer as the consent page of the app, where the account consents or refuses at once."""
         try:
             return RedirectResponse(self.app.authorize(request.query_params), 302)
         except NoSuchApp as error:

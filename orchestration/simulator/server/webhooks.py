@@ -1,7 +1,7 @@
-"""Webhook endpoints, and what Stripe sends to one: the exact bytes of an event, and the header that signs them.
+"""Webhook endpoints, and what Stripe sends to them: the exact bytes of an event and the header that signs them.
 
-When an event is sent, how often and in which order is `deliveries`; the signature follows Stripe's documentation and
-uses nothing of its SDK, so that a receiver is checked against something else than itself.
+`deliveries` decides when, how often and in which order events are sent. The signature follows Stripe's documentation
+and does not use its SDK, so that a receiver that uses the SDK is tested against an independent implementation.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from orchestration.simulator.world.steps import token
 Json = dict[str, Any]
 
 DEFAULT_WEBHOOK_SECRET: Final = "whsec_simulated_account_signs_everything"
-"""A signing secret that vouches for nothing but a simulated account."""
+"""Signing secret of simulated accounts. It is public."""
 
 DEFAULT_ENABLED_EVENTS: Final = (
     "payment_intent.succeeded",
@@ -29,28 +29,30 @@ DEFAULT_ENABLED_EVENTS: Final = (
     "payment_intent.requires_action",
     "payment_intent.canceled",
 )
-"""The types that tell how a payment goes."""
+"""The event types of a PaymentIntent's progress."""
 
 
 @dataclass(frozen=True)
 class WebhookEndpoint:
-    """Where an account sends its events, and what goes wrong on the way there.
+    """A webhook endpoint, and the failures of its deliveries.
 
-    What goes wrong depends on the account's seed and the event only. Shares are from 0 to 1, seconds are simulated.
+    The failures depend only on the account's seed and the event. Shares are from 0 to 1; seconds are simulated.
 
     Args:
-        secrets: what deliveries are signed with, several while a secret is rolled.
-        enabled_events: the types sent; "*" stands for all.
-        api_version: the version that events say they were rendered in; None is the account's own.
-        connect: whether it takes the events of connected accounts, which say whose they are, and not the account's own.
-        duplicates: share of events delivered twice.
-        shuffle: events that are due at once and happened within so many seconds are sent in random order.
-        delay: seconds by which the share `delayed` of the events is sent late.
-        lost: share of events never sent, except by hand.
-        concurrency: deliveries under way at the same time; with more than one they may overtake each other.
+        url: URL that events are posted to.
+        secrets: signing secrets; several while a secret is rolled.
+        enabled_events: event types that are sent; "*" for all.
+        api_version: `api_version` of the events; None for that of the account.
+        connect: whether it gets the events of connected accounts, with their `account`, instead of the account's own.
+        duplicates: share of events that are delivered twice.
+        shuffle: events that are due at the same time and happened within so many seconds are sent in random order.
+        delay: seconds by which delayed events are sent late.
+        delayed: share of events that are delayed.
+        lost: share of events that are never sent, except manually.
+        concurrency: largest number of simultaneous deliveries. If it is more than one, they may overtake each other.
 
     Raises:
-        ValueError: no such endpoint can be.
+        ValueError: invalid option.
     """
 
     url: str
@@ -70,28 +72,28 @@ class WebhookEndpoint:
         if address.scheme not in ("http", "https") or not address.hostname or address.port == 0:
             raise ValueError(f"not the URL of a webhook endpoint: {self.url}")
         if not self.secrets or not self.enabled_events:
-            raise ValueError("a webhook endpoint has at least one secret and one type of events")
+            raise ValueError("a webhook endpoint must have at least one secret and one event type")
         for secret in self.secrets:
             check_secret(secret)
         for share in ("duplicates", "delayed", "lost"):
             if not 0 <= getattr(self, share) <= 1:
-                raise ValueError(f"{share} is a share, 0 to 1")
+                raise ValueError(f"{share} must be from 0 to 1")
         if min(self.shuffle, self.delay) < 0 or self.concurrency < 1:
-            raise ValueError("shuffle and delay are seconds, 0 or more; concurrency is 1 or more")
+            raise ValueError("shuffle and delay must be at least 0 seconds, concurrency at least 1")
 
-    def takes(self, event_type: str) -> bool:
-        """Whether events of this type are sent."""
+    def accepts(self, event_type: str) -> bool:
+        """Return whether events of this type are sent to the endpoint."""
         return "*" in self.enabled_events or event_type in self.enabled_events
 
 
 def check_secret(secret: str) -> None:
-    """Raises ValueError, without the secret, for one that Stripe would not make."""
+    """Raise ValueError unless the secret has Stripe's prefix. The message does not contain the secret."""
     if not secret.startswith("whsec_"):
-        raise ValueError("a webhook secret begins with whsec_")
+        raise ValueError("a webhook secret must begin with whsec_")
 
 
-class Notice(NamedTuple):
-    """An event that endpoints are sent. `payload` makes what is posted, as of the API version that is asked for."""
+class WebhookEvent(NamedTuple):
+    """An event to send. `payload` returns the body for an API version; None is the account's own version."""
 
     id: str
     type: str
@@ -99,19 +101,21 @@ class Notice(NamedTuple):
     payload: Callable[[str | None], bytes]
 
 
-def notice_of(account: SimulatedAccount, event: Entry, *, connect: bool) -> Notice:
-    """What endpoints are sent of an event: the account's own, or (`connect`) its platform's."""
+def webhook_event(account: SimulatedAccount, event: Entry, *, connect: bool) -> WebhookEvent:
+    """Return an event as it is sent to endpoints of the account or, with `connect`, of its platform."""
 
     def payload(api_version: str | None) -> bytes:
         return webhook_payload(account, event, api_version=api_version, connect=connect)
 
-    return Notice(event.id, event.about, event.created, payload)
+    return WebhookEvent(event.id, event.event_type, event.created, payload)
 
 
-def deauthorization(account: SimulatedAccount, platform: SimulatedAccount, *, client_id: str | None = None) -> Notice:
-    """What a platform is sent when a connected account has left it, or has uninstalled the app with this client id.
+def deauthorized_event(
+    account: SimulatedAccount, platform: SimulatedAccount, *, client_id: str | None = None
+) -> WebhookEvent:
+    """Return the event for a platform when an account disconnects, or uninstalls the app with this client id.
 
-    It is an event of the account that left, so that the platform can read it nowhere (stripe_event issue 15).
+    It belongs to the account that left, so the platform cannot read it from the API (stripe_event issue 15).
     """
     event_id, event_type = f"evt_1{token(account.id, 'left', account.now)[:23]}", "account.application.deauthorized"
     body: Json = {
@@ -126,22 +130,25 @@ def deauthorization(account: SimulatedAccount, platform: SimulatedAccount, *, cl
         "request": {"id": None, "idempotency_key": None},
         "type": event_type,
     }
-    return Notice(event_id, event_type, account.now, partial(_payload, body))
+    return WebhookEvent(event_id, event_type, account.now, partial(_payload, body))
 
 
 def webhook_payload(
     account: SimulatedAccount, event: Entry, *, api_version: str | None = None, connect: bool = False
 ) -> bytes:
-    """The body that is posted for an event: what /v1/events shows, personal data included, in Stripe's layout."""
+    """Return the body that is posted for an event: as in /v1/events, with personal data, in Stripe's layout."""
     body = Renderer(account, is_connected=connect).render("events", event, event.created)
     return _payload(body | {"pending_webhooks": 1}, api_version)
 
 
 def signature_header(payload: bytes, secrets: Iterable[str], timestamp: int, *, livemode: bool = False) -> str:
-    """The value of `Stripe-Signature`: a v1 for each secret and, in test mode, a v0 that nobody may believe.
+    """Return the value of `Stripe-Signature`: a v1 for each secret and, in test mode, a fake v0.
 
     Args:
-        timestamp: unix seconds on the real clock, which receivers check it against.
+        payload: body that is signed.
+        secrets: signing secrets.
+        timestamp: Unix seconds of the real clock, which receivers check.
+        livemode: whether the account is in live mode.
     """
     signed = b"%d.%b" % (timestamp, payload)
     values = [f"v1={_hmac(secret.encode(), signed)}" for secret in secrets]
@@ -151,13 +158,13 @@ def signature_header(payload: bytes, secrets: Iterable[str], timestamp: int, *, 
 
 
 def _payload(body: Json, api_version: str | None) -> bytes:
-    """An event in Stripe's layout; a version of None leaves it the one it has."""
+    """Return an event in Stripe's layout with this `api_version`; None keeps the one it has."""
     version = body["api_version"] if api_version is None else api_version
     return json.dumps(body | {"api_version": version}, indent=2, ensure_ascii=False).encode()
 
 
 def _application(platform: SimulatedAccount) -> Json:
-    """What accounts are connected to, as they see it."""
+    """Return the platform's Application object, as connected accounts see it."""
     return {"id": f"ca_{token(platform.id, 'application')}", "object": "application", "name": "Simulated Platform"}
 
 

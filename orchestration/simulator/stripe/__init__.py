@@ -1,1 +1,1 @@
-"""What Stripe shows of it: objects in JSON, at the pinned API version."""
+"""Stripe's JSON of the simulated objects, at the pinned API version."""

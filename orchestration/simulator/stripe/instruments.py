@@ -1,9 +1,9 @@
-"""Stripe's JSON for what was paid with, and for what the network said: nested parts of charges and errors."""
+"""Stripe's JSON of payment methods and network outcomes: nested parts of charges and errors."""
 
 from typing import Any
 
 from orchestration.simulator.world.calibration import Failure
-from orchestration.simulator.world.payers import Person, person
+from orchestration.simulator.world.payers import Person, make_person
 from orchestration.simulator.world.steps import Attempt, Instrument, Intent, Wait, token
 
 Json = dict[str, Any]
@@ -15,11 +15,11 @@ _OUT_OF_BAND: dict[str, Json] = {
     "konbini": {"store": {"chain": "lawson"}},
     "customer_balance": {},
 }
-"""Details on the charge of what is paid by voucher or bank transfer."""
+"""Payment method details of charges by voucher or bank transfer."""
 
 
 def address(who: Person, country: str) -> Json:
-    """A postal address of that person."""
+    """Return the postal address of a person."""
     return {
         "city": who.town,
         "country": country,
@@ -31,7 +31,7 @@ def address(who: Person, country: str) -> Json:
 
 
 def billing_details(who: Person, country: str) -> Json:
-    """Stripe's billing details, of charges and of payment methods."""
+    """Return the `billing_details` of a charge or payment method."""
     return {
         "address": address(who, country),
         "email": who.email,
@@ -42,7 +42,7 @@ def billing_details(who: Person, country: str) -> Json:
 
 
 def outcome(attempt: Attempt, failure: Failure | None) -> Json:
-    """What network and Radar made of an attempt; `failure` is None as long as it has not failed."""
+    """Return the `outcome` of a charge. `failure` is None if the attempt has not failed (yet)."""
     if failure is None:
         return {
             "advice_code": None,
@@ -74,13 +74,13 @@ def _reason(failure: Failure) -> str:
 
 
 def network_advice_code(attempt: Attempt, failure: Failure) -> str | None:
-    """The network's word on trying again, as outcomes and errors repeat it. Only Mastercard's `03` is told."""
-    is_told = failure.advice_code == "do_not_try_again" and attempt.instrument.brand == "mastercard"
-    return "03" if is_told else None
+    """Return the network's advice on retries, as outcomes and errors show it. Only Mastercard's `03` is simulated."""
+    has_advice = failure.advice_code == "do_not_try_again" and attempt.instrument.brand == "mastercard"
+    return "03" if has_advice else None
 
 
 def charge_details(attempt: Attempt, intent: Intent) -> Json:
-    """`payment_method_details` of a charge."""
+    """Return the `payment_method_details` of a charge."""
     instrument = attempt.instrument
     if instrument.kind == "card":
         return {"type": "card", "card": _charged_card(attempt, intent)}
@@ -135,7 +135,7 @@ def _charged_card_present(attempt: Attempt, intent: Intent) -> Json:
 
 
 def _read_card(card: Instrument) -> Json:
-    """A card at a terminal, as charges and payment methods show it."""
+    """Return a card read at a terminal, as charges and payment methods show it."""
     return {
         "brand": card.brand,
         "brand_product": None,
@@ -190,14 +190,14 @@ def _bank_account(instrument: Instrument) -> Json:
 
 
 def error_payment_method(attempt: Attempt, intent: Intent, customer: str | None, *, livemode: bool) -> Json:
-    """The whole payment method that `last_payment_error` carries."""
+    """Return the payment method object in `last_payment_error`."""
     instrument = attempt.instrument
     account = {"customer_account": customer} if intent.is_customer_account else {}
     return {
         "id": instrument.payment_method,
         "object": "payment_method",
         "allow_redisplay": "unspecified",
-        "billing_details": billing_details(person(intent.customer), instrument.country),
+        "billing_details": billing_details(make_person(intent.customer), instrument.country),
         "created": intent.created,
         "customer": None if account else customer,
         **account,
@@ -223,7 +223,7 @@ def _stored_details(instrument: Instrument) -> Json:
 
 
 def instructions(intent: Intent, wait: Wait, number: int) -> Json:
-    """`next_action` of a PaymentIntent that waits for a voucher or a bank transfer to be paid."""
+    """Return the `next_action` of a PaymentIntent that waits for a voucher or bank transfer."""
     url = f"https://payments.stripe.com/{wait.instrument.kind}/voucher/_secret_{token(intent.id, 'voucher', number)}"
     reference = token(intent.id, "reference", number)[:14].upper()
     details: dict[str, tuple[str, Json]] = {

@@ -1,7 +1,7 @@
-"""Stripe's JSON: PaymentIntent, Charge, Refund, Dispute, Event as they look after a step, at the pinned API version.
+"""Stripe's JSON of PaymentIntents, Charges, Refunds, Disputes and Events after a step, at the pinned API version.
 
-Fields are those that the SDK's typed classes declare (a test compares them). How methods of payment look is
-`instruments`; what an answer wraps around an object is `api`.
+The fields are those that the SDK's typed classes declare (a test compares them). `instruments` renders payment methods,
+and `api` renders lists.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from orchestration.simulator.stripe.instruments import (
 from orchestration.simulator.stripe.state import ChargeState, State, state_after, steps_until
 from orchestration.simulator.world.account import Entry, Resource, SimulatedAccount, customer_account_id, customer_id
 from orchestration.simulator.world.calibration import DAY
-from orchestration.simulator.world.payers import Person, person
+from orchestration.simulator.world.payers import Person, make_person
 from orchestration.simulator.world.steps import Attempt, Dispute, Intent, token
 
 Json = dict[str, Any]
@@ -41,14 +41,14 @@ _METHOD_TYPES = ("card", "sepa_debit", "us_bank_account")
 
 
 class Renderer:
-    """Renders what an account holds, to itself or (`is_connected`) to its platform. Has no state of its own."""
+    """Renders objects of an account as its own key reads them or, if `is_connected`, as its platform reads them."""
 
     def __init__(self, account: SimulatedAccount, *, is_connected: bool = False) -> None:
         self._account = account
         self._is_connected = is_connected
 
     def render(self, resource: Resource, entry: Entry, at: int) -> Json:
-        """An object as it looks at `at`; an event looks the same at any time."""
+        """Return the object as of `at` (Unix seconds). An event is the same at any time."""
         if resource == "events":
             return self._event(entry)
         intent = entry.intent
@@ -66,15 +66,15 @@ class Renderer:
     def _event(self, entry: Entry) -> Json:
         intent, step = entry.intent, entry.intent.steps[entry.nth]
         state = state_after(intent, entry.nth + 1)
-        by_merchant = entry.about in ("payment_intent.created", "refund.created", "payment_intent.canceled")
+        by_merchant = entry.event_type in ("payment_intent.created", "refund.created", "payment_intent.canceled")
         request = {
             "id": f"req_{token(entry.id)[:14]}" if by_merchant else None,
             "idempotency_key": f"key_{token(entry.id, 'key')}" if by_merchant else None,
         }
-        data: Json = {"object": self._subject(entry.about, intent, state, step.nth)}
-        if entry.about == "charge.updated":
+        data: Json = {"object": self._subject(entry.event_type, intent, state, step.nth)}
+        if entry.event_type == "charge.updated":
             data["previous_attributes"] = {"balance_transaction": None}
-        elif entry.about in ("refund.updated", "charge.refund.updated", "charge.dispute.updated"):
+        elif entry.event_type in ("refund.updated", "charge.refund.updated", "charge.dispute.updated"):
             data["previous_attributes"] = {"status": self._previous_status(entry)}
         return {
             "id": entry.id,
@@ -86,7 +86,7 @@ class Renderer:
             "livemode": self._account.livemode,
             "pending_webhooks": 0,
             "request": request,
-            "type": entry.about,
+            "type": entry.event_type,
         }
 
     def _subject(self, event_type: str, intent: Intent, state: State, index: int) -> Json:
@@ -103,11 +103,11 @@ class Renderer:
     def _previous_status(self, entry: Entry) -> str:
         intent, step = entry.intent, entry.intent.steps[entry.nth]
         before = state_after(intent, entry.nth)
-        return before.disputes[step.nth] if "dispute" in entry.about else before.refunds[step.nth]
+        return before.disputes[step.nth] if "dispute" in entry.event_type else before.refunds[step.nth]
 
     def _payment_intent(self, intent: Intent, state: State) -> Json:
         currency, amount = _price(intent, state)
-        who = person(intent.customer)
+        who = make_person(intent.customer)
         return {
             "id": intent.id,
             "object": "payment_intent",
@@ -209,7 +209,7 @@ class Renderer:
 
     def _charge(self, intent: Intent, state: State, index: int) -> Json:
         attempt, charge = intent.attempts[index], state.charges[index]
-        who = person(intent.customer)
+        who = make_person(intent.customer)
         is_failed = charge.status == "failed"
         failure = attempt.failure if is_failed else None
         currency, amount = attempt.price or (intent.currency, intent.amount)
@@ -321,7 +321,7 @@ class Renderer:
         }
 
     def _evidence(self, intent: Intent) -> Json:
-        who = person(intent.customer)
+        who = make_person(intent.customer)
         return {
             "billing_address": f"{who.street}, {who.town}",
             "customer_email_address": who.email,
@@ -334,7 +334,7 @@ class Renderer:
 
 
 def _price(intent: Intent, state: State) -> tuple[str, int]:
-    """The currency and the amount of the PaymentIntent, which an update may have changed."""
+    """Return currency and amount of the PaymentIntent, which an update may have changed."""
     is_earlier = intent.earlier_price is not None and not state.is_repriced
     return intent.earlier_price if intent.earlier_price and is_earlier else (intent.currency, intent.amount)
 
@@ -346,7 +346,7 @@ def _held_payment_method(intent: Intent, state: State) -> str | None:
 
 
 def _method_options(intent: Intent) -> Json:
-    """The options of the payment methods that the PaymentIntent takes."""
+    """Return the `payment_method_options` of the PaymentIntent."""
     options: dict[str, Json] = {
         "card": {"request_three_d_secure": "automatic"},
         "customer_balance": {"bank_transfer": {"type": "eu_bank_transfer"}, "funding_type": "bank_transfer"},

@@ -1,17 +1,17 @@
-"""Stripe's JSON for what an account has one of: itself, as its own key or its platform reads it, and its balance."""
+"""Stripe's JSON of an account's single objects: the Account, as its own key or its platform reads it, and Balance."""
 
 from typing import Any
 
 from orchestration.simulator.stripe.instruments import address
 from orchestration.simulator.world.account import SimulatedAccount
-from orchestration.simulator.world.payers import person
+from orchestration.simulator.world.payers import make_person
 from orchestration.simulator.world.steps import token
 
 Json = dict[str, Any]
 
 
 def account_object(account: SimulatedAccount) -> Json:
-    """The Account object as its own key reads it. It has no livemode."""
+    """Return the Account object as the account's own key reads it. It has no `livemode`."""
     return {
         "id": account.id,
         "object": "account",
@@ -29,8 +29,8 @@ def account_object(account: SimulatedAccount) -> Json:
 
 
 def connected_account_object(account: SimulatedAccount) -> Json:
-    """The Account object as a platform reads it: with all that is known of the person who owns the business."""
-    owner = person(account.seed)
+    """Return the Account object as a platform reads it, with the personal data of the owner."""
+    owner = make_person(account.seed)
     home = address(owner, "US")
     contact = {"email": owner.email, "phone": owner.phone}
     return account_object(account) | {
@@ -67,6 +67,6 @@ def connected_account_object(account: SimulatedAccount) -> Json:
 
 
 def balance_object(account: SimulatedAccount) -> Json:
-    """An empty balance: the simulated account pays out at once."""
+    """Return an empty balance, since the simulated account pays out at once."""
     nothing = [{"amount": 0, "currency": "usd", "source_types": {"card": 0}}]
     return {"object": "balance", "available": nothing, "livemode": account.livemode, "pending": nothing}

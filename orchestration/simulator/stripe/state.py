@@ -1,6 +1,6 @@
-"""What a PaymentIntent and what hangs on it look like after a number of its steps: Stripe's rules, before any JSON.
+"""The state of a PaymentIntent and its objects after a number of steps, by Stripe's rules.
 
-Only `objects` reads this. The truth does not, so that a mistake here cannot hide one there.
+Only `objects` uses it. `truth` does not, so that a mistake here cannot hide one there.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from orchestration.simulator.world.steps import Act, Intent, Step
 
 @dataclass(slots=True)
 class ChargeState:
-    """The part of a charge that changes."""
+    """The mutable fields of a charge."""
 
     status: str
     captured: bool = False
@@ -22,9 +22,14 @@ class ChargeState:
 
 @dataclass(slots=True)
 class State:
-    """The parts that change, after the steps so far. `failed` is the attempt that last_payment_error tells of, `latest`
-    the one behind latest_charge, `used` the one whose instrument the intent holds; `waiting` is the wait that
-    next_action tells of; all are indices."""
+    """The mutable fields of a PaymentIntent and its objects. Amounts are in minor units.
+
+    Args:
+        failed: index of the attempt in `last_payment_error`.
+        latest: index of the attempt of `latest_charge`.
+        used: index of the attempt whose instrument is the `payment_method`.
+        waiting: index of the wait in `next_action`.
+    """
 
     status: str = "requires_payment_method"
     failed: int | None = None
@@ -42,7 +47,7 @@ class State:
 
 
 def steps_until(intent: Intent, at: int) -> int:
-    """How many of the intent's steps have happened by `at`."""
+    """Return the number of the intent's steps that have happened by `at` (Unix seconds)."""
     count = 0
     for step in intent.steps:
         if step.at > at:
@@ -52,7 +57,7 @@ def steps_until(intent: Intent, at: int) -> int:
 
 
 def state_after(intent: Intent, count: int) -> State:
-    """The state right after the first `count` steps."""
+    """Return the state right after the first `count` steps."""
     state = State()
     for step in intent.steps[:count]:
         _apply(state, intent, step)
@@ -75,12 +80,12 @@ def _apply(state: State, intent: Intent, step: Step) -> None:
             state.failed = None
         case Act.CANCELED | Act.LAPSED:
             state.status, state.capturable = "canceled", 0
-            state.canceled_at, state.cancellation_reason = step.at, step.word
+            state.canceled_at, state.cancellation_reason = step.at, step.detail
         case Act.REFUNDED | Act.REFUND_SETTLED | Act.REFUND_FAILED:
             _apply_refund(state, intent, step)
         case Act.DISPUTED | Act.DISPUTE_ANSWERED | Act.DISPUTE_CLOSED:
             dispute = intent.disputes[step.nth]
-            state.disputes[step.nth] = step.word or dispute.status
+            state.disputes[step.nth] = step.detail or dispute.status
             state.charges[dispute.attempt].is_disputed = True
         case Act.BALANCED:
             state.charges[step.nth].is_balanced = True
@@ -89,7 +94,7 @@ def _apply(state: State, intent: Intent, step: Step) -> None:
 
 
 def _apply_charge(state: State, intent: Intent, step: Step) -> None:
-    """The steps that make a charge or decide it; each of them is a confirmation, so the last error is gone."""
+    """Apply a step that creates or resolves a charge. Each is a confirmation, which clears the last error."""
     state.latest = state.used = step.nth
     state.failed = state.waiting = None
     charge = state.charges.setdefault(step.nth, ChargeState("pending"))
@@ -109,7 +114,7 @@ def _apply_charge(state: State, intent: Intent, step: Step) -> None:
 
 
 def _apply_refund(state: State, intent: Intent, step: Step) -> None:
-    """A pending refund counts as refunded; one that fails gives the money back to the charge."""
+    """Apply a step of a refund. A pending refund counts as refunded; a failed one no longer does."""
     refund = intent.refunds[step.nth]
     charge = state.charges[refund.attempt]
     if step.act is Act.REFUNDED:

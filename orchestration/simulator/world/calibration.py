@@ -1,7 +1,7 @@
-"""The numbers behind the simulated account, each with where it comes from. No behaviour: `stories` draws from them.
+"""The numbers of the simulated account, each with its source. Constants only: `stories` draws from them.
 
-`published` means a figure somebody published about real payments; `preset` means our choice within published ranges;
-`texture` means a choice that only serves to make every case of Stripe's occur often enough to be tested.
+`published` marks a figure published about real payments. `preset` marks our choice within published ranges. `texture`
+marks a choice that only makes each of Stripe's cases frequent enough to be tested.
 """
 
 from typing import Final, NamedTuple
@@ -11,12 +11,11 @@ DAY: Final = 86_400
 
 
 class Failure(NamedTuple):
-    """A way to fail: how often it is the first failure, how often it is recovered in the end, and Stripe's words.
+    """A kind of failure: its weight among first failures, its recovery rate, and the codes that Stripe shows.
 
-    `code` is the charge's failure_code (or the error's code where there is no charge), `decline_code` the bank's word.
-    `needs` says what a recovery takes: the same instrument will do, details must be updated, another instrument is
-    needed, or the payer must authenticate. `outcome_reason` is the charge's outcome.reason where it is neither of the
-    two codes.
+    `code` is the charge's failure_code, or the error's code if there is no charge. `decline_code` is the bank's code.
+    `needs` is what a recovery requires: `same` instrument, `update` of its details, an `other` instrument, or
+    `authenticate`. `outcome_reason` is the charge's outcome.reason if it differs from both codes.
     """
 
     name: str
@@ -72,10 +71,10 @@ failures (Recurly), NSF 38 / expired 24 / generic 17 (unverified); recovery 47-5
 
 BLOCKED: Final = Failure("blocked", 0.0, 0.0, "other", "card_declined", "fraudulent", outcome_type="blocked",
                          network_status="not_sent_to_network", advice_code="do_not_try_again")  # fmt: skip
-"""What Radar's refusal looks like. Stripe's declines documentation."""
+"""A payment blocked by Radar, as Stripe's documentation of declines describes it."""
 
 BLOCKED_SHARE: Final = 0.006
-"""Share of card obligations that Radar blocks at first. texture."""
+"""Share of card obligations whose first attempt Radar blocks. texture."""
 
 FAILURE_FACTOR: Final = {
     ("funding", "credit"): 0.90, ("funding", "debit"): 1.08, ("funding", "prepaid"): 1.75,
@@ -83,71 +82,77 @@ FAILURE_FACTOR: Final = {
     ("entry", "wallet"): 0.55, ("entry", "keyed"): 1.10,
     ("use", "saved"): 0.85, ("use", "new"): 1.25,
 }  # fmt: skip
-"""How the chance to fail depends on the card. Only the order is published: credit fails less than debit less than
-prepaid, domestic less than foreign, wallet less than keyed, saved less than new (Stripe, acceptance)."""
+"""Factors of the failure rate by card. Only the order is published (Stripe, acceptance): credit fails less than debit,
+debit less than prepaid, domestic less than foreign, wallet less than keyed, saved less than new."""
 
 ATTEMPTS_WHEN_RECOVERED: Final = ((2, 0.68), (3, 0.21), (4, 0.08), (5, 0.02), (6, 0.01))
 ATTEMPTS_WHEN_LOST: Final = ((1, 0.30), (2, 0.15), (3, 0.13), (4, 0.14), (5, 0.14), (6, 0.09), (8, 0.05))
-"""How many attempts an obligation sees. preset: together they make every further retry less likely to succeed.
+"""Number of attempts of an obligation. preset: together they make each further retry less likely to succeed.
 published: Stripe retries up to 8 times in two weeks by default, Recurly stops at 7 declines."""
 
 RECOVERED_IN_SESSION: Final = 0.15
-"""Share of recoveries within the hour: the payer tries again at once. published: 12-21 % before any contact."""
-RECOVERY_MEDIAN: Final = 2.7 * DAY
+"""Share of recoveries within an hour: the payer retries at once. published: 12-21 % before any contact."""
+RECOVERY_MEDIAN_SECONDS: Final = 2.7 * DAY
 RECOVERY_SIGMA: Final = 0.92
-"""Log-normal delay of the other recoveries. published: 90 % of recoveries inside 10 days (Recurly 2026)."""
+"""Median in seconds and sigma of the log-normal delay of the other recoveries.
+
+published: 90 % of recoveries within 10 days (Recurly 2026).
+"""
 RECOVERED_LATE: Final = 0.02
-"""Share of recoveries after 20 to 50 days. texture: old payments must change."""
+"""Share of recoveries after 20 to 50 days. texture: old payments must change too."""
 PAYDAY_PULL: Final = 0.30
 """Share of insufficient_funds retries that wait for payday, here the next Friday. preset."""
 
 KEEPS_INSTRUMENT: Final = 0.74
-"""Share of recoveries by the same instrument where the failure allows it. With the mix above this gives 60 % of all
-recoveries by the same instrument, 10 % updated, 25 % another one, 5 % authenticated. published: 60-63 % from retries
-(Churnbuster); the rest preset."""
+"""Share of recoveries with the same instrument if the failure allows it. With the mix above, 60 % of all recoveries use
+the same instrument, 10 % an updated one, 25 % another one, and 5 % authentication. published: 60-63 % from retries
+(Churnbuster); the rest is preset."""
 THROUGH_NEW_INTENT: Final = 0.25
-"""Share of recoveries through another PaymentIntent; half of them name the order. preset."""
+"""Share of recoveries with another PaymentIntent. preset."""
 WITH_ORDER_KEY: Final = 0.5
+"""Share of obligations whose PaymentIntents name the order. preset."""
 DOUBLE_PAYMENT: Final = 0.02
-"""Share of recoveries where the order is paid twice: half of them within the second, by a second click. preset."""
+"""Share of recoveries in which the order is paid twice, half of them in the same second by a second click. preset."""
 WASTED_RETRY: Final = 0.35
-"""Share of do_not_try_again failures that are retried all the same; about 4 % of failures. preset."""
+"""Share of do_not_try_again failures that are retried anyway; about 4 % of failures. preset."""
 TWICE_IN_A_SECOND: Final = 0.03
-"""Share of failed obligations whose first retry comes in the same second. texture."""
+"""Share of failed obligations whose first retry happens in the same second. texture."""
 
 REFUND: Final = 0.03
 REFUND_OF_RECOVERED: Final = 0.05
-"""Share of successes refunded. preset 3 %; recovered ones are refunded more often, so that the net amount is tested."""
+"""Shares of successes that are refunded. preset: 3 %; more for recovered ones, so that the net amount is tested."""
 REFUND_PENDING: Final = 0.30
 REFUND_FAILS: Final = 0.08
 DISPUTE: Final = 0.006
 DISPUTE_OF_RECOVERED: Final = 0.02
 DISPUTE_ENDS: Final = (("lost", 0.45), ("won", 0.30), ("warning_closed", 0.15), ("open", 0.10))
-"""texture; published: 0.5 % disputed."""
+"""Shares of refunds and disputes, and how disputes end. texture; published: 0.5 % disputed."""
 
 BANK_DEBIT: Final = 0.05
-"""Share of obligations paid by bank debit, settled in 3 to 6 days. preset."""
+"""Share of obligations paid by bank debit, which settles in 3 to 6 days. preset."""
 DEBIT_BOUNCES: Final = 0.09
 DEBIT_RETURNED_LATE: Final = 0.025
 DEBIT_RECOVERY: Final = 0.60
-"""published: 71 % of bank-debit NSF recovered (GoCardless); ours lower, since some are closed accounts."""
+"""Recovery rate of bank debits. published: 71 % of insufficient funds (GoCardless). Ours is lower, since some accounts
+are closed."""
 DEBIT_FAILURES: Final = (("insufficient_funds", 0.70), ("account_closed", 0.15), ("debit_not_authorized", 0.15))
 RETURN_REASONS: Final = (("insufficient_funds", 0.6), ("debit_not_authorized", 0.2), ("bank_cannot_process", 0.1),
                          ("incorrect_account_details", 0.1))  # fmt: skip
 
 MANUAL_CAPTURE: Final = 0.04
 CAPTURE_ENDS: Final = (("full", 0.62), ("partial", 0.18), ("expired", 0.12), ("voided", 0.08))
-AUTHORIZATION_LIFE: Final = 7 * DAY
-"""An authorization that is not captured lapses after 7 days by default (SDK: capture docstring). Shares: texture."""
+AUTHORIZATION_SECONDS: Final = 7 * DAY
+"""An uncaptured authorization expires after 7 days by default (SDK: docstring of capture). Shares: texture."""
 
 CHALLENGED: Final = 0.08
-"""Share of card payments that pass a 3-D Secure challenge on the way. texture."""
+"""Share of card payments that pass a 3-D Secure challenge. texture."""
 ABANDONED_IN_CHALLENGE: Final = 0.012
 UNATTEMPTED: Final = 0.02
 CANCELED_UNATTEMPTED: Final = 0.008
 REQUIRES_CONFIRMATION: Final = 0.003
-TOUCHED_AFTER_FAILURE: Final = 0.06
-"""Shares of obligations; the last of lost ones, whose merchant edits metadata, which clears last_payment_error."""
+EDITED_AFTER_FAILURE: Final = 0.06
+"""Shares of obligations. The last is a share of lost ones: the merchant edits metadata, which clears
+last_payment_error. texture."""
 
 CANCEL_REASONS: Final = (("abandoned", 0.45), ("requested_by_customer", 0.20), ("duplicate", 0.10),
                          ("fraudulent", 0.07), ("automatic", 0.06), ("expired", 0.05), (None, 0.07))  # fmt: skip
@@ -156,9 +161,9 @@ CANCELED_WHEN_LOST: Final = 0.40
 
 BURST_EVERY: Final = 7
 BURST_SHARE: Final = 0.32
-"""Every 7th day renewals are charged in one second at midnight UTC: this share of a week's obligations. texture."""
+"""Every 7th day, this share of a week's obligations is charged as renewals in one second at midnight UTC. texture."""
 RENEWAL_CYCLE: Final = 4
-"""Renewal batches before the same customers come round again: every 28 days. texture."""
+"""Number of renewal batches: each customer renews every 28 days. texture."""
 
 CURRENCIES: Final = (("usd", 0.55), ("eur", 0.22), ("gbp", 0.13), ("jpy", 0.06), ("kwd", 0.04))
-"""texture: two, zero and three decimals."""
+"""Currencies by share, with two, zero and three decimals. texture."""

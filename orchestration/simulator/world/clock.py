@@ -1,16 +1,16 @@
-"""The clock of an account, and of all accounts that are connected to it."""
+"""The clock that an account shares with its connected accounts."""
 
 import time
 from collections.abc import Callable
 
 
 class Clock:
-    """Simulated time.
+    """A simulated clock.
 
     Args:
-        at: unix seconds that it starts at.
-        speed: simulated seconds per real second; 0 is a clock that stands until it is moved.
-        monotonic: the real clock.
+        at: start time in Unix seconds.
+        speed: simulated seconds per real second; 0 stops the clock until it is moved.
+        monotonic: function that returns the seconds of the real clock.
     """
 
     def __init__(self, at: int, speed: float = 0.0, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -21,12 +21,16 @@ class Clock:
 
     @property
     def now(self) -> int:
-        """Unix seconds."""
+        """Simulated time in Unix seconds."""
         return self._at + int((self._monotonic() - self._set_at) * self._speed)
 
     @now.setter
     def now(self, to: int) -> None:
-        """Raises ValueError: a clock never goes back."""
+        """Move the clock forward.
+
+        Raises:
+            ValueError: `to` is in the past.
+        """
         if to < self.now:
             raise ValueError(f"the clock is at {self.now} and cannot go back to {to}")
         self._at, self._set_at = to, self._monotonic()

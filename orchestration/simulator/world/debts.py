@@ -1,7 +1,7 @@
-"""What every payment was for, and what became of each debt: from the story alone, without any rule of linking.
+"""Compute the correct debts: which PaymentIntents each debt had, and its outcome.
 
-The story writes into each PaymentIntent which debt it is for (`Intent.obligation`). Nothing here compares customers,
-cards, order numbers or times to find that out.
+Each generated PaymentIntent states its debt (`Intent.obligation`). Nothing here compares customers, cards, order
+numbers or times to link payments.
 """
 
 from collections import Counter, defaultdict
@@ -13,22 +13,23 @@ from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import Intent
 from orchestration.simulator.world.truth_records import AttemptTruth, PaymentTruth
 
-RECOVERY_WINDOW: Final = 30 * DAY
+RECOVERY_WINDOW_SECONDS: Final = 30 * DAY
 
 
 @dataclass(frozen=True)
 class Debt:
-    """One thing that somebody owed, as of the instant of the truth. Amounts are in minor units of `currency`.
+    """One debt as of the time of the truth. Amounts are in minor units of `currency`, times are Unix seconds.
 
     Args:
-        currency: that of the first attempt, as is `amount`, which is what was at risk if it failed.
-        payment_intent_ids: all PaymentIntents that were for this debt, in the order of their creation.
+        id: name of the debt (`Intent.obligation`).
+        currency: currency of the first attempt.
+        amount: amount of the first attempt, which was at risk if that attempt failed.
+        payment_intent_ids: ids of all PaymentIntents for this debt, in the order of their creation.
         first_failed_at: when the first attempt failed before the debt was paid; None if none did.
-        paid_at: when the debt was paid in full, after a failure or not.
-        received_amount: how much of the debt has come in, at most `amount`.
-        received_by_currency: what has come in altogether, also what was paid twice, per currency.
-        is_in_scope: False if nobody owed it (card testing), or if each PaymentIntent was canceled as a duplicate or as
-            fraudulent.
+        paid_at: when the debt was paid in full, with or without a failure; None if it is not.
+        received_amount: part of the debt that was received, at most `amount`.
+        received_by_currency: everything received, including double payments, by currency.
+        is_in_scope: False for card testing, and if each PaymentIntent was canceled as duplicate or fraudulent.
     """
 
     id: str
@@ -43,23 +44,23 @@ class Debt:
 
     @property
     def recovered_at(self) -> int | None:
-        """When the debt was paid in full after it had failed."""
+        """Unix seconds at which the failed debt was paid in full; None if it did not fail or is not paid."""
         return None if self.first_failed_at is None else self.paid_at
 
     @property
     def is_partially_recovered(self) -> bool:
-        """Whether a part of a failed debt has come in, but not all of it."""
+        """Whether a part of a failed debt was received, but not all of it."""
         return self.first_failed_at is not None and 0 < self.received_amount < self.amount
 
     def is_recovered_in_time(self) -> bool:
-        """Whether the debt was paid in full within 30 days after it failed."""
+        """Return whether the debt was paid in full within 30 days after it failed."""
         if self.first_failed_at is None or self.paid_at is None:
             return False
-        return self.paid_at <= self.first_failed_at + RECOVERY_WINDOW
+        return self.paid_at <= self.first_failed_at + RECOVERY_WINDOW_SECONDS
 
     def is_matured(self, at: int) -> bool:
-        """Whether the 30 days after the failure are over."""
-        return self.first_failed_at is not None and self.first_failed_at + RECOVERY_WINDOW <= at
+        """Return whether the 30 days after the failure are over at `at` (Unix seconds)."""
+        return self.first_failed_at is not None and self.first_failed_at + RECOVERY_WINDOW_SECONDS <= at
 
 
 def recovery_rate(debts: Iterable[Debt], at: int) -> float:
@@ -68,10 +69,10 @@ def recovery_rate(debts: Iterable[Debt], at: int) -> float:
     return sum(debt.is_recovered_in_time() for debt in matured) / len(matured) if matured else 0.0
 
 
-def tell_debts(
+def compute_debts(
     intents: Iterable[Intent], attempts: Iterable[AttemptTruth], payments: Iterable[PaymentTruth]
 ) -> list[Debt]:
-    """Return every debt for which there was a PaymentIntent, with what the attempts made of it."""
+    """Return each debt that had a PaymentIntent, with its outcome."""
     tried: dict[str, list[AttemptTruth]] = defaultdict(list)
     for attempt in attempts:
         tried[attempt.payment_intent_id].append(attempt)
@@ -115,14 +116,14 @@ def _debt(
 
 
 def _owed(first: Intent, attempts: Sequence[AttemptTruth]) -> tuple[str, int]:
-    """The currency and the amount of the first attempt; without one, those of the first PaymentIntent."""
+    """Return currency and amount of the first attempt, or of the first PaymentIntent if there is no attempt."""
     if attempts:
         return attempts[0].currency, attempts[0].amount
     return first.earlier_price or (first.currency, first.amount)
 
 
 def _paid_at(receipts: Sequence[tuple[int, int]], amount: int) -> int | None:
-    """When what came in reached the amount."""
+    """Return the time at which the received parts reached the amount, or None."""
     total = 0
     for at, part in receipts:
         total += part

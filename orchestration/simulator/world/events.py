@@ -1,14 +1,14 @@
-"""Which events a step emits, in their order. Types only; bodies are `objects`.
+"""The event types that each step emits, in order. `objects` renders the events.
 
-As Stripe documents them (SDK: `_event.py`). There is no event for a metadata edit, and none of the charge itself when
-it is disputed or a refund of it fails.
+The source is Stripe's documentation (SDK: `_event.py`). A metadata edit has no event. A charge has none when it is
+disputed or when its refund fails.
 """
 
 from typing import Final
 
 from orchestration.simulator.world.steps import Act, Intent, Step
 
-_EMITTED: Final[dict[Act, tuple[str, ...]]] = {
+_TYPES_BY_ACT: Final[dict[Act, tuple[str, ...]]] = {
     Act.CREATED: ("payment_intent.created",),
     Act.CHALLENGED: ("payment_intent.requires_action",),
     Act.INSTRUCTED: ("payment_intent.requires_action",),
@@ -35,18 +35,18 @@ _EMITTED: Final[dict[Act, tuple[str, ...]]] = {
 }
 
 
-def emitted(intent: Intent, step: Step) -> tuple[str, ...]:
-    """The types of the events of a step of `intent`."""
-    types = _EMITTED[step.act]
+def emitted_event_types(intent: Intent, step: Step) -> tuple[str, ...]:
+    """Return the types of the events that a step of `intent` emits, in order."""
+    types = _TYPES_BY_ACT[step.act]
     if step.act is Act.DISPUTED and not intent.disputes[step.nth].status.startswith("warning"):
         return (*types, "charge.dispute.funds_withdrawn")
-    if step.act is Act.DISPUTE_CLOSED and step.word == "won":
+    if step.act is Act.DISPUTE_CLOSED and step.detail == "won":
         return (*types, "charge.dispute.funds_reinstated")
     return types
 
 
 def _subject(event_type: str) -> str:
-    """The resource that an event of this type tells of."""
+    """Return the resource of the object in an event of this type."""
     if event_type.startswith("payment_intent."):
         return "payment_intents"
     if event_type.startswith("charge.dispute."):
@@ -57,9 +57,9 @@ def _subject(event_type: str) -> str:
 EVENT_TYPES: Final = {
     event_type: _subject(event_type)
     for event_type in (
-        *(event_type for types in _EMITTED.values() for event_type in types),
+        *(event_type for types in _TYPES_BY_ACT.values() for event_type in types),
         "charge.dispute.funds_withdrawn",
         "charge.dispute.funds_reinstated",
     )
 }
-"""Every type the account emits, with the resource it tells of."""
+"""Resource of the object in each event type that the account emits."""

@@ -1,11 +1,9 @@
-"""Who pays, with what, and how much: customers and instruments, as pure functions of the seed.
+"""Customers, their instruments and their amounts, as functions of the seed.
 
-A payer is the same on every day, so the same customer comes back with the same card and, for renewals, the same amount.
-Nothing here knows payments.
+A payer is the same on every day: a customer returns with the same card and, for renewals, the same amount.
 
-Personal data: everything Stripe would fill with a payer's data is filled, with values that say that nobody is meant.
-Each contains one of `PERSONAL_MARKERS`, and nothing else the simulator answers does: a store that was scrubbed holds
-none of them.
+Every field that Stripe would fill with personal data has a synthetic value that contains one of `PERSONAL_MARKERS`.
+Nothing else in a response contains a marker, so a redacted warehouse contains none.
 """
 
 from random import Random
@@ -17,7 +15,7 @@ from orchestration.simulator.world.steps import Instrument, token
 T = TypeVar("T")
 
 PERSONAL_MARKERS: Final = ("Specimen", "@payer.example.com", "+1555010", "_secret_", "203.0.113.")
-"""Names, streets and towns; e-mail addresses; telephone numbers; client secrets (also inside URLs); IP addresses."""
+"""In this order: names and addresses; e-mail; telephone numbers; client secrets, also inside URLs; IP addresses."""
 
 _HOME: Final = {"usd": "US", "eur": "DE", "gbp": "GB", "jpy": "JP", "kwd": "KW"}
 _ABROAD: Final = ("FR", "NL", "CA", "BR", "IN", "AU")
@@ -32,11 +30,11 @@ _PLANS: Final = {
     "kwd": (2500, 4900, 9900, 14900),
 }
 _BASKET: Final = {"usd": (4500, 5), "eur": (4200, 5), "gbp": (3800, 5), "jpy": (5200, 10), "kwd": (14000, 50)}
-"""Median basket in minor units, and the step it is rounded to (the last digit of a dinar amount is always 0)."""
+"""Median basket and rounding step in minor units. The last digit of a dinar amount is always 0."""
 
 
 class Payer(NamedTuple):
-    """A customer of the account. `plan` is the amount of their renewals, in minor units."""
+    """A customer of the account. `plan` is the amount of each renewal in minor units of `currency`."""
 
     number: int
     currency: str
@@ -55,8 +53,8 @@ class Person(NamedTuple):
     ip: str
 
 
-def drawn(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
-    """One of the values, by their weights."""
+def draw_weighted(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
+    """Draw one of the values by their weights."""
     left = rng.random() * sum(weight for _, weight in weighted)
     for value, weight in weighted:
         left -= weight
@@ -65,56 +63,56 @@ def drawn(rng: Random, weighted: tuple[tuple[T, float], ...]) -> T:
     return weighted[-1][0]
 
 
-def payer(seed: int, number: int) -> Payer:
-    """The payer of that number, always the same."""
+def make_payer(seed: int, number: int) -> Payer:
+    """Return the payer with this number, always the same for a seed."""
     rng = Random(seed << 32 | number)
-    currency = drawn(rng, CURRENCIES)
-    return Payer(number, currency, rng.choice(_PLANS[currency]), card(rng, currency, token(seed, "pm", number)))
+    currency = draw_weighted(rng, CURRENCIES)
+    return Payer(number, currency, rng.choice(_PLANS[currency]), make_card(rng, currency, token(seed, "pm", number)))
 
 
-def card(rng: Random, currency: str, name: str) -> Instrument:
-    """A card of somebody who pays in `currency`; `name` makes its payment method's id."""
+def make_card(rng: Random, currency: str, name: str) -> Instrument:
+    """Draw a card of a payer with `currency`; `name` determines its payment method id."""
     return Instrument(
         kind="card",
         payment_method=f"pm_1{name[:23]}",
         fingerprint=name[4:20],
         last4=f"{rng.randrange(10_000):04d}",
         country=rng.choice(_ABROAD) if rng.random() < 0.12 else _HOME[currency],
-        brand=drawn(rng, _BRANDS),
-        funding=drawn(rng, FUNDING),
+        brand=draw_weighted(rng, _BRANDS),
+        funding=draw_weighted(rng, FUNDING),
         exp_month=rng.randrange(1, 13),
         exp_year=rng.randrange(2027, 2032),
-        wallet=drawn(rng, WALLETS),
+        wallet=draw_weighted(rng, WALLETS),
     )
 
 
-def updated(rng: Random, old: Instrument) -> Instrument:
-    """The card after its bank issued it anew: the same payment method, a later expiry, half the time a new number."""
+def reissue_card(rng: Random, old: Instrument) -> Instrument:
+    """Return the card reissued by its bank: same payment method, later expiry, and in half the cases a new number."""
     renewed = old._replace(exp_year=old.exp_year + 3)
     if rng.random() < 0.5:
         return renewed
     return renewed._replace(fingerprint=old.fingerprint[::-1], last4=f"{rng.randrange(10_000):04d}")
 
 
-def bank_account(rng: Random, currency: str, name: str) -> Instrument:
-    """A bank account to debit; only for the two currencies whose debits the account takes."""
+def make_bank_account(rng: Random, currency: str, name: str) -> Instrument:
+    """Draw a bank account for debits. `currency` is `usd` or `eur`, the two that the account debits."""
     kind, country = {"usd": ("us_bank_account", "US"), "eur": ("sepa_debit", "DE")}[currency]
     return Instrument(kind, f"pm_1{name[:23]}", name[4:20], f"{rng.randrange(10_000):04d}", country)
 
 
 def is_foreign(instrument: Instrument, currency: str) -> bool:
-    """Whether the card comes from another country than its payer's currency."""
+    """Return whether the card's country is not the home country of the currency."""
     return instrument.country != _HOME[currency]
 
 
-def basket(rng: Random, currency: str) -> int:
-    """An amount in minor units, at least Stripe's minimum."""
+def draw_basket(rng: Random, currency: str) -> int:
+    """Draw the amount of a basket in minor units, at least Stripe's minimum."""
     median, step = _BASKET[currency]
     return max(step * 20, round(rng.lognormvariate(0.0, 0.8) * median / step) * step)
 
 
-def person(number: int | None) -> Person:
-    """Who that payer says they are; None is a guest."""
+def make_person(number: int | None) -> Person:
+    """Return the personal data of the payer with this number, or of a guest for None."""
     called = "Guest" if number is None else f"No{number}"
     return Person(
         name=f"{called} Specimen",

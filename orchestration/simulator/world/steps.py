@@ -1,6 +1,6 @@
-"""The vocabulary of a payment's life: intents, attempts, steps. Plain data, in the order in which it happened.
+"""The data types of a payment: intents, attempts, steps.
 
-`stories` writes it, `objects` renders it, `truth` judges it; they share no more than these types. No behaviour but ids.
+`stories` generates them, `objects` renders them, and `truth` evaluates them. These modules share only these types.
 """
 
 from base64 import b64encode
@@ -13,7 +13,7 @@ from orchestration.simulator.world.calibration import Failure
 
 
 class Act(Enum):
-    """One thing that happens to a PaymentIntent or to what hangs on it. Stripe's events follow from it."""
+    """The kind of a step: what happens to a PaymentIntent or to one of its objects. It determines Stripe's events."""
 
     CREATED = auto()
     CHALLENGED = auto()
@@ -41,7 +41,7 @@ class Act(Enum):
 
 
 class Instrument(NamedTuple):
-    """What is paid with. `kind` is Stripe's payment method type; the card fields are empty for all but cards."""
+    """A means of payment. `kind` is Stripe's payment method type. The card fields are empty for other kinds."""
 
     kind: str
     payment_method: str
@@ -56,10 +56,11 @@ class Instrument(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One try to collect. `charge` is None where Stripe makes none; `failure` says how it failed, at once or later.
+    """One payment attempt at `at` (Unix seconds).
 
-    `three_d_secure` is the result on the charge, None where the card was not challenged. `price` is the currency and
-    the amount of the attempt, None for those of its PaymentIntent.
+    `charge` is None if Stripe creates none. `failure` says how the attempt failed, at once or later. `three_d_secure`
+    is the result on the charge, None without a challenge. `price` is the currency and the amount of the attempt, None
+    if they are those of the PaymentIntent.
     """
 
     at: int
@@ -72,14 +73,14 @@ class Attempt(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """A voucher or bank details that the customer was shown: what the payment waits for, and until when."""
+    """A voucher or bank details that the customer was shown, and the end of the wait in Unix seconds."""
 
     instrument: Instrument
     expires_at: int | None
 
 
 class Refund(NamedTuple):
-    """`status` is the first one; steps change it."""
+    """A refund. `status` is the initial one; steps change it. `attempt` is the index of the refunded attempt."""
 
     id: str
     at: int
@@ -90,7 +91,10 @@ class Refund(NamedTuple):
 
 
 class Dispute(NamedTuple):
-    """`status` is the first one; steps change it. `is_return`: a bank took a settled debit back."""
+    """A dispute. `status` is the initial one; steps change it. `attempt` is the index of the disputed attempt.
+
+    `is_return` is True if a bank returned a settled debit.
+    """
 
     id: str
     at: int
@@ -102,29 +106,37 @@ class Dispute(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Something happened at `at` (unix seconds). `nth` points into the intent's attempts, waits, refunds or disputes,
-    by the act; `word` is a cancellation reason or a new dispute status; `amount` what was captured."""
+    """One thing that happened at `at` (Unix seconds).
+
+    `nth` is an index into the intent's attempts, waits, refunds or disputes, depending on the act. `detail` is a
+    cancellation reason or a new dispute status. `amount` is the captured amount.
+    """
 
     at: int
     act: Act
     nth: int = 0
-    word: str | None = None
+    detail: str | None = None
     amount: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Intent:
-    """One PaymentIntent and all that hangs on it. `steps` are in true order, several in one second possible.
+    """One PaymentIntent with its attempts, refunds, disputes and steps.
 
-    `obligation` is what the payer owes: intents that share it are tries to pay for one thing. `order_key` is that
-    fact where Stripe shows it, in `payment_details.order_reference` if `is_order_in_details`, else in
-    `metadata.order_id`; None where the merchant passes nothing.
-
-    `covers` is how much of the debt this PaymentIntent pays, in the debt's currency; None means all of it.
-    `earlier_price` is its currency and amount until Act.REPRICED. `is_customer_account` says that the customer is an
-    account of Accounts v2. `is_card_testing` says that nobody owes anything: somebody tests stolen cards.
-    `doubled_failures` are attempts for whose failure Stripe makes each event twice. `method_types` are the payment
-    method types, None for those of the account.
+    Args:
+        customer: number of the payer; None for a guest.
+        amount: amount in minor units of `currency`.
+        obligation: name of the debt. Intents with the same obligation try to pay the same debt.
+        order_key: the order as Stripe shows it, in `payment_details.order_reference` if `is_order_in_details`, else in
+            `metadata.order_id`. None if the merchant passes none.
+        starts_confirmable: whether the first status is `requires_confirmation`.
+        steps: what happened, in true order; several steps can share a second.
+        covers: amount of the debt that this PaymentIntent pays, in the debt's currency; None means all of it.
+        earlier_price: currency and amount until Act.REPRICED.
+        is_customer_account: whether the customer is an account of Accounts v2.
+        is_card_testing: whether this is a test of a stolen card, so that there is no debt.
+        doubled_failures: indices of failed attempts for which Stripe creates each event twice.
+        method_types: payment method types; None for those of the account.
     """
 
     id: str
@@ -153,11 +165,11 @@ class Intent:
 
     @property
     def token(self) -> str:
-        """The part of the id that its charges and events are named after."""
+        """The part of the id that the ids of its charges, refunds and disputes are built from."""
         return self.id[3:]
 
 
 def token(*parts: object) -> str:
-    """24 letters and digits that look random and depend on `parts` only, as in Stripe's ids."""
+    """Return 24 letters and digits that look random, as in Stripe's ids, and depend only on `parts`."""
     digest = blake2b("/".join(map(str, parts)).encode(), digest_size=18).digest()
     return b64encode(digest, altchars=b"Zq").decode()

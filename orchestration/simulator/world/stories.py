@@ -1,7 +1,7 @@
-"""What payers, banks and merchants do: the obligations of one day, each told to its end. Pure and seeded.
+"""Generate the obligations that begin on one day, each with everything that happens to it later.
 
-The day an obligation begins decides everything about it, also what happens months later, so that generating more days
-never alters earlier ones. What follows a success is told in `aftermath`.
+Seed and day determine an obligation completely, including what happens months later. So generating more days never
+changes earlier ones. `aftermath` generates what follows a success.
 """
 
 from random import Random
@@ -12,27 +12,31 @@ from orchestration.simulator.world.aftermath import settle_card, settle_debit
 from orchestration.simulator.world.calibration import DAY, HOUR, Failure
 from orchestration.simulator.world.payers import (
     Payer,
-    bank_account,
-    basket,
-    card,
-    drawn,
+    draw_basket,
+    draw_weighted,
     is_foreign,
-    payer,
-    person,
-    updated,
+    make_bank_account,
+    make_card,
+    make_payer,
+    make_person,
+    reissue_card,
 )
 from orchestration.simulator.world.steps import Act, Attempt, Instrument, Intent, Step, token
 
 _FAILURES: Final = tuple((failure, failure.weight) for failure in cal.CARD_FAILURES)
 _BY_NAME: Final = {failure.name: failure for failure in cal.CARD_FAILURES}
 _RENEWALS_START: Final = 1_000_000
-"""Numbers of renewing payers begin here; below are those who come by."""
+"""First number of renewing payers. Lower numbers are visitors."""
 
 
-def tell_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent]:
-    """Every intent of the obligations that begin on that day (0 = the day of `opened_at`, a midnight UTC).
+def generate_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent]:
+    """Return all intents of the obligations that begin on day number `day`.
 
-    `per_day` is the average number of obligations; renewal days have more, so that a week has seven times as many.
+    Args:
+        seed: seed of the account.
+        day: number of the day; 0 is the day that begins at `opened_at`.
+        opened_at: Unix seconds of a midnight in UTC.
+        per_day: average number of obligations a day. Every seventh day has the renewals of the week as well.
     """
     rng = Random(seed << 40 | day)
     midnight = opened_at + day * DAY
@@ -43,16 +47,17 @@ def tell_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent
         batch = day // cal.BURST_EVERY % cal.RENEWAL_CYCLE
         for n in range(size):
             number = _RENEWALS_START + batch * size + n
-            intents += _Obligation(seed, f"{day}/r{n}", rng, payer(seed, number), is_renewal=True).tell(midnight)
+            who = make_payer(seed, number)
+            intents += _Obligation(seed, f"{day}/r{n}", rng, who, is_renewal=True).generate(midnight)
     regulars = max(20, int(per_day * 60))
     for n in range(visits):
-        who = payer(seed, rng.randrange(regulars))
-        intents += _Obligation(seed, f"{day}/{n}", rng, who, is_renewal=False).tell(midnight + rng.randrange(DAY))
+        who = make_payer(seed, rng.randrange(regulars))
+        intents += _Obligation(seed, f"{day}/{n}", rng, who, is_renewal=False).generate(midnight + rng.randrange(DAY))
     return intents
 
 
 class _Obligation:
-    """One thing owed, and every attempt to pay it."""
+    """One debt, and every attempt to pay it."""
 
     def __init__(self, seed: int, name: str, rng: Random, who: Payer, *, is_renewal: bool) -> None:
         self.rng = rng
@@ -61,31 +66,31 @@ class _Obligation:
         self.is_guest = not is_renewal and rng.random() < 0.15
         self.is_saved = is_renewal or (not self.is_guest and rng.random() < 0.35)
         self.name = token(seed, name)
-        self.amount = who.plan if is_renewal else basket(rng, who.currency)
+        self.amount = who.plan if is_renewal else draw_basket(rng, who.currency)
         self.is_manual = not is_renewal and rng.random() < cal.MANUAL_CAPTURE
         self.order_key = f"order_{self.name[:12]}" if rng.random() < cal.WITH_ORDER_KEY else None
         self.is_order_in_details = rng.random() < 0.5
         self.intents: list[Intent] = []
         self._serial = 0
 
-    def tell(self, at: int) -> list[Intent]:
+    def generate(self, at: int) -> list[Intent]:
         intent = self.open(at)
         instrument = self.who.instrument
         takes_debits = self.who.currency in ("usd", "eur")
         if takes_debits and self.rng.random() < cal.BANK_DEBIT / 0.77:
-            self._tell_debit(intent, bank_account(self.rng, self.who.currency, self._new_name()))
-        elif self.is_renewal or not self._tell_no_attempt(intent, instrument):
-            self._tell_card(intent, instrument)
-        for told in self.intents:
-            told.steps.sort(key=lambda step: step.at)
+            self._add_debit(intent, make_bank_account(self.rng, self.who.currency, self._new_name()))
+        elif self.is_renewal or not self._end_without_attempt(intent, instrument):
+            self._add_card_payment(intent, instrument)
+        for each in self.intents:
+            each.steps.sort(key=lambda step: step.at)
         return self.intents
 
     def open(self, at: int) -> Intent:
-        """A new PaymentIntent for this obligation."""
+        """Create a PaymentIntent for this obligation at `at`."""
         is_async = not self.is_manual and self.rng.random() < 0.3
         metadata = {"channel": "renewal" if self.is_renewal else "shop"}
         if self.rng.random() < 0.08:
-            someone = person(self.who.number)
+            someone = make_person(self.who.number)
             metadata |= {"customer_email": someone.email, "customer_name": someone.name, "phone": someone.phone}
         if self.order_key and not self.is_order_in_details:
             metadata["order_id"] = self.order_key
@@ -110,14 +115,14 @@ class _Obligation:
         self._serial += 1
         return token(self.name, self._serial)
 
-    def _think(self) -> int:
-        """Seconds from a PaymentIntent's creation to its first attempt: often none, or the time to fill in a form."""
+    def _seconds_to_first_attempt(self) -> int:
+        """Draw the seconds from a PaymentIntent's creation to its first attempt: a few, or time to fill in a form."""
         if self.is_renewal or self.rng.random() < 0.5:
             return self.rng.choice((0, 0, 0, 1, 2, 3))
         return self.rng.randrange(15, 240)
 
-    def _tell_no_attempt(self, intent: Intent, instrument: Instrument) -> bool:
-        """Checkouts that never become an attempt. False when this is none of them."""
+    def _end_without_attempt(self, intent: Intent, instrument: Instrument) -> bool:
+        """Draw whether the checkout ends without an attempt, and if so, generate that. Return whether it does."""
         lot = self.rng.random()
         if lot < cal.REQUIRES_CONFIRMATION:
             intent.starts_confirmable = True
@@ -131,17 +136,17 @@ class _Obligation:
             return True
         lot -= cal.CANCELED_UNATTEMPTED
         if lot < cal.ABANDONED_IN_CHALLENGE:
-            intent.steps.append(Step(intent.created + self._think(), Act.CHALLENGED))
+            intent.steps.append(Step(intent.created + self._seconds_to_first_attempt(), Act.CHALLENGED))
             return True
         return False
 
-    def _tell_card(self, intent: Intent, instrument: Instrument) -> None:
-        at = intent.created + self._think()
+    def _add_card_payment(self, intent: Intent, instrument: Instrument) -> None:
+        at = intent.created + self._seconds_to_first_attempt()
         lot = self.rng.random()
         if lot < cal.BLOCKED_SHARE:
-            self._tell_failing(intent, instrument, at, cal.BLOCKED)
+            self._add_failing_payment(intent, instrument, at, cal.BLOCKED)
         elif lot < cal.BLOCKED_SHARE + self._chance_to_fail(instrument):
-            self._tell_failing(intent, instrument, at, drawn(self.rng, _FAILURES))
+            self._add_failing_payment(intent, instrument, at, draw_weighted(self.rng, _FAILURES))
         else:
             is_challenged = not self.is_renewal and self.rng.random() < cal.CHALLENGED
             self._pay(intent, instrument, at, is_challenged=is_challenged, is_recovery=False)
@@ -156,11 +161,11 @@ class _Obligation:
             * factor["use", "saved" if self.is_saved else "new"]
         )
 
-    def _tell_failing(self, intent: Intent, instrument: Instrument, at: int, failure: Failure) -> None:
+    def _add_failing_payment(self, intent: Intent, instrument: Instrument, at: int, failure: Failure) -> None:
         if self.is_renewal and failure.needs == "authenticate":
             failure = _BY_NAME["authentication_required"]
         is_recovered = self.rng.random() < failure.recovery
-        attempts = drawn(self.rng, cal.ATTEMPTS_WHEN_RECOVERED if is_recovered else cal.ATTEMPTS_WHEN_LOST)
+        attempts = draw_weighted(self.rng, cal.ATTEMPTS_WHEN_RECOVERED if is_recovered else cal.ATTEMPTS_WHEN_LOST)
         is_final = failure.advice_code == "do_not_try_again" and not is_recovered
         if is_final and self.rng.random() > cal.WASTED_RETRY:
             attempts = 1
@@ -173,7 +178,7 @@ class _Obligation:
             self._give_up(intent, intent.steps[-1].at)
 
     def _attempt_times(self, at: int, attempts: int, failure: Failure, *, is_recovered: bool) -> list[int]:
-        """When each attempt takes place, the first one at `at`; the last one is the recovery where there is one."""
+        """Return the time of each attempt, the first at `at`. The last one is the recovery, if there is one."""
         span = self._delay(at, failure) if is_recovered else int(self.rng.lognormvariate(0.0, 0.8) * 5 * DAY)
         times = [at, *sorted(at + int(span * self.rng.random()) for _ in range(attempts - 2)), at + span][:attempts]
         has_charge = failure.code != "payment_intent_authentication_failure"
@@ -182,18 +187,18 @@ class _Obligation:
         return times
 
     def _delay(self, at: int, failure: Failure) -> int:
-        """Seconds from the first failure to the recovery."""
+        """Draw the seconds from the first failure to the recovery."""
         if self.rng.random() < cal.RECOVERED_LATE:
             return self.rng.randrange(20 * DAY, 50 * DAY)
         if self.rng.random() < cal.RECOVERED_IN_SESSION:
             return self.rng.randrange(20, HOUR)
-        delay = HOUR + int(self.rng.lognormvariate(0.0, cal.RECOVERY_SIGMA) * cal.RECOVERY_MEDIAN)
+        delay = HOUR + int(self.rng.lognormvariate(0.0, cal.RECOVERY_SIGMA) * cal.RECOVERY_MEDIAN_SECONDS)
         if failure.name == "insufficient_funds" and delay < 10 * DAY and self.rng.random() < cal.PAYDAY_PULL:
             delay += _to_payday(at + delay)
         return delay
 
     def _next_failure(self, first: Failure) -> Failure:
-        """Retries mostly fail as the first attempt did."""
+        """Draw the failure of a retry: mostly that of the first attempt."""
         lot = self.rng.random()
         if lot < 0.02:
             return cal.BLOCKED
@@ -217,9 +222,9 @@ class _Obligation:
         if needs == "same" and self.rng.random() > cal.KEEPS_INSTRUMENT:
             needs = "other"
         if needs == "update":
-            instrument = updated(self.rng, instrument)
+            instrument = reissue_card(self.rng, instrument)
         elif needs == "other":
-            instrument = card(self.rng, self.who.currency, self._new_name())
+            instrument = make_card(self.rng, self.who.currency, self._new_name())
         paying = intent
         if at > intent.steps[-1].at + 60 and self.rng.random() < cal.THROUGH_NEW_INTENT:
             paying = self.open(at - self.rng.randrange(40))
@@ -231,17 +236,17 @@ class _Obligation:
             self._pay(self.open(again), instrument, again, is_challenged=False, is_recovery=True)
 
     def _give_up(self, intent: Intent, after: int) -> None:
-        if self.rng.random() < cal.TOUCHED_AFTER_FAILURE:
+        if self.rng.random() < cal.EDITED_AFTER_FAILURE:
             after += self.rng.randrange(HOUR, 3 * DAY)
             intent.steps.append(Step(after, Act.EDITED))
         if self.rng.random() < cal.CANCELED_WHEN_LOST:
             self._cancel(intent, after + self.rng.choice((60, HOUR, DAY)) + self.rng.randrange(25 * DAY))
 
     def _cancel(self, intent: Intent, at: int) -> None:
-        intent.steps.append(Step(at, Act.CANCELED, word=drawn(self.rng, cal.CANCEL_REASONS)))
+        intent.steps.append(Step(at, Act.CANCELED, detail=draw_weighted(self.rng, cal.CANCEL_REASONS)))
 
     def _pay(self, intent: Intent, instrument: Instrument, at: int, *, is_challenged: bool, is_recovery: bool) -> None:
-        """The attempt that the bank approves, and what comes of it."""
+        """Add an attempt that the bank approves, and what follows it."""
         index = len(intent.attempts)
         if is_challenged:
             intent.steps.append(Step(at, Act.CHALLENGED, index))
@@ -256,10 +261,10 @@ class _Obligation:
         intent.attempts.append(attempt)
         settle_card(self.rng, intent, index, is_recovery=is_recovery)
 
-    def _tell_debit(self, intent: Intent, account: Instrument) -> None:
-        """Debits take days. One that bounces is tried again at most twice; one returned late may be paid anew."""
+    def _add_debit(self, intent: Intent, account: Instrument) -> None:
+        """Generate a bank debit. If it bounces, it is retried at most twice. If returned, it may be paid again."""
         intent.capture_method = "automatic"
-        at = intent.created + self._think()
+        at = intent.created + self._seconds_to_first_attempt()
         for chance in (cal.DEBIT_BOUNCES, 1 - cal.DEBIT_RECOVERY, 1.0):
             bounced_at = settle_debit(self.rng, intent, account, at, chance)
             if bounced_at is None:
@@ -274,5 +279,5 @@ class _Obligation:
 
 
 def _to_payday(at: int) -> int:
-    """Seconds to the next Friday (unix day 1 was a Friday), which stands for every payday."""
+    """Return the seconds to the next Friday (Unix day 1 was a Friday), the payday of every payer."""
     return (1 - at // DAY) % 7 * DAY

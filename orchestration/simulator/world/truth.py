@@ -1,12 +1,11 @@
-"""What really happened, told from the stories alone: attempts, payments and debts as of an instant.
+"""Compute what really happened: attempts, payments and debts as of a given time.
 
-This is what the pipeline's tables are measured against. It reads no JSON and shares no rule with `state` or `objects`,
-so that a wrong rendering cannot agree with a wrong truth. Times are unix seconds UTC, money is minor units.
+The pipeline's tables are compared with this. It is computed from the generated steps, reads no JSON and shares no rule
+with `state` or `objects`, so that the same mistake cannot be in both. Times are Unix seconds, amounts minor units.
 
-Definitions: a card succeeds when it is charged, a bank debit when it settles, a manual capture when it is captured. A
-bank debit fails when it bounces; one that a bank takes back after it settled fails when the dispute is opened. An
-unfinished authentication is no attempt. `debts` says which payments were for what, `episodes` what became of groups of
-payments that are given.
+Definitions: a card payment succeeds when it is charged, a bank debit when it settles, a manual capture when it is
+captured. A bank debit fails when it bounces. A settled debit that the bank returns fails when the dispute is opened. An
+unfinished authentication is not an attempt. `debts` computes the debts, `episodes` the episodes of given groups.
 """
 
 from bisect import bisect_left
@@ -17,7 +16,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from orchestration.simulator.world.calibration import DAY, Failure
-from orchestration.simulator.world.debts import Debt, recovery_rate, tell_debts
+from orchestration.simulator.world.debts import Debt, compute_debts, recovery_rate
 from orchestration.simulator.world.episodes import EpisodeTruth, Member, compute_episodes
 from orchestration.simulator.world.steps import Act, Attempt, Intent, Step, Wait
 from orchestration.simulator.world.truth_records import AttemptTruth, FailureClass, Outcome, PaymentTruth
@@ -28,15 +27,15 @@ WAITING_FOR: Final = {
     "konbini": "voucher",
     "customer_balance": "bank_transfer",
 }
-"""What a payment waits for, by payment method type."""
+"""Kind of wait by payment method type."""
 
-EVENT_MEMORY: Final = 30 * DAY
-"""How long Stripe lists an event; a failure without a charge is told of by events almost alone."""
+EVENT_RETENTION_SECONDS: Final = 30 * DAY
+"""Seconds for which Stripe lists an event. A failure without a charge is visible in little else."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The world as of `at`, inclusive, and what could be known of it by reading everything at each of `syncs`."""
+    """What had happened by `at`, inclusive, and what a reader could know who synced everything at each of `syncs`."""
 
     at: int
     syncs: tuple[int, ...]
@@ -46,20 +45,23 @@ class Truth:
     members: Mapping[str, Member] = field(default_factory=dict, repr=False, compare=False)
 
     def compute_episodes(self, groups: Iterable[Iterable[str]]) -> list[EpisodeTruth]:
-        """Return what became of each group of PaymentIntents that failed, if all of it were tries to pay one debt.
+        """Return the episode of each group of PaymentIntents that failed, as if each group had one debt.
 
-        A reader of `syncs` should find the same of these groups. Each PaymentIntent is in one group; one that is in
-        none has no episode.
+        A reader at `syncs` should compute the same episodes from these groups. A PaymentIntent in no group has no
+        episode.
 
         Raises:
-            ValueError: an id is unknown, or in several groups.
+            ValueError: an id is unknown or in several groups.
         """
         return compute_episodes(groups, self.members, self.at)
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """Per currency: counts of payments, of knowable attempts and of those by outcome, of failed debts in scope and
-        of those that were recovered, recovered after the window, or not paid in full (`unpaid`); what was at risk
-        (`at_risk`, `at_risk_<state>`), and what was recovered of it, also in part."""
+        """Return counts and amounts by currency.
+
+        The counts are: payments; knowable attempts, also by outcome; failed debts in scope, also by state:
+        `recovered`, `recovered_late` (after the window) or `unpaid`. The amounts, in minor units, are: `at_risk`,
+        `at_risk_<state>` and `recovered_amount`, which includes partial recoveries.
+        """
         totals: dict[str, Counter[str]] = defaultdict(Counter)
         for payment in self.payments:
             totals[payment.currency]["payments"] += 1
@@ -75,19 +77,19 @@ class Truth:
         return {currency: dict(sorted(total.items())) for currency, total in sorted(totals.items())}
 
     def recovery_rate(self) -> float:
-        """The true recovery rate of failed debts in scope whose 30 days are over, 0 to 1."""
+        """Return the true recovery rate of failed debts in scope whose 30 days are over, 0 to 1."""
         return recovery_rate(self.debts, self.at)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON types, with the summary, but without what episodes are computed from."""
+        """Return everything as plain JSON types, with the summary but without `members`."""
         attempts = [asdict(each) | {"instrument": each.instrument._asdict()} for each in self.attempts]
         payments, debts = [asdict(each) for each in self.payments], [asdict(each) for each in self.debts]
-        told = {"at": self.at, "syncs": self.syncs, "attempts": attempts, "payments": payments, "debts": debts}
-        return told | {"summary": self.summary()}
+        content = {"at": self.at, "syncs": self.syncs, "attempts": attempts, "payments": payments, "debts": debts}
+        return content | {"summary": self.summary()}
 
 
-def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Truth:
-    """The truth about these intents as of `at`, for somebody who read everything at each of `syncs`."""
+def compute_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Truth:
+    """Return the truth about these intents as of `at`, for a reader who synced everything at each of `syncs`."""
     reader = _Reader(sync for sync in syncs if sync <= at)
     members: dict[str, Member] = {}
     truth = Truth(at, tuple(reader.syncs), members=members)
@@ -98,26 +100,26 @@ def tell_truth(intents: Sequence[Intent], at: int, syncs: Sequence[int]) -> Trut
         payment = _payment(intent, past, len(knowable), reader)
         truth.attempts.extend(attempts)
         truth.payments.append(payment)
-        kept_amount = max(0, payment.amount_received - _given_back(intent, past))
+        kept_amount = max(0, payment.amount_received - _returned_amount(intent, past))
         members[intent.id] = Member(intent, payment, knowable, kept_amount)
-    truth.debts.extend(tell_debts(intents, truth.attempts, truth.payments))
+    truth.debts.extend(compute_debts(intents, truth.attempts, truth.payments))
     return truth
 
 
 class _Reader:
-    """What somebody can know who reads everything at certain instants, and nothing in between."""
+    """A reader who syncs everything at certain times, and what that reader can know."""
 
     def __init__(self, syncs: Iterable[int]) -> None:
         self.syncs = sorted(set(syncs))
 
-    def looks_between(self, first: int, last: float) -> bool:
-        """Whether a sync falls into `first <= sync < last`."""
+    def has_sync_between(self, first: int, last: float) -> bool:
+        """Return whether there is a sync with `first <= sync < last`."""
         index = bisect_left(self.syncs, first)
         return index < len(self.syncs) and self.syncs[index] < last
 
-    def hears_of(self, instant: int) -> bool:
-        """Whether an event of that instant is still listed at the first sync after it."""
-        return self.looks_between(instant, instant + EVENT_MEMORY + 1)
+    def can_read_event_at(self, instant: int) -> bool:
+        """Return whether an event created at `instant` is still listed at the next sync."""
+        return self.has_sync_between(instant, instant + EVENT_RETENTION_SECONDS + 1)
 
 
 def _attempts(intent: Intent, past: Sequence[Step], reader: _Reader) -> list[AttemptTruth]:
@@ -126,19 +128,19 @@ def _attempts(intent: Intent, past: Sequence[Step], reader: _Reader) -> list[Att
         Act.AUTHENTICATION_FAILED: _failed_without_charge,
         Act.EXPIRED: _failed_without_charge,
         Act.SUCCEEDED: _succeeded_at_once,
-        Act.AUTHORIZED: _waiting,
-        Act.PROCESSING: _waiting,
+        Act.AUTHORIZED: _unresolved,
+        Act.PROCESSING: _unresolved,
         Act.CAPTURED: _resolved_later,
         Act.SETTLED: _resolved_later,
         Act.BOUNCED: _resolved_later,
     }
-    told: dict[int, AttemptTruth] = {}
+    by_index: dict[int, AttemptTruth] = {}
     for step in past:
         if step.act in decisive:
-            told[step.nth] = decisive[step.act](intent, intent.attempts[step.nth], step, reader)
-    for attempt_index, taken_back in _returns(intent, past).items():
-        told[attempt_index] = _as_returned(told[attempt_index], *taken_back)
-    return [told[index] for index in sorted(told)]
+            by_index[step.nth] = decisive[step.act](intent, intent.attempts[step.nth], step, reader)
+    for attempt_index, taken_back in _returned_attempts(intent, past).items():
+        by_index[attempt_index] = _as_returned(by_index[attempt_index], *taken_back)
+    return [by_index[index] for index in sorted(by_index)]
 
 
 def _attempt(
@@ -166,7 +168,7 @@ def _attempt(
         resolved_at=resolved_at,
         instrument=attempt.instrument,
         is_authenticated=attempt.three_d_secure == "authenticated",
-        is_customer_there=_is_customer_there(attempt),
+        is_customer_present=_is_customer_there(attempt),
         is_knowable=is_knowable,
         is_time_known=is_time_known,
         is_resolution_time_known=is_resolution_time_known,
@@ -202,13 +204,16 @@ def _class_of_refusal(failure: Failure) -> FailureClass:
 
 
 def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
-    """Told of by its event, and by the intent's last_payment_error until something else happens to the intent."""
+    """Return a failed attempt without a charge.
+
+    It is visible in its event, and in the intent's last_payment_error until something else happens to the intent.
+    """
     failure = attempt.failure
     assert failure is not None
     keeps_error = (Act.CANCELED,)
     later = intent.steps[intent.steps.index(step) + 1 :]
     cleared_at = next((each.at for each in later if each.act not in keeps_error), float("inf"))
-    is_heard_of = reader.hears_of(step.at)
+    is_event_read = reader.can_read_event_at(step.at)
     return _attempt(
         intent,
         attempt,
@@ -216,9 +221,9 @@ def _failed_without_charge(intent: Intent, attempt: Attempt, step: Step, reader:
         step.at,
         failure_class="authentication_failed" if step.act is Act.AUTHENTICATION_FAILED else "invalid_or_processing",
         failure_code=failure.decline_code or failure.code,
-        is_knowable=is_heard_of or reader.looks_between(step.at, cleared_at),
-        is_time_known=is_heard_of,
-        is_resolution_time_known=is_heard_of,
+        is_knowable=is_event_read or reader.has_sync_between(step.at, cleared_at),
+        is_time_known=is_event_read,
+        is_resolution_time_known=is_event_read,
     )
 
 
@@ -226,12 +231,12 @@ def _succeeded_at_once(intent: Intent, attempt: Attempt, step: Step, reader: _Re
     return _attempt(intent, attempt, "succeeded", step.at)
 
 
-def _waiting(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
+def _unresolved(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
     return _attempt(intent, attempt, "authorized" if step.act is Act.AUTHORIZED else "processing", step.at)
 
 
 def _resolved_later(intent: Intent, attempt: Attempt, step: Step, reader: _Reader) -> AttemptTruth:
-    is_known = reader.hears_of(step.at)
+    is_known = reader.can_read_event_at(step.at)
     if step.act is not Act.BOUNCED:
         return _attempt(intent, attempt, "succeeded", step.at, is_resolution_time_known=is_known)
     assert attempt.failure is not None
@@ -246,13 +251,13 @@ def _resolved_later(intent: Intent, attempt: Attempt, step: Step, reader: _Reade
     )
 
 
-def _returns(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]:
-    """Attempts whose money a bank took back and keeps: when that began, and for what reason."""
+def _returned_attempts(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]:
+    """Return the attempts whose money a bank took back and kept, each with the time and reason of its dispute."""
     returns: dict[int, tuple[int, str]] = {}
     for step in past:
         if step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
             dispute = intent.disputes[step.nth]
-            if dispute.is_return and step.word != "won":
+            if dispute.is_return and step.detail != "won":
                 returns[dispute.attempt] = dispute.at, dispute.reason
             else:
                 returns.pop(dispute.attempt, None)
@@ -260,7 +265,7 @@ def _returns(intent: Intent, past: Sequence[Step]) -> dict[int, tuple[int, str]]
 
 
 def _as_returned(settled: AttemptTruth, at: int, reason: str) -> AttemptTruth:
-    """The dispute itself tells when it began, so that instant is always known."""
+    """Return the attempt as failed by a return. Its time is always known, since the dispute shows it."""
     changed: dict[str, Any] = {"outcome": "failed", "failure_class": "bank_return", "failure_code": reason}
     return AttemptTruth(**vars(settled) | changed | {"resolved_at": at, "is_resolution_time_known": True})
 
@@ -291,7 +296,7 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
     price = intent.currency, intent.amount
     currency, amount = price if is_repriced or intent.earlier_price is None else intent.earlier_price
     end = next((step for step in past if step.act in (Act.CANCELED, Act.LAPSED)), None)
-    wait = _wait(intent, past)
+    wait = _current_wait(intent, past)
     return PaymentTruth(
         id=intent.id,
         created=intent.created,
@@ -300,19 +305,19 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
         status=status,
         amount_received=sum(step.amount for step in past),
         canceled_at=end.at if end else None,
-        cancellation_reason=end.word if end else None,
+        cancellation_reason=end.detail if end else None,
         order_key=intent.order_key,
         obligation=intent.obligation,
         attempt_count=attempt_count,
         history=tuple(history),
-        is_history_known=all(reader.hears_of(instant) for _, instant in history),
+        is_history_known=all(reader.can_read_event_at(instant) for _, instant in history),
         waiting_for=wait and WAITING_FOR[wait.instrument.kind],
         waits_until=wait and wait.expires_at,
     )
 
 
-def _wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
-    """Return what the customer was last shown to pay, if nothing has happened since that ends the waiting."""
+def _current_wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
+    """Return the last voucher or bank details shown to the customer, if the payment still waits for them."""
     shown = None
     for step in past:
         if step.act is Act.INSTRUCTED:
@@ -322,8 +327,8 @@ def _wait(intent: Intent, past: Sequence[Step]) -> Wait | None:
     return shown
 
 
-def _given_back(intent: Intent, past: Sequence[Step]) -> int:
-    """Refunds that stand as succeeded, and disputes that are lost."""
+def _returned_amount(intent: Intent, past: Sequence[Step]) -> int:
+    """Return the sum of succeeded refunds and lost disputes."""
     given: dict[tuple[str, int], int] = {}
     for step in past:
         if (
@@ -334,6 +339,6 @@ def _given_back(intent: Intent, past: Sequence[Step]) -> int:
             given.pop(("refund", step.nth), None)
         elif step.act in (Act.DISPUTED, Act.DISPUTE_CLOSED):
             dispute = intent.disputes[step.nth]
-            if (step.word or dispute.status) == "lost":
+            if (step.detail or dispute.status) == "lost":
                 given["dispute", step.nth] = dispute.amount
     return sum(given.values())

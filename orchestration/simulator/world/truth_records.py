@@ -1,4 +1,4 @@
-"""The true attempts and payments of the simulated account, which debts and episodes are computed from."""
+"""Records of the true attempts and payments of a simulated account. `debts` and `episodes` are computed from them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,12 +18,16 @@ FailureClass = Literal[
 
 @dataclass(frozen=True)
 class AttemptTruth:
-    """One try to collect. Without a charge (`charge_id` None) it may be that no reader could know of it.
+    """One payment attempt. Times are Unix seconds; `amount` is in minor units of `currency`.
 
-    `failure_code` is the most telling code Stripe shows: the charge's outcome.reason or failure_code, for a failure
-    without a charge the error's code; for a debit taken back, the dispute's reason. `resolved_at` is the instant of the
-    outcome: settlement, bounce, capture, dispute; else the attempt's own. `is_time_known` and
-    `is_resolution_time_known` say whether a reader at the syncs could know the two instants.
+    Args:
+        charge_id: None if the attempt has no charge. A reader may be unable to know of such an attempt.
+        failure_code: the most specific code that Stripe shows: the charge's outcome.reason or failure_code; without a
+            charge, the error's code; for a returned debit, the dispute's reason.
+        resolved_at: time of the outcome: settlement, bounce, capture or dispute, else `attempted_at`.
+        is_knowable: whether a reader at the syncs could know of the attempt.
+        is_time_known: whether that reader could know `attempted_at`.
+        is_resolution_time_known: whether that reader could know `resolved_at`.
     """
 
     payment_intent_id: str
@@ -37,7 +41,7 @@ class AttemptTruth:
     resolved_at: int
     instrument: Instrument
     is_authenticated: bool
-    is_customer_there: bool
+    is_customer_present: bool
     is_knowable: bool
     is_time_known: bool
     is_resolution_time_known: bool
@@ -45,11 +49,17 @@ class AttemptTruth:
 
 @dataclass(frozen=True)
 class PaymentTruth:
-    """One PaymentIntent. `order_key` is what Stripe shows of the order; `obligation` is what the payer really owed, so
-    that payments which share it are tries to pay for one thing. `attempt_count` counts knowable attempts. `history` is
-    every status with the instant at which it began; `is_history_known` whether all their events could be read.
-    `waiting_for` and `waits_until` say what the payment waits for and until when; they are None if it waits for nothing
-    from outside."""
+    """One PaymentIntent. Times are Unix seconds; amounts are in minor units of `currency`.
+
+    Args:
+        order_key: the order as Stripe shows it.
+        obligation: name of the debt. Payments with the same obligation try to pay the same debt.
+        attempt_count: number of knowable attempts.
+        history: each status with the time at which it began.
+        is_history_known: whether the events of all these statuses could be read.
+        waiting_for: `voucher` or `bank_transfer` if the payment waits for one, else None.
+        waits_until: when the wait ends; None if the payment does not wait or waits without an end.
+    """
 
     id: str
     created: int

@@ -1,4 +1,7 @@
-"""One middle-sized account, over HTTP and in process. Tests that move its clock make their own. And a receiver."""
+"""Fixtures: one medium-sized account, over HTTP and in process, and a receiver of webhooks.
+
+Tests that move the account's clock create their own account.
+"""
 
 import json
 import threading
@@ -54,7 +57,7 @@ class Posted(NamedTuple):
 
 
 class Receiver:
-    """What was posted to it, in order. `answer` decides the status of each post by its number, from 0."""
+    """An HTTP server that records posts in order. `answer` returns the status for each post by its number, from 0."""
 
     def __init__(self, port: int = 0) -> None:
         self.posted: list[Posted] = []

@@ -1,4 +1,4 @@
-"""What the account holds: the same for the same seed, every kind of story, and only what exists at its clock."""
+"""The simulated account: reproducible by seed, complete in its cases, and limited to what exists at its clock."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +17,13 @@ SMALL = {"payments": 600, "days": 30}
 
 
 def listing(account: SimulatedAccount, at: int) -> bytes:
-    """Everything the account shows at an instant, as bytes."""
+    """Return everything that the account shows at a given time, as bytes."""
     renderer = Renderer(account)
     return orjson.dumps(
         [
             renderer.render(resource, entry, at)
             for resource in RESOURCES
-            for entry in account.listed(resource, at, created=(0, at))
+            for entry in account.list_entries(resource, at, created=(0, at))
         ]
     )
 
@@ -34,11 +34,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not() -> None:
     assert listing(one, one.now) != listing(other, other.now)
 
 
-def test_a_clock_that_moved_on_does_not_change_what_was() -> None:
+def test_moving_the_clock_does_not_change_the_past() -> None:
     short, long = SimulatedAccount(5, **SMALL), SimulatedAccount(5, **SMALL)
     then = short.now
     long.now += 200 * DAY
-    assert list(long.listed("payment_intents", long.now, created=(then + 190 * DAY, long.now)))
+    assert list(long.list_entries("payment_intents", long.now, created=(then + 190 * DAY, long.now)))
     assert listing(long, then) == listing(short, then)
     assert long.truth(then) == short.truth(then)
 
@@ -55,7 +55,7 @@ def test_a_clock_with_a_speed_runs() -> None:
     assert account.now == start + 90
 
 
-def test_about_as_many_payments_are_created_as_asked_for() -> None:
+def test_number_of_payments_is_about_the_requested_one() -> None:
     account = SimulatedAccount(5, payments=5_000, days=70)
     created = sum(intent.created < account.now for intent in account.intents.values())
     assert created == pytest.approx(5_000, rel=0.03)
@@ -68,7 +68,7 @@ def test_every_act_and_every_currency_occurs(account: SimulatedAccount) -> None:
     assert all(intent.amount % 10 == 0 for intent in account.intents.values() if intent.currency == "kwd")
 
 
-def test_seconds_are_shared_by_steps_of_one_payment() -> None:
+def test_steps_of_one_payment_may_share_a_second() -> None:
     account = SimulatedAccount(1)
     together: Counter[tuple[Act, ...]] = Counter()
     for intent in account.intents.values():
@@ -86,7 +86,7 @@ def test_hundreds_of_renewals_are_created_in_one_second_at_midnight() -> None:
     assert at % DAY == 0
 
 
-def test_steps_are_in_the_order_of_time_and_attempts_in_that_of_steps(account: SimulatedAccount) -> None:
+def test_steps_are_ordered_by_time_and_attempts_by_steps(account: SimulatedAccount) -> None:
     for intent in account.intents.values():
         assert [step.at for step in intent.steps] == sorted(step.at for step in intent.steps)
         assert [attempt.at for attempt in intent.attempts] == sorted(attempt.at for attempt in intent.attempts)
@@ -97,7 +97,7 @@ def test_steps_are_in_the_order_of_time_and_attempts_in_that_of_steps(account: S
 def test_nothing_is_listed_before_it_exists(account: SimulatedAccount) -> None:
     at = account.now - 40 * DAY
     for resource in RESOURCES:
-        entries = list(account.listed(resource, at, created=(0, account.now)))
+        entries = list(account.list_entries(resource, at, created=(0, account.now)))
         assert entries
         assert all(entry.created <= at for entry in entries)
 
@@ -105,34 +105,34 @@ def test_nothing_is_listed_before_it_exists(account: SimulatedAccount) -> None:
 @pytest.mark.parametrize("tie_order", ["forward", "reverse", "shuffled"])
 def test_ids_say_nothing_about_time(tie_order: TieOrder) -> None:
     account = SimulatedAccount(5, **SMALL, tie_order=tie_order)
-    ids = [entry.id for entry in account.listed("events", account.now, created=(0, account.now))]
+    ids = [entry.id for entry in account.list_entries("events", account.now, created=(0, account.now))]
     ascents = sum(earlier < later for earlier, later in pairwise(ids))
     assert 0.4 < ascents / len(ids) < 0.6
 
 
 def test_tie_orders_list_the_same_objects_in_different_orders() -> None:
     listed = [
-        [entry.id for entry in account.listed("events", account.now, created=(0, account.now))]
+        [entry.id for entry in account.list_entries("events", account.now, created=(0, account.now))]
         for account in (SimulatedAccount(5, **SMALL, tie_order=order) for order in ("forward", "reverse", "shuffled"))
     ]
     assert len({tuple(ids) for ids in listed}) == 3
     assert len({frozenset(ids) for ids in listed}) == 1
 
 
-def test_threads_that_ask_for_the_future_at_once_all_get_the_same_one() -> None:
+def test_concurrent_threads_generate_the_same_future() -> None:
     account, alone = SimulatedAccount(5, **SMALL), SimulatedAccount(5, **SMALL)
     start, end = account.now, account.now + 40 * DAY
     with ThreadPoolExecutor(8) as threads:
-        told = list(threads.map(lambda _: account.happened(start, end), range(8)))
-    expected = [event.id for event in alone.happened(start, end)]
+        told = list(threads.map(lambda _: account.events_between(start, end), range(8)))
+    expected = [event.id for event in alone.events_between(start, end)]
     assert [[event.id for event in events] for events in told] == [expected] * 8
 
 
-def test_events_happen_before_a_late_list_shows_them() -> None:
+def test_late_events_are_listed_after_they_happen() -> None:
     account = SimulatedAccount(5, **SMALL, events_late=DAY)
-    happened = account.happened(account.now - 2 * DAY, account.now)
+    happened = account.events_between(account.now - 2 * DAY, account.now)
     assert [event.created for event in happened] == sorted(event.created for event in happened)
-    shown = list(account.listed("events", account.now, created=(account.now - 2 * DAY + 1, account.now)))
+    shown = list(account.list_entries("events", account.now, created=(account.now - 2 * DAY + 1, account.now)))
     assert shown[::-1] == [event for event in happened if event.created <= account.now - DAY]
     assert len(shown) < len(happened)
-    assert account.happened(account.now - 2 * DAY, account.now - DAY) == shown[::-1]
+    assert account.events_between(account.now - 2 * DAY, account.now - DAY) == shown[::-1]

@@ -1,4 +1,4 @@
-"""What Stripe's clients see over HTTP: pages, filters, expansions, events, errors."""
+"""The API over HTTP as clients see it: pages, filters, expansions, events, errors."""
 
 import calendar
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ PERMITTED = ("payment_intent_read", "rak_event_read")
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[SimulatorServer]:
-    """An account whose clock the tests may move, with a restricted key beside the default one."""
+    """Serve an account whose clock the tests may move, with a restricted key and the default one."""
     keys = {DEFAULT_API_KEY: None, RESTRICTED_KEY: PERMITTED}
     with SimulatorServer(SimulatedAccount(3, payments=600, days=60), keys=keys) as running:
         yield running
@@ -61,7 +61,7 @@ def test_ending_before_gives_the_page_right_before_its_cursor(http: requests.Ses
     assert not get(http, server, "payment_intents", limit=6, ending_before=ids[6])["has_more"]
 
 
-def test_created_bounds_are_kept_to_the_second(http: requests.Session, server: SimulatorServer) -> None:
+def test_created_bounds_are_exact_to_the_second(http: requests.Session, server: SimulatorServer) -> None:
     created = {charge["created"] for charge in get(http, server, "charges", limit=50)["data"]}
     low, high = sorted(created)[3], sorted(created)[-3]
     for bounds, expected in (
@@ -113,7 +113,7 @@ def test_latest_charge_is_an_id_unless_expanded(http: requests.Session, server: 
     assert body["latest_charge"]["payment_intent"] == charged["id"]
 
 
-def test_events_are_chosen_by_type_or_types_or_wildcard(http: requests.Session, server: SimulatorServer) -> None:
+def test_events_are_filtered_by_type_types_or_wildcard(http: requests.Session, server: SimulatorServer) -> None:
     failed = get(http, server, "events", limit=100, type="payment_intent.payment_failed")["data"]
     assert {event["type"] for event in failed} == {"payment_intent.payment_failed"}
     for name in ("types[]", "types[0]"):
@@ -123,7 +123,7 @@ def test_events_are_chosen_by_type_or_types_or_wildcard(http: requests.Session, 
     assert all(event["data"]["object"]["object"] == "dispute" for event in disputes)
 
 
-def test_a_snapshot_shows_its_step_even_if_the_same_second_went_on(
+def test_a_snapshot_shows_its_step_despite_later_steps_in_the_same_second(
     http: requests.Session, server: SimulatorServer
 ) -> None:
     events = get(http, server, "events", limit=100, type="payment_intent.*")["data"]
@@ -149,7 +149,7 @@ def test_a_failed_attempt_leaves_its_error_and_a_success_clears_it(
     assert {event["data"]["object"]["last_payment_error"] for event in succeeded} == {None}
 
 
-def test_events_vanish_after_thirty_days(http: requests.Session) -> None:
+def test_events_are_not_readable_after_thirty_days(http: requests.Session) -> None:
     with SimulatorServer(SimulatedAccount(3, payments=300, days=30)) as server:
         newest = get(http, server, "events", limit=1)["data"][0]
         server.account.now = newest["created"] + EVENT_RETENTION
@@ -196,9 +196,7 @@ def test_unknown_objects_and_urls_are_not_found(http: requests.Session, server: 
     assert http.post(f"{server.url}/v1/charges").status_code == 404
 
 
-def test_answers_carry_stripes_headers_and_the_accounts_own_clock(
-    http: requests.Session, server: SimulatorServer
-) -> None:
+def test_responses_have_stripes_headers_and_the_accounts_clock(http: requests.Session, server: SimulatorServer) -> None:
     answer = http.get(f"{server.url}/v1/balance", headers={"Stripe-Version": "2020-08-27"})
     assert calendar.timegm(parsedate(answer.headers["Date"]) or ()) == server.account.now
     assert answer.headers["Request-Id"].startswith("req_")
@@ -207,14 +205,14 @@ def test_answers_carry_stripes_headers_and_the_accounts_own_clock(
 
 
 @pytest.mark.parametrize("key", [None, "rk_test_of_somebody_else_9876", DEFAULT_LIVE_API_KEY])
-def test_a_key_that_is_not_the_accounts_is_401(server: SimulatorServer, key: str | None) -> None:
+def test_a_missing_or_unknown_key_gets_401(server: SimulatorServer, key: str | None) -> None:
     answer = requests.get(f"{server.url}/v1/charges", headers={"Authorization": f"Bearer {key}"} if key else {})
     assert answer.status_code == 401
     message = answer.json()["error"]["message"]
     assert key is None or (message.startswith("Invalid API Key provided: rk_") and key not in message)
 
 
-def test_a_restricted_key_is_told_the_permission_and_the_account(small: SimulatorServer) -> None:
+def test_a_restricted_keys_error_names_the_permission_and_the_account(small: SimulatorServer) -> None:
     def message(path: str) -> str | None:
         answer = requests.get(f"{small.url}/v1/{path}", headers={"Authorization": f"Bearer {RESTRICTED_KEY}"})
         assert answer.status_code in (200, 403, 404)
@@ -240,17 +238,17 @@ def test_a_restricted_key_is_told_the_permission_and_the_account(small: Simulato
     assert message("account") == "rak_accounts_kyc_id_numbers_read"
 
 
-def test_an_account_in_live_mode_takes_live_keys_and_says_so(http: requests.Session) -> None:
+def test_a_live_mode_account_accepts_live_keys_and_has_livemode_true(http: requests.Session) -> None:
     account = SimulatedAccount(3, payments=30, days=5, livemode=True)
     with SimulatorServer(account) as server:
         answer = requests.get(f"{server.url}/v1/balance", auth=(DEFAULT_LIVE_API_KEY, ""))
         assert answer.json()["livemode"] is True
         assert http.get(f"{server.url}/v1/balance").status_code == 401
-    with pytest.raises(ValueError, match="begins with rk_live_"):
+    with pytest.raises(ValueError, match="must begin with rk_live_"):
         SimulatorServer(account, keys={"rk_test_x": None})
 
 
-def test_events_say_the_version_the_account_is_set_to(http: requests.Session) -> None:
+def test_events_have_the_accounts_api_version(http: requests.Session) -> None:
     account = SimulatedAccount(3, payments=30, days=5, event_api_version="2019-12-03")
     with SimulatorServer(account) as server:
         versions = {event["api_version"] for event in get(http, server, "events", limit=100)["data"]}
@@ -268,7 +266,7 @@ def test_old_payments_change_when_the_clock_moves(http: requests.Session, small:
     assert refused.status_code == 400
 
 
-def test_the_truth_is_told_over_http_as_in_process(http: requests.Session, small: SimulatorServer) -> None:
+def test_the_truth_is_the_same_over_http_and_in_process(http: requests.Session, small: SimulatorServer) -> None:
     at = small.account.now
     told = http.get(f"{small.url}/_sim/truth", params={"at": at, "syncs": f"{at - 40 * DAY},{at}"}).json()
     truth = small.account.truth(at, [at - 40 * DAY, at])
@@ -276,7 +274,7 @@ def test_the_truth_is_told_over_http_as_in_process(http: requests.Session, small
     assert len(told["attempts"]) == len(truth.attempts)
 
 
-def test_the_official_client_reads_it(server: SimulatorServer) -> None:
+def test_the_official_client_can_read_the_account(server: SimulatorServer) -> None:
     client = stripe.StripeClient(DEFAULT_API_KEY, base_addresses={"api": server.url})
     listed = client.v1.payment_intents.list({"limit": 100, "expand": ["data.latest_charge"]})
     failed = next(intent for intent in listed.auto_paging_iter() if intent.last_payment_error)

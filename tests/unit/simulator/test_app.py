@@ -1,4 +1,4 @@
-"""A Stripe App over HTTP: agreeing, exchanging, how long codes and tokens live, uninstalling."""
+"""A Stripe App over HTTP: consent, exchange, expiry of codes and tokens, uninstalling."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +54,7 @@ def read(server: SimulatorServer, token: str, path: str = "payment_intents") -> 
     return requests.get(f"{server.url}/v1/{path}", headers={"Authorization": f"Bearer {token}"}, timeout=20)
 
 
-def test_an_account_agrees_and_its_token_reads_it(server: SimulatorServer) -> None:
+def test_consent_gives_a_token_that_reads_the_account(server: SimulatorServer) -> None:
     back = sent_back(agree(server))
     assert back.keys() == {"code", "state"}
     assert back["state"] == "s t&te"
@@ -73,7 +73,7 @@ def test_an_account_agrees_and_its_token_reads_it(server: SimulatorServer) -> No
     assert server.app.installed_by == [server.account.id]
 
 
-def test_a_connected_account_installs_it_for_itself(server: SimulatorServer) -> None:
+def test_a_connected_account_can_install_the_app(server: SimulatorServer) -> None:
     shop = server.connections.accounts()[0]
     server.app.account_id = shop.id
     tokens = install(server)
@@ -82,23 +82,23 @@ def test_a_connected_account_installs_it_for_itself(server: SimulatorServer) -> 
     assert intent in shop.intents
 
 
-def test_a_user_may_deny_it_and_then_there_is_no_code(server: SimulatorServer) -> None:
+def test_denied_consent_gives_no_code(server: SimulatorServer) -> None:
     server.app.denies = True
     back = sent_back(agree(server))
     assert (back["error"], back["state"], "code" in back) == ("access_denied", "s t&te", False)
 
 
 @pytest.mark.parametrize("query", [{"client_id": "ca_other"}, {"redirect_uri": "https://thief.example.com/"}])
-def test_the_page_goes_back_only_to_addresses_of_the_app(server: SimulatorServer, query: dict[str, str]) -> None:
+def test_the_consent_page_redirects_only_to_allowed_uris(server: SimulatorServer, query: dict[str, str]) -> None:
     assert agree(server, **query).status_code == 400
 
 
-def test_an_app_that_is_not_published_has_a_page_of_its_own(server: SimulatorServer) -> None:
+def test_an_unpublished_app_has_its_own_consent_page(server: SimulatorServer) -> None:
     url = f"{server.url}/oauth/v2/chnlink_61abc/authorize?client_id={CLIENT_ID}"
     assert sent_back(requests.get(url, allow_redirects=False, timeout=20)).keys() == {"code"}
 
 
-def test_a_code_is_good_once_and_for_five_minutes(server: SimulatorServer) -> None:
+def test_a_code_is_valid_once_and_for_five_minutes(server: SimulatorServer) -> None:
     first, second = (sent_back(agree(server))["code"] for _ in range(2))
     assert exchange(server, grant_type="authorization_code", code=first).status_code == 200
     server.account.now += 300
@@ -108,7 +108,7 @@ def test_a_code_is_good_once_and_for_five_minutes(server: SimulatorServer) -> No
         assert answer.json()["error_description"]
 
 
-def test_an_access_token_lives_an_hour(server: SimulatorServer) -> None:
+def test_an_access_token_is_valid_for_an_hour(server: SimulatorServer) -> None:
     token = install(server)["access_token"]
     server.account.now += HOUR - 1
     assert read(server, token).status_code == 200
@@ -129,13 +129,13 @@ def test_a_refresh_token_is_rolled_at_each_exchange(server: SimulatorServer) -> 
     assert read(server, third["access_token"]).status_code == 200
 
 
-def test_a_refresh_token_lives_a_year(server: SimulatorServer) -> None:
+def test_a_refresh_token_is_valid_for_a_year(server: SimulatorServer) -> None:
     token = install(server)["refresh_token"]
     server.account.now += 365 * 86_400
     assert refresh(server, token).json()["error"] == "invalid_grant"
 
 
-def test_only_the_developers_key_exchanges(server: SimulatorServer) -> None:
+def test_only_the_developers_key_can_exchange_codes_and_tokens(server: SimulatorServer) -> None:
     code = sent_back(agree(server))["code"]
     answer = exchange(server, key="sk_test_of_another", grant_type="authorization_code", code=code)
     assert answer.status_code == 401
@@ -145,20 +145,20 @@ def test_only_the_developers_key_exchanges(server: SimulatorServer) -> None:
 @pytest.mark.parametrize(
     ("form", "error"), [({}, "invalid_request"), ({"grant_type": "password"}, "unsupported_grant_type")]
 )
-def test_a_wrong_request_is_answered_as_oauth_does(server: SimulatorServer, form: dict[str, str], error: str) -> None:
+def test_an_invalid_token_request_gets_an_oauth_error(
+    server: SimulatorServer, form: dict[str, str], error: str
+) -> None:
     answer = exchange(server, **form)
     assert (answer.status_code, answer.json()["error"]) == (400, error)
 
 
-def test_an_app_reads_what_its_permissions_allow(server: SimulatorServer) -> None:
+def test_an_app_can_read_only_what_its_permissions_allow(server: SimulatorServer) -> None:
     server.app.options = AppOptions(CLIENT_ID, SECRET_KEY, [BACK], permissions=["charge_read"])
     token = install(server)["access_token"]
     assert (read(server, token, "charges").status_code, read(server, token).status_code) == (200, 403)
 
 
-def test_an_account_that_uninstalls_it_is_told_of_and_its_tokens_are_dead(
-    server: SimulatorServer, receiver: Receiver
-) -> None:
+def test_uninstalling_sends_an_event_and_revokes_the_tokens(server: SimulatorServer, receiver: Receiver) -> None:
     tokens = install(server)
     kind = "account.application.deauthorized"
     endpoint = server.deliverer.register(WebhookEndpoint(receiver.url, enabled_events=(kind,), connect=True))
@@ -174,7 +174,7 @@ def test_an_account_that_uninstalls_it_is_told_of_and_its_tokens_are_dead(
     assert requests.delete(f"{server.url}/_sim/app", timeout=20).status_code == 404
 
 
-def test_the_app_is_configured_over_http_and_its_key_is_never_shown(server: SimulatorServer) -> None:
+def test_the_app_can_be_configured_over_http_without_showing_its_key(server: SimulatorServer) -> None:
     wanted = {"client_id": "ca_new", "secret_key": "sk_test_new", "redirect_uris": [BACK], "denies": True}
     shown = requests.post(f"{server.url}/_sim/app", json=wanted, timeout=20)
     assert "sk_test_new" not in shown.text
@@ -188,7 +188,7 @@ def test_the_app_is_configured_over_http_and_its_key_is_never_shown(server: Simu
         assert requests.post(f"{server.url}/_sim/app", json=wrong, timeout=20).status_code in (400, 404)
 
 
-def test_a_lost_answer_has_rolled_the_token_all_the_same(server: SimulatorServer) -> None:
+def test_a_lost_response_has_still_rolled_the_token(server: SimulatorServer) -> None:
     token = install(server)["refresh_token"]
     server.faults.add(Fault("truncate", path="/v1/oauth/token"))
     assert refresh(server, token).status_code == 200

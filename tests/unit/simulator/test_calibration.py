@@ -1,4 +1,4 @@
-"""The account behaves as payments do: the bands of `calibration`, measured on the stories, on several seeds.
+"""The account matches the ranges of `calibration`, measured on the generated payments of several seeds.
 
 An obligation is what a payer owes, over all PaymentIntents that try to collect it. Bank debits and payments that Radar
 blocks at first are left out; so are obligations of the last 30 days, which have not had their time to recover.
@@ -45,7 +45,7 @@ def is_blocked(attempt: Attempt) -> bool:
 
 @dataclass(frozen=True)
 class Figures:
-    """Card obligations that are old enough, those that failed at first, and the recovery of those that recovered."""
+    """Card obligations that are old enough, the failed ones, and the recoveries."""
 
     obligations: list[list[Try]]
     failed: list[list[Try]]
@@ -79,7 +79,7 @@ def figures(request: pytest.FixtureRequest) -> Figures:
     return Figures(chosen, failed, [(first, success) for first, success in successes if success])
 
 
-def test_a_tenth_of_first_attempts_fails(figures: Figures) -> None:
+def test_a_tenth_of_first_attempts_fail(figures: Figures) -> None:
     assert 0.08 <= figures.failure_rate(lambda first: True) <= 0.13
 
 
@@ -92,7 +92,7 @@ def test_nine_of_ten_recoveries_take_at_most_ten_days(figures: Figures) -> None:
     assert 0.85 <= figures.share(lambda first, success: success.at - first.at <= 10 * DAY) <= 0.95
 
 
-def test_a_sixth_of_recoveries_comes_within_the_hour_and_some_come_late(figures: Figures) -> None:
+def test_a_sixth_of_recoveries_happen_within_an_hour_and_some_happen_late(figures: Figures) -> None:
     assert 0.10 <= figures.share(lambda first, success: success.at - first.at < HOUR) <= 0.21
     assert figures.share(lambda first, success: success.at - first.at > 30 * DAY) > 0.005
 
@@ -106,7 +106,7 @@ def test_three_of_five_recoveries_use_the_same_instrument(figures: Figures) -> N
     assert 0.55 <= same <= 0.65
 
 
-def test_a_quarter_of_recoveries_comes_through_another_intent(figures: Figures) -> None:
+def test_a_quarter_of_recoveries_use_another_payment_intent(figures: Figures) -> None:
     assert 0.18 <= figures.share(lambda first, success: success.intent is not first.intent) <= 0.30
 
 

@@ -1,4 +1,4 @@
-"""A Connect platform: the accounts connected to it, each with its own data and faults, and who may act on them."""
+"""A Connect platform: its connected accounts, each with its own data and faults, and access to them."""
 
 import calendar
 from collections.abc import Iterator
@@ -43,14 +43,14 @@ def new_platform(shops: int = 2) -> SimulatorServer:
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[SimulatorServer]:
-    """A platform with three shops. Tests that move its clock or disconnect a shop make their own."""
+    """Serve a platform with three shops. Tests that move its clock or disconnect a shop create their own."""
     with new_platform(3) as running:
         yield running
 
 
 @pytest.fixture
 def shops(platform: SimulatorServer) -> list[SimulatedAccount]:
-    return platform.connections.everyone[1:]
+    return platform.connections.all_accounts[1:]
 
 
 def get(
@@ -78,7 +78,7 @@ def control(server: SimulatorServer, method: str, path: str, body: Json | None =
     return told
 
 
-def test_the_header_selects_an_account_with_data_of_its_own(
+def test_the_header_selects_an_account_with_its_own_data(
     platform: SimulatorServer, shops: list[SimulatedAccount]
 ) -> None:
     accounts = [platform.account, *shops]
@@ -92,7 +92,7 @@ def test_the_header_selects_an_account_with_data_of_its_own(
         assert get(platform, resource, shops[0].id).status_code == 200
 
 
-def test_the_platforms_own_id_is_no_other_account(platform: SimulatorServer) -> None:
+def test_the_platforms_own_id_selects_the_platform(platform: SimulatorServer) -> None:
     for key in (DEFAULT_API_KEY, NO_CONNECT):
         assert get(platform, "events", platform.account.id, key=key).json() == get(platform, "events", key=key).json()
     assert ids(get(platform, "accounts", platform.account.id)) == ids(get(platform, "accounts"))
@@ -107,7 +107,7 @@ def test_an_object_of_one_account_is_not_found_on_another(
         assert refusal(get(platform, f"charges/{charge}", other), 404)["code"] == "resource_missing"
 
 
-def test_a_restricted_key_without_connect_permissions_is_told_so(
+def test_a_restricted_key_without_connect_permissions_gets_a_clear_error(
     platform: SimulatorServer, shops: list[SimulatedAccount]
 ) -> None:
     for account_id in (shops[0].id, "acct_unknown"):
@@ -116,7 +116,7 @@ def test_a_restricted_key_without_connect_permissions_is_told_so(
     assert get(platform, "charges", key=NO_CONNECT).status_code == 200
 
 
-def test_a_missing_connect_permission_is_named_with_the_connected_account(
+def test_the_error_names_the_missing_connect_permission_and_the_account(
     platform: SimulatorServer, shops: list[SimulatedAccount]
 ) -> None:
     assert get(platform, "charges", shops[0].id, key=SOME_CONNECT).status_code == 200
@@ -127,14 +127,14 @@ def test_a_missing_connect_permission_is_named_with_the_connected_account(
     assert ids(get(platform, "events", shops[0].id, key=SOME_CONNECT, type="charge.failed"))
 
 
-def test_an_account_that_is_not_connected_is_out_of_reach(platform: SimulatorServer) -> None:
+def test_an_unconnected_account_is_not_accessible(platform: SimulatorServer) -> None:
     error = refusal(get(platform, "charges", "acct_unknown"))
     assert error["code"] == "account_invalid"
     assert "does not have access to account 'acct_unknown' (or that account does not exist)" in error["message"]
     assert refusal(get(platform, "charges", "acct_unknown", key="rk_test_unknown_9876"), 401)
 
 
-def test_an_account_that_is_no_platform_has_no_other_accounts() -> None:
+def test_an_account_that_is_not_a_platform_cannot_access_others() -> None:
     with SimulatorServer(shop(1)) as server:
         assert ids(get(server, "accounts")) == []
         message = refusal(get(server, "charges", "acct_unknown"))["message"]
@@ -163,7 +163,7 @@ def test_connected_accounts_are_listed_newest_first_page_by_page() -> None:
         assert ids(get(server, "accounts", expected[0])) == []
 
 
-def test_a_listed_account_shows_who_owns_it_and_marks_that_as_personal(platform: SimulatorServer) -> None:
+def test_a_listed_account_has_the_owners_marked_personal_data(platform: SimulatorServer) -> None:
     for account in get(platform, "accounts").json()["data"]:
         profile, person = account["business_profile"], account["individual"]
         personal = [account["email"], profile["name"], profile["support_email"], profile["support_phone"]]
@@ -173,7 +173,7 @@ def test_a_listed_account_shows_who_owns_it_and_marks_that_as_personal(platform:
         assert (account["object"], account["type"]) == ("account", "express")
 
 
-def test_events_of_a_connected_account_say_whose_they_are(
+def test_events_of_a_connected_account_name_the_account(
     platform: SimulatorServer, shops: list[SimulatedAccount]
 ) -> None:
     events = get(platform, "events", shops[0].id, limit=100).json()["data"]
@@ -182,9 +182,9 @@ def test_events_of_a_connected_account_say_whose_they_are(
     assert not [event for event in get(platform, "events", limit=100).json()["data"] if "account" in event]
 
 
-def test_what_goes_wrong_with_one_account_spares_the_others() -> None:
+def test_faults_of_one_account_do_not_affect_the_others() -> None:
     with new_platform(3) as server:
-        limited, locked_out, unauthorized = (account.id for account in server.connections.everyone[1:])
+        limited, locked_out, unauthorized = (account.id for account in server.connections.all_accounts[1:])
         server.gates[limited].limits.change(concurrency=0)
         server.gates[locked_out].faults.add(Fault("no_access", times=1_000))
         server.gates[unauthorized].faults.add(Fault("invalid_key", times=1_000))
@@ -196,9 +196,9 @@ def test_what_goes_wrong_with_one_account_spares_the_others() -> None:
         assert [gate.requests.total for gate in server.gates.values()] == [3, 3, 3, 3]
 
 
-def test_connect_permissions_are_given_and_taken_while_the_server_runs() -> None:
+def test_connect_permissions_can_change_while_the_server_runs() -> None:
     with new_platform(1) as server:
-        shop_id = server.connections.everyone[1].id
+        shop_id = server.connections.all_accounts[1].id
 
         def statuses() -> list[int]:
             return [get(server, path, shop_id, key=NO_CONNECT).status_code for path in ("charges", "balance")]
@@ -212,9 +212,7 @@ def test_connect_permissions_are_given_and_taken_while_the_server_runs() -> None
         assert statuses() == [403, 403]
 
 
-def test_controls_take_the_account_that_they_are_about(
-    platform: SimulatorServer, shops: list[SimulatedAccount]
-) -> None:
+def test_controls_accept_the_account_parameter(platform: SimulatorServer, shops: list[SimulatedAccount]) -> None:
     first = shops[0].id
     control(platform, "POST", "faults", {"kind": "server_error"}, account=first)
     assert control(platform, "GET", "faults") == {"faults": []}
@@ -232,11 +230,11 @@ def test_controls_take_the_account_that_they_are_about(
         assert requests.get(f"{platform.url}/_sim/{path}", params={"account": "acct_none"}).status_code == 404
 
 
-def test_there_is_one_now_for_all_accounts() -> None:
+def test_all_accounts_share_one_clock() -> None:
     server = SimulatorServer(shop(1, days=30), connected=[shop(2, days=3), shop(3, days=60)])
     with server:
         control(server, "POST", "clock", {"advance": 5 * DAY})
-        accounts = server.connections.everyone
+        accounts = server.connections.all_accounts
         assert {account.now for account in accounts} == {OPENED_AT + 35 * DAY}
         for account in accounts:
             answer = get(server, "payment_intents", account.id)
@@ -248,14 +246,14 @@ def test_there_is_one_now_for_all_accounts() -> None:
         assert server.account.now == OPENED_AT + 36 * DAY
 
 
-def test_accounts_that_cannot_be_served_together_are_refused() -> None:
+def test_incompatible_accounts_are_refused() -> None:
     with pytest.raises(ValueError, match="same id"):
         SimulatorServer(shop(1), connected=[shop(2), shop(2)])
     with pytest.raises(ValueError, match="same mode"):
         SimulatorServer(shop(1), connected=[shop(2, livemode=True)])
 
 
-def test_connect_endpoints_get_what_happens_to_connected_accounts_and_others_the_platforms_own(
+def test_connect_endpoints_get_events_of_connected_accounts_and_others_those_of_the_platform(
     receiver: Receiver,
 ) -> None:
     with new_platform() as server, Receiver() as of_shops:
@@ -266,8 +264,8 @@ def test_connect_endpoints_get_what_happens_to_connected_accounts_and_others_the
         settled(server, own)
         settled(server, theirs)
         happened = [
-            {(event.id, account.id) for event in account.happened(start, account.now)}
-            for account in server.connections.everyone
+            {(event.id, account.id) for event in account.events_between(start, account.now)}
+            for account in server.connections.all_accounts
         ]
         assert sorted(receiver.ids) == sorted(event for event, _ in happened[0])
         assert not [posted for posted in receiver.posted if "account" in posted.event]
@@ -282,9 +280,9 @@ def test_connect_endpoints_get_what_happens_to_connected_accounts_and_others_the
         assert get(server, f"events/{event}", account).json()["account"] == account
 
 
-def test_an_account_that_leaves_is_out_of_reach_and_its_platform_is_told(receiver: Receiver) -> None:
+def test_a_disconnected_account_is_not_accessible_and_its_platform_gets_an_event(receiver: Receiver) -> None:
     with new_platform() as server, Receiver() as own:
-        leaving, staying = server.connections.everyone[1:]
+        leaving, staying = server.connections.all_accounts[1:]
         types = ("charge.failed", "charge.succeeded", "account.application.deauthorized")
         endpoint = server.deliverer.register(WebhookEndpoint(receiver.url, enabled_events=types, connect=True))
         server.deliverer.register(WebhookEndpoint(own.url, enabled_events=types[-1:]))
@@ -300,7 +298,7 @@ def test_an_account_that_leaves_is_out_of_reach_and_its_platform_is_told(receive
         assert [(event["account"], event["created"]) for event in last] == [(leaving.id, left_at)]
         assert last[0]["data"]["object"]["object"] == "application"
         of_leaving = {event["id"] for event in events if event["account"] == leaving.id}
-        happened = {event.id for event in leaving.happened(start, left_at) if event.about in types}
+        happened = {event.id for event in leaving.events_between(start, left_at) if event.event_type in types}
         assert of_leaving == happened | {last[0]["id"]}
         assert {event["account"] for event in events if event["created"] > left_at} == {staying.id}
         assert own.posted == []
@@ -313,7 +311,7 @@ def test_an_account_that_leaves_is_out_of_reach_and_its_platform_is_told(receive
             assert answer.status_code == 404
 
 
-def test_the_official_client_reads_connected_accounts(platform: SimulatorServer) -> None:
+def test_the_official_client_can_read_connected_accounts(platform: SimulatorServer) -> None:
     client = stripe.StripeClient(DEFAULT_API_KEY, base_addresses={"api": platform.url})
     accounts = [account.id for account in client.v1.accounts.list({"limit": 2}).auto_paging_iter()]
     assert len(accounts) == 3

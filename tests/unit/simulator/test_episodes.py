@@ -1,4 +1,4 @@
-"""The arithmetic of an episode, on small stories made by hand."""
+"""The computation of an episode, with small handmade histories."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from orchestration.simulator import EpisodeTruth
 from orchestration.simulator.world.calibration import CARD_FAILURES, DAY, HOUR, Failure
 from orchestration.simulator.world.steps import Act, Attempt, Dispute, Instrument, Intent, Refund, Step
-from orchestration.simulator.world.truth import Truth, tell_truth
+from orchestration.simulator.world.truth import Truth, compute_truth
 
 START = 1_760_000_000
 NOW = START + 60 * DAY
@@ -19,7 +19,7 @@ CARD, OTHER_CARD = (
 
 
 class Story:
-    """A PaymentIntent to which things happen, at hours since the start."""
+    """A PaymentIntent whose steps are added by hand. Times are in hours since the start."""
 
     def __init__(self, name: str, amount: int = 100, currency: str = "usd", at: float = 0, **options: Any) -> None:
         created = self._instant(at)
@@ -62,8 +62,8 @@ class Story:
         self._step(at, Act.DISPUTED, len(self.intent.disputes) - 1)
         return self
 
-    def canceled(self, at: float, word: str = "abandoned") -> "Story":
-        self._step(at, Act.CANCELED, word=word)
+    def canceled(self, at: float, reason: str = "abandoned") -> "Story":
+        self._step(at, Act.CANCELED, detail=reason)
         return self
 
     def _attempt(self, at: float, act: Act, amount: int = 0, *, card: Instrument = CARD, **options: Any) -> None:
@@ -81,11 +81,11 @@ class Story:
 
 
 def truth_of(*stories: Story) -> Truth:
-    return tell_truth([story.intent for story in stories], NOW, [NOW])
+    return compute_truth([story.intent for story in stories], NOW, [NOW])
 
 
 def episode_of(*stories: Story) -> EpisodeTruth:
-    """The one episode of the stories as one group."""
+    """Return the episode of the stories as a single group."""
     (episode,) = truth_of(*stories).compute_episodes([{story.intent.id for story in stories}])
     return episode
 
@@ -104,7 +104,7 @@ def test_two_parts_pay_the_whole_and_the_second_completes_it() -> None:
     assert (episode.is_partially_recovered, episode.is_across_intents) == (False, True)
 
 
-def test_a_part_alone_leaves_the_debt_unpaid_and_counts_what_came_in() -> None:
+def test_a_single_part_leaves_the_debt_unpaid_and_counts_as_received() -> None:
     episode = episode_of(Story("whole").failed(0), part("first", 60, 1))
     assert (episode.recovery_status, episode.first_succeeded_at, episode.method) == ("lost_expired", None, None)
     assert (episode.recovered_amount, episode.recovered_amount_net, episode.is_partially_recovered) == (60, 60, True)
@@ -148,20 +148,20 @@ def test_another_payment_intent_in_another_currency_covers_nothing() -> None:
     assert (paid.recovered_amount, paid.other_currency_received_amount, paid.further_successes) == (100, 100, 0)
 
 
-def test_what_comes_in_abroad_after_the_debt_is_paid_is_no_part_of_it() -> None:
+def test_foreign_payments_after_the_debt_is_paid_do_not_count() -> None:
     episode = episode_of(Story("one").failed(0), part("same", 100, 1), Story("abroad", 100, "eur", at=2).paid(2))
     assert (episode.other_currency_received_amount, episode.further_successes) == (0, 1)
     assert episode.recovered_amount_net == 100
 
 
-def test_a_refund_of_a_double_payment_abroad_changes_nothing() -> None:
+def test_a_refund_of_a_foreign_double_payment_changes_nothing() -> None:
     abroad = Story("abroad", 500, "eur", at=2).paid(2)
     refunded = part("same", 100, 1).refunded(3, 100)
     assert episode_of(Story("one").failed(0), refunded, abroad).recovered_amount_net == 0
     assert episode_of(Story("one").failed(0), part("same", 100, 1), abroad.refunded(3, 500)).recovered_amount_net == 100
 
 
-def test_what_is_returned_of_a_counted_payment_abroad_does_not_lower_the_amount() -> None:
+def test_a_refund_of_a_counted_foreign_payment_does_not_lower_the_amount() -> None:
     abroad = Story("abroad", 50, "eur", at=1).paid(1).refunded(3, 50)
     assert episode_of(Story("one").failed(0), abroad, part("same", 100, 2)).recovered_amount_net == 100
 
@@ -181,7 +181,7 @@ def test_a_partial_capture_of_another_payment_intent_covers_its_amount() -> None
 
 
 @pytest.mark.parametrize("is_first_refunded", [True, False])
-def test_who_paid_twice_and_got_one_back_has_paid_once(is_first_refunded: bool) -> None:
+def test_a_double_payment_with_one_refund_is_one_payment(is_first_refunded: bool) -> None:
     one, two = part("first", 100, 1), part("second", 100, 2)
     episode = episode_of(Story("failed").failed(0), one, two)
     assert (episode.further_successes, episode.recovered_amount, episode.recovered_amount_net) == (1, 100, 100)
@@ -192,7 +192,7 @@ def test_who_paid_twice_and_got_one_back_has_paid_once(is_first_refunded: bool) 
     assert episode_of(Story("failed").failed(0), one, two).recovered_amount_net == 30
 
 
-def test_what_is_returned_beyond_the_debt_does_not_lower_what_a_double_payment_keeps() -> None:
+def test_refunds_beyond_the_debt_do_not_lower_the_kept_double_payment() -> None:
     first, second = part("first", 60, 1).refunded(4, 60), part("second", 70, 2).refunded(4, 70)
     assert episode_of(Story("whole").failed(0), first, second, part("double", 50, 3)).recovered_amount_net == 50
 
@@ -204,7 +204,7 @@ def test_a_refund_of_one_of_two_parts_leaves_the_other() -> None:
 
 
 def test_the_payment_intent_that_failed_pays_after_a_part() -> None:
-    """It covers all that was at risk, so the part and it together are more than the debt."""
+    """It covers all that was at risk, so together with the part it is more than the debt."""
     failed = Story("whole").failed(0).paid(2)
     episode = episode_of(failed, part("first", 60, 1))
     assert (episode.first_succeeded_at, episode.is_across_intents) == (START + 2 * HOUR, False)
@@ -220,19 +220,19 @@ def test_a_failure_counts_only_before_the_first_payment() -> None:
     assert (alone.id, alone.first_failed_at) == ("pi_debit", START + 3 * DAY)
 
 
-def test_a_failure_after_the_attempt_that_is_captured_later_is_no_failed_payment() -> None:
+def test_a_failure_after_an_attempt_that_is_captured_later_does_not_count() -> None:
     held, other = Story("held").captured(24, authorized_at=1, received=100), Story("other", at=2).failed(2)
     assert truth_of(held, other).compute_episodes([{"pi_held", "pi_other"}]) == []
 
 
-def test_what_resolved_first_is_at_risk_whichever_began_first() -> None:
+def test_the_failure_that_resolved_first_is_at_risk() -> None:
     episode = episode_of(Story("debit", 80).bounced(72, debited_at=0), Story("card", 100, at=1).failed(1))
     assert (episode.id, episode.payment_intent_ids) == ("pi_debit", ("pi_debit", "pi_card"))
     assert (episode.at_risk_amount, episode.first_failed_at) == (100, START + HOUR)
 
 
 def test_the_method_compares_the_completing_payment_with_all_failures_before_it() -> None:
-    """A failure between two parts counts as well, though not one after the debt is paid."""
+    """A failure between two parts also counts, but not one after the debt is paid."""
     whole, first = Story("whole").failed(0), part("first", 60, 1)
     second = Story("second", 40, at=2).failed(2, card=OTHER_CARD).paid(3, card=OTHER_CARD)
     episode = episode_of(whole, first, second)
@@ -243,7 +243,7 @@ def test_the_method_compares_the_completing_payment_with_all_failures_before_it(
     updated = Story("second", 40, at=2).paid(3, card=CARD._replace(exp_year=2034))
     assert episode_of(whole, first, updated).method == "card_updated"
     asked = Story("second", 40, at=2).failed(2, failure=NEEDS_AUTHENTICATION).paid(3, three_d_secure="authenticated")
-    assert (episode_of(whole, first, asked).method, episode_of(whole, first, asked).is_customer_there) == (
+    assert (episode_of(whole, first, asked).method, episode_of(whole, first, asked).is_customer_present) == (
         "authenticated", True,
     )  # fmt: skip
 
@@ -262,16 +262,16 @@ def test_a_card_that_is_entered_again_is_the_same_instrument() -> None:
         (Act.AUTHENTICATION_FAILED, FAILURE, "authenticated", "authenticated"),
     ],
 )
-def test_authentication_recovers_what_failed_for_the_want_of_it(
+def test_authentication_recovers_failures_that_required_it(
     act: Act, failure: Failure, result: str | None, method: str
 ) -> None:
     failed = Story("one").failed(0, act=act, failure=failure)
     failed.paid(1, three_d_secure=result)
-    (episode,) = tell_truth([failed.intent], NOW, [START + DAY]).compute_episodes([{"pi_one"}])
+    (episode,) = compute_truth([failed.intent], NOW, [START + DAY]).compute_episodes([{"pi_one"}])
     assert episode.method == method
 
 
-def test_a_voucher_shows_no_instrument_that_could_be_the_same() -> None:
+def test_a_voucher_has_no_comparable_instrument() -> None:
     voucher, another = (Instrument("boleto", payment_method, "", "", "BR") for payment_method in ("pm_v", "pm_w"))
     expected = {
         (voucher, another): None,
@@ -299,7 +299,7 @@ def test_a_voucher_shows_no_instrument_that_could_be_the_same() -> None:
         ),
     ],
 )  # fmt: skip
-def test_strict_links_what_names_the_same_order(failed: Any, paid: Any, expected: str) -> None:
+def test_strict_links_payments_that_name_the_same_order(failed: Any, paid: Any, expected: str) -> None:
     episode = episode_of(Story("one", **failed).failed(0), Story("two", at=1, **paid).paid(1))
     assert (episode.recovery_status, episode.status_strict) == ("recovered", expected)
 
@@ -336,9 +336,9 @@ def test_payments_of_one_second_count_in_the_order_of_their_ids() -> None:
     assert episode_of(Story("failed").failed(0), first, second).attempts_to_recovery == 3, "that of pi_a"
 
 
-def test_what_a_reader_cannot_know_is_marked() -> None:
+def test_unknowable_times_are_marked() -> None:
     one, two = Story("one").bounced(72, debited_at=0), part("two", 100, 80)
-    known, late = (tell_truth([one.intent, two.intent], NOW, [at]) for at in (START + 5 * DAY, NOW))
+    known, late = (compute_truth([one.intent, two.intent], NOW, [at]) for at in (START + 5 * DAY, NOW))
     assert [each.is_known for each in late.compute_episodes([{"pi_one", "pi_two"}])] == [False]
     assert [each.is_known for each in late.compute_episodes([{"pi_one"}, {"pi_two"}])] == [True]
     assert [each.is_first_failed_at_known for each in late.compute_episodes([{"pi_one"}])] == [False]
@@ -347,18 +347,18 @@ def test_what_a_reader_cannot_know_is_marked() -> None:
     )
 
 
-def test_an_instant_of_success_is_known_if_those_of_all_payments_are() -> None:
+def test_the_time_of_success_is_known_if_those_of_all_payments_are() -> None:
     failed, held = Story("one").failed(0), Story("two", at=1).captured(24, authorized_at=1, received=100)
     groups = [{"pi_one", "pi_two"}]
     (late,) = truth_of(failed, held).compute_episodes(groups)
-    (in_time,) = tell_truth([failed.intent, held.intent], NOW, [START + 2 * DAY]).compute_episodes(groups)
+    (in_time,) = compute_truth([failed.intent, held.intent], NOW, [START + 2 * DAY]).compute_episodes(groups)
     assert (late.is_first_failed_at_known, late.is_first_succeeded_at_known) == (True, False)
     assert in_time.is_first_succeeded_at_known
     (both,) = truth_of(failed, held, part("at_once", 100, 2)).compute_episodes([{"pi_one", "pi_two", "pi_at_once"}])
     assert not both.is_first_succeeded_at_known, "the one held may have been captured first"
 
 
-def test_groups_may_not_share_or_invent_payment_intents() -> None:
+def test_groups_with_shared_or_unknown_payment_intents_are_refused() -> None:
     truth = truth_of(Story("one").failed(0), Story("untried"))
     assert [each.payment_intent_ids for each in truth.compute_episodes([{"pi_one"}, {"pi_untried"}])] == [("pi_one",)]
     for groups in ([{"pi_one"}, {"pi_one", "pi_untried"}], [{"pi_nobody"}]):
@@ -366,7 +366,7 @@ def test_groups_may_not_share_or_invent_payment_intents() -> None:
             truth.compute_episodes(groups)
 
 
-def test_a_truth_is_the_same_whatever_the_groups() -> None:
+def test_groups_do_not_change_the_truth() -> None:
     truth = truth_of(Story("one").failed(0), part("two", 100, 1))
     apart = truth.compute_episodes([{"pi_one"}, {"pi_two"}])
     together = truth.compute_episodes([{"pi_two", "pi_one"}])

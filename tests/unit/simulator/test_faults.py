@@ -1,4 +1,4 @@
-"""What goes wrong on request: each fault looks to a client like the real thing, happens as asked, and ends."""
+"""Injected faults: each looks to a client like the real failure, happens as configured, and ends."""
 
 import calendar
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def running() -> Iterator[SimulatorServer]:
 
 @pytest.fixture
 def faulty(running: SimulatorServer) -> Iterator[SimulatorServer]:
-    """A server without faults or limits, whatever the test before left."""
+    """Return a server without faults and limits, regardless of the previous test."""
     running.faults.clear()
     running.requests.clear()
     yield running
@@ -68,7 +68,7 @@ def test_a_broken_connection_breaks_and_the_next_one_does_not(
     assert charges(http, faulty).json()["data"]
 
 
-def test_truncated_json_comes_as_a_whole_answer(http: requests.Session, faulty: SimulatorServer) -> None:
+def test_truncated_json_arrives_as_a_complete_response(http: requests.Session, faulty: SimulatorServer) -> None:
     faulty.faults.add(Fault("truncate"))
     answer = charges(http, faulty)
     assert (answer.status_code, len(answer.content)) == (200, int(answer.headers["Content-Length"]))
@@ -85,13 +85,13 @@ def test_a_slow_answer_is_older_than_its_date(http: requests.Session, faulty: Si
     assert charges(http, faulty).json()["data"][0]["created"] > before
 
 
-def test_a_fault_meets_only_its_path(http: requests.Session, faulty: SimulatorServer) -> None:
+def test_a_fault_affects_only_its_path(http: requests.Session, faulty: SimulatorServer) -> None:
     faulty.faults.add(Fault("server_error", path="/v1/events"))
     assert charges(http, faulty).status_code == 200
     assert http.get(f"{faulty.url}/v1/events").status_code == 500
 
 
-def test_a_fault_with_a_probability_spares_the_same_requests_for_a_seed() -> None:
+def test_a_fault_with_a_probability_is_reproducible_by_seed() -> None:
     def met() -> list[bool]:
         queue = FaultQueue(seed=1)
         queue.add(Fault("server_error", times=1_000, probability=0.3))
@@ -101,7 +101,7 @@ def test_a_fault_with_a_probability_spares_the_same_requests_for_a_seed() -> Non
     assert 30 < sum(met()) < 90
 
 
-def test_faults_are_controlled_over_http(http: requests.Session, faulty: SimulatorServer) -> None:
+def test_faults_can_be_controlled_over_http(http: requests.Session, faulty: SimulatorServer) -> None:
     url = f"{faulty.url}/_sim/faults"
     assert http.post(url, json={"kind": "server_error", "times": 2}).json()["faults"][0]["times"] == 2
     assert charges(http, faulty).status_code == 500
@@ -110,7 +110,7 @@ def test_faults_are_controlled_over_http(http: requests.Session, faulty: Simulat
     assert http.post(url, json={"kind": "earthquake"}).status_code == 400
 
 
-def test_no_page_of_a_browser_moves_the_controls(http: requests.Session, faulty: SimulatorServer) -> None:
+def test_controls_refuse_requests_from_web_pages(http: requests.Session, faulty: SimulatorServer) -> None:
     url = f"{faulty.url}/_sim/faults"
     assert (
         http.post(url, data='{"kind": "server_error"}', headers={"Origin": "https://evil.example"}).status_code == 403

@@ -1,4 +1,4 @@
-"""Rendered objects against the classes of the installed SDK: no field that it does not declare, none missing."""
+"""Rendered objects have exactly the fields that the classes of the installed SDK declare."""
 
 import json
 import types
@@ -10,7 +10,7 @@ import stripe
 from stripe import StripeObject
 
 from orchestration.simulator import PERSONAL_MARKERS, SimulatedAccount
-from orchestration.simulator.server.webhooks import deauthorization
+from orchestration.simulator.server.webhooks import deauthorized_event
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.stripe.singletons import account_object, balance_object, connected_account_object
 from orchestration.simulator.world.account import RESOURCES, Resource
@@ -26,7 +26,7 @@ BY_OBJECT = {each.OBJECT_NAME: each for each in CLASSES.values()}
 
 
 def alternatives(annotation: Any) -> Iterator[Any]:
-    """The members of a union, with forward references resolved to the SDK's classes."""
+    """Yield the members of a union, with forward references resolved to the SDK's classes."""
     if isinstance(annotation, ForwardRef):
         annotation = getattr(stripe, annotation.__forward_arg__, object)
     if get_origin(annotation) in (Union, types.UnionType):
@@ -37,7 +37,7 @@ def alternatives(annotation: Any) -> Iterator[Any]:
 
 
 def faults_of(value: Any, annotation: Any, path: str) -> Iterator[str]:
-    """Where a JSON value is not what the annotation declares."""
+    """Yield each place where a JSON value differs from the annotation."""
     options = list(alternatives(annotation))
     if value is None:
         if type(None) not in options:
@@ -78,7 +78,7 @@ def faults_of_object(value: dict[str, Any], declared: type, path: str) -> Iterat
 
 def rendered(account: SimulatedAccount, resource: Resource) -> Iterator[dict[str, Any]]:
     renderer = Renderer(account)
-    for entry in account.listed(resource, account.now, created=(0, account.now)):
+    for entry in account.list_entries(resource, account.now, created=(0, account.now)):
         yield renderer.render(resource, entry, account.now)
 
 
@@ -113,13 +113,13 @@ def test_account_and_balance_have_the_fields_that_the_sdk_declares(account: Simu
     assert list(faults_of_object(balance_object(account), stripe.Balance, "balance")) == []
 
 
-def test_the_event_of_an_account_that_left_has_the_fields_that_the_sdk_declares(account: SimulatedAccount) -> None:
-    event = json.loads(deauthorization(account, account).payload(None))
+def test_a_deauthorization_event_has_the_fields_that_the_sdk_declares(account: SimulatedAccount) -> None:
+    event = json.loads(deauthorized_event(account, account).payload(None))
     assert list(faults_of_object(event, stripe.Event, "event")) == []
     assert list(faults_of_object(event["data"]["object"], stripe.Application, "application")) == []
 
 
-def test_every_field_that_stripe_fills_with_personal_data_is_filled_and_marked(account: SimulatedAccount) -> None:
+def test_every_personal_data_field_is_filled_and_marked(account: SimulatedAccount) -> None:
     intents = list(rendered(account, "payment_intents"))
     failed = next(body for body in intents if body["last_payment_error"])
     challenged = next(body for body in intents if body["next_action"])

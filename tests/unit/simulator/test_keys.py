@@ -1,4 +1,4 @@
-"""Keys that work, keys that lack something and keys that are faulty: each is told what Stripe tells it."""
+"""API keys that are valid, restricted or invalid: each gets Stripe's answer."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +30,7 @@ def get(server: SimulatorServer, key: str, path: str = "charges", **headers: str
 
 
 def error(answer: requests.Response, key: str) -> Json:
-    """What an answer says is wrong, and the proof that it does not repeat the key."""
+    """Return the error of an answer, and assert that it does not contain the key."""
     assert key not in answer.text
     told: Json = answer.json()["error"]
     return told
@@ -50,7 +50,7 @@ def error(answer: requests.Response, key: str) -> Json:
         ("sk_org_test_of_a_group", 400, None, "Please include the Stripe-Context header"),
     ],
 )
-def test_a_key_that_does_not_work_is_told_why_whatever_it_asks_for(
+def test_an_invalid_key_gets_the_reason_on_every_path(
     keyed: SimulatorServer, key: str, status: int, code: str | None, message: str
 ) -> None:
     for path in ("charges", "balance", "charges/ch_none"):
@@ -60,12 +60,12 @@ def test_a_key_that_does_not_work_is_told_why_whatever_it_asks_for(
         assert message in told["message"]
 
 
-def test_a_revoked_key_is_told_the_account(keyed: SimulatorServer) -> None:
+def test_a_revoked_keys_error_names_the_account(keyed: SimulatorServer) -> None:
     message = error(get(keyed, REVOKED), REVOKED)["message"]
     assert f"account '{keyed.account.id}' (or that account does not exist). Application access may have" in message
 
 
-def test_a_key_of_another_organization_is_unknown_once_it_says_its_account(keyed: SimulatorServer) -> None:
+def test_another_organizations_key_is_unknown_with_a_context(keyed: SimulatorServer) -> None:
     key = "sk_org_test_of_a_group"
     answer = get(keyed, key, **{"Stripe-Context": keyed.account.id})
     assert (answer.status_code, error(answer, key)["message"][:16]) == (401, "Invalid API Key ")
@@ -90,7 +90,7 @@ def group_key(*groups: str) -> ApiKey:
 
 
 @pytest.mark.parametrize("group", RESOURCES)
-def test_a_key_for_one_group_reads_that_group_and_no_other(keyed: SimulatorServer, group: str) -> None:
+def test_a_key_for_one_group_can_read_only_that_group(keyed: SimulatorServer, group: str) -> None:
     key = "rk_test_for_one_group_5555"
     keyed.keys.put(key, group_key(group))
     for resource in READ_PERMISSION:
@@ -105,7 +105,7 @@ def test_a_key_for_one_group_reads_that_group_and_no_other(keyed: SimulatorServe
     keyed.keys.remove(key)
 
 
-def test_what_is_in_no_group_is_read_with_its_own_permission(keyed: SimulatorServer) -> None:
+def test_resources_in_no_group_have_their_own_permission(keyed: SimulatorServer) -> None:
     key = "rk_test_for_all_groups_5555"
     keyed.keys.put(key, group_key(*RESOURCES))
     refused = {resource for resource in READ_PERMISSION if get(keyed, key, resource).status_code == 403}
@@ -115,7 +115,7 @@ def test_what_is_in_no_group_is_read_with_its_own_permission(keyed: SimulatorSer
     keyed.keys.remove(key)
 
 
-def test_every_list_takes_a_limit_but_that_of_report_types(keyed: SimulatorServer) -> None:
+def test_every_list_but_report_types_accepts_a_limit(keyed: SimulatorServer) -> None:
     for resource in READ_PERMISSION.keys() - {"account", "balance", "reporting/report_types"}:
         answer = get(keyed, DEFAULT_API_KEY, f"{resource}?limit=1")
         assert (answer.status_code, answer.json()["object"]) == (200, "list"), resource
@@ -127,7 +127,7 @@ def control(server: SimulatorServer, method: str, body: Json | None = None, **pa
     return requests.request(method, f"{server.url}/_sim/keys", json=body, params=params)
 
 
-def test_a_key_comes_changes_and_goes_while_the_server_runs(keyed: SimulatorServer) -> None:
+def test_keys_can_be_added_changed_and_removed_while_the_server_runs(keyed: SimulatorServer) -> None:
     key = "rk_test_that_comes_and_goes_4444"
     assert get(keyed, key).status_code == 401
     listed = control(keyed, "POST", {"key": key, "permissions": ["charge_read"]}).json()["keys"]
@@ -173,7 +173,7 @@ def test_keys_are_listed_masked(keyed: SimulatorServer) -> None:
         ("DELETE", None, {"key": "rk_test_of_nobody_9876"}, 404),
     ],
 )
-def test_what_cannot_be_done_to_a_key_is_refused_without_repeating_it(
+def test_invalid_key_changes_are_refused_without_showing_the_key(
     keyed: SimulatorServer, method: str, body: Any, params: dict[str, str], status: int
 ) -> None:
     answer = control(keyed, method, body, **params)

@@ -1,4 +1,4 @@
-"""Kinds of shop: each has the histories that it is named for, and a truth of its own."""
+"""Kinds of shop: each has the histories that it is named after, and its own truth."""
 
 import hashlib
 import subprocess
@@ -21,7 +21,7 @@ from orchestration.simulator.world.calibration import CARD_FAILURES, DAY, HOUR
 from orchestration.simulator.world.shops import MIXED
 from orchestration.simulator.world.shops.parameters import DEFAULTS, ShopParameters
 from orchestration.simulator.world.steps import Act, Intent, Step
-from orchestration.simulator.world.truth import tell_truth
+from orchestration.simulator.world.truth import compute_truth
 from tests.unit.simulator.conftest import Receiver, settled
 from tests.unit.simulator.test_fields import BY_OBJECT, CLASSES, faults_of_object
 
@@ -35,7 +35,7 @@ each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 @cache
 def account_of(shop: str, seed: int = 1) -> SimulatedAccount:
-    """An account whose clock stands."""
+    """Return an account that tests must not move."""
     return SimulatedAccount(seed, PAYMENTS, DAYS, shop=shop)
 
 
@@ -51,7 +51,7 @@ def intents_of(shop: str, seed: int = 1) -> dict[str, Intent]:
 
 
 def by_debt(shop: str, seed: int = 1) -> list[list[Intent]]:
-    """The PaymentIntents of each debt in the order of their creation."""
+    """Return the PaymentIntents of each debt in the order of their creation."""
     debts: dict[str, list[Intent]] = defaultdict(list)
     for intent in sorted(intents_of(shop, seed).values(), key=lambda each: each.created):
         debts[intent.obligation].append(intent)
@@ -60,12 +60,12 @@ def by_debt(shop: str, seed: int = 1) -> list[list[Intent]]:
 
 def rendered(account: SimulatedAccount, resource: Resource, at: int | None = None) -> Iterator[Json]:
     renderer, at = Renderer(account), at or account.now
-    for entry in account.listed(resource, at, created=(0, at)):
+    for entry in account.list_entries(resource, at, created=(0, at)):
         yield renderer.render(resource, entry, at)
 
 
 def digest(account: SimulatedAccount, at: int | None = None) -> str:
-    """Stands for everything that the account shows at that instant."""
+    """Return a digest of everything that the account shows at a given time."""
     sha = hashlib.sha256()
     for resource in RESOURCES:
         for body in rendered(account, resource, at):
@@ -77,15 +77,13 @@ def digest(account: SimulatedAccount, at: int | None = None) -> str:
     ("seed", "account_id", "expected"),
     [(1, "acct_1zKoQ5YdJL4ZeMaH", "0225d32cc6af257f"), (2, "acct_1tq1jE0JnPzU6h1p", "ae2cc4315cf70171")],
 )
-def test_the_account_without_a_kind_is_what_it_was_before_there_were_kinds(
-    seed: int, account_id: str, expected: str
-) -> None:
+def test_the_basic_account_is_unchanged_by_kinds_of_shop(seed: int, account_id: str, expected: str) -> None:
     account = SimulatedAccount(seed, 400, 60)
     assert (account.id, digest(account)) == (account_id, expected)
 
 
 @each_shop
-def test_a_seed_decides_everything_also_when_more_days_are_told(shop: str) -> None:
+def test_a_shop_is_reproducible_by_seed_however_many_days_are_generated(shop: str) -> None:
     one, again, longer, other = (
         SimulatedAccount(seed, days * 5, days, shop=shop) for seed, days in ((1, 40), (1, 40), (1, 90), (2, 40))
     )
@@ -95,7 +93,7 @@ def test_a_seed_decides_everything_also_when_more_days_are_told(shop: str) -> No
     assert [body["id"] for body in rendered(one, "charges")] == [body["id"] for body in rendered(longer, "charges", at)]
 
 
-def test_shops_of_one_seed_share_neither_their_id_nor_their_payments() -> None:
+def test_shops_of_one_seed_have_different_ids_and_payments() -> None:
     accounts = [SimulatedAccount(1, 200, 40, shop=shop) for shop in (*SHOPS[:-1], None)]
     assert len({account.id for account in accounts}) == len(accounts)
     assert all(one.intents.keys().isdisjoint(other.intents) for one, other in combinations(accounts, 2))
@@ -119,7 +117,7 @@ def test_the_last_event_of_an_object_shows_the_object(shop: str) -> None:
     account = account_of(shop)
     renderer = Renderer(account)
     last: dict[str, Json] = {}
-    for entry in account.happened(0, account.now):
+    for entry in account.events_between(0, account.now):
         event = renderer.render("events", entry, account.now)
         last[event["data"]["object"]["id"]] = event["data"]["object"]
     told = 0
@@ -139,7 +137,7 @@ def test_the_last_event_of_an_object_shows_the_object(shop: str) -> None:
 @each_seed
 @each_shop
 def test_each_payment_is_for_one_debt_and_the_truth_adds_up(shop: str, seed: int) -> None:
-    """Counted once more from the steps, and without the attempts of the truth."""
+    """The expected values are computed from the steps, without the attempts of the truth."""
     intents, debts = intents_of(shop, seed), debts_of(shop, seed)
     assert Counter(each for debt in debts for each in debt.payment_intent_ids) == Counter(intents.keys())
     now = account_of(shop, seed).now
@@ -147,7 +145,7 @@ def test_each_payment_is_for_one_debt_and_the_truth_adds_up(shop: str, seed: int
         own = [intents[each] for each in debt.payment_intent_ids]
         steps = [(step.at, step.act, intent) for intent in own for step in intent.steps if step.at <= now]
         paid = sorted((at, intent.covers or debt.amount) for at, act, intent in steps if act is Act.SUCCEEDED)
-        if shop != "mixed":  # which has holds, debits and returns as well
+        if shop != "mixed":  # it also has authorizations, debits and returns
             total, paid_at = 0, None
             for at, amount in paid:
                 total += amount
@@ -166,8 +164,8 @@ def test_each_payment_is_for_one_debt_and_the_truth_adds_up(shop: str, seed: int
             assert debt.received_amount == debt.amount
 
 
-def test_the_true_rate_is_between_30_and_60_per_cent() -> None:
-    """The table is shown if a rate is not, or by `pytest -s`."""
+def test_the_true_recovery_rate_is_between_30_and_60_percent() -> None:
+    """The table is printed if a rate is out of range, or with `pytest -s`."""
     wrong = []
     print(f"\n{'kind':20} {'seed':>4} {'payments':>9} {'debts':>6} {'failed':>6} {'matured':>7} {'30-day rate':>11}")
     for shop in SHOPS:
@@ -186,7 +184,7 @@ def test_the_true_rate_is_between_30_and_60_per_cent() -> None:
 
 
 @each_shop
-def test_the_truth_at_an_instant_knows_nothing_of_later(shop: str) -> None:
+def test_the_truth_contains_nothing_later_than_its_time(shop: str) -> None:
     account = account_of(shop)
     at = account.now - 40 * DAY
     later = {debt.id: debt for debt in account.truth(account.now).debts}
@@ -195,7 +193,7 @@ def test_the_truth_at_an_instant_knows_nothing_of_later(shop: str) -> None:
         assert (debt.currency, debt.amount) == (end.currency, end.amount)
         if end.paid_at is not None and end.paid_at > at:
             assert debt.paid_at is None
-        if debt.paid_at is not None and shop != "mixed":  # where a bank may take back what was paid
+        if debt.paid_at is not None and shop != "mixed":  # there, a bank may return a payment
             assert debt.paid_at == end.paid_at
 
 
@@ -209,13 +207,13 @@ def test_a_failure_after_a_debt_is_paid_does_not_make_it_a_failed_debt() -> None
     later = paid.created + HOUR
     tried.attempts, tried.steps = [tried.attempts[0]._replace(at=later, failure=failure)], [Step(later, Act.FAILED)]
     tried.obligation = paid.obligation
-    (debt,) = tell_truth([paid, tried], later, [later]).debts
+    (debt,) = compute_truth([paid, tried], later, [later]).debts
     assert (debt.first_failed_at, debt.paid_at, debt.recovered_at) == (None, paid.created, None)
-    (other,) = tell_truth([tried], later, [later]).debts
+    (other,) = compute_truth([tried], later, [later]).debts
     assert (other.first_failed_at, other.paid_at) == (later, None)
 
 
-def test_guests_of_checkout_share_the_products_that_stripe_writes_where_orders_belong() -> None:
+def test_checkout_guests_share_product_ids_in_order_reference() -> None:
     bodies = list(rendered(account_of("checkout_guests"), "payment_intents"))
     references = Counter(body["payment_details"]["order_reference"] for body in bodies)
     assert len(references) == DEFAULTS["checkout_guests"].product_count
@@ -227,7 +225,7 @@ def test_guests_of_checkout_share_the_products_that_stripe_writes_where_orders_b
     assert {len(set(prints)) > 1 for prints in cards} == {True, False}
 
 
-def test_three_shops_use_each_number_once_each() -> None:
+def test_each_of_three_shops_uses_each_order_number_once() -> None:
     debts: dict[str, set[str]] = defaultdict(set)
     customers: dict[str, set[int | None]] = defaultdict(set)
     for intent in intents_of("three_shops").values():
@@ -239,7 +237,7 @@ def test_three_shops_use_each_number_once_each() -> None:
     assert sum(len(each) > 1 for each in customers.values()) > 0.9 * (counts[2] + counts[3])
 
 
-def test_each_try_has_a_customer_of_its_own_and_the_same_card() -> None:
+def test_each_payment_intent_has_its_own_customer_and_the_same_card() -> None:
     intents = intents_of("customer_per_order").values()
     assert len({intent.customer for intent in intents}) == len(intents)
     several = [debt for debt in by_debt("customer_per_order") if len(debt) > 1]
@@ -275,7 +273,7 @@ def test_equal_subscriptions_are_billed_in_one_minute_and_one_or_both_fail() -> 
     assert all(len({debt[0].amount for debt in pair}) == 1 for pair in pairs.values())
 
 
-def test_monthly_retries_come_in_one_payment_intent_or_in_one_each() -> None:
+def test_monthly_retries_use_one_or_several_payment_intents() -> None:
     assert {len(debt) for debt in by_debt("monthly_one_intent")} == {1}
     spans = [each.attempts[-1].at - each.attempts[0].at for (each,) in by_debt("monthly_one_intent") if each.attempts]
     assert 27 * DAY < max(spans) <= 28 * DAY + HOUR
@@ -288,7 +286,7 @@ def test_monthly_retries_come_in_one_payment_intent_or_in_one_each() -> None:
     assert all(len(each.attempts) <= 1 for debt in by_debt("monthly_new_intents") for each in debt)
 
 
-def test_one_off_orders_are_tried_again_after_one_to_five_days_without_a_number() -> None:
+def test_one_off_orders_are_retried_after_one_to_five_days_without_order_numbers() -> None:
     waits = [debt[1].attempts[0].at - debt[0].attempts[0].at for debt in by_debt("one_off") if len(debt) > 1]
     assert len(waits) > 20
     assert all(0.99 * DAY < wait < 5.01 * DAY for wait in waits)
@@ -310,7 +308,7 @@ def test_orders_are_paid_in_parts_at_once_later_or_after_the_whole_failed() -> N
 
 @pytest.mark.parametrize("part_count", [3, 12])
 def test_parts_paid_at_once_are_opened_before_any_is_attempted(part_count: int) -> None:
-    """Also if the parts fail and are tried again hours and days later."""
+    """This also holds if the parts fail and are retried hours and days later."""
     given = {"part_share": 1.0, "at_once_share": 1.0, "failure_rate": 0.5, "part_count": part_count}
     orders: dict[str | None, list[Intent]] = defaultdict(list)
     for intent in SimulatedAccount(1, 600, 60, shop="split_tender", shop_parameters=given).intents.values():
@@ -329,7 +327,7 @@ def test_parts_paid_at_once_are_opened_before_any_is_attempted(part_count: int) 
     assert any(len(intents) > part_count for intents in orders.values()), "some are tried again"
 
 
-def test_parts_paid_in_turn_are_opened_after_the_part_before_was_paid() -> None:
+def test_parts_paid_in_turn_are_opened_after_the_previous_part_is_paid() -> None:
     given = {"part_share": 1.0, "at_once_share": 0.0, "failure_rate": 0.3}
     account = SimulatedAccount(1, 600, 60, shop="split_tender", shop_parameters=given)
     orders: dict[str | None, dict[str, list[Intent]]] = defaultdict(lambda: defaultdict(list))
@@ -366,8 +364,8 @@ def test_vouchers_wait_until_they_are_paid_or_expire() -> None:
     shown: dict[str, Json] = {}
     account = account_of("vouchers")
     renderer = Renderer(account)
-    for entry in account.happened(0, account.now):
-        if entry.about == "payment_intent.requires_action":
+    for entry in account.events_between(0, account.now):
+        if entry.event_type == "payment_intent.requires_action":
             body = renderer.render("events", entry, account.now)["data"]["object"]
             if body["next_action"]["type"] != "redirect_to_url":
                 shown[body["id"]] = body
@@ -384,7 +382,7 @@ def test_vouchers_wait_until_they_are_paid_or_expire() -> None:
     assert "payment_intent_payment_attempt_expired" in errors
     expired = [
         renderer.render("events", entry, account.now)["data"]["object"]
-        for entry in account.happened(0, account.now)
+        for entry in account.events_between(0, account.now)
         if entry.intent.steps[entry.nth].act is Act.EXPIRED
     ]
     assert expired
@@ -393,7 +391,7 @@ def test_vouchers_wait_until_they_are_paid_or_expire() -> None:
     }
 
 
-def test_bank_transfers_wait_without_an_end_and_may_replace_a_card() -> None:
+def test_bank_transfers_wait_indefinitely_and_may_replace_a_card() -> None:
     waiting = [
         body
         for body in rendered(account_of("bank_transfers"), "payment_intents")
@@ -409,7 +407,7 @@ def test_bank_transfers_wait_without_an_end_and_may_replace_a_card() -> None:
     assert all(intent.steps[-1].at - intent.created >= DAY for (*_, intent) in replaced if intent.attempts)
 
 
-def test_customers_are_accounts_and_are_found_by_them() -> None:
+def test_customer_accounts_can_be_used_as_a_filter() -> None:
     account = account_of("accounts_v2")
     bodies = list(rendered(account, "payment_intents"))
     assert {body["customer"] for body in bodies} == {None}
@@ -429,7 +427,7 @@ def server_key(server: SimulatorServer) -> dict[str, str]:
     return {"Authorization": f"Bearer {next(iter(server.keys.known()))}"}
 
 
-def test_card_testing_is_many_cards_small_amounts_and_nobodys_debt() -> None:
+def test_card_testing_has_many_cards_small_amounts_and_no_debt() -> None:
     tests = [debt for debt in debts_of("card_testing") if not debt.is_in_scope]
     intents = intents_of("card_testing")
     tested = [intents[debt.payment_intent_ids[0]] for debt in tests]
@@ -443,20 +441,20 @@ def test_card_testing_is_many_cards_small_amounts_and_nobodys_debt() -> None:
     assert sum(declined) / len(declined) > 0.9
 
 
-def test_stripe_predicts_refusals_and_tells_some_failures_twice() -> None:
+def test_adaptive_acceptance_has_predicted_declines_and_duplicate_events() -> None:
     account = account_of("adaptive_acceptance")
     reasons = {
         body["outcome"]["reason"] for body in rendered(account, "charges") if body["outcome"]["type"] == "blocked"
     }
     assert reasons == {"low_probability_of_authorization", "previously_declined_do_not_retry"}
-    failed = [entry for entry in account.happened(0, account.now) if entry.about == "charge.failed"]
+    failed = [entry for entry in account.events_between(0, account.now) if entry.event_type == "charge.failed"]
     per_charge = Counter((entry.intent.id, entry.intent.steps[entry.nth].nth) for entry in failed)
     assert set(per_charge.values()) == {1, 2}
     predicted = [each for each in account.truth(account.now).attempts if each.failure_code in reasons]
     assert {each.outcome for each in predicted} == {"failed"}
 
 
-def test_a_changed_currency_is_that_of_later_attempts_alone() -> None:
+def test_a_changed_currency_applies_only_to_later_attempts() -> None:
     account = account_of("changed_currency")
     changed = [intent for intent in intents_of("changed_currency").values() if intent.earlier_price is not None]
     now = {body["id"]: body for body in rendered(account, "payment_intents")}
@@ -479,7 +477,7 @@ def test_a_changed_currency_is_that_of_later_attempts_alone() -> None:
     assert any(debt.currency not in dict(debt.received_by_currency) for debt in paid)
 
 
-def test_a_mixture_has_histories_of_each_of_its_kinds() -> None:
+def test_a_mixed_account_has_histories_of_each_of_its_kinds() -> None:
     intents = list(SimulatedAccount(1, 4_000, 60, shop="mixed").intents.values())
     kinds = {intent.method_types[0] for intent in intents if intent.method_types}
     assert "card_present" in kinds
@@ -504,25 +502,25 @@ def test_parameters_replace_the_defaults_of_a_kind() -> None:
 
 
 @pytest.mark.parametrize(("shop", "given"), [("no_such_shop", None), ("one_off", {"no_such_parameter": 1})])
-def test_a_kind_or_a_parameter_that_there_is_not_is_refused(shop: str, given: dict[str, int] | None) -> None:
+def test_unknown_kinds_and_parameters_are_refused(shop: str, given: dict[str, int] | None) -> None:
     with pytest.raises(ValueError, match="no_such"):
         SimulatedAccount(shop=shop, shop_parameters=given)
 
 
 @pytest.mark.parametrize("shop", ["vouchers", "adaptive_acceptance"])
-def test_webhooks_of_a_kind_of_shop_are_its_events(shop: str, receiver: Receiver) -> None:
+def test_webhooks_of_a_shop_are_its_events(shop: str, receiver: Receiver) -> None:
     account = SimulatedAccount(1, 600, 60, shop=shop)
     start = account.now
     with SimulatorServer(account) as server:
         endpoint = server.deliverer.register(WebhookEndpoint(receiver.url, enabled_events=("*",)))
         account.now += 3 * DAY
         settled(server, endpoint)
-    happened = account.happened(start, account.now)
+    happened = account.events_between(start, account.now)
     assert len(happened) > 30
     assert Counter(receiver.ids) == Counter(event.id for event in happened)
 
 
-def test_the_process_serves_the_kind_that_its_option_names() -> None:
+def test_the_process_serves_the_kind_of_its_option() -> None:
     options = ["--shop=terminal", "--payments=50", "--days=20", "--port=0", "--until-eof"]
     command = [sys.executable, "-m", "orchestration.simulator", *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

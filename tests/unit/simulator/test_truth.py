@@ -1,4 +1,4 @@
-"""Identities that the truth must keep, and the cases where knowing is the question."""
+"""Identities of the truth, and the cases that a reader may be unable to know."""
 
 from collections import Counter
 
@@ -8,12 +8,12 @@ from orchestration.simulator import AttemptTruth, EpisodeTruth, SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.calibration import DAY
 from orchestration.simulator.world.steps import Act, Intent
-from orchestration.simulator.world.truth import EVENT_MEMORY
+from orchestration.simulator.world.truth import EVENT_RETENTION_SECONDS
 
 
 @pytest.fixture(scope="module", params=[0, 35, 90])
 def truth(account: SimulatedAccount, request: pytest.FixtureRequest) -> Truth:
-    """The truth some days before the clock, known by a reader who looked every 20 days."""
+    """Return the truth some days before the clock, for a reader who synced every 20 days."""
     at = account.now - request.param * DAY
     return account.truth(at, syncs=range(account.opened_at, at + 1, 20 * DAY))
 
@@ -27,7 +27,7 @@ def attempts(truth: Truth) -> dict[str, list[AttemptTruth]]:
 
 
 def episodes_of_debts(truth: Truth) -> list[EpisodeTruth]:
-    """The episodes of a reader who links each debt rightly."""
+    """Return the episodes of correctly linked debts."""
     return truth.compute_episodes(debt.payment_intent_ids for debt in truth.debts)
 
 
@@ -58,7 +58,7 @@ def test_an_episode_recovers_no_more_than_was_at_risk(truth: Truth) -> None:
         assert episode.is_partially_recovered == (0 < episode.recovered_amount < episode.at_risk_amount)
 
 
-def test_a_payment_has_succeeded_exactly_if_one_attempt_did_or_was_taken_back(
+def test_a_payment_succeeded_exactly_if_an_attempt_succeeded_or_was_returned(
     truth: Truth, attempts: dict[str, list[AttemptTruth]]
 ) -> None:
     reasons = {"insufficient_funds", "debit_not_authorized", "bank_cannot_process", "incorrect_account_details"}
@@ -73,11 +73,11 @@ def test_a_payment_has_succeeded_exactly_if_one_attempt_did_or_was_taken_back(
             assert payment.amount_received == 0
 
 
-def test_canceled_payments_have_an_instant_and_others_none(truth: Truth) -> None:
+def test_only_canceled_payments_have_a_time_of_cancellation(truth: Truth) -> None:
     assert all((payment.status == "canceled") == (payment.canceled_at is not None) for payment in truth.payments)
 
 
-def test_attempts_are_classed_exactly_if_they_failed(truth: Truth) -> None:
+def test_only_failed_attempts_have_a_failure_class(truth: Truth) -> None:
     for attempt in truth.attempts:
         assert (attempt.outcome == "failed") == (attempt.failure_class is not None)
         assert (attempt.outcome in ("failed", "blocked")) == (attempt.failure_code is not None)
@@ -90,7 +90,7 @@ def test_the_truth_agrees_with_what_stripe_shows_of_every_payment(account: Simul
     told = {payment.id: payment for payment in truth.payments}
     shown = [
         renderer.render("payment_intents", entry, truth.at)
-        for entry in account.listed("payment_intents", truth.at, created=(0, truth.at))
+        for entry in account.list_entries("payment_intents", truth.at, created=(0, truth.at))
     ]
     assert len(shown) == len(told)
     for body in shown:
@@ -115,7 +115,7 @@ def test_every_outcome_and_every_status_occurs() -> None:
     assert not all(episode.is_in_scope for episode in episodes_of_debts(truth))
 
 
-def test_what_stripe_predicts_about_the_bank_is_a_failed_payment() -> None:
+def test_a_predicted_decline_is_a_failed_payment() -> None:
     account = SimulatedAccount(1, 400, 60, shop="adaptive_acceptance")
     predicted = [
         attempt for attempt in account.truth(account.now).attempts if attempt.failure_class == "predicted_decline"
@@ -127,7 +127,7 @@ def test_what_stripe_predicts_about_the_bank_is_a_failed_payment() -> None:
 
 
 def chargeless(account: SimulatedAccount, *, is_left_alone: bool) -> tuple[Intent, int]:
-    """A first failure without a charge, and its instant; nothing happened to the payment after it, or something did."""
+    """Return a payment whose first failure has no charge, and its time. If `is_left_alone`, nothing happened later."""
     for intent in account.intents.values():
         acts = [step.act for step in intent.steps if step.act is not Act.CHALLENGED]
         if acts[1:2] == [Act.AUTHENTICATION_FAILED] and (len(acts) == 2) is is_left_alone:
@@ -136,7 +136,7 @@ def chargeless(account: SimulatedAccount, *, is_left_alone: bool) -> tuple[Inten
     raise AssertionError("no such story")
 
 
-def told_of(account: SimulatedAccount, intent: Intent, syncs: list[int]) -> AttemptTruth:
+def true_attempt(account: SimulatedAccount, intent: Intent, syncs: list[int]) -> AttemptTruth:
     truth = account.truth(syncs[-1], syncs)
     return next(attempt for attempt in truth.attempts if attempt.payment_intent_id == intent.id)
 
@@ -144,23 +144,23 @@ def told_of(account: SimulatedAccount, intent: Intent, syncs: list[int]) -> Atte
 def test_a_failure_without_a_charge_is_known_from_its_event_for_thirty_days() -> None:
     account = SimulatedAccount(1)
     intent, at = chargeless(account, is_left_alone=False)
-    in_time = told_of(account, intent, [at + EVENT_MEMORY])
+    in_time = true_attempt(account, intent, [at + EVENT_RETENTION_SECONDS])
     assert in_time.is_knowable
     assert in_time.is_time_known
-    too_late = told_of(account, intent, [at + 90 * DAY])
+    too_late = true_attempt(account, intent, [at + 90 * DAY])
     assert not too_late.is_knowable
-    assert told_of(account, intent, [at, at + 90 * DAY]).is_knowable
+    assert true_attempt(account, intent, [at, at + 90 * DAY]).is_knowable
 
 
-def test_a_failure_without_a_charge_is_known_for_ever_from_an_error_that_was_never_cleared() -> None:
+def test_a_failure_without_a_charge_stays_known_from_an_uncleared_error() -> None:
     account = SimulatedAccount(1)
     intent, at = chargeless(account, is_left_alone=True)
-    attempt = told_of(account, intent, [at + EVENT_MEMORY + 1])
+    attempt = true_attempt(account, intent, [at + EVENT_RETENTION_SECONDS + 1])
     assert attempt.is_knowable
     assert not attempt.is_time_known
 
 
-def test_an_unknowable_failure_makes_no_episode() -> None:
+def test_an_unknowable_failure_creates_no_episode() -> None:
     account = SimulatedAccount(1)
     intent = next(
         intent
@@ -178,7 +178,7 @@ def test_an_unknowable_failure_makes_no_episode() -> None:
     assert payment.attempt_count == sum(attempt.is_knowable for attempt in told) < len(told)
 
 
-def test_a_debit_taken_back_fails_when_the_dispute_begins() -> None:
+def test_a_returned_debit_fails_when_the_dispute_begins() -> None:
     account = SimulatedAccount(1)
     intent, dispute = next(
         (intent, dispute)

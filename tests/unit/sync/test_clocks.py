@@ -41,7 +41,7 @@ def dated(server: SimulatorServer, shifts: Iterator[int | str | None]) -> None:
             right = isinstance(shift, str)
             response.headers["Date"] = shift if right else formatdate(server.account.now + shift, usegmt=True)  # type: ignore[assignment,operator]
 
-    server.gates[server.account.id].spoil = spoil
+    server.gates[server.account.id].alter_response = spoil
 
 
 def sync(server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection, own: int | None = 0) -> SyncReport:

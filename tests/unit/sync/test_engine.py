@@ -128,7 +128,7 @@ def test_objects_of_which_stripe_made_no_event_are_found_by_their_list(
     assert report.relisted == []
     assert len(first) < len(ids(warehouse, "payment_intents"))
     for table in OBJECTS:
-        listed = account.listed(table, account.now, created=(0, account.now))  # type: ignore[arg-type]
+        listed = account.list_entries(table, account.now, created=(0, account.now))  # type: ignore[arg-type]
         assert ids(warehouse, table) == sorted((entry.id,) for entry in listed), table
 
 
@@ -140,7 +140,7 @@ def test_lists_are_read_on_daily_also_where_webhooks_have_brought_all_events(
         sync(server)
         account.now += 2 * DAY
         renderer, loader = Renderer(account), Loader(warehouse, AccountKey(account.id, False), API_VERSION)
-        events = [renderer.render("events", each, account.now) for each in account.happened(0, account.now)]
+        events = [renderer.render("events", each, account.now) for each in account.events_between(0, account.now)]
         loader.load_events([event_row(event, "webhook") for event in events])
         server.requests.clear()
         sync(server)
@@ -173,7 +173,7 @@ def test_what_only_events_of_refunds_and_disputes_tell_of_a_charge_is_read(
 def told_by_others(account: SimulatedAccount) -> dict[str, tuple[bool, int]]:
     """What a charge says of its disputes and refunds, by the charge's id."""
     renderer = Renderer(account)
-    listed = account.listed("charges", account.now, created=(0, account.now))
+    listed = account.list_entries("charges", account.now, created=(0, account.now))
     charges = [renderer.render("charges", entry, account.now) for entry in listed]
     return {charge["id"]: (charge["disputed"], charge["amount_refunded"]) for charge in charges}
 
@@ -468,11 +468,15 @@ def assert_complete(warehouse: duckdb.DuckDBPyConnection, account: SimulatedAcco
     """All events that can still be had are there, and every charge is as Stripe shows it."""
     renderer, at = Renderer(account), account.now
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
-    told = {entry.id for entry in account.listed("events", at, created=(at - 30 * DAY, at)) if entry.about in wanted}
+    told = {
+        entry.id
+        for entry in account.list_entries("events", at, created=(at - 30 * DAY, at))
+        if entry.event_type in wanted
+    }
     assert told <= {event_id for (event_id,) in ids(warehouse, "events")}
     for table, field in (("charges", "amount_refunded"), ("charges", "disputed"), ("disputes", "status")):
         query = f"SELECT id, payload -> '{field}' FROM raw_stripe.{table}"
-        shown = account.listed(table, at, created=(0, at))  # type: ignore[arg-type]
+        shown = account.list_entries(table, at, created=(0, at))  # type: ignore[arg-type]
         expected = {entry.id: renderer.render(table, entry, at)[field] for entry in shown}  # type: ignore[arg-type]
         assert {key: json.loads(text) for key, text in warehouse.execute(query).fetchall()} == expected, field
 

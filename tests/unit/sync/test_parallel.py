@@ -207,8 +207,8 @@ def test_a_permission_lost_in_the_middle_of_a_list_costs_its_feed_only_those_typ
     assert report.missing == {}
     assert statuses(warehouse) == true_statuses(account)
     stored = {event for (event,) in warehouse.execute("SELECT id FROM raw_stripe.events").fetchall()}
-    listed = account.listed("events", account.now, created=(account.now - 30 * DAY, account.now))
-    charges = {entry.id for entry in listed if entry.about == "charge.succeeded"}
+    listed = account.list_entries("events", account.now, created=(account.now - 30 * DAY, account.now))
+    charges = {entry.id for entry in listed if entry.event_type == "charge.succeeded"}
     assert charges
     assert charges <= stored
 

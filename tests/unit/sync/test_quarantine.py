@@ -39,9 +39,9 @@ def server() -> Iterator[SimulatorServer]:
 @pytest.fixture
 def gate(server: SimulatorServer) -> Iterator[Any]:
     gate = server.gates[server.account.id]
-    usual = gate.spoil
+    usual = gate.alter_response
     yield gate
-    gate.spoil = usual
+    gate.alter_response = usual
 
 
 def sync(server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection, **options: Any) -> SyncReport:
@@ -158,7 +158,7 @@ def test_unreadable_objects_cost_nothing_else_and_are_read_once_they_can_be(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     chosen = some(truth, "charges")
-    gate.spoil = rewriting(chosen, WAYS[way])
+    gate.alter_response = rewriting(chosen, WAYS[way])
     report = sync(server, warehouse)
     assert {stream: count for stream, count in report.quarantined.items() if stream == "charges"} == {"charges": 4}
     now = stored(warehouse)
@@ -170,7 +170,7 @@ def test_unreadable_objects_cost_nothing_else_and_are_read_once_they_can_be(
     again = sync(server, warehouse)
     assert again.quarantined == report.quarantined, "nothing is counted twice"
     assert "jane" not in str(noted(warehouse))
-    gate.spoil = lambda request, response: None
+    gate.alter_response = lambda request, response: None
     assert sync(server, warehouse).quarantined == {}
     assert stored(warehouse) == truth
 
@@ -184,7 +184,7 @@ def test_what_cannot_be_stored_is_replaced_and_its_object_is_loaded(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     chosen = some(truth, "charges")
-    gate.spoil = rewriting(chosen, REPLACED[way])
+    gate.alter_response = rewriting(chosen, REPLACED[way])
     assert sync(server, warehouse).quarantined == {}
     now = stored(warehouse)
     assert [id for id, _ in now["charges"]] == [id for id, _ in truth["charges"]]
@@ -202,12 +202,12 @@ def test_unreadable_events_cost_nothing_else(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     chosen = some(truth, "events")
-    gate.spoil = rewriting(chosen, {**WAYS, "no type": without("type")}[way])
+    gate.alter_response = rewriting(chosen, {**WAYS, "no type": without("type")}[way])
     report = sync(server, warehouse)
     assert sum(report.quarantined.values()) == 4
     now = stored(warehouse)
     assert now["events"] == [row for row in truth["events"] if row[0] not in chosen]
-    gate.spoil = lambda request, response: None
+    gate.alter_response = lambda request, response: None
     assert sync(server, warehouse).quarantined == {}
     assert stored(warehouse) == truth
 
@@ -217,7 +217,7 @@ def test_a_page_without_any_id_is_passed_by_time(
 ) -> None:
     newest = sorted(((orjson.loads(payload)["created"], id) for id, payload in truth["charges"]), reverse=True)
     chosen = {id for _, id in newest[20:260]}
-    gate.spoil = rewriting(chosen, without("id"))
+    gate.alter_response = rewriting(chosen, without("id"))
     report = sync(server, warehouse)
     assert report.quarantined["charges"] >= len(chosen)
     assert stored(warehouse)["charges"] == [row for row in truth["charges"] if row[0] not in chosen]
@@ -231,6 +231,6 @@ def test_a_list_that_shows_no_way_on_ends_with_a_sentence(
             response.body = orjson.dumps({"object": "list", "data": [None] * 100, "has_more": True})
             response.headers["Content-Length"] = str(len(response.body))
 
-    gate.spoil = nulls
+    gate.alter_response = nulls
     with pytest.raises(StripeUnavailable, match="No object in a page of GET /v1/charges can be read"):
         sync(server, warehouse)

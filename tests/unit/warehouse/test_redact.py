@@ -401,7 +401,7 @@ def simulated() -> list[dict[str, Any]]:
     return [
         renderer.render(resource, entry, account.now)
         for resource in RESOURCES
-        for entry in account.listed(resource, account.now, created=(0, account.now))
+        for entry in account.list_entries(resource, account.now, created=(0, account.now))
     ]
 
 

@@ -1,10 +1,10 @@
-"""Kinds of shop: accounts whose payments differ in what links them. Pure and seeded, like `stories`.
+"""Kinds of shop: accounts that differ in what links the payments of a debt. Everything depends on the seed.
 
     SimulatedAccount(seed=1, payments=2_000, days=120, shop="weekly_plan", shop_parameters={"interval_days": 14})
 
-Each story decides which debt a payment is for and writes that into the PaymentIntent; `debts` reads it there. Rooms:
-`parameters` of each kind; `day` says who pays; `sale` is one debt; `retries` collect it by card; `visits`,
-`subscriptions`, `parts` and `waiting` tell the kinds.
+Each PaymentIntent states its debt, and `debts` reads it there. `parameters` has the parameters of each kind, `day` the
+customers of a day, `sale` one debt, and `retries` its collection by card. `visits`, `subscriptions`, `parts` and
+`waiting` generate the kinds.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,19 +15,22 @@ from orchestration.simulator.world.shops import parts, subscriptions, visits, wa
 from orchestration.simulator.world.shops.day import ShopDay
 from orchestration.simulator.world.shops.parameters import DEFAULTS, SHOPS, ShopParameters, parameters_of
 from orchestration.simulator.world.steps import Intent
-from orchestration.simulator.world.stories import tell_day
+from orchestration.simulator.world.stories import generate_day
 
-__all__ = ["SHOPS", "DayTeller", "ShopParameters", "day_teller"]
+__all__ = ["SHOPS", "DayGenerator", "ShopParameters", "day_generator"]
 
-DayTeller = Callable[[int, int, int, float], list[Intent]]
-"""Tells all PaymentIntents of the debts that begin on a day, from seed, day, opening of the account, and PaymentIntents
-per day."""
+DayGenerator = Callable[[int, int, int, float], list[Intent]]
+"""Function that returns all PaymentIntents of the debts that begin on a day.
 
-_TELLERS: Final[Mapping[str, Callable[[ShopDay], Iterator[Intent]]]] = {
-    **visits.TELLERS,
-    **subscriptions.TELLERS,
-    **parts.TELLERS,
-    **waiting.TELLERS,
+Its arguments are the seed, the number of the day, the opening of the account in Unix seconds, and the PaymentIntents
+per day.
+"""
+
+_GENERATORS: Final[Mapping[str, Callable[[ShopDay], Iterator[Intent]]]] = {
+    **visits.GENERATORS,
+    **subscriptions.GENERATORS,
+    **parts.GENERATORS,
+    **waiting.GENERATORS,
 }
 _PEOPLE_PER_SHOP: Final = 100_000_000
 
@@ -46,40 +49,40 @@ MIXED: Final[Mapping[str | None, float]] = {
     "deposits": 0.03,
     "vouchers": 0.03,
 }
-"""The parts of a mixed account and their shares of the payments; None is the account that all others vary. texture."""
+"""The parts of a mixed account and their shares of the payments. None is the basic account. texture."""
 
 
-def day_teller(shop: str | None, given: ShopParameters | Mapping[str, Any] | None = None) -> DayTeller:
-    """Return what tells the days of a kind of shop; None is the account that all others vary.
+def day_generator(shop: str | None, given: ShopParameters | Mapping[str, Any] | None = None) -> DayGenerator:
+    """Return the function that generates the days of a kind of shop. None is the basic account.
 
     Raises:
-        ValueError: no such kind of shop, or no such parameter of it.
+        ValueError: unknown kind of shop or unknown parameter.
     """
     if shop is None:
-        return tell_day
+        return generate_day
     parameters = parameters_of(shop, given)
     if shop == "mixed":
-        return _tell_mixed_day
+        return _generate_mixed_day
 
-    def tell(seed: int, number: int, opened_at: int, per_day: float) -> list[Intent]:
-        return _tell_shop_day(shop, parameters, seed, number, opened_at, per_day)
+    def generate(seed: int, number: int, opened_at: int, per_day: float) -> list[Intent]:
+        return _generate_shop_day(shop, parameters, seed, number, opened_at, per_day)
 
-    return tell
+    return generate
 
 
-def _tell_shop_day(
+def _generate_shop_day(
     shop: str, parameters: ShopParameters, seed: int, number: int, opened_at: int, per_day: float
 ) -> list[Intent]:
     first_number = (SHOPS.index(shop) + 1) * _PEOPLE_PER_SHOP
     day = ShopDay(shop, parameters, seed, number, opened_at + number * DAY, per_day, first_number)
-    return list(_TELLERS[shop](day))
+    return list(_GENERATORS[shop](day))
 
 
-def _tell_mixed_day(seed: int, number: int, opened_at: int, per_day: float) -> list[Intent]:
+def _generate_mixed_day(seed: int, number: int, opened_at: int, per_day: float) -> list[Intent]:
     intents: list[Intent] = []
     for shop, share in MIXED.items():
         if shop is None:
-            intents += tell_day(seed, number, opened_at, per_day * share)
+            intents += generate_day(seed, number, opened_at, per_day * share)
         else:
-            intents += _tell_shop_day(shop, DEFAULTS[shop], seed, number, opened_at, per_day * share)
+            intents += _generate_shop_day(shop, DEFAULTS[shop], seed, number, opened_at, per_day * share)
     return intents

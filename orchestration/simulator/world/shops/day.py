@@ -1,4 +1,4 @@
-"""One day of a shop: who buys, when, and at which prices. Each day depends on the seed and its number alone."""
+"""One day of a shop: its customers, their times and prices. A day depends only on the seed and its number."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from random import Random
 from typing import Final, NamedTuple
 
 from orchestration.simulator.world.calibration import DAY, HOUR
-from orchestration.simulator.world.payers import Payer, payer
+from orchestration.simulator.world.payers import Payer, make_payer
 from orchestration.simulator.world.shops.parameters import ShopParameters
 from orchestration.simulator.world.shops.sale import Sale
 from orchestration.simulator.world.steps import token
 
 _ONE_TIME_BUYERS: Final = 10_000_000
-"""Numbers of people who come once begin here; below are regulars and subscribers."""
+"""First number of one-time buyers. Lower numbers are regulars and subscribers."""
 _DAYS_OF_MONTH: Final = 28
 _MEAN_MONTH: Final = 30.4
 _LAST_TO_JOIN: Final = 150
-"""Day of the account until which those subscribers begin who are not there from the start."""
+"""Last day of the account on which a subscriber may join."""
 
 
 @dataclass(frozen=True)
 class Visit:
-    """Somebody comes to buy. `name` is unique within the account."""
+    """A visit of a buyer. `name` is unique within the account; `at` is in Unix seconds."""
 
     name: str
     number: int
@@ -34,7 +34,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Bill:
-    """A customer is due to pay again."""
+    """A subscriber's bill that is due. `name` is unique within the account; `at` is in Unix seconds."""
 
     name: str
     at: int
@@ -43,7 +43,11 @@ class Bill:
 
 
 class Subscriber(NamedTuple):
-    """When somebody is billed: seconds after midnight, on a day of the interval or month, from a day of the account."""
+    """The billing times of a subscriber.
+
+    `time_of_day` is in seconds after midnight. `anchor` is the day of the interval or month, from 0. `starts_on` is the
+    first day of the account on which the subscriber can be billed.
+    """
 
     time_of_day: int
     anchor: int
@@ -52,9 +56,10 @@ class Subscriber(NamedTuple):
 
 @dataclass(frozen=True)
 class ShopDay:
-    """A day of a shop of that kind. `per_day` is the average number of PaymentIntents, about.
+    """A day of a shop of kind `shop`.
 
-    `first_number` is the first number of this shop's people, so that several shops of one account share none.
+    `midnight` is in Unix seconds. `per_day` is the approximate average number of PaymentIntents. `first_number` is the
+    number of this shop's first payer, so that several shops of one account share no payers.
     """
 
     shop: str
@@ -66,11 +71,11 @@ class ShopDay:
     first_number: int
 
     def rng(self, *name: object) -> Random:
-        """Return a source of randomness that depends on the seed, the shop and the name."""
+        """Return a random generator that depends on the seed, the shop and the name."""
         return Random("/".join(map(str, (self.seed, self.shop, *name))))
 
     def sale(self, visit: Visit | Bill, amount: int, *, part: object = "", known: bool = True) -> Sale:
-        """Return a debt of the visitor, who is a customer of the account if `known`, else a guest."""
+        """Return a debt of the payer, who is a customer of the account if `known`, else a guest."""
         return Sale(
             name=token(self.seed, self.shop, visit.name, part),
             rng=visit.rng,
@@ -82,7 +87,7 @@ class ShopDay:
         )
 
     def visits(self, per_visit: float = 1.0) -> Iterator[Visit]:
-        """Return those who come by today. `per_visit` is the average number of PaymentIntents of a visit."""
+        """Yield the visits of the day. `per_visit` is the average number of PaymentIntents of a visit."""
         rng = self.rng(self.number, "visits")
         mean = self.per_day / per_visit
         for n in range(int(mean) + (rng.random() < mean % 1)):
@@ -92,11 +97,11 @@ class ShopDay:
 
     def _visitor(self, rng: Random, n: int) -> Payer:
         if rng.random() < self.parameters.returning_share:
-            return payer(self.seed, self.first_number + rng.randrange(max(5, int(self.per_day * 20))))
-        return payer(self.seed, self.first_number + _ONE_TIME_BUYERS + self.number * 1_000 + n)
+            return make_payer(self.seed, self.first_number + rng.randrange(max(5, int(self.per_day * 20))))
+        return make_payer(self.seed, self.first_number + _ONE_TIME_BUYERS + self.number * 1_000 + n)
 
     def bills(self, per_bill: float = 1.0) -> Iterator[Bill]:
-        """Return the bills of subscribers that are due today. `per_bill` is the number of PaymentIntents of a bill."""
+        """Yield the bills due on this day. `per_bill` is the average number of PaymentIntents of a bill."""
         parameters, interval_days = self.parameters, self.parameters.interval_days
         mean = self.per_day / per_bill / (1 - parameters.skip_share)
         for n in range(max(1, round(mean * (interval_days or _MEAN_MONTH)))):
@@ -108,7 +113,7 @@ class ShopDay:
             if rng.random() < parameters.skip_share:
                 continue
             at += rng.randint(-parameters.jitter, parameters.jitter)
-            yield Bill(f"{n}/{self.number}", at, rng, payer(self.seed, self.first_number + n))
+            yield Bill(f"{n}/{self.number}", at, rng, make_payer(self.seed, self.first_number + n))
 
     def _is_due(self, subscriber: Subscriber) -> bool:
         if self.number < subscriber.starts_on:
@@ -120,7 +125,7 @@ class ShopDay:
 
 @lru_cache(maxsize=100_000)
 def _subscriber(seed: int, shop: str, number: int, interval_days: int, joining_share: float) -> Subscriber:
-    """Return the subscriber of that number, who is the same on every day."""
+    """Return the subscriber with this number, who is the same on every day."""
     rng = Random(f"{seed}/{shop}/subscriber/{number}")
     joins_later = rng.random() < joining_share
     return Subscriber(

@@ -1,7 +1,7 @@
-"""The parameters of each kind of shop, and their defaults. Durations are seconds unless the name says otherwise.
+"""The parameters of each kind of shop, and their defaults. Durations are in seconds unless the name says otherwise.
 
-Failure codes, their mix and their chances of recovery come from `calibration`. `preset` and `texture` mean the same as
-there: everything here is a preset, but for the shares of special cases, which are texture.
+Failure codes, their weights and their recovery rates come from `calibration`. In the terms defined there, shares of
+special cases are `texture` and everything else is `preset`.
 """
 
 from collections.abc import Mapping
@@ -15,41 +15,41 @@ MINUTE: Final = 60
 
 @dataclass(frozen=True)
 class ShopParameters:
-    """What distinguishes one shop from another of its kind. A kind ignores the parameters that it does not need.
+    """The parameters of a shop. A kind of shop ignores the parameters that it does not need.
 
     Args:
         failure_rate: share of debts whose first attempt fails.
-        recovery_rate: share of failed debts that are paid in the end; each failure code keeps its rank.
+        recovery_rate: share of failed debts that are paid in the end. The order of the failure codes is kept.
         retry_delays: for each retry, the shortest and the longest time from the first failure.
-        retry_share: share of the lost debts that are tried again in vain.
-        new_intent_share: share of retries with a PaymentIntent of their own; the others use the last one.
+        retry_share: share of the lost debts that are retried.
+        new_intent_share: share of retries with a new PaymentIntent; the others use the last one.
         other_card_share: share of retries in the same PaymentIntent that use another card.
         other_card_in_new_intent_share: the same for retries with a new PaymentIntent.
         cancel_share: share of lost debts, and of replaced PaymentIntents, that the merchant cancels.
-        returning_share: share of orders by somebody of a small circle of regulars; the others come once.
-        interval_days: days between two bills of a customer; 0 means once a month, on the same day of the month.
-        jitter: how far a customer's purchase is from their usual time of day, at most.
-        skip_share: share of the bills of a customer that do not take place, as of somebody who does not buy daily.
-        joining_share: share of subscribers whose first bill is not in the first interval but later.
-        subscription_count: equal subscriptions of one customer, billed in the same minute.
-        both_fail_share: share of failing bills of equal subscriptions in which each one fails.
-        product_count: products, each with one price.
-        shop_count: shops that share the account.
+        returning_share: share of orders by regular customers; the others are one-time buyers.
+        interval_days: days between two bills of a customer; 0 means monthly, on the same day of the month.
+        jitter: largest difference between a purchase and the customer's usual time of day.
+        skip_share: share of a customer's bills that are skipped, since not every customer buys every day.
+        joining_share: share of subscribers who join after the first interval.
+        subscription_count: number of equal subscriptions of one customer, billed in the same minute.
+        both_fail_share: share of failing bills of equal subscriptions in which all of them fail.
+        product_count: number of products, each with one price.
+        shop_count: number of shops that share the account.
         part_share: share of orders that are paid in several parts.
         equal_parts_share: share of split orders whose parts are equal.
         at_once_share: share of split orders whose parts are paid at the same time.
-        split_after_failure_share: share of recoveries of an order paid at once that are made in parts.
-        part_count: parts of a split order, at most.
+        split_after_failure_share: share of failed whole payments that are retried in parts.
+        part_count: largest number of parts of a split order.
         deposit_share: the deposit as a share of the order.
-        balance_after_days: days from the deposit to the balance, at least and at most.
-        balance_after_lost_deposit_share: share of lost deposits whose balance is charged all the same.
+        balance_after_days: fewest and most days from the deposit to the balance.
+        balance_after_lost_deposit_share: share of lost deposits whose balance is charged anyway.
         waiting_share: share of orders paid by voucher or bank transfer.
         voucher_days: days for which a voucher is valid.
         unpaid_share: share of vouchers and bank transfers that are never paid.
         testing_share: share of payments that are tests of stolen cards.
-        testing_batch: tests within a few minutes.
-        prediction_share: share of failures in which Stripe predicts the bank's refusal and does not ask the bank.
-        doubled_event_share: share of failures for which Stripe makes two Event objects.
+        testing_batch: average number of tests within a few minutes.
+        prediction_share: share of failures in which Stripe predicts the bank's decline and does not ask the bank.
+        doubled_event_share: share of failures for which Stripe creates two Event objects.
         currency_change_share: share of failures after which the PaymentIntent gets another currency.
     """
 
@@ -132,17 +132,17 @@ DEFAULTS: Final[Mapping[str, ShopParameters]] = {
     "changed_currency": ShopParameters(new_intent_share=0.2),
     "mixed": ShopParameters(),
 }
-"""The defaults of each kind of shop. Those of `mixed` are not used: each of its parts has its own."""
+"""The defaults of each kind of shop. Those of `mixed` are unused, since each of its parts has its own."""
 
 SHOPS: Final = tuple(DEFAULTS)
 """The names of all kinds of shop."""
 
 
 def parameters_of(shop: str, given: Mapping[str, Any] | ShopParameters | None) -> ShopParameters:
-    """Return the parameters of a kind of shop: `given` ones replace the defaults.
+    """Return the parameters of a kind of shop. Those in `given` replace the defaults.
 
     Raises:
-        ValueError: no such kind of shop, or no such parameter.
+        ValueError: unknown kind of shop or unknown parameter.
     """
     if shop not in DEFAULTS:
         raise ValueError(f"There is no kind of shop {shop!r}. Choose one of: {', '.join(SHOPS)}")

@@ -1,10 +1,10 @@
-"""Shops that collect an order in several payments: split tender, deposit and balance."""
+"""Shops that collect an order in several payments: split tender, or deposit and balance."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from orchestration.simulator.world.calibration import DAY
-from orchestration.simulator.world.payers import basket
+from orchestration.simulator.world.payers import draw_basket
 from orchestration.simulator.world.shops.day import ShopDay, Visit
 from orchestration.simulator.world.shops.retries import attempt, collect, draw_failure, is_recovered, retry_times
 from orchestration.simulator.world.shops.sale import Sale
@@ -12,21 +12,24 @@ from orchestration.simulator.world.steps import Intent, token
 
 
 def split_tender(day: ShopDay) -> Iterator[Intent]:
-    """Orders are paid at once or in parts. Each part is a debt; a failed whole may be paid in parts, which are not."""
+    """Generate orders that are paid as a whole or in parts.
+
+    Each part is a debt of its own, unless it is part of the recovery of a whole payment that failed.
+    """
     for visit in day.visits(1.6):
         order_key = f"order_{token(day.seed, day.shop, visit.name, 'order')[:12]}"
-        amount = max(1_000, basket(visit.rng, visit.who.currency))
+        amount = max(1_000, draw_basket(visit.rng, visit.who.currency))
         if visit.rng.random() < day.parameters.part_share:
-            yield from _tell_parts(day, visit, order_key, amount)
+            yield from _collect_parts(day, visit, order_key, amount)
         else:
             sale = day.sale(visit, amount)
             sale.order_key = order_key
             _collect_whole(sale, visit.at)
-            yield from sale.told()
+            yield from sale.finish()
 
 
-def _tell_parts(day: ShopDay, visit: Visit, order_key: str, amount: int) -> Iterator[Intent]:
-    """Collect each part with a card of its own, at once or one after the other until one is not paid."""
+def _collect_parts(day: ShopDay, visit: Visit, order_key: str, amount: int) -> Iterator[Intent]:
+    """Collect each part with its own card, all at once or one after the other until one is not paid."""
     is_at_once = visit.rng.random() < day.parameters.at_once_share
     sales = [_part(day, visit, order_key, *part) for part in enumerate(_parts(day, visit, amount))]
     yield from _collect_at_once(sales, visit.at) if is_at_once else _collect_in_turn(sales, visit.at)
@@ -41,18 +44,18 @@ def _part(day: ShopDay, visit: Visit, order_key: str, number: int, amount: int) 
 
 
 def _collect_at_once(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
-    """Open all PaymentIntents, a second apart, and only then attempt each: no part waits for another one."""
+    """Open all PaymentIntents one second apart, then attempt each. No part waits for another one."""
     opened = [sale.open(at + number) for number, sale in enumerate(sales)]
     for sale, intent in zip(sales, opened, strict=True):
         attempt(sale, intent, sale.who.instrument, at + len(sales))
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def _collect_in_turn(sales: Sequence[Sale], at: int) -> Iterator[Intent]:
-    """Open each PaymentIntent after the last attempt of the part before, until a part is not paid."""
+    """Open each PaymentIntent after the last attempt of the previous part, until a part is not paid."""
     for sale in sales:
         is_paid = collect(sale, at)
-        yield from sale.told()
+        yield from sale.finish()
         if not is_paid:
             return
         at = max(each.at for intent in sale.intents for each in intent.attempts) + sale.rng.randrange(60, 600)
@@ -70,7 +73,7 @@ def _parts(day: ShopDay, visit: Visit, amount: int) -> list[int]:
 
 
 def _collect_whole(sale: Sale, at: int) -> None:
-    """Collect an order at once. What fails may be paid in two parts, one after the other, and not always in full."""
+    """Collect an order as a whole. If it fails, it may be paid in two successive parts, not always in full."""
     rng, parameters = sale.rng, sale.parameters
     fails = rng.random() < parameters.failure_rate
     if not fails or rng.random() >= parameters.split_after_failure_share:
@@ -89,9 +92,9 @@ def _collect_whole(sale: Sale, at: int) -> None:
 
 
 def deposits(day: ShopDay) -> Iterator[Intent]:
-    """The merchant opens two payments for each order: the deposit now, the balance to be paid weeks later."""
+    """Generate orders with two PaymentIntents each: a deposit, and a balance that is charged weeks later."""
     for visit in day.visits(2.0):
-        amount = max(2_000, basket(visit.rng, visit.who.currency))
+        amount = max(2_000, draw_basket(visit.rng, visit.who.currency))
         order_key = f"order_{token(day.seed, day.shop, visit.name, 'order')[:12]}"
         deposit, balance = (day.sale(visit, 0, part=part) for part in ("deposit", "balance"))
         deposit.amount = max(10, int(amount * day.parameters.deposit_share) // 10 * 10)
@@ -105,11 +108,11 @@ def deposits(day: ShopDay) -> Iterator[Intent]:
             attempt(balance, opened, visit.who.instrument, at)
         else:
             balance.cancel(opened, visit.at + visit.rng.randrange(DAY, 5 * DAY))
-        yield from deposit.told()
-        yield from balance.told()
+        yield from deposit.finish()
+        yield from balance.finish()
 
 
-TELLERS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
+GENERATORS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
     "split_tender": split_tender,
     "deposits": deposits,
 }

@@ -1,11 +1,11 @@
-"""How a debt is collected by card: the first attempt, the retries, and what becomes of the debt."""
+"""Collection of a debt by card: the first attempt, the retries, and the outcome."""
 
 from collections.abc import Callable
 from typing import Final
 
 from orchestration.simulator.world import calibration as cal
 from orchestration.simulator.world.calibration import Failure
-from orchestration.simulator.world.payers import FUNDING, WALLETS, drawn, updated
+from orchestration.simulator.world.payers import FUNDING, WALLETS, draw_weighted, reissue_card
 from orchestration.simulator.world.shops.sale import CHARGELESS, Sale
 from orchestration.simulator.world.steps import Instrument, Intent
 
@@ -21,36 +21,39 @@ _MEAN_RISK: Final = sum(cal.FAILURE_FACTOR["funding", funding] * share for fundi
     cal.FAILURE_FACTOR["entry", "wallet" if wallet else "keyed"] * share for wallet, share in WALLETS
 )
 _EARLIER_RETRY: Final = 0.6
-"""Chance that a retry is the one that pays, if any does: earlier retries recover more. preset."""
+"""Probability that a retry is the one that pays, if any does. Earlier retries recover more. preset."""
 
-_PAUSE: Final = 30
-"""Seconds between two retries at least: nobody types that fast."""
+_MIN_RETRY_GAP_SECONDS: Final = 30
+"""Smallest number of seconds between two retries: people type no faster."""
 
 Reopen = Callable[[Sale, int], Intent]
-"""Open a new PaymentIntent for a retry at that instant."""
+"""Function that opens a new PaymentIntent for a retry at the given Unix seconds."""
 
 
 def draw_failure(sale: Sale, instrument: Instrument) -> Failure:
-    """Return how the first attempt of a debt fails."""
+    """Draw the failure of the first attempt of a debt."""
     if instrument.kind == "card_present":
-        return drawn(sale.rng, _IN_PERSON)
-    failure = drawn(sale.rng, _FAILURES)
+        return draw_weighted(sale.rng, _IN_PERSON)
+    failure = draw_weighted(sale.rng, _FAILURES)
     return _BY_NAME["authentication_required"] if sale.is_off_session and failure.code == CHARGELESS else failure
 
 
 def chance_to_fail(sale: Sale, instrument: Instrument) -> float:
-    """Return the chance that the first attempt fails: cards differ as in `calibration`, their mean is the shop's."""
+    """Return the probability that the first attempt fails, 0 to 1.
+
+    Cards differ as in `calibration`, and the mean is the shop's failure rate.
+    """
     funding, entry = ("funding", instrument.funding), ("entry", "wallet" if instrument.wallet else "keyed")
     return sale.parameters.failure_rate * cal.FAILURE_FACTOR[funding] * cal.FAILURE_FACTOR[entry] / _MEAN_RISK
 
 
 def is_recovered(sale: Sale, failure: Failure) -> bool:
-    """Return whether a debt that failed in that way is paid in the end."""
+    """Draw whether a debt with this failure is paid in the end."""
     return sale.rng.random() < min(0.97, failure.recovery / _MEAN_RECOVERY * sale.parameters.recovery_rate)
 
 
 def collect(sale: Sale, at: int, *, fails: bool | None = None) -> bool:
-    """Collect the debt by card with a new PaymentIntent at that instant. Returns whether the debt is paid in the end.
+    """Collect the debt by card with a new PaymentIntent at `at`, and return whether the debt is paid in the end.
 
     `fails` says whether the first attempt fails; by default the failure rate decides.
     """
@@ -58,7 +61,7 @@ def collect(sale: Sale, at: int, *, fails: bool | None = None) -> bool:
 
 
 def attempt(sale: Sale, intent: Intent, instrument: Instrument, at: int, *, fails: bool | None = None) -> bool:
-    """Collect the debt by card with this PaymentIntent. Returns whether the debt is paid in the end."""
+    """Collect the debt by card with this PaymentIntent, and return whether the debt is paid in the end."""
     if fails is None:
         fails = sale.rng.random() < chance_to_fail(sale, instrument)
     at += sale.rng.randrange(4) if sale.is_off_session else sale.rng.randrange(5, 120)
@@ -73,7 +76,7 @@ def attempt(sale: Sale, intent: Intent, instrument: Instrument, at: int, *, fail
 def retry(
     sale: Sale, intent: Intent, instrument: Instrument, failed_at: int, failure: Failure, reopen: Reopen = Sale.open
 ) -> bool:
-    """Try a failed debt again as the parameters say. Returns whether the debt is paid in the end."""
+    """Retry a failed debt as the parameters say, and return whether the debt is paid in the end."""
     paid = is_recovered(sale, failure)
     times = retry_times(sale, failed_at, is_paid=paid)
     for number, at in enumerate(times):
@@ -90,7 +93,7 @@ def retry(
 
 
 def retry_times(sale: Sale, failed_at: int, *, is_paid: bool) -> list[int]:
-    """Return when the debt is tried again; the last retry pays if `is_paid`."""
+    """Draw the times of the retries. The last retry pays if `is_paid`."""
     delays = sale.parameters.retry_delays
     if not is_paid and sale.rng.random() >= sale.parameters.retry_share:
         return []
@@ -98,11 +101,11 @@ def retry_times(sale: Sale, failed_at: int, *, is_paid: bool) -> list[int]:
     while count < len(delays) and sale.rng.random() > (_EARLIER_RETRY if is_paid else 0.2):
         count += 1
     times = sorted(failed_at + sale.rng.randint(*delay) for delay in delays[:count])
-    return [max(at, times[0] + number * _PAUSE) for number, at in enumerate(times)]
+    return [max(at, times[0] + number * _MIN_RETRY_GAP_SECONDS) for number, at in enumerate(times)]
 
 
 def _next_intent(sale: Sale, intent: Intent, at: int, reopen: Reopen) -> tuple[Intent, bool]:
-    """The PaymentIntent of a retry, and whether it is a new one. The one before may be canceled then."""
+    """Return the PaymentIntent of a retry, and whether it is new. A replaced PaymentIntent may be canceled."""
     if sale.rng.random() >= sale.parameters.new_intent_share:
         return intent, False
     opened_at = max(intent.steps[-1].at + 1, at - (0 if sale.is_off_session else sale.rng.randrange(40)))
@@ -119,4 +122,4 @@ def _next_instrument(sale: Sale, instrument: Instrument, failure: Failure, *, is
         return other._replace(kind=instrument.kind, wallet=None) if instrument.kind == "card_present" else other
     if failure.needs != "update":
         return instrument
-    return instrument._replace(exp_year=instrument.exp_year + 3) if is_new else updated(sale.rng, instrument)
+    return instrument._replace(exp_year=instrument.exp_year + 3) if is_new else reissue_card(sale.rng, instrument)

@@ -1,4 +1,4 @@
-"""One debt of a shop's customer, and the PaymentIntents, attempts and steps that are made for it."""
+"""One debt of a shop's customer, and the PaymentIntents, attempts and steps that are generated for it."""
 
 from dataclasses import dataclass, field
 from random import Random
@@ -7,7 +7,7 @@ from typing import Final
 from orchestration.simulator.world import calibration as cal
 from orchestration.simulator.world.aftermath import settle_card
 from orchestration.simulator.world.calibration import HOUR, Failure
-from orchestration.simulator.world.payers import Payer, card, drawn
+from orchestration.simulator.world.payers import Payer, draw_weighted, make_card
 from orchestration.simulator.world.shops.parameters import ShopParameters
 from orchestration.simulator.world.steps import Act, Attempt, Instrument, Intent, Step, Wait, token
 
@@ -17,10 +17,10 @@ _CANCEL_REASONS: Final = (("abandoned", 0.5), ("requested_by_customer", 0.3), (N
 
 @dataclass
 class Sale:
-    """What one customer owes, and how the shop names it towards Stripe.
+    """A debt of one customer, and how the shop describes it to Stripe.
 
-    `name` is unique within the account and names the debt in the truth. `customer` is None for a guest.
-    `method_types` are the payment method types of its PaymentIntents; None means those of the account.
+    `name` is unique within the account and becomes the `obligation` of the PaymentIntents. `customer` is None for a
+    guest. `method_types` are the payment method types of the PaymentIntents; None means those of the account.
     """
 
     name: str
@@ -44,16 +44,16 @@ class Sale:
         self.currency = self.currency or self.who.currency
 
     def new_name(self) -> str:
-        """Return a name that nothing else of the account has."""
+        """Return a name that is unique within the account."""
         self._serial += 1
         return token(self.name, self._serial)
 
     def other_card(self) -> Instrument:
-        """Return another card of the same payer."""
-        return card(self.rng, self.who.currency, self.new_name())
+        """Draw another card of the same payer."""
+        return make_card(self.rng, self.who.currency, self.new_name())
 
     def open(self, at: int, amount: int | None = None) -> Intent:
-        """Open a PaymentIntent for the debt, or for a part of it if `amount` is given."""
+        """Open a PaymentIntent for the debt, or for the part of it that `amount` gives, in minor units."""
         metadata = dict(self.metadata)
         if self.order_key and not self.is_order_in_details:
             metadata["order_id"] = self.order_key
@@ -78,7 +78,7 @@ class Sale:
         return intent
 
     def decline(self, intent: Intent, instrument: Instrument, at: int, failure: Failure) -> int:
-        """Add an attempt that fails. Returns when it failed."""
+        """Add an attempt that fails, and return when it failed."""
         index = len(intent.attempts)
         at = max(at, intent.steps[-1].at)
         if failure.code == CHARGELESS:
@@ -93,7 +93,7 @@ class Sale:
         return at
 
     def pay(self, intent: Intent, instrument: Instrument, at: int, *, is_challenged: bool = False) -> int:
-        """Add an attempt that succeeds, and what follows it. Returns when it succeeded."""
+        """Add an attempt that succeeds and what follows it, and return when it succeeded."""
         index = len(intent.attempts)
         at = max(at, intent.steps[-1].at)
         is_recovery = len(self.intents) > 1 or index > 0
@@ -108,39 +108,41 @@ class Sale:
         return at
 
     def wait(self, intent: Intent, instrument: Instrument, at: int, expires_at: int | None) -> None:
-        """Show the customer a voucher or bank details: the payment waits for money from outside."""
+        """Show the customer a voucher or bank details, so that the payment waits for the money."""
         intent.waits.append(Wait(instrument, expires_at))
         intent.steps.append(Step(at, Act.INSTRUCTED, len(intent.waits) - 1))
 
     def expire(self, intent: Intent, instrument: Instrument, at: int) -> int:
-        """Let a voucher expire, which is a failure without a charge. Returns when it expired."""
+        """Let a voucher expire, which is a failure without a charge, and return when it expired."""
         index = len(intent.attempts)
         intent.attempts.append(Attempt(at, None, instrument, EXPIRED))
         intent.steps.append(Step(at, Act.EXPIRED, index))
         return at
 
     def change_currency(self, intent: Intent, at: int, currency: str, amount: int) -> None:
-        """Update the PaymentIntent to another currency, once at most."""
+        """Change the currency of the PaymentIntent. Call it at most once for each PaymentIntent."""
         intent.earlier_price = intent.currency, intent.amount
         intent.attempts = [attempt._replace(price=intent.earlier_price) for attempt in intent.attempts]
         intent.currency, intent.amount = currency, amount
         intent.steps.append(Step(max(at, intent.steps[-1].at), Act.REPRICED))
 
     def cancel(self, intent: Intent, at: int) -> None:
-        """Cancel a PaymentIntent that is still open, as merchants do with orders that are given up or replaced."""
-        intent.steps.append(Step(max(at, intent.steps[-1].at), Act.CANCELED, word=drawn(self.rng, _CANCEL_REASONS)))
+        """Cancel an open PaymentIntent, as merchants do with abandoned or replaced orders."""
+        intent.steps.append(
+            Step(max(at, intent.steps[-1].at), Act.CANCELED, detail=draw_weighted(self.rng, _CANCEL_REASONS))
+        )
 
     def abandon(self, intent: Intent) -> None:
-        """End a debt that stays unpaid: some merchants cancel its PaymentIntent."""
+        """End an unpaid debt: some merchants cancel its PaymentIntent."""
         if self.rng.random() < self.parameters.cancel_share:
             self.cancel(intent, intent.steps[-1].at + self.rng.randrange(HOUR, 20 * cal.DAY))
 
-    def told(self) -> list[Intent]:
-        """Return the PaymentIntents, each with its steps in the order of time."""
+    def finish(self) -> list[Intent]:
+        """Sort the steps of each PaymentIntent by time, and return the PaymentIntents."""
         for intent in self.intents:
             intent.steps.sort(key=lambda step: step.at)
         return self.intents
 
 
 EXPIRED: Final = Failure("attempt_expired", 0.0, 0.0, "other", "payment_intent_payment_attempt_expired", None)
-"""How a voucher that nobody paid fails. Stripe sends payment_intent.payment_failed; a charge is not documented."""
+"""Failure of an unpaid voucher. Stripe sends payment_intent.payment_failed; it documents no charge."""

@@ -1,30 +1,30 @@
-"""Shops where money comes from outside: vouchers paid at a counter, bank transfers. Others pay by card there."""
+"""Shops with payments that wait for the customer: vouchers paid at a counter, and bank transfers."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from orchestration.simulator.world.calibration import DAY, HOUR
-from orchestration.simulator.world.payers import basket
+from orchestration.simulator.world.payers import draw_basket
 from orchestration.simulator.world.shops.day import ShopDay, Visit
 from orchestration.simulator.world.shops.retries import collect, draw_failure, is_recovered, retry, retry_times
 from orchestration.simulator.world.shops.sale import EXPIRED, Sale
 from orchestration.simulator.world.steps import Instrument, Intent
 
 _VOUCHERS: Final = (("boleto", "brl", "BR"), ("oxxo", "mxn", "MX"), ("konbini", "jpy", "JP"))
-"""Payment method type, currency, country. Stripe takes each in its own currency only."""
+"""Payment method type, currency, country. Stripe accepts each only in its own currency."""
 
 
 def vouchers(day: ShopDay) -> Iterator[Intent]:
-    """A voucher waits until it is paid or expires. Who let one expire may ask for another, or pay by card."""
+    """Generate orders paid by card or by voucher. After a voucher expires, the buyer may use another one or a card."""
     for visit in day.visits(1.15):
         kind, currency, country = visit.rng.choice(_VOUCHERS)
-        sale = day.sale(visit, basket(visit.rng, "jpy" if currency == "jpy" else "eur"))
+        sale = day.sale(visit, draw_basket(visit.rng, "jpy" if currency == "jpy" else "eur"))
         sale.currency, sale.method_types = currency, ("card", kind)
         if visit.rng.random() < day.parameters.waiting_share:
             _collect_by_voucher(sale, Instrument(kind, f"pm_1{sale.new_name()[:23]}", "", "", country), visit.at)
         else:
             collect(sale, visit.at)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def _collect_by_voucher(sale: Sale, voucher: Instrument, at: int) -> None:
@@ -34,7 +34,7 @@ def _collect_by_voucher(sale: Sale, voucher: Instrument, at: int) -> None:
 
 
 def _wait_for_voucher(sale: Sale, intent: Intent, voucher: Instrument, at: int, *, is_paid: bool) -> bool:
-    """Show a voucher, and let it be paid or expire. Returns `is_paid`."""
+    """Show a voucher and let it be paid or expire, and return `is_paid`."""
     valid = sale.parameters.voucher_days * DAY
     sale.wait(intent, voucher, at + sale.rng.randrange(5, 120), at + valid)
     if is_paid:
@@ -45,7 +45,7 @@ def _wait_for_voucher(sale: Sale, intent: Intent, voucher: Instrument, at: int, 
 
 
 def _collect_after_expiry(sale: Sale, intent: Intent, voucher: Instrument) -> None:
-    """Half of those who pay in the end ask for another voucher, the others pay by card."""
+    """Draw whether the debt is paid in the end: half of those paid use another voucher, the others a card."""
     expired_at = intent.steps[-1].at
     if not is_recovered(sale, _BY_VOUCHER):
         sale.abandon(intent)
@@ -65,15 +65,15 @@ _BY_VOUCHER: Final = EXPIRED._replace(recovery=0.5)
 
 
 def bank_transfers(day: ShopDay) -> Iterator[Intent]:
-    """A bank transfer waits for days, some for ever. Of those whose card fails, some transfer the money instead."""
+    """Generate orders paid by card or bank transfer. Some transfers never arrive, and some replace a failed card."""
     for visit in day.visits(1.1):
-        sale = day.sale(visit, basket(visit.rng, "eur"))
+        sale = day.sale(visit, draw_basket(visit.rng, "eur"))
         sale.currency, sale.method_types = "eur", ("card", "customer_balance")
         if visit.rng.random() < day.parameters.waiting_share:
             _collect_by_transfer(sale, visit.at)
         else:
             _collect_by_card_or_transfer(sale, visit)
-        yield from sale.told()
+        yield from sale.finish()
 
 
 def _collect_by_transfer(sale: Sale, at: int) -> None:
@@ -92,7 +92,7 @@ def _wait_for_transfer(sale: Sale, intent: Intent, at: int, *, is_paid: bool) ->
 
 
 def _collect_by_card_or_transfer(sale: Sale, visit: Visit) -> None:
-    """Collect by card. A third of the recoveries is a bank transfer with a PaymentIntent of its own."""
+    """Collect by card. A third of the failures can only be recovered by a bank transfer with a new PaymentIntent."""
     rng, instrument = visit.rng, sale.who.instrument
     if rng.random() >= sale.parameters.failure_rate:
         collect(sale, visit.at, fails=False)
@@ -106,7 +106,7 @@ def _collect_by_card_or_transfer(sale: Sale, visit: Visit) -> None:
         retry(sale, intent, instrument, failed_at, failure)
 
 
-TELLERS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
+GENERATORS: Final[dict[str, Callable[[ShopDay], Iterator[Intent]]]] = {
     "vouchers": vouchers,
     "bank_transfers": bank_transfers,
 }
