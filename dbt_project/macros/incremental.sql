@@ -51,7 +51,7 @@
     The PaymentIntents with new rows in one of these models. The limit is the number of these rows, so it leaves none out.
     Without it DuckDB estimates a fifth of the table, and hashes the tables in which the keys are looked up.
 #}
-{% macro changed_payment_intents(models=['int_payment_intents_touched']) -%}
+{% macro changed_payment_intents(models=['int_payment_intents_changed']) -%}
     {%- for model in models %}
         (
             select account_id, livemode, payment_intent_id from {{ ref(model) }}
@@ -97,12 +97,12 @@
     earlier than the oldest raw row of the PaymentIntent (`begun_at`), which may be older than the PaymentIntent itself if
     clocks differ. Tables are roughly ordered by time, so DuckDB skips rows that are older than all changed PaymentIntents.
 #}
-{% macro is_about_changed_payment_intents(since=none, models=['int_payment_intents_touched']) -%}
+{% macro is_about_changed_payment_intents(since=none, models=['int_payment_intents_changed']) -%}
     {%- if is_incremental() -%}
         (account_id, livemode, payment_intent_id) in ({{ changed_payment_intents(models) }})
         {%- if since %}
             {#- One day, since clocks differ. #}
-            and {{ since }} >= {{ oldest_new('int_payment_intents_touched', 'begun_at') }} - interval '1 day'
+            and {{ since }} >= {{ oldest_new('int_payment_intents_changed', 'begun_at') }} - interval '1 day'
         {%- endif %}
     {%- else -%}
         {%- if not execute -%}
@@ -113,7 +113,7 @@
 {%- endmacro %}
 
 {# The same condition for the rows of a table, which DuckDB finds without reading the other rows. #}
-{% macro in_changed_payment_intents(table, since=none, models=['int_payment_intents_touched']) -%}
+{% macro in_changed_payment_intents(table, since=none, models=['int_payment_intents_changed']) -%}
     {%- set condition = is_about_changed_payment_intents(since, models) -%}
     {{ by_rowid(table, condition) if is_incremental() else condition }}
 {%- endmacro %}

@@ -359,7 +359,7 @@ def test_a_wrong_var_is_told_in_a_sentence_that_says_which_what_it_must_be_and_w
 ) -> None:
     rule, wrong = WRONG[name]
     for value in (wrong[0], "x" * 500 if wrong is SWITCH else wrong[3]):
-        done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_streams_pivoted"))
+        done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted"))
         assert not done.success, value
         told = failure_text(done, built)
         assert told.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), told

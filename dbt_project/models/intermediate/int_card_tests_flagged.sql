@@ -10,7 +10,7 @@
     attempts from c - 3W to c + 3W. Time is cut into buckets of the length W, so that a build finds these with equalities.
 #}
 {# Named here, since dbt does not see a reference within a macro that a full build does not reach. #}
-{% set touched = ref('int_payment_intents_touched') %}
+{% set touched = ref('int_payment_intents_changed') %}
 {% set minutes = [checked_var('card_testing_window_minutes'), checked_var('card_testing_tiny_window_minutes')] | max %}
 {% set bucket %}
     cast(floor(date_diff('second', timestamp '1970-01-01', attempted_at) / {{ minutes * 60 }}.0) as bigint)
@@ -18,7 +18,7 @@
 {% set payer = "account_id, livemode, currency, coalesce(customer_id, '')" %}
 {# The PaymentIntents were begun no later than their attempts. One day, since clocks differ. #}
 {% set oldest_nearby %}
-    {{- oldest_new('int_payment_intents_touched', 'begun_at') }} - interval '1 day' - interval '{{ 4 * minutes }} minutes'
+    {{- oldest_new('int_payment_intents_changed', 'begun_at') }} - interval '1 day' - interval '{{ 4 * minutes }} minutes'
 {%- endset %}
 {% set is_near %}
     {{ by_rowid(

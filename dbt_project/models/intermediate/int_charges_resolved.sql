@@ -18,8 +18,8 @@ with charges as (
 
 told_by_events as (
 
-    select * from {{ ref('int_charges_told_by_events') }}
-    where {{ in_changed_payment_intents(ref('int_charges_told_by_events')) }}
+    select * from {{ ref('int_charges_inferred_from_events') }}
+    where {{ in_changed_payment_intents(ref('int_charges_inferred_from_events')) }}
 
 ),
 

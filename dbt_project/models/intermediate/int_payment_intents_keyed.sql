@@ -14,14 +14,14 @@
     database=this.database, schema=this.schema, identifier='int_payment_intents_linked'
 ) if is_incremental() %}
 {# Named here, since dbt does not see a reference within a condition. #}
-{% set touched = ref('int_payment_intents_touched') %}
+{% set touched = ref('int_payment_intents_changed') %}
 {% set is_written = '(' ~ key ~ ') in (select ' ~ key ~ ' from written)' %}
 
 with {% if is_incremental() %}
     changed as (
 
         select * from (
-            {{ changed_payment_intents(['int_payment_intents_touched', 'int_orders_named']) }}
+            {{ changed_payment_intents(['int_payment_intents_changed', 'int_orders_named']) }}
         ) as changed_keys
 
     ),

@@ -18,7 +18,7 @@ attempts as (
 
 streams as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 

@@ -39,7 +39,7 @@
 
 with accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 

@@ -3,7 +3,7 @@
 {# Attempts are numbered and compared within an episode: all of one are touched by any of them. #}
 {% set touched %}
     {{ changed_payment_intents([
-        'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged', 'int_card_tests_flagged'
+        'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_evaluated', 'int_card_tests_flagged'
     ]) }}
 {% endset %}
 {% set is_of_touched_episode %}
@@ -32,8 +32,8 @@ with linked as (
 
 judged as (
 
-    select * from {{ ref('int_retries_judged') }}
-    where {{ by_rowid(ref('int_retries_judged'), is_of_touched) if is_incremental() else 'true' }}
+    select * from {{ ref('int_retries_evaluated') }}
+    where {{ by_rowid(ref('int_retries_evaluated'), is_of_touched) if is_incremental() else 'true' }}
 
 ),
 

@@ -9,7 +9,7 @@ with episodes as (
 
 accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
