@@ -344,7 +344,7 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
     "exclude_card_testing": ("true or false", SWITCH),
     "recovery_retry_metadata_keys": ("a list of different names", KEYS),
     "is_plan": ("true or false", SWITCH),
-    "fingerprint": ("a text", TEXT),
+    "fingerprint": ("text", TEXT),
 }
 PROJECT_VARS: dict[str, Any] = yaml.safe_load((DBT_PROJECT_DIR / "dbt_project.yml").read_text())["vars"]
 

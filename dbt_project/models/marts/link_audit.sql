@@ -1,7 +1,7 @@
 {#
-    Each part of the audit is a table named after its question, with a column for each measure. The last loop turns them into
-    rows of one shape: `counted` of `out_of`, and their ratio. Everything is counted again in each build, so what grows with
-    the account is limited: purchases to the last days, orders to a part of their values.
+    Each part of the audit is a common table expression with one column for each measure. The last loop turns all parts
+    into rows of one shape: `counted` of `out_of`, and their ratio. Each build counts everything again, so two parts are
+    limited: purchases to the last days, and orders of large accounts to a sample of their values.
 #}
 {% set tiers = ['order', 'order_part', 'card', 'customer'] %}
 {% set confidences = ['exact', 'high', 'medium', 'low'] %}
@@ -14,27 +14,27 @@
 {% set of_account = 'over (partition by account_id, livemode)' %}
 {% set is_recovered = "recovery_status in ('recovered', 'recovered_late')" %}
 
-{# For each question: its topic, and for each measure the columns of the part and of the whole. #}
-{% set questions = {
-    'what_links_rest_on': ('links', {'links': ('links', 'all_links')}),
-    'what_episodes_rest_on': ('links', {
+{# For each part of the audit: its topic, and for each measure the columns of the numerator and of the denominator. #}
+{% set parts = {
+    'links_by_kind': ('links', {'links': ('links', 'all_links')}),
+    'episodes_by_weakest_link': ('links', {
         'episodes': ('episodes', 'all_episodes'),
         'recovered_episodes': ('recovered_episodes', 'all_recovered_episodes'),
         'out_of_scope_episodes': ('out_of_scope_episodes', 'all_out_of_scope_episodes')
     }),
-    'may_an_order_be_trusted': ('orders', {
+    'order_reliability': ('orders', {
         'customers_per_value': ('customers', 'order_values'),
         'successes_per_value': ('successes', 'order_values'),
         'shared_values': ('shared_values', 'order_values')
     }),
-    'how_soon_is_the_next_purchase': ('next_purchases', {
+    'next_purchase_gaps': ('next_purchases', {
         'within_a_day': ('within_a_day', 'successes'),
         'within_a_day_in_doubt': ('within_a_day_in_doubt', 'successes'),
         'within_the_gap': ('within_the_gap', 'successes'),
         'within_the_gap_in_doubt': ('within_the_gap_in_doubt', 'successes')
     }),
-    'what_is_the_rate_up_to_a_tier': ('rates_by_tier', {'recovered': ('recovered', 'failed')}),
-    'what_is_the_rate_up_to_a_confidence': ('rates_by_confidence', {'recovered': ('recovered', 'failed')})
+    'rates_up_to_tier': ('rates_by_tier', {'recovered': ('recovered', 'failed')}),
+    'rates_up_to_confidence': ('rates_by_confidence', {'recovered': ('recovered', 'failed')})
 } %}
 
 with accounts as (
@@ -53,7 +53,7 @@ episodes as (
 
 ),
 
-what_links_rest_on as (
+links_by_kind as (
 
     select
         {{ by_kind }},
@@ -66,7 +66,7 @@ what_links_rest_on as (
 
 ),
 
--- An episode rests on its weakest link, or on none.
+-- An episode has the tier and confidence of its weakest link; an episode of one PaymentIntent has no link.
 episodes_by_kind as (
 
     select
@@ -79,7 +79,7 @@ episodes_by_kind as (
 
 ),
 
-what_episodes_rest_on as (
+episodes_by_weakest_link as (
 
     select
         *,
@@ -91,8 +91,8 @@ what_episodes_rest_on as (
 
 ),
 
--- If there are many PaymentIntents with an order, the values whose hash begins with 0 stand for all. Hashes are evenly
--- spread. Shared values are few, and all of them are read.
+-- If many PaymentIntents name an order, sample the values whose hash begins with 0: hashes are evenly spread. Shared
+-- values are few, so all of them are read.
 sampling as (
 
     select
@@ -118,7 +118,7 @@ order_values as (
 
 ),
 
-may_an_order_be_trusted as (
+order_reliability as (
 
     select
         account_id,
@@ -134,7 +134,7 @@ may_an_order_be_trusted as (
 
 ),
 
--- Equal purchases of a customer, or of a guest's card, in the days before the last gap that is over.
+-- Equal purchases of a customer, or of a guest's card, in a period after which a whole link gap has passed.
 purchases as (
 
     select
@@ -166,7 +166,7 @@ purchases as (
 
 ),
 
--- How often each payer buys, as in the macro link_retries: from three times of six hours or more between purchases on.
+-- How often each payer buys, as in the macro link_retries: known from three gaps of six hours or more.
 habits as (
 
     select
@@ -182,7 +182,7 @@ habits as (
 ),
 
 -- When a retry could begin if the purchase had failed: after the pause, and until the payer's next purchase is due. Two
--- purchases within a minute, twice, show that equal subscriptions are billed: the pause is a minute then.
+-- purchases within a minute, seen twice, indicate equal subscriptions. The pause is then one minute.
 retry_times as (
 
     select
@@ -221,7 +221,7 @@ next_purchases as (
 
 ),
 
-how_soon_is_the_next_purchase as (
+next_purchase_gaps as (
 
     select
         account_id,
@@ -238,7 +238,7 @@ how_soon_is_the_next_purchase as (
 
 ),
 
-what_is_the_rate_up_to_a_tier as (
+rates_up_to_tier as (
 
     select
         episodes.account_id,
@@ -263,7 +263,7 @@ what_is_the_rate_up_to_a_tier as (
 
 ),
 
-what_is_the_rate_up_to_a_confidence as (
+rates_up_to_confidence as (
 
     select
         episodes.account_id,
@@ -287,7 +287,7 @@ what_is_the_rate_up_to_a_confidence as (
 
 unioned as (
 
-    {% for question, (topic, measures) in questions.items() %}
+    {% for part, (topic, measures) in parts.items() %}
         {% set is_last_question = loop.last %}
         {% for measure, (part, whole) in measures.items() %}
             select
@@ -299,7 +299,7 @@ unioned as (
                 '{{ measure }}' as measure,
                 {{ part }} as counted,
                 {{ whole }} as out_of
-            from {{ question }}
+            from {{ part }}
             {{ 'union all' if not (loop.last and is_last_question) }}
         {% endfor %}
     {% endfor %}

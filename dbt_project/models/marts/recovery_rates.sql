@@ -32,7 +32,8 @@ dated as (
 
 ),
 
--- A period holds the matured payments whose window ended in it, and the payments to date that first failed in it.
+-- A period contains the matured payments whose window ended in it and, for `_to_date`, the payments that first failed
+-- in it.
 in_periods as (
 
     {% for period, days in periods.items() %}
@@ -83,7 +84,7 @@ of_currencies as (
 
 ),
 
--- Counts of different currencies can be added, amounts cannot.
+-- Counts of different currencies can be added; amounts cannot.
 of_accounts as (
 
     select
