@@ -15,7 +15,7 @@
 {% set is_recovered = "recovery_status in ('recovered', 'recovered_late')" %}
 
 {# For each part of the audit: its topic, and for each measure the columns of the numerator and of the denominator. #}
-{% set parts = {
+{% set audit_parts = {
     'links_by_kind': ('links', {'links': ('links', 'all_links')}),
     'episodes_by_weakest_link': ('links', {
         'episodes': ('episodes', 'all_episodes'),
@@ -287,8 +287,8 @@ rates_up_to_confidence as (
 
 unioned as (
 
-    {% for part, (topic, measures) in parts.items() %}
-        {% set is_last_question = loop.last %}
+    {% for cte, (topic, measures) in audit_parts.items() %}
+        {% set is_last_cte = loop.last %}
         {% for measure, (part, whole) in measures.items() %}
             select
                 account_id,
@@ -299,8 +299,8 @@ unioned as (
                 '{{ measure }}' as measure,
                 {{ part }} as counted,
                 {{ whole }} as out_of
-            from {{ part }}
-            {{ 'union all' if not (loop.last and is_last_question) }}
+            from {{ cte }}
+            {{ 'union all' if not (loop.last and is_last_cte) }}
         {% endfor %}
     {% endfor %}
 
