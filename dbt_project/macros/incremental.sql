@@ -2,7 +2,7 @@
     Incremental models write only the rows of changed PaymentIntents again. `_load_id` is the number of the load or
     build that wrote the row; one sequence numbers both. The table sync.loads shows which loads no complete build has
     taken yet. All models of a build take the same loads, so a failed or partial build can be repeated without skipping
-    a load. A full refresh reads everything with the same SQL. incremental.yml documents each macro.
+    a load. A full refresh reads everything with the same SQL. macros.yml documents each macro.
 
     Values that differ between builds are literals if dbt runs a model. In the compiled plan (var is_plan) they are
     variables of the DuckDB session, so that the plan's SQL is the same for each build.
