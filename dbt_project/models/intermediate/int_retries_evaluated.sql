@@ -27,7 +27,7 @@
     where instrument_key is not null
     group by {{ instrument }}
 {% endset %}
-{% set is_of_changed_instrument %}
+{% set has_changed_instrument %}
     {{ by_rowid(
         ref('int_payment_attempts_unioned'),
         '(' ~ instrument ~ ') in (select ' ~ instrument ~ ' from changed_instruments)'
@@ -45,7 +45,7 @@ attempts as (
         *,
         lower(coalesce(card_network, card_brand)) as network
     from {{ ref('int_payment_attempts_unioned') }}
-    where instrument_key is not null and {{ is_of_changed_instrument if is_incremental() else 'true' }}
+    where instrument_key is not null and {{ has_changed_instrument if is_incremental() else 'true' }}
 
 ),
 

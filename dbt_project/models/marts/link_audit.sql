@@ -11,7 +11,7 @@
 {% set minute, visit = 60, 6 * 3600 %}
 
 {% set by_kind = 'account_id, livemode, link_tier, link_confidence' %}
-{% set of_account = 'over (partition by account_id, livemode)' %}
+{% set per_account = 'over (partition by account_id, livemode)' %}
 {% set is_recovered = "recovery_status in ('recovered', 'recovered_late')" %}
 
 {# For each part of the audit: its topic, and for each measure the columns of the numerator and of the denominator. #}
@@ -59,7 +59,7 @@ links_by_kind as (
         {{ by_kind }},
         link_tier as subject,
         count(*) as links,
-        sum(count(*)) {{ of_account }} as all_links
+        sum(count(*)) {{ per_account }} as all_links
     from {{ ref('payment_intents') }}
     where predecessor_id is not null
     group by {{ by_kind }}
@@ -84,9 +84,9 @@ episodes_by_weakest_link as (
     select
         *,
         link_tier as subject,
-        sum(episodes) {{ of_account }} as all_episodes,
-        sum(recovered_episodes) {{ of_account }} as all_recovered_episodes,
-        sum(out_of_scope_episodes) {{ of_account }} as all_out_of_scope_episodes
+        sum(episodes) {{ per_account }} as all_episodes,
+        sum(recovered_episodes) {{ per_account }} as all_recovered_episodes,
+        sum(out_of_scope_episodes) {{ per_account }} as all_out_of_scope_episodes
     from episodes_by_kind
 
 ),
@@ -145,10 +145,10 @@ purchases as (
         keyed.started_at
         <= accounts.data_through_at - interval '{{ checked_var("link_gap_days") }} days' as is_gap_over,
         coalesce(keyed.customer_price_hash, keyed.card_price_hash) as payer_hash,
-        date_diff('second', keyed.started_at, lead(keyed.started_at) over of_payer) as seconds_to_next,
+        date_diff('second', keyed.started_at, lead(keyed.started_at) over by_payer) as seconds_to_next,
         coalesce(
-            keyed.order_name = lead(keyed.order_name) over of_payer
-            and keyed.order_key <> lead(keyed.order_key) over of_payer,
+            keyed.order_name = lead(keyed.order_name) over by_payer
+            and keyed.order_key <> lead(keyed.order_key) over by_payer,
             false
         ) as is_next_of_another_order
     from {{ ref('int_payment_intents_keyed') }} as keyed
@@ -159,7 +159,7 @@ purchases as (
         and keyed.started_at
         > accounts.data_through_at - interval '{{ checked_var("link_gap_days") + coincidence_days }} days'
     window
-        of_payer as (
+        by_payer as (
             partition by coalesce(keyed.customer_price_hash, keyed.card_price_hash)
             order by keyed.started_at, keyed.payment_intent_id
         )

@@ -85,7 +85,7 @@ of_currencies as (
 ),
 
 -- Counts of different currencies can be added; amounts cannot.
-of_accounts as (
+account_totals as (
 
     select
         {% for count in counts %}
@@ -106,7 +106,7 @@ of_accounts as (
 
 unioned as (
 
-    select * from of_accounts
+    select * from account_totals
     union all
     select * from of_currencies
 
