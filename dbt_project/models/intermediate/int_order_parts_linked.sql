@@ -48,8 +48,8 @@ keyed as (
         {% else %}
             -- Most orders have no open PaymentIntent. Leave them out before sorting.
             and order_currency_hash in (
-                select payment_intents.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as payment_intents
-                where payment_intents.is_open
+                select heads.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as heads
+                where heads.is_open
             )
         {% endif %}
 

@@ -28,7 +28,7 @@ recent as (
         and attempts.attempted_at > accounts.data_through_at - interval '30 days'
         and attempts.attempted_at <= accounts.data_through_at
         -- A limit over all accounts lets DuckDB skip older rows.
-        and attempts.attempted_at > (select min(known_accounts.data_through_at) - interval '30 days' from accounts as known_accounts)
+        and attempts.attempted_at > (select min(known.data_through_at) - interval '30 days' from accounts as known)
 
 ),
 
