@@ -1,7 +1,7 @@
 {#
-    The order of attempts, of a PaymentIntent and of an episode alike. Stripe's seconds tie: nothing is attempted after a
-    success, and a failure whose time is estimated came later than the charge from which it was estimated; the id makes
-    the order the same on every run.
+    The order of the attempts of a PaymentIntent or an episode. Several attempts may have the same second. Then a
+    success is last, since nothing is attempted after it. A failure with an estimated time comes after the charge that
+    the estimate is from. The id makes the order the same in every build.
 #}
 {% macro attempt_order(of='') -%}
     {%- set prefix = of ~ '.' if of else '' -%}

@@ -1,4 +1,6 @@
-{# Stripe docs, delayed notification methods: the debits among them, which the payer's bank can take back. #}
+{#
+    Payment method types of bank debits, which the payer's bank can return (Stripe docs: delayed notification methods).
+#}
 {% macro bank_debit_types() -%}
     {{ return([
         'ach_debit', 'acss_debit', 'au_becs_debit', 'bacs_debit', 'nz_bank_account', 'sepa_debit', 'us_bank_account'
@@ -9,7 +11,7 @@
     ('{{ bank_debit_types() | join("', '") }}')
 {%- endmacro %}
 
-{# Shape of the bank accounts in a charge's or an error's payment method, and the fingerprint of the one that is there. #}
+{# JSON shape of the bank accounts in the payment method of a charge or an error. #}
 {% macro bank_account_shapes() -%}
     {% set shapes = {} %}
     {% for type in bank_debit_types() %}
@@ -18,6 +20,7 @@
     {{ return(shapes) }}
 {%- endmacro %}
 
+{# The fingerprint of the bank account of a payment method, of any type. #}
 {% macro bank_account_fingerprint(method) -%}
     coalesce(
         {% for type in bank_debit_types() %}

@@ -1,7 +1,7 @@
 {#
-    Hooks that keep the ledger. Every dbt run enters its number before it begins, and the relations that it built when it
-    ends. Only the pipeline closes loads, after a complete build. These macros run no query: dbt would begin a transaction for
-    it, and roll it back together with the hook.
+    Hooks that record builds in the sync schema. Each dbt run inserts its number at the start, and the relations that it
+    built at the end. Only the pipeline closes loads, after a complete build. These macros run no query of their own:
+    dbt would open a transaction for it, and roll it back together with the hook.
 #}
 {% macro begin_build() -%}
 {%- set is_building = flags.WHICH in ('build', 'run', 'seed', 'snapshot') -%}
@@ -14,7 +14,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Relations that dbt has built are published as a whole, since dbt does not say which of their rows changed. #}
+{# Record the relations that dbt has built. Publishing copies them whole, since dbt does not say which rows changed. #}
 {% macro end_build(results) -%}
     {%- if execute -%}
         {%- for result in results if result.node.resource_type in ('model', 'seed') and result.status == 'success' -%}

@@ -1,12 +1,12 @@
 {#
-    Capture by hand: `capture_method` of the PaymentIntent, or `payment_method_options.<type>.capture_method`, which goes
-    before it for payments with a method of that type.
+    Manual capture: `payment_method_options.<type>.capture_method` for payments with a method of that type, otherwise
+    `capture_method` of the PaymentIntent.
 #}
 {% macro payment_method_options_shape() -%}
     {{ return('map(varchar, struct(capture_method varchar))') }}
 {%- endmacro %}
 
-{# The types of payment method whose options ask for a capture by hand. A terminal may also say `manual_preferred`. #}
+{# The payment method types whose options ask for manual capture. Terminals may also say `manual_preferred`. #}
 {% macro types_captured_by_hand(options) -%}
     list_sort(list_filter(
         map_keys({{ options }}),
@@ -14,7 +14,7 @@
     ))
 {%- endmacro %}
 
-{# True if the payment is captured by hand; where the type of its method is not known, if any method of it is. #}
+{# True if the payment is captured manually. If the type of its method is unknown: true if any type is. #}
 {% macro is_captured_by_hand(payment_intent, method_type) -%}
     coalesce(
         {{ payment_intent }}.capture_method = 'manual'

@@ -1,6 +1,6 @@
 {#
-    Every var of dbt_project.yml: its kind, and its least and greatest value if it is a number. Models read vars with
-    checked_var, so that a wrong one is told in a sentence, and not by an error of Python or SQL.
+    Every var of dbt_project.yml: its kind, and the minimum and maximum of a number. Models read vars with checked_var,
+    so a wrong value raises a one-sentence message instead of an error of Python or SQL.
 #}
 {% macro var_rules() -%}
     {{ return({
@@ -30,8 +30,8 @@
 {%- endmacro %}
 
 {#
-    The value of a var. A wrong one ends the build before the first model. While dbt only parses, a value of the right kind
-    takes its place: so Dagster loads its definitions, and the run tells what is wrong.
+    The value of a var. A wrong value ends the build before the first model. While dbt only parses, a valid placeholder
+    replaces it, so that Dagster can load its definitions and the run reports the error.
 #}
 {% macro checked_var(name) -%}
     {%- set value, rule = var(name), var_rules()[name] -%}
@@ -73,7 +73,7 @@
     {{ return(true) }}
 {%- endmacro %}
 
-{# DuckDB does not tell names apart that differ in capitals only. #}
+{# True for a list of different names. Names that differ only in case are the same name to DuckDB. #}
 {% macro are_metadata_keys(value) -%}
     {%- if value is string or value is mapping or value is not iterable -%}
         {{ return(false) }}
@@ -97,11 +97,11 @@
         'time_zone': 'the IANA name of a time zone, such as Europe/Berlin',
         'region': "br, ca, europe, us, or '' for none",
         'country': "two capital letters, such as 'US', or '' for none",
-        'text': 'a text',
+        'text': 'text',
     }[rule[0]]) }}
 {%- endmacro %}
 
-{# A value as JSON writes it, so that "5" and 5 can be told apart. #}
+{# A value as JSON, so that "5" and 5 look different; at most 60 characters. #}
 {% macro var_text(value) -%}
     {%- set text = tojson(value, none) or value | string -%}
     {{ return(text if text | length <= 60 else text[:59] ~ '…') }}

@@ -1,5 +1,5 @@
-{#- All comments on a relation in one round trip. dbt's own looks its columns up twice first, a sixth of a build, to leave
-    out a column that does not exist; here that is an error. -#}
+{#- Write all comments of a relation in one statement. dbt's own macro first looks up the columns twice to skip unknown
+    ones, which takes a sixth of a build. Here an unknown column is an error. -#}
 {% macro duckdb__persist_docs(relation, model, for_relation, for_columns) -%}
     {%- set comments -%}
         {%- if for_relation and config.persist_relation_docs() and model.description -%}

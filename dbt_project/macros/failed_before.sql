@@ -1,4 +1,7 @@
-{# True for attempts that failed before the success of their episode that is joined to them as `success`, if there is one. #}
+{#
+    True for failed attempts that precede the success joined as `success`; for all failed attempts if there is no
+    success.
+#}
 {% macro failed_before(success) -%}
     attempts.outcome = 'failed'
     and (

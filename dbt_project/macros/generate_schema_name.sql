@@ -1,4 +1,4 @@
-{# Schemas are called what the folders are called: marts, not main_marts. #}
+{# Name schemas after the folders: marts, not main_marts. #}
 {% macro generate_schema_name(custom_schema_name, node) -%}
     {{ custom_schema_name | trim if custom_schema_name else target.schema }}
 {%- endmacro %}

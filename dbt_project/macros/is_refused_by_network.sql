@@ -1,4 +1,7 @@
-{# True of attempts that count towards a network's limits: not approved by it, and not refused by Stripe itself. #}
+{#
+    True for attempts that count towards a network's limits: the network did not approve them, and Stripe did not refuse
+    them.
+#}
 {% macro is_refused_by_network(relation=none) -%}
     {%- set prefix = relation ~ '.' if relation else '' -%}
     (

@@ -1,7 +1,7 @@
 {#
-    The one place where JSON is read: a column is parsed once, into a struct of the given shape, such as
-    {'amount': 'bigint', 'outcome': {'type': 'varchar'}}. What is missing or of another type is null, never an error:
-    payloads come in any API version. Another engine gets an implementation of its own.
+    Parse a JSON column once into a struct of the given shape, such as {'amount': 'bigint', 'outcome': {'type':
+    'varchar'}}. A missing field, or one of another type, is null and never an error, since payloads may have any API
+    version. No other macro reads JSON. Another engine needs its own implementation.
 #}
 {% macro json_read(column, shape) -%}
     {{ return(adapter.dispatch('json_read', 'recoup')(column, shape)) }}

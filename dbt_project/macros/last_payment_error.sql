@@ -1,6 +1,6 @@
 {#
-    A PaymentIntent's `last_payment_error`, which two raw tables hold: payment_failed events, and the errors that listings
-    showed. One shape and one list of columns, so that both tell the same failure in the same words.
+    A PaymentIntent's `last_payment_error` is in two raw tables: payment_failed events, and errors that listings showed.
+    Both staging models use the same shape and the same columns.
 #}
 {% macro last_payment_error_shape() -%}
     {% set payment_method = {'id': 'varchar', 'type': 'varchar'} %}
@@ -25,12 +25,12 @@
     {{ error }}.network_advice_code as error_network_advice_code,
     {{ error }}.network_decline_code as error_network_decline_code,
     {{ error }}.payment_method.type as payment_method_type,
-    {{ of_card(error ~ '.payment_method', 'brand') }} as card_brand,
-    {{ of_card(error ~ '.payment_method', 'funding') }} as card_funding,
-    {{ of_card(error ~ '.payment_method', 'country') }} as card_country,
-    {{ of_card(error ~ '.payment_method', 'fingerprint') }} as card_fingerprint,
-    {{ of_card(error ~ '.payment_method', 'wallet.type') }} as card_wallet,
+    {{ card_field(error ~ '.payment_method', 'brand') }} as card_brand,
+    {{ card_field(error ~ '.payment_method', 'funding') }} as card_funding,
+    {{ card_field(error ~ '.payment_method', 'country') }} as card_country,
+    {{ card_field(error ~ '.payment_method', 'fingerprint') }} as card_fingerprint,
+    {{ card_field(error ~ '.payment_method', 'wallet.type') }} as card_wallet,
     {{ bank_account_fingerprint(error ~ '.payment_method') }} as bank_account_fingerprint,
-    {{ of_card(error ~ '.payment_method', 'exp_month') }} as card_exp_month,
-    {{ of_card(error ~ '.payment_method', 'exp_year') }} as card_exp_year
+    {{ card_field(error ~ '.payment_method', 'exp_month') }} as card_exp_month,
+    {{ card_field(error ~ '.payment_method', 'exp_year') }} as card_exp_year
 {%- endmacro %}

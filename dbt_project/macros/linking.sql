@@ -1,21 +1,22 @@
 {#
-    Link each retry to the PaymentIntent that it tries again. Both are of one group: the same order, card or customer, and
-    the same price. DECISIONLOG.md has the reasons and the measured figures of each rule.
+    Link each retry to the PaymentIntent that it retries. Both belong to one group: the same order, card or customer,
+    and the same price. DECISIONLOG.md has the reason and the measured figures for each rule.
 
-    1. A PaymentIntent that was attempted and never paid is `open`. A later one of its group may follow it (macro `follows`)
-       if it began after the last attempt of the open one, and within the gap.
-    2. A customer who pays the same price at an interval (the `rhythm`) owes the next payment anyway. The gap ends before that
-       payment is due, and a PaymentIntent that begins when a payment is due is `scheduled`: it is no retry.
-    3. Each PaymentIntent follows at most one other, and has at most one successor, except for those of `extra_retries` and
-       `double_payments`. If several are open, the one that ended last is retried first.
+    1. A PaymentIntent that was attempted and never paid is `open`. A later one of its group may follow it (macro
+       `follows`) if it began after the last attempt of the open one, and within the gap.
+    2. A customer who pays the same price at a regular interval (the `rhythm`) owes the next payment anyway. The gap
+       ends before that payment is due. A PaymentIntent that begins when a payment is due is `scheduled`, not a retry.
+    3. Each PaymentIntent follows at most one other, and has at most one successor. `extra_retries` and
+       `double_payments` are the exceptions. If several are open, the one that ended last is retried first.
 
     Args:
         group_hash: the column of int_payment_intents_keyed that names the group.
-        earlier: models with stronger links. What has a successor or a predecessor there gets no other one here.
-        gap_days, guest_gap_days: how many days after the last attempt a retry may begin. A merchant cannot charge a guest
-            again: guests come back soon or not at all.
-        finds_double_payments: link also a second payment of an order that began before the first one was complete. More than
-            one of an order's payments that follow nobody are parts of it, which has_equals says.
+        earlier: models with stronger links. A PaymentIntent with a successor or predecessor there gets no other one
+            here.
+        gap_days, guest_gap_days: how many days after the last attempt a retry may begin. A merchant cannot charge a
+            guest again: guests come back soon or not at all.
+        finds_double_payments: also link a second payment of an order that began before the first one was complete. If
+            several PaymentIntents of an order have no predecessor, they are parts of it, and has_equals is true.
 #}
 {% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
 {% set day = 86400 %}
@@ -91,7 +92,7 @@ keyed as (
         {% if is_incremental() %}
             and {{ by_rowid(ref('int_payment_intents_keyed'), group_hash ~ ' in (select * from changed_groups)') }}
         {% else %}
-            -- Most groups have nothing to follow. They are left out before anything is sorted.
+            -- Most groups have no PaymentIntent to follow. Leave them out before sorting.
             and {{ group_hash }} in (
                 select {{ group_hash }} from {{ ref('int_payment_intents_keyed') }}
                 where {{ may_be_followed }}
@@ -160,8 +161,8 @@ compared as (
 
 ),
 
--- A customer who pays twice within a minute has equal subscriptions. If one of them fails, the payments of the others begin
--- within that minute, and are no retries: so the pause before a retry is longer.
+-- A customer who pays twice within a minute has equal subscriptions. If the payment of one fails, payments of the
+-- others begin within that minute and are not retries. So the pause before a retry is longer.
 members as {{ materialized() }} (
 
     select
@@ -174,10 +175,10 @@ members as {{ materialized() }} (
 
 ),
 
--- The times between a payment that succeeded at once and the next PaymentIntent show how often a customer pays this price.
--- Two kinds do not count. Payments within hours belong to one visit, or to equal subscriptions. And a payment after an open
--- PaymentIntent may be its retry, if it began within hours of it, or if it is the next one and does not keep the same time
--- to the one before and after it.
+-- The times between a payment that succeeded at once and the next PaymentIntent show how often a customer pays this
+-- price. Two kinds do not count. Payments within hours belong to one visit, or to equal subscriptions. And a payment
+-- after an open PaymentIntent may be its retry, if it began within hours of it, or if it is the next one and does not
+-- keep the same time to the one before and after it.
 gaps as (
 
     select
@@ -225,7 +226,7 @@ spreads as (
 
 ),
 
--- Months have 28 to 31 days: who pays on one day of the month has no spread if months are counted.
+-- Months have 28 to 31 days. Payments on the same day of each month have no spread if intervals are counted in months.
 counted_by as (
 
     select
@@ -237,9 +238,9 @@ counted_by as (
 ),
 
 -- A rhythm is regular if at least half of the gaps are within an eighth of the interval, and if there are at most fifty
--- PaymentIntents for each gap. Payments are due within the tolerance: three times the spread, and at least a 24th of the
--- interval (a twelfth if few gaps are known, since these have little spread by chance), but at most a quarter. In a group of
--- thousands too many would be compared with each other.
+-- PaymentIntents for each gap. Payments are due within the tolerance: three times the spread, and at least a 24th of
+-- the interval (a twelfth if few gaps are known, since these have little spread by chance), but at most a quarter. In a
+-- group of thousands too many would be compared with each other.
 rhythms as (
 
     select
@@ -297,8 +298,8 @@ ends_counted as (
 
 ),
 
--- The open PaymentIntent that ended last before another one began, if that one may follow it. This is a join of its own,
--- since DuckDB compares each row with each if a left join has conditions such as these.
+-- The open PaymentIntent that ended last before another one began, if that one may follow it. This is a join of its
+-- own, since DuckDB compares each row with each if a left join has conditions such as these.
 nearest_open as (
 
     select
@@ -387,8 +388,8 @@ dues as {{ materialized() }} (
 
 ),
 
--- A PaymentIntent is scheduled if fewer than are due began at that time: those that follow none, and candidates that began
--- before it. The others are retries.
+-- A PaymentIntent is scheduled if fewer than are due began at that time: those that follow none, and candidates that
+-- began before it. The others are retries.
 scheduled as (
 
     select
@@ -435,8 +436,8 @@ retries as {{ materialized() }} (
 
 ),
 
--- The open PaymentIntent that ended last is retried first. So they pair like brackets: each end opens one, and each retry
--- closes the last one that is still open.
+-- The open PaymentIntent that ended last is retried first. So they pair like brackets: each end opens one, and each
+-- retry closes the last one that is still open.
 brackets as (
 
     select
@@ -535,8 +536,8 @@ matched as {{ materialized() }} (
 
 ),
 
--- A retry that failed beside another retry of the same debt, such as with another card: the PaymentIntent that it follows
--- has another successor, and it has none.
+-- A retry that failed beside another retry of the same debt, such as with another card: the PaymentIntent that it
+-- follows has another successor, and it has none.
 extra_retries as (
 
     select
@@ -646,17 +647,17 @@ final as (
     {% if is_incremental() %}
         union all by name
         select
-            known.account_id,
-            known.livemode,
-            known.payment_intent_id
-        from {{ this }} as known
+            existing.account_id,
+            existing.livemode,
+            existing.payment_intent_id
+        from {{ this }} as existing
         left join members
             on
-                known.account_id = members.account_id
-                and known.livemode = members.livemode
-                and known.payment_intent_id = members.payment_intent_id
+                existing.account_id = members.account_id
+                and existing.livemode = members.livemode
+                and existing.payment_intent_id = members.payment_intent_id
         where
-            known.group_hash in (select * from changed_groups)
+            existing.group_hash in (select * from changed_groups)
             and members.payment_intent_id is null
     {% endif %}
 
@@ -665,7 +666,7 @@ final as (
 select * from final
 {%- endmacro %}
 
-{# True if the PaymentIntent `later` may be another try to pay what the open PaymentIntent `open` did not. #}
+{# True if the PaymentIntent `later` may be a retry of the open PaymentIntent `open`. #}
 {% macro follows(later, open, gap_days, guest_gap_days) -%}
     (
         {{ later }}.created > {{ open }}.ended
@@ -693,11 +694,12 @@ select * from final
     )
 {%- endmacro %}
 
-{# Make DuckDB compute a common table expression once, not again for each place that reads it. #}
+{# Make DuckDB compute a common table expression once instead of once for each use. #}
 {% macro materialized() -%}
     materialized
 {%- endmacro %}
 
+{# A TIMESTAMP as Unix seconds. #}
 {% macro seconds_since_1970(timestamp) -%}
     date_diff('second', timestamp '1970-01-01', {{ timestamp }})
 {%- endmacro %}

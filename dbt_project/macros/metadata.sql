@@ -1,6 +1,6 @@
 {#
-    What the merchant's metadata tell, under the names that the vars give: which order a PaymentIntent is for, and whether
-    the merchant's own retries made it. Metadata hold anything; only these keys are read. DuckDB wants one key at least.
+    The metadata keys that the vars name: keys with the order of a PaymentIntent, and keys that mark a merchant's own
+    retry. Metadata may contain anything, so no other key is read. DuckDB needs at least one key.
 #}
 {% macro metadata_shape() -%}
     {% set shape = {} %}
@@ -10,6 +10,7 @@
     {{ return(shape or {'order_id': 'varchar'}) }}
 {%- endmacro %}
 
+{# True if the metadata have a value under one of the keys of var recovery_retry_metadata_keys. #}
 {% macro is_tagged_as_retry(metadata) -%}
     coalesce(
         {% for name in checked_var('recovery_retry_metadata_keys') %}

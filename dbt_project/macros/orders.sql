@@ -1,6 +1,6 @@
 {#
-    What names the order of a PaymentIntent: the merchant's metadata under the keys of var recovery_link_metadata_keys, the
-    invoice, and payment_details.order_reference. The first field comes first where several name an order.
+    The fields that name the order of a PaymentIntent, in order of precedence: metadata under the keys of var
+    recovery_link_metadata_keys, the invoice, and payment_details.order_reference.
 #}
 {% macro order_fields() -%}
     {% set fields = [] %}
@@ -10,7 +10,7 @@
     {{ return(fields + [('invoice', 'invoice_id'), ('order_reference', 'order_reference')]) }}
 {%- endmacro %}
 
-{# Columns with the metadata that may name an order. #}
+{# Columns with the metadata values that may name an order. #}
 {% macro metadata_order_columns(metadata) -%}
     {% for name in checked_var('recovery_link_metadata_keys') -%}
         nullif(trim({{ metadata }}."{{ name }}"), '') as metadata_order_{{ loop.index }},
@@ -18,8 +18,8 @@
 {%- endmacro %}
 
 {#
-    True if a text may name an order. Software writes a placeholder where it has no order. Stripe Checkout fills in its own
-    objects, which many orders share. An invoice (in_) is the one object of Stripe that names what is owed.
+    True if a text may name an order. Some software writes a placeholder if it has no order. Stripe Checkout fills in
+    ids of its own objects, which many orders share. The only Stripe object that names a debt is an invoice (in_).
 #}
 {% macro may_name_order(text) -%}
     (

@@ -1,4 +1,7 @@
-{# What became of a failed payment at the watermark: the first rule that fits, so that exactly one does. #}
+{#
+    The status of a failed payment at the watermark. The first matching rule decides, so each payment has exactly one
+    status.
+#}
 {% macro recovery_status(succeeded_at, is_canceled) -%}
     case
         when {{ succeeded_at }} <= window_ends_at then 'recovered'

@@ -1,6 +1,6 @@
 {#
-    An instant (TIMESTAMP, UTC) on the clocks of the reporting time zone, whatever the session's is; summer time included.
-    UTC itself is left as it is: the way through a zone takes as long as all else in a sum over attempts.
+    A UTC TIMESTAMP as local time in the reporting time zone, with daylight saving time, in any session time zone. UTC
+    is not converted: the conversion would double the time of a sum over attempts.
 #}
 {% macro reporting_time(instant) -%}
     {%- if checked_var('reporting_time_zone') == 'UTC' -%}
@@ -10,6 +10,7 @@
     {%- endif -%}
 {%- endmacro %}
 
+{# The day of a UTC TIMESTAMP in the reporting time zone. #}
 {% macro reporting_date(instant) -%}
     cast({{ reporting_time(instant) }} as date)
 {%- endmacro %}

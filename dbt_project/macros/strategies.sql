@@ -1,9 +1,10 @@
 {#
-    How an incremental model replaces rows. Both strategies give the same result if they run twice for the same loads.
+    How an incremental model replaces rows. Both strategies give the same result if they run again for the same loads.
 
     replace_keys: delete the rows whose unique_key is among the new rows, then insert the new rows. A new row that meets
     the condition in `meta.tombstone` only deletes; it is not inserted.
-    replace_loads: delete the rows of the loads that this build takes, then insert them again. For append-only raw tables.
+    replace_loads: delete the rows of the loads that this build takes, then insert them again. For append-only raw
+    tables.
 #}
 {% macro get_incremental_replace_keys_sql(arg_dict) -%}
     {%- set keys = arg_dict['unique_key'] | join(', ') -%}

@@ -1,4 +1,4 @@
-{# A currency's code in small letters, as Stripe writes it, and null if there is none. #}
+{# A currency code in lowercase, as Stripe writes it; null if it is empty. #}
 {% macro stripe_currency(column) -%}
     lower(nullif(trim({{ column }}), ''))
 {%- endmacro %}

@@ -1,6 +1,6 @@
 {#
-    Return the first of `values` that a group of rows has in a column; `otherwise` if it has none of them. `values` begin with
-    the weakest. The docs of link_tier and link_confidence say why each is weaker than the next.
+    The first of `values` that a group of rows has in a column; `otherwise` if it has none. List the weakest value
+    first. The descriptions of link_tier and link_confidence give the order.
 #}
 {% macro weakest(column, values, otherwise=none) -%}
     case

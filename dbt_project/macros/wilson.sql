@@ -1,10 +1,10 @@
 {#
-    Ends of Wilson's 95 % confidence interval of a share of `count` cases; null without a case. Unlike the textbook's
-    share +- 1.96 standard errors, it stays between 0 and 1 and is not empty if the share is 0 or 1. `count` may be
-    fractional. 1.96 is z, 1.9208 is z^2 / 2, 0.9604 is z^2 / 4, and 3.8416 is z^2.
+    Lower and upper end of Wilson's 95 % confidence interval for a share of `count` cases; null without a case. Unlike
+    the simple interval (share +- 1.96 standard errors), it stays between 0 and 1 and has a width if the share is 0 or
+    1. `count` may be fractional. 1.96 is z, 1.9208 is z^2 / 2, 0.9604 is z^2 / 4, and 3.8416 is z^2.
 #}
 {% macro wilson_lower(share, count) -%}
-    {#- Rounding must not put the share outside of its interval, nor the interval outside of 0 to 1. -#}
+    {#- Rounding must neither move the share out of its interval nor the interval out of 0 to 1. -#}
     case when {{ count }} > 0 then greatest(0, least({{ share }}, {{ wilson_end(share, count, '-') }})) end
 {%- endmacro %}
 

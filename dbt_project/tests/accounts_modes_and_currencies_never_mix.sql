@@ -1,6 +1,5 @@
--- An attempt, its payment and its episode are of one account, one mode and one currency. A warning only: an account
--- that was first read without its id (STRIPE_ACCOUNT_ID) stands under two ids, and shows here until the folder is begun
--- anew.
+-- An attempt, its payment and its episode have the same account, mode and currency. A warning only: an account that was
+-- first synced without its id (STRIPE_ACCOUNT_ID) has rows under two ids until the data folder is created again.
 {{ config(severity='warn', meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 select

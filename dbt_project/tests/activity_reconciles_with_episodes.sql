@@ -1,5 +1,5 @@
--- Opening plus new less recovered, expired and canceled is closing, and a day opens as the one before closed. At the
--- end as many are in recovery as episodes say, and all that came and went adds up to theirs, by count and by amount.
+-- Each day opens with the closing figures of the day before, and closes with opening plus new less recovered, expired
+-- and canceled. The last closing figures and the totals equal those of recovery_episodes, by count and by amount.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_activity_daily'}}}) }}
 
 with days as (

@@ -1,5 +1,5 @@
--- 1, 2, 3, … in each PaymentIntent and in each episode, none was made before the one that precedes it, and each knows
--- that one's outcome.
+-- Attempts are numbered 1, 2, 3, … in each PaymentIntent and in each episode, in the order of time. Each attempt has
+-- the outcome of the one before it.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 with numbered as (

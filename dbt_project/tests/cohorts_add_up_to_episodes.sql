@@ -1,4 +1,4 @@
--- Every count and every amount of the cohorts is the sum over the episodes in them.
+-- Each count and each amount of a cohort is the sum over its episodes.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_cohorts'}}}) }}
 
 {% set statuses = ['recovered', 'recovered_late', 'in_recovery', 'lost_canceled', 'lost_expired'] %}

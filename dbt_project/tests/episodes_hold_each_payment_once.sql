@@ -1,5 +1,5 @@
--- Each PaymentIntent is in one episode, which is called after a PaymentIntent of its own, its first; its positions are
--- 1, 2, 3, … Each but the first follows another one of the episode by a link that what they share allows.
+-- Each PaymentIntent is in exactly one episode. An episode is named after its first PaymentIntent, and its positions
+-- are 1, 2, 3, … Each later PaymentIntent follows another one of the episode, by a link that their shared data allow.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_intents'}}}) }}
 
 with payment_intents as (

@@ -1,5 +1,5 @@
--- Nothing is dropped and nothing doubled between the charges read and the attempts shown. A charge that was read is the
--- attempt itself; what events told of it before is gone.
+-- Each charge of a PaymentIntent is exactly one attempt. Once a charge has been read, the attempt that was inferred
+-- from events is gone.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 with touched as (

@@ -1,6 +1,5 @@
--- The models hold every row of the raw tables in its latest version: as many rows, and the same sum of load numbers.
--- data_coverage shows the same counts. A missing row was left out by a build or deleted by hand; --full-refresh
--- brings it back.
+-- The models contain the latest version of each raw row: as many rows, and the same sum of load numbers. data_coverage
+-- has the same counts. A missing row was skipped by a build or deleted by hand; --full-refresh restores it.
 {{ config(meta={'dagster': {'ref': {'name': 'data_coverage'}}}) }}
 
 {% set tables = ['payment_intents', 'charges', 'refunds', 'disputes', 'events', 'last_payment_errors'] %}

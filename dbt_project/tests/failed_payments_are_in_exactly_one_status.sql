@@ -1,6 +1,6 @@
--- Recovered, recovered late, in recovery, canceled and expired add up to all payments that failed, by count and by the
--- amount at risk. What failed is counted here from attempts and PaymentIntents: of each episode the failure that was
--- known first, if nothing had succeeded by then. Its currency is the attempt's.
+-- Recovered, recovered late, in recovery, canceled and expired add up to all failed payments, by count and by amount at
+-- risk. This test counts failed payments from attempts and PaymentIntents: for each episode the failure that was
+-- resolved first, if nothing had succeeded by then. The currency is that of this attempt.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 with attempts_failed as (
@@ -10,7 +10,7 @@ with attempts_failed as (
 
 ),
 
--- The PaymentIntent of an episode that succeeded first.
+-- The first PaymentIntent of an episode to succeed.
 succeeded as (
 
     select
@@ -32,7 +32,7 @@ succeeded as (
 
 ),
 
--- The attempt by which it did, if that is known.
+-- The attempt that succeeded, if it is known.
 numbered as (
 
     select

@@ -1,5 +1,5 @@
--- The transitions of a payment are numbered without gaps, follow each other in time without holes, and the last one led
--- to the status in which the payment is.
+-- The transitions of a PaymentIntent are numbered without gaps and follow each other without gaps in time. The last one
+-- leads to the current status.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_intent_status_history'}}}) }}
 
 with payment_intents as (

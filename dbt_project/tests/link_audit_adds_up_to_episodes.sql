@@ -1,5 +1,5 @@
--- Each split of episodes has all of them, kind by kind. The rates with the weakest links are those of recovery_rates,
--- and the links are those of payment_intents.
+-- Each split of episodes in link_audit adds up to all episodes. The rates that include the weakest links equal those of
+-- recovery_rates, and the links equal those of payment_intents.
 {{ config(meta={'dagster': {'ref': {'name': 'link_audit'}}}) }}
 
 {% set splits = {
@@ -73,7 +73,7 @@ expected as (
 
 ),
 
--- The rates in between have no other mart to agree with.
+-- No other mart has the rates in between.
 compared as (
 
     select * from audit
@@ -106,7 +106,7 @@ where
 
 union all
 
--- The part in doubt is a part, and a rate with weaker links is no lower.
+-- The part in doubt is at most the whole, and adding weaker links never lowers a rate.
 select
     smaller.account_id,
     smaller.livemode,

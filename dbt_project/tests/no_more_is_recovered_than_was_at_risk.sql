@@ -1,4 +1,4 @@
--- 0 <= net of refunds and lost disputes <= recovered <= at risk, and only what was paid at some time has recovered any.
+-- 0 <= net amount <= recovered amount <= amount at risk, and only an episode with a payment has a recovered amount.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 select

@@ -1,5 +1,5 @@
--- As many charges of payments, and as many PaymentIntents, as were read are in the marts: of all rows, also of those
--- that no build has touched for long. What is missing was deleted by hand, and comes back with --full-refresh.
+-- The marts have as many charges of PaymentIntents, and as many PaymentIntents, as were read. This test counts all
+-- rows, also those that no recent build has written. A missing row was deleted by hand; --full-refresh restores it.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
 with counts as (

@@ -1,5 +1,5 @@
--- On any day one row holds at most for a network, kind of decline, window, region and origin of the card, and none of a
--- region holds without one of global for the same.
+-- At most one rule applies on any day to a network, kind of decline, window, region and card origin. Each regional rule
+-- has a global rule for the same.
 {{ config(meta={'dagster': {'ref': {'name': 'network_retry_rules'}}}) }}
 
 with rules as (
@@ -12,7 +12,7 @@ with rules as (
 
 ),
 
--- The rules of global, one after the other, are one stretch of days for each kind.
+-- The global rules of each kind follow each other without a gap.
 worldwide as (
 
     select

@@ -1,5 +1,5 @@
--- The rates are of exactly the episodes in scope: by currency and, in the row of all currencies, for the account. Each
--- end of an interval is where the share lies 1.96 standard errors away, which is how Wilson defines it.
+-- The rates cover exactly the episodes in scope: by currency, and in the row of all currencies. Each end of an interval
+-- is the value from which the share lies 1.96 standard errors away, which is Wilson's definition.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_rates'}}}) }}
 
 {% set counts = {
@@ -101,7 +101,7 @@ select
     account_id,
     livemode,
     currency,
-    'is no rate of its counts, or lies outside of its interval' as fault
+    'does not match its counts, or lies outside of its interval' as fault
 from rates
 where
     (recovery_rate is null) <> (failed_count = 0)
@@ -118,7 +118,7 @@ where
 
 union all
 
--- What is of the last 30 days is of the last 90 as well, and so on.
+-- The last 90 days include the last 30 days, and so on.
 select
     narrow.account_id,
     narrow.livemode,

@@ -1,5 +1,5 @@
--- Every failed or blocked attempt has one reason, every first failure its episode, and every try after a failure is in
--- the performance of retries.
+-- Each failed or blocked attempt counts for one reason, each first failure belongs to one episode, and each attempt
+-- after a failure is in retry_performance.
 {{ config(meta={'dagster': {'ref': {'name': 'decline_reasons'}}}) }}
 
 with attempts as (

@@ -1,6 +1,6 @@
--- An episode is recovered by an attempt of its own that succeeded, and was decided no earlier than the first failure.
--- Where the charge of a success is not known there is no such attempt; the instant must be plausible all the same. The
--- PaymentIntent itself may be a moment behind its charge: succeeded_payments_have_one_succeeded_charge looks at that.
+-- A recovered episode has a succeeded attempt of its own, which was resolved no earlier than the first failure. If the
+-- charge of a success is unknown, there is no such attempt, but the time must still be plausible. The PaymentIntent may
+-- be slightly older than its charge; succeeded_payments_have_one_succeeded_charge tests that.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_episodes'}}}) }}
 
 with episodes as (

@@ -1,5 +1,5 @@
--- The budget is the limit less what is counted, and of the attempts of the last thirty days with this card, amount and
--- currency no more are counted than were not approved.
+-- The budget is the limit minus the counted attempts. No more attempts are counted than were not approved in the last
+-- 30 days with this card, amount and currency.
 {{ config(meta={'dagster': {'ref': {'name': 'card_retry_budgets'}}}) }}
 
 with unapproved as (

@@ -1,6 +1,6 @@
--- A PaymentIntent has succeeded exactly when one of its charges has, and has received what was captured. Exceptions are
--- a debit that the bank took back, and a success whose charge is not known. A warning only: the two tables may be a
--- moment apart, and the next sync brings them together.
+-- A PaymentIntent has succeeded exactly if one of its charges has, and it has received the captured amount. Exceptions
+-- are returned debits, and successes whose charge is unknown. A warning only: the two tables may be moments apart, and
+-- the next sync corrects that.
 {{ config(severity='warn', meta={'dagster': {'ref': {'name': 'payment_intents'}}}) }}
 
 with payment_intents as (

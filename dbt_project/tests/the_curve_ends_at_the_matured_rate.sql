@@ -1,5 +1,5 @@
--- The curve never falls, lies between 0 and 1 and within its interval, and at the end of the window it is the share
--- that was recovered, by count and by amount, in every month of which all windows are over.
+-- The curve never falls, and lies between 0 and 1 and within its interval. In months whose windows have all ended, it
+-- reaches the recovered share at the end of the window, by count and by amount.
 {{ config(meta={'dagster': {'ref': {'name': 'recovery_curve'}}}) }}
 
 with matured as (

@@ -24,10 +24,10 @@ DAY = 86_400
 PARTS = (
     "staging",
     "+int_payment_intents_summarized",
-    "int_payment_intents_touched+1",
-    "int_retries_judged",
+    "int_payment_intents_changed+1",
+    "int_retries_evaluated",
     "payment_attempts",
-    "int_charges_told_by_events int_payment_intents_linked",
+    "int_charges_inferred_from_events int_payment_intents_linked",
 )
 OF_ONE_ORDER = """json_object('metadata', json_object('order_id', epoch(created)::BIGINT // 259200))"""
 """Whatever was begun within the same three days."""
@@ -89,7 +89,7 @@ def test_a_build_writes_anew_only_what_was_touched(server: SimulatorServer, sett
     server.account.now += DAY
     assert pipeline.extract(settings).written
     pipeline.build(settings)
-    touched = f"SELECT count(*) FROM intermediate.int_payment_intents_touched WHERE _load_id > {newest}"
+    touched = f"SELECT count(*) FROM intermediate.int_payment_intents_changed WHERE _load_id > {newest}"
     ((touched_count,),) = ask(settings, touched)
     for table in STAMPED:
         counted = f"SELECT count(DISTINCT payment_intent_id) FROM marts.{table} WHERE _load_id > {newest}"

@@ -344,7 +344,7 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
     "exclude_card_testing": ("true or false", SWITCH),
     "recovery_retry_metadata_keys": ("a list of different names", KEYS),
     "is_plan": ("true or false", SWITCH),
-    "fingerprint": ("a text", TEXT),
+    "fingerprint": ("text", TEXT),
 }
 PROJECT_VARS: dict[str, Any] = yaml.safe_load((DBT_PROJECT_DIR / "dbt_project.yml").read_text())["vars"]
 
@@ -359,7 +359,7 @@ def test_a_wrong_var_is_told_in_a_sentence_that_says_which_what_it_must_be_and_w
 ) -> None:
     rule, wrong = WRONG[name]
     for value in (wrong[0], "x" * 500 if wrong is SWITCH else wrong[3]):
-        done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_streams_pivoted"))
+        done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted"))
         assert not done.success, value
         told = failure_text(done, built)
         assert told.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), told

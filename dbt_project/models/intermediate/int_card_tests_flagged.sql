@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes the attempts of changed PaymentIntents, and attempts made minutes before or after them
+    whose flag changes. An attempt that is gone, or no longer small, loses its row.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'attempt_id'],
@@ -5,26 +9,28 @@
 ) }}
 
 {#
-    Windows reach W = the longer of the two to either side of an attempt, and a card is new if it was not tried in the W
-    before. So an attempt that changes at an instant c changes verdicts from c - W to c + 2W, which are decided by the
-    attempts from c - 3W to c + 3W. Time is cut into buckets of the length W, so that a build finds these with equalities.
+    W is the longer of the two windows. A flag depends on attempts up to W before and after, and a card is new if it was
+    not tried in the W before. So a change at time c changes flags from c - W to c + 2W, and these depend on attempts
+    from c - 3W to c + 3W. Time is divided into buckets of length W, so that a build finds these attempts with equality
+    joins.
 #}
-{# Named here, since dbt does not see a reference within a macro that a full build does not reach. #}
-{% set touched = ref('int_payment_intents_touched') %}
+{# Declares the dependency: dbt does not see a reference inside a macro that a full build does not call. #}
+{% set changed_model = ref('int_payment_intents_changed') %}
 {% set minutes = [checked_var('card_testing_window_minutes'), checked_var('card_testing_tiny_window_minutes')] | max %}
 {% set bucket %}
     cast(floor(date_diff('second', timestamp '1970-01-01', attempted_at) / {{ minutes * 60 }}.0) as bigint)
 {% endset %}
 {% set payer = "account_id, livemode, currency, coalesce(customer_id, '')" %}
-{# The PaymentIntents were begun no later than their attempts. One day, since clocks differ. #}
+{# A PaymentIntent begins no later than its attempts. One day is allowed for differing clocks. #}
 {% set oldest_nearby %}
-    {{- oldest_new('int_payment_intents_touched', 'begun_at') }} - interval '1 day' - interval '{{ 4 * minutes }} minutes'
+    {{- oldest_new('int_payment_intents_changed', 'begun_at') }} - interval '1 day' - interval '{{ 4 * minutes }} minutes'
 {%- endset %}
-{% set is_near %}
+{% set is_nearby %}
     {{ by_rowid(
         ref('int_payment_attempts_unioned'),
         '(' ~ payer ~ ', ' ~ bucket ~ ') in
-        (select account_id, livemode, currency, customer_key, bucket from nearby) and attempted_at >= ' ~ oldest_nearby
+        (select account_id, livemode, currency, customer_key, bucket from nearby_buckets)
+        and attempted_at >= ' ~ oldest_nearby
     ) }}
 {% endset %}
 
@@ -39,7 +45,7 @@ with small_amounts as (
 ),
 
 {% if is_incremental() %}
-    changed as (
+    changed_attempts as (
 
         select
             account_id,
@@ -61,7 +67,7 @@ with small_amounts as (
 
     ),
 
-    buckets as (
+    changed_buckets as (
 
         select distinct
             account_id,
@@ -69,27 +75,27 @@ with small_amounts as (
             currency,
             coalesce(customer_id, '') as customer_key,
             {{ bucket }} as bucket
-        from changed
+        from changed_attempts
 
     ),
 
-    nearby as (
+    nearby_buckets as (
 
         select
-            buckets.account_id,
-            buckets.livemode,
-            buckets.currency,
-            buckets.customer_key,
-            buckets.bucket + distances.distance as bucket,
-            bool_or(distances.distance between -1 and 2) as is_decided
-        from buckets
+            changed_buckets.account_id,
+            changed_buckets.livemode,
+            changed_buckets.currency,
+            changed_buckets.customer_key,
+            changed_buckets.bucket + distances.distance as bucket,
+            bool_or(distances.distance between -1 and 2) as may_change
+        from changed_buckets
         cross join (values (-3), (-2), (-1), (0), (1), (2), (3)) as distances (distance)
         group by
-            buckets.account_id,
-            buckets.livemode,
-            buckets.currency,
-            buckets.customer_key,
-            buckets.bucket + distances.distance
+            changed_buckets.account_id,
+            changed_buckets.livemode,
+            changed_buckets.currency,
+            changed_buckets.customer_key,
+            changed_buckets.bucket + distances.distance
 
     ),
 {% endif %}
@@ -112,13 +118,13 @@ attempts as (
         coalesce(outcome = 'blocked' or failure_class = 'declined', false) as is_declined
     from {{ ref('int_payment_attempts_unioned') }}
     where
-        -- Nobody tests stolen cards at a terminal.
+        -- Stolen card numbers cannot be tested at a terminal.
         (payment_method_type = 'card' or (payment_method_type is null and card_fingerprint is not null))
-        and {{ is_near if is_incremental() else 'true' }}
+        and {{ is_nearby if is_incremental() else 'true' }}
 
 ),
 
--- A card counts once, however often it is tried within minutes.
+-- A card counts once, even if it is tried several times within minutes.
 small_attempts as (
 
     select
@@ -219,43 +225,44 @@ final as (
         {{ build_id() }} as _load_id
     from flagged
     {% if is_incremental() %}
-        inner join nearby
+        inner join nearby_buckets
             on
-                flagged.account_id = nearby.account_id
-                and flagged.livemode = nearby.livemode
-                and flagged.currency = nearby.currency
-                and flagged.customer_key = nearby.customer_key
-                and flagged.bucket = nearby.bucket
-                and nearby.is_decided
-        -- Later models build again what belongs to a row that is written here: a neighbour whose verdict stays is not.
-        left join {{ this }} as known
+                flagged.account_id = nearby_buckets.account_id
+                and flagged.livemode = nearby_buckets.livemode
+                and flagged.currency = nearby_buckets.currency
+                and flagged.customer_key = nearby_buckets.customer_key
+                and flagged.bucket = nearby_buckets.bucket
+                and nearby_buckets.may_change
+        -- Write a neighbouring attempt only if its flag changed: later models build again whatever belongs to a written
+        -- row.
+        left join {{ this }} as existing
             on
-                flagged.account_id = known.account_id
-                and flagged.livemode = known.livemode
-                and flagged.attempt_id = known.attempt_id
-                and known.attempted_at >= {{ oldest_nearby }}
+                flagged.account_id = existing.account_id
+                and flagged.livemode = existing.livemode
+                and flagged.attempt_id = existing.attempt_id
+                and existing.attempted_at >= {{ oldest_nearby }}
         where
-            known.attempt_id is null
-            or known.is_card_testing <> flagged.is_card_testing
-            or known.attempted_at <> flagged.attempted_at
-            or known.payment_intent_id <> flagged.payment_intent_id
-            or known.currency <> flagged.currency
-            or coalesce(known.customer_id, '') <> flagged.customer_key
-        -- What was small, or a card's, and no longer is, or is no attempt any more, comes without a verdict.
+            existing.attempt_id is null
+            or existing.is_card_testing <> flagged.is_card_testing
+            or existing.attempted_at <> flagged.attempted_at
+            or existing.payment_intent_id <> flagged.payment_intent_id
+            or existing.currency <> flagged.currency
+            or coalesce(existing.customer_id, '') <> flagged.customer_key
+        -- Tombstones: flagged attempts that are gone, are no longer small, or are no longer of a card.
         union all by name
         select
-            known.account_id,
-            known.livemode,
-            known.attempt_id
-        from {{ this }} as known
+            existing.account_id,
+            existing.livemode,
+            existing.attempt_id
+        from {{ this }} as existing
         where
             {{ in_changed_payment_intents(this, models=['int_payment_attempts_unioned']) }}
             and not exists (
                 select 1 from flagged
                 where
-                    flagged.account_id = known.account_id
-                    and flagged.livemode = known.livemode
-                    and flagged.attempt_id = known.attempt_id
+                    flagged.account_id = existing.account_id
+                    and flagged.livemode = existing.livemode
+                    and flagged.attempt_id = existing.attempt_id
             )
     {% else %}
         {{ in_time_order('attempted_at') }}

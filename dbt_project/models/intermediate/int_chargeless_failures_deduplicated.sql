@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
+    int_payment_intents_changed lists. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set error_columns = [
@@ -6,8 +10,8 @@
     'card_fingerprint', 'card_wallet', 'bank_account_fingerprint', 'card_exp_month', 'card_exp_year'
 ] | join(', ') %}
 
-{# What two events of one failure say alike: Stripe may make two Event objects of one change. #}
-{% set same_failure = [
+{# Columns that are equal in two events of the same failure: Stripe may create two Event objects for one change. #}
+{% set failure_identity = [
     'account_id', 'livemode', 'object_id', 'error_type', 'error_code', 'error_decline_code', 'error_payment_method_id'
 ] | join(', ') %}
 
@@ -39,17 +43,17 @@ last_payment_errors as (
 
 ),
 
--- The same failure told again follows at once; nobody fails a second authentication within two seconds.
+-- A second event of the same failure follows at once: a customer cannot fail another authentication within two seconds.
 compared_events as (
 
     select
         *,
         coalesce(
             created_at - lag(created_at) over (
-                partition by {{ same_failure }} order by created_at, event_id
+                partition by {{ failure_identity }} order by created_at, event_id
             ) <= interval '2 seconds',
             false
-        ) as is_told_again
+        ) as is_duplicate_event
     from events
     where
         event_type = 'payment_intent.payment_failed'
@@ -62,27 +66,27 @@ counted_events as (
 
     select
         *,
-        sum(case when is_told_again then 0 else 1 end) over (
-            partition by {{ same_failure }} order by created_at, event_id
+        sum(case when is_duplicate_event then 0 else 1 end) over (
+            partition by {{ failure_identity }} order by created_at, event_id
             rows between unbounded preceding and current row
         ) as failure_number
     from compared_events
 
 ),
 
--- Of the events of one failure, the first; it has the smallest id of all, whichever of them arrived first.
+-- Keep the first event of each failure. Give it the smallest event id, so that the order of arrival does not matter.
 failed_events as (
 
     select
         * exclude (event_id),
-        min(event_id) over (partition by {{ same_failure }}, failure_number) as event_id
+        min(event_id) over (partition by {{ failure_identity }}, failure_number) as event_id
     from counted_events
     qualify
-        row_number() over (partition by {{ same_failure }}, failure_number order by created_at, event_id) = 1
+        row_number() over (partition by {{ failure_identity }}, failure_number order by created_at, event_id) = 1
 
 ),
 
--- Errors of which no event tells, since Stripe lists an event for thirty days.
+-- Errors without an event: Stripe lists events for thirty days only.
 unexplained_errors as (
 
     select * from last_payment_errors
@@ -104,7 +108,8 @@ unexplained_errors as (
 
 ),
 
--- An error shows until the next attempt, so it happened after all charges that were made before it was first seen.
+-- Stripe shows an error until the next attempt. So it happened after all charges that were made before it was first
+-- seen.
 preceding_charges as (
 
     select
@@ -124,8 +129,8 @@ preceding_charges as (
 
 ),
 
--- Nothing is attempted after a success. Stripe's clocks differ by seconds, so a failure that is told moments later came
--- before it.
+-- Nothing is attempted after a success. Stripe's clocks differ by seconds, so a failure dated moments after the success
+-- happened before it.
 succeeded_charges as (
 
     select

@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
+    int_payment_intents_changed lists. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set shared_columns = [
@@ -16,10 +20,10 @@ with charges as (
 
 ),
 
-told_by_events as (
+inferred_charges as (
 
-    select * from {{ ref('int_charges_told_by_events') }}
-    where {{ in_changed_payment_intents(ref('int_charges_told_by_events')) }}
+    select * from {{ ref('int_charges_inferred_from_events') }}
+    where {{ in_changed_payment_intents(ref('int_charges_inferred_from_events')) }}
 
 ),
 
@@ -50,7 +54,7 @@ refusal_classes as (
 
 ),
 
-verdicts as (
+charge_events as (
 
     select
         account_id,
@@ -79,7 +83,8 @@ returns as (
         ) as return_number
     from disputes
     where
-        -- Why a bank takes a debit back, of the reasons in the SDK's dispute; the others are a payer's complaint.
+        -- Dispute reasons (Stripe SDK) with which a bank returns a debit. All other reasons are complaints by the
+        -- payer.
         reason in (
             'bank_cannot_process', 'check_returned', 'debit_not_authorized', 'incorrect_account_details',
             'insufficient_funds'
@@ -88,8 +93,8 @@ returns as (
 
 ),
 
--- Once a charge is known, it alone speaks.
-charges_and_tellings as (
+-- A charge that has been read overrides anything inferred from events.
+all_charges as (
 
     select
         {{ shared_columns }},
@@ -126,15 +131,15 @@ charges_and_tellings as (
         null as three_d_secure_result_reason,
         null as three_d_secure_flow,
         false as is_charge_known,
-        first_told_at as created_at
-    from told_by_events
+        first_mentioned_at as created_at
+    from inferred_charges
     where
         not exists (
             select 1 from charges
             where
-                charges.account_id = told_by_events.account_id
-                and charges.livemode = told_by_events.livemode
-                and charges.charge_id = told_by_events.charge_id
+                charges.account_id = inferred_charges.account_id
+                and charges.livemode = inferred_charges.livemode
+                and charges.charge_id = inferred_charges.charge_id
         )
 
 ),
@@ -143,15 +148,15 @@ joined as (
 
     select
         charges.*,
-        told_by_events.processing_at,
-        told_by_events.authorized_at,
-        coalesce(verdicts.succeeded_at, told_by_events.succeeded_at) as succeeded_at,
-        coalesce(verdicts.failed_at, told_by_events.failed_at) as failed_at,
+        inferred_charges.processing_at,
+        inferred_charges.authorized_at,
+        coalesce(charge_events.succeeded_at, inferred_charges.succeeded_at) as succeeded_at,
+        coalesce(charge_events.failed_at, inferred_charges.failed_at) as failed_at,
         coalesce(
-            verdicts.captured_at,
+            charge_events.captured_at,
             case
                 when {{ is_captured_by_hand('payment_intents', 'charges.payment_method_type') }}
-                    then told_by_events.succeeded_at
+                    then inferred_charges.succeeded_at
             end
         ) as captured_at,
         returns.reason as return_reason,
@@ -162,32 +167,32 @@ joined as (
         {{ is_captured_by_hand('payment_intents', 'charges.payment_method_type') }} as is_captured_by_hand,
         by_reason.stripe_refusal_class as reason_class,
         by_code.stripe_refusal_class as code_class,
-        -- An event of success does not tell the method: what was in processing before is taken for a debit.
+        -- A success event does not name the payment method. A charge that was in processing before counts as a debit.
         coalesce(
-            charges.payment_method_type in {{ bank_debits() }}, told_by_events.processing_at is not null
+            charges.payment_method_type in {{ bank_debits() }}, inferred_charges.processing_at is not null
         ) as is_bank_debit,
         coalesce(charges.payment_method_type in (
             'ach_credit_transfer', 'boleto', 'customer_balance', 'konbini', 'multibanco', 'oxxo',
             'sepa_credit_transfer', 'sofort'
         ), false)
-        or coalesce(verdicts.was_pending, false)
-        or told_by_events.processing_at is not null as is_delayed_otherwise
-    from charges_and_tellings as charges
+        or coalesce(charge_events.was_pending, false)
+        or inferred_charges.processing_at is not null as is_other_delayed_method
+    from all_charges as charges
     left join payment_intents
         on
             charges.account_id = payment_intents.account_id
             and charges.livemode = payment_intents.livemode
             and charges.payment_intent_id = payment_intents.payment_intent_id
-    left join verdicts
+    left join charge_events
         on
-            charges.account_id = verdicts.account_id
-            and charges.livemode = verdicts.livemode
-            and charges.charge_id = verdicts.charge_id
-    left join told_by_events
+            charges.account_id = charge_events.account_id
+            and charges.livemode = charge_events.livemode
+            and charges.charge_id = charge_events.charge_id
+    left join inferred_charges
         on
-            charges.account_id = told_by_events.account_id
-            and charges.livemode = told_by_events.livemode
-            and charges.charge_id = told_by_events.charge_id
+            charges.account_id = inferred_charges.account_id
+            and charges.livemode = inferred_charges.livemode
+            and charges.charge_id = inferred_charges.charge_id
     left join returns
         on
             charges.account_id = returns.account_id
@@ -201,8 +206,9 @@ joined as (
 
 ),
 
--- What Stripe refused itself. A rule on the security or postal code is judged after the bank has approved, and shows by
--- the charge's code, by the rule's name, or by the failed check of what was reversed. What is not known is Radar's.
+-- Charges that Stripe refused itself. Stripe applies a rule on the security or postal code after the bank has approved.
+-- Such a refusal shows by the charge's code, by the rule's name, or by the failed check of a reversed charge. A refusal
+-- for an unknown reason counts as Radar's.
 refusals as (
 
     select
@@ -230,7 +236,7 @@ classified as (
 
     select
         *,
-        is_bank_debit or is_delayed_otherwise as is_delayed,
+        is_bank_debit or is_other_delayed_method as is_delayed,
         is_bank_debit and returned_at is not null as is_returned,
         case
             when refusal_class = 'blocked' then 'blocked'
@@ -240,11 +246,11 @@ classified as (
             when status = 'failed' then 'failed'
             else 'processing'
         end as outcome,
-        -- No event of the attempt itself: the first one that names the charge came later.
+        -- The attempt itself has no event: the first event that names the charge came later.
         not is_charge_known
         and case
             when status = 'succeeded' and is_captured_by_hand then authorized_at is null
-            when is_bank_debit or is_delayed_otherwise then processing_at is null
+            when is_bank_debit or is_other_delayed_method then processing_at is null
             when status = 'failed' then failed_at is null
             when status = 'succeeded' and not is_captured then authorized_at is null
             else false

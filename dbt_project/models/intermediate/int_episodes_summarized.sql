@@ -1,28 +1,32 @@
+{#
+    Incremental: a build writes the episodes whose PaymentIntents int_payment_intents_linked has written in this build.
+    An episode that no longer exists, or in which nothing failed, loses its row.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'episode_id'],
     meta={'tombstone': 'first_failed_at is null'}
 ) }}
 
-{# No payment is older than the oldest that is linked, and no attempt than the first: DuckDB passes over what is. #}
+{# Timestamp limits let DuckDB skip all rows that are older than the oldest linked PaymentIntent or attempt. #}
 {% set is_linked = '(account_id, livemode, payment_intent_id) in
     (select account_id, livemode, payment_intent_id from linked)' %}
-{% set is_payment_intent_of_linked = by_rowid(
+{% set linked_payment_intents_filter = by_rowid(
     ref('int_payment_intents_summarized'),
     is_linked ~ ' and created_at >= ' ~ oldest_new('int_payment_intents_linked', 'created_at')
 ) %}
-{% set is_attempt_of_linked = by_rowid(
+{% set linked_attempts_filter = by_rowid(
     ref('int_payment_attempts_unioned'),
     is_linked ~ ' and attempted_at >= ' ~ oldest_new('int_payment_intents_linked', 'started_at')
 ) %}
 
-{% set is_new_payment_intent = by_rowid(
+{% set new_payment_intents_filter = by_rowid(
     ref('int_payment_intents_summarized'),
     '(account_id, livemode, payment_intent_id) in (select account_id, livemode, payment_intent_id from new_linked)'
     ~ ' and created_at >= ' ~ oldest_new('int_payment_intents_linked', 'created_at')
 ) %}
 
-{% set is_flagged_of_linked = by_rowid(
+{% set flagged_attempts_filter = by_rowid(
     ref('int_card_tests_flagged'),
     is_linked ~ ' and attempted_at >= ' ~ oldest_new('int_payment_intents_linked', 'started_at')
 ) %}
@@ -30,7 +34,7 @@
 with new_linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 
@@ -48,11 +52,11 @@ failed as (
             and new_linked.payment_intent_id = payment_intents.payment_intent_id
     where
         payment_intents.failed_attempt_count > 0
-        and {{ is_new_payment_intent if is_incremental() else 'true' }}
+        and {{ new_payment_intents_filter if is_incremental() else 'true' }}
 
 ),
 
--- Most episodes are one payment that never failed. They are left out before anything is sorted.
+-- Most episodes are one PaymentIntent that never failed. Leave them out before sorting.
 linked as (
 
     select * from new_linked
@@ -67,8 +71,8 @@ linked as (
 
 ),
 
--- Payments with contradictory data that would distort rates.
-distorting as (
+-- PaymentIntents whose contradictory data would distort rates.
+excluded_payment_intents as (
 
     select distinct
         account_id,
@@ -83,7 +87,7 @@ payment_intents as (
 
     select
         payment_intents.*,
-        distorting.payment_intent_id is not null as is_distorting,
+        excluded_payment_intents.payment_intent_id is not null as has_excluding_issue,
         linked.episode_id,
         linked.order_key,
         linked.link_tier,
@@ -95,12 +99,12 @@ payment_intents as (
             payment_intents.account_id = linked.account_id
             and payment_intents.livemode = linked.livemode
             and payment_intents.payment_intent_id = linked.payment_intent_id
-    left join distorting
+    left join excluded_payment_intents
         on
-            payment_intents.account_id = distorting.account_id
-            and payment_intents.livemode = distorting.livemode
-            and payment_intents.payment_intent_id = distorting.payment_intent_id
-    where {{ is_payment_intent_of_linked if is_incremental() else 'true' }}
+            payment_intents.account_id = excluded_payment_intents.account_id
+            and payment_intents.livemode = excluded_payment_intents.livemode
+            and payment_intents.payment_intent_id = excluded_payment_intents.payment_intent_id
+    where {{ linked_payment_intents_filter if is_incremental() else 'true' }}
 
 ),
 
@@ -111,7 +115,7 @@ card_tests as (
         livemode,
         attempt_id
     from {{ ref('int_card_tests_flagged') }}
-    where is_card_testing and {{ is_flagged_of_linked if is_incremental() else 'true' }}
+    where is_card_testing and {{ flagged_attempts_filter if is_incremental() else 'true' }}
 
 ),
 
@@ -136,7 +140,7 @@ attempts as (
             attempts.account_id = card_tests.account_id
             and attempts.livemode = card_tests.livemode
             and attempts.attempt_id = card_tests.attempt_id
-    where {{ is_attempt_of_linked if is_incremental() else 'true' }}
+    where {{ linked_attempts_filter if is_incremental() else 'true' }}
 
 ),
 
@@ -171,7 +175,7 @@ successes as (
 
 ),
 
--- What failed before anything succeeded. A debit that bounces after another attempt has paid was no failed payment.
+-- Attempts that failed before any success. A debit that bounces after another attempt has paid is not a failed payment.
 failures_numbered as (
 
     select
@@ -209,10 +213,10 @@ first_failures as (
 
 ),
 
--- What each payment covers of what was at risk. The PaymentIntent that failed covers it all: the merchant settled for
--- what it brought. So does one of the price that this PaymentIntent has now, which may be in another currency. Others
--- cover their amount, in the same currency only.
-covering as (
+-- How much of the amount at risk each payment covers. The PaymentIntent that failed covers all of it, whatever it
+-- brought: the merchant accepted that amount. A payment of that PaymentIntent's current price, in any currency, also
+-- covers all of it. Other payments cover their own amount, in the same currency only.
+successes_with_coverage as (
 
     select
         successes.*,
@@ -240,14 +244,14 @@ covering as (
 
 ),
 
-covered as (
+running_coverage as (
 
     select
         *,
         sum(covered_amount) over in_order - covered_amount as covered_before,
         sum(case when is_strict then covered_amount else 0 end) over in_order
         - case when is_strict then covered_amount else 0 end as strict_covered_before
-    from covering
+    from successes_with_coverage
     window in_order as (
         partition by account_id, livemode, episode_id order by success_number
         rows between unbounded preceding and current row
@@ -255,20 +259,21 @@ covered as (
 
 ),
 
--- Payments are of the debt until they have paid it; the one that does completes it. What comes after it is paid twice.
+-- Payments count towards the debt until it is paid in full. The last of them completes it. Later payments are
+-- duplicates.
 payments as (
 
     select
         *,
-        covered_before < at_risk_amount or success_number = 1 as is_of_debt,
+        covered_before < at_risk_amount or success_number = 1 as counts_towards_debt,
         (covered_before < at_risk_amount or success_number = 1)
-        and covered_before + covered_amount >= at_risk_amount as is_completing,
+        and covered_before + covered_amount >= at_risk_amount as completes_debt,
         is_strict and strict_covered_before < at_risk_amount as is_strict_payment,
         is_strict
         and (strict_covered_before < at_risk_amount or at_risk_amount = 0)
-        and strict_covered_before + covered_amount >= at_risk_amount as is_strict_completing,
+        and strict_covered_before + covered_amount >= at_risk_amount as completes_debt_strictly,
         coalesce(currency = at_risk_currency, false) as is_same_currency
-    from covered
+    from running_coverage
 
 ),
 
@@ -278,54 +283,56 @@ payments_summed as (
         account_id,
         livemode,
         episode_id,
-        count(case when not is_of_debt then 1 end) as duplicate_success_count,
-        cast(sum(case when is_of_debt and is_same_currency then received_amount else 0 end) as bigint)
+        count(case when not counts_towards_debt then 1 end) as duplicate_success_count,
+        cast(sum(case when counts_towards_debt and is_same_currency then received_amount else 0 end) as bigint)
             as received_amount,
-        cast(sum(case when is_of_debt and is_same_currency and is_in_window then received_amount else 0 end) as bigint)
-            as received_in_window_amount,
-        cast(sum(case when is_of_debt and not is_same_currency then received_amount else 0 end) as bigint)
+        cast(
+            sum(case when counts_towards_debt and is_same_currency and is_in_window then received_amount else 0 end)
+            as bigint
+        ) as received_in_window_amount,
+        cast(sum(case when counts_towards_debt and not is_same_currency then received_amount else 0 end) as bigint)
             as other_currency_received_amount,
-        cast(sum(case when is_of_debt and is_same_currency then refunded_amount else 0 end) as bigint)
+        cast(sum(case when counts_towards_debt and is_same_currency then refunded_amount else 0 end) as bigint)
             as refunded_amount,
-        cast(sum(case when is_of_debt and is_same_currency then lost_dispute_amount else 0 end) as bigint)
+        cast(sum(case when counts_towards_debt and is_same_currency then lost_dispute_amount else 0 end) as bigint)
             as lost_dispute_amount,
-        cast(sum(case when not is_of_debt and is_same_currency then kept_amount else 0 end) as bigint)
+        cast(sum(case when not counts_towards_debt and is_same_currency then kept_amount else 0 end) as bigint)
             as duplicate_kept_amount,
         cast(sum(case when is_strict_payment and is_same_currency then received_amount else 0 end) as bigint)
             as strict_received_amount,
-        cast(sum(case when is_of_debt then other_currency_reversal_count else 0 end) as bigint)
+        cast(sum(case when counts_towards_debt then other_currency_reversal_count else 0 end) as bigint)
             as other_currency_reversal_count,
-        max(case when is_of_debt then last_reversed_at end) as last_reversed_at,
+        max(case when counts_towards_debt then last_reversed_at end) as last_reversed_at,
         min(first_succeeded_at) as first_paid_at,
-        min(case when is_strict_completing then first_succeeded_at end) as strict_first_succeeded_at
+        min(case when completes_debt_strictly then first_succeeded_at end) as strict_first_succeeded_at
     from payments
     group by account_id, livemode, episode_id
 
 ),
 
-completing as (
+completing_payments as (
 
     select * from payments
-    where is_completing
+    where completes_debt
 
 ),
 
--- What failed before the debt was paid, and how that compares with what paid it.
+-- Attempts that failed before the debt was paid, compared with the payment that completed it.
 failures as (
 
     select
         attempts.*,
-        attempts.instrument_key = completing.instrument_key as is_of_paying_instrument,
-        attempts.payment_method_id = completing.succeeded_payment_method_id as is_by_paying_method,
-        coalesce(attempts.card_exp_month, 0) = coalesce(completing.card_exp_month, 0)
-        and coalesce(attempts.card_exp_year, 0) = coalesce(completing.card_exp_year, 0) as is_of_same_expiry
+        attempts.instrument_key = completing_payments.instrument_key as uses_paying_instrument,
+        attempts.payment_method_id = completing_payments.succeeded_payment_method_id as uses_paying_method,
+        coalesce(attempts.card_exp_month, 0) = coalesce(completing_payments.card_exp_month, 0)
+        and coalesce(attempts.card_exp_year, 0) = coalesce(completing_payments.card_exp_year, 0) as has_same_expiry
     from attempts
-    left join completing
+    left join completing_payments
         on
-            attempts.account_id = completing.account_id
-            and attempts.livemode = completing.livemode
-            and attempts.episode_id = completing.episode_id
-    where {{ failed_before('completing') }}
+            attempts.account_id = completing_payments.account_id
+            and attempts.livemode = completing_payments.livemode
+            and attempts.episode_id = completing_payments.episode_id
+    where {{ failed_before('completing_payments') }}
 
 ),
 
@@ -335,9 +342,9 @@ failures_compared as (
         account_id,
         livemode,
         episode_id,
-        coalesce(bool_or(is_of_paying_instrument), false) as is_instrument_seen,
-        coalesce(bool_or(is_by_paying_method), false) as is_method_seen,
-        coalesce(bool_or(is_of_paying_instrument and is_of_same_expiry), false) as is_card_unchanged,
+        coalesce(bool_or(uses_paying_instrument), false) as is_instrument_seen,
+        coalesce(bool_or(uses_paying_method), false) as is_method_seen,
+        coalesce(bool_or(uses_paying_instrument and has_same_expiry), false) as is_card_unchanged,
         bool_or(coalesce(instrument_key, payment_method_id) is not null) as is_any_instrument_known,
         bool_or(failure_class = 'authentication_failed' or failure_code = 'authentication_required')
             as has_authentication_failure,
@@ -371,7 +378,7 @@ payment_intents_summed as (
             payment_intents.status = 'canceled'
             and payment_intents.cancellation_reason in ('duplicate', 'fraudulent'), false
         )) as is_excluded,
-        bool_or(payment_intents.is_distorting) as is_distorting,
+        bool_or(payment_intents.has_excluding_issue) as has_excluding_issue,
         bool_or(coalesce(
             payment_intents.status = 'canceled' and payment_intents.cancellation_reason = 'fraudulent', false
         )) as is_fraudulent,
@@ -425,17 +432,17 @@ joined as (
         first_failures.card_funding,
         first_failures.card_country,
         first_failures.card_wallet,
-        completing.payment_intent_id as recovering_payment_intent_id,
-        completing.succeeded_attempt_id,
-        completing.succeeded_episode_attempt_number,
-        completing.succeeded_payment_method_id,
-        completing.instrument_key as paying_instrument_key,
-        completing.card_cvc_check,
-        completing.three_d_secure_result,
-        completing.three_d_secure_flow,
-        completing.is_tagged_as_retry,
-        completing.first_succeeded_at,
-        completing.is_first_succeeded_at_estimated,
+        completing_payments.payment_intent_id as recovering_payment_intent_id,
+        completing_payments.succeeded_attempt_id,
+        completing_payments.succeeded_episode_attempt_number,
+        completing_payments.succeeded_payment_method_id,
+        completing_payments.instrument_key as paying_instrument_key,
+        completing_payments.card_cvc_check,
+        completing_payments.three_d_secure_result,
+        completing_payments.three_d_secure_flow,
+        completing_payments.is_tagged_as_retry,
+        completing_payments.first_succeeded_at,
+        completing_payments.is_first_succeeded_at_estimated,
         payments_summed.last_reversed_at,
         payments_summed.first_paid_at,
         payments_summed.strict_first_succeeded_at,
@@ -464,11 +471,11 @@ joined as (
             payment_intents_summed.account_id = payments_summed.account_id
             and payment_intents_summed.livemode = payments_summed.livemode
             and payment_intents_summed.episode_id = payments_summed.episode_id
-    left join completing
+    left join completing_payments
         on
-            payment_intents_summed.account_id = completing.account_id
-            and payment_intents_summed.livemode = completing.livemode
-            and payment_intents_summed.episode_id = completing.episode_id
+            payment_intents_summed.account_id = completing_payments.account_id
+            and payment_intents_summed.livemode = completing_payments.livemode
+            and payment_intents_summed.episode_id = completing_payments.episode_id
 
 ),
 
@@ -521,7 +528,7 @@ final as (
         case
             when is_excluded and is_fraudulent then 'fraudulent'
             when is_excluded then 'duplicate'
-            when is_distorting then 'data_issue'
+            when has_excluding_issue then 'data_issue'
             {{ "when is_card_testing then 'card_testing'" if checked_var('exclude_card_testing') }}
         end as exclusion_reason,
         case
@@ -575,7 +582,7 @@ final as (
         {{ build_id() }} as _load_id
     from joined
 
-    -- What began a failed episode until now, and no longer does, comes without a failure and is deleted by it.
+    -- Tombstones: changed PaymentIntents that may have begun a failed episode before, and do not any more.
     {% if is_incremental() %}
         union all by name
         select

@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all PaymentIntents of each order in which one has changed. PaymentIntents of an order in
+    which nothing can be linked any more lose their rows.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'payment_intent_id'],
@@ -5,16 +9,16 @@
 ) }}
 
 {% set retries = ['int_retries_linked_by_order', 'int_retries_linked_by_card', 'int_retries_linked_by_customer'] %}
-{% set changed = ['int_payment_intents_keyed'] + retries %}
+{% set changed_models = ['int_payment_intents_keyed'] + retries %}
 
 with {% if is_incremental() %}
     changed_groups as (
 
         select order_currency_hash from {{ ref('int_payment_intents_keyed') }}
-        where {{ in_changed_payment_intents(ref('int_payment_intents_keyed'), models=changed) }}
+        where {{ in_changed_payment_intents(ref('int_payment_intents_keyed'), models=changed_models) }}
         union
         select group_hash from {{ this }}
-        where {{ in_changed_payment_intents(this, models=changed) }}
+        where {{ in_changed_payment_intents(this, models=changed_models) }}
 
     ),
 {% endif %}
@@ -42,16 +46,16 @@ keyed as (
         {% if is_incremental() %}
             and {{ by_rowid(ref('int_payment_intents_keyed'), 'order_currency_hash in (select * from changed_groups)') }}
         {% else %}
-            -- Most orders have no open PaymentIntent. They are left out before anything is sorted.
+            -- Most orders have no open PaymentIntent. Leave them out before sorting.
             and order_currency_hash in (
-                select open_ones.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as open_ones
-                where open_ones.is_open
+                select heads.order_currency_hash from {{ ref('int_payment_intents_keyed') }} as heads
+                where heads.is_open
             )
         {% endif %}
 
 ),
 
-followed as (
+predecessors as (
 
     select distinct
         account_id,
@@ -61,21 +65,21 @@ followed as (
 
 ),
 
--- An open PaymentIntent that nothing follows for the same amount may be paid in other amounts.
+-- An open PaymentIntent without a retry of the same amount may be paid in parts.
 candidates as (
 
     select
         keyed.*,
-        keyed.is_open and followed.predecessor_id is null as is_free,
+        keyed.is_open and predecessors.predecessor_id is null as is_free,
         linked.payment_intent_id is null as may_follow,
         count(*) over (partition by keyed.order_currency_hash) as member_count,
         bool_or(keyed.is_open) over (partition by keyed.order_currency_hash) as has_open
     from keyed
-    left join followed
+    left join predecessors
         on
-            keyed.account_id = followed.account_id
-            and keyed.livemode = followed.livemode
-            and keyed.payment_intent_id = followed.predecessor_id
+            keyed.account_id = predecessors.account_id
+            and keyed.livemode = predecessors.livemode
+            and keyed.payment_intent_id = predecessors.predecessor_id
     left join linked
         on
             keyed.account_id = linked.account_id
@@ -87,12 +91,12 @@ candidates as (
 members as (
 
     select * from candidates
-    -- Each is compared with each: no order has thousands of parts.
+    -- Every pair is compared, and no real order has thousands of parts.
     where member_count between 2 and 5000 and has_open
 
 ),
 
--- The open PaymentIntent that ended last before each start. Parts that overlap in time are debts of their own.
+-- The open PaymentIntent that ended last before each start. PaymentIntents that overlap in time are separate debts.
 nearest as (
 
     select
@@ -120,7 +124,7 @@ nearest as (
 
 ),
 
--- Parts belong to the debt until they have paid it. What paid another debt is no part of this one.
+-- Parts belong to the debt until they have paid it. A payment that settled another debt is not a part of this one.
 summed as (
 
     select
@@ -157,16 +161,16 @@ final as (
     {% if is_incremental() %}
         union all by name
         select
-            known.account_id,
-            known.livemode,
-            known.payment_intent_id
-        from {{ this }} as known
+            existing.account_id,
+            existing.livemode,
+            existing.payment_intent_id
+        from {{ this }} as existing
         left join members
             on
-                known.account_id = members.account_id
-                and known.livemode = members.livemode
-                and known.payment_intent_id = members.payment_intent_id
-        where known.group_hash in (select * from changed_groups) and members.payment_intent_id is null
+                existing.account_id = members.account_id
+                and existing.livemode = members.livemode
+                and existing.payment_intent_id = members.payment_intent_id
+        where existing.group_hash in (select * from changed_groups) and members.payment_intent_id is null
     {% endif %}
 
 )

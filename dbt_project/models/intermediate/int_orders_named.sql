@@ -1,11 +1,14 @@
+{#
+    Incremental: a build writes the rows of changed PaymentIntents. It also writes other PaymentIntents of the same
+    orders if the order has become shared, or is no longer shared.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'payment_intent_id', 'order_hash'],
     meta={'tombstone': 'order_name is null'}
 ) }}
 
-{# A build writes the rows of changed PaymentIntents, and others of their orders if the verdict changes. #}
-{% set is_of_changed %}
+{% set is_changed %}
     {{ is_about_changed_payment_intents() }}
 {% endset %}
 
@@ -18,7 +21,7 @@ with payment_intents as (
 
 ),
 
-texts as (
+order_values as (
 
     {% for name, column in order_fields() %}
         select
@@ -38,8 +41,8 @@ texts as (
 
 ),
 
--- The name is part of the order: an order 17 is no invoice 17.
-named as (
+-- The field name is part of the order: order 17 is not invoice 17.
+order_names as (
 
     select
         account_id,
@@ -52,14 +55,14 @@ named as (
         order_name || ':' || order_text as order_key,
         min(precedence) as precedence,
         is_paid
-    from texts
+    from order_values
     group by
         account_id, livemode, payment_intent_id, order_name, order_text, customer_id, first_instrument_key, is_paid
 
 ),
 
 {% if is_incremental() %}
-    known_of_changed as (
+    existing_of_changed as (
 
         select
             account_id,
@@ -67,39 +70,39 @@ named as (
             payment_intent_id,
             order_hash
         from {{ this }}
-        where {{ by_rowid(this, is_of_changed) }}
+        where {{ by_rowid(this, is_changed) }}
 
     ),
 
-    known_of_orders as (
+    existing_of_same_orders as (
 
         select * from {{ this }}
         where {{ by_rowid(this, 'order_hash in
-            (select order_hash from named union select order_hash from known_of_changed)
-            and not ' ~ is_of_changed) }}
+            (select order_hash from order_names union select order_hash from existing_of_changed)
+            and not ' ~ is_changed) }}
 
     ),
 {% endif %}
 
-all_named as (
+all_order_names as (
 
     select
         *,
         cast(null as boolean) as was_shared
-    from named
+    from order_names
     {% if is_incremental() %}
         union all by name
         select
             * exclude (_load_id, is_shared),
             is_shared as was_shared
-        from known_of_orders
+        from existing_of_same_orders
     {% endif %}
 
 ),
 
--- An order is owed by one payer. Payers are told apart by customer and by card: somebody may pay one order with several
--- cards, and a shop may make several customers of one person. A guest has no customer, so what two guests paid who have
--- no card in common is not one order.
+-- One payer owes an order. Customer and card distinguish payers: one payer may use several cards, and a shop may create
+-- several customers for one person. Guests have no customer, so two guests who paid without a common card are two
+-- payers.
 counted as (
 
     select
@@ -109,7 +112,7 @@ counted as (
             count(distinct case when is_paid then coalesce(customer_id, first_instrument_key, payment_intent_id) end),
             count(distinct case when is_paid then coalesce(first_instrument_key, payment_intent_id) end)
         ) > 1 as is_shared
-    from all_named
+    from all_order_names
     group by order_hash
 
 ),
@@ -118,46 +121,46 @@ final as (
 
     select
         -- ids
-        all_named.account_id,
-        all_named.livemode,
-        all_named.payment_intent_id,
-        all_named.order_hash,
-        all_named.customer_id,
-        all_named.first_instrument_key,
+        all_order_names.account_id,
+        all_order_names.livemode,
+        all_order_names.payment_intent_id,
+        all_order_names.order_hash,
+        all_order_names.customer_id,
+        all_order_names.first_instrument_key,
 
         -- strings
-        all_named.order_name,
-        all_named.order_key,
+        all_order_names.order_name,
+        all_order_names.order_key,
 
         -- numerics
-        all_named.precedence,
+        all_order_names.precedence,
 
         -- booleans
-        all_named.is_paid,
+        all_order_names.is_paid,
         counted.is_shared,
 
         -- the load
         {{ build_id() }} as _load_id
-    from all_named
-    inner join counted on all_named.order_hash = counted.order_hash
-    -- Other PaymentIntents of an order are written again if the verdict about it is another one now.
-    where all_named.was_shared is null or all_named.was_shared <> counted.is_shared
+    from all_order_names
+    inner join counted on all_order_names.order_hash = counted.order_hash
+    -- Write other PaymentIntents of an order again only if is_shared has changed.
+    where all_order_names.was_shared is null or all_order_names.was_shared <> counted.is_shared
 
     {% if is_incremental() %}
         union all by name
         select
-            known_of_changed.account_id,
-            known_of_changed.livemode,
-            known_of_changed.payment_intent_id,
-            known_of_changed.order_hash
-        from known_of_changed
-        left join named
+            existing_of_changed.account_id,
+            existing_of_changed.livemode,
+            existing_of_changed.payment_intent_id,
+            existing_of_changed.order_hash
+        from existing_of_changed
+        left join order_names
             on
-                known_of_changed.account_id = named.account_id
-                and known_of_changed.livemode = named.livemode
-                and known_of_changed.payment_intent_id = named.payment_intent_id
-                and known_of_changed.order_hash = named.order_hash
-        where named.order_hash is null
+                existing_of_changed.account_id = order_names.account_id
+                and existing_of_changed.livemode = order_names.livemode
+                and existing_of_changed.payment_intent_id = order_names.payment_intent_id
+                and existing_of_changed.order_hash = order_names.order_hash
+        where order_names.order_hash is null
     {% endif %}
 
 )

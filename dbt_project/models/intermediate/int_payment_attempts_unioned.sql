@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
+    int_payment_intents_changed lists. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set shared_columns = [

@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes the PaymentIntents that changed or whose order changed, and all other PaymentIntents of
+    their episodes.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'payment_intent_id'],
@@ -5,28 +9,28 @@
 ) }}
 
 {#
-    Whoever was in one episode with a changed PaymentIntent is written again: what it was linked to may be gone, and nothing
-    else would tell the models that link. Their result of the last build is read here before they write it again, so it is
-    no reference of dbt's, which would be a circle.
+    PaymentIntents in an episode with a changed one are written again, since the one they were linked to may be gone.
+    Nothing else would make the linking models look at them. This model reads the episodes of the last build, before
+    int_payment_intents_linked writes them again. A dbt reference would be circular, so it names the relation directly.
 #}
 {% set key = 'account_id, livemode, payment_intent_id' %}
 {% set linked = api.Relation.create(
     database=this.database, schema=this.schema, identifier='int_payment_intents_linked'
 ) if is_incremental() %}
-{# Named here, since dbt does not see a reference within a condition. #}
-{% set touched = ref('int_payment_intents_touched') %}
-{% set is_written = '(' ~ key ~ ') in (select ' ~ key ~ ' from written)' %}
+{# Declares the dependency: dbt does not see a reference inside a condition. #}
+{% set changed_model = ref('int_payment_intents_changed') %}
+{% set is_rewritten = '(' ~ key ~ ') in (select ' ~ key ~ ' from rewritten)' %}
 
 with {% if is_incremental() %}
     changed as (
 
         select * from (
-            {{ changed_payment_intents(['int_payment_intents_touched', 'int_orders_named']) }}
+            {{ changed_payment_intents(['int_payment_intents_changed', 'int_orders_named']) }}
         ) as changed_keys
 
     ),
 
-    written as (
+    rewritten as (
 
         select {{ key }} from changed
         union
@@ -46,11 +50,11 @@ with {% if is_incremental() %}
 payment_intents as (
 
     select * from {{ ref('int_payment_intents_summarized') }}
-    where {{ by_rowid(ref('int_payment_intents_summarized'), is_written) if is_incremental() else 'true' }}
+    where {{ by_rowid(ref('int_payment_intents_summarized'), is_rewritten) if is_incremental() else 'true' }}
 
 ),
 
-named as (
+order_names as (
 
     select
         *,
@@ -58,7 +62,7 @@ named as (
             partition by account_id, livemode, payment_intent_id order by precedence, order_hash
         ) as order_number
     from {{ ref('int_orders_named') }}
-    where not is_shared and {{ by_rowid(ref('int_orders_named'), is_written) if is_incremental() else 'true' }}
+    where not is_shared and {{ by_rowid(ref('int_orders_named'), is_rewritten) if is_incremental() else 'true' }}
 
 ),
 
@@ -66,19 +70,19 @@ joined as (
 
     select
         payment_intents.*,
-        named.order_name,
-        named.order_key,
-        named.order_hash,
+        order_names.order_name,
+        order_names.order_key,
+        order_names.order_hash,
         coalesce(payment_intents.first_attempted_at, payment_intents.first_succeeded_at) is not null as is_attempted,
         concat_ws(':', payment_intents.account_id, payment_intents.livemode, payment_intents.currency) as scope,
         payment_intents.currency || ':' || payment_intents.amount as price
     from payment_intents
-    left join named
+    left join order_names
         on
-            payment_intents.account_id = named.account_id
-            and payment_intents.livemode = named.livemode
-            and payment_intents.payment_intent_id = named.payment_intent_id
-            and named.order_number = 1
+            payment_intents.account_id = order_names.account_id
+            and payment_intents.livemode = order_names.livemode
+            and payment_intents.payment_intent_id = order_names.payment_intent_id
+            and order_names.order_number = 1
 
 ),
 
@@ -109,7 +113,7 @@ final as (
         is_attempted,
         failed_attempt_count > 0 as has_failed,
         first_succeeded_at is not null as is_paid,
-        -- Nobody tries again while a debit is under way, or while the money is held on the card.
+        -- A merchant does not retry while a debit is processing, or while an authorization holds the money.
         is_attempted
         and first_succeeded_at is null
         and coalesce(status not in ('processing', 'requires_capture'), true) as is_open,

@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all PaymentIntents of each episode, past or present, in which a PaymentIntent, a link or
+    a card-testing flag has changed.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'payment_intent_id'],
@@ -10,12 +14,12 @@
     'customer': 'int_retries_linked_by_customer',
     'order_part': 'int_order_parts_linked'
 } %}
-{# A payment whose verdict of card testing changed is built again, with all of its episode. #}
+{# A change of a card-testing flag changes link_confidence, so it rebuilds the episode. #}
 {% set changed = ['int_payment_intents_keyed', 'int_card_tests_flagged'] + tiers.values() | list %}
-{# Named here, since dbt does not see a reference within a condition. #}
+{# Declares the dependency: dbt does not see a reference inside a condition. #}
 {% set flagged = ref('int_card_tests_flagged') %}
 {% set key = 'account_id, livemode, payment_intent_id' %}
-{% set is_of_changed = '(' ~ key ~ ') in (select ' ~ key ~ ' from of_changed_episodes)' %}
+{% set is_in_changed_episode = '(' ~ key ~ ') in (select ' ~ key ~ ' from changed_episodes)' %}
 
 with {% if is_incremental() %}
     changed as (
@@ -37,8 +41,8 @@ with {% if is_incremental() %}
 
     ),
 
-    -- Whoever is, or was until now, in one episode with a changed payment.
-    of_changed_episodes as (
+    -- All PaymentIntents that share an episode with a changed one, now or in the last build.
+    changed_episodes as (
 
         select {{ key }} from changed
         union
@@ -60,7 +64,7 @@ payment_intents as (
     select * from {{ ref('int_payment_intents_keyed') }}
     {% if is_incremental() %}
         where {{ by_rowid(
-            ref('int_payment_intents_keyed'), '(' ~ key ~ ') in (select ' ~ key ~ ' from of_changed_episodes)'
+            ref('int_payment_intents_keyed'), '(' ~ key ~ ') in (select ' ~ key ~ ' from changed_episodes)'
         ) }}
     {% endif %}
 
@@ -80,7 +84,7 @@ links as (
             {% endif %}
             {{ 'has_equals' if tier != 'order_part' else 'false as has_equals' }}
         from {{ ref(model) }}
-        where predecessor_id is not null and {{ is_of_changed if is_incremental() else 'true' }}
+        where predecessor_id is not null and {{ is_in_changed_episode if is_incremental() else 'true' }}
         {{ 'union all' if not loop.last }}
     {% endfor %}
 
@@ -89,7 +93,7 @@ links as (
 card_tests as (
 
     select distinct {{ key }} from {{ flagged }}
-    where is_card_testing and {{ by_rowid(flagged, is_of_changed) if is_incremental() else 'true' }}
+    where is_card_testing and {{ by_rowid(flagged, is_in_changed_episode) if is_incremental() else 'true' }}
 
 ),
 
@@ -107,21 +111,21 @@ ancestors_0 as {{ materialized() }} (
     ancestors_{{ step }} as {{ materialized() }} (
 
         select
-            near.account_id,
-            near.livemode,
-            near.payment_intent_id,
-            coalesce(far.ancestor_id, near.ancestor_id) as ancestor_id
-        from ancestors_{{ step - 1 }} as near
-        left join ancestors_{{ step - 1 }} as far
+            nearer.account_id,
+            nearer.livemode,
+            nearer.payment_intent_id,
+            coalesce(farther.ancestor_id, nearer.ancestor_id) as ancestor_id
+        from ancestors_{{ step - 1 }} as nearer
+        left join ancestors_{{ step - 1 }} as farther
             on
-                near.account_id = far.account_id
-                and near.livemode = far.livemode
-                and near.ancestor_id = far.payment_intent_id
+                nearer.account_id = farther.account_id
+                and nearer.livemode = farther.livemode
+                and nearer.ancestor_id = farther.payment_intent_id
 
     ),
 {% endfor %}
 
--- Each PaymentIntent of a chain, and the first of them. Most PaymentIntents are of no chain, so they need no sorting.
+-- Each PaymentIntent of a chain with the first of that chain. Most PaymentIntents are in no chain and need no sorting.
 chains as (
 
     select
@@ -185,9 +189,9 @@ joined as (
 
 ),
 
--- Where neither an order nor a rhythm limits a debt, retries must not stretch it until the next month's payment is due:
--- it ends so many days after it began, and what follows is another debt.
-aged as (
+-- Without an order or a known interval, retries must not extend a debt until next month's payment is due. Such a debt
+-- ends link_span_days after it began, and later PaymentIntents are another debt.
+spans as (
 
     select
         *,
@@ -210,11 +214,11 @@ episodes as (
             partition by account_id, livemode, chain_id, span_number
             order by case when payment_intent_id = chain_id then 0 else 1 end, started_at, payment_intent_id
         ) as episode_id
-    from aged
+    from spans
 
 ),
 
-placed as (
+positioned as (
 
     select
         {{ key }},
@@ -237,17 +241,17 @@ final as (
         payment_intents.account_id,
         payment_intents.livemode,
         payment_intents.payment_intent_id,
-        coalesce(placed.episode_id, payment_intents.payment_intent_id) as episode_id,
-        placed.predecessor_id,
+        coalesce(positioned.episode_id, payment_intents.payment_intent_id) as episode_id,
+        positioned.predecessor_id,
 
         -- strings
         payment_intents.currency,
         payment_intents.order_key,
-        placed.link_tier,
-        placed.link_confidence,
+        positioned.link_tier,
+        positioned.link_confidence,
 
         -- numerics
-        coalesce(placed.episode_position, 1) as episode_position,
+        coalesce(positioned.episode_position, 1) as episode_position,
 
         -- timestamps
         payment_intents.created_at,
@@ -256,11 +260,11 @@ final as (
         -- the load
         {{ build_id() }} as _load_id
     from payment_intents
-    left join placed
+    left join positioned
         on
-            payment_intents.account_id = placed.account_id
-            and payment_intents.livemode = placed.livemode
-            and payment_intents.payment_intent_id = placed.payment_intent_id
+            payment_intents.account_id = positioned.account_id
+            and payment_intents.livemode = positioned.livemode
+            and payment_intents.payment_intent_id = positioned.payment_intent_id
 
 )
 

@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
+    int_payment_intents_changed lists. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 with payment_intents as (
@@ -65,7 +69,7 @@ attempts_counted as (
         min_by(instrument_key, attempt_number) as first_instrument_key,
         min(attempted_at) as first_attempted_at,
         max(attempted_at) as last_attempted_at,
-        -- A debit's failure is known days after the attempt, and is what the next attempt answers.
+        -- A debit fails days after the attempt, and the next attempt follows that failure.
         max(case when outcome = 'failed' then greatest(attempted_at, resolved_at) else attempted_at end)
             as last_activity_at
     from attempts
@@ -112,7 +116,7 @@ joined as (
                 or attempts_counted.failed_attempt_number < attempts_counted.succeeded_attempt_number
                 then attempts_counted.failed_attempt_number
         end as first_failed_attempt_number,
-        -- Stripe says so, and the charge is not known: it is in flight, or charges may not be read.
+        -- Stripe reports a success whose charge is unknown: it is not synced yet, or the key may not read charges.
         payment_intents.status = 'succeeded'
         and attempts_counted.succeeded_attempt_number is null
         and not coalesce(attempts_counted.has_returned_attempt, false) as is_succeeded_without_charge

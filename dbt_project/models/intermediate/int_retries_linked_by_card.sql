@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all PaymentIntents of each group in which one has changed. PaymentIntents of a group in
+    which nothing can be linked any more lose their rows.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'payment_intent_id'],

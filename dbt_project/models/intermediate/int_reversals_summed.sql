@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
+    int_payment_intents_changed lists. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 with charges as (
@@ -49,8 +53,8 @@ reversals as (
 
 ),
 
--- Older API versions name only the charge. What was authorized and never captured, Stripe shows as refunded once it is
--- let go: that is none, since no money has come or gone.
+-- Older API versions name only the charge of a refund. Stripe also lists the release of an uncaptured authorization as
+-- a refund. It counts as 0 here, since no money has moved.
 attributed as (
 
     select

@@ -2,7 +2,7 @@
 
 with accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
@@ -27,7 +27,7 @@ recent as (
         and coalesce(attempts.card_network, attempts.card_brand) is not null
         and attempts.attempted_at > accounts.data_through_at - interval '30 days'
         and attempts.attempted_at <= accounts.data_through_at
-        -- What is older than that for all accounts DuckDB passes over.
+        -- A limit over all accounts lets DuckDB skip older rows.
         and attempts.attempted_at > (select min(known.data_through_at) - interval '30 days' from accounts as known)
 
 ),
@@ -63,7 +63,7 @@ attempts as (
 
 ),
 
-firsts as (
+with_first_decline as (
 
     select
         *,
@@ -74,7 +74,8 @@ firsts as (
 
 ),
 
--- Visa counts what comes after such a decline, Mastercard every decline; what was approved, neither.
+-- Visa counts unapproved attempts after the first such decline. Mastercard counts every decline. Neither counts
+-- approvals.
 counted as (
 
     select
@@ -83,7 +84,7 @@ counted as (
             when 'visa' then is_unapproved and purchase_attempt_number > first_decline_number
             when 'mastercard' then outcome = 'failed' and failure_class = 'declined'
         end as is_counted
-    from firsts
+    from with_first_decline
 
 ),
 

@@ -18,7 +18,7 @@ attempts as (
 
 streams as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
@@ -78,7 +78,7 @@ events_counted as (
 
 ),
 
--- A separate scan of the table: if every charge has a PaymentIntent, DuckDB reads none of the ids.
+-- A separate scan: if every charge has a PaymentIntent, DuckDB does not read the ids at all.
 charges_without_payment_intent_counted as (
 
     select
@@ -113,7 +113,7 @@ attempts_counted as (
         count(*) filter (where is_attempted_at_estimated) as estimated_attempted_at_count,
         count(*) filter (where is_resolved_at_estimated) as estimated_resolved_at_count,
         count(*) filter (where is_card_testing) as card_testing_attempt_count,
-        -- What is in no episode has no number in one, and numbers are read faster than ids.
+        -- An attempt without an episode has no number in one. Numbers are read faster than ids.
         count(*) filter (where episode_attempt_number is null) as attempts_of_unknown_payment_intents_count
     from attempts
     group by account_id, livemode
@@ -137,8 +137,8 @@ episodes as (
 
 ),
 
--- Only amounts of one currency can be compared: a failed payment and the success of the same customer in another
--- currency are not linked, and are counted here instead.
+-- Payments in different currencies are not linked. Count failed payments whose customer paid in another currency
+-- meanwhile.
 cross_currency_counted as (
 
     select
@@ -195,7 +195,7 @@ order_keys_listed as (
 
 ),
 
--- An account is listed wherever anything is known of it, also before the first sync has saved how far it came.
+-- List each account that any table has, also before the first sync has saved its progress.
 accounts as (
 
     select

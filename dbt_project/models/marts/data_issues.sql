@@ -1,10 +1,15 @@
+{#
+    Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
+    int_payment_intents_changed lists. A full build writes all rows. A PaymentIntent
+    without an issue loses its rows.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'payment_intent_id'],
     meta={'tombstone': 'issue is null'}
 ) }}
 
-{# What is found, in words, and whether rates of recovery leave the payment out. #}
+{# For each issue: its text, and whether the recovery rates leave the payment out. #}
 {% set issues = {
     'currency_changed': ('An attempt was in another currency than the payment', false),
     'currency_unknown': ('The currency is missing', true),
@@ -56,7 +61,7 @@ reversals as (
 
 ),
 
--- Every attempt beside its payment; null where that is not known.
+-- Each attempt with its PaymentIntent, whose columns are null if it is not known.
 compared as (
 
     select
@@ -251,7 +256,7 @@ final as (
         {{ build_id() }} as _load_id
     from summed
 
-    -- Tombstones: each changed PaymentIntent loses the issues that it had.
+    -- Tombstones: delete the former issues of each changed PaymentIntent.
     {% if is_incremental() %}
         union all by name
         select

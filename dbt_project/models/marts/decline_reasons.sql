@@ -63,7 +63,7 @@ summed as (
 
 ),
 
--- A code means what it means for the method; else what the API says by it, whatever the method is.
+-- Look up the code for the payment method first, then the general meaning of the code in Stripe's API.
 codes_ranked as (
 
     select

@@ -1,7 +1,7 @@
 {#
-    Each part of the audit is a table named after its question, with a column for each measure. The last loop turns them into
-    rows of one shape: `counted` of `out_of`, and their ratio. Everything is counted again in each build, so what grows with
-    the account is limited: purchases to the last days, orders to a part of their values.
+    Each part of the audit is a common table expression with one column for each measure. The last loop turns all parts
+    into rows of one shape: `counted` of `out_of`, and their ratio. Each build counts everything again, so two parts are
+    limited: purchases to the last days, and orders of large accounts to a sample of their values.
 #}
 {% set tiers = ['order', 'order_part', 'card', 'customer'] %}
 {% set confidences = ['exact', 'high', 'medium', 'low'] %}
@@ -11,35 +11,35 @@
 {% set minute, visit = 60, 6 * 3600 %}
 
 {% set by_kind = 'account_id, livemode, link_tier, link_confidence' %}
-{% set of_account = 'over (partition by account_id, livemode)' %}
+{% set per_account = 'over (partition by account_id, livemode)' %}
 {% set is_recovered = "recovery_status in ('recovered', 'recovered_late')" %}
 
-{# For each question: its topic, and for each measure the columns of the part and of the whole. #}
-{% set questions = {
-    'what_links_rest_on': ('links', {'links': ('links', 'all_links')}),
-    'what_episodes_rest_on': ('links', {
+{# For each part of the audit: its topic, and for each measure the columns of the numerator and of the denominator. #}
+{% set audit_parts = {
+    'links_by_kind': ('links', {'links': ('links', 'all_links')}),
+    'episodes_by_weakest_link': ('links', {
         'episodes': ('episodes', 'all_episodes'),
         'recovered_episodes': ('recovered_episodes', 'all_recovered_episodes'),
         'out_of_scope_episodes': ('out_of_scope_episodes', 'all_out_of_scope_episodes')
     }),
-    'may_an_order_be_trusted': ('orders', {
+    'order_reliability': ('orders', {
         'customers_per_value': ('customers', 'order_values'),
         'successes_per_value': ('successes', 'order_values'),
         'shared_values': ('shared_values', 'order_values')
     }),
-    'how_soon_is_the_next_purchase': ('next_purchases', {
+    'next_purchase_gaps': ('next_purchases', {
         'within_a_day': ('within_a_day', 'successes'),
         'within_a_day_in_doubt': ('within_a_day_in_doubt', 'successes'),
         'within_the_gap': ('within_the_gap', 'successes'),
         'within_the_gap_in_doubt': ('within_the_gap_in_doubt', 'successes')
     }),
-    'what_is_the_rate_up_to_a_tier': ('rates_by_tier', {'recovered': ('recovered', 'failed')}),
-    'what_is_the_rate_up_to_a_confidence': ('rates_by_confidence', {'recovered': ('recovered', 'failed')})
+    'rates_up_to_tier': ('rates_by_tier', {'recovered': ('recovered', 'failed')}),
+    'rates_up_to_confidence': ('rates_by_confidence', {'recovered': ('recovered', 'failed')})
 } %}
 
 with accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
@@ -53,20 +53,20 @@ episodes as (
 
 ),
 
-what_links_rest_on as (
+links_by_kind as (
 
     select
         {{ by_kind }},
         link_tier as subject,
         count(*) as links,
-        sum(count(*)) {{ of_account }} as all_links
+        sum(count(*)) {{ per_account }} as all_links
     from {{ ref('payment_intents') }}
     where predecessor_id is not null
     group by {{ by_kind }}
 
 ),
 
--- An episode rests on its weakest link, or on none.
+-- An episode has the tier and confidence of its weakest link; an episode of one PaymentIntent has no link.
 episodes_by_kind as (
 
     select
@@ -79,20 +79,20 @@ episodes_by_kind as (
 
 ),
 
-what_episodes_rest_on as (
+episodes_by_weakest_link as (
 
     select
         *,
         link_tier as subject,
-        sum(episodes) {{ of_account }} as all_episodes,
-        sum(recovered_episodes) {{ of_account }} as all_recovered_episodes,
-        sum(out_of_scope_episodes) {{ of_account }} as all_out_of_scope_episodes
+        sum(episodes) {{ per_account }} as all_episodes,
+        sum(recovered_episodes) {{ per_account }} as all_recovered_episodes,
+        sum(out_of_scope_episodes) {{ per_account }} as all_out_of_scope_episodes
     from episodes_by_kind
 
 ),
 
--- If there are many PaymentIntents with an order, the values whose hash begins with 0 stand for all. Hashes are evenly
--- spread. Shared values are few, and all of them are read.
+-- If many PaymentIntents name an order, sample the values whose hash begins with 0: hashes are evenly spread. Shared
+-- values are few, so all of them are read.
 sampling as (
 
     select
@@ -118,7 +118,7 @@ order_values as (
 
 ),
 
-may_an_order_be_trusted as (
+order_reliability as (
 
     select
         account_id,
@@ -134,7 +134,7 @@ may_an_order_be_trusted as (
 
 ),
 
--- Equal purchases of a customer, or of a guest's card, in the days before the last gap that is over.
+-- Equal purchases of a customer, or of a guest's card, in a period after which a whole link gap has passed.
 purchases as (
 
     select
@@ -145,10 +145,10 @@ purchases as (
         keyed.started_at
         <= accounts.data_through_at - interval '{{ checked_var("link_gap_days") }} days' as is_gap_over,
         coalesce(keyed.customer_price_hash, keyed.card_price_hash) as payer_hash,
-        date_diff('second', keyed.started_at, lead(keyed.started_at) over of_payer) as seconds_to_next,
+        date_diff('second', keyed.started_at, lead(keyed.started_at) over by_payer) as seconds_to_next,
         coalesce(
-            keyed.order_name = lead(keyed.order_name) over of_payer
-            and keyed.order_key <> lead(keyed.order_key) over of_payer,
+            keyed.order_name = lead(keyed.order_name) over by_payer
+            and keyed.order_key <> lead(keyed.order_key) over by_payer,
             false
         ) as is_next_of_another_order
     from {{ ref('int_payment_intents_keyed') }} as keyed
@@ -159,14 +159,14 @@ purchases as (
         and keyed.started_at
         > accounts.data_through_at - interval '{{ checked_var("link_gap_days") + coincidence_days }} days'
     window
-        of_payer as (
+        by_payer as (
             partition by coalesce(keyed.customer_price_hash, keyed.card_price_hash)
             order by keyed.started_at, keyed.payment_intent_id
         )
 
 ),
 
--- How often each payer buys, as in the macro link_retries: from three times of six hours or more between purchases on.
+-- How often each payer buys, as in the macro link_retries: known from three gaps of six hours or more.
 habits as (
 
     select
@@ -182,7 +182,7 @@ habits as (
 ),
 
 -- When a retry could begin if the purchase had failed: after the pause, and until the payer's next purchase is due. Two
--- purchases within a minute, twice, show that equal subscriptions are billed: the pause is a minute then.
+-- purchases within a minute, seen twice, indicate equal subscriptions. The pause is then one minute.
 retry_times as (
 
     select
@@ -221,7 +221,7 @@ next_purchases as (
 
 ),
 
-how_soon_is_the_next_purchase as (
+next_purchase_gaps as (
 
     select
         account_id,
@@ -238,7 +238,7 @@ how_soon_is_the_next_purchase as (
 
 ),
 
-what_is_the_rate_up_to_a_tier as (
+rates_up_to_tier as (
 
     select
         episodes.account_id,
@@ -263,7 +263,7 @@ what_is_the_rate_up_to_a_tier as (
 
 ),
 
-what_is_the_rate_up_to_a_confidence as (
+rates_up_to_confidence as (
 
     select
         episodes.account_id,
@@ -287,8 +287,8 @@ what_is_the_rate_up_to_a_confidence as (
 
 unioned as (
 
-    {% for question, (topic, measures) in questions.items() %}
-        {% set is_last_question = loop.last %}
+    {% for cte, (topic, measures) in audit_parts.items() %}
+        {% set is_last_cte = loop.last %}
         {% for measure, (part, whole) in measures.items() %}
             select
                 account_id,
@@ -299,8 +299,8 @@ unioned as (
                 '{{ measure }}' as measure,
                 {{ part }} as counted,
                 {{ whole }} as out_of
-            from {{ question }}
-            {{ 'union all' if not (loop.last and is_last_question) }}
+            from {{ cte }}
+            {{ 'union all' if not (loop.last and is_last_cte) }}
         {% endfor %}
     {% endfor %}
 

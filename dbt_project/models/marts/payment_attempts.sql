@@ -1,20 +1,24 @@
+{#
+    Incremental: a build writes all attempts of each episode in which a PaymentIntent, an attempt, a retry evaluation or
+    a card-testing flag has changed.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
-{# Attempts are numbered and compared within an episode: all of one are touched by any of them. #}
-{% set touched %}
+{# Attempts are numbered and compared within an episode, so one changed attempt changes the whole episode. #}
+{% set changed_keys %}
     {{ changed_payment_intents([
-        'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_judged', 'int_card_tests_flagged'
+        'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_evaluated', 'int_card_tests_flagged'
     ]) }}
 {% endset %}
-{% set is_of_touched_episode %}
+{% set is_in_changed_episode %}
     (account_id, livemode, episode_id) in (
         select account_id, livemode, episode_id from {{ ref('int_payment_intents_linked') }}
-        where (account_id, livemode, payment_intent_id) in ({{ touched }})
+        where (account_id, livemode, payment_intent_id) in ({{ changed_keys }})
     )
 {% endset %}
-{% set is_of_touched %}
+{% set is_rewritten %}
     (account_id, livemode, payment_intent_id) in (
-        {{ touched }} union select account_id, livemode, payment_intent_id from linked
+        {{ changed_keys }} union select account_id, livemode, payment_intent_id from linked
     )
 {% endset %}
 
@@ -26,14 +30,14 @@ with linked as (
         payment_intent_id,
         episode_id
     from {{ ref('int_payment_intents_linked') }}
-    where {{ is_of_touched_episode if is_incremental() else 'true' }}
+    where {{ is_in_changed_episode if is_incremental() else 'true' }}
 
 ),
 
-judged as (
+evaluations as (
 
-    select * from {{ ref('int_retries_judged') }}
-    where {{ by_rowid(ref('int_retries_judged'), is_of_touched) if is_incremental() else 'true' }}
+    select * from {{ ref('int_retries_evaluated') }}
+    where {{ by_rowid(ref('int_retries_evaluated'), is_rewritten) if is_incremental() else 'true' }}
 
 ),
 
@@ -42,14 +46,14 @@ card_tests as (
     select * from {{ ref('int_card_tests_flagged') }}
     where
         is_card_testing
-        and {{ by_rowid(ref('int_card_tests_flagged'), is_of_touched) if is_incremental() else 'true' }}
+        and {{ by_rowid(ref('int_card_tests_flagged'), is_rewritten) if is_incremental() else 'true' }}
 
 ),
 
 unioned as (
 
     select * from {{ ref('int_payment_attempts_unioned') }}
-    where {{ by_rowid(ref('int_payment_attempts_unioned'), is_of_touched) if is_incremental() else 'true' }}
+    where {{ by_rowid(ref('int_payment_attempts_unioned'), is_rewritten) if is_incremental() else 'true' }}
 
 ),
 
@@ -101,19 +105,19 @@ attempts as (
 
     select
         attempts.*,
-        judged.stop_signal,
-        judged.stop_signal_basis,
-        judged.prior_stop_signal_attempt_id,
-        judged.wasted_reason,
-        judged.excess_rule_id,
-        judged.visa_category,
-        judged.declines_24h,
-        judged.declines_30d_same_amount,
-        judged.is_retried_too_early,
-        judged.is_card_data_retry,
-        judged.min_retry_at,
-        judged.estimated_network_fee_amount,
-        judged.estimated_network_fee_currency,
+        evaluations.stop_signal,
+        evaluations.stop_signal_basis,
+        evaluations.prior_stop_signal_attempt_id,
+        evaluations.wasted_reason,
+        evaluations.excess_rule_id,
+        evaluations.visa_category,
+        evaluations.declines_24h,
+        evaluations.declines_30d_same_amount,
+        evaluations.is_retried_too_early,
+        evaluations.is_card_data_retry,
+        evaluations.min_retry_at,
+        evaluations.estimated_network_fee_amount,
+        evaluations.estimated_network_fee_currency,
         card_tests.attempt_id is not null as is_card_testing,
         numbered.episode_id,
         numbered.episode_attempt_number,
@@ -127,11 +131,11 @@ attempts as (
             attempts.account_id = numbered.account_id
             and attempts.livemode = numbered.livemode
             and attempts.attempt_id = numbered.attempt_id
-    left join judged
+    left join evaluations
         on
-            attempts.account_id = judged.account_id
-            and attempts.livemode = judged.livemode
-            and attempts.attempt_id = judged.attempt_id
+            attempts.account_id = evaluations.account_id
+            and attempts.livemode = evaluations.livemode
+            and attempts.attempt_id = evaluations.attempt_id
     left join card_tests
         on
             attempts.account_id = card_tests.account_id

@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
+    int_payment_intents_changed lists. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 with payment_intents as (
@@ -17,7 +21,7 @@ events as (
 
 ),
 
-told as (
+event_states as (
 
     select
         account_id,
@@ -27,14 +31,14 @@ told as (
         event_type,
         event_id,
         created_at as entered_at,
-        case event_type when 'payment_intent.created' then 0 else 1 end as turn,
+        case event_type when 'payment_intent.created' then 0 else 1 end as sort_rank,
         false as is_entered_at_estimated
     from events
 
 ),
 
--- Without an event, only the current status is known, and seldom when it began. Stripe may send an event with another
--- status after the cancellation: the current status begins no earlier than that event.
+-- Without events only the current status is known, and rarely when it began. Stripe may send an event with another
+-- status after the cancellation; the current status begins no earlier than that event.
 current_states as (
 
     select
@@ -45,22 +49,22 @@ current_states as (
         null as event_type,
         null as event_id,
         greatest(
-            coalesce(payment_intents.canceled_at, max(told.entered_at), payment_intents.created_at),
-            max(told.entered_at) filter (where told.status is distinct from payment_intents.status)
+            coalesce(payment_intents.canceled_at, max(event_states.entered_at), payment_intents.created_at),
+            max(event_states.entered_at) filter (where event_states.status is distinct from payment_intents.status)
         ) as entered_at,
-        2 as turn,
+        2 as sort_rank,
         payment_intents.canceled_at is null
         or coalesce(
             payment_intents.canceled_at
-            < max(told.entered_at) filter (where told.status is distinct from payment_intents.status),
+            < max(event_states.entered_at) filter (where event_states.status is distinct from payment_intents.status),
             false
         ) as is_entered_at_estimated
     from payment_intents
-    left join told
+    left join event_states
         on
-            payment_intents.account_id = told.account_id
-            and payment_intents.livemode = told.livemode
-            and payment_intents.payment_intent_id = told.payment_intent_id
+            payment_intents.account_id = event_states.account_id
+            and payment_intents.livemode = event_states.livemode
+            and payment_intents.payment_intent_id = event_states.payment_intent_id
     group by
         payment_intents.account_id, payment_intents.livemode, payment_intents.payment_intent_id,
         payment_intents.status, payment_intents.canceled_at, payment_intents.created_at
@@ -69,14 +73,14 @@ current_states as (
 
 states as (
 
-    select * from told
+    select * from event_states
     union all
     select * from current_states
 
 ),
 
--- Within one second a payment is made, then asks for something, then fails, waits, or ends. The state that it is in now
--- is the last of all.
+-- Order of the states within one second: created, action required, failed, waiting, ended. The current state is the
+-- last.
 ranked as (
 
     select
@@ -85,7 +89,7 @@ ranked as (
             partition by states.account_id, states.livemode, states.payment_intent_id
             order by
                 states.entered_at,
-                states.turn,
+                states.sort_rank,
                 case
                     when states.status in ('succeeded', 'canceled') then 4
                     when states.status = payment_intents.status then 3

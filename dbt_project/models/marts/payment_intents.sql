@@ -1,7 +1,10 @@
+{#
+    Incremental: a build writes the PaymentIntents that int_payment_intents_linked has written in this build.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
-{# No payment is older than the oldest that is linked: DuckDB passes over what is. #}
-{% set is_of_linked = by_rowid(
+{# The timestamp limit lets DuckDB skip all rows that are older than the oldest linked PaymentIntent. #}
+{% set is_linked = by_rowid(
     ref('int_payment_intents_summarized'),
     '(account_id, livemode, payment_intent_id) in (select account_id, livemode, payment_intent_id from linked)
     and created_at >= ' ~ oldest_new('int_payment_intents_linked', 'created_at')
@@ -10,14 +13,14 @@
 with linked as (
 
     select * from {{ ref('int_payment_intents_linked') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 
 payment_intents as (
 
     select * from {{ ref('int_payment_intents_summarized') }}
-    where {{ is_of_linked if is_incremental() else 'true' }}
+    where {{ is_linked if is_incremental() else 'true' }}
 
 ),
 

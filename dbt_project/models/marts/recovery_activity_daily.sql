@@ -9,12 +9,13 @@ with episodes as (
 
 accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
--- When an episode leaves recovery: paid, canceled, or at the end of its window, whichever comes first. What was paid
--- later had expired before; what was canceled later, too, and counts as canceled from the end of its window on.
+-- When an episode leaves recovery: when it is paid, when it is canceled, or when its window ends, whichever is first.
+-- An episode that is paid later has expired before. One that is canceled later counts as canceled on the day its window
+-- ended.
 happened as (
 
     select
@@ -70,7 +71,8 @@ happened as (
 
 ),
 
--- Nothing leaves recovery on a day before it came, also where Stripe canceled it a moment before the failure.
+-- No episode leaves recovery before the day on which it entered, even if Stripe canceled it a moment before the
+-- failure.
 dated as (
 
     select
@@ -122,7 +124,7 @@ days as (
 
 ),
 
--- Every day has a row, also one on which nothing happened.
+-- Every day has a row, even if nothing happened.
 filled as (
 
     select

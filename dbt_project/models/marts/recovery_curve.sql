@@ -10,12 +10,12 @@ with episodes as (
 
 accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
--- Days are 24 hours from the first failure. An episode counts for the days that are over for it: one that was paid on
--- the third day has been observed when three days have passed, as one that was not paid on that day has.
+-- A day is 24 hours, counted from the first failure. An episode counts for its completed days only, whether it was paid
+-- or not: an episode paid on its third day counts for that day after three full days.
 timed as (
 
     select
@@ -40,8 +40,8 @@ timed as (
 
 ),
 
--- The last day on which an episode could have been recovered as far as one knows: it was, or the tables end. Amounts
--- count by what was received: the rest of what was at risk stays at risk.
+-- The last day on which an episode is at risk: the day of its recovery, or the last day that the tables cover. Amounts
+-- count as recovered when they are received; the rest of the amount at risk stays at risk.
 ended as (
 
     select
@@ -142,8 +142,8 @@ counted as (
 
 ),
 
--- One minus the product of the shares that were not recovered on each day. Canceled episodes stay among those at
--- risk, since it is known for how long they could have been observed; they are never recovered.
+-- One minus the product of each day's share that was not recovered. Canceled episodes stay at risk and are never
+-- recovered: the time for which they could be observed is known.
 multiplied as (
 
     select
@@ -166,7 +166,8 @@ multiplied as (
 
 ),
 
--- Greenwood's variance as a number of episodes that would vary as much, and Wilson's interval for that many.
+-- Convert Greenwood's variance into the number of episodes that would have the same variance. Use Wilson's interval for
+-- it.
 sized as (
 
     select

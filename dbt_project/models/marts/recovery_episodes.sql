@@ -1,37 +1,41 @@
+{#
+    Incremental: a build writes the episodes that int_episodes_summarized has written in this build, and those whose
+    recovery window has ended since the last one. An episode that no longer exists loses its row.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'episode_id'],
     meta={'tombstone': 'first_failed_at is null'}
 ) }}
 
-{# Named here, since dbt does not see a reference within a condition. #}
+{# Declares the dependency: dbt does not see a reference inside a condition. #}
 {% set payment_intents_linked = ref('int_payment_intents_linked') %}
 
-{# An episode changes with new facts, and when its window ends. #}
-{% set is_evaluated_again %}
+{# An episode changes if new data arrive, or if its window has ended. #}
+{% set is_new_or_newly_matured %}
     (account_id, livemode, episode_id) in (
         select
-            known.account_id,
-            known.livemode,
-            known.episode_id
-        from {{ this }} as known
+            existing.account_id,
+            existing.livemode,
+            existing.episode_id
+        from {{ this }} as existing
         left join accounts
-            on known.account_id = accounts.account_id and known.livemode = accounts.livemode
-        where known.is_matured <> coalesce(known.window_ends_at <= accounts.data_through_at, false)
+            on existing.account_id = accounts.account_id and existing.livemode = accounts.livemode
+        where existing.is_matured <> coalesce(existing.window_ends_at <= accounts.data_through_at, false)
     )
     or {{ is_new_since_last_build() }}
 {% endset %}
 
 with accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
 episodes as (
 
     select * from {{ ref('int_episodes_summarized') }}
-    where {{ by_rowid(ref('int_episodes_summarized'), is_evaluated_again) if is_incremental() else 'true' }}
+    where {{ by_rowid(ref('int_episodes_summarized'), is_new_or_newly_matured) if is_incremental() else 'true' }}
 
 ),
 
@@ -63,8 +67,8 @@ classified as (
 
 ),
 
--- Who paid twice and was given one of the payments back has paid once, whichever of them it was.
-valued as (
+-- A customer who paid twice and got one payment refunded has paid once, whichever payment was refunded.
+with_net_amount as (
 
     select
         *,
@@ -156,18 +160,18 @@ final as (
 
         -- the load
         {{ build_id() }} as _load_id
-    from valued
+    from with_net_amount
 
     -- Tombstones: changed PaymentIntents that began a failed episode at the last build, and do not any more.
     {% if is_incremental() %}
         union all by name
         select
-            known.account_id,
-            known.livemode,
-            known.episode_id
-        from {{ this }} as known
+            existing.account_id,
+            existing.livemode,
+            existing.episode_id
+        from {{ this }} as existing
         where
-            (known.account_id, known.livemode, known.episode_id) in (
+            (existing.account_id, existing.livemode, existing.episode_id) in (
                 select
                     linked.account_id,
                     linked.livemode,
@@ -178,9 +182,9 @@ final as (
             and not exists (
                 select 1 from {{ ref('int_episodes_summarized') }} as summarized
                 where
-                    summarized.account_id = known.account_id
-                    and summarized.livemode = known.livemode
-                    and summarized.episode_id = known.episode_id
+                    summarized.account_id = existing.account_id
+                    and summarized.livemode = existing.livemode
+                    and summarized.episode_id = existing.episode_id
             )
     {% endif %}
 

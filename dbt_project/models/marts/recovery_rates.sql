@@ -17,7 +17,7 @@ with episodes as (
 
 accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
@@ -32,7 +32,8 @@ dated as (
 
 ),
 
--- A period holds the matured payments whose window ended in it, and the payments to date that first failed in it.
+-- A period contains the matured payments whose window ended in it and, for `_to_date`, the payments that first failed
+-- in it.
 in_periods as (
 
     {% for period, days in periods.items() %}
@@ -83,8 +84,8 @@ of_currencies as (
 
 ),
 
--- Counts of different currencies can be added, amounts cannot.
-of_accounts as (
+-- Counts of different currencies can be added; amounts cannot.
+account_totals as (
 
     select
         {% for count in counts %}
@@ -105,7 +106,7 @@ of_accounts as (
 
 unioned as (
 
-    select * from of_accounts
+    select * from account_totals
     union all
     select * from of_currencies
 

@@ -27,7 +27,7 @@ episodes as (
 
 accounts as (
 
-    select * from {{ ref('int_streams_pivoted') }}
+    select * from {{ ref('int_sync_streams_pivoted') }}
 
 ),
 
@@ -57,7 +57,8 @@ accepted as (
 
 ),
 
--- What a payment can only wait for by the payment methods that it accepts: null if one of them can be anything else.
+-- The only thing that a payment can wait for, given the payment methods that it accepts. Null if one method allows
+-- other steps.
 accepted_compared as (
 
     select
@@ -75,7 +76,7 @@ accepted_compared as (
 
 ),
 
--- What Stripe shows goes before what the payment methods say.
+-- The next action that Stripe shows takes precedence over the payment methods.
 waiting as (
 
     select

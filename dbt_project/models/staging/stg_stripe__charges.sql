@@ -1,3 +1,6 @@
+{#
+    Incremental: a build writes the rows that were loaded since the last complete build. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'charge_id']) }}
 
 {% set payment_method_details = {'type': 'varchar'} %}
@@ -24,7 +27,7 @@
 with source as (
 
     select * from {{ source('stripe', 'charges') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 
@@ -61,12 +64,12 @@ final as (
         doc.outcome.risk_level,
         {{ expandable_id('doc.outcome.rule') }} as outcome_rule,
         doc.payment_method_details.type as payment_method_type,
-        {{ of_card('doc.payment_method_details', 'brand') }} as card_brand,
-        {{ of_card('doc.payment_method_details', 'funding') }} as card_funding,
-        {{ of_card('doc.payment_method_details', 'country') }} as card_country,
-        {{ of_card('doc.payment_method_details', 'fingerprint') }} as card_fingerprint,
-        {{ of_card('doc.payment_method_details', 'network') }} as card_network,
-        {{ of_card('doc.payment_method_details', 'wallet.type') }} as card_wallet,
+        {{ card_field('doc.payment_method_details', 'brand') }} as card_brand,
+        {{ card_field('doc.payment_method_details', 'funding') }} as card_funding,
+        {{ card_field('doc.payment_method_details', 'country') }} as card_country,
+        {{ card_field('doc.payment_method_details', 'fingerprint') }} as card_fingerprint,
+        {{ card_field('doc.payment_method_details', 'network') }} as card_network,
+        {{ card_field('doc.payment_method_details', 'wallet.type') }} as card_wallet,
         doc.payment_method_details.card.checks.cvc_check as card_cvc_check,
         doc.payment_method_details.card.checks.address_postal_code_check as card_postal_code_check,
         doc.payment_method_details.card.three_d_secure.result as three_d_secure_result,
@@ -77,8 +80,8 @@ final as (
         -- numerics
         {{ stripe_amount('doc.amount') }} as amount,
         coalesce({{ stripe_amount('doc.amount_captured') }}, 0) as captured_amount,
-        {{ of_card('doc.payment_method_details', 'exp_month') }} as card_exp_month,
-        {{ of_card('doc.payment_method_details', 'exp_year') }} as card_exp_year,
+        {{ card_field('doc.payment_method_details', 'exp_month') }} as card_exp_month,
+        {{ card_field('doc.payment_method_details', 'exp_year') }} as card_exp_year,
 
         -- booleans
         coalesce(doc.captured, false) as is_captured,

@@ -1,8 +1,12 @@
+{#
+    Incremental: the raw table is append-only, so a build replaces the rows of all loads that no complete build has
+    taken yet. A full build writes all rows.
+#}
 {{ config(materialized='incremental', incremental_strategy='replace_loads') }}
 
 {#
-    Of an event's object only what no object tells later (the failure that a payment_failed event is about), and what is
-    told here before the charge itself is read.
+    Fields that only the event has (the failure of a payment_failed event), and fields from which a charge is inferred
+    until the charge itself is read.
 #}
 {% set shape = {
     'data': {
@@ -19,7 +23,7 @@
 with source as (
 
     select * from {{ source('stripe', 'events') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 

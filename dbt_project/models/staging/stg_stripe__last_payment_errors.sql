@@ -1,9 +1,13 @@
+{#
+    Incremental: the raw table is append-only, so a build replaces the rows of all loads that no complete build has
+    taken yet. A full build writes all rows.
+#}
 {{ config(materialized='incremental', incremental_strategy='replace_loads') }}
 
 with source as (
 
     select * from {{ source('stripe', 'last_payment_errors') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 

@@ -1,8 +1,11 @@
+{#
+    Incremental: a build writes the rows that were loaded since the last complete build. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {#
-    The instant that each next action of waiting payments names: until when it can be paid, when the card is charged, or
-    when the microdeposits arrive. Bank transfers and the QR codes of PayNow, PromptPay and WeChat Pay name none.
+    The timestamp field of each next action of a waiting payment: when the payment expires, when the card is charged, or
+    when the microdeposits arrive. Bank transfers and the QR codes of PayNow, PromptPay and WeChat Pay have none.
 #}
 {% set instants = {
     'boleto_display_details': 'expires_at',
@@ -31,7 +34,7 @@
 with source as (
 
     select * from {{ source('stripe', 'payment_intents') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 

@@ -1,3 +1,6 @@
+{#
+    Incremental: a build writes the rows that were loaded since the last complete build. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'refund_id']) }}
 
 {% set shape = {
@@ -8,7 +11,7 @@
 with source as (
 
     select * from {{ source('stripe', 'refunds') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 

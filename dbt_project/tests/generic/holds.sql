@@ -1,4 +1,7 @@
-{# All of these expressions are true of every row; unknown is not true. One test for many claims: a build has less to do. #}
+{#
+    Fails for rows for which one of these expressions is false or null. One test for many expressions makes builds
+    faster.
+#}
 {% test holds(model, expressions) %}
 select * from {{ model }}
 where

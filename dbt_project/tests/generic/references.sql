@@ -1,4 +1,7 @@
-{# Every row is about a row of `to` with the same values in these columns, the account and mode among them. #}
+{#
+    Fails for rows without a row in `to` that has the same values in these columns. The columns include account and
+    mode.
+#}
 {% test references(model, to, columns) %}
 with child as (
     select * from {{ model }}

@@ -1,4 +1,4 @@
-{# No two rows have the same values in all of these columns. #}
+{# Fails if two rows have the same values in all of these columns. #}
 {% test unique_combination(model, columns) %}
 {% set combination = columns | join(', ') %}
 select {{ combination }}, count(*) as row_count

@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes one row for each PaymentIntent of which an object, event or error was loaded since the
+    last complete build. Other incremental models read these rows to find what they must write again.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'payment_intent_id'],
@@ -7,28 +11,28 @@
 with payment_intents as (
 
     select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 
 charges as (
 
     select * from {{ ref('stg_stripe__charges') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 
 events as (
 
     select * from {{ ref('stg_stripe__events') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 
 last_payment_errors as (
 
     select * from {{ ref('stg_stripe__last_payment_errors') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 
@@ -42,7 +46,7 @@ reversals as (
         created_at as begun_at,
         _load_id
     from {{ ref('stg_stripe__refunds') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
     union all
     select
         account_id,
@@ -52,12 +56,12 @@ reversals as (
         created_at as begun_at,
         _load_id
     from {{ ref('stg_stripe__disputes') }}
-    where {{ is_new_since_last_build() }}
+    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
 ),
 
 {% if is_incremental() %}
-    named_charges as (
+    mentioned_charges as (
 
         select
             account_id,
@@ -80,9 +84,9 @@ reversals as (
 
     ),
 
-    -- Stripe names a charge for one PaymentIntent only. If it is named for two, both are built again, so that the charge is
-    -- an attempt of one of them.
-    rivals as (
+    -- A charge belongs to one PaymentIntent. If two name it, build both again, so that the charge is an attempt of one
+    -- of them.
+    payment_intents_with_shared_charge as (
 
         {% for model, column in [
             ('stg_stripe__charges', 'charge_id'),
@@ -90,24 +94,24 @@ reversals as (
             ('stg_stripe__events', 'error_charge_id')
         ] %}
             select
-                named.account_id,
-                named.livemode,
-                named.payment_intent_id,
-                named_charges._load_id
-            from {{ ref(model) }} as named
-            inner join named_charges
+                other_mentions.account_id,
+                other_mentions.livemode,
+                other_mentions.payment_intent_id,
+                mentioned_charges._load_id
+            from {{ ref(model) }} as other_mentions
+            inner join mentioned_charges
                 on
-                    named.account_id = named_charges.account_id
-                    and named.livemode = named_charges.livemode
-                    and named.{{ column }} = named_charges.charge_id
-                    and named.payment_intent_id <> named_charges.payment_intent_id
+                    other_mentions.account_id = mentioned_charges.account_id
+                    and other_mentions.livemode = mentioned_charges.livemode
+                    and other_mentions.{{ column }} = mentioned_charges.charge_id
+                    and other_mentions.payment_intent_id <> mentioned_charges.payment_intent_id
             {{ 'union all' if not loop.last }}
         {% endfor %}
 
     ),
 {% endif %}
 
-tellings as (
+changes as (
 
     {% for relation, begun_at in [
         ('payment_intents', 'created_at'),
@@ -132,22 +136,22 @@ tellings as (
             payment_intent_id,
             null as begun_at,
             _load_id
-        from rivals
+        from payment_intents_with_shared_charge
         union all
     {% endif %}
-    -- Older API versions name only the charge.
+    -- Older API versions name only the charge of a refund or dispute.
     select
         reversals.account_id,
         reversals.livemode,
-        reversed.payment_intent_id,
+        reversed_charges.payment_intent_id,
         reversals.begun_at,
         reversals._load_id
     from reversals
-    inner join {{ ref('stg_stripe__charges') }} as reversed
+    inner join {{ ref('stg_stripe__charges') }} as reversed_charges
         on
-            reversals.account_id = reversed.account_id
-            and reversals.livemode = reversed.livemode
-            and reversals.charge_id = reversed.charge_id
+            reversals.account_id = reversed_charges.account_id
+            and reversals.livemode = reversed_charges.livemode
+            and reversals.charge_id = reversed_charges.charge_id
     where reversals.payment_intent_id is null
 
 ),
@@ -156,29 +160,29 @@ final as (
 
     select
         -- ids
-        tellings.account_id,
-        tellings.livemode,
-        tellings.payment_intent_id,
+        changes.account_id,
+        changes.livemode,
+        changes.payment_intent_id,
 
         -- timestamps
         {% if is_incremental() %}
-            least(min(tellings.begun_at), min(known.begun_at)) as begun_at,
+            least(min(changes.begun_at), min(existing.begun_at)) as begun_at,
         {% else %}
-            min(tellings.begun_at) as begun_at,
+            min(changes.begun_at) as begun_at,
         {% endif %}
 
         -- the load
-        max(tellings._load_id) as _load_id
-    from tellings
+        max(changes._load_id) as _load_id
+    from changes
     {% if is_incremental() %}
-        left join {{ this }} as known
+        left join {{ this }} as existing
             on
-                tellings.account_id = known.account_id
-                and tellings.livemode = known.livemode
-                and tellings.payment_intent_id = known.payment_intent_id
+                changes.account_id = existing.account_id
+                and changes.livemode = existing.livemode
+                and changes.payment_intent_id = existing.payment_intent_id
     {% endif %}
-    where tellings.payment_intent_id is not null
-    group by tellings.account_id, tellings.livemode, tellings.payment_intent_id
+    where changes.payment_intent_id is not null
+    group by changes.account_id, changes.livemode, changes.payment_intent_id
 
 )
 

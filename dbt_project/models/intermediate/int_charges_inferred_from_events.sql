@@ -1,3 +1,7 @@
+{#
+    Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
+    int_payment_intents_changed lists. A full build writes all rows.
+#}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
 {% set error_columns = [
@@ -14,10 +18,11 @@ with events as (
 
 ),
 
--- What an event says of one charge. The error names the charge that failed. The latest charge is the one that an event
--- is about only where the event says so: after a failure without a charge it is an older one. What is canceled without
--- an error, and was to be captured by hand, was authorized.
-tellings as (
+-- One row for each event that mentions a charge. The error names the charge that failed. `latest_charge` is the charge
+-- that the event is about only for the event types below: after a failure without a charge it is an older one. A
+-- PaymentIntent with manual capture that was canceled without an error had been authorized. `is_own_event` is false if
+-- the event happened later than the status that it shows.
+charge_mentions as (
 
     select
         account_id,
@@ -26,8 +31,8 @@ tellings as (
         object_id as payment_intent_id,
         customer_id,
         error_payment_method_id as payment_method_id,
-        'failed' as told,
-        event_type = 'payment_intent.payment_failed' as is_told_at_once,
+        'failed' as inferred_status,
+        event_type = 'payment_intent.payment_failed' as is_own_event,
         currency,
         amount,
         received_amount,
@@ -48,8 +53,8 @@ tellings as (
             when 'payment_intent.succeeded' then 'succeeded'
             when 'payment_intent.processing' then 'processing'
             else 'authorized'
-        end as told,
-        event_type <> 'payment_intent.canceled' as is_told_at_once,
+        end as inferred_status,
+        event_type <> 'payment_intent.canceled' as is_own_event,
         currency,
         amount,
         received_amount,
@@ -80,15 +85,15 @@ ranked as (
         *,
         row_number() over (
             partition by account_id, livemode, charge_id order by created_at, event_id
-        ) as telling_number,
+        ) as mention_rank,
         row_number() over (
-            partition by account_id, livemode, charge_id, told
+            partition by account_id, livemode, charge_id, inferred_status
             order by
-                case when is_told_at_once then 0 else 1 end,
+                case when is_own_event then 0 else 1 end,
                 created_at,
                 event_id
-        ) as number_of_its_kind
-    from tellings
+        ) as rank_within_status
+    from charge_mentions
 
 ),
 
@@ -98,14 +103,14 @@ instants as (
         account_id,
         livemode,
         charge_id,
-        bool_or(told = 'failed') as has_failed,
-        bool_or(told = 'authorized') as was_authorized,
-        max(case when told = 'succeeded' then received_amount end) as received_amount,
-        min(created_at) as first_told_at,
-        min(case when told = 'processing' then created_at end) as processing_at,
-        min(case when told = 'authorized' and is_told_at_once then created_at end) as authorized_at,
-        min(case when told = 'succeeded' then created_at end) as succeeded_at,
-        min(case when told = 'failed' and is_told_at_once then created_at end) as failed_at
+        bool_or(inferred_status = 'failed') as has_failed,
+        bool_or(inferred_status = 'authorized') as was_authorized,
+        max(case when inferred_status = 'succeeded' then received_amount end) as received_amount,
+        min(created_at) as first_mentioned_at,
+        min(case when inferred_status = 'processing' then created_at end) as processing_at,
+        min(case when inferred_status = 'authorized' and is_own_event then created_at end) as authorized_at,
+        min(case when inferred_status = 'succeeded' then created_at end) as succeeded_at,
+        min(case when inferred_status = 'failed' and is_own_event then created_at end) as failed_at
     from ranked
     group by account_id, livemode, charge_id
 
@@ -115,13 +120,13 @@ joined as (
 
     select
         instants.*,
-        firsts.payment_intent_id,
-        firsts.customer_id,
-        firsts.payment_method_id,
-        firsts.currency,
-        firsts.amount,
+        first_mentions.payment_intent_id,
+        first_mentions.customer_id,
+        first_mentions.payment_method_id,
+        first_mentions.currency,
+        first_mentions.amount,
         {% for column in error_columns %}
-            failures.{{ column }},
+            first_failures.{{ column }},
         {% endfor %}
         case
             when instants.succeeded_at is not null then 'succeeded'
@@ -130,19 +135,19 @@ joined as (
             else 'pending'
         end as status
     from instants
-    inner join ranked as firsts
+    inner join ranked as first_mentions
         on
-            instants.account_id = firsts.account_id
-            and instants.livemode = firsts.livemode
-            and instants.charge_id = firsts.charge_id
-            and firsts.telling_number = 1
-    left join ranked as failures
+            instants.account_id = first_mentions.account_id
+            and instants.livemode = first_mentions.livemode
+            and instants.charge_id = first_mentions.charge_id
+            and first_mentions.mention_rank = 1
+    left join ranked as first_failures
         on
-            instants.account_id = failures.account_id
-            and instants.livemode = failures.livemode
-            and instants.charge_id = failures.charge_id
-            and failures.told = 'failed'
-            and failures.number_of_its_kind = 1
+            instants.account_id = first_failures.account_id
+            and instants.livemode = first_failures.livemode
+            and instants.charge_id = first_failures.charge_id
+            and first_failures.inferred_status = 'failed'
+            and first_failures.rank_within_status = 1
 
 ),
 
@@ -153,7 +158,7 @@ refusal_classes as (
 
 ),
 
--- By what an error with these words shows that Stripe itself refused.
+-- The sign by which an error with this code shows that Stripe itself refused the charge (seed decline_codes).
 refusals as (
 
     select
@@ -183,10 +188,10 @@ final as (
         -- strings
         currency,
         status,
-        -- An error does not tell who said no. Only a network's decline has the network's code (SDK: PaymentIntent).
-        -- Without one, some words are Stripe's own, and others may be: the seed says by what sign. A number or date
-        -- that cannot be is sent to no network. Any other decline was most probably the issuer's, and a debit's failure
-        -- the bank's.
+        -- An error does not say who declined. Only a decline by the network has the network's code (SDK:
+        -- PaymentIntent). Without that code, some error codes are Stripe's own, and others may be: the seed names the
+        -- sign. An impossible card number or date is never sent to a network. Any other decline was most probably by
+        -- the issuer, and a failed debit by the bank.
         case
             when status <> 'failed' then null
             when error_network_decline_code is not null then 'issuer_declined'
@@ -203,7 +208,8 @@ final as (
             when error_decline_code is not null or payment_method_type in {{ bank_debits() }} then 'issuer_declined'
             else 'invalid'
         end as presumed_outcome_type,
-        -- A card's error has the general code and the issuer's word; a debit's has one code, the bank's reason.
+        -- The error of a card has a general code and the issuer's decline code. The error of a debit has only a code,
+        -- which is the bank's reason.
         coalesce(error_decline_code, case when payment_method_type in {{ bank_debits() }} then error_code end)
             as presumed_outcome_reason,
         error_code as failure_code,
@@ -228,7 +234,7 @@ final as (
         succeeded_at is not null as is_captured,
 
         -- timestamps
-        first_told_at,
+        first_mentioned_at,
         processing_at,
         authorized_at,
         succeeded_at,

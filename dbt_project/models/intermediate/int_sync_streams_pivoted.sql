@@ -29,7 +29,8 @@ pivoted as (
 
 ),
 
--- An unfinished pass tells nothing; a feed that the key may not read is left out, and the other decides.
+-- The watermark is the earlier of the two event streams. It is null until both listings and the event streams are
+-- complete. An event stream that the key may not read is ignored; if it may read neither, the watermark is null.
 final as (
 
     select

@@ -1,3 +1,7 @@
+{#
+    Incremental: for each card or bank account with a changed attempt, a build writes that attempt and all later ones.
+    An attempt that is gone, or has lost its instrument, loses its row.
+#}
 {{ config(
     materialized='incremental',
     unique_key=['account_id', 'livemode', 'attempt_id'],
@@ -6,11 +10,13 @@
 
 {% set instrument = 'account_id, livemode, instrument_key' %}
 {% set purchase = 'account_id, livemode, instrument_key, currency, amount' %}
-{% set home = checked_var('network_fee_country') %}
+{% set home_country = checked_var('network_fee_country') %}
 
-{# An attempt is judged by those of the 30 days before it: what was touched changes nothing before the first of it. #}
-{% set touched_instruments %}
-    select {{ instrument }}, min(attempted_at) as touched_from
+{#
+    Earlier attempts decide about later ones, never the other way: nothing before the first changed attempt can change.
+#}
+{% set changed_instruments_query %}
+    select {{ instrument }}, min(attempted_at) as changed_since
     from (
         select {{ instrument }}, attempted_at from {{ ref('int_payment_attempts_unioned') }}
         where {{ is_new_since_last_build() }}
@@ -21,15 +27,16 @@
     where instrument_key is not null
     group by {{ instrument }}
 {% endset %}
-{% set is_of_touched %}
+{% set has_changed_instrument %}
     {{ by_rowid(
-        ref('int_payment_attempts_unioned'), '(' ~ instrument ~ ') in (select ' ~ instrument ~ ' from touched)'
+        ref('int_payment_attempts_unioned'),
+        '(' ~ instrument ~ ') in (select ' ~ instrument ~ ' from changed_instruments)'
     ) }}
 {% endset %}
 
 with
 {% if is_incremental() %}
-    touched as ({{ touched_instruments }}),
+    changed_instruments as ({{ changed_instruments_query }}),
 {% endif %}
 
 attempts as (
@@ -38,7 +45,7 @@ attempts as (
         *,
         lower(coalesce(card_network, card_brand)) as network
     from {{ ref('int_payment_attempts_unioned') }}
-    where instrument_key is not null and {{ is_of_touched if is_incremental() else 'true' }}
+    where instrument_key is not null and {{ has_changed_instrument if is_incremental() else 'true' }}
 
 ),
 
@@ -63,8 +70,8 @@ visa_codes as (
 
 ),
 
--- What the answer to each failed attempt says of the next one. A Visa code that is in no list is of category 4.
-answered as (
+-- What the response to a failed attempt says about another try. A Visa code that no list has is of category 4.
+attempt_signals as (
 
     select
         attempts.*,
@@ -108,19 +115,19 @@ numbered as (
     select
         *,
         row_number() over (partition by {{ purchase }} order by {{ attempt_order() }}) as purchase_attempt_number
-    from answered
+    from attempt_signals
 
 ),
 
-looked_back as (
+with_earlier_attempts as (
 
     select
         *,
-        last_value(case when stop_signal is not null then attempt_id end ignore nulls) over before_this
+        last_value(case when stop_signal is not null then attempt_id end ignore nulls) over earlier_attempts
             as last_stop_attempt_id,
-        max(case when stop_signal is not null then attempted_at end) over before_this as last_stop_at,
-        max(min_retry_at) over before_this as earliest_retry_at,
-        max(case when visa_category = 1 then attempted_at end) over before_this as last_visa_category_1_at,
+        max(case when stop_signal is not null then attempted_at end) over earlier_attempts as last_stop_at,
+        max(min_retry_at) over earlier_attempts as earliest_retry_at,
+        max(case when visa_category = 1 then attempted_at end) over earlier_attempts as last_visa_category_1_at,
         lag(advice_code) over in_order as previous_advice_code,
         lag(outcome) over in_order as previous_outcome,
         lag(attempted_at) over in_order as previous_attempted_at,
@@ -132,7 +139,7 @@ looked_back as (
     from numbered
     window
         in_order as (partition by {{ purchase }} order by purchase_attempt_number),
-        before_this as (
+        earlier_attempts as (
             partition by {{ purchase }} order by purchase_attempt_number
             rows between unbounded preceding and 1 preceding
         )
@@ -155,12 +162,11 @@ counted as (
             partition by {{ purchase }} order by attempted_at
             range between interval '30 days' preceding and current row
         ) as unapproved_30d_same_amount
-    from looked_back
+    from with_earlier_attempts
 
 ),
 
--- Limits hold everywhere from a day on; what they cost depends on the region of the merchant and on where the card is
--- from.
+-- The limits are the same everywhere (region `global`). Fees depend on the merchant's region and on the card's country.
 rules as (
 
     select * from {{ ref('network_retry_rules') }}
@@ -168,7 +174,7 @@ rules as (
 
 ),
 
-stops as (
+stop_signals as (
 
     select
         account_id,
@@ -177,12 +183,12 @@ stops as (
         stop_signal,
         failure_code,
         coalesce(card_exp_year, 0) * 100 + coalesce(card_exp_month, 0) as expiry
-    from answered
+    from attempt_signals
     where stop_signal is not null
 
 ),
 
-ruled as (
+evaluated as (
 
     select
         -- ids
@@ -209,12 +215,12 @@ ruled as (
             when
                 counted.outcome in ('failed', 'blocked')
                 and counted.last_stop_at >= counted.attempted_at - interval '30 days'
-                and stops.expiry = coalesce(counted.card_exp_year, 0) * 100 + coalesce(counted.card_exp_month, 0)
+                and stop_signals.expiry = coalesce(counted.card_exp_year, 0) * 100 + coalesce(counted.card_exp_month, 0)
                 and not (
-                    stops.failure_code = 'authentication_required'
+                    stop_signals.failure_code = 'authentication_required'
                     and coalesce(counted.three_d_secure_result = 'authenticated', false)
                 )
-                then stops.stop_signal
+                then stop_signals.stop_signal
         end as wasted_reason,
 
         case
@@ -256,11 +262,11 @@ ruled as (
         -- the load
         {{ build_id() }} as _load_id
     from counted
-    left join stops
+    left join stop_signals
         on
-            counted.account_id = stops.account_id
-            and counted.livemode = stops.livemode
-            and counted.last_stop_attempt_id = stops.attempt_id
+            counted.account_id = stop_signals.account_id
+            and counted.livemode = stop_signals.livemode
+            and counted.last_stop_attempt_id = stop_signals.attempt_id
     {% for name, applies_to, hours in [
         ('daily_rules', 'declines_any', 24), ('monthly_rules', 'declines_any', 720),
         ('visa_rules', 'category_2_to_4', 720)
@@ -274,28 +280,28 @@ ruled as (
                 and counted.attempted_at < coalesce({{ name }}.valid_to + 1, date '9999-12-31')
     {% endfor %}
     {% if is_incremental() %}
-        inner join touched
+        inner join changed_instruments
             on
-                counted.account_id = touched.account_id
-                and counted.livemode = touched.livemode
-                and counted.instrument_key = touched.instrument_key
-                and counted.attempted_at >= touched.touched_from
-        -- What was judged and is no longer there, or no longer with an instrument, comes without one and is deleted.
+                counted.account_id = changed_instruments.account_id
+                and counted.livemode = changed_instruments.livemode
+                and counted.instrument_key = changed_instruments.instrument_key
+                and counted.attempted_at >= changed_instruments.changed_since
+        -- Tombstones: evaluated attempts that are gone, or have lost their instrument.
         union all by name
         select
             account_id,
             livemode,
             attempt_id,
             payment_intent_id
-        from {{ this }} as judged
+        from {{ this }} as existing
         where
             {{ in_changed_payment_intents(this, models=['int_payment_attempts_unioned']) }}
             and not exists (
                 select 1 from counted
                 where
-                    counted.account_id = judged.account_id
-                    and counted.livemode = judged.livemode
-                    and counted.attempt_id = judged.attempt_id
+                    counted.account_id = existing.account_id
+                    and counted.livemode = existing.livemode
+                    and counted.attempt_id = existing.attempt_id
             )
     {% endif %}
 
@@ -313,35 +319,35 @@ fees as (
 final as (
 
     select
-        ruled.*,
+        evaluated.*,
         cast(fees.fee_amount as bigint) as estimated_network_fee_amount,
         fees.fee_currency as estimated_network_fee_currency
-    from ruled
-    left join rules as exceeded
-        on ruled.excess_rule_id = exceeded.rule_id
+    from evaluated
+    left join rules as exceeded_rules
+        on evaluated.excess_rule_id = exceeded_rules.rule_id
     left join fees
         on
-            ruled.network = fees.network
+            evaluated.network = fees.network
             and fees.applies_to = coalesce(
-                exceeded.applies_to,
+                exceeded_rules.applies_to,
                 case
                     when
-                        ruled.wasted_reason is not null
-                        and ruled.last_visa_category_1_at >= ruled.attempted_at - interval '30 days'
+                        evaluated.wasted_reason is not null
+                        and evaluated.last_visa_category_1_at >= evaluated.attempted_at - interval '30 days'
                         then 'category_1'
                 end
             )
-            and fees.window_hours is not distinct from exceeded.window_hours
+            and fees.window_hours is not distinct from exceeded_rules.window_hours
             and fees.card_origin in (
                 'any',
                 case
-                    when ruled.card_country is null or '{{ home }}' = '' then null
-                    when ruled.card_country = '{{ home }}' then 'domestic'
+                    when evaluated.card_country is null or '{{ home_country }}' = '' then null
+                    when evaluated.card_country = '{{ home_country }}' then 'domestic'
                     else 'cross_border'
                 end
             )
-            and ruled.attempted_at >= fees.valid_from
-            and ruled.attempted_at < coalesce(fees.valid_to + 1, date '9999-12-31')
+            and evaluated.attempted_at >= fees.valid_from
+            and evaluated.attempted_at < coalesce(fees.valid_to + 1, date '9999-12-31')
 
 )
 
