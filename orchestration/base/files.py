@@ -37,7 +37,7 @@ def make_new_files_private() -> None:
 
 
 @contextmanager
-def files_of_the_user() -> Iterator[None]:
+def user_file_permissions() -> Iterator[None]:
     """Create files with the user's own permissions while the context lasts, such as a result to hand on."""
     before = os.umask(_umask_of_user())
     try:
@@ -54,7 +54,7 @@ def _umask_of_user() -> int:
     return umask
 
 
-def close_to_others(folder: Path) -> bool:
+def restrict_to_owner(folder: Path) -> bool:
     """Take the group's and others' permissions from a data folder that everybody can open; return whether it was one.
 
     A folder that is closed to others stays as it is, so that its owner can let a group in. A folder that also holds

@@ -25,25 +25,25 @@ def parse_leniently(text: bytes | str) -> Any:
     """
     decoded = (text.decode("utf-8", errors="replace") if isinstance(text, bytes) else text).removeprefix("\ufeff")
     try:
-        return storable(json.loads(_cut(decoded), strict=False, parse_int=_integer, parse_constant=lambda _: None))
+        return make_storable(json.loads(_cut(decoded), strict=False, parse_int=_integer, parse_constant=lambda _: None))
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
-def storable(node: Any) -> Any:
+def make_storable(node: Any) -> Any:
     """Return a copy that JSON in UTF-8 can hold, with the replacements of `parse_leniently`."""
     if isinstance(node, str):
         return _SURROGATE.sub("\ufffd", node)
     if isinstance(node, dict):
-        return {storable(key): storable(value) for key, value in node.items()}
+        return {make_storable(key): make_storable(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [storable(value) for value in node]
+        return [make_storable(value) for value in node]
     if type(node) is int and not -_LARGEST <= node < _LARGEST:
         return float(node) if abs(node) < 10**_MOST_DIGITS else None
     return node
 
 
-def shallow(node: Any) -> Any:
+def limit_depth(node: Any) -> Any:
     """Set to null, in place, whatever is nested deeper than `MAX_DEPTH`, and return the node."""
     level = [node]
     for _ in range(MAX_DEPTH - 1):

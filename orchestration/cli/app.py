@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from orchestration.base.errors import RecoupError
-from orchestration.base.files import close_to_others, make_new_files_private
+from orchestration.base.files import make_new_files_private, restrict_to_owner
 from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED, USAGE
 from orchestration.cli.groups import add_group
 from orchestration.config.credentials import SecretRefused, refuse_visible, without_credentials
@@ -184,7 +184,7 @@ def _settings() -> "Settings":
     from orchestration.config.settings import Settings
 
     settings = Settings()
-    if close_to_others(settings.recoup_data_dir):
+    if restrict_to_owner(settings.recoup_data_dir):
         errors.print(
             f"{settings.recoup_data_dir} was open to other users of this machine, and is not any more. "
             "data/README.md says how to share recovery.duckdb with a group.",

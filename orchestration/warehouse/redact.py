@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from orchestration.base.lenient_json import shallow, storable
+from orchestration.base.lenient_json import limit_depth, make_storable
 from orchestration.warehouse.personal_keys import is_dropped, is_private
 from orchestration.warehouse.private_text import is_private as is_private_text
 from orchestration.warehouse.private_text import readings
@@ -98,7 +98,7 @@ def redacted_json(node: dict[str, Any]) -> str:
     try:
         return stored_json(scrub(node))
     except (RecursionError, orjson.JSONEncodeError):
-        return stored_json(scrub(shallow(node)))
+        return stored_json(scrub(limit_depth(node)))
 
 
 def stored_json(scrubbed: Any) -> str:
@@ -110,7 +110,7 @@ def stored_json(scrubbed: Any) -> str:
     try:
         text = orjson.dumps(scrubbed, option=orjson.OPT_SORT_KEYS).decode()
     except orjson.JSONEncodeError:
-        text = orjson.dumps(storable(scrubbed), option=orjson.OPT_SORT_KEYS).decode()
+        text = orjson.dumps(make_storable(scrubbed), option=orjson.OPT_SORT_KEYS).decode()
     return _NUL.sub("\\1\\\\ufffd", text) if "\\u0000" in text else text
 
 
