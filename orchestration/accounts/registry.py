@@ -21,7 +21,7 @@ from tomlkit.items import Table
 from orchestration.base.errors import RecoupError
 from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
-from orchestration.config.credentials import SecretRefused, api_key, refuse_visible
+from orchestration.config.credentials import SecretRefused, parse_api_key, reject_credentials
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 
 ACCOUNT_ID: Final = r"^acct_\w+$"
@@ -92,7 +92,7 @@ def check_name(name: str) -> str:
         IntegrationError: it may not.
         SecretRefused: it looks like a key.
     """
-    refuse_visible(name, "The name")
+    reject_credentials(name, "The name")
     if name == DEFAULT_INTEGRATION:
         raise IntegrationError("`default` is the integration of STRIPE_API_KEY. Choose another name.")
     if not _NAME.fullmatch(name):
@@ -316,7 +316,7 @@ class Integrations:
         set_key = self._settings.stripe_api_keys.get(name)
         stored = None
         with suppress(OSError, UnicodeDecodeError, SecretRefused):  # as if it were not there: the others go on
-            stored = api_key(read_secret(self._key_path(name)) or "")
+            stored = parse_api_key(read_secret(self._key_path(name)) or "")
         return Integration(
             name,
             set_key or stored,

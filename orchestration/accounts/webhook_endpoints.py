@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from orchestration.accounts.registry import IntegrationError, Integrations
 from orchestration.base.files import read_secret, write_secret
-from orchestration.config.credentials import SecretRefused, signing_secret
+from orchestration.config.credentials import SecretRefused, parse_signing_secret
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
 
@@ -52,7 +52,7 @@ class WebhookFiles:
         Raises:
             SecretRefused: what was pasted is no signing secret.
         """
-        secret = signing_secret(pasted).get_secret_value()
+        secret = parse_signing_secret(pasted).get_secret_value()
         current = read_secret(self._folder / "webhook_secret")
         if current == secret:
             return False
@@ -96,5 +96,5 @@ def _accounts(settings: Settings) -> Mapping[str, str | None]:
 def _secret_in(path: Path) -> SecretStr | None:
     """What is no signing secret, such as a file that was damaged, counts as none: deliveries wait at Stripe then."""
     with suppress(SecretRefused):
-        return signing_secret(read_secret(path) or "")
+        return parse_signing_secret(read_secret(path) or "")
     return None

@@ -20,7 +20,7 @@ from orchestration.accounts.oauth_flow import LINK_SECONDS, authorize_url, callb
 from orchestration.accounts.registry import ACCOUNT_ID, Integration, IntegrationError, Integrations, check_name
 from orchestration.base.errors import RecoupError
 from orchestration.cli.exit_codes import INCOMPLETE
-from orchestration.config.credentials import SecretRefused, api_key, shown
+from orchestration.config.credentials import SecretRefused, mask_key, parse_api_key
 from orchestration.config.settings import Settings
 from orchestration.stripe_api import (
     API_VERSION,
@@ -184,10 +184,10 @@ def read_key(key_file: Path | None) -> SecretStr:
         OSError: the file cannot be read.
     """
     if key_file is not None:
-        return api_key(_text_of(key_file.read_bytes()))
+        return parse_api_key(_text_of(key_file.read_bytes()))
     if sys.stdin.isatty():
         return _ask("API key (rk_live_… or rk_test_…), hidden", api_key, is_hidden=True)
-    return api_key(sys.stdin.read())
+    return parse_api_key(sys.stdin.read())
 
 
 def _text_of(content: bytes) -> str:
@@ -237,7 +237,7 @@ def print_connection(integration: Integration, connection: clients.Connection) -
     account = connection.account
     who = "an account that Stripe does not name" if account.account_id.startswith(_NOT_TOLD) else account.account_id
     mode = "live" if account.livemode else "test"
-    console.print(f"{shown(key) if key else 'The app'} works: {who}, {mode} mode, API version {API_VERSION}.")
+    console.print(f"{mask_key(key) if key else 'The app'} works: {who}, {mode} mode, API version {API_VERSION}.")
     if key and key.get_secret_value().startswith("sk_"):
         console.print("This is a secret key, which may do anything. A restricted key is enough.", style="yellow")
     if account.account_id.startswith(_NOT_TOLD):
@@ -258,7 +258,7 @@ def _try(
         connection = clients.check(settings, wanted)
     except StripeApiError as error:
         if not save_anyway:
-            of_key = "" if isinstance(error, StripeUnavailable) else f"{shown(key)}: "
+            of_key = "" if isinstance(error, StripeUnavailable) else f"{mask_key(key)}: "
             raise NotSaved(f"{of_key}{error}\n{_NOT_SAVED}") from None
         _print_failure(wanted, error)
         return 1, wanted
@@ -320,7 +320,7 @@ def may_read_connected(settings: Settings, platform: Integration) -> bool:
 
 
 def _print_failure(integration: Integration, error: Exception) -> None:
-    key = f"{shown(integration.api_key)}, from {integration.key_from}: " if integration.api_key else ""
+    key = f"{mask_key(integration.api_key)}, from {integration.key_from}: " if integration.api_key else ""
     console.print(f"{key}{error}", style="red", markup=False)
 
 

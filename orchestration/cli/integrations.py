@@ -14,7 +14,7 @@ from rich.text import Text
 from orchestration.accounts.registry import Integration, Integrations
 from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.cli.exit_codes import INCOMPLETE
-from orchestration.config.credentials import is_live, shown, without_credentials
+from orchestration.config.credentials import is_live, mask_credentials, mask_key
 from orchestration.config.settings import Settings
 
 app = typer.Typer()
@@ -48,7 +48,7 @@ def list_integrations() -> None:
     table.add_column("description", overflow="fold")
     for each in there:
         through = reached.get((each.account_id, each.livemode))
-        about = f"of {each.platform}" if each.platform else without_credentials(each.description)
+        about = f"of {each.platform}" if each.platform else mask_credentials(each.description)
         table.add_row(each.name, _account(each), mode(each), _instant(through), Text(about))
     (console if console.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
 
@@ -62,7 +62,7 @@ def show(name: Name) -> None:
     secrets = f"{len(endpoint.secrets)} signing secrets" if endpoint and endpoint.secrets else "no signing secret yet"
     table = Table(box=None, show_header=False)
     table.add_row("name", integration.name)
-    table.add_row("description", Text(without_credentials(integration.description) or "-"))
+    table.add_row("description", Text(mask_credentials(integration.description) or "-"))
     table.add_row("account", _account(integration))
     table.add_row("mode", mode(integration))
     table.add_row("key", f"{_key(integration)} from {integration.key_from}")
@@ -171,7 +171,7 @@ def _account(integration: Integration) -> str:
 def _key(integration: Integration) -> str:
     if integration.is_app:
         return "app"
-    return shown(integration.api_key) if integration.api_key else "none"
+    return mask_key(integration.api_key) if integration.api_key else "none"
 
 
 def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:

@@ -121,7 +121,7 @@ class SecretRefused(RecoupError, ValueError):
     is_visible: bool = False
 
 
-def api_key(pasted: str) -> SecretStr:
+def parse_api_key(pasted: str) -> SecretStr:
     """An API key of one account, checked by its looks: whether it works, only Stripe can tell (`stripe_api`).
 
     Raises:
@@ -130,7 +130,7 @@ def api_key(pasted: str) -> SecretStr:
     return _checked(pasted, _API)
 
 
-def app_secret_key(pasted: str) -> SecretStr:
+def parse_app_secret_key(pasted: str) -> SecretStr:
     """The secret key of the account that made a Stripe App, checked by its looks.
 
     Raises:
@@ -139,7 +139,7 @@ def app_secret_key(pasted: str) -> SecretStr:
     return _checked(pasted, _APP_SECRET_KEY)
 
 
-def signing_secret(pasted: str) -> SecretStr:
+def parse_signing_secret(pasted: str) -> SecretStr:
     """The signing secret of a webhook endpoint, checked by its looks: Stripe offers no other way to check it.
 
     Raises:
@@ -148,7 +148,7 @@ def signing_secret(pasted: str) -> SecretStr:
     return _checked(pasted, _SIGNING_SECRET)
 
 
-def signing_secrets(text: str) -> Sequence[SecretStr]:
+def parse_signing_secrets(text: str) -> Sequence[SecretStr]:
     """One secret, or two separated by a comma while Stripe signs with both.
 
     Raises:
@@ -157,10 +157,10 @@ def signing_secrets(text: str) -> Sequence[SecretStr]:
     parts = [part for part in text.split(",") if part.strip()] or [""]
     if len(parts) > 2:
         raise SecretRefused(f"These are {len(parts)} secrets: two is the most, the new one and the one it replaces.")
-    return tuple(signing_secret(part) for part in parts)
+    return tuple(parse_signing_secret(part) for part in parts)
 
 
-def refuse_visible(text: str, where: str) -> str:
+def reject_credentials(text: str, where: str) -> str:
     """Return a text that a person typed where everybody sees it, if it holds no credential.
 
     Raises:
@@ -177,7 +177,7 @@ def refuse_visible(text: str, where: str) -> str:
     return text
 
 
-def without_credentials(text: str) -> str:
+def mask_credentials(text: str) -> str:
     """Return the text with every credential in it replaced by a hint, for messages and lists."""
     return _CREDENTIAL.sub("(a key, not shown: roll it)", text)
 
@@ -188,7 +188,7 @@ def is_live(key: SecretStr) -> bool | None:
     return "live" in kind if "test" in kind or "live" in kind else None
 
 
-def shown(key: SecretStr) -> str:
+def mask_key(key: SecretStr) -> str:
     """What may be shown of an API key: `rk_live_…abcd`, without the end where too little would stay hidden."""
     text = key.get_secret_value()
     start = re.match(f"({_API_KEY_START}((live|test)_)?)?", text)

@@ -24,7 +24,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from orchestration.config.credentials import SecretRefused, api_key, app_secret_key, refuse_visible, signing_secrets
+from orchestration.config.credentials import (
+    SecretRefused,
+    parse_api_key,
+    parse_app_secret_key,
+    parse_signing_secrets,
+    reject_credentials,
+)
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent.parent
 DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
@@ -189,18 +195,18 @@ class Settings(BaseSettings):
     @classmethod
     def _no_credential(cls, value: object) -> object:
         """These are shown in messages and stand in files, so no key may be in them."""
-        refuse_visible(str(value), "The value")
+        reject_credentials(str(value), "The value")
         return value
 
     @field_validator("stripe_api_key")
     @classmethod
     def _key_of_one_account(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else api_key(value.get_secret_value())
+        return None if value is None else parse_api_key(value.get_secret_value())
 
     @field_validator("stripe_api_keys")
     @classmethod
     def _keys_of_one_account_each(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        return _each_checked(value, api_key)
+        return _each_checked(value, parse_api_key)
 
     @field_validator("stripe_app_client_id")
     @classmethod
@@ -212,19 +218,19 @@ class Settings(BaseSettings):
     @field_validator("stripe_app_secret_key")
     @classmethod
     def _key_of_an_app(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else app_secret_key(value.get_secret_value())
+        return None if value is None else parse_app_secret_key(value.get_secret_value())
 
     @field_validator("stripe_webhook_secret")
     @classmethod
     def _signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            signing_secrets(value.get_secret_value())
+            parse_signing_secrets(value.get_secret_value())
         return value
 
     @field_validator("stripe_webhook_secrets")
     @classmethod
     def _signing_secrets_of_each(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        _each_checked(value, signing_secrets)
+        _each_checked(value, parse_signing_secrets)
         return value
 
     @field_validator("recoup_webhook_events")
@@ -342,7 +348,7 @@ class Settings(BaseSettings):
             return variable
         path = self.recoup_secrets_dir / variable.lower()
         with suppress(OSError, UnicodeDecodeError, SecretRefused):
-            if api_key(path.read_text(encoding="utf-8")) == self.stripe_api_keys[integration]:
+            if parse_api_key(path.read_text(encoding="utf-8")) == self.stripe_api_keys[integration]:
                 return str(path)
         return variable
 
@@ -350,7 +356,7 @@ class Settings(BaseSettings):
         """The signing secrets that are set for an integration; none where the environment has none."""
         named = self.stripe_webhook_secrets.get(integration)
         secret = self.stripe_webhook_secret if integration == DEFAULT_INTEGRATION else named
-        return signing_secrets(secret.get_secret_value()) if secret else ()
+        return parse_signing_secrets(secret.get_secret_value()) if secret else ()
 
     @property
     def app_client_id(self) -> str | None:

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from orchestration import pipeline
 from orchestration.accounts.registry import IntegrationError
-from orchestration.config.credentials import shown
+from orchestration.config.credentials import mask_key
 from orchestration.config.settings import Settings
 from orchestration.simulator import ApiKey, Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.server.keys import READ_PERMISSION
@@ -106,7 +106,7 @@ def nothing_of(key: str, said: Said) -> None:
     told = said.out + said.err
     assert "Traceback" not in told
     body = key.rpartition("_")[2]
-    told = told.replace(shown(SecretStr(key)), "")
+    told = told.replace(mask_key(SecretStr(key)), "")
     assert [body[at : at + 5] for at in range(len(body) - 4) if body[at : at + 5] in told] == []
 
 
@@ -367,7 +367,7 @@ CHARGES_MISSING = "This key lacks what Recoup needs: rak_charge_read."
 
 
 def works(key: str, account_id: str) -> str:
-    return f"{shown(SecretStr(key))} works: {account_id}, test mode, API version\n2026-10-28.endive."
+    return f"{mask_key(SecretStr(key))} works: {account_id}, test mode, API version\n2026-10-28.endive."
 
 
 @pytest.mark.parametrize(
