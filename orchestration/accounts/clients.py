@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from orchestration.accounts.oauth_tokens import AppKey, NotAuthorized
-from orchestration.accounts.registry import Integration, Integrations, is_read_already
+from orchestration.accounts.registry import Integration, Integrations, already_connected_error
 from orchestration.base.account import AccountKey
 from orchestration.base.errors import RecoupError
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
@@ -59,7 +59,7 @@ def client_of(
             f"rk_test_…) into the environment or into .env.{_orphan_keys_hint(settings)} Without a key, `recoup demo` "
             "uses a simulated account."
             if integration.name == DEFAULT_INTEGRATION
-            else f"The key of integration {integration.name!r} cannot be read ({integration.key_from}). Set it again: "
+            else f"The key of integration {integration.name!r} cannot be read ({integration.key_source}). Set it again: "
             f"recoup integrations set-key {integration.name}"
         )
     if integration.livemode is not None and is_live(integration.api_key) is (not integration.livemode):
@@ -146,7 +146,7 @@ def refuse_known_account(settings: Settings, integration: Integration) -> None:
         if is_itself or is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
             continue
         if integration.account_id is not None and _account_by_key(settings, other) == integration.account_id:
-            raise is_read_already(other, "reads this account")
+            raise already_connected_error(other, "reads this account")
 
 
 def _account_by_key(settings: Settings, integration: Integration) -> str | None:

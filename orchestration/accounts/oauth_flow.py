@@ -130,7 +130,7 @@ def _keep(settings: Settings, pending: _Pending, tokens: Tokens) -> Integration:
         )
         if known is None:
             refuse_known_account(settings, found)
-            Integrations(settings).forget_secrets(found.name)
+            Integrations(settings).delete_secrets(found.name)
         elif (known.account_id, known.livemode) != (found.account_id, found.livemode):
             raise IntegrationError(
                 f"Integration {known.name!r} is of {_account(known)}, and this is {_account(found)}. To connect it as "

@@ -41,7 +41,7 @@ _MISTAKES: Final = {
 
 
 _OWN_FILES: Final = "secrets/"
-"""How `key_from` begins where the key is in a file of ours."""
+"""How `key_source` begins where the key is in a file of ours."""
 
 
 class IntegrationError(RecoupError):
@@ -52,7 +52,7 @@ class IntegrationError(RecoupError):
 class Integration:
     """A Stripe account as Recoup knows it. `account_id` and `livemode` are None until Stripe has told them.
 
-    `key_from` names the variable or the file that the key is from, for messages. `connected` are patterns of a Connect
+    `key_source` names the variable or the file that the key is from, for messages. `connected` are patterns of a Connect
     platform: which of its connected accounts are integrations, too. `platform` is, for such a one, the integration with
     whose key it is read. An account that has authorized the Stripe App (`is_app`) has no key here, but tokens
     (`oauth_tokens`).
@@ -60,7 +60,7 @@ class Integration:
 
     name: str
     api_key: SecretStr | None
-    key_from: str
+    key_source: str
     description: str = ""
     account_id: str | None = None
     livemode: bool | None = None
@@ -103,9 +103,9 @@ def check_name(name: str) -> str:
     return name
 
 
-def is_read_already(other: Integration, how: str) -> IntegrationError:
+def already_connected_error(other: Integration, how: str) -> IntegrationError:
     """Why another integration cannot be connected beside this one, and what to do instead."""
-    text = f"Integration {other.name!r} ({other.key_from}) {how} already."
+    text = f"Integration {other.name!r} ({other.key_source}) {how} already."
     if other.name == DEFAULT_INTEGRATION:
         return IntegrationError(text)
     return IntegrationError(f"{text} {_renewal(other)}")
@@ -153,7 +153,7 @@ class Integrations:
             self.check_account(integration)
             document[integration.name] = {"description": entry.description} | entry.model_dump(exclude_defaults=True)
             if integration.platform is None and integration.api_key is not None:
-                self.forget_secrets(integration.name)
+                self.delete_secrets(integration.name)
                 write_secret(self._key_path(integration.name), integration.api_key.get_secret_value())
 
     def accounts(self) -> Mapping[str, str | None]:
@@ -174,7 +174,7 @@ class Integrations:
             )
         return check_name(name)
 
-    def of_platform(self, name: str) -> Sequence[Integration]:
+    def connected_accounts(self, name: str) -> Sequence[Integration]:
         """The connected accounts that are read with this integration's key."""
         return [each for each in self.all() if each.platform == name]
 
@@ -185,7 +185,7 @@ class Integrations:
             IntegrationError: there is no such integration.
         """
         with self._changed() as document:
-            self.must_be_named(name)
+            self.require_named(name)
             document[name]["connected"] = list(patterns)
 
     def check_account(self, integration: Integration) -> None:
@@ -197,9 +197,9 @@ class Integrations:
                 (other.account_id, other.livemode) == (integration.account_id, integration.livemode)
             )
             if other.name != integration.name and (is_same_key or is_same_account):
-                raise is_read_already(other, "is read with this key" if is_same_key else "reads this account")
+                raise already_connected_error(other, "is read with this key" if is_same_key else "reads this account")
 
-    def note_account(self, name: str, account_id: str, *, livemode: bool) -> None:
+    def set_account(self, name: str, account_id: str, *, livemode: bool) -> None:
         """Keep whose an integration is, once Stripe has told it: another account's key is refused from then on.
 
         Raises:
@@ -209,7 +209,7 @@ class Integrations:
         if name == DEFAULT_INTEGRATION or (known.account_id, known.livemode) == (account_id, livemode):
             return
         with self._changed() as document:
-            self.must_be_named(name)
+            self.require_named(name)
             self.check_account(replace(known, account_id=account_id, livemode=livemode))
             document[name].update({"account_id": account_id, "livemode": livemode})
 
@@ -219,10 +219,10 @@ class Integrations:
         Raises:
             IntegrationError: there is no such integration, it has none, or its key is set in the environment.
         """
-        self.with_own_key(name)
+        self.require_own_key(name)
         write_secret(self._key_path(name), key.get_secret_value())
 
-    def with_own_key(self, name: str) -> Integration:
+    def require_own_key(self, name: str) -> Integration:
         """The integration of that name, if its key is kept in a file of ours.
 
         Raises:
@@ -236,8 +236,8 @@ class Integrations:
             )
         if integration.is_app:
             raise IntegrationError(f"{name!r} has no key: it is read by the Stripe App. {_renewal(integration)}")
-        if integration.key_from != self._shown(self._key_path(name)):
-            raise IntegrationError(f"The key of {name!r} is set by {integration.key_from}. Change it there.")
+        if integration.key_source != self._shown(self._key_path(name)):
+            raise IntegrationError(f"The key of {name!r} is set by {integration.key_source}. Change it there.")
         return integration
 
     def rename(self, name: str, new_name: str) -> None:
@@ -246,22 +246,22 @@ class Integrations:
         Raises:
             IntegrationError: there is none of the name, or one of the new name already.
         """
-        self.must_be_named(name)
+        self.require_named(name)
         old, new = self._settings.secrets_dir / name, self._settings.secrets_dir / new_name
         with self._changed() as document, self._tokens_held(name):
-            self.must_be_named(name)
+            self.require_named(name)
             self.check_new_name(new_name)
             for place, (key, table) in enumerate(document.body):  # in place, so that comments stay where they are
                 if key is not None and key.key == name:
                     document.body[place] = (tomlkit.key(new_name), table)
                     if isinstance(table, Table):
                         table.invalidate_display_name()
-            for connected in self.of_platform(name):
+            for connected in self.connected_accounts(name):
                 document[connected.name]["platform"] = new_name
-            self.forget_secrets(new_name)
+            self.delete_secrets(new_name)
             if old.exists():  # copied, so that each name has its secrets whenever this is stopped
                 shutil.copytree(old, new)
-        self.forget_secrets(name)
+        self.delete_secrets(name)
 
     def _tokens_held(self, name: str) -> AbstractContextManager[None]:
         """Nobody renews the tokens of an app's integration meanwhile: what Stripe gives them would be lost."""
@@ -276,19 +276,19 @@ class Integrations:
             IntegrationError: there is none of the name.
         """
         with self._changed() as document:
-            self.must_be_named(name)
-            forgotten = (name, *(connected.name for connected in self.of_platform(name)))
+            self.require_named(name)
+            forgotten = (name, *(connected.name for connected in self.connected_accounts(name)))
             for each in forgotten:
                 document.remove(each)
         for each in forgotten:
-            self.forget_secrets(each)
+            self.delete_secrets(each)
 
-    def forget_secrets(self, name: str) -> None:
+    def delete_secrets(self, name: str) -> None:
         """Of what is not an integration, or no longer: such as those of one that was taken out of the file by hand."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self._settings.secrets_dir / name)
 
-    def must_be_named(self, name: str) -> None:
+    def require_named(self, name: str) -> None:
         """Check that an integration can be renamed or removed.
 
         Raises:
@@ -311,8 +311,8 @@ class Integrations:
             platform = self.named(entry.platform)
             return replace(platform, name=name, **entry.model_dump())
         if entry.is_app:
-            key_from = self._shown(tokens_path(self._settings, name))
-            return Integration(name, None, key_from, **entry.model_dump())
+            key_source = self._shown(tokens_path(self._settings, name))
+            return Integration(name, None, key_source, **entry.model_dump())
         set_key = self._settings.stripe_api_keys.get(name)
         stored = None
         with suppress(OSError, UnicodeDecodeError, SecretRefused):  # as if it were not there: the others go on
@@ -320,7 +320,7 @@ class Integrations:
         return Integration(
             name,
             set_key or stored,
-            self._settings.place_of_key(name) if set_key else self._shown(self._key_path(name)),
+            self._settings.api_key_source(name) if set_key else self._shown(self._key_path(name)),
             **entry.model_dump(),
         )
 
@@ -392,6 +392,6 @@ def _renewal(integration: Integration) -> str:
     """How an integration goes on with another key, or with other tokens."""
     if integration.is_app:
         return f"To authorize it again: recoup connect --app --name {integration.name}"
-    if not integration.key_from.startswith(_OWN_FILES):
-        return f"To give it another key, change {integration.key_from}."
+    if not integration.key_source.startswith(_OWN_FILES):
+        return f"To give it another key, change {integration.key_source}."
     return f"To give it another key: recoup integrations set-key {integration.platform or integration.name}"

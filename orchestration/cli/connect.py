@@ -119,7 +119,7 @@ def add_connected(settings: Settings, integrations: Integrations, platform: Inte
     if platform.platform is not None:
         raise IntegrationError(f"{platform.name!r} is connected to {platform.platform}: name that one.")
     refused: list[str] = []
-    known = {each.account_id: each.name for each in integrations.of_platform(platform.name)}
+    known = {each.account_id: each.name for each in integrations.connected_accounts(platform.name)}
     of_platform = replace(platform, description="", connected=(), platform=platform.name)
     table = Table(box=None, header_style="bold")
     for column in ("integration", "account", "name at Stripe", ""):
@@ -320,7 +320,7 @@ def may_read_connected(settings: Settings, platform: Integration) -> bool:
 
 
 def _print_failure(integration: Integration, error: Exception) -> None:
-    key = f"{mask_key(integration.api_key)}, from {integration.key_from}: " if integration.api_key else ""
+    key = f"{mask_key(integration.api_key)}, from {integration.key_source}: " if integration.api_key else ""
     console.print(f"{key}{error}", style="red", markup=False)
 
 

@@ -341,7 +341,7 @@ class Settings(BaseSettings):
         """Dagster's run history, schedules' and sensors' state."""
         return self.recoup_data_dir / "dagster"
 
-    def place_of_key(self, integration: str) -> str:
+    def api_key_source(self, integration: str) -> str:
         """Where the key that is set for a named integration is set: its variable, or its file among the secrets."""
         variable = f"STRIPE_API_KEYS__{integration.upper()}"
         if self.recoup_secrets_dir is None:

@@ -68,7 +68,7 @@ def _with_account(settings: Settings, name: str) -> Integration:
     if name != DEFAULT_INTEGRATION and used.account_id is None:
         with client_of(settings, used) as client:
             account = identify(client)
-        integrations.note_account(name, account.account_id, livemode=account.livemode)
+        integrations.set_account(name, account.account_id, livemode=account.livemode)
     return integrations.named(name)
 
 
@@ -205,7 +205,7 @@ def _may_write(settings: Settings, name: str, account: AccountKey, is_own: bool)
     if is_own:
         mode = _mode_of(used) if used else None
         return mode is None or mode is account.livemode
-    chosen = integrations.of_platform(name) if used else [each for each in integrations.all() if each.platform]
+    chosen = integrations.connected_accounts(name) if used else [each for each in integrations.all() if each.platform]
     return any(each.account_id == account.account_id and each.livemode in (None, account.livemode) for each in chosen)
 
 

@@ -454,7 +454,7 @@ def test_nothing_is_asked_to_know_what_is_connected(app: App) -> None:
     app.change(issued_at=0.0)
     app.server.requests.clear()
     (shop,) = Integrations(app.settings).all()
-    assert (shop.name, shop.api_key, shop.key_from) == ("shop", None, "secrets/shop/oauth.json")
+    assert (shop.name, shop.api_key, shop.key_source) == ("shop", None, "secrets/shop/oauth.json")
     assert Integrations(app.settings).named("shop") == shop
     assert app.server.requests.total == 0
 
