@@ -39,7 +39,7 @@ class Connection:
 
 
 @contextmanager
-def client_of(
+def open_client(
     settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
 ) -> Iterator[StripeClient]:
     """Yield a client with the integration's key, and close it at the end.
@@ -109,7 +109,7 @@ def _orphan_keys_hint(settings: Settings) -> str:
     return f" There are keys for {', '.join(names)}: add {lines} to {settings.integrations_path}."
 
 
-def check(settings: Settings, integration: Integration) -> Connection:
+def check_connection(settings: Settings, integration: Integration) -> Connection:
     """Try an integration's key at Stripe, with some twenty requests. The integration need not be stored yet.
 
     Raises:
@@ -117,22 +117,22 @@ def check(settings: Settings, integration: Integration) -> Connection:
         AccountMismatch: the key is of another account or mode than the integration.
         StripeApiError: as `check_resources`.
     """
-    with client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+    with open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
         key = check_resources(client, is_platform=bool(integration.connected))
         return Connection(identify(client, stated_id=integration.account_id), key)
 
 
-def discover(settings: Settings, platform: Integration) -> Sequence[ConnectedAccount]:
+def discover_accounts(settings: Settings, platform: Integration) -> Sequence[ConnectedAccount]:
     """Return the connected accounts that the platform's patterns choose, newest first.
 
     Raises:
         KeyMissing, StripeApiError: as `check`.
     """
-    with client_of(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+    with open_client(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
         return [account for account in connected_accounts(client) if account.matches(platform.connected)]
 
 
-def refuse_known_account(settings: Settings, integration: Integration) -> None:
+def reject_known_account(settings: Settings, integration: Integration) -> None:
     """Check an integration before it is added or gets another key. Keys whose account is unknown are tried now.
 
     Raises:
@@ -153,7 +153,7 @@ def _account_by_key(settings: Settings, integration: Integration) -> str | None:
     """Return the account id of an integration's key, or None if the key does not work: other integrations continue."""
     with (
         suppress(StripeApiError),
-        client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
+        open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
     ):
         return identify(client, stated_id=integration.account_id).account_id
     return None

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from orchestration.accounts.clients import refuse_known_account
+from orchestration.accounts.clients import reject_known_account
 from orchestration.accounts.oauth_tokens import INVALID_GRANT, TokenFile, Tokens, exchange, livemode_of
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations, check_name
 from orchestration.base.errors import RecoupError
@@ -129,7 +129,7 @@ def _keep(settings: Settings, pending: _Pending, tokens: Tokens) -> Integration:
             is_app=True,
         )
         if known is None:
-            refuse_known_account(settings, found)
+            reject_known_account(settings, found)
             Integrations(settings).delete_secrets(found.name)
         elif (known.account_id, known.livemode) != (found.account_id, found.livemode):
             raise IntegrationError(

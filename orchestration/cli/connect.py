@@ -83,7 +83,7 @@ def connect(
     code, found = _try(settings, wanted, key, save_anyway=save_anyway)
     if found is None:
         return code
-    clients.refuse_known_account(settings, found)
+    clients.reject_known_account(settings, found)
     integrations.add(found)
     console.print(
         f"Saved as {name} in {settings.integrations_path.name}; the key is in a file of its own under secrets/."
@@ -124,9 +124,9 @@ def add_connected(settings: Settings, integrations: Integrations, platform: Inte
     table = Table(box=None, header_style="bold")
     for column in ("integration", "account", "name at Stripe", ""):
         table.add_column(column, no_wrap=column == "account", overflow="fold")
-    accounts = clients.discover(settings, platform)
+    accounts = clients.discover_accounts(settings, platform)
     if not accounts and platform.connected:
-        account_count = len(clients.discover(settings, replace(platform, connected=("*",))))
+        account_count = len(clients.discover_accounts(settings, replace(platform, connected=("*",))))
         if account_count:
             raise IntegrationError(_none_fits(platform.connected, account_count))
     if accounts and list(platform.connected) != list(integrations.named(platform.name).connected):
@@ -221,7 +221,7 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
         if len(names) > 1:
             console.print(name, style="bold")
         try:
-            connection = clients.check(settings, integration)
+            connection = clients.check_connection(settings, integration)
         except pipeline.OF_ONE_INTEGRATION as error:
             _print_failure(integration, error)
             codes.append(1)
@@ -255,7 +255,7 @@ def _try(
 ) -> tuple[int, Integration | None]:
     """The exit code, and the integration as it is to be kept; None where it is not."""
     try:
-        connection = clients.check(settings, wanted)
+        connection = clients.check_connection(settings, wanted)
     except StripeApiError as error:
         if not save_anyway:
             of_key = "" if isinstance(error, StripeUnavailable) else f"{mask_key(key)}: "
@@ -281,9 +281,9 @@ def _check_patterns(settings: Settings, platform: Integration) -> None:
     Raises:
         IntegrationError: there are connected accounts, and none fits.
     """
-    if not platform.connected or clients.discover(settings, platform):
+    if not platform.connected or clients.discover_accounts(settings, platform):
         return
-    account_count = len(clients.discover(settings, replace(platform, connected=("*",))))
+    account_count = len(clients.discover_accounts(settings, replace(platform, connected=("*",))))
     if account_count:
         raise IntegrationError(f"{_none_fits(platform.connected, account_count)}\n{_NOT_SAVED}")
 
@@ -299,12 +299,12 @@ def _none_fits(patterns: Sequence[str], account_count: int) -> str:
 def may_read_connected(settings: Settings, platform: Integration) -> bool:
     """Whether its key may read the connected accounts that it is to, tried with the newest of them. One that fails for
     a reason of its own is no fault of the key's."""
-    chosen = clients.discover(settings, platform) if platform.connected else ()
+    chosen = clients.discover_accounts(settings, platform) if platform.connected else ()
     if not chosen:
         return True
     newest = replace(platform, account_id=chosen[0].id, platform=platform.name, connected=())
     try:
-        key = clients.check(settings, newest).key
+        key = clients.check_connection(settings, newest).key
     except StripeApiError as error:
         is_of_key = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
         told = f"Connected account {newest.account_id}: {error}"

@@ -105,13 +105,13 @@ def set_key(
     settings = Settings()
     integrations = Integrations(settings)
     integration = replace(integrations.require_own_key(name), api_key=read_key(key_file), key_source="what was pasted")
-    connection = clients.check(settings, integration)
+    connection = clients.check_connection(settings, integration)
     print_connection(integration, connection)
     if not (connection.key.is_usable and may_read_connected(settings, integration)):
         console.print("The key was not changed.", style="red")
         raise typer.Exit(INCOMPLETE)
     account_id, livemode = connection.account.account_id, connection.account.livemode
-    clients.refuse_known_account(settings, replace(integration, account_id=account_id, livemode=livemode))
+    clients.reject_known_account(settings, replace(integration, account_id=account_id, livemode=livemode))
     assert integration.api_key is not None
     integrations.set_key(name, integration.api_key)
     integrations.set_account(name, account_id, livemode=livemode)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 from pydantic import SecretStr
 
-from orchestration.accounts.clients import KeyMissing, client_of
+from orchestration.accounts.clients import KeyMissing, open_client
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations
 from orchestration.base.account import AccountKey
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
@@ -54,7 +54,7 @@ def extract(
     """
     used = _with_account(settings, integration)
     warehouse = Warehouse(settings.warehouse_path, options=FOR_LOADING)
-    with client_of(settings, used) as client, closing(warehouse):
+    with open_client(settings, used) as client, closing(warehouse):
         report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
         account_id = report.account.account_id
         remember_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
@@ -66,7 +66,7 @@ def _with_account(settings: Settings, name: str) -> Integration:
     integrations = Integrations(settings)
     used = integrations.named(name)
     if name != DEFAULT_INTEGRATION and used.account_id is None:
-        with client_of(settings, used) as client:
+        with open_client(settings, used) as client:
             account = identify(client)
         integrations.set_account(name, account.account_id, livemode=account.livemode)
     return integrations.named(name)
@@ -168,7 +168,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
     if used is None or key is None:
         raise _unknown(name, _way_to_know(name, is_there=used is not None))
     try:
-        with client_of(settings, used) as client:
+        with open_client(settings, used) as client:
             account_id = identify(client).account_id
     except StripeApiError as error:
         raise _unknown(name, str(error)) from None
@@ -225,7 +225,7 @@ def estimate_sync(
         The exceptions of `extract`.
     """
     used = Integrations(settings).named(integration)
-    with client_of(settings, used) as client, open_warehouse(settings.warehouse_path) as connection:
+    with open_client(settings, used) as client, open_warehouse(settings.warehouse_path) as connection:
         return plan_sync(client, connection, stated_id=used.account_id, request=request)
 
 
