@@ -95,7 +95,7 @@ def _client_of_app(
     except NotAuthorized:
         raise
     except AuthenticationFailed as refusal:
-        raise key.failure(refusal, client.now) from None
+        raise key.rejection_error(refusal, client.now) from None
     finally:
         client.close()
 

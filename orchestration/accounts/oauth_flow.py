@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ValidationError
 
 from orchestration.accounts.clients import reject_known_account
-from orchestration.accounts.oauth_tokens import INVALID_GRANT, TokenFile, Tokens, exchange, livemode_of
+from orchestration.accounts.oauth_tokens import INVALID_GRANT, TokenFile, Tokens, exchange, resolve_livemode
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations, check_name
 from orchestration.base.errors import RecoupError
 from orchestration.base.files import read_secret, write_secret
@@ -107,7 +107,7 @@ def _exchanged(settings: Settings, code: str) -> Tokens:
         raise NotConnected("Stripe did not say which account this is, so nothing was connected.")
     return Tokens(
         account_id=account_id,
-        livemode=livemode_of(settings, grant),
+        livemode=resolve_livemode(settings, grant),
         access_token=grant.access_token,
         refresh_token=grant.refresh_token,
         issued_at=time.time(),

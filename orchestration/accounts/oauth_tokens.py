@@ -26,10 +26,10 @@ from orchestration.stripe_api import (
     is_live,
 )
 
-RENEW_AFTER: Final = 50 * 60
+RENEW_AFTER_SECONDS: Final = 50 * 60
 """Seconds after which an access token is renewed, ten minutes before it ends. Stripe does not say when it does."""
 
-DEAUTHORIZED: Final = "account.application.deauthorized"
+DEAUTHORIZED_EVENT: Final = "account.application.deauthorized"
 """The event of an account that has uninstalled an app."""
 
 INVALID_GRANT: Final = "invalid_grant"
@@ -62,7 +62,7 @@ class Tokens(BaseModel):
     @property
     def is_fresh(self) -> bool:
         """Whether the access token has some time left; not if this machine's clock was set back meanwhile."""
-        return 0 <= time.time() - self.issued_at < RENEW_AFTER
+        return 0 <= time.time() - self.issued_at < RENEW_AFTER_SECONDS
 
     @field_serializer("access_token", "refresh_token", when_used="json")
     def _for_the_file(self, secret: SecretStr) -> str:
@@ -125,7 +125,7 @@ class AppKey:
             known = self._known = self._current(refused)
         return known.access_token
 
-    def failure(self, refusal: AuthenticationFailed, at: int) -> AuthenticationFailed:
+    def rejection_error(self, refusal: AuthenticationFailed, at: int) -> AuthenticationFailed:
         """What to tell of a refusal of Stripe's (`at` on its clock). One that says so ends the authorization."""
         if refusal.fault == "revoked":
             with self._file.lock():
@@ -212,7 +212,7 @@ def exchange(
     return _grant(answer.body), answer.date
 
 
-def livemode_of(settings: Settings, grant: Grant) -> bool:
+def resolve_livemode(settings: Settings, grant: Grant) -> bool:
     """The mode: as Stripe says it, else as the app's key tells it, which is good for one mode only."""
     if grant.livemode is not None:
         return grant.livemode
@@ -220,8 +220,8 @@ def livemode_of(settings: Settings, grant: Grant) -> bool:
     return bool(is_live(settings.stripe_app_secret_key))
 
 
-def note_deauthorized(settings: Settings, event: Mapping[str, Any]) -> None:
-    """Note from Stripe's event (`DEAUTHORIZED`) that an account has uninstalled the app.
+def record_deauthorization(settings: Settings, event: Mapping[str, Any]) -> None:
+    """Note from Stripe's event (`DEAUTHORIZED_EVENT`) that an account has uninstalled the app.
 
     It may come late, and again: what an account has authorized since stands.
     """

@@ -16,7 +16,7 @@ from orchestration.config.credentials import SecretRefused, parse_signing_secret
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
 
-ROLLED_FOR: Final = 24 * 3_600 + 300
+ROTATION_GRACE_SECONDS: Final = 24 * 3_600 + 300
 """Seconds for which a replaced secret still counts: Stripe lets the old one live for up to a day."""
 
 _TOKEN_BYTES: Final = 24
@@ -67,7 +67,7 @@ class WebhookFiles:
         paths = [self._folder / "webhook_secret"]
         previous = self._folder / "webhook_secret_previous"
         with suppress(FileNotFoundError):
-            if time.time() - previous.stat().st_mtime < ROLLED_FOR:
+            if time.time() - previous.stat().st_mtime < ROTATION_GRACE_SECONDS:
                 paths.append(previous)
         return tuple(secret for secret in map(_secret_in, paths) if secret)
 

@@ -424,7 +424,7 @@ class Settings(BaseSettings):
 
 
 @cache
-def url_safe(folder: Path) -> Path:
+def url_safe_path(folder: Path) -> Path:
     """Return a path of a folder that can be part of a URL as it stands: a link to it if others would misread its path.
 
     Dagster writes its home into a database URL, where `%41` would become `A`. dbt-duckdb takes the name of a database

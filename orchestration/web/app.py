@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from orchestration.accounts.oauth_flow import CALLBACK_PATH
-from orchestration.accounts.oauth_tokens import DEAUTHORIZED, note_deauthorized
+from orchestration.accounts.oauth_tokens import DEAUTHORIZED_EVENT, record_deauthorization
 from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_endpoints
 from orchestration.base.files import make_new_files_private
 from orchestration.config.settings import Settings
@@ -41,7 +41,7 @@ def receiver(settings: Settings | None = None) -> Starlette:
         _endpoints(settings),
         wanted=settings.webhook_events,
         bus_key=settings.recoup_event_bus_key,
-        watched={DEAUTHORIZED: partial(note_deauthorized, settings)},
+        watched={DEAUTHORIZED_EVENT: partial(record_deauthorization, settings)},
         routes=[Route(CALLBACK_PATH, callback_page(settings), methods=["GET"])],
     )
 

@@ -28,7 +28,7 @@ from pydantic import SecretStr
 
 from orchestration import pipeline
 from orchestration.accounts.oauth_flow import CALLBACK_PATH, LINK_SECONDS, authorize_url
-from orchestration.accounts.oauth_tokens import DEAUTHORIZED, RENEW_AFTER, AppKey, NotAuthorized
+from orchestration.accounts.oauth_tokens import DEAUTHORIZED_EVENT, RENEW_AFTER_SECONDS, AppKey, NotAuthorized
 from orchestration.accounts.registry import IntegrationError, Integrations
 from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.connect import check_each
@@ -403,7 +403,7 @@ def test_a_token_that_stripe_calls_expired_is_renewed(app: App) -> None:
     assert second["authorized_at"] == first["authorized_at"]
 
 
-@pytest.mark.parametrize("age", [RENEW_AFTER, -60])
+@pytest.mark.parametrize("age", [RENEW_AFTER_SECONDS, -60])
 def test_a_token_is_renewed_before_it_ends_or_where_the_clock_went_back(app: App, age: float) -> None:
     app.connect()
     app.change(issued_at=time.time() - age)
@@ -418,7 +418,7 @@ def test_a_token_is_renewed_before_it_ends_or_where_the_clock_went_back(app: App
 
 def test_a_young_token_is_used_as_it_is(app: App) -> None:
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER + 60)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS + 60)
     app.server.requests.clear()
     assert AppKey(app.settings, "shop")().get_secret_value() == app.tokens()["access_token"]
     assert app.server.requests.total == 0
@@ -461,7 +461,7 @@ def test_nothing_is_asked_to_know_what_is_connected(app: App) -> None:
 
 def test_processes_that_need_a_new_token_at_once_ask_for_one(app: App) -> None:
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     app.server.requests.clear()
     app.server.faults.add(Fault("slow", path=TOKEN_PATH, seconds=1.5))
     running = [app.process(PRINT_TOKEN) for _ in range(3)]
@@ -497,7 +497,7 @@ def killed(app: App, process: subprocess.Popen[str]) -> None:
 def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(app: App) -> None:
     app.connect()
     pipeline.extract(app.settings, integration="shop")
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
     app.server.requests.clear()
     app.server.faults.add(Fault("slow", path=TOKEN_PATH, seconds=5))
@@ -517,7 +517,7 @@ def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(
 
 def test_a_kill_before_stripe_has_rolled_the_pair_costs_nothing(app: App) -> None:
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
     app.server.requests.clear()
     app.server.faults.add(Fault("drop", times=1_000, path=TOKEN_PATH))
@@ -530,7 +530,7 @@ def test_a_kill_before_stripe_has_rolled_the_pair_costs_nothing(app: App) -> Non
 def test_on_a_full_disk_stripe_is_not_asked_to_roll_the_pair(app: App) -> None:
     """A file that may not have a byte fails as one for which there is no room."""
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
     app.server.requests.clear()
     no_room = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
@@ -543,7 +543,7 @@ def test_on_a_full_disk_stripe_is_not_asked_to_roll_the_pair(app: App) -> None:
 
 def test_while_stripe_is_down_the_pair_stays(app: App) -> None:
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
     app.server.faults.add(Fault("server_error", path=TOKEN_PATH, status=503))
     with pytest.raises(StripeUnavailable, match="POST /v1/oauth/token"):
@@ -585,7 +585,7 @@ def test_a_sync_that_finds_the_app_uninstalled_says_so_and_so_do_all_after_it(ap
 def deliver_deauthorizations(app: App) -> str:
     """Register the app's webhook endpoint at Stripe."""
     url = webhook_url(app.settings, WebhookFiles(app.settings).enable())
-    return app.server.deliverer.register(WebhookEndpoint(url, enabled_events=(DEAUTHORIZED,), connect=True))
+    return app.server.deliverer.register(WebhookEndpoint(url, enabled_events=(DEAUTHORIZED_EVENT,), connect=True))
 
 
 def test_stripes_event_ends_it_before_a_sync_and_the_others_go_on(app: App, capsys: pytest.CaptureFixture[str]) -> None:
