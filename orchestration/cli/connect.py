@@ -186,7 +186,7 @@ def read_key(key_file: Path | None) -> SecretStr:
     if key_file is not None:
         return parse_api_key(_text_of(key_file.read_bytes()))
     if sys.stdin.isatty():
-        return _ask("API key (rk_live_… or rk_test_…), hidden", api_key, is_hidden=True)
+        return _ask("API key (rk_live_… or rk_test_…), hidden", parse_api_key, is_hidden=True)
     return parse_api_key(sys.stdin.read())
 
 
