@@ -18,7 +18,7 @@ SECRET = "whsec_" + "Ab1" * 11
 KEY = "rk_live_" + "51HabcXYZ" * 11
 
 
-def test_a_signing_secret_is_taken_with_the_blanks_around_it_cut() -> None:
+def test_a_signing_secret_is_taken_without_the_whitespace_around_it() -> None:
     assert parse_signing_secret(f"  {SECRET}\n").get_secret_value() == SECRET
 
 
@@ -40,7 +40,7 @@ def test_a_signing_secret_is_taken_with_the_blanks_around_it_cut() -> None:
         (f'"{SECRET}"', "something in quotation marks"),
         (SECRET + SECRET, "a signing secret twice in a row"),
         ("whsec_****************", "a signing secret that the dashboard hides"),
-        ("whsec_abcd efghijklmnopqrstu", "a signing secret with a blank in it"),
+        ("whsec_abcd efghijklmnopqrstu", "a signing secret that contains a space or a line break"),
         ("whsec_abc", "only part of a signing secret"),
         ("", "Nothing was pasted"),
         ("correct horse battery staple", "not a signing secret"),
@@ -66,10 +66,10 @@ def test_two_secrets_may_count_at_once_and_no_more() -> None:
 @pytest.mark.parametrize(
     "key", [KEY, "rk_test_51Habc", "sk_live_51Habc", "sk_test_a_b_task_c", "rkcs_test_51Habc", "rk_without_a_mode"]
 )
-def test_every_key_of_an_account_is_taken_with_the_blanks_around_it_cut(key: str) -> None:
+def test_every_key_of_an_account_is_taken_without_the_whitespace_around_it(key: str) -> None:
     assert parse_api_key(f"\t{key} \n").get_secret_value() == key
-    assert parse_api_key(f"\u00a0{key}\u2003").get_secret_value() == key, "blanks of a web page"
-    assert parse_api_key(f"\ufeff{key}\r\n").get_secret_value() == key, "the mark that Windows begins a file with"
+    assert parse_api_key(f"\u00a0{key}\u2003").get_secret_value() == key, "spaces of a web page"
+    assert parse_api_key(f"\ufeff{key}\r\n").get_secret_value() == key, "the byte-order mark of a file from Windows"
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_every_key_of_an_account_is_taken_with_the_blanks_around_it_cut(key: str
         ("sk_live_•••••••••wxyz", "an API key that the dashboard hides"),
         ("rk_live_51H…wxyz", "an API key that the dashboard hides"),
         ("rk_live_51H...wxyz", "an API key that the dashboard hides"),
-        ("rk_live_51Habc defghij", "an API key with a blank in it"),
-        ("rk_live_51Habc\ndefghij", "an API key with a blank in it"),
+        ("rk_live_51Habc defghij", "an API key that contains a space or a line break"),
+        ("rk_live_51Habc\ndefghij", "an API key that contains a space or a line break"),
         ("rk_live_", "only part of an API key"),
         ("sk_test", "only part of an API key"),
         ("rkcs_test_", "only part of an API key"),
         ("rk_", "only part of an API key"),
-        ("rk_live_51Habcdéf", "one with characters that none has"),
+        ("rk_live_51Habcdéf", "one with characters that no key has"),
         ("   ", "Nothing was pasted"),
         ("correct horse battery staple", "not an API key"),
     ],
@@ -156,7 +156,7 @@ def test_what_is_no_key_of_an_app_is_named_and_not_repeated(pasted: str, named: 
     with pytest.raises(SecretRefused) as refused:
         parse_app_secret_key(pasted)
     assert named in str(refused.value)
-    assert "that of the account which made the app" in str(refused.value)
+    assert "belongs to the account that created the app" in str(refused.value)
     assert "51Habc" not in str(refused.value)
 
 
