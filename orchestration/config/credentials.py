@@ -108,7 +108,7 @@ def _common_mistakes(expected: _SecretKind) -> Sequence[tuple[str, str]]:
         ("pk_", "a publishable key, which is made for browsers; Recoup does not need it"),
         ("ek_", "an ephemeral key; Recoup does not need it"),
         ("(we|ed)_", "the id of a webhook endpoint or event destination, not its secret"),
-        ("acct_", "the id of an account; it belongs in STRIPE_ACCOUNT_ID"),
+        ("acct_", "the id of an account; if Recoup needs it, set STRIPE_ACCOUNT_ID"),
         ("(evt|pi|ch|py|re|dp|du|cus|in|sub|seti|pm|po|prod|price|tok|ca|cs|req)_", "the id of an object at Stripe"),
         ("https?://", f"an address{expected.hint_if_url}"),
         ("(t|v0|v1)=", "a Stripe-Signature header, which is different for every delivery"),

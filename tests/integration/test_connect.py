@@ -158,9 +158,9 @@ Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""
     ),
     "signing secret": (
         "whsec_51QzXwVuKpRmNhGqTb7sign",
-        """This is the signing secret of a webhook endpoint; `recoup webhooks secret` takes
-it. The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard
-under Developers > API keys > Restricted keys:
+        """This is the signing secret of a webhook endpoint; enter it with `recoup webhooks
+secret`. The API key starts with rk_live_ or rk_test_ and is in Stripe's
+dashboard under Developers > API keys > Restricted keys:
 https://dashboard.stripe.com/apikeys.""",
     ),
     "webhook endpoint": (
@@ -171,8 +171,8 @@ Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""
     ),
     "account": (
         "acct_1QzXwVuKpRmNhGqTb7acct",
-        """This is the id of an account; where Recoup needs it, it is STRIPE_ACCOUNT_ID.
-The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under
+        """This is the id of an account; if Recoup needs it, set STRIPE_ACCOUNT_ID. The API
+key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under
 Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""",
     ),
     "organization": (
