@@ -626,7 +626,7 @@ def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer,
     os.close(ours)
     assert process.wait(30) == 3
     assert "shop" in told, "what is typed is echoed but for the key"
-    assert "A name has small letters" in told
+    assert "A name consists of lowercase letters" in told
     assert "The name looks like an API key" in told
     assert told.count(VISIBLE) == 1, "the terminal echoes it; Recoup does not repeat it"
     assert "Description" not in told

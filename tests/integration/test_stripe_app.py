@@ -358,7 +358,7 @@ def test_a_name_with_a_key_is_not_the_apps(app: App) -> None:
     settings.integrations_path.write_text('[shop]\naccount_id = "acct_1"\n')
     with pytest.raises(IntegrationError, match="has an API key"):
         authorize_url(settings, "shop")
-    with pytest.raises(IntegrationError, match="A name has small letters"):
+    with pytest.raises(IntegrationError, match="A name consists of lowercase letters"):
         authorize_url(settings, "Shop EU")
 
 
