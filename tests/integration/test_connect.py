@@ -500,8 +500,8 @@ def test_a_check_of_several_goes_on_after_one_that_fails_and_has_the_code_of_the
     assert recoup("check", "shop", **connected).code == 0
 
 
-MIXED_UP = """This is a live mode key, and integration 'shop' is of test mode. Use a key that
-begins with rk_test_; the account's live mode is an integration of its own:
+MIXED_UP = """This is a live mode key, but integration 'shop' is in test mode. Use a key that
+begins with rk_test_, or connect the account's live mode as another integration:
 recoup connect"""
 
 
@@ -513,9 +513,9 @@ def test_test_and_live_mode_are_never_mixed_up(connected: dict[str, str], data: 
     assert (data / "secrets" / "shop" / "api_key").read_text() == f"{GOOD}\n"
     path = data / "integrations.toml"
     path.write_text(path.read_text().replace("livemode = false", "livemode = true"))
-    mixed = """This is a test mode key, and integration 'shop' is of live mode. Use a
-key that begins with rk_live_; the account's test mode is an integration of its
-own: recoup connect"""
+    mixed = """This is a test mode key, but integration 'shop' is in live mode. Use a
+key that begins with rk_live_, or connect the account's test mode as another
+integration: recoup connect"""
     for command in ("check", "sync"):
         said = recoup(command, **connected)
         assert said.code == 1
