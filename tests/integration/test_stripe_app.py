@@ -53,7 +53,7 @@ TOKEN_PATH = "/v1/oauth/token"
 ENDPOINT = "/v1/oauth/:id"
 HOUR = 3_600
 ONE_TRY = RetryPolicy(tries=1, first_tries=1)
-AGAIN = "authorize again: recoup connect --app --name shop"
+AGAIN = "Authorize it again: recoup connect --app --name shop"
 
 
 @dataclass
@@ -263,7 +263,7 @@ def test_a_link_is_good_once(app: App) -> None:
     before = app.exchanges()
     again = callback(app, **back)
     assert (again.status_code, app.exchanges()) == (400, before)
-    assert "it was used already, or it was not made here" in again.text
+    assert "it was already used, or was not created here" in again.text
 
 
 def test_a_link_is_good_for_ten_minutes(app: App) -> None:
@@ -309,7 +309,7 @@ def test_a_used_code_is_refused_in_words(app: App) -> None:
     assert requests.post(app.server.url + TOKEN_PATH, data=form, auth=(SECRET_KEY, ""), timeout=20).status_code == 200
     page = callback(app, code=code, state=sent_back(app)["state"])
     assert page.status_code == 400
-    assert "Stripe does not accept the code of this authorization: it was used already" in page.text
+    assert "Stripe does not accept the code of this authorization: it was already used" in page.text
 
 
 def test_an_account_is_connected_once_whatever_reads_it(app: App) -> None:
@@ -348,7 +348,7 @@ def test_a_name_stays_with_its_account(app: App) -> None:
     app.server.app.account_id = other_account(app).id
     page = app.visit("shop")
     assert page.status_code == 400
-    assert f"is of {before['account_id']} in test mode, and this is {other_account(app).id}" in page.text
+    assert f"is {before['account_id']} in test mode, but this is {other_account(app).id}" in page.text
     assert app.tokens() == before
 
 
@@ -506,8 +506,8 @@ def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(
     with pytest.raises(NotAuthorized) as told:
         pipeline.extract(app.settings, integration="shop")
     assert str(told.value) == (
-        "Stripe no longer takes the tokens of integration 'shop', as after a run that was killed while it renewed "
-        f"them, after a year, or after the app was uninstalled: {AGAIN}"
+        "Stripe no longer accepts the tokens of integration 'shop', because they are a year old, the app was "
+        f"uninstalled, or a run was killed while it renewed them. {AGAIN}"
     )
     app.connect("shop")
     report = pipeline.extract(app.settings, integration="shop")
@@ -557,14 +557,14 @@ def test_a_damaged_file_is_told_and_mended_by_one_link(app: App, damage: str) ->
     app.path().write_text(damage)
     with pytest.raises(NotAuthorized) as told:
         pipeline.extract(app.settings, integration="shop")
-    assert str(told.value) == f"There are no tokens of integration 'shop': {AGAIN}"
+    assert str(told.value) == f"There are no tokens of integration 'shop'. {AGAIN}"
     app.connect()
     pipeline.extract(app.settings, integration="shop")
 
 
 def disconnected_on(app: App) -> str:
     day = time.strftime("%Y-%m-%d", time.gmtime(app.server.account.now))
-    return f"Integration 'shop' was disconnected at Stripe on {day}: {AGAIN}"
+    return f"Integration 'shop' was disconnected at Stripe on {day}. {AGAIN}"
 
 
 def test_a_sync_that_finds_the_app_uninstalled_says_so_and_so_do_all_after_it(app: App) -> None:
