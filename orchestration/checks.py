@@ -80,7 +80,7 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
 
 def _state_of_key(settings: Settings, integration: Integration) -> tuple[bool, str]:
     try:
-        connection = clients.check(settings, integration)
+        connection = clients.check_connection(settings, integration)
     except pipeline.INTEGRATION_ERRORS as error:
         return False, str(error)
     if connection.key.is_usable:

@@ -1,1 +1,1 @@
-"""Who is connected: accounts with their keys, tokens and webhook endpoints, and the Stripe client of each."""
+"""The connected accounts: their keys, tokens and webhook endpoints, and a Stripe client for each."""

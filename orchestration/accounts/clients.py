@@ -1,11 +1,11 @@
-"""The Stripe client of an account, and what Stripe says of the account's key."""
+"""Stripe clients for integrations, and checks of their keys at Stripe."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from orchestration.accounts.oauth_tokens import AppKey, NotAuthorized
-from orchestration.accounts.registry import Integration, Integrations, is_read_already
+from orchestration.accounts.registry import Integration, Integrations, already_connected_error
 from orchestration.base.account import AccountKey
 from orchestration.base.errors import RecoupError
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
@@ -27,47 +27,43 @@ from orchestration.stripe_api.identity import AccountMismatch, identify
 
 
 class KeyMissing(RecoupError):
-    """Report that an integration has no API key. The text says where to put it."""
+    """An integration without an API key. The text says where to set it."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Hold the result of a check: the account, the mode, and what the key may read."""
+    """The result of a check: the account, its mode, and what its key may read."""
 
     account: AccountKey
     key: KeyCheck
 
 
 @contextmanager
-def client_of(
+def open_client(
     settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
 ) -> Iterator[StripeClient]:
-    """Yield a client with the integration's key, and close it at the end.
+    """Yield a Stripe client that uses the integration's key, and close it when the context ends.
+
+    Args:
+        settings: The data folder and the address of Stripe.
+        integration: The account to read. It need not be stored.
+        retry: When failed requests are repeated, if not as usual.
+        timeout: Seconds to wait for an answer.
 
     Raises:
-        KeyMissing: the integration has no key.
-        AccountMismatch: the key is of the other mode.
-        NotAuthorized, StripeUnavailable: as `AppKey`, for an account that authorized the Stripe App.
+        KeyMissing: The integration has no key.
+        AccountMismatch: The key is of the other mode.
+        NotAuthorized: The account no longer authorizes the Stripe App.
+        StripeUnavailable: The app's token could not be renewed.
     """
     if integration.is_app:
-        with _client_of_app(settings, integration, retry, timeout) as of_app:
-            yield of_app
+        with _open_app_client(settings, integration, retry, timeout) as app_client:
+            yield app_client
         return
     if integration.api_key is None:
-        raise KeyMissing(
-            "STRIPE_API_KEY is not set. `recoup connect` connects an account; or put a restricted key (rk_live_… or "
-            f"rk_test_…) into the environment or into .env.{_orphan_keys_hint(settings)} Without a key, `recoup demo` "
-            "uses a simulated account."
-            if integration.name == DEFAULT_INTEGRATION
-            else f"The key of integration {integration.name!r} cannot be read ({integration.key_from}). Set it again: "
-            f"recoup integrations set-key {integration.name}"
-        )
+        raise _missing_key_error(settings, integration)
     if integration.livemode is not None and is_live(integration.api_key) is (not integration.livemode):
-        mode, other = ("live", "test") if integration.livemode else ("test", "live")
-        raise AccountMismatch(
-            f"This is a {other} mode key, and integration {integration.name!r} is of {mode} mode. Use a key that "
-            f"begins with rk_{mode}_; the account's {other} mode is an integration of its own: recoup connect"
-        )
+        raise _wrong_mode_error(integration)
     client = StripeClient(
         integration.api_key,
         api_base=settings.stripe_api_base,
@@ -82,11 +78,11 @@ def client_of(
 
 
 @contextmanager
-def _client_of_app(
+def _open_app_client(
     settings: Settings, integration: Integration, retry: RetryPolicy | None, timeout: float
 ) -> Iterator[StripeClient]:
     key = AppKey(settings, integration.name, retry=retry, timeout=timeout)
-    key()  # fails at once if the app was disconnected
+    key()  # raises at once if the app was disconnected
     client = StripeClient(
         key, livemode=integration.livemode, api_base=settings.stripe_api_base, retry=retry, timeout=timeout
     )
@@ -94,10 +90,31 @@ def _client_of_app(
         yield client
     except NotAuthorized:
         raise
-    except AuthenticationFailed as refusal:
-        raise key.failure(refusal, client.now) from None
+    except AuthenticationFailed as rejection:
+        raise key.rejection_error(rejection, client.now) from None
     finally:
         client.close()
+
+
+def _missing_key_error(settings: Settings, integration: Integration) -> KeyMissing:
+    if integration.name != DEFAULT_INTEGRATION:
+        return KeyMissing(
+            f"The key of integration {integration.name!r} cannot be read ({integration.key_source}). Set it again: "
+            f"recoup integrations set-key {integration.name}"
+        )
+    return KeyMissing(
+        "STRIPE_API_KEY is not set. `recoup connect` connects an account; or put a restricted key (rk_live_… or "
+        f"rk_test_…) into the environment or into .env.{_orphan_keys_hint(settings)} Without a key, `recoup demo` "
+        "uses a simulated account."
+    )
+
+
+def _wrong_mode_error(integration: Integration) -> AccountMismatch:
+    mode, other = ("live", "test") if integration.livemode else ("test", "live")
+    return AccountMismatch(
+        f"This is a {other} mode key, but integration {integration.name!r} is in {mode} mode. Use a key that begins "
+        f"with rk_{mode}_, or connect the account's {other} mode as another integration: recoup connect"
+    )
 
 
 def _orphan_keys_hint(settings: Settings) -> str:
@@ -109,51 +126,54 @@ def _orphan_keys_hint(settings: Settings) -> str:
     return f" There are keys for {', '.join(names)}: add {lines} to {settings.integrations_path}."
 
 
-def check(settings: Settings, integration: Integration) -> Connection:
-    """Try an integration's key at Stripe, with some twenty requests. The integration need not be stored yet.
+def check_connection(settings: Settings, integration: Integration) -> Connection:
+    """Try an integration's key at Stripe with about twenty requests. The integration need not be stored.
 
     Raises:
-        KeyMissing: the integration has no key.
-        AccountMismatch: the key is of another account or mode than the integration.
-        StripeApiError: as `check_resources`.
+        KeyMissing: The integration has no key.
+        AccountMismatch: The key is of another account or mode than the integration.
+        StripeApiError: As `check_resources`.
     """
-    with client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+    with open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
         key = check_resources(client, is_platform=bool(integration.connected))
         return Connection(identify(client, stated_id=integration.account_id), key)
 
 
-def discover(settings: Settings, platform: Integration) -> Sequence[ConnectedAccount]:
-    """Return the connected accounts that the platform's patterns choose, newest first.
+def discover_accounts(settings: Settings, platform: Integration) -> Sequence[ConnectedAccount]:
+    """Return the connected accounts that match the platform's patterns, newest first.
 
     Raises:
-        KeyMissing, StripeApiError: as `check`.
+        KeyMissing: The platform has no key.
+        StripeApiError: As `check_connection`.
     """
-    with client_of(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+    with open_client(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
         return [account for account in connected_accounts(client) if account.matches(platform.connected)]
 
 
-def refuse_known_account(settings: Settings, integration: Integration) -> None:
-    """Check an integration before it is added or gets another key. Keys whose account is unknown are tried now.
+def reject_known_account(settings: Settings, integration: Integration) -> None:
+    """Check that no other integration reads the same account and mode.
+
+    The keys of integrations whose account is not known yet are tried at Stripe.
 
     Raises:
-        IntegrationError: another integration reads this account and mode.
+        IntegrationError: Another integration reads this account and mode.
     """
     integrations = Integrations(settings)
     integrations.check_account(integration)
     for other in integrations.all():
         is_known = other.account_id is not None and other.livemode is not None
-        is_itself = other.name == integration.name
-        if is_itself or is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
+        is_same = other.name == integration.name
+        if is_same or is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
             continue
         if integration.account_id is not None and _account_by_key(settings, other) == integration.account_id:
-            raise is_read_already(other, "reads this account")
+            raise already_connected_error(other, "reads this account")
 
 
 def _account_by_key(settings: Settings, integration: Integration) -> str | None:
-    """Return the account id of an integration's key, or None if the key does not work: other integrations continue."""
+    """Return the account id of an integration's key, or None if the key does not work."""
     with (
         suppress(StripeApiError),
-        client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
+        open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
     ):
         return identify(client, stated_id=integration.account_id).account_id
     return None

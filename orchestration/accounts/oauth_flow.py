@@ -1,7 +1,7 @@
-"""How an account authorizes the Stripe App: the link to Stripe's page, and what is done when its user comes back.
+"""How an account authorizes the Stripe App: the link to Stripe's page, and what happens when the user returns.
 
-A link is good once and for ten minutes, and for one integration. What its `state` stands for is kept under the hash
-of it, so that no file can be made into a link.
+A link is valid once, for ten minutes, and for one integration. Its `state` is stored only as a hash, so that nobody can
+build a link from the files.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from orchestration.accounts.clients import refuse_known_account
-from orchestration.accounts.oauth_tokens import INVALID_GRANT, TokenFile, Tokens, exchange, livemode_of
+from orchestration.accounts.clients import reject_known_account
+from orchestration.accounts.oauth_tokens import INVALID_GRANT, TokenFile, Tokens, exchange, resolve_livemode
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations, check_name
 from orchestration.base.errors import RecoupError
 from orchestration.base.files import read_secret, write_secret
@@ -27,17 +27,17 @@ from orchestration.stripe_api import CHECK_RETRY, CHECK_TIMEOUT, InvalidRequest
 CALLBACK_PATH: Final = "/oauth/stripe/callback"
 
 LINK_SECONDS: Final = 600
-"""How long a link is good."""
+"""Time for which a link is valid."""
 
 _STATE_BYTES: Final = 32
 
 
 class NotConnected(RecoupError):
-    """Nothing was connected. The text says why, and what to do."""
+    """An authorization that did not connect an account. The text says why, and what to do."""
 
 
-class _Pending(BaseModel):
-    """What a link is for."""
+class _PendingConnection(BaseModel):
+    """A connection that was started with a link and waits for the user to return. `expires_at` is in unix seconds."""
 
     name: str
     description: str
@@ -45,61 +45,71 @@ class _Pending(BaseModel):
 
 
 def callback_url(settings: Settings) -> str:
-    """Where Stripe sends its user back to. It must be among the app's `allowed_redirect_uris`, letter by letter."""
+    """Return the address to which Stripe redirects the user. The app's `allowed_redirect_uris` must list it exactly."""
     return settings.recoup_webhook_base_url + CALLBACK_PATH
 
 
 def authorize_url(settings: Settings, name: str, description: str | None = None) -> str:
-    """A link to the page where an account agrees to the app, to become the integration of that name; or, if it is that
-    already, to authorize it again.
+    """Create a link to the page on which an account authorizes the app.
+
+    Args:
+        settings: The app and the data folder.
+        name: The integration that the account becomes. If it exists, the same account authorizes the app again.
+        description: The integration's description. By default the existing one.
 
     Raises:
-        IntegrationError: there is no app, or the name is another integration's.
+        IntegrationError: No app is set, the name is not valid, or the integration has an API key.
     """
     if settings.app_client_id is None:
         raise IntegrationError(
-            "STRIPE_APP_CLIENT_ID is not set. It is the client id (ca_…) of your Stripe App. Where the receiver and "
-            "the syncs run, STRIPE_APP_SECRET_KEY goes with it."
+            "STRIPE_APP_CLIENT_ID is not set. It is the client id (ca_…) of your Stripe App. The receiver and the "
+            "syncs also need STRIPE_APP_SECRET_KEY."
         )
-    known = _known(settings, check_name(name))
+    known = _find_app_integration(settings, check_name(name))
     if description is None:
         description = known.description if known else ""
     state = secrets.token_urlsafe(_STATE_BYTES)
-    pending = _Pending(name=name, description=description, expires_at=time.time() + LINK_SECONDS)
-    _forget_old(settings.authorizations_dir)
-    write_secret(_path(settings, state), pending.model_dump_json())
+    pending = _PendingConnection(name=name, description=description, expires_at=time.time() + LINK_SECONDS)
+    _delete_expired_links(settings.authorizations_dir)
+    write_secret(_pending_path(settings, state), pending.model_dump_json())
     query = {"client_id": settings.app_client_id, "redirect_uri": callback_url(settings), "state": state}
     return f"{settings.app_page}?{urlencode(query)}"
 
 
 def connect_app(settings: Settings, query: Mapping[str, str]) -> Integration:
-    """Keep what an account has agreed to: its tokens, and the integration. `query` is what Stripe's page sent along.
+    """Store the tokens and the integration of an account that has authorized the app.
 
-    Killed at any instruction it leaves nothing that is in the way of another link.
+    An interrupted call never blocks a later link.
+
+    Args:
+        settings: The app and the data folder.
+        query: The query parameters that Stripe's page added to `callback_url`.
 
     Raises:
-        NotConnected, IntegrationError: as they say.
-        NotAuthorized, StripeUnavailable: as `exchange`.
+        NotConnected: The link is not valid, or Stripe did not authorize the app.
+        IntegrationError: Another integration reads the account, or the name is of another account.
+        NotAuthorized: STRIPE_APP_SECRET_KEY is missing or wrong.
+        StripeUnavailable: Stripe gave no usable answer.
     """
-    pending = _taken(settings, query.get("state", ""))
-    again = f"For another link: recoup connect --app --name {pending.name}"
+    pending = _consume_link(settings, query.get("state", ""))
+    again = f"Create another link: recoup connect --app --name {pending.name}"
     if query.get("error") == "access_denied":
         raise NotConnected(f"Access was denied at Stripe, so nothing was connected. {again}")
     if "error" in query or "code" not in query:
-        raise NotConnected(f"Stripe could not authorize it, so nothing was connected. {again}")
+        raise NotConnected(f"Stripe could not authorize the app, so nothing was connected. {again}")
     try:
-        tokens = _exchanged(settings, query["code"])
+        tokens = _exchange_code(settings, query["code"])
     except InvalidRequest as error:
         if error.code != INVALID_GRANT:
             raise
         raise NotConnected(
-            "Stripe does not accept the code of this authorization: it was used already, is older than five minutes, "
-            f"or STRIPE_APP_SECRET_KEY is not of the app and mode that made it. {again}"
+            "Stripe does not accept the code of this authorization: it was already used, is older than five minutes, "
+            f"or belongs to another app or mode than STRIPE_APP_SECRET_KEY. {again}"
         ) from None
-    return _keep(settings, pending, tokens)
+    return _store_connection(settings, pending, tokens)
 
 
-def _exchanged(settings: Settings, code: str) -> Tokens:
+def _exchange_code(settings: Settings, code: str) -> Tokens:
     form = {"grant_type": "authorization_code", "code": code}
     grant, at = exchange(settings, form, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT)
     account_id = grant.stripe_user_id or grant.account_id
@@ -107,7 +117,7 @@ def _exchanged(settings: Settings, code: str) -> Tokens:
         raise NotConnected("Stripe did not say which account this is, so nothing was connected.")
     return Tokens(
         account_id=account_id,
-        livemode=livemode_of(settings, grant),
+        livemode=resolve_livemode(settings, grant),
         access_token=grant.access_token,
         refresh_token=grant.refresh_token,
         issued_at=time.time(),
@@ -115,11 +125,11 @@ def _exchanged(settings: Settings, code: str) -> Tokens:
     )
 
 
-def _keep(settings: Settings, pending: _Pending, tokens: Tokens) -> Integration:
-    """One authorization at a time, so that two links cannot connect one account twice."""
+def _store_connection(settings: Settings, pending: _PendingConnection, tokens: Tokens) -> Integration:
+    """Store an authorized account. A lock ensures that two links cannot connect the same account twice."""
     with exclusive_lock(settings.authorizations_dir / ".lock"):
-        known = _known(settings, pending.name)
-        found = Integration(
+        known = _find_app_integration(settings, pending.name)
+        authorized = Integration(
             pending.name,
             None,
             "what was authorized",
@@ -129,58 +139,67 @@ def _keep(settings: Settings, pending: _Pending, tokens: Tokens) -> Integration:
             is_app=True,
         )
         if known is None:
-            refuse_known_account(settings, found)
-            Integrations(settings).forget_secrets(found.name)
-        elif (known.account_id, known.livemode) != (found.account_id, found.livemode):
+            reject_known_account(settings, authorized)
+            Integrations(settings).delete_secrets(authorized.name)
+        elif (known.account_id, known.livemode) != (authorized.account_id, authorized.livemode):
             raise IntegrationError(
-                f"Integration {known.name!r} is of {_account(known)}, and this is {_account(found)}. To connect it as "
-                "well, choose another name: recoup connect --app --name …"
+                f"Integration {known.name!r} is {_describe_account(known)}, but this is "
+                f"{_describe_account(authorized)}. To connect this account as well, choose another name: "
+                "recoup connect --app --name …"
             )
-        file = TokenFile(settings, found.name)
+        file = TokenFile(settings, authorized.name)
         with file.lock():
             file.write(tokens)
         if known is None:
-            Integrations(settings).add(found)
-    return found
+            Integrations(settings).add(authorized)
+    return authorized
 
 
-def _known(settings: Settings, name: str) -> Integration | None:
-    """The integration of that name. Raises IntegrationError where it has a key instead of the app."""
+def _find_app_integration(settings: Settings, name: str) -> Integration | None:
+    """Return the integration with this name, or None if there is none.
+
+    Raises:
+        IntegrationError: The integration has an API key.
+    """
     found = next((each for each in Integrations(settings).all() if each.name == name), None)
     if found and not found.is_app:
         raise IntegrationError(f"Integration {name!r} has an API key. Choose another name for the app's.")
     return found
 
 
-def _account(integration: Integration) -> str:
+def _describe_account(integration: Integration) -> str:
     return f"{integration.account_id} in {'live' if integration.livemode else 'test'} mode"
 
 
-def _taken(settings: Settings, state: str) -> _Pending:
-    """What the link was for. Nobody can take it again."""
-    path = _path(settings, state)
+def _consume_link(settings: Settings, state: str) -> _PendingConnection:
+    """Return the pending connection and invalidate the link.
+
+    Raises:
+        NotConnected: The link is unknown, was used, or has expired.
+    """
+    path = _pending_path(settings, state)
     text = read_secret(path)
     try:
         path.unlink()
-        pending = _Pending.model_validate_json(text or "")
+        pending = _PendingConnection.model_validate_json(text or "")
     except (FileNotFoundError, ValidationError):
         raise NotConnected(
-            "This link is not known here: it was used already, or it was not made here. For one: recoup connect --app"
+            "This link is not valid: it was already used, or was not created here. Create one: recoup connect --app"
         ) from None
     if not 0 < pending.expires_at - time.time() <= LINK_SECONDS:
         raise NotConnected(
-            f"This link is older than {LINK_SECONDS // 60} minutes. For another one: recoup connect --app --name "
+            f"This link is older than {LINK_SECONDS // 60} minutes. Create another one: recoup connect --app --name "
             f"{pending.name}"
         )
     return pending
 
 
-def _path(settings: Settings, state: str) -> Path:
+def _pending_path(settings: Settings, state: str) -> Path:
     return settings.authorizations_dir / hashlib.sha256(state.encode()).hexdigest()
 
 
-def _forget_old(folder: Path) -> None:
-    """Links that nobody came back from."""
+def _delete_expired_links(folder: Path) -> None:
+    """Delete the links that have expired without being used."""
     for path in folder.glob("[0-9a-f]*"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > LINK_SECONDS:

@@ -1,12 +1,13 @@
-"""The tokens by which the accounts that authorized the Stripe App are read: one file each, renewed in time.
+"""OAuth tokens of the accounts that authorized the Stripe App: stored in one file each, renewed in time.
 
-An access token lives an hour, a refresh token a year, and each exchange rolls both (Stripe Apps, OAuth 2.0). A pair
-is stored before it is used, and one process at a time renews it. Belongs here: the tokens once there are some. Does
-not: how an account authorizes the app (`oauth_flow`).
+An access token is valid for one hour and a refresh token for one year. Each exchange rolls both (Stripe's documentation
+of Stripe Apps, OAuth 2.0). A new pair is stored before it is used, and one process at a time renews it. How an account
+authorizes the app is in `oauth_flow`.
 """
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_serializer
@@ -26,27 +27,33 @@ from orchestration.stripe_api import (
     is_live,
 )
 
-RENEW_AFTER: Final = 50 * 60
-"""Seconds after which an access token is renewed, ten minutes before it ends. Stripe does not say when it does."""
+RENEW_AFTER_SECONDS: Final = 50 * 60
+"""Age at which an access token is renewed, ten minutes before it expires. Stripe's answer has no expiry date."""
 
-DEAUTHORIZED: Final = "account.application.deauthorized"
-"""The event of an account that has uninstalled an app."""
+DEAUTHORIZED_EVENT: Final = "account.application.deauthorized"
+"""Type of the event that Stripe sends when an account uninstalls an app."""
 
 INVALID_GRANT: Final = "invalid_grant"
-"""Stripe's word for a code or a refresh token that is unknown, used, too old, or of another app."""
+"""Stripe's error code for a code or refresh token that is unknown, used, expired, or of another app."""
 
 _TOKEN_ENDPOINT: Final = "/v1/oauth/token"
 
 
 class NotAuthorized(AuthenticationFailed):
-    """An account cannot be read by the Stripe App, or no longer. The text says what to do."""
+    """An account that the Stripe App cannot read, or can no longer read. The text says what to do."""
 
 
 class Tokens(BaseModel):
-    """What Stripe gave for an account. As JSON it shows its secrets: for the file alone.
+    """The tokens of one account. Its JSON contains the secrets and is meant only for the token file.
 
-    `issued_at` is an instant of this machine's clock, which tells how old the access token is. The others are
-    Stripe's, as its events are.
+    Attributes:
+        account_id: The Stripe account's id.
+        livemode: Whether the tokens are of live mode.
+        access_token: The key for requests.
+        refresh_token: What Stripe exchanges for new tokens.
+        issued_at: Unix seconds on this machine's clock, from which the token's age is computed.
+        authorized_at: Unix seconds on Stripe's clock, to compare with its events.
+        disconnected_at: Unix seconds on Stripe's clock, or None while the account authorizes the app.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,16 +68,16 @@ class Tokens(BaseModel):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the access token has some time left; not if this machine's clock was set back meanwhile."""
-        return 0 <= time.time() - self.issued_at < RENEW_AFTER
+        """Whether the access token need not be renewed yet. It is False if this machine's clock was set back."""
+        return 0 <= time.time() - self.issued_at < RENEW_AFTER_SECONDS
 
     @field_serializer("access_token", "refresh_token", when_used="json")
-    def _for_the_file(self, secret: SecretStr) -> str:
+    def _reveal(self, secret: SecretStr) -> str:
         return secret.get_secret_value()
 
 
 class Grant(BaseModel):
-    """Stripe's answer to a code or a refresh token. The account is named in either way, or not at all."""
+    """Stripe's answer to a code or refresh token. The account is in `stripe_user_id` or `account_id`, if at all."""
 
     access_token: SecretStr
     refresh_token: SecretStr
@@ -80,30 +87,30 @@ class Grant(BaseModel):
 
 
 class TokenFile:
-    """The tokens of one integration, on disk. Whoever reads them to change them holds the lock."""
+    """The file with the tokens of one integration. Hold the lock to read the tokens and then change them."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._path = tokens_path(settings, name)
         self._lock_path = self._path.with_suffix(".lock")
 
-    def lock(self) -> Any:
-        """A context that one thread of one process is in at a time."""
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the file's lock while the context is open. Other threads and processes wait."""
         return exclusive_lock(self._lock_path)
 
     def read(self) -> Tokens | None:
-        """The tokens; None where there are none, or none that can be read."""
+        """Return the tokens, or None if the file is missing or damaged."""
         try:
             return Tokens.model_validate_json(read_secret(self._path) or "")
         except ValidationError:
             return None
 
     def write(self, tokens: Tokens) -> None:
-        """Keep these instead."""
+        """Replace the tokens."""
         write_secret(self._path, tokens.model_dump_json())
 
 
 class AppKey:
-    """A `KeySource`: the access token of an integration, for any number of threads."""
+    """A `KeySource` that supplies the access token of an integration and renews it. It is thread-safe."""
 
     def __init__(
         self, settings: Settings, name: str, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
@@ -113,47 +120,55 @@ class AppKey:
         self._known: Tokens | None = None
 
     def __call__(self, refused: SecretStr | None = None) -> SecretStr:
-        """The token; another one than `refused`, and one that was renewed if it would end soon.
+        """Return a valid access token. It is renewed first if it expires soon.
+
+        Args:
+            refused: A token that Stripe did not accept. Another one is returned.
 
         Raises:
-            NotAuthorized: there is none any more.
-            StripeUnavailable: it cannot be renewed now.
-            OSError: it cannot be stored. Stripe was not asked, or the tokens are lost.
+            NotAuthorized: The account no longer authorizes the app.
+            StripeUnavailable: The token cannot be renewed now.
+            OSError: The token cannot be stored. Either Stripe was not asked yet, or the tokens are lost.
         """
         known = self._known
         if known is None or not known.is_fresh or known.access_token == refused:
-            known = self._known = self._current(refused)
+            known = self._known = self._load_or_renew(refused)
         return known.access_token
 
-    def failure(self, refusal: AuthenticationFailed, at: int) -> AuthenticationFailed:
-        """What to tell of a refusal of Stripe's (`at` on its clock). One that says so ends the authorization."""
-        if refusal.fault == "revoked":
+    def rejection_error(self, rejection: AuthenticationFailed, at: int) -> AuthenticationFailed:
+        """Build the error for a rejection by Stripe. A revocation also ends the stored authorization.
+
+        Args:
+            rejection: Stripe's answer.
+            at: Unix seconds of the answer on Stripe's clock.
+        """
+        if rejection.fault == "revoked":
             with self._file.lock():
                 stored = self._file.read()
                 if stored and self._known and stored.access_token == self._known.access_token:
                     self._file.write(stored.model_copy(update={"disconnected_at": at}))
-            return self._disconnected(at)
-        return self._lost() if refusal.fault in ("expired", "wrong_key") else refusal
+            return self._disconnected_error(at)
+        return self._lost_error() if rejection.fault in ("expired", "wrong_key") else rejection
 
-    def _current(self, refused: SecretStr | None) -> Tokens:
-        """What is stored, by another process perhaps, and renewed if that does not do."""
+    def _load_or_renew(self, refused: SecretStr | None) -> Tokens:
+        """Return the stored tokens, which another process may have renewed, or renew them now."""
         with self._file.lock():
             stored = self._file.read()
             if stored is None:
-                raise self._not_authorized(f"There are no tokens of integration {self._name!r}", "wrong_key")
+                raise self._not_authorized_error(f"There are no tokens of integration {self._name!r}", "wrong_key")
             if stored.disconnected_at is not None:
-                raise self._disconnected(stored.disconnected_at)
+                raise self._disconnected_error(stored.disconnected_at)
             if stored.is_fresh and stored.access_token != refused:
                 return stored
-            return self._renewed(stored)
+            return self._renew(stored)
 
-    def _renewed(self, stored: Tokens) -> Tokens:
-        self._file.write(stored)  # a full disk shows here, before Stripe has rolled anything
+    def _renew(self, stored: Tokens) -> Tokens:
+        self._file.write(stored)  # on a full disk this fails, before Stripe rolls the tokens
         form = {"grant_type": "refresh_token", "refresh_token": stored.refresh_token.get_secret_value()}
         try:
             grant, _ = exchange(self._settings, form, retry=self._retry, timeout=self._timeout)
         except InvalidRequest as error:
-            raise (self._lost() if error.code == INVALID_GRANT else error) from None
+            raise (self._lost_error() if error.code == INVALID_GRANT else error) from None
         renewed = stored.model_copy(
             update={
                 "access_token": grant.access_token,
@@ -164,37 +179,40 @@ class AppKey:
         self._file.write(renewed)
         return renewed
 
-    def _disconnected(self, at: int) -> NotAuthorized:
+    def _disconnected_error(self, at: int) -> NotAuthorized:
         day = time.strftime("%Y-%m-%d", time.gmtime(at))
-        return self._not_authorized(f"Integration {self._name!r} was disconnected at Stripe on {day}", "revoked")
+        return self._not_authorized_error(f"Integration {self._name!r} was disconnected at Stripe on {day}", "revoked")
 
-    def _lost(self) -> NotAuthorized:
-        return self._not_authorized(
-            f"Stripe no longer takes the tokens of integration {self._name!r}, as after a run that was killed while it "
-            "renewed them, after a year, or after the app was uninstalled",
+    def _lost_error(self) -> NotAuthorized:
+        return self._not_authorized_error(
+            f"Stripe no longer accepts the tokens of integration {self._name!r}, because they are a year old, the app "
+            "was uninstalled, or a run was killed while it renewed them",
             "expired",
         )
 
-    def _not_authorized(self, why: str, fault: Fault) -> NotAuthorized:
-        return NotAuthorized(f"{why}: authorize again: recoup connect --app --name {self._name}", fault=fault)
+    def _not_authorized_error(self, why: str, fault: Fault) -> NotAuthorized:
+        return NotAuthorized(f"{why}. Authorize it again: recoup connect --app --name {self._name}", fault=fault)
 
 
 def exchange(
     settings: Settings, form: Mapping[str, str], *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
 ) -> tuple[Grant, int]:
-    """What Stripe gives for a code or a refresh token, and when, on its clock.
+    """Exchange a code or a refresh token at Stripe for new tokens.
 
-    A try whose answer is lost is repeated: at worst, Stripe has rolled the token and says so.
+    The request is repeated if its answer is lost. At worst, Stripe has already rolled the token and says so.
+
+    Returns:
+        The tokens, and the unix seconds of the answer on Stripe's clock.
 
     Raises:
         NotAuthorized: STRIPE_APP_SECRET_KEY is missing or wrong.
-        InvalidRequest: as Stripe's `code` says, such as `INVALID_GRANT`.
-        StripeUnavailable: no usable answer.
+        InvalidRequest: Stripe refuses the code or token. `code` is Stripe's error code, such as `INVALID_GRANT`.
+        StripeUnavailable: There is no usable answer.
     """
     key = settings.stripe_app_secret_key
     if key is None:
         raise NotAuthorized(
-            "STRIPE_APP_SECRET_KEY is not set. Stripe gives tokens only to the account that made the app: set its "
+            "STRIPE_APP_SECRET_KEY is not set. Stripe gives tokens only to the account that created the app: set its "
             "secret key.",
             fault="wrong_key",
         )
@@ -203,33 +221,33 @@ def exchange(
         answer = client.post(_TOKEN_ENDPOINT, form)
     except AuthenticationFailed:
         raise NotAuthorized(
-            "Stripe does not accept STRIPE_APP_SECRET_KEY. Check that it is whole, and of the account that made the "
-            "app.",
+            "Stripe does not accept STRIPE_APP_SECRET_KEY. Check that it is complete and belongs to the account that "
+            "created the app.",
             fault="wrong_key",
         ) from None
     finally:
         client.close()
-    return _grant(answer.body), answer.date
+    return _parse_grant(answer.body), answer.date
 
 
-def livemode_of(settings: Settings, grant: Grant) -> bool:
-    """The mode: as Stripe says it, else as the app's key tells it, which is good for one mode only."""
+def resolve_livemode(settings: Settings, grant: Grant) -> bool:
+    """Return whether a grant is of live mode. If Stripe's answer does not say, the mode of the app's key counts."""
     if grant.livemode is not None:
         return grant.livemode
     assert settings.stripe_app_secret_key is not None
     return bool(is_live(settings.stripe_app_secret_key))
 
 
-def note_deauthorized(settings: Settings, event: Mapping[str, Any]) -> None:
-    """Note from Stripe's event (`DEAUTHORIZED`) that an account has uninstalled the app.
+def record_deauthorization(settings: Settings, event: Mapping[str, Any]) -> None:
+    """Record that an account has uninstalled the app, from Stripe's event (`DEAUTHORIZED_EVENT`).
 
-    It may come late, and again: what an account has authorized since stands.
+    The event may arrive late or twice. It has no effect if the account has authorized the app again since then.
     """
     if event["data"]["object"]["id"] != settings.app_client_id:
         return
     for integration in Integrations(settings).all():
-        is_of_it = (integration.account_id, integration.livemode) == (event.get("account"), event["livemode"])
-        if integration.is_app and is_of_it:
+        is_same_account = (integration.account_id, integration.livemode) == (event.get("account"), event["livemode"])
+        if integration.is_app and is_same_account:
             file = TokenFile(settings, integration.name)
             with file.lock():
                 stored = file.read()
@@ -237,10 +255,10 @@ def note_deauthorized(settings: Settings, event: Mapping[str, Any]) -> None:
                     file.write(stored.model_copy(update={"disconnected_at": event["created"]}))
 
 
-def _grant(body: Mapping[str, Any]) -> Grant:
+def _parse_grant(body: Mapping[str, Any]) -> Grant:
     try:
         return Grant.model_validate(body)
-    except ValidationError:  # whose text has the tokens in it
+    except ValidationError:  # its text contains the tokens
         raise StripeUnavailable(
             f"Stripe's answer to POST {_TOKEN_ENDPOINT} has no tokens.", fault="not_stripe"
         ) from None

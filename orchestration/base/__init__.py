@@ -1,1 +1,1 @@
-"""What every engine builds on: errors, files, locks, JSON, and the key of an account. Imports no other folder."""
+"""The parts that every other folder builds on: errors, files, locks, JSON, timestamps. Imports no other folder."""

@@ -1,11 +1,11 @@
-"""The key of an account, with which every row begins."""
+"""The account key: the first two columns of every primary key."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class AccountKey:
-    """Hold the first two columns of every key, which keep accounts, and test and live mode, apart."""
+    """A Stripe account in one mode. It keeps the rows of different accounts, and of test and live mode, apart."""
 
     account_id: str
     livemode: bool

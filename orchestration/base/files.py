@@ -1,4 +1,4 @@
-"""Files for their owner only: the data folder, the secrets in it, and the lock for whoever reads one to change it."""
+"""Files and folders that only their owner can open: the data folder and the secrets in it."""
 
 import os
 import stat
@@ -9,10 +9,12 @@ from pathlib import Path
 from string import whitespace
 from typing import Final
 
-_OWNER_ONLY: Final = 0o077
-"""The umask of Recoup's processes."""
+_OWNER_ONLY_UMASK: Final = 0o077
+"""Umask of Recoup's processes."""
+
 _GROUP_AND_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-_OWN_NAMES: Final = (
+
+_RECOUP_PATTERNS: Final = (
     "warehouse.duckdb*",
     "recovery.duckdb*",
     ".*.lock",
@@ -24,41 +26,45 @@ _OWN_NAMES: Final = (
     "dagster",
     "dbt",
 )
-"""What Recoup writes into the data folder."""
-_BLANKS: Final = f"{whitespace}\0"
-"""A loss of power may leave zeros."""
-_NAMES_OF_THE_CHECKOUT: Final = ("README.md", ".gitignore", ".gitkeep")
+"""Name patterns of the files and folders that Recoup writes into the data folder."""
+
+_CHECKOUT_NAMES: Final = ("README.md", ".gitignore", ".gitkeep")
+"""Files of the data folder that come with the repository."""
+
+_IGNORED_CHARACTERS: Final = f"{whitespace}\0"
+"""Characters removed around a secret. A power failure can leave zero bytes at the end of a file."""
 
 
 def make_new_files_private() -> None:
-    """Let this process and those that it starts create files and folders that only their owner can open."""
-    _umask_of_user()
-    os.umask(_OWNER_ONLY)
+    """Make this process and its child processes create files and folders that only their owner can open."""
+    _user_umask()
+    os.umask(_OWNER_ONLY_UMASK)
 
 
 @contextmanager
-def files_of_the_user() -> Iterator[None]:
-    """Create files with the user's own permissions while the context lasts, such as a result to hand on."""
-    before = os.umask(_umask_of_user())
+def user_file_permissions() -> Iterator[None]:
+    """Create files with the user's own umask while the context is open, such as the results of a query."""
+    previous = os.umask(_user_umask())
     try:
         yield
     finally:
-        os.umask(before)
+        os.umask(previous)
 
 
 @cache
-def _umask_of_user() -> int:
-    """Return the umask that the process began with."""
-    umask = os.umask(_OWNER_ONLY)
+def _user_umask() -> int:
+    """Return the umask that this process was started with."""
+    umask = os.umask(_OWNER_ONLY_UMASK)
     os.umask(umask)
     return umask
 
 
-def close_to_others(folder: Path) -> bool:
-    """Take the group's and others' permissions from a data folder that everybody can open; return whether it was one.
+def restrict_to_owner(folder: Path) -> bool:
+    """Remove the permissions of group and others from a data folder, and return whether anything changed.
 
-    A folder that is closed to others stays as it is, so that its owner can let a group in. A folder that also holds
-    other things than Recoup's, or belongs to somebody else, keeps its permissions; only Recoup's own files lose theirs.
+    - A folder that others cannot open stays as it is, so that its owner can give a group access.
+    - A folder that belongs to another user stays as it is.
+    - A folder that also holds files of other programs keeps its permissions. Only Recoup's own files are restricted.
     """
     try:
         status = folder.stat()
@@ -66,20 +72,20 @@ def close_to_others(folder: Path) -> bool:
         return False
     if not stat.S_ISDIR(status.st_mode) or not status.st_mode & stat.S_IRWXO or status.st_uid != os.geteuid():
         return False
-    own = [path for pattern in _OWN_NAMES for path in folder.glob(pattern)]
-    closed = [_close(path) for top in own for path in (top, *(top.rglob("*") if _is_folder(top) else ()))]
-    known = {path.name for path in own} | set(_NAMES_OF_THE_CHECKOUT)
-    if own and {path.name for path in folder.iterdir()} <= known:
-        return _close(folder)
-    return any(closed)
+    own_paths = [path for pattern in _RECOUP_PATTERNS for path in folder.glob(pattern)]
+    changes = [_restrict(path) for top in own_paths for path in (top, *(top.rglob("*") if _is_folder(top) else ()))]
+    known_names = {path.name for path in own_paths} | set(_CHECKOUT_NAMES)
+    if own_paths and {path.name for path in folder.iterdir()} <= known_names:
+        return _restrict(folder)
+    return any(changes)
 
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _close(path: Path) -> bool:
-    """Take the permissions of all but the owner, if this is no link; return whether there were any."""
+def _restrict(path: Path) -> bool:
+    """Remove the permissions of group and others, and return whether there were any. A link stays as it is."""
     with suppress(OSError):
         mode = path.lstat().st_mode
         if not stat.S_ISLNK(mode) and mode & _GROUP_AND_OTHERS:
@@ -89,49 +95,53 @@ def _close(path: Path) -> bool:
 
 
 def read_secret(path: Path) -> str | None:
-    """What the file holds, without blanks around it; None where there is none, an empty one, or a damaged one."""
+    """Return the content of a file without surrounding whitespace.
+
+    Returns:
+        None if the file is missing, empty, or not UTF-8 text.
+    """
     with suppress(FileNotFoundError, UnicodeDecodeError):
-        return path.read_text(encoding="utf-8").strip(_BLANKS) or None
+        return path.read_text(encoding="utf-8").strip(_IGNORED_CHARACTERS) or None
     return None
 
 
 def write_secret(path: Path, text: str, *, is_new: bool = False) -> None:
-    """Write a secret as `replace_file` does, with a line break at its end.
+    """Write a secret with `replace_file`, and add a line break.
 
     Raises:
-        FileExistsError: it must be new and is there.
-        OSError: it cannot be written; what was there before still is.
+        FileExistsError: The file must be new (`is_new`) and exists.
+        OSError: The file cannot be written. Its old content is still there.
     """
     replace_file(path, f"{text}\n".encode(), is_new=is_new)
 
 
 def replace_file(path: Path, content: bytes, *, is_new: bool = False) -> None:
-    """Write a file, readable by its owner only, whole or not at all; it is on the disk when this returns.
+    """Replace a file atomically. Only its owner can read it, and it is on the disk when this function returns.
 
     Raises:
-        FileExistsError: the file must be new (`is_new`) and exists.
-        OSError: the file cannot be written. What was there before is still there.
+        FileExistsError: The file must be new (`is_new`) and exists.
+        OSError: The file cannot be written. Its old content is still there.
     """
-    for folder in (path.parent.parent, path.parent):  # the mode is that of the last folder, never of its parents
+    for folder in (path.parent.parent, path.parent):  # `mkdir` gives its mode to the last folder only
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
         if is_new:
-            os.link(beside, path)
+            os.link(temporary, path)
         else:
-            os.replace(beside, path)
+            os.replace(temporary, path)
         _sync_folder(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name in a folder outlives a loss of power only once the folder is on the disk, too."""
+    """Write a folder to the disk. A file's new name survives a power failure only after that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,13 +1,13 @@
-"""Instants: unix seconds, as Stripe tells them, and timestamps in UTC without a time zone, as DuckDB stores them."""
+"""Conversion between Stripe's unix seconds and DuckDB's timestamps, which are in UTC and have no time zone."""
 
 from datetime import UTC, datetime
 
 
 def to_timestamp(seconds: int) -> datetime:
-    """Return the timestamp in UTC, without a time zone, of unix seconds."""
+    """Convert unix seconds to a timestamp in UTC without a time zone."""
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
 def to_seconds(timestamp: datetime) -> int:
-    """Return the unix seconds of a timestamp in UTC that has no time zone."""
+    """Convert a timestamp in UTC without a time zone to unix seconds."""
     return int(timestamp.replace(tzinfo=UTC).timestamp())

@@ -1,4 +1,4 @@
-"""JSON that a strict parser refuses: read as far as it can be stored, so that one bad value costs nothing beside it."""
+"""A parser for JSON that strict parsers refuse. It replaces bad values, so that the rest of an object is kept."""
 
 import json
 import re
@@ -6,45 +6,49 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 MAX_DEPTH: Final = 100
-"""Levels of nesting that are kept. Stripe's objects have about ten."""
+"""Number of nested levels that are kept. Stripe's objects have about ten."""
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-_MOST_DIGITS: Final = 300
+_MAX_DIGITS: Final = 300
+"""Number of digits up to which a float can hold an integer."""
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_LARGEST: Final = 2**63
+_INT64_LIMIT: Final = 2**63
 
 
 def parse_leniently(text: bytes | str) -> Any:
-    """Parse JSON with a byte order mark, lone surrogates, control characters, NaN, or numbers beyond 64 bits.
+    """Parse JSON that may hold values that strict parsers refuse.
 
-    Bytes that are not UTF-8 and lone surrogates become U+FFFD. NaN, infinity, and what is nested deeper than
-    `MAX_DEPTH` become null. An integer beyond 64 bits becomes a float.
+    A byte-order mark and control characters are accepted. Bytes that are not UTF-8 and lone surrogates become U+FFFD.
+    NaN, infinity, and objects and arrays nested deeper than `MAX_DEPTH` become null. An integer that does not fit into
+    64 bits becomes a float, or null if it has more than 300 digits.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: The text is not JSON.
     """
     decoded = (text.decode("utf-8", errors="replace") if isinstance(text, bytes) else text).removeprefix("\ufeff")
     try:
-        return storable(json.loads(_cut(decoded), strict=False, parse_int=_integer, parse_constant=lambda _: None))
+        return make_storable(
+            json.loads(_cut_deep_levels(decoded), strict=False, parse_int=_parse_integer, parse_constant=lambda _: None)
+        )
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
-def storable(node: Any) -> Any:
-    """Return a copy that JSON in UTF-8 can hold, with the replacements of `parse_leniently`."""
+def make_storable(node: Any) -> Any:
+    """Return a copy that can be written as JSON in UTF-8, with the replacements of `parse_leniently`."""
     if isinstance(node, str):
         return _SURROGATE.sub("\ufffd", node)
     if isinstance(node, dict):
-        return {storable(key): storable(value) for key, value in node.items()}
+        return {make_storable(key): make_storable(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [storable(value) for value in node]
-    if type(node) is int and not -_LARGEST <= node < _LARGEST:
-        return float(node) if abs(node) < 10**_MOST_DIGITS else None
+        return [make_storable(value) for value in node]
+    if type(node) is int and not -_INT64_LIMIT <= node < _INT64_LIMIT:
+        return float(node) if abs(node) < 10**_MAX_DIGITS else None
     return node
 
 
-def shallow(node: Any) -> Any:
-    """Set to null, in place, whatever is nested deeper than `MAX_DEPTH`, and return the node."""
+def limit_depth(node: Any) -> Any:
+    """Replace every object and array nested deeper than `MAX_DEPTH` with null, in place, and return the node."""
     level = [node]
     for _ in range(MAX_DEPTH - 1):
         level = [child for each in level for child in _values(each) if isinstance(child, dict | list)]
@@ -59,8 +63,8 @@ def _values(node: Any) -> Iterable[Any]:
     return node.values() if isinstance(node, dict) else node
 
 
-def _cut(text: str) -> str:
-    """Return JSON text with null for each object and array below `MAX_DEPTH`."""
+def _cut_deep_levels(text: str) -> str:
+    """Return the JSON text with null in place of every object and array nested deeper than `MAX_DEPTH`."""
     kept: list[str] = []
     depth = start = 0
     for token in _TOKEN.finditer(text):
@@ -76,6 +80,6 @@ def _cut(text: str) -> str:
     return "".join([*kept, text[start:]]) if depth <= MAX_DEPTH else text
 
 
-def _integer(digits: str) -> int | None:
-    """Return the number; None for one that no float can hold either."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else None
+def _parse_integer(digits: str) -> int | None:
+    """Return the integer, or None if it is too large even for a float."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else None

@@ -1,4 +1,4 @@
-"""Locks on files, which processes and threads wait for."""
+"""Locks on files, for threads and for processes."""
 
 import fcntl
 import os
@@ -9,7 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of this file while the context lasts; other threads and processes wait. The file is not deleted."""
+    """Hold the lock of a file while the context is open. Other threads and processes wait for it.
+
+    The file and its folder are created if they are missing. The file is not deleted.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

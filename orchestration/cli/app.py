@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from orchestration.base.errors import RecoupError
-from orchestration.base.files import close_to_others, make_new_files_private
+from orchestration.base.files import make_new_files_private, restrict_to_owner
 from orchestration.cli.exit_codes import INCOMPLETE, INTERRUPTED, USAGE
 from orchestration.cli.groups import add_group
-from orchestration.config.credentials import SecretRefused, refuse_visible, without_credentials
+from orchestration.config.credentials import SecretRefused, mask_credentials, reject_credentials
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -98,7 +98,7 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         for argument in sys.argv[1:]:
-            refuse_visible(argument, "What was typed")
+            reject_credentials(argument, "What was typed")
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
@@ -110,7 +110,7 @@ def main() -> None:
             sys.exit(INTERRUPTED)
         if not isinstance(error, (RecoupError, OSError, UnicodeError, *_library_errors())):
             raise
-        sentence = without_credentials(_sentence(error))
+        sentence = mask_credentials(_sentence(error))
         errors.print("\n".join(map(_shortened, sentence.splitlines()[:_MOST_LINES])), style="red", markup=False)
         sys.exit(USAGE if isinstance(error, SecretRefused) and error.is_visible else 1)
 
@@ -184,7 +184,7 @@ def _settings() -> "Settings":
     from orchestration.config.settings import Settings
 
     settings = Settings()
-    if close_to_others(settings.recoup_data_dir):
+    if restrict_to_owner(settings.recoup_data_dir):
         errors.print(
             f"{settings.recoup_data_dir} was open to other users of this machine, and is not any more. "
             "data/README.md says how to share recovery.duckdb with a group.",

@@ -20,7 +20,7 @@ from orchestration.accounts.oauth_flow import LINK_SECONDS, authorize_url, callb
 from orchestration.accounts.registry import ACCOUNT_ID, Integration, IntegrationError, Integrations, check_name
 from orchestration.base.errors import RecoupError
 from orchestration.cli.exit_codes import INCOMPLETE
-from orchestration.config.credentials import SecretRefused, api_key, shown
+from orchestration.config.credentials import SecretRefused, mask_key, parse_api_key
 from orchestration.config.settings import Settings
 from orchestration.stripe_api import (
     API_VERSION,
@@ -83,7 +83,7 @@ def connect(
     code, found = _try(settings, wanted, key, save_anyway=save_anyway)
     if found is None:
         return code
-    clients.refuse_known_account(settings, found)
+    clients.reject_known_account(settings, found)
     integrations.add(found)
     console.print(
         f"Saved as {name} in {settings.integrations_path.name}; the key is in a file of its own under secrets/."
@@ -119,14 +119,14 @@ def add_connected(settings: Settings, integrations: Integrations, platform: Inte
     if platform.platform is not None:
         raise IntegrationError(f"{platform.name!r} is connected to {platform.platform}: name that one.")
     refused: list[str] = []
-    known = {each.account_id: each.name for each in integrations.of_platform(platform.name)}
+    known = {each.account_id: each.name for each in integrations.connected_accounts(platform.name)}
     of_platform = replace(platform, description="", connected=(), platform=platform.name)
     table = Table(box=None, header_style="bold")
     for column in ("integration", "account", "name at Stripe", ""):
         table.add_column(column, no_wrap=column == "account", overflow="fold")
-    accounts = clients.discover(settings, platform)
+    accounts = clients.discover_accounts(settings, platform)
     if not accounts and platform.connected:
-        account_count = len(clients.discover(settings, replace(platform, connected=("*",))))
+        account_count = len(clients.discover_accounts(settings, replace(platform, connected=("*",))))
         if account_count:
             raise IntegrationError(_none_fits(platform.connected, account_count))
     if accounts and list(platform.connected) != list(integrations.named(platform.name).connected):
@@ -184,10 +184,10 @@ def read_key(key_file: Path | None) -> SecretStr:
         OSError: the file cannot be read.
     """
     if key_file is not None:
-        return api_key(_text_of(key_file.read_bytes()))
+        return parse_api_key(_text_of(key_file.read_bytes()))
     if sys.stdin.isatty():
-        return _ask("API key (rk_live_… or rk_test_…), hidden", api_key, is_hidden=True)
-    return api_key(sys.stdin.read())
+        return _ask("API key (rk_live_… or rk_test_…), hidden", parse_api_key, is_hidden=True)
+    return parse_api_key(sys.stdin.read())
 
 
 def _text_of(content: bytes) -> str:
@@ -221,7 +221,7 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
         if len(names) > 1:
             console.print(name, style="bold")
         try:
-            connection = clients.check(settings, integration)
+            connection = clients.check_connection(settings, integration)
         except pipeline.INTEGRATION_ERRORS as error:
             _print_failure(integration, error)
             codes.append(1)
@@ -237,7 +237,7 @@ def print_connection(integration: Integration, connection: clients.Connection) -
     account = connection.account
     who = "an account that Stripe does not name" if account.account_id.startswith(_NOT_TOLD) else account.account_id
     mode = "live" if account.livemode else "test"
-    console.print(f"{shown(key) if key else 'The app'} works: {who}, {mode} mode, API version {API_VERSION}.")
+    console.print(f"{mask_key(key) if key else 'The app'} works: {who}, {mode} mode, API version {API_VERSION}.")
     if key and key.get_secret_value().startswith("sk_"):
         console.print("This is a secret key, which may do anything. A restricted key is enough.", style="yellow")
     if account.account_id.startswith(_NOT_TOLD):
@@ -255,10 +255,10 @@ def _try(
 ) -> tuple[int, Integration | None]:
     """The exit code, and the integration as it is to be kept; None where it is not."""
     try:
-        connection = clients.check(settings, wanted)
+        connection = clients.check_connection(settings, wanted)
     except StripeApiError as error:
         if not save_anyway:
-            of_key = "" if isinstance(error, StripeUnavailable) else f"{shown(key)}: "
+            of_key = "" if isinstance(error, StripeUnavailable) else f"{mask_key(key)}: "
             raise NotSaved(f"{of_key}{error}\n{_NOT_SAVED}") from None
         _print_failure(wanted, error)
         return 1, wanted
@@ -281,9 +281,9 @@ def _check_patterns(settings: Settings, platform: Integration) -> None:
     Raises:
         IntegrationError: there are connected accounts, and none fits.
     """
-    if not platform.connected or clients.discover(settings, platform):
+    if not platform.connected or clients.discover_accounts(settings, platform):
         return
-    account_count = len(clients.discover(settings, replace(platform, connected=("*",))))
+    account_count = len(clients.discover_accounts(settings, replace(platform, connected=("*",))))
     if account_count:
         raise IntegrationError(f"{_none_fits(platform.connected, account_count)}\n{_NOT_SAVED}")
 
@@ -299,12 +299,12 @@ def _none_fits(patterns: Sequence[str], account_count: int) -> str:
 def may_read_connected(settings: Settings, platform: Integration) -> bool:
     """Whether its key may read the connected accounts that it is to, tried with the newest of them. One that fails for
     a reason of its own is no fault of the key's."""
-    chosen = clients.discover(settings, platform) if platform.connected else ()
+    chosen = clients.discover_accounts(settings, platform) if platform.connected else ()
     if not chosen:
         return True
     newest = replace(platform, account_id=chosen[0].id, platform=platform.name, connected=())
     try:
-        key = clients.check(settings, newest).key
+        key = clients.check_connection(settings, newest).key
     except StripeApiError as error:
         is_of_key = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
         told = f"Connected account {newest.account_id}: {error}"
@@ -320,7 +320,7 @@ def may_read_connected(settings: Settings, platform: Integration) -> bool:
 
 
 def _print_failure(integration: Integration, error: Exception) -> None:
-    key = f"{shown(integration.api_key)}, from {integration.key_from}: " if integration.api_key else ""
+    key = f"{mask_key(integration.api_key)}, from {integration.key_source}: " if integration.api_key else ""
     console.print(f"{key}{error}", style="red", markup=False)
 
 

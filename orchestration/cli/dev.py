@@ -16,7 +16,7 @@ from typing import IO, Final
 
 from orchestration.base.errors import RecoupError
 from orchestration.cli.folder import demo_settings, is_connected
-from orchestration.config.settings import PROJECT_ROOT, Settings, url_safe
+from orchestration.config.settings import PROJECT_ROOT, Settings, url_safe_path
 
 _STOP_SECONDS: Final = 20.0
 """What Dagster gets to end its processes; then they are killed."""
@@ -38,7 +38,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     template = resources.files("orchestration").joinpath("dagster.yaml")
     with resources.as_file(template) as path:
         shutil.copyfile(path, settings.dagster_home / "dagster.yaml")
-    return url_safe(settings.dagster_home)
+    return url_safe_path(settings.dagster_home)
 
 
 @contextmanager
@@ -203,7 +203,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         **of_settings,
-        "DAGSTER_HOME": str(url_safe(settings.dagster_home)),
+        "DAGSTER_HOME": str(url_safe_path(settings.dagster_home)),
         "PYTHONWARNINGS": "ignore",
     }
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from orchestration.accounts.registry import Integration, Integrations
 from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.cli.exit_codes import INCOMPLETE
-from orchestration.config.credentials import is_live, shown, without_credentials
+from orchestration.config.credentials import is_live, mask_credentials, mask_key
 from orchestration.config.settings import Settings
 
 app = typer.Typer()
@@ -48,7 +48,7 @@ def list_integrations() -> None:
     table.add_column("description", overflow="fold")
     for each in there:
         through = reached.get((each.account_id, each.livemode))
-        about = f"of {each.platform}" if each.platform else without_credentials(each.description)
+        about = f"of {each.platform}" if each.platform else mask_credentials(each.description)
         table.add_row(each.name, _account(each), mode(each), _instant(through), Text(about))
     (console if console.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
 
@@ -62,10 +62,10 @@ def show(name: Name) -> None:
     secrets = f"{len(endpoint.secrets)} signing secrets" if endpoint and endpoint.secrets else "no signing secret yet"
     table = Table(box=None, show_header=False)
     table.add_row("name", integration.name)
-    table.add_row("description", Text(without_credentials(integration.description) or "-"))
+    table.add_row("description", Text(mask_credentials(integration.description) or "-"))
     table.add_row("account", _account(integration))
     table.add_row("mode", mode(integration))
-    table.add_row("key", f"{_key(integration)} from {integration.key_from}")
+    table.add_row("key", f"{_key(integration)} from {integration.key_source}")
     of_platform = f"that of {integration.platform}" if integration.platform else None
     enable = f"none; recoup webhooks enable {name}"
     table.add_row("webhook", of_platform or (f"enabled, {secrets}" if endpoint else enable))
@@ -104,17 +104,17 @@ def set_key(
 
     settings = Settings()
     integrations = Integrations(settings)
-    integration = replace(integrations.with_own_key(name), api_key=read_key(key_file), key_from="what was pasted")
-    connection = clients.check(settings, integration)
+    integration = replace(integrations.require_own_key(name), api_key=read_key(key_file), key_source="what was pasted")
+    connection = clients.check_connection(settings, integration)
     print_connection(integration, connection)
     if not (connection.key.is_usable and may_read_connected(settings, integration)):
         console.print("The key was not changed.", style="red")
         raise typer.Exit(INCOMPLETE)
     account_id, livemode = connection.account.account_id, connection.account.livemode
-    clients.refuse_known_account(settings, replace(integration, account_id=account_id, livemode=livemode))
+    clients.reject_known_account(settings, replace(integration, account_id=account_id, livemode=livemode))
     assert integration.api_key is not None
     integrations.set_key(name, integration.api_key)
-    integrations.note_account(name, account_id, livemode=livemode)
+    integrations.set_account(name, account_id, livemode=livemode)
     console.print(f"{name} is read with this key from now on.")
 
 
@@ -128,7 +128,7 @@ def rename(name: Name, new_name: Annotated[str, typer.Argument(help="Its name fr
     console.print(f"{name} is {new_name} now. Restart Dagster, or reload its code location, to see it there.")
     if before.api_key and not integrations.named(new_name).api_key:
         console.print(
-            f"{before.key_from} holds its key: call that STRIPE_API_KEYS__{new_name.upper()}.", style="yellow"
+            f"{before.key_source} holds its key: call that STRIPE_API_KEYS__{new_name.upper()}.", style="yellow"
         )
     if settings.webhook_secrets(name):
         variable = f"STRIPE_WEBHOOK_SECRETS__{name.upper()} holds its signing secret: call that"
@@ -140,9 +140,9 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Wi
     """Forget it, its key and its webhook. What was read of the account stays in the tables."""
     settings = Settings()
     integrations = Integrations(settings)
-    integrations.must_be_named(name)
+    integrations.require_named(name)
     integration = integrations.named(name)
-    connected = len(integrations.of_platform(name))
+    connected = len(integrations.connected_accounts(name))
     also = f", and the {connected} connected accounts that are read with it" if connected else ""
     if not yes:
         question = f"Forget {name} ({_account(integration)}), its key and its webhook's address{also}?"
@@ -171,7 +171,7 @@ def _account(integration: Integration) -> str:
 def _key(integration: Integration) -> str:
     if integration.is_app:
         return "app"
-    return shown(integration.api_key) if integration.api_key else "none"
+    return mask_key(integration.api_key) if integration.api_key else "none"
 
 
 def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestration.base.errors import RecoupError
-from orchestration.base.files import files_of_the_user
+from orchestration.base.files import user_file_permissions
 from orchestration.cli.tables import print_trimmed
 from orchestration.config.settings import Settings
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, wal_of
@@ -54,7 +54,7 @@ def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path |
             if relation is None:
                 raise QueryRefused("That is not a query: give a SELECT, or FROM marts.<table>.")
             if csv or parquet:
-                with files_of_the_user():
+                with user_file_permissions():
                     _write(relation, csv, parquet)
             else:
                 _print(relation)

@@ -26,7 +26,7 @@ def enable(name: Name = None) -> None:
     suffix = f" {integration}" if name else ""
     endpoint = files.enable()
     console.print("At Stripe: Workbench > Webhooks > Add destination (payload style: Snapshot).")
-    if Integrations(settings).of_platform(integration):
+    if Integrations(settings).connected_accounts(integration):
         _print_scope(integration)
     console.print("1. Events:")
     for event_type in settings.recoup_webhook_events.split(","):

@@ -1,1 +1,1 @@
-"""What a user can set, and what the secrets of Stripe look like."""
+"""The settings, and the format of the credentials that Stripe issues."""

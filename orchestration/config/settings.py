@@ -1,6 +1,6 @@
-"""THE place for paths and environment variables. Nothing else in the project reads either.
+"""The settings: environment variables and paths. No other module reads the environment or builds these paths.
 
-Every variable is listed with its meaning in `.env.example` and in the README; a test holds the three equal.
+`.env.example` and the README list every variable with its meaning. A test checks that all three agree.
 """
 
 import errno
@@ -24,7 +24,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from orchestration.config.credentials import SecretRefused, api_key, app_secret_key, refuse_visible, signing_secrets
+from orchestration.config.credentials import (
+    SecretRefused,
+    parse_api_key,
+    parse_app_secret_key,
+    parse_signing_secrets,
+    reject_credentials,
+)
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent.parent
 DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
@@ -34,7 +40,7 @@ WEBHOOK_EVENTS: Final = (
     "payment_intent.requires_action,payment_intent.canceled"
 )
 DEFAULT_INTEGRATION: Final = "default"
-"""The integration of STRIPE_API_KEY, which needs no name."""
+"""Name of the integration that STRIPE_API_KEY configures."""
 
 T = TypeVar("T")
 
@@ -42,15 +48,15 @@ _UNSAFE_IN_URLS: Final = frozenset("%#[]*")
 _MARKETPLACE: Final = "https://marketplace.stripe.com"
 _EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
 _MEMORY: Final = re.compile(r"([1-9]\d*(?:\.\d+)?) ?(MiB|GiB)")
-_MEMORY_SHARE: Final = 0.8
-"""Share of the machine's memory that DuckDB takes at most by default."""
+_MAX_MEMORY_SHARE: Final = 0.8
+"""Largest share of the machine's memory for a build. DuckDB's own default is the same."""
 _HOST: Final = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9]([a-z0-9_.-]*[a-z0-9])?)(:\d{1,5})?")
-_LEAST_KEY: Final = 24
+_MIN_BUS_KEY_CHARACTERS: Final = 24
 _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
 
 
 class Settings(BaseSettings):
-    """What a user can set: from the environment, else from `.env` in the project's folder, else the default."""
+    """All settings. Environment variables take precedence over `.env` in the project's folder, then come defaults."""
 
     model_config = SettingsConfigDict(
         env_file=PROJECT_ROOT / ".env",
@@ -67,30 +73,30 @@ class Settings(BaseSettings):
     )
     stripe_api_keys: dict[str, SecretStr] = Field(
         default_factory=dict,
-        description="The keys of named integrations, one variable for each: STRIPE_API_KEYS__SHOP for that of shop. "
-        "Instead of it, recoup connect keeps the key in a file.",
+        description="API keys of named integrations, one variable each: STRIPE_API_KEYS__SHOP for the integration "
+        "shop. Alternatively, recoup connect stores the key in a file.",
     )
     stripe_api_base: str = Field(
         default="https://api.stripe.com",
-        description="Address of Stripe, or of any server that behaves like it.",
+        description="Address of the Stripe API, or of a server that behaves like it.",
     )
     stripe_account_id: str | None = Field(
         default=None,
         pattern=r"^acct_\w+$",
-        description="The account's id (acct_…), needed only where the key may not read it from Stripe.",
+        description="The account's id (acct_…). Needed only if the key cannot read it from Stripe.",
     )
     stripe_app_client_id: str | None = Field(
         default=None,
-        description="Client id (ca_…) of your Stripe App, for recoup connect --app; or the app's whole install link, "
-        "which one that is not published yet needs.",
+        description="Client id (ca_…) of your Stripe App, for recoup connect --app. For an app that is not published "
+        "yet, set its whole install link.",
     )
     stripe_app_secret_key: SecretStr | None = Field(
         default=None,
-        description="Secret key (sk_live_… or sk_test_…) of the account that made the app, in the mode of the client "
-        "id.",
+        description="Secret key (sk_live_… or sk_test_…) of the account that created the app, in the same mode as the "
+        "client id.",
     )
     recoup_data_dir: Path = Field(
-        default=PROJECT_ROOT / "data", description="Folder of all state: tables, run history, published file."
+        default=PROJECT_ROOT / "data", description="Folder for all state: tables, run history, published file."
     )
     recoup_sync_cron: str = Field(
         default="0 * * * *",
@@ -101,55 +107,59 @@ class Settings(BaseSettings):
         default=0.25,
         gt=0,
         le=1,
-        description="Share of Stripe's read allocation that scheduled syncs may use: "
-        "they run less often to keep to it.",
+        description="Share of Stripe's read allocation that scheduled syncs may use. They run less often to stay "
+        "within it.",
     )
     stripe_webhook_secret: SecretStr | None = Field(
         default=None,
-        description="Signing secret (whsec_…) of the webhook endpoint; two, separated by a comma, while it is rolled. "
-        "Instead of it, the command recoup webhooks secret keeps it in a file.",
+        description="Signing secret (whsec_…) of the webhook endpoint, or two separated by a comma while it is "
+        "rolled. Alternatively, recoup webhooks secret stores it in a file.",
     )
     stripe_webhook_secrets: dict[str, SecretStr] = Field(
         default_factory=dict,
-        description="The same for named integrations: STRIPE_WEBHOOK_SECRETS__SHOP for that of shop.",
+        description="Signing secrets of named integrations, one variable each: STRIPE_WEBHOOK_SECRETS__SHOP for the "
+        "integration shop.",
     )
     recoup_secrets_dir: Path | None = Field(
         default=None,
-        description="Folder with one secret in each file, as Docker and Kubernetes mount them, named as the variables "
-        "in small letters: stripe_api_key, stripe_api_keys__shop. The environment goes before it.",
+        description="Folder with one secret per file, as Docker and Kubernetes mount them. The files are named like "
+        "the variables in lowercase: stripe_api_key, stripe_api_keys__shop. Environment variables take "
+        "precedence.",
     )
     recoup_webhook_events: str = Field(
         default=WEBHOOK_EVENTS,
-        description="Event types that are stored, separated by commas; others are acknowledged and counted.",
+        description="Event types that are stored, separated by commas. Other events are acknowledged and counted.",
     )
     recoup_webhook_base_url: str = Field(
         default="http://127.0.0.1:8787",
-        description="Address under which Stripe reaches the receiver, such as https://hooks.example.com.",
+        description="Address at which Stripe reaches the webhook receiver, such as https://hooks.example.com.",
     )
     recoup_queue_url: SecretStr | None = Field(
         default=None,
-        description="PostgreSQL for the webhook queue (postgresql+psycopg://user:password@host/database), "
-        "for several receivers. Without it, or with sqlite, a SQLite file in the data folder.",
+        description="PostgreSQL database of the webhook queue (postgresql+psycopg://user:password@host/database), for "
+        "several receivers. If this is not set, or is sqlite, the queue is a SQLite file in the data "
+        "folder.",
     )
     recoup_queue_days: float = Field(
-        default=7, gt=0, description="Days for which the queue remembers an event after it was loaded."
+        default=7, gt=0, description="Number of days for which the queue remembers an event after it was loaded."
     )
     recoup_history_days: float = Field(
-        default=30, gt=0, description="Days for which run history, ticks and logs are kept."
+        default=30, gt=0, description="Number of days for which run history, ticks and logs are kept."
     )
     recoup_build_memory: str = Field(
         default="3GiB",
-        description="Most memory of a build of the models, such as 3GiB or 800MiB; at most 80 % of the machine's. What "
-        "does not fit goes to disk.",
+        description="Memory limit for building the models, such as 3GiB or 800MiB, and at most 80 % of the machine's "
+        "memory. DuckDB writes to disk what does not fit.",
     )
     recoup_event_bus_key: SecretStr | None = Field(
         default=None,
-        description="Key that AWS EventBridge or Azure Event Grid sends along; without one they are not served.",
+        description="Key that AWS EventBridge or Azure Event Grid sends with each request. If this is not set, their "
+        "requests are refused.",
     )
     recoup_ui_hosts: str | None = Field(
         default=None,
         description="Hosts under which a proxy serves Dagster's UI, separated by commas, such as recoup.example.com. "
-        "Without it, the UI answers to localhost only.",
+        "If this is not set, the UI answers only to localhost.",
     )
 
     @classmethod
@@ -161,7 +171,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The files of RECOUP_SECRETS_DIR come after the environment and `.env`."""
+        """Add the files of RECOUP_SECRETS_DIR as the last source, after the environment and `.env`."""
         named = (init_settings, env_settings, dotenv_settings)
         folder = next(filter(None, (source().get("recoup_secrets_dir") for source in named)), None)
         if folder is None:
@@ -171,7 +181,8 @@ class Settings(BaseSettings):
         except SettingsError as error:
             raise SettingsError(f"RECOUP_SECRETS_DIR: {error}") from None
         except UnicodeDecodeError:
-            raise SettingsError(f"RECOUP_SECRETS_DIR: {_no_text(Path(folder))} is not text, as secrets are") from None
+            path = _first_non_utf8_file(Path(folder))
+            raise SettingsError(f"RECOUP_SECRETS_DIR: {path} is not UTF-8 text. Move it to another folder.") from None
         return (*named, mounted)
 
     @field_validator(
@@ -187,83 +198,83 @@ class Settings(BaseSettings):
         mode="before",
     )
     @classmethod
-    def _no_credential(cls, value: object) -> object:
-        """These are shown in messages and stand in files, so no key may be in them."""
-        refuse_visible(str(value), "The value")
+    def _reject_credentials(cls, value: object) -> object:
+        """Refuse a value that contains a credential: these settings appear in messages and files."""
+        reject_credentials(str(value), "The value")
         return value
 
     @field_validator("stripe_api_key")
     @classmethod
-    def _key_of_one_account(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else api_key(value.get_secret_value())
+    def _check_api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else parse_api_key(value.get_secret_value())
 
     @field_validator("stripe_api_keys")
     @classmethod
-    def _keys_of_one_account_each(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        return _each_checked(value, api_key)
+    def _check_api_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        return _parse_each(value, parse_api_key)
 
     @field_validator("stripe_app_client_id")
     @classmethod
-    def _an_app(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"ca_\w+", _client_id(value)):
+    def _check_client_id(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"ca_\w+", _extract_client_id(value)):
             raise ValueError("give the app's client id (ca_…), or its install link, which has client_id=ca_… in it")
         return value
 
     @field_validator("stripe_app_secret_key")
     @classmethod
-    def _key_of_an_app(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else app_secret_key(value.get_secret_value())
+    def _check_app_secret_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else parse_app_secret_key(value.get_secret_value())
 
     @field_validator("stripe_webhook_secret")
     @classmethod
-    def _signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            signing_secrets(value.get_secret_value())
+            parse_signing_secrets(value.get_secret_value())
         return value
 
     @field_validator("stripe_webhook_secrets")
     @classmethod
-    def _signing_secrets_of_each(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        _each_checked(value, signing_secrets)
+    def _check_named_signing_secrets(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        _parse_each(value, parse_signing_secrets)
         return value
 
     @field_validator("recoup_webhook_events")
     @classmethod
-    def _event_types(cls, value: str) -> str:
+    def _check_event_types(cls, value: str) -> str:
         types = list(dict.fromkeys(each.strip() for each in value.split(",") if each.strip()))
-        unclear = [each for each in types if not _EVENT_TYPE.fullmatch(each)]
-        if unclear or not types:
-            raise ValueError(f"give event types such as payment_intent.succeeded, not {', '.join(unclear) or 'none'}")
+        invalid = [each for each in types if not _EVENT_TYPE.fullmatch(each)]
+        if invalid or not types:
+            raise ValueError(f"give event types such as payment_intent.succeeded, not {', '.join(invalid) or 'none'}")
         return ",".join(types)
 
     @field_validator("recoup_event_bus_key")
     @classmethod
-    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < _LEAST_KEY:
-            raise ValueError(f"a key that nobody can guess has at least {_LEAST_KEY} letters")
+    def _check_bus_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _MIN_BUS_KEY_CHARACTERS:
+            raise ValueError(f"must be at least {_MIN_BUS_KEY_CHARACTERS} characters, so that it cannot be guessed")
         return value
 
     @field_validator("recoup_ui_hosts")
     @classmethod
-    def _hosts(cls, value: str | None) -> str | None:
+    def _check_hosts(cls, value: str | None) -> str | None:
         hosts = [each.strip().lower() for each in (value or "").split(",") if each.strip()]
-        unclear = [each for each in hosts if not _HOST.fullmatch(each)]
-        if unclear:
-            raise ValueError(f"give hosts such as recoup.example.com, without https:// and /, not {', '.join(unclear)}")
+        invalid = [each for each in hosts if not _HOST.fullmatch(each)]
+        if invalid:
+            raise ValueError(f"give hosts such as recoup.example.com, without https:// and /, not {', '.join(invalid)}")
         return ",".join(hosts) or None
 
     @field_validator("recoup_build_memory")
     @classmethod
-    def _an_amount_of_memory(cls, value: str) -> str:
+    def _check_memory(cls, value: str) -> str:
         if not _MEMORY.fullmatch(value):
             raise ValueError("give a size in MiB or GiB, such as 3GiB")
         return value
 
     @field_validator("recoup_webhook_base_url")
     @classmethod
-    def _nothing_but_an_address(cls, value: str) -> str:
-        if not _has_usable_port(value):
-            return value  # `_an_http_address` says what is wrong
+    def _reject_query_fragment_or_user(cls, value: str) -> str:
+        if not _has_valid_port(value):
+            return value  # `_check_http_address` reports it
         parts = urlsplit(value)
         if parts.query or parts.fragment or parts.username is not None:
             raise ValueError("give the address alone, without ?, # or a user: https://hooks.example.com")
@@ -271,7 +282,7 @@ class Settings(BaseSettings):
 
     @field_validator("recoup_queue_url")
     @classmethod
-    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+    def _normalize_queue_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
         url = value.get_secret_value().strip()
@@ -287,80 +298,83 @@ class Settings(BaseSettings):
 
     @field_validator("stripe_api_base", "recoup_webhook_base_url")
     @classmethod
-    def _an_http_address(cls, value: str) -> str:
-        parts = urlsplit(value) if _has_usable_port(value) else urlsplit("")
+    def _check_http_address(cls, value: str) -> str:
+        parts = urlsplit(value) if _has_valid_port(value) else urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("give an address such as https://api.stripe.com or http://127.0.0.1:8787")
         return value.rstrip("/")
 
     @field_validator("recoup_sync_cron")
     @classmethod
-    def _five_fields(cls, value: str) -> str:
-        """Only the shape: Dagster judges the rest when it loads the schedule."""
+    def _check_cron(cls, value: str) -> str:
+        """Check the number of fields. Dagster checks their values when it loads the schedule."""
         if not _CRON.fullmatch(value.strip()):
             raise ValueError("give a cron expression of five fields, such as '0 * * * *' (every hour), or @daily")
         return value.strip()
 
     @field_validator("recoup_data_dir")
     @classmethod
-    def _an_absolute_folder(cls, value: Path) -> Path:
-        """dbt and Dagster run in folders of their own, so a relative path would name several places."""
-        folder = Path(os.path.realpath(value.expanduser()))  # Python 3.12's resolve() fails on links in a circle
-        if "?" in str(folder):  # duckdb 1.5 puts `.wal` before it, into another folder
-            raise ValueError(f"DuckDB cannot write to a folder with a ? in its path, such as {folder}. Choose another")
+    def _make_absolute(cls, value: Path) -> Path:
+        """Return the absolute path. dbt and Dagster run in other folders, where a relative path would differ."""
+        folder = Path(os.path.realpath(value.expanduser()))  # Python 3.12's resolve() fails on circular links
+        if "?" in str(folder):  # DuckDB 1.5 inserts `.wal` before the `?`, which is another folder
+            raise ValueError(f"DuckDB cannot write to a path with a ? in it: {folder}. Choose another folder")
         return folder
 
     @property
     def warehouse_path(self) -> Path:
-        """DuckDB file of the pipeline: raw tables, checkpoints, models. Opened by one writer at a time."""
+        """Path of the pipeline's DuckDB file: raw tables, checkpoints, models. One process at a time opens it."""
         return self.recoup_data_dir / "warehouse.duckdb"
 
     @property
     def published_path(self) -> Path:
-        """DuckDB file of the analysts: marts and seeds, swapped in whole. May be opened at any time."""
+        """Path of the analysts' DuckDB file: marts and seeds. It can be opened at any time, and is replaced whole."""
         return self.recoup_data_dir / "recovery.duckdb"
 
     @property
     def dbt_target_dir(self) -> Path:
-        """dbt's compiled SQL and artifacts."""
+        """Folder of dbt's compiled SQL and artifacts."""
         return self.recoup_data_dir / "dbt" / "target"
 
     @property
     def dbt_log_dir(self) -> Path:
-        """dbt's own log files."""
+        """Folder of dbt's log files."""
         return self.recoup_data_dir / "dbt" / "logs"
 
     @property
     def dagster_home(self) -> Path:
-        """Dagster's run history, schedules' and sensors' state."""
+        """Folder of Dagster's run history and of the state of its schedules and sensors."""
         return self.recoup_data_dir / "dagster"
 
-    def place_of_key(self, integration: str) -> str:
-        """Where the key that is set for a named integration is set: its variable, or its file among the secrets."""
+    def api_key_source(self, integration: str) -> str:
+        """Return the name of the variable or file that supplies the API key of a named integration."""
         variable = f"STRIPE_API_KEYS__{integration.upper()}"
         if self.recoup_secrets_dir is None:
             return variable
         path = self.recoup_secrets_dir / variable.lower()
         with suppress(OSError, UnicodeDecodeError, SecretRefused):
-            if api_key(path.read_text(encoding="utf-8")) == self.stripe_api_keys[integration]:
+            if parse_api_key(path.read_text(encoding="utf-8")) == self.stripe_api_keys[integration]:
                 return str(path)
         return variable
 
     def webhook_secrets(self, integration: str) -> Sequence[SecretStr]:
-        """The signing secrets that are set for an integration; none where the environment has none."""
+        """Return the signing secrets that the settings have for an integration. There may be none."""
         named = self.stripe_webhook_secrets.get(integration)
         secret = self.stripe_webhook_secret if integration == DEFAULT_INTEGRATION else named
-        return signing_secrets(secret.get_secret_value()) if secret else ()
+        return parse_signing_secrets(secret.get_secret_value()) if secret else ()
 
     @property
     def app_client_id(self) -> str | None:
-        """The Stripe App's client id, if one is set."""
-        return None if self.stripe_app_client_id is None else _client_id(self.stripe_app_client_id)
+        """Client id of the Stripe App, or None if no app is set."""
+        return None if self.stripe_app_client_id is None else _extract_client_id(self.stripe_app_client_id)
 
     @property
     def app_page(self) -> str:
-        """Where accounts agree to the app: the page of its install link, else Stripe's; or the server's that behaves
-        like Stripe."""
+        """Address of the page on which accounts authorize the Stripe App.
+
+        It is the page of the app's install link, if one is set. Otherwise it is Stripe's marketplace, or the same page
+        of the server that STRIPE_API_BASE names.
+        """
         link = urlsplit(self.stripe_app_client_id or "")
         if link.scheme:
             return f"{link.scheme}://{link.netloc}{link.path}"
@@ -369,64 +383,68 @@ class Settings(BaseSettings):
 
     @property
     def authorizations_dir(self) -> Path:
-        """Folder of the authorizations of the app that are under way. No integration has this name."""
+        """Folder of the pending authorizations of the app. No integration can have its name."""
         return self.secrets_dir / ".authorizations"
 
     @property
     def integrations_path(self) -> Path:
-        """The named integrations: what each is, without its secrets."""
+        """Path of the file that lists the named integrations. It holds no secrets."""
         return self.recoup_data_dir / "integrations.toml"
 
     @property
     def webhook_events(self) -> frozenset[str]:
-        """Event types that are stored."""
+        """Types of the webhook events that are stored."""
         return frozenset(self.recoup_webhook_events.split(","))
 
     @property
     def ui_hosts(self) -> frozenset[str]:
-        """Hosts under which a proxy serves Dagster's UI, in lowercase."""
+        """Lowercase hosts under which a proxy serves Dagster's UI."""
         return frozenset(self.recoup_ui_hosts.split(",")) if self.recoup_ui_hosts else frozenset()
 
     @property
     def build_memory(self) -> str:
-        """Memory limit of a build, as DuckDB writes it."""
+        """Memory limit of a build in MiB, in DuckDB's notation: `3072MiB`."""
         size, unit = _MEMORY.fullmatch(self.recoup_build_memory).groups()  # type: ignore[union-attr]
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-        return f"{int(min(float(size) * (1 if unit == 'MiB' else 1024), _MEMORY_SHARE * machine))}MiB"
+        return f"{int(min(float(size) * (1 if unit == 'MiB' else 1024), _MAX_MEMORY_SHARE * machine))}MiB"
 
     @property
     def queue_url(self) -> str:
-        """Database of the webhook queue: a PostgreSQL address, which may hold a password; or sqlite:/// and a path."""
+        """URL of the webhook queue's database: SQLite or PostgreSQL. It may contain a password."""
         if self.recoup_queue_url is not None:
             return self.recoup_queue_url.get_secret_value()
         return f"sqlite:///{self.queue_path}"
 
     @property
     def queue_path(self) -> Path:
-        """SQLite file of the webhook queue, unless RECOUP_QUEUE_URL names another database."""
+        """Path of the webhook queue's SQLite file. It is not used if RECOUP_QUEUE_URL names a PostgreSQL database."""
         return self.recoup_data_dir / "webhook_queue.sqlite"
 
     @property
     def secrets_dir(self) -> Path:
-        """Folder of what must stay secret, readable by its owner only."""
+        """Folder of the stored secrets, which only its owner can read."""
         return self.recoup_data_dir / "secrets"
 
     @property
     def simulator_state_path(self) -> Path:
-        """Where the simulated account of `recoup demo` keeps its seed and its clock between runs."""
+        """Path of the file in which `recoup demo` stores the seed and the clock of its simulated account."""
         return self.recoup_data_dir / "simulator.json"
 
 
 @cache
-def url_safe(folder: Path) -> Path:
-    """Return a path of a folder that can be part of a URL as it stands: a link to it if others would misread its path.
+def url_safe_path(folder: Path) -> Path:
+    """Return a path of the folder that can be part of a URL without escaping.
 
-    Dagster writes its home into a database URL, where `%41` would become `A`. dbt-duckdb takes the name of a database
-    from its path, up to a `#`. Dagster makes no event log in a folder with the characters of a pattern. The link is in
-    the folder for temporary files, in a folder of this user's. Each process makes it again if it is missing.
+    It is the path itself, or a symbolic link if the path contains a character that another program would misread:
+
+    - Dagster puts its home into a database URL, where `%41` would become `A`.
+    - dbt-duckdb derives the name of a database from its path, up to a `#`.
+    - Dagster creates no event log in a folder whose path contains `[`, `]` or `*`.
+
+    The link is in a folder of this user among the temporary files. Each process creates it again if it is missing.
 
     Raises:
-        PermissionError: the folder of the links belongs to another user.
+        PermissionError: The folder of the links belongs to another user.
     """
     if not _UNSAFE_IN_URLS & set(str(folder)):
         return folder
@@ -436,26 +454,30 @@ def url_safe(folder: Path) -> Path:
         raise PermissionError(errno.EPERM, "it belongs to another user", str(links))
     link = links / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     if not link.is_symlink() or link.readlink() != folder:
-        beside = link.with_name(f"{link.name}.{os.getpid()}")
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(folder)
-        os.replace(beside, link)
+        temporary = link.with_name(f"{link.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(folder)
+        os.replace(temporary, link)
     return link
 
 
-def _each_checked(secrets: Mapping[str, SecretStr], check: Callable[[str], T]) -> dict[str, T]:
-    """What `check` makes of each secret; where it refuses one, the text says of which integration it is."""
-    checked = {}
+def _parse_each(secrets: Mapping[str, SecretStr], parse: Callable[[str], T]) -> dict[str, T]:
+    """Parse the secret of each integration.
+
+    Raises:
+        ValueError: `parse` refused a secret. The text begins with the name of its integration.
+    """
+    parsed = {}
     for name, secret in secrets.items():
         try:
-            checked[name] = check(secret.get_secret_value())
+            parsed[name] = parse(secret.get_secret_value())
         except SecretRefused as error:
             raise ValueError(f"{name}: {error}") from None
-    return checked
+    return parsed
 
 
-def _has_usable_port(url: str) -> bool:
-    """Return whether the address can be parsed. An IPv6 host without its bracket cannot, nor a port of letters."""
+def _has_valid_port(url: str) -> bool:
+    """Return whether an address can be parsed and its port is not 0."""
     try:
         return urlsplit(url).port != 0
     except ValueError:
@@ -463,18 +485,18 @@ def _has_usable_port(url: str) -> bool:
 
 
 def _is_database_url(url: str) -> bool:
-    from sqlalchemy import make_url  # only needed if there is one
+    from sqlalchemy import make_url  # slow to import, and only needed for PostgreSQL
     from sqlalchemy.exc import ArgumentError
 
     try:
         parts = make_url(url)
-    except (ArgumentError, ValueError):  # such as a port that is no number
+    except (ArgumentError, ValueError):  # such as a port that is not a number
         return False
     return (parts.port or 1) in range(1, 65_536) and "[" not in (parts.host or "")
 
 
-def _no_text(folder: Path) -> Path:
-    """The first file that is none."""
+def _first_non_utf8_file(folder: Path) -> Path:
+    """Return the first file that is not UTF-8 text, or the folder if there is none."""
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         try:
             path.read_text(encoding="utf-8")
@@ -483,6 +505,6 @@ def _no_text(folder: Path) -> Path:
     return folder
 
 
-def _client_id(link_or_id: str) -> str:
-    """The client id in the install link of an app, or as it stands."""
+def _extract_client_id(link_or_id: str) -> str:
+    """Return the client id from the install link of an app. A client id is returned as it is."""
     return parse_qs(urlsplit(link_or_id).query).get("client_id", [link_or_id])[0].strip()

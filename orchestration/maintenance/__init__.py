@@ -1,1 +1,1 @@
-"""What keeps the data folder in order: deleting old history, and moving damaged databases aside."""
+"""Maintenance of the data folder: deleting old history, and moving damaged databases aside."""

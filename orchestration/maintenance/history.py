@@ -1,10 +1,10 @@
-"""Cleaning: the history that Dagster keeps of Recoup's runs has an age limit.
+"""Cleaning: deletes Dagster's history of Recoup's runs when it is older than RECOUP_HISTORY_DAYS.
 
-Belongs here: what is deleted from Dagster's home, and when. Does not: the job and its schedule (`jobs`, `schedules`) or
-the command (`cli/clean.py`). The queue of webhook events deletes its own rows (`RECOUP_QUEUE_DAYS`).
+This module decides what is deleted from Dagster's home, and when. The job and its schedule are in `jobs` and
+`schedules`, the command is in `cli/clean.py`. The queue of webhook events deletes its own rows (`RECOUP_QUEUE_DAYS`).
 
-Dagster need not be installed, started or stopped: its SQLite files are opened directly, in short transactions. The
-layout is that of the pinned version; a test compares the result with what Dagster itself reads.
+Dagster need not be installed, started or stopped: its SQLite files are opened directly, in short transactions. Their
+layout is that of the pinned version. A test compares the result with what Dagster itself reads.
 """
 
 import fcntl
@@ -24,28 +24,31 @@ from orchestration.warehouse.connection import WarehouseBusy, open_warehouse
 from orchestration.warehouse.ledger import delete_closed_loads
 
 SKIPPED_TICK_DAYS: Final = 1.0
-"""Age at which skipped ticks are deleted. An idle sensor leaves one every five seconds, 17,280 a day."""
+"""Age at which skipped ticks are deleted. An idle sensor writes one every five seconds, 17,280 a day."""
 
 LOG_MAX_BYTES: Final = 10_000_000
-LOG_KEPT_FILES: Final = 3
-"""Size at which `dagster.log` is rotated, and the number of older files that are kept."""
+"""Size at which `dagster.log` is rotated."""
+
+LOG_MAX_FILES: Final = 3
+"""Number of rotated files that are kept."""
 
 EVENT_LOG: Final = "event_log.db"
-"""File in Dagster's home with the events of all runs, as `dagster.yaml` sets it."""
+"""Name of the file in Dagster's home that holds the events of all runs (`dagster.yaml`)."""
 
 _BATCH_ROWS: Final = 2_000
-"""Rows deleted in one transaction: some 20 ms, for which Dagster's writers wait."""
+"""Number of rows deleted in one transaction. It takes about 20 ms, for which Dagster's writers wait."""
 
 _VACUUM_PAGES: Final = 2_000
-"""Pages returned to the disk in one transaction: 8 MB."""
+"""Number of pages returned to the disk in one transaction: 8 MB."""
 
 _MAX_FULL_VACUUM_BYTES: Final = 1_000_000_000
-"""Largest file that is rewritten whole. Writers wait meanwhile, and Dagster's writers give up after 30 seconds."""
+"""Size up to which a file is rewritten as a whole. Writers wait for it; Dagster's give up after 30 seconds."""
 
 _INCREMENTAL: Final = 2
-"""SQLite's number for the mode that returns free pages in steps."""
+"""SQLite's code of the `auto_vacuum` mode that returns free pages in steps."""
 
 _BUSY_SECONDS: Final = 30.0
+"""Time to wait for a lock of SQLite."""
 
 _CHOOSE_OLD_CHECKS: Final = """
 CREATE TEMP TABLE old_checks AS
@@ -74,7 +77,7 @@ WHERE timestamp < :before
       WHERE evaluation_event_storage_id IS NOT NULL AND id NOT IN (SELECT id FROM temp.old_checks)
   )
 """
-"""Runless events have the run id '', which no run has."""
+"""Events without a run have the run id '', which no run has."""
 
 _CHOOSE_OLD_RUNS: Final = """
 CREATE TEMP TABLE old_runs AS
@@ -97,7 +100,7 @@ WHERE (timestamp < :before OR (timestamp < :skipped_before AND status = 'SKIPPED
 
 @dataclass(frozen=True)
 class CleanReport:
-    """Count what one cleaning deleted."""
+    """The numbers of what one cleaning deleted."""
 
     run_count: int = 0
     event_count: int = 0
@@ -107,7 +110,7 @@ class CleanReport:
     bytes_freed: int = 0
 
     def __add__(self, other: "CleanReport") -> "CleanReport":
-        """Return the sums of two reports."""
+        """Add the numbers of two reports."""
         return CleanReport(
             self.run_count + other.run_count,
             self.event_count + other.event_count,
@@ -121,13 +124,13 @@ class CleanReport:
 def clean_history(settings: Settings, *, now: datetime, home: Path | None = None) -> CleanReport:
     """Delete history older than RECOUP_HISTORY_DAYS, and return how much was deleted.
 
-    Call it at any time, also while Dagster runs, and again after a crash. Unfinished runs are kept, and the newest
-    event of each asset, partition and check. Without a home of Dagster nothing is deleted.
+    It can run at any time, also while Dagster runs, and again after a crash. Unfinished runs are kept, and so is the
+    newest event of each asset, partition and check. Nothing is deleted if Dagster's home does not exist.
 
     Args:
-        settings: The data folder, and how long history is kept.
+        settings: The data folder, and the number of days for which history is kept.
         now: The current time, with a time zone.
-        home: Dagster's home, if it is not the one in the data folder.
+        home: Dagster's home, by default the one in the data folder.
     """
     home = home or settings.dagster_home
     before = now - timedelta(days=settings.recoup_history_days)
@@ -143,7 +146,7 @@ def clean_history(settings: Settings, *, now: datetime, home: Path | None = None
 
 
 def _clean_ledger(settings: Settings, before: datetime) -> CleanReport:
-    """Delete the entries of loads that the models took long ago. A warehouse that is busy is left to the next clean."""
+    """Delete old entries of loads that are in the models. If the warehouse is busy, the next cleaning deletes them."""
     if not settings.warehouse_path.exists():
         return CleanReport()
     try:
@@ -153,18 +156,18 @@ def _clean_ledger(settings: Settings, before: datetime) -> CleanReport:
         return CleanReport()
 
 
-def rotate_log(path: Path, *, max_bytes: int = LOG_MAX_BYTES, kept_files: int = LOG_KEPT_FILES) -> CleanReport:
-    """Move the content of a log that is too large to `<name>.1`, that of `.1` to `.2`, and so on.
+def rotate_log(path: Path, *, max_bytes: int = LOG_MAX_BYTES, max_files: int = LOG_MAX_FILES) -> CleanReport:
+    """Rotate a log that is too large: copy it to `<name>.1`, after renaming `.1` to `.2`, and so on.
 
-    The file is emptied, not replaced, so that processes that have it open for appending continue to write to it. Lines
-    written between the copy and the emptying are lost. Only the last `max_bytes` are copied.
+    The log is emptied, not replaced, so that processes that have it open for appending continue to write to it. Lines
+    written between copying and emptying are lost. Only the last `max_bytes` are copied.
     """
     with suppress(FileNotFoundError, BlockingIOError), path.open("rb+") as log:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the job, the command and `recoup serve` rotate the same file
         size = os.fstat(log.fileno()).st_size
         if size <= max_bytes:
             return CleanReport()
-        older = [path.with_name(f"{path.name}.{number}") for number in range(1, kept_files + 1)]
+        older = [path.with_name(f"{path.name}.{number}") for number in range(1, max_files + 1)]
         dropped = older[-1].stat().st_size if older[-1].exists() else 0
         for source, target in zip(reversed(older[:-1]), reversed(older[1:]), strict=True):
             with suppress(FileNotFoundError):
@@ -178,7 +181,7 @@ def rotate_log(path: Path, *, max_bytes: int = LOG_MAX_BYTES, kept_files: int = 
 
 
 def _clean_runs(home: Path, before: datetime) -> CleanReport:
-    """Delete old finished runs. `_clean_events` then deletes their events, which belong to no run any more."""
+    """Delete old finished runs. `_clean_events` then deletes their events, which no longer belong to a run."""
 
     def clean(connection: sqlite3.Connection) -> CleanReport:
         connection.execute(_CHOOSE_OLD_RUNS, {"before": before.timestamp()})
@@ -210,7 +213,7 @@ def _clean_events(home: Path, before: datetime) -> CleanReport:
 
 
 def _clean_ticks(home: Path, before: datetime, skipped_before: datetime) -> CleanReport:
-    """Delete old ticks of schedules and sensors, except the newest of each, from which Dagster continues."""
+    """Delete old ticks of schedules and sensors. The newest of each is kept, because Dagster continues from it."""
 
     def clean(connection: sqlite3.Connection) -> CleanReport:
         parameters = {"before": _sql_time(before), "skipped_before": _sql_time(skipped_before)}
@@ -221,18 +224,18 @@ def _clean_ticks(home: Path, before: datetime, skipped_before: datetime) -> Clea
 
 
 def _clean_database(path: Path, tables: set[str], clean: Callable[[sqlite3.Connection], CleanReport]) -> CleanReport:
-    """Run `clean` on a database that has these tables, and return the space to the disk."""
+    """Run `clean` on a database that has these tables, and return the freed space to the disk."""
     if not _has_tables(path, tables):
         return CleanReport()
     size_before = _database_bytes(path)
     with closing(_connect(path)) as connection:
         report = clean(connection)
-        _give_space_back(connection)
+        _return_free_space(connection)
     return report + CleanReport(bytes_freed=max(0, size_before - _database_bytes(path)))
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open an existing database. Each statement is a transaction of its own."""
+    """Open an existing database. Each statement is its own transaction."""
     return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
 
 
@@ -248,19 +251,19 @@ def _database_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.exists())
 
 
-def _delete(connection: sqlite3.Connection, table: str, chosen: str, *, key: str = "id") -> int:
-    """Delete the rows that a temporary table names, in short transactions, and return their number."""
-    (last,) = connection.execute(f"SELECT coalesce(max(rowid), 0) FROM temp.{chosen}").fetchone()
+def _delete(connection: sqlite3.Connection, table: str, id_table: str, *, key: str = "id") -> int:
+    """Delete the rows whose ids are in a temporary table, in short transactions, and return their number."""
+    (last,) = connection.execute(f"SELECT coalesce(max(rowid), 0) FROM temp.{id_table}").fetchone()
     count = 0
     for first in range(1, last + 1, _BATCH_ROWS):
-        batch = f"SELECT id FROM temp.{chosen} WHERE rowid BETWEEN {first} AND {first + _BATCH_ROWS - 1}"
+        batch = f"SELECT id FROM temp.{id_table} WHERE rowid BETWEEN {first} AND {first + _BATCH_ROWS - 1}"
         count += connection.execute(f"DELETE FROM main.{table} WHERE {key} IN ({batch})").rowcount
     return count
 
 
-def _give_space_back(connection: sqlite3.Connection) -> None:
-    """Return free pages to the disk in short steps. A file without that mode is rewritten once if it is small."""
-    with suppress(sqlite3.OperationalError):  # locked for too long: the next cleaning tries again
+def _return_free_space(connection: sqlite3.Connection) -> None:
+    """Return free pages to the disk in short steps. A file that is not in this mode yet is rewritten if it is small."""
+    with suppress(sqlite3.OperationalError):  # locked for too long; the next cleaning tries again
         (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
         if mode != _INCREMENTAL:
             (size,) = connection.execute(
@@ -287,12 +290,12 @@ def _runs_path(home: Path) -> Path:
 
 
 def _sql_time(instant: datetime) -> str:
-    """Format an instant as Dagster's columns hold it: UTC, without a zone."""
+    """Format a time as in Dagster's columns: UTC, without a time zone."""
     return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _clean_run_folders(home: Path, before: datetime) -> CleanReport:
-    """Remove outputs and captured logs of deleted runs: the folders that are named after a run."""
+    """Remove the folders with outputs and captured logs of deleted runs. Each is named after its run."""
     storage = home / "storage"
     folders = [path for path in storage.iterdir() if _is_run_id(path.name)] if storage.exists() else []
     if not folders or not _has_tables(_runs_path(home), {"runs"}):
@@ -308,7 +311,7 @@ def _clean_run_folders(home: Path, before: datetime) -> CleanReport:
 
 
 def _remove_former_event_logs(home: Path) -> CleanReport:
-    """Remove the event logs of former versions, one file for each run. Nothing reads them any more."""
+    """Remove the event logs of former versions, one file per run. Nothing reads them any more."""
     former = home / "history" / "runs"
     return _remove_folder(former) if former.exists() and (home / EVENT_LOG).exists() else CleanReport()
 

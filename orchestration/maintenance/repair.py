@@ -1,9 +1,9 @@
-"""Repair: which of the data folder's databases are damaged, and a new start for those that are.
+"""Repair: finds damaged databases in the data folder and replaces them.
 
-Belongs here: how damage is found, what is moved aside, and what is saved from it. Does not: what is mended by itself
-when a file is opened (`warehouse/damage.py`) or the command (`cli/repair.py`).
+This module decides how damage is found, what is moved aside, and what is saved from it. Damage that is repaired when a
+file is opened is in `warehouse/damage.py`, the command is in `cli/repair.py`.
 
-Every byte is read, which takes a minute for some 10 GB. Nothing is deleted.
+Every byte is read, which takes about a minute for 10 GB. Nothing is deleted.
 """
 
 import fcntl
@@ -24,32 +24,40 @@ from orchestration.warehouse.connection import WarehouseBusy, WarehouseDamaged, 
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, move_aside, wal_of
 
 _SQLITE_COMPANIONS: Final = ("-wal", "-shm", "-journal")
-_DAMAGED_SQLITE: Final = ("malformed", "not a database", "disk I/O error")
-_WAITING: Final = """SELECT integration, event_id, payload, received_at, account_id FROM webhook_queue NOT INDEXED
-                     WHERE state <> 'done' ORDER BY seq"""
+_SQLITE_DAMAGE_MESSAGES: Final = ("malformed", "not a database", "disk I/O error")
+_WAITING_EVENTS: Final = """
+SELECT integration, event_id, payload, received_at, account_id FROM webhook_queue NOT INDEXED
+WHERE state <> 'done' ORDER BY seq
+"""
 
 
 class NotRepairable(RecoupError):
-    """Report a file that cannot be repaired. The text says why and what to do."""
+    """A file that cannot be repaired. The text says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Repaired:
-    """Describe a damaged database: where its files are now, and what the new one holds or how it is filled."""
+class RepairedDatabase:
+    """A damaged database that was repaired.
+
+    Attributes:
+        path: The database.
+        moved_to: Where its damaged files are now.
+        remark: What the new database contains, or how it is filled.
+    """
 
     path: Path
     moved_to: Sequence[Path]
     remark: str
 
 
-def repair(settings: Settings) -> Iterator[Repaired]:
-    """Read all databases of the data folder and move those that are damaged aside, with the files beside them.
+def repair(settings: Settings) -> Iterator[RepairedDatabase]:
+    """Read all databases of the data folder, move damaged ones aside, and yield each as soon as it is repaired.
 
-    Yield each as soon as it is repaired. One that cannot be repaired keeps none of the others from it, and is reported
-    at the end. Call it again after an interruption. A damaged log of the warehouse is mended when that is opened.
+    A database that cannot be repaired does not stop the others. It is reported at the end. After an interruption, call
+    this function again. A damaged write-ahead log of the warehouse is repaired when the warehouse is opened.
 
     Raises:
-        NotRepairable: a process holds a damaged file, or a file is no database. The text has a line for each.
+        NotRepairable: A process holds a damaged file, or a file is not a database. The text has one line for each.
     """
     problems: list[str] = []
     for repair_one in (_repair_warehouse, _repair_published, _repair_queue, _repair_history):
@@ -61,7 +69,7 @@ def repair(settings: Settings) -> Iterator[Repaired]:
         raise NotRepairable("\n".join(problems))
 
 
-def _repair_warehouse(settings: Settings) -> Sequence[Repaired]:
+def _repair_warehouse(settings: Settings) -> Sequence[RepairedDatabase]:
     path = settings.warehouse_path
     if not path.exists() or not _is_warehouse_damaged(path):
         return ()
@@ -70,13 +78,15 @@ def _repair_warehouse(settings: Settings) -> Sequence[Repaired]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # DuckDB's own lock
         except BlockingIOError:
             raise WarehouseBusy(
-                f"{path} is damaged, but another process has it open. Close that program first."
+                f"{path} is damaged, but another process has it open. End that process first."
             ) from None
         moved = move_aside(path, wal_of(path))
     with open_warehouse(path):
         pass
     return [
-        Repaired(path, moved, "A new, empty one is in its place; `recoup sync` reads everything from Stripe again.")
+        RepairedDatabase(
+            path, moved, "A new, empty database replaces it; `recoup sync` reads everything from Stripe again."
+        )
     ]
 
 
@@ -94,7 +104,7 @@ def _is_warehouse_damaged(path: Path) -> bool:
 
 
 def _read_all(connection: duckdb.DuckDBPyConnection) -> None:
-    """Read all tables, so that DuckDB compares the checksum of each block."""
+    """Read all tables. DuckDB verifies the checksum of each block when it reads it."""
     tables = connection.execute(
         "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT temporary"
     ).fetchall()
@@ -102,12 +112,12 @@ def _read_all(connection: duckdb.DuckDBPyConnection) -> None:
         connection.table(f'"{schema}"."{table}"').set_alias("rows").aggregate("bit_xor(hash(rows))").fetchall()
 
 
-def _repair_published(settings: Settings) -> Sequence[Repaired]:
+def _repair_published(settings: Settings) -> Sequence[RepairedDatabase]:
     path = settings.published_path
     if not path.exists() or not _is_published_damaged(path):
         return ()
     path = path.resolve()
-    return [Repaired(path, move_aside(path, wal_of(path)), "The next `recoup sync` publishes it again.")]
+    return [RepairedDatabase(path, move_aside(path, wal_of(path)), "The next `recoup sync` publishes it again.")]
 
 
 def _is_published_damaged(path: Path) -> bool:
@@ -119,34 +129,35 @@ def _is_published_damaged(path: Path) -> bool:
     return False
 
 
-def _repair_queue(settings: Settings) -> Sequence[Repaired]:
-    """Start a new queue with the events of the damaged one that can still be read and were not loaded.
+def _repair_queue(settings: Settings) -> Sequence[RepairedDatabase]:
+    """Replace a damaged queue with a new one that holds the readable events that were not loaded yet.
 
-    A receiver that has the damaged file open notices that it was moved, and Stripe sends again what it refused then.
+    A receiver that has the damaged file open notices that it was moved. It refuses deliveries until then, which Stripe
+    repeats.
     """
     path = settings.queue_path
     if settings.recoup_queue_url is not None or not _is_sqlite_damaged(path):
         return ()
-    from orchestration.webhooks.queue import Delivery, Queue  # with sqlalchemy
+    from orchestration.webhooks.queue import Delivery, Queue  # imports SQLAlchemy, which is slow
 
     rows = _readable_events(path)
     moved = move_aside(path, *_companions(path))
     with closing(Queue(settings.queue_url)) as queue:
         queue.put([Delivery(name, event_id, text, at, account) for name, event_id, text, at, account in rows])
-    remark = f"A new one holds the {len(rows):,} waiting events that could be read; `recoup sync` reads the others."
-    return [Repaired(path, moved, remark)]
+    remark = f"A new queue holds the {len(rows):,} waiting events that could be read; `recoup sync` reads the others."
+    return [RepairedDatabase(path, moved, remark)]
 
 
 def _readable_events(path: Path) -> list[tuple[str, str, str, datetime, str | None]]:
     rows: list[tuple[str, str, str, datetime, str | None]] = []
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-        cursor = connection.execute(_WAITING)
+        cursor = connection.execute(_WAITING_EVENTS)
         for name, event_id, payload, received_at, account in cursor:
             rows.append((name, event_id, payload, datetime.fromisoformat(received_at).replace(tzinfo=UTC), account))
     return rows
 
 
-def _repair_history(settings: Settings) -> Sequence[Repaired]:
+def _repair_history(settings: Settings) -> Sequence[RepairedDatabase]:
     home = settings.dagster_home
     paths = [home / EVENT_LOG, home / "history" / "runs.db", home / "schedules" / "schedules.db"]
     damaged = [path for path in paths if _is_sqlite_damaged(path)]
@@ -157,32 +168,33 @@ def _repair_history(settings: Settings) -> Sequence[Repaired]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise NotRepairable(
-                f"{damaged[0]} is damaged. End `recoup serve` or `recoup dev`, and repair again."
+                f"{damaged[0]} is damaged. End `recoup serve` or `recoup dev`, then run: recoup repair"
             ) from None
-        remark = "Dagster makes a new one when it starts; earlier runs are not shown any more."
-        return [Repaired(path, move_aside(path, *_companions(path)), remark) for path in damaged]
+        remark = "Dagster creates a new one when it starts; earlier runs are no longer shown."
+        return [RepairedDatabase(path, move_aside(path, *_companions(path)), remark) for path in damaged]
 
 
 def _companions(path: Path) -> list[Path]:
+    """Return the paths of the files that SQLite keeps beside a database."""
     return [path.with_name(path.name + suffix) for suffix in _SQLITE_COMPANIONS]
 
 
 def _is_sqlite_damaged(path: Path) -> bool:
-    """Return whether a SQLite file is damaged. SQLite itself ignores a torn log beside it.
+    """Return whether a SQLite file is damaged. SQLite itself ignores a damaged write-ahead log.
 
     Raises:
-        NotRepairable: the file is a text or a folder, or may not be read.
+        NotRepairable: The file is a text or a folder, or cannot be read.
     """
     if not path.exists() or not path.stat().st_size:
         return False
     if path.is_dir():
-        raise NotRepairable(f"{path} is a folder. Move it elsewhere; a database is made when it is needed.")
+        raise NotRepairable(f"{path} is a folder. Move it elsewhere; the database is created when it is needed.")
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=30)) as connection:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
     except sqlite3.DatabaseError as error:
-        if not any(words in str(error) for words in _DAMAGED_SQLITE):
+        if not any(message in str(error) for message in _SQLITE_DAMAGE_MESSAGES):
             raise NotRepairable(f"{path} cannot be read: {error}.") from None
     if is_text(path):
-        raise NotRepairable(f"{path} is not a database. Move it elsewhere; a new one is made when it is needed.")
+        raise NotRepairable(f"{path} is not a database. Move it elsewhere; a new one is created when it is needed.")
     return True

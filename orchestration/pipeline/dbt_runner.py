@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from orchestration.base.errors import RecoupError
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings, url_safe
+from orchestration.config.settings import DBT_PROJECT_DIR, Settings, url_safe_path
 
 EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""
@@ -131,7 +131,7 @@ def _invoke(
 
 def _path_for_dbt(settings: Settings, warehouse: Path) -> str:
     """Return the path of a warehouse in the data folder in the form that dbt-duckdb accepts."""
-    return str(url_safe(settings.recoup_data_dir) / warehouse.relative_to(settings.recoup_data_dir))
+    return str(url_safe_path(settings.recoup_data_dir) / warehouse.relative_to(settings.recoup_data_dir))
 
 
 def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 from pydantic import SecretStr
 
-from orchestration.accounts.clients import KeyMissing, client_of
+from orchestration.accounts.clients import KeyMissing, open_client
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations
 from orchestration.base.account import AccountKey
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
@@ -54,7 +54,7 @@ def extract(
     """
     used = _resolve_account(settings, integration)
     warehouse = Warehouse(settings.warehouse_path, options=LOADING_OPTIONS)
-    with client_of(settings, used) as client, closing(warehouse):
+    with open_client(settings, used) as client, closing(warehouse):
         report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
         account_id = report.account.account_id
         store_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
@@ -66,9 +66,9 @@ def _resolve_account(settings: Settings, name: str) -> Integration:
     integrations = Integrations(settings)
     used = integrations.named(name)
     if name != DEFAULT_INTEGRATION and used.account_id is None:
-        with client_of(settings, used) as client:
+        with open_client(settings, used) as client:
             account = identify(client)
-        integrations.note_account(name, account.account_id, livemode=account.livemode)
+        integrations.set_account(name, account.account_id, livemode=account.livemode)
     return integrations.named(name)
 
 
@@ -171,7 +171,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
     if used is None or key is None:
         raise _account_unknown(name, _hint(name, is_connected=used is not None))
     try:
-        with client_of(settings, used) as client:
+        with open_client(settings, used) as client:
             account_id = identify(client).account_id
     except StripeApiError as error:
         raise _account_unknown(name, str(error)) from None
@@ -207,7 +207,7 @@ def _may_write(settings: Settings, name: str, account: AccountKey, is_own: bool)
     if is_own:
         mode = _is_live_or_none(used) if used else None
         return mode is None or mode is account.livemode
-    chosen = integrations.of_platform(name) if used else [each for each in integrations.all() if each.platform]
+    chosen = integrations.connected_accounts(name) if used else [each for each in integrations.all() if each.platform]
     return any(each.account_id == account.account_id and each.livemode in (None, account.livemode) for each in chosen)
 
 
@@ -227,7 +227,7 @@ def estimate_sync(
         KeyMissing, IntegrationError, StripeApiError, WarehouseError: as `extract`.
     """
     used = Integrations(settings).named(integration)
-    with client_of(settings, used) as client, open_warehouse(settings.warehouse_path) as connection:
+    with open_client(settings, used) as client, open_warehouse(settings.warehouse_path) as connection:
         return plan_sync(client, connection, stated_id=used.account_id, request=request)
 
 

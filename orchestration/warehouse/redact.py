@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from orchestration.base.lenient_json import shallow, storable
+from orchestration.base.lenient_json import limit_depth, make_storable
 from orchestration.warehouse.personal_keys import is_dropped, is_private
 from orchestration.warehouse.private_text import is_private as is_private_text
 from orchestration.warehouse.private_text import readings
@@ -98,7 +98,7 @@ def redacted_json(node: dict[str, Any]) -> str:
     try:
         return stored_json(redact(node))
     except (RecursionError, orjson.JSONEncodeError):
-        return stored_json(redact(shallow(node)))
+        return stored_json(redact(limit_depth(node)))
 
 
 def stored_json(node: Any) -> str:
@@ -112,7 +112,7 @@ def stored_json(node: Any) -> str:
     try:
         text = orjson.dumps(node, option=orjson.OPT_SORT_KEYS).decode()
     except orjson.JSONEncodeError:
-        text = orjson.dumps(storable(node), option=orjson.OPT_SORT_KEYS).decode()
+        text = orjson.dumps(make_storable(node), option=orjson.OPT_SORT_KEYS).decode()
     return _NUL.sub("\\1\\\\ufffd", text) if "\\u0000" in text else text
 
 

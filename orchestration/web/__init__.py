@@ -1,1 +1,1 @@
-"""What answers over HTTP beside Dagster: the webhook receiver, the OAuth callback page, and the guard of the UI."""
+"""HTTP beside Dagster's own: the webhook receiver, the OAuth callback page, and the guard of Dagster's UI."""

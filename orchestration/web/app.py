@@ -1,6 +1,6 @@
-"""The receiver as any ASGI server loads it: `uvicorn --factory orchestration.web.app:receiver`. `recoup receive` does.
+"""The web application that receives webhooks. It also serves the OAuth callback page of the Stripe App.
 
-The page to which Stripe sends back whoever authorized the Stripe App is on the same host.
+`recoup receive` runs it. Any ASGI server can run it, too: `uvicorn --factory orchestration.web.app:receiver`.
 """
 
 import logging
@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from orchestration.accounts.oauth_flow import CALLBACK_PATH
-from orchestration.accounts.oauth_tokens import DEAUTHORIZED, note_deauthorized
+from orchestration.accounts.oauth_tokens import DEAUTHORIZED_EVENT, record_deauthorization
 from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_endpoints
 from orchestration.base.files import make_new_files_private
 from orchestration.config.settings import Settings
@@ -23,43 +23,47 @@ from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.queue import Queue
 from orchestration.webhooks.receiver import create_receiver
 
-_SECRET: Final = re.compile(rf"(/webhooks/\w+/|{CALLBACK_PATH}\?)[^\s?]+")
+_SECRET_IN_PATH: Final = re.compile(rf"(/webhooks/\w+/|{CALLBACK_PATH}\?)[^\s?]+")
 
-_READ_EVERY: Final = 1.0
-"""Seconds after which a changed secret counts."""
+_REFRESH_SECONDS: Final = 1.0
+"""Time after which a changed token or secret takes effect."""
 
 
 def receiver(settings: Settings | None = None) -> Starlette:
-    """The receiver of all integrations, by the environment's settings."""
-    if settings is None:  # an ASGI server of its own loads it
+    """Create the application for all integrations. Settings are read from the environment by default."""
+    if settings is None:  # an ASGI server calls this, not `recoup receive`
         make_new_files_private()
         settings = Settings()
-    logging.getLogger("uvicorn.access").addFilter(_without_secrets)
+    logging.getLogger("uvicorn.access").addFilter(_mask_secrets)
     WebhookFiles(settings).enable()
     return create_receiver(
         Queue(settings.queue_url),
-        _endpoints(settings),
+        _cached_endpoints(settings),
         stored_types=settings.webhook_events,
         bus_key=settings.recoup_event_bus_key,
-        watchers={DEAUTHORIZED: partial(note_deauthorized, settings)},
+        watchers={DEAUTHORIZED_EVENT: partial(record_deauthorization, settings)},
         routes=[Route(CALLBACK_PATH, callback_page(settings), methods=["GET"])],
     )
 
 
-def _without_secrets(record: logging.LogRecord) -> bool:
-    """uvicorn's access log holds the address of each request: a path that must stay unguessable, a code of Stripe's."""
+def _mask_secrets(record: logging.LogRecord) -> bool:
+    """Mask the tokens of endpoints and Stripe's OAuth codes in the addresses that uvicorn's access log contains."""
     if isinstance(record.args, tuple):
-        record.args = tuple(_SECRET.sub(r"\1…", each) if isinstance(each, str) else each for each in record.args)
+        record.args = tuple(
+            _SECRET_IN_PATH.sub(r"\1…", each) if isinstance(each, str) else each for each in record.args
+        )
     return True
 
 
-def _endpoints(settings: Settings) -> Callable[[], Sequence[WebhookEndpoint]]:
-    known: tuple[float, Sequence[WebhookEndpoint]] = (float("-inf"), ())
+def _cached_endpoints(settings: Settings) -> Callable[[], Sequence[WebhookEndpoint]]:
+    """Return a function that returns all enabled endpoints, and reads them again after `_REFRESH_SECONDS`."""
+    read_at = float("-inf")
+    cached: Sequence[WebhookEndpoint] = ()
 
     def endpoints() -> Sequence[WebhookEndpoint]:
-        nonlocal known
-        if time.monotonic() - known[0] > _READ_EVERY:
-            known = (time.monotonic(), webhook_endpoints(settings))
-        return known[1]
+        nonlocal read_at, cached
+        if time.monotonic() - read_at > _REFRESH_SECONDS:
+            read_at, cached = time.monotonic(), webhook_endpoints(settings)
+        return cached
 
     return endpoints

@@ -1,4 +1,4 @@
-"""The page to which Stripe sends back whoever was asked to authorize the Stripe App: done, or what went wrong."""
+"""The page to which Stripe redirects a user after the authorization of the Stripe App. It shows the result."""
 
 import logging
 from collections.abc import Callable
@@ -31,42 +31,44 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""The page's address has a code and a state in it: nobody keeps it, and no link or picture gives it away."""
+"""The page's address contains a code and a state. These headers keep it out of caches and out of `Referer`."""
 
 
 def callback_page(settings: Settings) -> Callable[[Request], Response]:
-    """What answers at `CALLBACK_PATH`. Stripe's answers are waited for, so it runs in a thread."""
+    """Create the handler for `CALLBACK_PATH`. It waits for Stripe, so Starlette runs it in a thread."""
 
     def page(request: Request) -> Response:
-        if request.method == "HEAD":  # who looks at an address before it opens it must not use up the link
+        if request.method == "HEAD":  # link previews send HEAD; they must not consume the one-time link
             return Response(headers=_HEADERS)
         try:
-            connected = connect_app(settings, request.query_params)
+            integration = connect_app(settings, request.query_params)
         except (NotConnected, IntegrationError) as error:
-            return _not_connected(str(error), 400)
+            return _not_connected_page(str(error), 400)
         except StripeApiError as error:
-            return _not_connected(str(error), 502)
+            return _not_connected_page(str(error), 502)
         except OSError as error:
-            return _not_connected(f"The tokens could not be stored ({error.strerror}). Ask for another link then.", 500)
-        return _connected(connected)
+            return _not_connected_page(
+                f"The tokens could not be stored ({error.strerror}). Fix that, then create another link.", 500
+            )
+        return _connected_page(integration)
 
     return page
 
 
-def _connected(integration: Integration) -> Response:
+def _connected_page(integration: Integration) -> Response:
     mode = "live" if integration.livemode else "test"
     logger.info("Integration %s is connected: %s in %s mode.", integration.name, integration.account_id, mode)
     text = (
         f"Integration {integration.name} reads {integration.account_id} in {mode} mode. You can close this window. "
-        f"Whoever runs Recoup reads it now by: recoup sync {integration.name}"
+        f"On the machine that runs Recoup, the next step is: recoup sync {integration.name}"
     )
-    return _answer("connected", text, 200)
+    return _page_response("connected", text, 200)
 
 
-def _not_connected(text: str, status: int) -> Response:
+def _not_connected_page(text: str, status: int) -> Response:
     logger.warning("No account was connected by the Stripe App: %s", text)
-    return _answer("not connected", text, status)
+    return _page_response("not connected", text, status)
 
 
-def _answer(title: str, text: str, status: int) -> Response:
+def _page_response(title: str, text: str, status: int) -> Response:
     return HTMLResponse(_PAGE.format(title=title, text=escape(text)), status, _HEADERS)

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from orchestration import pipeline
 from orchestration.accounts.registry import IntegrationError
-from orchestration.config.credentials import shown
+from orchestration.config.credentials import mask_key
 from orchestration.config.settings import Settings
 from orchestration.simulator import ApiKey, Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.server.keys import READ_PERMISSION
@@ -106,7 +106,7 @@ def nothing_of(key: str, said: Said) -> None:
     told = said.out + said.err
     assert "Traceback" not in told
     body = key.rpartition("_")[2]
-    told = told.replace(shown(SecretStr(key)), "")
+    told = told.replace(mask_key(SecretStr(key)), "")
     assert [body[at : at + 5] for at in range(len(body) - 4) if body[at : at + 5] in told] == []
 
 
@@ -158,9 +158,9 @@ Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""
     ),
     "signing secret": (
         "whsec_51QzXwVuKpRmNhGqTb7sign",
-        """This is the signing secret of a webhook endpoint; `recoup webhooks secret` takes
-it. The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard
-under Developers > API keys > Restricted keys:
+        """This is the signing secret of a webhook endpoint; enter it with `recoup webhooks
+secret`. The API key starts with rk_live_ or rk_test_ and is in Stripe's
+dashboard under Developers > API keys > Restricted keys:
 https://dashboard.stripe.com/apikeys.""",
     ),
     "webhook endpoint": (
@@ -171,8 +171,8 @@ Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""
     ),
     "account": (
         "acct_1QzXwVuKpRmNhGqTb7acct",
-        """This is the id of an account; where Recoup needs it, it is STRIPE_ACCOUNT_ID.
-The API key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under
+        """This is the id of an account; if Recoup needs it, set STRIPE_ACCOUNT_ID. The API
+key starts with rk_live_ or rk_test_ and is in Stripe's dashboard under
 Developers > API keys > Restricted keys: https://dashboard.stripe.com/apikeys.""",
     ),
     "organization": (
@@ -367,7 +367,7 @@ CHARGES_MISSING = "This key lacks what Recoup needs: rak_charge_read."
 
 
 def works(key: str, account_id: str) -> str:
-    return f"{shown(SecretStr(key))} works: {account_id}, test mode, API version\n2026-10-28.endive."
+    return f"{mask_key(SecretStr(key))} works: {account_id}, test mode, API version\n2026-10-28.endive."
 
 
 @pytest.mark.parametrize(
@@ -500,8 +500,8 @@ def test_a_check_of_several_goes_on_after_one_that_fails_and_has_the_code_of_the
     assert recoup("check", "shop", **connected).code == 0
 
 
-MIXED_UP = """This is a live mode key, and integration 'shop' is of test mode. Use a key that
-begins with rk_test_; the account's live mode is an integration of its own:
+MIXED_UP = """This is a live mode key, but integration 'shop' is in test mode. Use a key that
+begins with rk_test_, or connect the account's live mode as another integration:
 recoup connect"""
 
 
@@ -513,9 +513,9 @@ def test_test_and_live_mode_are_never_mixed_up(connected: dict[str, str], data: 
     assert (data / "secrets" / "shop" / "api_key").read_text() == f"{GOOD}\n"
     path = data / "integrations.toml"
     path.write_text(path.read_text().replace("livemode = false", "livemode = true"))
-    mixed = """This is a test mode key, and integration 'shop' is of live mode. Use a
-key that begins with rk_live_; the account's test mode is an integration of its
-own: recoup connect"""
+    mixed = """This is a test mode key, but integration 'shop' is in live mode. Use a
+key that begins with rk_live_, or connect the account's test mode as another
+integration: recoup connect"""
     for command in ("check", "sync"):
         said = recoup(command, **connected)
         assert said.code == 1
@@ -626,7 +626,7 @@ def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer,
     os.close(ours)
     assert process.wait(30) == 3
     assert "shop" in told, "what is typed is echoed but for the key"
-    assert "A name has small letters" in told
+    assert "A name consists of lowercase letters" in told
     assert "The name looks like an API key" in told
     assert told.count(VISIBLE) == 1, "the terminal echoes it; Recoup does not repeat it"
     assert "Description" not in told
@@ -658,7 +658,8 @@ def test_a_folder_with_a_file_that_is_no_text_is_a_sentence(data: Path, tmp_path
     said = recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
     assert said.code == 1
     assert said.text.startswith("A setting is not usable (from the environment, .env or RECOUP_SECRETS_DIR):")
-    assert said.text.endswith("tls.der is not text, as secrets are")
+    assert "tls.der" in said.text.replace(" ", ""), "a long path is wrapped"
+    assert said.text.endswith(" is not UTF-8 text. Move it to another folder.")
 
 
 PLATFORM = "rk_test_51QzXwVuKpRmNhGqTb7plat"

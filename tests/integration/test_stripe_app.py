@@ -28,7 +28,7 @@ from pydantic import SecretStr
 
 from orchestration import pipeline
 from orchestration.accounts.oauth_flow import CALLBACK_PATH, LINK_SECONDS, authorize_url
-from orchestration.accounts.oauth_tokens import DEAUTHORIZED, RENEW_AFTER, AppKey, NotAuthorized
+from orchestration.accounts.oauth_tokens import DEAUTHORIZED_EVENT, RENEW_AFTER_SECONDS, AppKey, NotAuthorized
 from orchestration.accounts.registry import IntegrationError, Integrations
 from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.connect import check_each
@@ -53,7 +53,7 @@ TOKEN_PATH = "/v1/oauth/token"
 ENDPOINT = "/v1/oauth/:id"
 HOUR = 3_600
 ONE_TRY = RetryPolicy(tries=1, first_tries=1)
-AGAIN = "authorize again: recoup connect --app --name shop"
+AGAIN = "Authorize it again: recoup connect --app --name shop"
 
 
 @dataclass
@@ -263,7 +263,7 @@ def test_a_link_is_good_once(app: App) -> None:
     before = app.exchanges()
     again = callback(app, **back)
     assert (again.status_code, app.exchanges()) == (400, before)
-    assert "it was used already, or it was not made here" in again.text
+    assert "it was already used, or was not created here" in again.text
 
 
 def test_a_link_is_good_for_ten_minutes(app: App) -> None:
@@ -309,7 +309,7 @@ def test_a_used_code_is_refused_in_words(app: App) -> None:
     assert requests.post(app.server.url + TOKEN_PATH, data=form, auth=(SECRET_KEY, ""), timeout=20).status_code == 200
     page = callback(app, code=code, state=sent_back(app)["state"])
     assert page.status_code == 400
-    assert "Stripe does not accept the code of this authorization: it was used already" in page.text
+    assert "Stripe does not accept the code of this authorization: it was already used" in page.text
 
 
 def test_an_account_is_connected_once_whatever_reads_it(app: App) -> None:
@@ -348,7 +348,7 @@ def test_a_name_stays_with_its_account(app: App) -> None:
     app.server.app.account_id = other_account(app).id
     page = app.visit("shop")
     assert page.status_code == 400
-    assert f"is of {before['account_id']} in test mode, and this is {other_account(app).id}" in page.text
+    assert f"is {before['account_id']} in test mode, but this is {other_account(app).id}" in page.text
     assert app.tokens() == before
 
 
@@ -358,7 +358,7 @@ def test_a_name_with_a_key_is_not_the_apps(app: App) -> None:
     settings.integrations_path.write_text('[shop]\naccount_id = "acct_1"\n')
     with pytest.raises(IntegrationError, match="has an API key"):
         authorize_url(settings, "shop")
-    with pytest.raises(IntegrationError, match="A name has small letters"):
+    with pytest.raises(IntegrationError, match="A name consists of lowercase letters"):
         authorize_url(settings, "Shop EU")
 
 
@@ -403,7 +403,7 @@ def test_a_token_that_stripe_calls_expired_is_renewed(app: App) -> None:
     assert second["authorized_at"] == first["authorized_at"]
 
 
-@pytest.mark.parametrize("age", [RENEW_AFTER, -60])
+@pytest.mark.parametrize("age", [RENEW_AFTER_SECONDS, -60])
 def test_a_token_is_renewed_before_it_ends_or_where_the_clock_went_back(app: App, age: float) -> None:
     app.connect()
     app.change(issued_at=time.time() - age)
@@ -418,7 +418,7 @@ def test_a_token_is_renewed_before_it_ends_or_where_the_clock_went_back(app: App
 
 def test_a_young_token_is_used_as_it_is(app: App) -> None:
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER + 60)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS + 60)
     app.server.requests.clear()
     assert AppKey(app.settings, "shop")().get_secret_value() == app.tokens()["access_token"]
     assert app.server.requests.total == 0
@@ -454,14 +454,14 @@ def test_nothing_is_asked_to_know_what_is_connected(app: App) -> None:
     app.change(issued_at=0.0)
     app.server.requests.clear()
     (shop,) = Integrations(app.settings).all()
-    assert (shop.name, shop.api_key, shop.key_from) == ("shop", None, "secrets/shop/oauth.json")
+    assert (shop.name, shop.api_key, shop.key_source) == ("shop", None, "secrets/shop/oauth.json")
     assert Integrations(app.settings).named("shop") == shop
     assert app.server.requests.total == 0
 
 
 def test_processes_that_need_a_new_token_at_once_ask_for_one(app: App) -> None:
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     app.server.requests.clear()
     app.server.faults.add(Fault("slow", path=TOKEN_PATH, seconds=1.5))
     running = [app.process(PRINT_TOKEN) for _ in range(3)]
@@ -497,7 +497,7 @@ def killed(app: App, process: subprocess.Popen[str]) -> None:
 def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(app: App) -> None:
     app.connect()
     pipeline.extract(app.settings, integration="shop")
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
     app.server.requests.clear()
     app.server.faults.add(Fault("slow", path=TOKEN_PATH, seconds=5))
@@ -506,8 +506,8 @@ def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(
     with pytest.raises(NotAuthorized) as told:
         pipeline.extract(app.settings, integration="shop")
     assert str(told.value) == (
-        "Stripe no longer takes the tokens of integration 'shop', as after a run that was killed while it renewed "
-        f"them, after a year, or after the app was uninstalled: {AGAIN}"
+        "Stripe no longer accepts the tokens of integration 'shop', because they are a year old, the app was "
+        f"uninstalled, or a run was killed while it renewed them. {AGAIN}"
     )
     app.connect("shop")
     report = pipeline.extract(app.settings, integration="shop")
@@ -517,7 +517,7 @@ def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(
 
 def test_a_kill_before_stripe_has_rolled_the_pair_costs_nothing(app: App) -> None:
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
     app.server.requests.clear()
     app.server.faults.add(Fault("drop", times=1_000, path=TOKEN_PATH))
@@ -530,7 +530,7 @@ def test_a_kill_before_stripe_has_rolled_the_pair_costs_nothing(app: App) -> Non
 def test_on_a_full_disk_stripe_is_not_asked_to_roll_the_pair(app: App) -> None:
     """A file that may not have a byte fails as one for which there is no room."""
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
     app.server.requests.clear()
     no_room = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
@@ -543,7 +543,7 @@ def test_on_a_full_disk_stripe_is_not_asked_to_roll_the_pair(app: App) -> None:
 
 def test_while_stripe_is_down_the_pair_stays(app: App) -> None:
     app.connect()
-    app.change(issued_at=time.time() - RENEW_AFTER)
+    app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
     app.server.faults.add(Fault("server_error", path=TOKEN_PATH, status=503))
     with pytest.raises(StripeUnavailable, match="POST /v1/oauth/token"):
@@ -557,14 +557,14 @@ def test_a_damaged_file_is_told_and_mended_by_one_link(app: App, damage: str) ->
     app.path().write_text(damage)
     with pytest.raises(NotAuthorized) as told:
         pipeline.extract(app.settings, integration="shop")
-    assert str(told.value) == f"There are no tokens of integration 'shop': {AGAIN}"
+    assert str(told.value) == f"There are no tokens of integration 'shop'. {AGAIN}"
     app.connect()
     pipeline.extract(app.settings, integration="shop")
 
 
 def disconnected_on(app: App) -> str:
     day = time.strftime("%Y-%m-%d", time.gmtime(app.server.account.now))
-    return f"Integration 'shop' was disconnected at Stripe on {day}: {AGAIN}"
+    return f"Integration 'shop' was disconnected at Stripe on {day}. {AGAIN}"
 
 
 def test_a_sync_that_finds_the_app_uninstalled_says_so_and_so_do_all_after_it(app: App) -> None:
@@ -585,7 +585,7 @@ def test_a_sync_that_finds_the_app_uninstalled_says_so_and_so_do_all_after_it(ap
 def deliver_deauthorizations(app: App) -> str:
     """Register the app's webhook endpoint at Stripe."""
     url = webhook_url(app.settings, WebhookFiles(app.settings).enable())
-    return app.server.deliverer.register(WebhookEndpoint(url, enabled_events=(DEAUTHORIZED,), connect=True))
+    return app.server.deliverer.register(WebhookEndpoint(url, enabled_events=(DEAUTHORIZED_EVENT,), connect=True))
 
 
 def test_stripes_event_ends_it_before_a_sync_and_the_others_go_on(app: App, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ def test_a_secret_is_set_rolled_and_never_shown(tmp_path: Path) -> None:
     assert "whsec_" + "c" not in enabled.stdout
     wrong = recoup(tmp_path, "webhooks", "secret", typed="sk_live_nothing")
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("This is a secret API key; that belongs into STRIPE_API_KEY.")
+    assert wrong.stderr.startswith("This is a secret API key; it belongs in STRIPE_API_KEY.")
     assert "Traceback" not in wrong.stderr
     assert "nothing" not in wrong.stderr
 

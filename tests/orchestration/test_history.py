@@ -314,7 +314,7 @@ def test_a_log_is_rotated_under_a_writer_that_has_it_open(tmp_path: Path) -> Non
     with path.open("ab", buffering=0) as writer:
         for number in range(6):
             writer.write(b"%d" % number * 100)
-            rotate_log(path, max_bytes=60, kept_files=3)
+            rotate_log(path, max_bytes=60, max_files=3)
         writer.write(b"end")
     assert path.read_bytes() == b"end"
     assert {each.name: each.read_bytes() for each in tmp_path.glob("*.log.*")} == {

@@ -5,21 +5,21 @@ from pydantic import SecretStr
 
 from orchestration.config.credentials import (
     SecretRefused,
-    api_key,
-    app_secret_key,
-    refuse_visible,
-    shown,
-    signing_secret,
-    signing_secrets,
-    without_credentials,
+    mask_credentials,
+    mask_key,
+    parse_api_key,
+    parse_app_secret_key,
+    parse_signing_secret,
+    parse_signing_secrets,
+    reject_credentials,
 )
 
 SECRET = "whsec_" + "Ab1" * 11
 KEY = "rk_live_" + "51HabcXYZ" * 11
 
 
-def test_a_signing_secret_is_taken_with_the_blanks_around_it_cut() -> None:
-    assert signing_secret(f"  {SECRET}\n").get_secret_value() == SECRET
+def test_a_signing_secret_is_taken_without_the_whitespace_around_it() -> None:
+    assert parse_signing_secret(f"  {SECRET}\n").get_secret_value() == SECRET
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_signing_secret_is_taken_with_the_blanks_around_it_cut() -> None:
         (f'"{SECRET}"', "something in quotation marks"),
         (SECRET + SECRET, "a signing secret twice in a row"),
         ("whsec_****************", "a signing secret that the dashboard hides"),
-        ("whsec_abcd efghijklmnopqrstu", "a signing secret with a blank in it"),
+        ("whsec_abcd efghijklmnopqrstu", "a signing secret that contains a space or a line break"),
         ("whsec_abc", "only part of a signing secret"),
         ("", "Nothing was pasted"),
         ("correct horse battery staple", "not a signing secret"),
@@ -48,7 +48,7 @@ def test_a_signing_secret_is_taken_with_the_blanks_around_it_cut() -> None:
 )
 def test_everything_else_is_named_and_not_repeated(pasted: str, named: str) -> None:
     with pytest.raises(SecretRefused) as refused:
-        signing_secret(pasted)
+        parse_signing_secret(pasted)
     told = str(refused.value)
     assert named in told
     assert "Workbench > Webhooks" in told, "where the right one is"
@@ -56,20 +56,20 @@ def test_everything_else_is_named_and_not_repeated(pasted: str, named: str) -> N
 
 
 def test_two_secrets_may_count_at_once_and_no_more() -> None:
-    assert [each.get_secret_value() for each in signing_secrets(f"{SECRET}, {SECRET}2")] == [SECRET, f"{SECRET}2"]
+    assert [each.get_secret_value() for each in parse_signing_secrets(f"{SECRET}, {SECRET}2")] == [SECRET, f"{SECRET}2"]
     with pytest.raises(SecretRefused, match="3 secrets"):
-        signing_secrets(f"{SECRET},{SECRET}2,{SECRET}3")
+        parse_signing_secrets(f"{SECRET},{SECRET}2,{SECRET}3")
     with pytest.raises(SecretRefused, match="a secret API key"):
-        signing_secrets(f"{SECRET},sk_test_abc")
+        parse_signing_secrets(f"{SECRET},sk_test_abc")
 
 
 @pytest.mark.parametrize(
     "key", [KEY, "rk_test_51Habc", "sk_live_51Habc", "sk_test_a_b_task_c", "rkcs_test_51Habc", "rk_without_a_mode"]
 )
-def test_every_key_of_an_account_is_taken_with_the_blanks_around_it_cut(key: str) -> None:
-    assert api_key(f"\t{key} \n").get_secret_value() == key
-    assert api_key(f"\u00a0{key}\u2003").get_secret_value() == key, "blanks of a web page"
-    assert api_key(f"\ufeff{key}\r\n").get_secret_value() == key, "the mark that Windows begins a file with"
+def test_every_key_of_an_account_is_taken_without_the_whitespace_around_it(key: str) -> None:
+    assert parse_api_key(f"\t{key} \n").get_secret_value() == key
+    assert parse_api_key(f"\u00a0{key}\u2003").get_secret_value() == key, "spaces of a web page"
+    assert parse_api_key(f"\ufeff{key}\r\n").get_secret_value() == key, "the byte-order mark of a file from Windows"
 
 
 @pytest.mark.parametrize(
@@ -101,20 +101,20 @@ def test_every_key_of_an_account_is_taken_with_the_blanks_around_it_cut(key: str
         ("sk_live_•••••••••wxyz", "an API key that the dashboard hides"),
         ("rk_live_51H…wxyz", "an API key that the dashboard hides"),
         ("rk_live_51H...wxyz", "an API key that the dashboard hides"),
-        ("rk_live_51Habc defghij", "an API key with a blank in it"),
-        ("rk_live_51Habc\ndefghij", "an API key with a blank in it"),
+        ("rk_live_51Habc defghij", "an API key that contains a space or a line break"),
+        ("rk_live_51Habc\ndefghij", "an API key that contains a space or a line break"),
         ("rk_live_", "only part of an API key"),
         ("sk_test", "only part of an API key"),
         ("rkcs_test_", "only part of an API key"),
         ("rk_", "only part of an API key"),
-        ("rk_live_51Habcdéf", "one with characters that none has"),
+        ("rk_live_51Habcdéf", "one with characters that no key has"),
         ("   ", "Nothing was pasted"),
         ("correct horse battery staple", "not an API key"),
     ],
 )
 def test_what_is_no_key_of_an_account_is_named_and_not_repeated(pasted: str, named: str) -> None:
     with pytest.raises(SecretRefused) as refused:
-        api_key(pasted)
+        parse_api_key(pasted)
     told = str(refused.value)
     assert named in told
     assert "https://dashboard.stripe.com/apikeys" in told, "where the right one is"
@@ -135,11 +135,11 @@ def test_what_is_no_key_of_an_account_is_named_and_not_repeated(pasted: str, nam
     ],
 )
 def test_of_a_key_its_kind_and_its_end_are_shown_if_enough_stays_hidden(key: str, told: str) -> None:
-    assert shown(SecretStr(key)) == told
+    assert mask_key(SecretStr(key)) == told
 
 
 def test_the_key_of_an_app_is_a_secret_key() -> None:
-    assert app_secret_key(" sk_test_51Habc\n").get_secret_value() == "sk_test_51Habc"
+    assert parse_app_secret_key(" sk_test_51Habc\n").get_secret_value() == "sk_test_51Habc"
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,9 @@ def test_the_key_of_an_app_is_a_secret_key() -> None:
 )
 def test_what_is_no_key_of_an_app_is_named_and_not_repeated(pasted: str, named: str) -> None:
     with pytest.raises(SecretRefused) as refused:
-        app_secret_key(pasted)
+        parse_app_secret_key(pasted)
     assert named in str(refused.value)
-    assert "that of the account which made the app" in str(refused.value)
+    assert "belongs to the account that created the app" in str(refused.value)
     assert "51Habc" not in str(refused.value)
 
 
@@ -188,12 +188,12 @@ BODY = "51QzXwVuKpRmNhGqTb7"
 )
 def test_a_credential_in_a_visible_text_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(SecretRefused) as refusal:
-        refuse_visible(text, "The name")
+        reject_credentials(text, "The name")
     said = str(refusal.value)
     assert said.startswith("The name looks like")
     assert "Roll it" in said
     assert BODY[:6].lower() not in said.lower()
-    assert BODY[-6:].lower() not in without_credentials(text).lower()
+    assert BODY[-6:].lower() not in mask_credentials(text).lower()
 
 
 @pytest.mark.parametrize(
@@ -220,5 +220,5 @@ def test_a_credential_in_a_visible_text_is_refused_and_not_repeated(text: str) -
     ],
 )
 def test_an_ordinary_text_is_no_credential(text: str) -> None:
-    assert refuse_visible(text, "The name") == text
-    assert without_credentials(text) == text
+    assert reject_credentials(text, "The name") == text
+    assert mask_credentials(text) == text

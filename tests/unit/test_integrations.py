@@ -30,7 +30,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def integration(name: str, **changed: object) -> Integration:
-    fields = {"api_key": KEYS[name], "key_from": "what was pasted", "account_id": ACCOUNTS[name], "livemode": False}
+    fields = {"api_key": KEYS[name], "key_source": "what was pasted", "account_id": ACCOUNTS[name], "livemode": False}
     return Integration(name, **fields | changed)  # type: ignore[arg-type]
 
 
@@ -63,7 +63,7 @@ def test_what_was_added_is_there_in_its_order_and_the_file_holds_no_key(
 def test_the_integration_of_stripe_api_key_goes_first(make: Make, two: Integrations) -> None:
     catalog = make(stripe_api_key=SecretStr("rk_test_51Habc"))
     assert [each.name for each in catalog.all()] == ["default", "shop", "club"]
-    assert catalog.named("default").key_from == "STRIPE_API_KEY"
+    assert catalog.named("default").key_source == "STRIPE_API_KEY"
     assert make().named("default").api_key is None
 
 
@@ -140,15 +140,15 @@ def test_a_name_that_may_not_be_is_refused_with_what_may(name: str, make: Make, 
         (b"[shop\n", "is not TOML: Unexpected character: '\\n' at line 1 col 5"),
         (b"[shop]\n[shop]\n", 'is not TOML: Key "shop" already exists. at line 2 col 0'),
         (b"\xff\xfe[shop]", "is not TOML: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
-        (b"shop = 3\n", "cannot be used: shop: it should be a table, such as [shop]"),
+        (b"shop = 3\n", "cannot be used: shop: must be a table, such as [shop]"),
         (b"[shop]\ncolour = 'red'\n", "cannot be used: shop.colour: there is no such setting"),
-        (b"[shop]\naccount_id = '1Shop'\n", "cannot be used: shop.account_id: it should look like acct_…"),
+        (b"[shop]\naccount_id = '1Shop'\n", "cannot be used: shop.account_id: must look like acct_…"),
         (
             b"[shop]\nlivemode = 'perhaps'\n",
-            "cannot be used: shop.livemode: it should be true or false",
+            "cannot be used: shop.livemode: must be true or false",
         ),
-        (b"['Shop EU']\n", "'Shop EU' is no name for an integration (such as shop_eu)."),
-        (b"[default]\n", "'default' is no name for an integration (such as shop_eu)."),
+        (b"['Shop EU']\n", "'Shop EU' is not a valid name (such as shop_eu)."),
+        (b"[default]\n", "'default' is not a valid name (such as shop_eu)."),
     ],
 )
 def test_a_damaged_file_is_named_with_the_place(damage: bytes, sentence: str, make: Make, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_what_several_change_at_one_time_is_all_kept(make: Make) -> None:
     assert sorted(each.name for each in make().all()) == sorted(f"shop_{number}" for number in numbers)
     with ThreadPoolExecutor(len(numbers)) as pool:
         for number in numbers:
-            pool.submit(make().note_account, f"shop_{number}", f"acct_{number}", livemode=False)
+            pool.submit(make().set_account, f"shop_{number}", f"acct_{number}", livemode=False)
     assert {each.account_id for each in make().all()} == {f"acct_{number}" for number in numbers}
 
 
@@ -295,7 +295,7 @@ def test_a_file_that_windows_wrote_is_read_and_one_that_cannot_be_changed_here_s
     assert [key_of(each) for each in make().all()] == [key_of(integration("shop")), key_of(integration("club"))]
     dotted = 'shop.description = "x"\nshop.livemode = false\n'
     path.write_text(dotted)
-    with pytest.raises(IntegrationError, match="cannot be changed here"):
+    with pytest.raises(IntegrationError, match="cannot change"):
         make().rename("shop", "store")
     assert path.read_text() == dotted
 
@@ -326,8 +326,8 @@ def test_a_key_of_the_environment_goes_before_that_of_a_file_and_cannot_be_chang
     monkeypatch.setenv("STRIPE_API_KEYS__SHOP", " rk_test_of_the_environment\n")
     catalog = make()
     found = catalog.named("shop")
-    assert (key_of(found), found.key_from) == ("rk_test_of_the_environment", "STRIPE_API_KEYS__SHOP")
-    assert catalog.named("club").key_from == "secrets/club/api_key"
+    assert (key_of(found), found.key_source) == ("rk_test_of_the_environment", "STRIPE_API_KEYS__SHOP")
+    assert catalog.named("club").key_source == "secrets/club/api_key"
     with pytest.raises(IntegrationError, match=r"The key of 'shop' is set by STRIPE_API_KEYS__SHOP\. Change it there"):
         catalog.set_key("shop", KEYS["other"])
 
@@ -373,7 +373,7 @@ def market(two: Integrations) -> Integrations:
 
 
 def test_a_connected_account_is_read_with_the_key_of_its_platform(make: Make, market: Integrations) -> None:
-    connected = make().of_platform("shop")
+    connected = make().connected_accounts("shop")
     assert [(each.name, each.account_id, each.api_key) for each in connected] == [
         ("shop_1", "acct_1Connected1", KEYS["shop"]),
         ("shop_2", "acct_1Connected2", KEYS["shop"]),
@@ -387,7 +387,7 @@ def test_connected_accounts_follow_their_platform_when_it_is_renamed_and_go_with
     make: Make, market: Integrations
 ) -> None:
     market.rename("shop", "market")
-    assert [(each.name, each.api_key) for each in make().of_platform("market")] == [
+    assert [(each.name, each.api_key) for each in make().connected_accounts("market")] == [
         ("shop_1", KEYS["shop"]),
         ("shop_2", KEYS["shop"]),
     ]

@@ -87,7 +87,7 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(
         ("RECOUP_WEBHOOK_BASE_URL", "https://hooks.example.com:99999", "give an address"),
         ("RECOUP_WEBHOOK_BASE_URL", "https://me:geheim@hooks.example.com", "without ?, # or a user"),
         ("RECOUP_QUEUE_URL", "mysql://recoup:geheim@db/queue", "postgresql+psycopg://"),
-        ("RECOUP_EVENT_BUS_KEY", "too short", "at least 24 letters"),
+        ("RECOUP_EVENT_BUS_KEY", "too short", "at least 24 characters"),
         ("RECOUP_SYNC_CRON", "hourly", "cron expression"),
         ("RECOUP_SYNC_CRON", "* * * *", "cron expression"),
     ],
