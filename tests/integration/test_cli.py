@@ -113,8 +113,8 @@ def test_a_sync_that_cannot_work_says_why(variables: dict[str, str], sentence: s
         ("nosuch", "No such command 'nosuch'"),
         ("query", "Missing argument"),
         ("demo --payments 0", "greater than or equal to 1"),
-        ("demo --shop nosuch", "there is no kind 'nosuch'. Choose one of: checkout_guests, three_shops,"),
-        ("demo --live --shop ''", "there is no kind ''. Choose one of:"),
+        ("demo --shop nosuch", "'nosuch' is not a kind of shop. Choose one of: checkout_guests, three_shops,"),
+        ("demo --live --shop ''", "'' is not a kind of shop. Choose one of:"),
         ("sync --created-from yesterday", "give a day such as 2026-01-31"),
         ("sync --full-refresh --created-from 2026-01-31", "not for both"),
     ],
@@ -155,7 +155,7 @@ def test_interrupted_while_the_models_are_built_it_says_so(
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err, err
     assert process.returncode == 130
-    assert "Stopped. What was stored so far is kept" in " ".join(err.split())
+    assert "Stopped. Stored data are kept" in " ".join(err.split())
     assert recoup("sync", RECOUP_DATA_DIR=str(synced)).code == 0
 
 
@@ -457,7 +457,7 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
     finally:
         server.faults.clear()
     assert process.returncode == 130
-    assert "Stopped. What was stored so far is kept" in " ".join(err.split())
+    assert "Stopped. Stored data are kept" in " ".join(err.split())
     assert "Traceback" not in err
     assert recoup("sync").code == 0
 
