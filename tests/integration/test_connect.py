@@ -793,7 +793,7 @@ def test_what_is_wrong_with_one_entry_of_the_file_keeps_no_other_from_being_read
     path.write_text("[again]\n" + path.read_text())
     variables = made.variables | {"RECOUP_DATA_DIR": str(tmp_path / "data"), "STRIPE_API_KEYS__AGAIN": ONE}
     said = recoup("sync", **variables)
-    assert (said.code, said.err) == (1, "Not synced, see above: again.\n")
+    assert (said.code, said.err) == (1, "Not synced (see above): again.\n")
     assert "Integration 'one' (secrets/one/api_key) is read with this key already." in said.text
     assert "Failed payments of acct_1Two (test mode)" in said.out
 
@@ -844,7 +844,7 @@ def test_who_asks_for_several_accounts_sees_what_each_would_take(shops: tuple["S
     made.second.keys.put(TWO, ApiKey(state="expired"))
     said = recoup("sync", "--plan", **made.variables)
     made.second.keys.put(TWO, ApiKey(None))
-    assert (said.code, said.err) == (1, "Not counted, see above: two.\n")
+    assert (said.code, said.err) == (1, "Not estimated (see above): two.\n")
     assert said.screen.splitlines()[0].startswith("two: This API key has expired or was rolled")
     assert re.search(r"^ one +\d+ +\d+ +0:00:01 *$", said.out, re.MULTILINE)
 
@@ -905,7 +905,7 @@ def both(shops: tuple[Shops, Said], tmp_path: Path) -> Shops:
 
 def test_one_account_that_fails_leaves_the_other_read_and_published(shops: tuple[Shops, Said]) -> None:
     made, said = shops
-    assert (said.code, said.err) == (1, "Not synced, see above: two.\n")
+    assert (said.code, said.err) == (1, "Not synced (see above): two.\n")
     assert "two\nReading from Stripe\n  This API key has expired or was rolled" in said.screen
     assert "Failed payments of acct_1One (test mode)" in said.out
     assert all(made.marts("acct_1One").values())

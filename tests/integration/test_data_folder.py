@@ -177,7 +177,7 @@ def test_a_damaged_published_file_is_published_again(content: bytes, folder: Fol
     before = folder.episodes()
     folder.settings.published_path.write_bytes(content)
     said = folder.run("query", COUNT)
-    assert (said.code, said.text.endswith("is damaged. `recoup sync` publishes it again.")) == (1, True)
+    assert (said.code, said.text.endswith("is damaged. Publish it again: recoup sync")) == (1, True)
     assert folder.synced() == before
 
 

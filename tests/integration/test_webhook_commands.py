@@ -161,7 +161,7 @@ def test_serve_says_which_port_is_taken_and_starts_nothing(tmp_path: Path) -> No
         assert refused.stderr.startswith(f"Port {port} cannot be used for the UI")
     assert recoup(tmp_path, "receive", "--port", "99999").returncode == 2
     nowhere = recoup(tmp_path, "receive", "--host", "203.0.113.7", "--port", str(free_port()))
-    assert "Is --host an address of this machine?" in nowhere.stderr
+    assert "Check that --host is an address of this machine." in nowhere.stderr
 
 
 def test_what_was_put_aside_is_shown_with_what_to_do_and_can_be_tried_again(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_the_live_demo_shows_payments_fail_and_come_back(live: tuple[Path, int, 
     while "  failed   " not in (told := (folder.parent / "output.log").read_text()):
         assert time.monotonic() < deadline, told[-3000:] + (folder / "dagster" / "dagster.log").read_text()[-3000:]
         time.sleep(0.5)
-    assert "A simulated day now passes in" in told
+    assert "A simulated day now takes" in told
     assert requests.get(f"http://127.0.0.1:{ui}/server_info", timeout=20).status_code == 200
 
 
@@ -255,5 +255,5 @@ def test_a_second_dagster_on_the_same_folder_is_refused(live: tuple[Path, int, i
     for data, command in ((folder, serve), (folder.parent, ["dev"])):
         refused = recoup(data, *command)
         assert refused.returncode == 1
-        assert "Another `recoup dev` or `recoup serve` works on" in refused.stderr
+        assert "Another `recoup dev` or `recoup serve` already uses" in refused.stderr
         assert "Traceback" not in refused.stderr
