@@ -547,7 +547,7 @@ def test_a_key_of_the_environment_is_not_replaced_by_a_file(connected: dict[str,
     assert "STRIPE_API_KEYS__STORE" not in renamed.text, "its file has come along"
     (Path(connected["RECOUP_DATA_DIR"]) / "secrets" / "store" / "api_key").unlink()
     again = recoup("integrations", "rename", "store", "club", **connected, STRIPE_API_KEYS__STORE=GOOD)
-    assert "STRIPE_API_KEYS__STORE holds its key: call that STRIPE_API_KEYS__CLUB." in again.text
+    assert "Its key is in STRIPE_API_KEYS__STORE. Rename that to STRIPE_API_KEYS__CLUB." in again.text
 
 
 def test_integrations_are_listed_shown_and_removed(
@@ -557,7 +557,7 @@ def test_integrations_are_listed_shown_and_removed(
     path.write_text(path.read_text().replace('description = ""', 'description = "[/] ours"'))
     listed = recoup("integrations", "list", **connected, STRIPE_API_KEY=LIVE).screen
     assert [line.split() for line in listed.splitlines()[1:]] == [
-        ["default", "told", "by", "the", "key", "live", "-"],
+        ["default", "not", "yet", "known", "live", "-"],
         ["shop", server.account.id, "test", "-", "[/]", "ours"],
     ]
     told = recoup("integrations", "show", "shop", **connected).screen
@@ -567,7 +567,7 @@ def test_integrations_are_listed_shown_and_removed(
         f"account {server.account.id}",
         "mode test",
         "key rk_test_…good from secrets/shop/api_key",
-        "webhook none; recoup webhooks enable shop",
+        "webhook none. To enable it: recoup webhooks enable shop",
         "data through -",
     ]
     assert recoup("integrations", "remove", "shop", "--yes", **connected).code == 0
@@ -581,7 +581,7 @@ def test_webhook_commands_ask_which_integration_is_meant(connected: dict[str, st
     several = recoup("webhooks", "enable", **connected)
     assert (several.code, several.screen) == (
         1,
-        "Which integration? There are: shop, club. Name one behind the command.",
+        "There are several integrations: shop, club. Pass one as an argument.",
     )
     named = recoup("webhooks", "enable", "club", **connected)
     assert "recoup webhooks secret club" in named.text
@@ -802,7 +802,8 @@ def test_a_rename_says_which_variables_go_with_it(connected: dict[str, str]) -> 
     secret = "whsec_" + "a" * 32
     said = recoup("integrations", "rename", "shop", "store", **connected, STRIPE_WEBHOOK_SECRETS__SHOP=secret)
     assert (
-        "STRIPE_WEBHOOK_SECRETS__SHOP holds its signing secret: call that STRIPE_WEBHOOK_SECRETS__STORE." in said.text
+        "Its signing secret is in STRIPE_WEBHOOK_SECRETS__SHOP. Rename that to STRIPE_WEBHOOK_SECRETS__STORE."
+        in said.text
     )
 
 
@@ -927,7 +928,7 @@ def test_another_key_of_the_same_account_reads_nothing_anew(both: Shops, data: P
     both.first.keys.put(rolled, ApiKey(None))
     pipeline.extract(both.settings, integration="one")
     said = recoup("integrations", "set-key", "one", typed=rolled, **both.variables)
-    assert (said.code, said.out.splitlines()[-1]) == (0, "one is read with this key from now on.")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "one now uses this key.")
     both.first.keys.remove(ONE)
     try:
         both.first.requests.clear()

@@ -124,7 +124,7 @@ def test_the_data_folder_may_have_any_name(
     folder = Folder(template.copy(tmp_path / "outside" / name), server)
     put_event(folder.settings, 1)
     folder.synced()
-    assert "put aside 1" in folder.run("webhooks", "status").text.replace("  ", " ")
+    assert "quarantined 1" in folder.run("webhooks", "status").text.replace("  ", " ")
     assert folder.run("clean").code == 0
     assert [path.name for path in (tmp_path / "outside").iterdir()] == [name], "everything is in the folder"
     home = prepare_dagster_home(folder.settings)

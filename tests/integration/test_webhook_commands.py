@@ -91,7 +91,7 @@ def test_the_address_stays_the_same_and_says_what_to_do(tmp_path: Path) -> None:
 def test_a_secret_is_set_rolled_and_never_shown(tmp_path: Path) -> None:
     assert recoup(tmp_path, "webhooks", "secret", typed=f"{SECRET}\n").stdout == "The signing secret is set.\n"
     rolled = recoup(tmp_path, "webhooks", "secret", typed=NEWER)
-    assert rolled.stdout == "The signing secret is set. The one before counts for another 24 hours.\n"
+    assert rolled.stdout == "The signing secret is set. The previous one is valid for another 24 hours.\n"
     enabled = recoup(tmp_path, "webhooks", "enable")
     assert "Signing secrets: 2 set." in enabled.stdout
     assert "whsec_" + "c" not in enabled.stdout
@@ -115,7 +115,7 @@ def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one
             time.sleep(1.1)
             lost = recoup(tmp_path, "webhooks", "test", "--wait", "0", **base)
             assert lost.stdout.startswith("Received and on disk")
-            assert "nothing takes it into the table" in lost.stderr
+            assert "nothing has loaded it" in lost.stderr
         old = recoup(tmp_path, "webhooks", "test", "--wait", "0", **base, STRIPE_WEBHOOK_SECRET=SECRET)
         assert old.stdout.startswith("Received and on disk"), "signed with the secret before"
         wrong = recoup(tmp_path, "webhooks", "test", **base, STRIPE_WEBHOOK_SECRET="whsec_" + "x" * 32)
@@ -173,8 +173,8 @@ def test_what_was_put_aside_is_shown_with_what_to_do_and_can_be_tried_again(tmp_
     told = recoup(tmp_path, "webhooks", "status").stdout
     assert "The body is not JSON." in told
     assert "recoup webhooks requeue" in told
-    assert recoup(tmp_path, "webhooks", "requeue").stdout == "1 events wait for the next run.\n"
-    assert recoup(tmp_path, "webhooks", "requeue").stdout == "Nothing was put aside.\n"
+    assert recoup(tmp_path, "webhooks", "requeue").stdout == "1 events are queued again.\n"
+    assert recoup(tmp_path, "webhooks", "requeue").stdout == "The quarantine is empty.\n"
 
 
 def test_damaged_secret_files_are_made_anew_or_count_as_none(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> N
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
     told = recoup(tmp_path, "webhooks", "test", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{free_port()}")
     assert told.returncode == 1
-    assert "is `recoup serve` or `recoup receive` running?" in told.stderr
+    assert "No receiver answers at" in told.stderr
 
 
 @pytest.fixture(scope="module")
