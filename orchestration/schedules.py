@@ -95,10 +95,10 @@ def _running_if_connected(settings: Settings) -> dg.DefaultScheduleStatus:
 
 
 def _running_reason(instance: dg.DagsterInstance, integration: str) -> str | None:
-    """Return why the tick must skip the integration: a sync of it is running. A first sync may take hours."""
+    """Return why the tick must skip the integration: a sync of it has not finished. A first sync may take hours."""
     of_integration = dg.RunsFilter(job_name=_JOB, tags={_PARTITION: integration}, statuses=UNFINISHED)
     running = instance.get_runs(of_integration, limit=1)
-    return f"Run {running[0].run_id[:8]} is still running." if running else None
+    return f"Run {running[0].run_id[:8]} has not finished yet." if running else None
 
 
 def _last_sync(instance: dg.DagsterInstance, integration: str) -> dg.EventLogRecord | None:

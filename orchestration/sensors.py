@@ -169,7 +169,7 @@ class _Tick:
         running = self.instance.get_runs(dg.RunsFilter(job_name=_JOB, statuses=UNFINISHED), limit=1)
         if not running:
             return None
-        return f"Events are waiting, and run {running[0].run_id[:8]} is already loading them."
+        return f"Events are waiting until run {running[0].run_id[:8]} has finished."
 
     def _run_request(self) -> dg.RunRequest | str:
         """Return a run for the oldest event, or the reason to wait for longer after failed runs."""

@@ -92,11 +92,11 @@ def connect(
     console.print(f"  Receive webhook events  [cyan]recoup webhooks enable {name}[/]")
     console.print("  Read it on a schedule   [cyan]recoup serve[/] (if running: reload the code location)")
     if connected:
-        _add_connected_if_listed(settings, integrations, found)
+        _add_connected_or_warn(settings, integrations, found)
     return code
 
 
-def _add_connected_if_listed(settings: Settings, integrations: Integrations, platform: Integration) -> None:
+def _add_connected_or_warn(settings: Settings, integrations: Integrations, platform: Integration) -> None:
     try:
         add_connected(settings, integrations, platform)
     except (StripeApiError, IntegrationError) as error:

@@ -94,7 +94,7 @@ def test_a_tick_is_passed_over_while_a_sync_of_the_integration_is_under_way(
         dg.DagsterRunStatus.CANCELING,
     ):
         run_id = record_run(instance, _sync_stripe, status)
-        assert tick(instance, settings, timedelta()) == f"default: Run {run_id[:8]} is still running.", status
+        assert tick(instance, settings, timedelta()) == f"default: Run {run_id[:8]} has not finished yet.", status
         instance.delete_run(run_id)
     assert tick(instance, settings, timedelta()) is None
 

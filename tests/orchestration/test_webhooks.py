@@ -104,7 +104,7 @@ def test_the_sensor_requests_one_run_at_a_time_and_says_why_it_waits(
     assert (request.run_key, request.tags["recoup/attempt"], request.tags["recoup/queued"]) == ("1-1-0", "1", "3")
     for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
         record_run(instance, request, status)
-        assert "is already loading them" in str(tick(instance, settings))
+        assert "has finished." in str(tick(instance, settings))
         for unfinished in instance.get_runs():
             instance.delete_run(unfinished.run_id)
 
