@@ -324,7 +324,7 @@ def _summary(settings: Settings) -> Summary | None:
 def _print_summary(summary: Summary | None, before: Summary) -> None:
     if summary is None:
         _print_line(
-            "\nThe tables are published. The figures cannot be shown, because another process uses the warehouse."
+            "\nThe figures cannot be shown, because another process uses the warehouse.\nThe tables are published."
         )
         return
     if not summary.rates:
@@ -343,9 +343,9 @@ def _print_summary(summary: Summary | None, before: Summary) -> None:
         _print_amounts(whole, own)
     if any(rate.share is not None for rate in summary.rates):
         _print_line(f"Matured: failed at least {summary.rates[0].window} ago. In brackets: the 95 % interval.")
-        _print_line("Strict: a recovery by another payment counts only if both payments name the same order.")
+        _print_line("Strict: a recovery by another payment counts only if both name the same order.")
     if before.rates and not is_comparable:
-        _print_line("Not compared with the last run, because dbt's vars, models or tables have changed.")
+        _print_line("Not compared with the last run: dbt's vars, models or tables have changed.")
 
 
 def _print_line(text: str, style: str = "dim") -> None:

@@ -279,7 +279,7 @@ def test_after_a_build_with_other_vars_the_last_run_is_not_compared(
     shutil.copytree(short_window, tmp_path / "data", dirs_exist_ok=True)
     said = recoup("sync")
     assert said.code == 0, said.text
-    assert "Not compared with the last run, because dbt's vars, models or tables have changed." in said.out
+    assert "Not compared with the last run: dbt's vars, models or tables have changed." in said.out
     assert "since last run" not in said.out
     assert "Not compared" not in recoup("sync").out
 

@@ -126,7 +126,7 @@ def test_the_summary_compares_with_the_last_run_unless_the_dbt_project_has_chang
         run._print_summary(run.Summary([RATE, own], project), last)
         shown = capsys.readouterr().out
         assert "since last run" not in shown
-        assert "Not compared with the last run, because dbt's vars, models or tables have changed." in shown
+        assert "Not compared with the last run: dbt's vars, models or tables have changed." in shown
 
 
 def test_a_warehouse_that_was_never_built_has_no_rates() -> None:
