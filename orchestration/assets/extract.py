@@ -94,7 +94,7 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
         ],
         check_specs=[
             dg.AssetCheckSpec(
-                "key_may_read_it",
+                "key_has_permission",
                 asset=["stripe", table],
                 description="The API key has the permission to read this table's objects.",
             )
@@ -224,7 +224,7 @@ def _permission_result(report: SyncReport, table: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not missing,
         asset_key=["stripe", table],
-        check_name="key_may_read_it",
+        check_name="key_has_permission",
         severity=dg.AssetCheckSeverity.WARN,
         description=text,
     )

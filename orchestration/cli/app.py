@@ -53,20 +53,22 @@ _DUCKDB_INTERRUPTED: Final = "Query interrupted"
 _DAMAGE_MESSAGES: Final = ("Corrupt database file", "Could not read enough bytes", "malformed", "not a database")
 """Parts of the messages of DuckDB and SQLite that mean a damaged file."""
 
-_NO_RIGHT: Final = "Allow this user to write there, or set RECOUP_DATA_DIR to another folder."
-_NO_FOLDER: Final = "A file may be in the place of a folder: move the file, or set RECOUP_DATA_DIR to another folder."
-_NO_FILE: Final = "There is a folder in the place of a file: move the folder."
+_NOT_ALLOWED: Final = "Allow this user to write there, or set RECOUP_DATA_DIR to another folder."
+_FILE_IN_THE_WAY: Final = (
+    "A file may be in the place of a folder: move the file, or set RECOUP_DATA_DIR to another folder."
+)
+_FOLDER_IN_THE_WAY: Final = "There is a folder in the place of a file: move the folder."
 _REMEDIES: Final = {
     errno.ENOSPC: "Free some space, then run the command again.",
     errno.EDQUOT: "Free some space, then run the command again.",
-    errno.EACCES: _NO_RIGHT,
-    errno.EPERM: _NO_RIGHT,
-    errno.EROFS: _NO_RIGHT,
-    errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,
-    errno.EISDIR: _NO_FILE,
-    errno.ENOTEMPTY: _NO_FILE,
-    errno.ELOOP: _NO_FOLDER,
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: _NOT_ALLOWED,
+    errno.ENOTDIR: _FILE_IN_THE_WAY,
+    errno.EEXIST: _FILE_IN_THE_WAY,
+    errno.EISDIR: _FOLDER_IN_THE_WAY,
+    errno.ENOTEMPTY: _FOLDER_IN_THE_WAY,
+    errno.ELOOP: _FILE_IN_THE_WAY,
 }
 """What to do about each error of the operating system."""
 
@@ -98,7 +100,7 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         for argument in sys.argv[1:]:
-            refuse_visible(argument, "The command line")
+            refuse_visible(argument, "An argument")
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
@@ -148,10 +150,10 @@ def _message(error: Exception) -> str:
         source, _, reason = error.args[0][0]  # the first of the files that could not be copied
         return f"{source} cannot be copied: {reason}."
     if isinstance(error, OSError):
-        what = f"{error.strerror}." if error.strerror else str(error)
+        text = f"{error.strerror}." if error.strerror else str(error)
         if error.filename and error.strerror:
-            what = f"{error.filename} cannot be used: {error.strerror.lower()}."
-        return " ".join(filter(None, (what, _REMEDIES.get(error.errno or 0))))
+            text = f"{error.filename} cannot be used: {error.strerror.lower()}."
+        return " ".join(filter(None, (text, _REMEDIES.get(error.errno or 0))))
     if isinstance(error, UnicodeError):
         return "A text is not UTF-8. Check the arguments, the settings (environment and .env) and the files."
     from pydantic import ValidationError
@@ -160,13 +162,13 @@ def _message(error: Exception) -> str:
     if not isinstance(error, ValidationError | SettingsError):
         return _database_message(error)
     problems = [str(error)] if isinstance(error, SettingsError) else _invalid_values(error)
-    return "\n".join(["These settings are not valid (from the environment, .env or RECOUP_SECRETS_DIR):", *problems])
+    return "\n".join(["Invalid settings (from the environment, .env or RECOUP_SECRETS_DIR):", *problems])
 
 
 def _database_message(error: Exception) -> str:
     first = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
     name = "DuckDB" if type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb") else "SQLite"
-    is_damaged = any(words in first for words in _DAMAGE_MESSAGES)
+    is_damaged = any(part in first for part in _DAMAGE_MESSAGES)
     remedy = "Move the damaged file aside: `recoup repair`." if is_damaged else "Data stored earlier are kept."
     return f"{name} failed: {first}. {remedy}"
 

@@ -66,7 +66,7 @@ def show(name: Name) -> None:
     table.add_row("account", _account(integration))
     table.add_row("mode", mode(integration))
     table.add_row("key", f"{_key(integration)} from {integration.key_from}")
-    of_platform = f"that of {integration.platform}" if integration.platform else None
+    of_platform = f"uses that of {integration.platform}" if integration.platform else None
     enable = f"none. To enable it: recoup webhooks enable {name}"
     table.add_row("webhook", of_platform or (f"enabled, {secrets}" if endpoint else enable))
     through = _data_through(settings).get((integration.account_id, integration.livemode))

@@ -660,7 +660,7 @@ def test_a_folder_with_a_file_that_is_no_text_is_a_sentence(data: Path, tmp_path
     (tmp_path / "secrets" / "tls.der").write_bytes(b"\x30\x82\xff\xfe")
     said = recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
     assert said.code == 1
-    assert said.text.startswith("These settings are not valid (from the environment, .env or RECOUP_SECRETS_DIR):")
+    assert said.text.startswith("Invalid settings (from the environment, .env or RECOUP_SECRETS_DIR):")
     assert said.text.endswith("tls.der is not text, as secrets are")
 
 
