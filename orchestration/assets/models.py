@@ -59,7 +59,7 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
 
     @dbt_assets(manifest=manifest, dagster_dbt_translator=translator, name="models", pool=WAREHOUSE_POOL)
     def models(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
-        """Build and test all models. If only some are selected, then run dbt for these."""
+        """Build and test all models. If only some were selected, also run dbt for these."""
         events = _DbtEvents(context)
         build, error = Build(), None
         try:

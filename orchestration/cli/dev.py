@@ -73,9 +73,9 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def _take_over(lock: IO[str]) -> bool:
-    """Lock the file that Dagster's processes lock, and kill the processes that still do without a parent.
+    """Kill the processes of an earlier Dagster without a parent, then lock the file that they kept locked.
 
-    Return False if the lock is still in use after `_STOP_SECONDS`. The file contains the number of their process
+    Return False if the file is still locked after `_STOP_SECONDS`. The file contains the number of their process
     group. No other group can have that number while one of these processes exists.
     """
     deadline = time.monotonic() + _STOP_SECONDS
@@ -154,9 +154,8 @@ def dagster_dev(
         PortTaken: the port cannot be used.
     """
     _check_free(port)
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell may start a background job that ignores it, and Dagster would inherit that
+    # A shell may start a background job with SIGINT ignored, which Dagster would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
@@ -182,6 +181,7 @@ def dagster_dev(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt Dagster, and kill what remains of its process group after `_STOP_SECONDS`."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + _STOP_SECONDS

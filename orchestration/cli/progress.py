@@ -23,7 +23,7 @@ STREAM_LABELS: Final = {
 
 
 @contextmanager
-def reading(console: Console) -> Iterator[Callable[[SyncProgress], None]]:
+def progress_bar(console: Console) -> Iterator[Callable[[SyncProgress], None]]:
     """Show a progress bar, and yield the callback that updates it. Without a terminal, only print the title."""
     if not console.is_terminal:
         console.print("Reading from Stripe")

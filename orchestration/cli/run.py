@@ -22,7 +22,7 @@ from orchestration import pipeline
 from orchestration.accounts.registry import Integrations
 from orchestration.base.errors import RecoupError
 from orchestration.cli.lean import without_pandas
-from orchestration.cli.progress import STREAM_LABELS, reading
+from orchestration.cli.progress import STREAM_LABELS, progress_bar
 from orchestration.cli.tables import print_trimmed
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
@@ -231,7 +231,7 @@ def _extract_each(
         if len(names) > 1:
             console.print(name, style="bold")
         try:
-            with reading(console) as show:
+            with progress_bar(console) as show:
                 report = pipeline.extract(settings, show, integration=name, request=request)
         except pipeline.OF_ONE_INTEGRATION as error:
             failed.append(name)
@@ -296,7 +296,7 @@ def _print_report(report: SyncReport) -> None:
         )
     for feed in report.relisted:
         console.print(
-            f"  Stripe has deleted events since the last sync ({feed}), so the whole history was read again.",
+            f"  Stripe deleted events before they were read ({feed}), so the whole history was read again.",
             style="yellow",
         )
     for stream, permission in report.missing.items():
