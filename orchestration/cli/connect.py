@@ -270,7 +270,7 @@ def _try_key(
     print_connection(candidate, connection)
     account = connection.account
     found = replace(candidate, account_id=account.account_id, livemode=account.livemode)
-    if connection.key.is_usable and may_read_connected(settings, found):
+    if connection.key.is_usable and can_read_connected(settings, found):
         if not save_anyway:
             _check_patterns(settings, found)
         return 0, found
@@ -303,7 +303,7 @@ def _no_match_message(patterns: Sequence[str], account_count: int) -> str:
     )
 
 
-def may_read_connected(settings: Settings, platform: Integration) -> bool:
+def can_read_connected(settings: Settings, platform: Integration) -> bool:
     """Return whether the platform's key can read its chosen connected accounts, tried with the newest one.
 
     Return True as well if that account cannot be read for a reason that is not the key's fault.
@@ -315,10 +315,10 @@ def may_read_connected(settings: Settings, platform: Integration) -> bool:
     try:
         key = clients.check(settings, newest).key
     except StripeApiError as error:
-        is_of_key = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
+        is_key_fault = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
         text = f"Connected account {newest.account_id}: {error}"
-        console.print(text, style="bold red" if is_of_key else "yellow", markup=False)
-        return not is_of_key
+        console.print(text, style="bold red" if is_key_fault else "yellow", markup=False)
+        return not is_key_fault
     if not key.is_usable:
         console.print(
             f"For connected accounts this key lacks {', '.join(key.lacking)}. Add them in the column for connected "

@@ -102,14 +102,14 @@ def set_key(
 ) -> None:
     """Replace the key by another key of the same account, such as before rolling it. No data are read again."""
     from orchestration.accounts import clients
-    from orchestration.cli.connect import may_read_connected, print_connection, read_key
+    from orchestration.cli.connect import can_read_connected, print_connection, read_key
 
     settings = Settings()
     integrations = Integrations(settings)
     integration = replace(integrations.with_own_key(name), api_key=read_key(key_file), key_from="the input")
     connection = clients.check(settings, integration)
     print_connection(integration, connection)
-    if not (connection.key.is_usable and may_read_connected(settings, integration)):
+    if not (connection.key.is_usable and can_read_connected(settings, integration)):
         console.print("The key was not changed.", style="red")
         raise typer.Exit(INCOMPLETE)
     account_id, livemode = connection.account.account_id, connection.account.livemode
