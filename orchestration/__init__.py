@@ -1,21 +1,21 @@
 """Recoup's Python code: Dagster at the root, engines in the folders.
 
-A file at the root is Dagster. A folder is an engine that knows nothing of Dagster; only `assets` is Dagster, too.
+Files at the root define Dagster objects, and so does `assets`. Every other folder is an engine without Dagster.
 
     definitions, assets, checks, jobs, schedules, sensors, resources    Dagster: one file for each kind of definition
 
     cli            the `recoup` command
-    pipeline       extract, ingest, build and publish: the steps that Dagster and the command line share
-    web            the webhook receiver's application, the OAuth callback page, the guard of the UI
-    maintenance    deleting old history, and moving damaged databases aside
-    accounts       who is connected: accounts, their keys, tokens and webhook endpoints, and the client of each
-    sync           the sync engine: streams, windows of lists, change feeds, checkpoints
-    webhooks       what Stripe pushes: receiver, queue, ingest
-    stripe_api     requests to Stripe, their limits and errors, and what a key may read
-    warehouse      DuckDB: raw tables, the newer-wins load, the ledger of loads, the published file
-    config         settings (the only reader of the environment), and what Stripe's keys and secrets look like
-    base           errors, files, locks, JSON, and the key of an account
-    simulator      a simulated Stripe account: world (what happens), stripe (its JSON), server (HTTP and webhooks)
+    pipeline       the steps that Dagster and the command line share: extract, ingest, build, publish
+    web            the webhook receiver, the OAuth callback page, the access guard of Dagster's UI
+    maintenance    deletes old history, and moves damaged databases aside
+    accounts       connected accounts: their keys, tokens, webhook endpoints and API clients
+    sync           the sync engine: streams, list windows, change feeds, checkpoints
+    webhooks       webhook events: receiver, queue, ingest
+    stripe_api     requests to Stripe, rate limits, errors, and the permissions of a key
+    warehouse      DuckDB: raw tables, loads in which the newer version wins, the ledger of loads, the published file
+    config         settings (the only code that reads the environment), and the format of Stripe's keys and secrets
+    base           errors, files, locks, JSON, account keys
+    simulator      a simulated Stripe account: world (events), stripe (JSON objects), server (HTTP and webhooks)
 
-Imports run downwards in this order. Nothing but `cli` and the tests imports `simulator`.
+A module imports only from folders below its own in this list. Only `cli` and the tests import `simulator`.
 """

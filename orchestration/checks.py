@@ -1,4 +1,4 @@
-"""Checks that run by themselves, also where no sync has run for a long time."""
+"""Asset checks that run on their own schedules, even if no sync has run for a long time."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,28 +19,29 @@ from orchestration.webhooks.errors import QueueUnavailable
 from orchestration.webhooks.queue import Queue, days_ago
 
 WARN_AFTER_DAYS: Final = 20.0
-"""Stripe keeps events for 30 days. Ten days are left then to bring the sync back before changes are lost."""
+"""Age at which the check warns. Ten days are then left to repair the sync before Stripe drops unread events."""
 
 RETENTION_DAYS: Final = 30.0
+"""Days for which Stripe keeps events (its documentation of the Events API)."""
 
-QUEUE_MINUTES: Final = 15.0
-"""An event that has waited so long is not waiting for a run any more: runs fail, or nothing starts them."""
+MAX_QUEUE_MINUTES: Final = 15.0
+"""Longest normal wait of a webhook event. After a longer one, runs fail or nothing starts them."""
 
 
 @dg.asset_check(
     asset=["stripe", "events"],
     pool=WAREHOUSE_POOL,
-    description="Events are read before Stripe drops them: it keeps them for 30 days. Warns from day 20 on.",
+    description="Every event feed was read in the last 20 days. Stripe deletes events after 30 days.",
 )
-def is_read_in_time(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """Whether every event feed has been read within the last 20 days, by how far its checkpoint lies back."""
+def events_synced_before_expiry(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Pass if the checkpoint of every event feed is less than 20 days old."""
     with warehouse.get_connection() as connection:
         ages = feed_ages(connection, [feed.name for feed in EVENT_FEEDS], now=datetime.now(UTC))
     oldest = max(ages.values(), default=0.0)
     return dg.AssetCheckResult(
         passed=oldest < WARN_AFTER_DAYS,
         severity=dg.AssetCheckSeverity.ERROR if oldest >= RETENTION_DAYS else dg.AssetCheckSeverity.WARN,
-        description=_meaning(oldest),
+        description=_age_text(oldest),
         metadata={
             "days_behind": oldest,
             "feeds": dg.MetadataValue.json({feed: round(age, 2) for feed, age in ages.items()}),
@@ -48,26 +49,30 @@ def is_read_in_time(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     )
 
 
-def _meaning(oldest: float) -> str:
+def _age_text(oldest: float) -> str:
+    """Return the description of the check result for the oldest feed, whose age is in days."""
     if oldest < WARN_AFTER_DAYS:
-        return f"The feeds are {oldest:.1f} days behind at most."
+        return f"Every feed is at most {oldest:.1f} days behind."
     if oldest < RETENTION_DAYS:
         return (
-            f"A feed is {oldest:.0f} days behind. In {RETENTION_DAYS - oldest:.0f} days Stripe drops events that were "
-            "never read: run sync_stripe."
+            f"A feed is {oldest:.0f} days behind. Stripe deletes events that were not read yet in "
+            f"{RETENTION_DAYS - oldest:.0f} days: run sync_stripe."
         )
-    return f"A feed is {oldest:.0f} days behind: events are lost. The next sync lists everything anew, by itself."
+    return (
+        f"A feed is {oldest:.0f} days behind, and Stripe has deleted events that were not read. "
+        "The next sync reads the whole history again: run sync_stripe."
+    )
 
 
 def key_check(settings: Settings) -> dg.AssetChecksDefinition:
-    """The check that tries every integration's key, so that a revoked permission is seen before data go missing."""
+    """Return the check that tries the key of every integration, so that a revoked permission is found early."""
 
     @dg.asset_check(
         asset=["stripe", "payment_intents"],
-        description="Every integration's key works at Stripe and may read what Recoup needs: recoup check, once a day.",
+        description="The key of every integration works and can read what Recoup needs. Same as `recoup check`.",
     )
     def every_key_works() -> dg.AssetCheckResult:
-        states = {each.name: _state_of_key(settings, each) for each in Integrations(settings).all()}
+        states = {each.name: _key_state(settings, each) for each in Integrations(settings).all()}
         problems = {name: state for name, (is_good, state) in states.items() if not is_good}
         return dg.AssetCheckResult(
             passed=not problems,
@@ -78,7 +83,8 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
     return every_key_works
 
 
-def _state_of_key(settings: Settings, integration: Integration) -> tuple[bool, str]:
+def _key_state(settings: Settings, integration: Integration) -> tuple[bool, str]:
+    """Return whether the key can read all that Recoup needs, and a sentence that says so or names the problem."""
     try:
         connection = clients.check_connection(settings, integration)
     except pipeline.INTEGRATION_ERRORS as error:
@@ -89,44 +95,44 @@ def _state_of_key(settings: Settings, integration: Integration) -> tuple[bool, s
 
 
 def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
-    """The checks of `stripe/webhook_events` that read the queue: they run also where no run takes anything from it."""
+    """Return the checks of `stripe/webhook_events` that read the queue. They work even if no run empties the queue."""
 
     @dg.asset_check(
         asset=WEBHOOK_EVENTS,
-        description=f"The queue can be read, and no event has waited in it for {QUEUE_MINUTES:.0f} minutes.",
+        description=f"The queue can be read, and no event has waited for {MAX_QUEUE_MINUTES:.0f} minutes or longer.",
     )
-    def queue_is_worked_off() -> dg.AssetCheckResult:
+    def queue_is_drained() -> dg.AssetCheckResult:
         try:
             with closing(Queue(settings.queue_url)) as queue:
                 stats = queue.stats()
         except QueueUnavailable as error:
             return dg.AssetCheckResult(passed=False, description=str(error))
         minutes = stats.age(datetime.now(UTC)) / 60
-        waits = f"{stats.queued:,} events wait, the oldest for {minutes:.0f} minutes."
+        waiting = f"Events in the queue: {stats.queued:,}. The oldest has waited {minutes:.0f} minutes."
         return dg.AssetCheckResult(
-            passed=minutes < QUEUE_MINUTES,
-            description=waits if stats.queued else "No event waits.",
+            passed=minutes < MAX_QUEUE_MINUTES,
+            description=waiting if stats.queued else "The queue is empty.",
             metadata={"queued": stats.queued, "oldest_minutes": round(minutes, 1)},
         )
 
     @dg.asset_check(
         asset=WEBHOOK_EVENTS,
-        description="In the last day everything that came to the endpoint was signed with its secret.",
+        description="The receiver rejected no delivery in the last 24 hours: all were signed with the signing secret.",
     )
-    def signatures_fit() -> dg.AssetCheckResult:
+    def signatures_are_valid() -> dg.AssetCheckResult:
         try:
             with closing(Queue(settings.queue_url)) as queue:
-                refused = queue.refusals(since=days_ago(1))
+                rejected = queue.refusals(since=days_ago(1))
         except QueueUnavailable as error:
             return dg.AssetCheckResult(passed=False, description=str(error))
         return dg.AssetCheckResult(
-            passed=not refused,
+            passed=not rejected,
             severity=dg.AssetCheckSeverity.WARN,
-            description="Where all of it was refused, the signing secret is wrong: `recoup webhooks secret` sets it. "
-            "Where some was, the endpoint is being tried by others, or its secret was rolled."
-            if refused
+            description="If every delivery was rejected, the signing secret is wrong: set it with `recoup webhooks "
+            "secret`. If only some were, somebody else is calling the endpoint, or the secret was rolled."
+            if rejected
             else None,
-            metadata=dict(sorted(refused.items())),
+            metadata=dict(sorted(rejected.items())),
         )
 
-    return [queue_is_worked_off, signatures_fit]
+    return [queue_is_drained, signatures_are_valid]

@@ -1,4 +1,4 @@
-"""What Dagster loads: `defs`, put together by `build_defs`. Nothing else."""
+"""The definitions that Dagster loads: `defs`, which `build_defs` assembles."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from orchestration.assets.models import models_asset
 from orchestration.assets.publish import publish_asset
 from orchestration.assets.webhooks import webhook_events_asset
 from orchestration.base.files import make_new_files_private
-from orchestration.checks import is_read_in_time, key_check, webhook_checks
+from orchestration.checks import events_synced_before_expiry, key_check, webhook_checks
 from orchestration.config.settings import Settings
 from orchestration.jobs import build_jobs, clean_history_job
 from orchestration.pipeline.dbt_runner import ensure_manifest
@@ -20,19 +20,23 @@ from orchestration.sensors import webhook_queue_sensor
 
 
 def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """All assets, checks, jobs, schedules and sensors. They load without a key; a run that reads from Stripe needs one.
+    """Return all assets, checks, jobs, schedules and sensors.
 
-    `settings` and `resources` replace what the environment says, for tests and for code locations that embed Recoup.
+    The definitions load without an API key. A run that reads from Stripe needs one.
+
+    Args:
+        settings: Settings to use instead of those of the environment, for tests and for code that embeds Recoup.
+        resources: Resources that replace the default ones of the same name.
     """
     settings = settings or Settings()
     models = models_asset(settings, ensure_manifest(settings))
     published_inputs = [key for key in models.keys if key.path[0] in ("marts", "seeds")]
     published = publish_asset(settings, sorted(published_inputs))
-    check_of_the_keys, checks_of_the_queue = key_check(settings), webhook_checks(settings)
+    keys_check, queue_checks = key_check(settings), webhook_checks(settings)
     return dg.Definitions(
         assets=[extract_asset(settings), webhook_events_asset(settings), models, published],
-        asset_checks=[is_read_in_time, check_of_the_keys, *checks_of_the_queue],
-        jobs=[*build_jobs(models, published, check_of_the_keys, checks_of_the_queue), clean_history_job(settings)],
+        asset_checks=[events_synced_before_expiry, keys_check, *queue_checks],
+        jobs=[*build_jobs(models, published, keys_check, queue_checks), clean_history_job(settings)],
         schedules=[sync_schedule(settings), check_schedule(settings), webhook_check_schedule(), clean_schedule()],
         sensors=[webhook_queue_sensor(settings)],
         resources={"warehouse": WarehouseResource(database=str(settings.warehouse_path))} | dict(resources or {}),

@@ -1,4 +1,4 @@
-"""Which assets are made together, and what keeps the history short."""
+"""Dagster jobs: which assets are built together, which checks run on their own, and the cleanup of old history."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
-from orchestration.checks import is_read_in_time
+from orchestration.checks import events_synced_before_expiry
 from orchestration.config.settings import Settings
 from orchestration.maintenance.history import clean_history
 from orchestration.resources import WAREHOUSE_POOL
@@ -21,57 +21,59 @@ def build_jobs(
     key_check: dg.AssetChecksDefinition,
     webhook_checks: Sequence[dg.AssetChecksDefinition],
 ) -> Sequence[Any]:
-    """The jobs `sync_stripe` (extract, models, publish), `ingest_webhooks` (the same for what was pushed),
-    `rebuild_marts` (without Stripe), and the checks that run by themselves: `check_sync`, `check_webhooks`.
+    """Return the jobs that build assets, and the jobs that only run checks.
 
-    Each runs in one process: a step's own process costs three seconds, and only one may write anyway.
+    `sync_stripe` extracts, builds the models and publishes. `ingest_webhooks` does the same for webhook events.
+    `rebuild_marts` works without Stripe. `check_sync` and `check_webhooks` run checks.
+
+    Each job runs in one process. A process for each step would cost three seconds, and only one step at a time may
+    write to the warehouse anyway.
     """
-    pushed = dg.AssetSelection.assets(WEBHOOK_EVENTS)
-    checks_of_the_queue = dg.AssetSelection.checks(*webhook_checks)
-    check_of_the_keys = dg.AssetSelection.checks(key_check)
+    webhook_events = dg.AssetSelection.assets(WEBHOOK_EVENTS)
+    queue_checks = dg.AssetSelection.checks(*webhook_checks)
+    keys_check = dg.AssetSelection.checks(key_check)
     return [
         dg.define_asset_job(
             "check_sync",
-            selection=dg.AssetSelection.checks(is_read_in_time) | check_of_the_keys,
+            selection=dg.AssetSelection.checks(events_synced_before_expiry) | keys_check,
             executor_def=dg.in_process_executor,
-            description="Whether every key works, and events are read before Stripe drops them, also where syncs have "
-            "stopped.",
+            description="Check that every key works, and that events are read before Stripe deletes them.",
         ),
         dg.define_asset_job(
             "sync_stripe",
-            selection=dg.AssetSelection.all() - pushed - checks_of_the_queue - check_of_the_keys,
+            selection=dg.AssetSelection.all() - webhook_events - queue_checks - keys_check,
             executor_def=dg.in_process_executor,
-            description="Read what changed at Stripe, build and test the models, publish the analysts' file.",
+            description="Read changes from Stripe, build and test the models, and publish recovery.duckdb.",
         ),
         dg.define_asset_job(
             "ingest_webhooks",
-            selection=(pushed | dg.AssetSelection.assets(models, published)) - checks_of_the_queue,
+            selection=(webhook_events | dg.AssetSelection.assets(models, published)) - queue_checks,
             executor_def=dg.in_process_executor,
-            description="Take what Stripe pushed from the queue, build and test the models, publish.",
+            description="Load webhook events from the queue, build and test the models, and publish recovery.duckdb.",
         ),
         dg.define_asset_job(
             "check_webhooks",
-            selection=checks_of_the_queue,
+            selection=queue_checks,
             executor_def=dg.in_process_executor,
-            description="Whether pushed events are taken from the queue, and whether they are genuine.",
+            description="Check that webhook events do not wait too long, and that their signatures are valid.",
         ),
         dg.define_asset_job(
             "rebuild_marts",
             selection=dg.AssetSelection.assets(models, published),
             executor_def=dg.in_process_executor,
-            description="Build, test and publish from what has been read already.",
+            description="Build and test the models and publish recovery.duckdb, without reading from Stripe.",
         ),
     ]
 
 
 def clean_history_job(settings: Settings) -> dg.JobDefinition:
-    """Build the job `clean_history`, of one step: what `recoup clean` does, for the home that Dagster runs on."""
+    """Return the job `clean_history`. Its one step does what `recoup clean` does, in this instance's home."""
 
     @dg.op(
         name="delete_old_history",
         out=dg.Out(dg.Nothing),
         pool=WAREHOUSE_POOL,
-        description="Delete runs, events, ticks and logs that are older than RECOUP_HISTORY_DAYS.",
+        description="Delete runs, events, ticks and logs older than RECOUP_HISTORY_DAYS.",
     )
     def delete_old_history(context: dg.OpExecutionContext) -> None:
         report = clean_history(settings, now=datetime.now(UTC), home=Path(context.instance.root_directory))
@@ -80,7 +82,7 @@ def clean_history_job(settings: Settings) -> dg.JobDefinition:
     @dg.job(
         name="clean_history",
         executor_def=dg.in_process_executor,
-        description="Keep the history of runs, ticks and logs for RECOUP_HISTORY_DAYS, and give the space back.",
+        description="Delete runs, events, ticks and logs older than RECOUP_HISTORY_DAYS, and free their disk space.",
     )
     def clean() -> None:
         delete_old_history()

@@ -1,4 +1,4 @@
-"""What assets are given: the warehouse, opened so that a failure can never leave it locked."""
+"""Dagster resources: the warehouse, opened so that a failure cannot leave it locked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +11,18 @@ from dagster_duckdb import DuckDBResource
 from orchestration.warehouse.connection import open_warehouse
 
 WAREHOUSE_POOL: Final = "warehouse"
-"""Steps that write the warehouse take a slot of this pool; there is one (dagster.yaml)."""
+"""Pool of the steps that write to the warehouse. It has one slot (dagster.yaml)."""
 
 
 class WarehouseResource(DuckDBResource):
-    """dagster-duckdb's resource on `open_warehouse`.
+    """dagster-duckdb's resource, with connections from `open_warehouse`.
 
-    The original keeps the file locked for as long as an exception that passed through it is alive, and opens it with a
-    configuration of its own, which DuckDB refuses beside any other in the same process.
+    The original resource has two faults here. It keeps the file locked while an exception that passed through it
+    exists. It also opens the file with its own configuration, and DuckDB refuses two configurations in one process.
     """
 
     @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The warehouse, opened for writing and closed on leaving."""
+        """Yield a connection for writing, and close it when the context ends."""
         with open_warehouse(Path(self.database)) as connection:
             yield connection

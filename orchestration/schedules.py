@@ -1,4 +1,4 @@
-"""When jobs run by themselves."""
+"""Dagster schedules: when jobs run automatically."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -13,16 +13,17 @@ from orchestration.stripe_api import seconds_between_polls
 
 _JOB: Final = "sync_stripe"
 _PARTITION: Final = "dagster/partition"
-"""Dagster's tag of a run for its partition."""
+"""Tag in which Dagster stores the partition of a run."""
 
 
 def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """`sync_stripe` for each integration by RECOUP_SYNC_CRON, in UTC. Switched on where there is one, since without a
-    key each run fails.
+    """Return the schedule that runs `sync_stripe` for each integration at RECOUP_SYNC_CRON, in UTC.
 
-    An integration is passed over, and the tick says why, where a sync would take more of the read allocation of its
-    account than RECOUP_READ_SHARE. One that was connected since Dagster loaded the code is no partition yet, and waits
-    until it is loaded anew; one that was removed gets no run.
+    The schedule is on by default if an account is connected, since a run without a key fails.
+
+    A tick skips an integration, and says why, if a sync would use more than RECOUP_READ_SHARE of the account's read
+    allocation. It also skips an integration that was removed. An integration connected after Dagster loaded the code
+    has no partition yet, and is synced once the code location is reloaded.
     """
     partitions = integration_names(settings)
 
@@ -31,19 +32,20 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
         job_name=_JOB,
         cron_schedule=settings.recoup_sync_cron,
         execution_timezone="UTC",
-        default_status=_switched_on_with_a_key(settings),
-        description="Keeps the tables current: an idle sync costs three reads of Stripe's allocation.",
+        default_status=_running_if_connected(settings),
+        description="Syncs every integration. A sync without changes uses three reads of Stripe's allocation.",
     )
     def sync_stripe_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         requests, reasons = [], []
-        there = integration_names(settings)
+        connected = integration_names(settings)
         for name in partitions:
-            if name not in there:
-                reasons.append(f"{name} was removed.")
+            if name not in connected:
+                reasons.append(f"{name} is no longer connected.")
                 continue
             last = _last_sync(context.instance, name)
-            too_soon = _too_soon(last, context.scheduled_execution_time, settings.recoup_read_share) if last else None
-            if reason := _under_way(context.instance, name) or too_soon:
+            tick = context.scheduled_execution_time
+            over_budget = _over_budget_reason(last, tick, settings.recoup_read_share) if last else None
+            if reason := _running_reason(context.instance, name) or over_budget:
                 reasons.append(f"{name}: {reason}")
             else:
                 requests.append(dg.RunRequest(run_key=name, partition_key=name))
@@ -53,70 +55,76 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
 
 
 def check_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """`check_sync` once a day: a sync that fails, or was switched off, cannot tell of itself."""
+    """Return the daily schedule of `check_sync`. A failed or disabled sync cannot report itself."""
     return dg.ScheduleDefinition(
         name="check_sync_daily",
         job_name="check_sync",
         cron_schedule="0 6 * * *",
         execution_timezone="UTC",
-        default_status=_switched_on_with_a_key(settings),
-        description="Warns ten days before events that were never read are lost.",
+        default_status=_running_if_connected(settings),
+        description="Tries every key, and warns ten days before Stripe deletes events that were not read.",
     )
 
 
 def webhook_check_schedule() -> dg.ScheduleDefinition:
-    """`check_webhooks` every hour: what nobody takes from the queue cannot tell of itself."""
+    """Return the hourly schedule of `check_webhooks`. A queue that nothing empties cannot report itself."""
     return dg.ScheduleDefinition(
         name="check_webhooks_hourly",
         job_name="check_webhooks",
         cron_schedule="30 * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Warns when pushed events wait too long, or are not signed with the endpoint's secret.",
+        description="Warns if webhook events wait too long, or if their signatures are not valid.",
     )
 
 
 def clean_schedule() -> dg.ScheduleDefinition:
-    """Build the schedule of `clean_history`, daily at 03:15 UTC, between two hourly syncs."""
+    """Return the daily schedule of `clean_history`, at 03:15 UTC, between two hourly syncs."""
     return dg.ScheduleDefinition(
         name="clean_history_daily",
         job_name="clean_history",
         cron_schedule="15 3 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Deletes runs, ticks and logs older than RECOUP_HISTORY_DAYS.",
+        description="Deletes runs, events, ticks and logs older than RECOUP_HISTORY_DAYS.",
     )
 
 
-def _switched_on_with_a_key(settings: Settings) -> dg.DefaultScheduleStatus:
+def _running_if_connected(settings: Settings) -> dg.DefaultScheduleStatus:
     return dg.DefaultScheduleStatus.RUNNING if Integrations(settings).all() else dg.DefaultScheduleStatus.STOPPED
 
 
-def _under_way(instance: dg.DagsterInstance, integration: str) -> str | None:
-    """Why another sync of the integration would only wait: a first one may take hours."""
+def _running_reason(instance: dg.DagsterInstance, integration: str) -> str | None:
+    """Return why the tick must skip the integration: a sync of it has not finished. A first sync may take hours."""
     of_integration = dg.RunsFilter(job_name=_JOB, tags={_PARTITION: integration}, statuses=UNFINISHED)
     running = instance.get_runs(of_integration, limit=1)
-    return f"Run {running[0].run_id[:8]} is under way." if running else None
+    return f"Run {running[0].run_id[:8]} has not finished yet." if running else None
 
 
 def _last_sync(instance: dg.DagsterInstance, integration: str) -> dg.EventLogRecord | None:
-    """The newest materialization of the integration's partition."""
+    """Return the latest materialization of `sync/streams` for the integration, or None before the first one."""
     of_integration = dg.AssetRecordsFilter(dg.AssetKey(["sync", "streams"]), asset_partitions=[integration])
     return next(iter(instance.fetch_materializations(of_integration, limit=1).records), None)
 
 
-def _too_soon(last: dg.EventLogRecord, tick: datetime, share: float) -> str | None:
-    """Why the tick must be passed over, judged by the requests of the last sync; None where it need not."""
+def _over_budget_reason(last: dg.EventLogRecord, tick: datetime, share: float) -> str | None:
+    """Return why the tick must skip the integration to keep the read share, or None if it may sync.
+
+    Args:
+        last: Materialization of the last sync. Its metadata hold the requests it made, and the account's allocation.
+        tick: When this tick was due, in UTC.
+        share: Share of the read allocation that syncs may use, such as 0.5.
+    """
     assert last.asset_materialization is not None
-    told = {name: value.value for name, value in last.asset_materialization.metadata.items()}
-    poll, allowance = told.get(POLL_REQUESTS), told.get(READ_ALLOWANCE)
+    metadata = {name: value.value for name, value in last.asset_materialization.metadata.items()}
+    poll, allowance = metadata.get(POLL_REQUESTS), metadata.get(READ_ALLOWANCE)
     if not isinstance(poll, int) or not isinstance(allowance, int):
         return None
-    distance = seconds_between_polls(poll, allowance, share)
-    due = datetime.fromtimestamp(last.timestamp + distance, UTC)
+    interval_seconds = seconds_between_polls(poll, allowance, share)
+    due = datetime.fromtimestamp(last.timestamp + interval_seconds, UTC)
     if tick >= due:
         return None
     return (
-        f"The last sync made {poll:,} requests. To stay within {share:.0%} of the {allowance:,} reads that Stripe "
-        f"allows in 30 days, the next is due at {due:%Y-%m-%d %H:%M} UTC (RECOUP_READ_SHARE)."
+        f"The last sync made {poll:,} requests. To use at most {share:.0%} (RECOUP_READ_SHARE) of the {allowance:,} "
+        f"reads that Stripe allows in 30 days, the next sync is due at {due:%Y-%m-%d %H:%M} UTC."
     )

@@ -1,8 +1,8 @@
-"""The sensor of the webhook queue: it loads events, builds and publishes within its tick.
+"""Dagster's sensor for the webhook queue. It loads events, builds and publishes within its tick.
 
 A tick waits for events and processes them in batches: ingest, build by the compiled plan, publish. A batch takes a
-second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for what a tick cannot do: the
-first build, a changed dbt project, a large backlog, and what failed in a tick.
+second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for work that a tick cannot do:
+the first build, a changed dbt project, a large backlog, and a batch that failed in a tick.
 """
 
 import time
@@ -29,42 +29,44 @@ WAIT_SECONDS: Final = 5.0
 """How long a tick waits for events. Dagster begins ticks five seconds apart, so a shorter tick would leave a gap."""
 
 WORK_SECONDS: Final = 20.0
-"""How long a tick takes new work. Dagster shows its materializations when it ends, and waits for it at shutdown. The
-limit for a tick is 60 seconds (DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS)."""
+"""How long a tick accepts new work. Dagster shows the materializations of a tick when the tick ends, and waits for the
+tick at shutdown. Its limit for a tick is 60 seconds (DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS)."""
 
 POLL_SECONDS: Final = 0.1
-LARGEST_BATCH: Final = 5_000
-"""Events in a batch. A larger backlog is left to a run, which has no time limit."""
+MAX_BATCH_EVENTS: Final = 5_000
+"""Most events in a batch. A run, which has no time limit, loads a larger backlog."""
 
 _BUSY_SECONDS: Final = 15.0
-"""How long a tick waits for the warehouse. A sync releases it between two batches."""
+"""How long a tick waits for the warehouse. A sync releases the warehouse between two batches."""
 
 _FIRST_PAUSE_SECONDS: Final = 5.0
-_LONGEST_PAUSE_SECONDS: Final = 300.0
-"""Longest pause after a failure. The first one doubles with each further failure."""
+_MAX_PAUSE_SECONDS: Final = 300.0
+"""Longest pause after a failure. The first pause doubles with each further failure."""
 
 _EMPTY: Final = "The webhook queue is empty."
 _JOB: Final = "ingest_webhooks"
-_OLDEST: Final = "recoup/oldest_queued"
-"""Tag of a run: the queue's oldest row when the run was requested. A failed run leaves that row in the queue."""
+_OLDEST_TAG: Final = "recoup/oldest_queued"
+"""Tag of a run with the queue's oldest row when the run was requested. A failed run leaves that row in the queue."""
 
 UNFINISHED: Final = [
     status
     for status in dg.DagsterRunStatus
     if status not in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 ]
-"""Statuses of a run that may still do something."""
+"""Statuses of runs that are waiting or running."""
 
-_REMEMBERED_RUNS: Final = 20
+_MAX_COUNTED_RUNS: Final = 20
+"""Most failed runs that are counted for one row of the queue."""
+
 _EXPECTED_FAILURES: Final = (ModelsFailed, AccountUnknown, StripeApiError, WarehouseError)
 
 
 class TickFailed(RecoupError):
-    """Report that a batch of webhook events was not published. The text says why, and what happens next."""
+    """A batch of webhook events was not published. The text says why, and what happens next."""
 
 
 def webhook_queue_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Return the sensor that publishes what the webhook queue holds."""
+    """Return the sensor that loads the events in the webhook queue and publishes the result."""
     memory = _Memory()
 
     @dg.sensor(
@@ -72,34 +74,36 @@ def webhook_queue_sensor(settings: Settings) -> dg.SensorDefinition:
         job_name=_JOB,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Loads webhook events as soon as they wait in the queue, builds what they change, publishes.",
+        description="Loads webhook events as they arrive, updates the models, and publishes recovery.duckdb.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
             with closing(Queue(settings.queue_url)) as queue:
                 return _Tick(settings, queue, context.instance, memory).run()
         except QueueUnavailable as error:
-            return dg.SensorResult(skip_reason=f"{error} Looking again at the next tick.")
+            return dg.SensorResult(skip_reason=f"{error} The next tick tries again.")
 
     return sensor
 
 
 @dataclass
 class _Memory:
-    """Hold what one code server remembers between ticks.
+    """State that a code server keeps between ticks.
 
-    `is_left_to_a_run`: the last tick failed, so the next one requests a run. `is_unbuilt`: there may be loaded events
-    that no build has taken, as at the start and after a failure.
+    `needs_run` is true after a failed tick: the next tick requests a run. `needs_build` is true if the models may lack
+    loaded events, as at the start and after a failure.
     """
 
-    is_left_to_a_run: bool = False
-    is_unbuilt: bool = True
+    needs_run: bool = False
+    needs_build: bool = True
     failed_ticks: int = 0
     failed_at: float = 0.0
 
 
 @dataclass
 class _Tick:
+    """One evaluation of the sensor."""
+
     settings: Settings
     queue: Queue
     instance: dg.DagsterInstance
@@ -123,31 +127,31 @@ class _Tick:
         return dg.SensorResult(asset_events=self._events, skip_reason=None if self._events else _EMPTY)
 
     def _has_work(self) -> bool:
-        return self.memory.is_unbuilt or self.queue.has_queued()
+        return self.memory.needs_build or self.queue.has_queued()
 
     def _decide(self) -> dg.RunRequest | str | None:
         """Process a batch and return None; or return a run to request, or the reason to skip this tick."""
-        if waiting := self._run_under_way():
-            return waiting
-        if self.memory.is_left_to_a_run or self._is_large():
+        if reason := self._running_reason():
+            return reason
+        if self.memory.needs_run or self._has_large_backlog():
             return self._run_request()
-        left = _pause(self.memory.failed_ticks) - (time.time() - self.memory.failed_at)
+        left = _pause_seconds(self.memory.failed_ticks) - (time.time() - self.memory.failed_at)
         if self.memory.failed_ticks and left > 0:
-            return f"The last {self.memory.failed_ticks} ticks with work failed. The next try is in {left:.0f} s."
+            return f"The last {self.memory.failed_ticks} ticks with work failed. The next attempt is in {left:.0f} s."
         try:
-            self._carry_on()
+            self._process_batch()
         except pipeline.PlanUnusable:
-            self.memory.is_unbuilt = False  # the requested run, or the next sync, builds everything
+            self.memory.needs_build = False  # the requested run, or the next sync, builds everything
             return self._run_request()
         except WarehouseBusy as error:
-            return f"{error} Trying again at the next tick."
+            return f"{error} The next tick tries again."
         except _EXPECTED_FAILURES as error:
             raise self._failure(error) from None
         return None
 
-    def _carry_on(self) -> None:
-        batch = pipeline.ingest_and_publish(self.settings, self.queue, limit=LARGEST_BATCH, wait=_BUSY_SECONDS)
-        self.memory.is_unbuilt, self.memory.failed_ticks = False, 0
+    def _process_batch(self) -> None:
+        batch = pipeline.ingest_and_publish(self.settings, self.queue, most=MAX_BATCH_EVENTS, wait=_BUSY_SECONDS)
+        self.memory.needs_build, self.memory.failed_ticks = False, 0
         if batch.ingested.taken:
             self._events.append(
                 dg.AssetMaterialization(WEBHOOK_EVENTS, metadata=ingest_figures(batch.ingested, self.queue.stats()))
@@ -157,47 +161,48 @@ class _Tick:
                 dg.AssetMaterialization(RECOVERY, metadata=published_figures(batch.published, batch.rates))
             )
 
-    def _is_large(self) -> bool:
-        return self.queue.stats().queued > LARGEST_BATCH
+    def _has_large_backlog(self) -> bool:
+        return self.queue.stats().queued > MAX_BATCH_EVENTS
 
-    def _run_under_way(self) -> str | None:
+    def _running_reason(self) -> str | None:
+        """Return why this tick must wait: a run of the job is waiting or running."""
         running = self.instance.get_runs(dg.RunsFilter(job_name=_JOB, statuses=UNFINISHED), limit=1)
         if not running:
             return None
-        return f"Events wait; run {running[0].run_id[:8]} is under way, and one at a time is enough."
+        return f"Events are waiting until run {running[0].run_id[:8]} has finished."
 
     def _run_request(self) -> dg.RunRequest | str:
-        """Return a run for the oldest event, or a text that says how long to wait after failed runs."""
+        """Return a run for the oldest event, or the reason to wait for longer after failed runs."""
         waiting = self.queue.stats()
-        if waiting.oldest_seq is None and not self.memory.is_left_to_a_run:
+        if waiting.oldest_seq is None and not self.memory.needs_run:
             return _EMPTY
         oldest = str(waiting.oldest_seq or f"none since {self.memory.failed_at:.0f}")
-        failed_at = self._failures_at(oldest)
+        failed_at = self._failure_times(oldest)
         if failed_at:
-            left = _pause(len(failed_at)) - (time.time() - failed_at[0])
+            left = _pause_seconds(len(failed_at)) - (time.time() - failed_at[0])
             if left > 0:
                 return f"The last {len(failed_at)} runs failed. The next one starts in {left:.0f} s."
         attempt = len(failed_at) + 1
-        tags = {_OLDEST: oldest, "recoup/attempt": str(attempt), "recoup/queued": str(waiting.queued)}
-        self.memory.is_left_to_a_run = False
+        tags = {_OLDEST_TAG: oldest, "recoup/attempt": str(attempt), "recoup/queued": str(waiting.queued)}
+        self.memory.needs_run = False
         return dg.RunRequest(run_key=f"{oldest}-{attempt}-{self.memory.failed_ticks}", tags=tags)
 
-    def _failures_at(self, oldest: str) -> Sequence[float]:
-        """Return when the runs for the queue's oldest row ended, newest first."""
+    def _failure_times(self, oldest: str) -> Sequence[float]:
+        """Return when the runs for the queue's oldest row ended, in Unix seconds, newest first."""
         records = self.instance.get_run_records(
-            dg.RunsFilter(job_name=_JOB, tags={_OLDEST: oldest}), limit=_REMEMBERED_RUNS
+            dg.RunsFilter(job_name=_JOB, tags={_OLDEST_TAG: oldest}), limit=_MAX_COUNTED_RUNS
         )
         ended = [record for record in records if record.dagster_run.is_finished]
         return [record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp() for record in ended]
 
     def _failure(self, error: Exception) -> TickFailed:
-        """Return the tick's error, leave the batch to a run, whose log shows more, and report earlier batches."""
-        self.memory.is_left_to_a_run, self.memory.is_unbuilt = True, True
+        """Leave the batch to a run, report the earlier batches to Dagster, and return the error of the tick."""
+        self.memory.needs_run, self.memory.needs_build = True, True
         self.memory.failed_ticks, self.memory.failed_at = self.memory.failed_ticks + 1, time.time()
         for event in self._events:
             self.instance.report_runless_asset_event(event)
-        return TickFailed(f"{error}\nThe next tick leaves it to a run of {_JOB}.")
+        return TickFailed(f"{error}\nThe next tick starts a run of {_JOB} for these events.")
 
 
-def _pause(failures: int) -> float:
-    return min(_FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), _LONGEST_PAUSE_SECONDS)
+def _pause_seconds(failure_count: int) -> float:
+    return min(_FIRST_PAUSE_SECONDS * 2.0 ** (failure_count - 1), _MAX_PAUSE_SECONDS)

@@ -1,1 +1,1 @@
-"""Dagster's view of the pipeline: what each step makes and what is worth knowing of it. Thin: the engines work."""
+"""Dagster's assets: the tables that each step of the pipeline writes, and their metadata. The engines do the work."""

@@ -1,6 +1,6 @@
-"""The raw tables as assets: one step reads them all, because the events decide what changes in each.
+"""The raw tables as assets. One step reads them all, because one feed of events says what changed in each table.
 
-Their partitions are the integrations: each is synced, fails and is tried again by itself.
+Each integration is a partition, which is synced, fails and is retried on its own.
 """
 
 import time
@@ -22,16 +22,16 @@ from orchestration.sync import Progress, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError
 
 _DESCRIPTIONS: Final = {
-    "payment_intents": "Every PaymentIntent in its newest known state, as Stripe's JSON without personal fields.",
-    "charges": "Every Charge (one attempt to move money) in its newest known state.",
-    "refunds": "Every Refund in its newest known state.",
-    "disputes": "Every Dispute in its newest known state. A late bank return is one, too.",
-    "events": "Every event about the four kinds of object, once each. Stripe lists events for 30 days only.",
-    "last_payment_errors": "Failures that made no charge, as far as a listing still showed them.",
+    "payment_intents": "The latest version of every PaymentIntent, as Stripe's JSON without personal fields.",
+    "charges": "The latest version of every Charge, which is one attempt to move money.",
+    "refunds": "The latest version of every Refund.",
+    "disputes": "The latest version of every Dispute, including late returns by banks.",
+    "events": "Every event about these four kinds of object, once. Stripe keeps events for 30 days.",
+    "last_payment_errors": "Failures without a charge, if the PaymentIntent still showed them when it was read.",
 }
 POLL_REQUESTS: Final = "requests_of_a_poll"
 READ_ALLOWANCE: Final = "read_allowance_of_30_days"
-"""Metadata of `sync/streams` that the schedule keeps its rhythm by."""
+"""Names of the metadata of `sync/streams` from which the schedule computes the interval between syncs."""
 
 _FEEDS: Final = {
     "payment_intents": ("payment_intents", "payment_intent_events"),
@@ -41,40 +41,43 @@ _FEEDS: Final = {
     "events": ("payment_intent_events", "charge_events"),
     "last_payment_errors": ("payment_intents",),
 }
-"""The streams of `sync.streams` that a table rests on."""
+"""The streams of `sync.streams` from which each table is read."""
 
-_QUARANTINED_OF: Final = {"events": ("payment_intent_events", "charge_events"), "last_payment_errors": ()}
-"""The streams of a table in `sync.quarantine`, if they are not named as it is."""
+_QUARANTINE_STREAMS: Final = {"events": ("payment_intent_events", "charge_events"), "last_payment_errors": ()}
+"""The streams of a table in `sync.quarantine`. A table that is missing here has one stream of the same name."""
 
-_TOLD_EVERY: Final = 10.0
-"""Seconds between two accounts of progress in a run's events."""
+_PROGRESS_INTERVAL_SECONDS: Final = 10.0
+"""Time between two reports of progress in the events of a run."""
 
 _EXPECTED_FAILURES: Final = (StripeApiError, WarehouseError, clients.KeyMissing, IntegrationError, ValueError)
-_NOT_BY_TRYING: Final = (clients.KeyMissing, IntegrationError)
-"""What another try cannot mend."""
+_NON_RETRYABLE_ERRORS: Final = (clients.KeyMissing, IntegrationError)
+"""Errors that another attempt cannot fix."""
 
 
 class ExtractConfig(dg.Config):
-    """What a run may be asked for beyond what has changed."""
+    """Options of a run: what to read again besides the changes."""
 
-    full_refresh: bool = Field(default=False, description="List everything anew. Nothing is deleted.")
+    full_refresh: bool = Field(default=False, description="Read the whole history again. Nothing is deleted.")
     created_from: str | None = Field(
-        default=None, description="List anew what was created from this day or instant on (2026-01-31, UTC)."
+        default=None,
+        description="Read objects again that were created at or after this date or time, such as 2026-01-31 (UTC).",
     )
-    created_until: str | None = Field(default=None, description="… and before this one.")
+    created_until: str | None = Field(
+        default=None, description="Read only objects again that were created before this date or time (UTC)."
+    )
 
 
 def integration_names(settings: Settings) -> Sequence[str]:
-    """The integrations that are there when Dagster loads the code; `default` where there is none yet.
+    """Return the names of all connected integrations, or `default` if there is none yet.
 
     Raises:
-        IntegrationError: as `Integrations`.
+        IntegrationError: `integrations.toml` cannot be used.
     """
     return [each.name for each in Integrations(settings).all()] or [DEFAULT_INTEGRATION]
 
 
 def extract_asset(settings: Settings) -> dg.AssetsDefinition:
-    """The assets `stripe/*` and `sync/*`, with a partition for each integration."""
+    """Return the assets `stripe/*` and `sync/*`, with a partition for each integration."""
 
     @dg.multi_asset(
         name="extract",
@@ -82,11 +85,19 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
         partitions_def=dg.StaticPartitionsDefinition(integration_names(settings)),
         specs=[
             *[_spec("stripe", table, text) for table, text in _DESCRIPTIONS.items()],
-            _spec("sync", "streams", "How far each stream is known: checkpoints and watermarks."),
-            _spec("sync", "quarantine", "Objects that could not be read, with the reason. Each sync tries some again."),
+            _spec("sync", "streams", "How far each stream has been read: checkpoints and watermarks."),
+            _spec(
+                "sync",
+                "quarantine",
+                "Objects that could not be read, with the reason. Each sync tries some of them again.",
+            ),
         ],
         check_specs=[
-            dg.AssetCheckSpec("key_may_read_it", asset=["stripe", table], description="The API key has the permission.")
+            dg.AssetCheckSpec(
+                "key_has_permission",
+                asset=["stripe", table],
+                description="The API key has the permission to read this table's objects.",
+            )
             for table in _DESCRIPTIONS
         ],
     )
@@ -100,7 +111,9 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
                 settings, _ProgressEvents(context), integration=context.partition_key, request=request
             )
         except _EXPECTED_FAILURES as error:
-            raise dg.Failure(description=str(error), allow_retries=not isinstance(error, _NOT_BY_TRYING)) from None
+            raise dg.Failure(
+                description=str(error), allow_retries=not isinstance(error, _NON_RETRYABLE_ERRORS)
+            ) from None
         with warehouse.get_connection() as connection:
             for table in _DESCRIPTIONS:
                 preview = table_metadata(
@@ -109,7 +122,7 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
                 yield dg.MaterializeResult(
                     asset_key=["stripe", table],
                     metadata={**_table_figures(report, table), **preview},
-                    check_results=[_readable(report, table)],
+                    check_results=[_permission_result(report, table)],
                 )
             streams = table_metadata(connection, "sync.streams", order_by="stream")
             yield dg.MaterializeResult(asset_key=["sync", "streams"], metadata={**_run_figures(report), **streams})
@@ -124,21 +137,21 @@ def _spec(schema: str, table: str, description: str) -> dg.AssetSpec:
 
 
 class _ProgressEvents:
-    """Figures of a long sync as they grow: an observation of `sync/streams` in the run's events, now and then."""
+    """Callback that reports the progress of a long sync, as observations of `sync/streams` in the events of the run."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._context, self._started, self._told = context, time.monotonic(), time.monotonic()
+        self._context, self._started_at, self._reported_at = context, time.monotonic(), time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._told < _TOLD_EVERY:
+        if now - self._reported_at < _PROGRESS_INTERVAL_SECONDS:
             return
-        self._told = now
+        self._reported_at = now
         rows = sum(counts.read for counts in progress.counts.values())
         figures: dict[str, Any] = {
             "stream": progress.stream,
             "rows_read": rows,
-            "rows_per_second": round(rows / (now - self._started)),
+            "rows_per_second": round(rows / (now - self._started_at)),
             "requests": progress.requests.requests,
             "rate_limited": progress.requests.rate_limited,
         }
@@ -149,13 +162,15 @@ class _ProgressEvents:
 
 def _table_figures(report: SyncReport, table: str) -> dict[str, Any]:
     counts = report.counts.get(table)
-    through = [report.streams[stream].complete_through for stream in _FEEDS[table] if stream in report.streams]
-    known = [instant for instant in through if instant is not None]
+    watermarks = [report.streams[stream].complete_through for stream in _FEEDS[table] if stream in report.streams]
+    known = [instant for instant in watermarks if instant is not None]
     figures: dict[str, Any] = {
         "rows_read": counts.read if counts else 0,
         "rows_written": counts.written if counts else 0,
         "rows_unchanged": counts.unchanged + counts.outdated if counts else 0,
-        "rows_quarantined": sum(report.quarantined.get(stream, 0) for stream in _QUARANTINED_OF.get(table, (table,))),
+        "rows_quarantined": sum(
+            report.quarantined.get(stream, 0) for stream in _QUARANTINE_STREAMS.get(table, (table,))
+        ),
     }
     return (
         figures
@@ -171,10 +186,10 @@ def _run_figures(report: SyncReport) -> dict[str, Any]:
         "requests": report.requests.requests,
         "requests_repeated": report.requests.retries,
         "rate_limited": report.requests.rate_limited,
-        "read_again": report.reread,
-        "vanished": report.vanished,
+        "objects_reread": report.reread,
+        "objects_missing_at_stripe": report.vanished,
         "quarantined": sum(report.quarantined.values()),
-        "listed_anew": ", ".join(report.relisted) or "nothing",
+        "streams_listed_again": ", ".join(report.relisted) or "none",
         "missing_permissions": ", ".join(sorted(set(report.missing.values()))) or "none",
         "feed_lag_seconds": report.feed_lag or 0,
         "objects_read_by_day": dg.MetadataValue.md(days_chart(report.read_by_day)),
@@ -199,13 +214,17 @@ def _data_through(report: SyncReport) -> dict[str, Any]:
     return {"data_through": dg.MetadataValue.timestamp(float(report.data_through))}
 
 
-def _readable(report: SyncReport, table: str) -> dg.AssetCheckResult:
+def _permission_result(report: SyncReport, table: str) -> dg.AssetCheckResult:
     missing = {report.missing[stream] for stream in _FEEDS[table] if stream in report.missing}
-    text = f"The key lacks {', '.join(sorted(missing))}: this table is incomplete." if missing else None
+    text = (
+        f"This table is incomplete, because the key lacks {', '.join(sorted(missing))}. Add the permission at Stripe."
+        if missing
+        else None
+    )
     return dg.AssetCheckResult(
         passed=not missing,
         asset_key=["stripe", table],
-        check_name="key_may_read_it",
+        check_name="key_has_permission",
         severity=dg.AssetCheckSeverity.WARN,
         description=text,
     )

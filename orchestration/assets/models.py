@@ -1,8 +1,8 @@
-"""The dbt project as assets, its tests as asset checks.
+"""The dbt project as assets, and its tests as asset checks.
 
 A run of all models uses the pipeline's build: the compiled plan, or dbt if the plan cannot run. A run of some models
-makes the same build first, and then calls dbt for these models in the step's process. dagster-dbt turns dbt's events
-into Dagster's. Its functions for that are not documented, so a test checks them in the pinned version.
+first does the same build, and then calls dbt for these models in the process of the step. dagster-dbt converts dbt's
+events to Dagster's. Its functions for that are not documented, so a test checks them in the pinned version.
 """
 
 import json
@@ -27,27 +27,27 @@ from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.warehouse.connection import WarehouseError
 
-_PUSHED_INTO: Final = (".stripe.payment_intents", ".stripe.events")
-"""Sources that webhook events are also loaded into: the ends of their ids in dbt's manifest."""
+_WEBHOOK_FED_SOURCES: Final = (".stripe.payment_intents", ".stripe.events")
+"""Sources that webhook events are also loaded into, by the ends of their ids in dbt's manifest."""
 
-_UNCHANGED_INPUTS: Final = "Not run again: nothing that this test reads has changed since it passed."
-_RESULTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
+_UNCHANGED_INPUTS: Final = "Not run: the tables that this test reads have not changed since it passed."
+_RESULT_EVENTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
 
 
 class StageTranslator(DagsterDbtTranslator):
-    """Name asset groups after the stages, so that the graph reads from left to right."""
+    """Translator that groups assets by stage of the pipeline, so that the graph reads from left to right."""
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        """Return `raw` for sources, `staging` for seeds, else the folder under models/."""
+        """Return `raw` for a source, `staging` for a seed, and the folder under `models/` for a model."""
         if dbt_resource_props["resource_type"] == "model":
             return str(dbt_resource_props["fqn"][1])
         return "raw" if dbt_resource_props["resource_type"] == "source" else "staging"
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        """Return the asset's spec. A model of a table that webhook events are loaded into depends on them, too."""
+        """Return the spec of an asset. It also depends on `stripe/webhook_events` if its source receives these."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         parents = manifest["parent_map"].get(unique_id, [])
-        if any(parent.endswith(_PUSHED_INTO) for parent in parents):
+        if any(parent.endswith(_WEBHOOK_FED_SOURCES) for parent in parents):
             return spec.replace_attributes(deps=[*spec.deps, WEBHOOK_EVENTS])
         return spec
 
@@ -59,7 +59,7 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
 
     @dbt_assets(manifest=manifest, dagster_dbt_translator=translator, name="models", pool=WAREHOUSE_POOL)
     def models(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
-        """Build and test all models by the pipeline, then with dbt those that were selected, if not all were."""
+        """Build and test all models. If only some were selected, also run dbt for these."""
         events = _DbtEvents(context)
         build, error = Build(), None
         try:
@@ -82,20 +82,21 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
 
 
 class _DbtEvents:
-    """Collect dbt's result events while dbt holds the warehouse, and turn them into Dagster's afterwards."""
+    """Callback that collects dbt's result events while dbt uses the warehouse, and later converts them to Dagster's."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._context = context
         self.collected: list[dict[str, Any]] = []
 
     def __call__(self, event: Any) -> None:
-        if event.info.name in _RESULTS:
+        if event.info.name in _RESULT_EVENTS:
             self._context.log.info(event.info.msg)
             self.collected.append(MessageToDict(event, preserving_proto_field_name=True))
 
     def as_asset_events(
         self, manifest: Mapping[str, Any], translator: DagsterDbtTranslator, connection: duckdb.DuckDBPyConnection
     ) -> Iterator[Any]:
+        """Yield Dagster's events for the collected ones, with previews of the tables."""
         for event in self.collected:
             message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
             for asset_event in message.to_default_asset_events(manifest, translator, self._context):
@@ -111,7 +112,10 @@ def _plan_events(
     *,
     is_done: bool,
 ) -> Iterator[Any]:
-    """Yield an output for each asset of a build by the plan, and a result for each of its tests."""
+    """Yield an output for each asset that the compiled plan built, and a result for each test.
+
+    If the build failed (`is_done` is false), yield only the results of the tests that ran.
+    """
     if is_done:
         for name in TopologicalSorter(manifest["parent_map"]).static_order():
             node = manifest["nodes"].get(name)
@@ -146,7 +150,7 @@ def _check_result(outcome: DataTestOutcome, key: dg.AssetCheckKey) -> dg.AssetCh
 def _arguments(
     context: dg.AssetExecutionContext, manifest: Mapping[str, Any], translator: DagsterDbtTranslator
 ) -> list[str]:
-    """Return dbt's arguments that select the models of this run."""
+    """Return the arguments of dbt that select the models of this run."""
     params = get_updated_cli_invocation_params_for_context(
         context=context, manifest=manifest, dagster_dbt_translator=translator
     )

@@ -1,4 +1,4 @@
-"""What the UI shows of a table: its row count and a few rows."""
+"""Previews for Dagster's UI: the row count and first rows of a table, and a chart of counts by day."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ _CHART_HEIGHT: Final = 120
 def table_metadata(
     connection: duckdb.DuckDBPyConnection, relation: str, *, columns: str = "*", order_by: str | None = None
 ) -> Mapping[str, Any]:
-    """Row count and a Markdown preview of a table or view, for Dagster's metadata."""
-    counted = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
-    assert counted is not None
+    """Return the row count and a Markdown preview of a table or view, as Dagster's metadata."""
+    row_count = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
+    assert row_count is not None
     order = f"ORDER BY {order_by}" if order_by else ""
     cursor = connection.execute(f"SELECT {columns} FROM {relation} {order} LIMIT {PREVIEW_ROWS}")
     names = [column[0] for column in cursor.description or []]
     return {
-        "dagster/row_count": MetadataValue.int(counted[0]),
+        "dagster/row_count": MetadataValue.int(row_count[0]),
         "preview": MetadataValue.md(_markdown(names, cursor.fetchall())),
     }
 
 
 def days_chart(counts: Mapping[int, int]) -> str:
-    """Bars of counts by day (days since 1970, UTC), as an image in Markdown; the scale is in the caption."""
+    """Return a bar chart as an image in Markdown. The keys of `counts` are days since 1970-01-01 (UTC)."""
     if not counts:
         return "Nothing was read."
     first, last = min(counts), max(counts)
@@ -41,12 +41,12 @@ def days_chart(counts: Mapping[int, int]) -> str:
     )
     size = f"width='{_CHART_WIDTH}' height='{_CHART_HEIGHT}'"
     image = f"<svg xmlns='http://www.w3.org/2000/svg' {size}>{bars}</svg>"
-    total, days = sum(counts.values()), f"{_day(first)} to {_day(last)}"
-    caption = f"{total:,} objects and events created {days}, at most {highest:,} a day (UTC)"
+    total, days = sum(counts.values()), f"{_date(first)} to {_date(last)}"
+    caption = f"{total:,} objects and events, created {days} (UTC), at most {highest:,} a day"
     return f"{caption}\n\n![{caption}](data:image/svg+xml;base64,{b64encode(image.encode()).decode()})"
 
 
-def _day(days: int) -> str:
+def _date(days: int) -> str:
     return str(date(1970, 1, 1) + timedelta(days))
 
 

@@ -1,4 +1,4 @@
-"""The analysts' file as an asset. It is reached only when every model was built and every test passed."""
+"""The analysts' file as an asset. A run publishes it only after every model was built and every test passed."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -15,7 +15,7 @@ RECOVERY: Final = dg.AssetKey(["published", "recovery"])
 
 
 def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
-    """The asset `published/recovery`: marts and seeds in a file of their own, swapped in whole."""
+    """Return the asset `published/recovery`, which replaces the analysts' file with the current marts and seeds."""
 
     @dg.asset(
         key=RECOVERY,
@@ -23,7 +23,7 @@ def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.Assets
         deps=list(marts),
         kinds={"duckdb"},
         pool=WAREHOUSE_POOL,
-        description="recovery.duckdb, the file that analysts open: marts and seeds, readable at any time.",
+        description="recovery.duckdb, the file for analysts, with all marts and seeds. It can be read at any time.",
     )
     def recovery() -> dg.MaterializeResult[Any]:
         try:
@@ -39,7 +39,7 @@ def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.Assets
 
 
 def published_figures(published: PublishedFile, rates: Sequence[pipeline.RecoveryRate]) -> dict[str, Any]:
-    """Return what was published, and the recovery rate of each account, as Dagster's metadata."""
+    """Return the published file's figures and the recovery rate of each account, as Dagster's metadata."""
     return {
         "recovery_rate": dg.MetadataValue.md(_rates_text(rates)),
         "path": dg.MetadataValue.path(str(published.path)),
@@ -50,7 +50,7 @@ def published_figures(published: PublishedFile, rates: Sequence[pipeline.Recover
 
 
 def _rates_text(rates: Sequence[pipeline.RecoveryRate]) -> str:
-    """Return a line of Markdown for each account."""
+    """Return a line of Markdown for each account and mode."""
     lines = [
         f"- {rate.account_id} ({'live' if rate.livemode else 'test'} mode): {rate.title} {rate}; strict {rate.strict}"
         if rate.share is not None
@@ -58,4 +58,4 @@ def _rates_text(rates: Sequence[pipeline.RecoveryRate]) -> str:
         for rate in rates
         if rate.is_all_currencies
     ]
-    return "\n".join(lines) or "No failed payment is known yet."
+    return "\n".join(lines) or "There are no failed payments yet."

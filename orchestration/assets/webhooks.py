@@ -1,4 +1,4 @@
-"""What Stripe pushed, as an asset: one step takes it from the queue into the raw tables."""
+"""Webhook events as an asset. One step loads them from the queue into the raw tables."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,55 +21,59 @@ from orchestration.webhooks.queue import Queue, QueueStats
 WEBHOOK_EVENTS: Final = dg.AssetKey(["stripe", "webhook_events"])
 
 _EXPECTED_FAILURES: Final = (AccountUnknown, QueueUnavailable, StripeApiError, WarehouseError)
-_SHOWN: Final = 10
+_MAX_SHOWN: Final = 10
+"""Most quarantined events that the check lists."""
 
 
 class IngestConfig(dg.Config):
-    """What a run may be asked for beyond what is queued."""
+    """Options of a run: how many events to load, and whether to retry the quarantine."""
 
-    most: int | None = Field(default=None, gt=0, description="Take only the oldest so many events.")
-    requeue_quarantined: bool = Field(default=False, description="Try once more what was put aside.")
+    most: int | None = Field(default=None, gt=0, description="Load at most this many events, the oldest first.")
+    requeue_quarantined: bool = Field(default=False, description="Also try to load the events in quarantine again.")
 
 
 def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
-    """The asset `stripe/webhook_events`."""
+    """Return the asset `stripe/webhook_events`."""
 
     @dg.asset(
         key=WEBHOOK_EVENTS,
         group_name="raw",
         kinds={"stripe", "duckdb"},
         pool=WAREHOUSE_POOL,
-        description="Every event that Stripe pushed, once each: when it was received, when it was loaded. The events "
-        "themselves, and the payments they carry, go into the same tables as those that are polled.",
+        description="Every webhook event, once, with the times at which it was received and loaded. Its content goes "
+        "into the same tables as the objects and events that a sync reads.",
         check_specs=[
             dg.AssetCheckSpec(
-                "quarantine_is_empty", asset=WEBHOOK_EVENTS, description="Every event that was received could be read."
+                "quarantine_is_empty",
+                asset=WEBHOOK_EVENTS,
+                description="Every webhook event could be loaded; none is in quarantine.",
             )
         ],
     )
     def webhook_events(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource, config: IngestConfig
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        """Take what is queued into the raw tables, and acknowledge it after the commit."""
+        """Load queued events into the raw tables, and remove them from the queue after the commit."""
         try:
             with closing(Queue(settings.queue_url)) as queue:
                 if config.requeue_quarantined:
-                    context.log.info(f"{queue.requeue_quarantined()} events are tried once more.")
+                    context.log.info(f"{queue.requeue_quarantined()} events in quarantine are tried again.")
                 report = pipeline.ingest(settings, limit=config.most)
-                stats, aside = queue.stats(), queue.quarantine(_SHOWN)
+                stats, quarantined = queue.stats(), queue.quarantine(_MAX_SHOWN)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error)) from None
         with warehouse.get_connection() as connection:
             preview = table_metadata(connection, "raw_stripe.webhook_events", order_by="_load_id DESC")
         yield dg.MaterializeResult(
-            metadata={**ingest_figures(report, stats), **preview}, check_results=[_quarantine_is_empty(stats, aside)]
+            metadata={**ingest_figures(report, stats), **preview},
+            check_results=[_quarantine_is_empty(stats, quarantined)],
         )
 
     return webhook_events
 
 
 def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
-    """Return what became of a batch of events, as Dagster's metadata."""
+    """Return the figures of a batch of events and of the queue, as Dagster's metadata."""
     return {
         "received": report.received,
         "taken": report.taken,
@@ -84,10 +88,16 @@ def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
     }
 
 
-def _quarantine_is_empty(stats: QueueStats, aside: list[tuple[str, datetime, str]]) -> dg.AssetCheckResult:
-    lines = ["| event | received (UTC) | why |", "|---|---|---|"]
-    lines += [f"| {event_id} | {received_at:%Y-%m-%d %H:%M:%S} | {reason} |" for event_id, received_at, reason in aside]
-    text = "Look at the reasons; `requeue_quarantined` in the run's config tries them again." if aside else None
+def _quarantine_is_empty(stats: QueueStats, quarantined: list[tuple[str, datetime, str]]) -> dg.AssetCheckResult:
+    lines = ["| event | received (UTC) | reason |", "|---|---|---|"]
+    lines += [
+        f"| {event_id} | {received_at:%Y-%m-%d %H:%M:%S} | {reason} |" for event_id, received_at, reason in quarantined
+    ]
+    text = (
+        "Some events could not be loaded: see the reasons. Set `requeue_quarantined` in a run's config to try again."
+        if quarantined
+        else None
+    )
     return dg.AssetCheckResult(
         asset_key=WEBHOOK_EVENTS,
         check_name="quarantine_is_empty",
@@ -96,6 +106,6 @@ def _quarantine_is_empty(stats: QueueStats, aside: list[tuple[str, datetime, str
         description=text,
         metadata={
             "quarantined": stats.quarantined,
-            "newest": dg.MetadataValue.md("\n".join(lines) if aside else "none"),
+            "newest": dg.MetadataValue.md("\n".join(lines) if quarantined else "none"),
         },
     )

@@ -1,4 +1,4 @@
-"""The `recoup` command: what a person types, and what they read. The work itself is done elsewhere."""
+"""The `recoup` command: its arguments and its output. The other folders do the work."""
 
 from orchestration.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The commands. Each says what it does in its help; every expected failure ends as a sentence, not as a traceback."""
+"""The commands and their help texts. An expected error ends a command with a message instead of a traceback."""
 
 import codecs
 import errno
@@ -28,50 +28,52 @@ if TYPE_CHECKING:
     from orchestration.config.settings import Settings
 
 app = typer.Typer(
-    help="Which failed Stripe payments come back, when, how, and what that is worth.",
+    help="See which failed Stripe payments are recovered, when, how, and what that is worth.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-add_group(app, "integrations", summary="The Stripe accounts that are connected.")
-add_group(app, "webhooks", summary="The webhook endpoint: its address, its secret, its queue.")
-if os.environ.get("COLUMNS", "1").strip("0") == "":  # some shells and containers; Rich would print nothing
+add_group(app, "integrations", summary="Show and change the connected Stripe accounts.")
+add_group(app, "webhooks", summary="Set up the webhook endpoint, test it, and show its queue.")
+if os.environ.get("COLUMNS", "1").strip("0") == "":  # set by some shells and containers; Rich would print nothing
     del os.environ["COLUMNS"]
 errors = Console(stderr=True, highlight=False)
 
 PAYMENTS: Final = 20_000
-PAYMENTS_HELP: Final = "Payment intents of the simulated account's first half year."
-SHOP_HELP: Final = "Kind of shop, such as weekly_plan; README.md lists all. Without it: the last run's, at first mixed."
+PAYMENTS_HELP: Final = "Number of payment intents in the first six months of the simulated account."
+SHOP_HELP: Final = "Kind of shop, such as weekly_plan (README.md lists all). Default: that of the last run, or mixed."
 
 MAX_PORT: Final = 65_535
 RECEIVER_PORT: Final = 8787
-HOST_HELP: Final = "Address the webhook receiver listens on; 0.0.0.0 is every one of this machine."
+HOST_HELP: Final = "Address on which the webhook receiver listens. 0.0.0.0 means all addresses of this machine."
 
 _DUCKDB_INTERRUPTED: Final = "Query interrupted"
-"""What DuckDB's Python package makes of Ctrl-C during a query: a RuntimeError (duckdb 1.5)."""
+"""Text of the RuntimeError that DuckDB's Python package raises for Ctrl-C during a query (duckdb 1.5)."""
 
-_DAMAGED: Final = ("Corrupt database file", "Could not read enough bytes", "malformed", "not a database")
-"""Parts of the messages of DuckDB and SQLite about a damaged file."""
+_DAMAGE_MESSAGES: Final = ("Corrupt database file", "Could not read enough bytes", "malformed", "not a database")
+"""Parts of the messages of DuckDB and SQLite that mean a damaged file."""
 
-_NO_RIGHT: Final = "Give this user the right to write there, or choose another data folder with RECOUP_DATA_DIR."
-_NO_FOLDER: Final = "A file may stand where a folder is needed: move it away, or set RECOUP_DATA_DIR."
-_NO_FILE: Final = "A folder stands where a file is needed: move it away."
+_NOT_ALLOWED: Final = "Allow this user to write there, or set RECOUP_DATA_DIR to another folder."
+_FILE_IN_THE_WAY: Final = (
+    "A file may be in the place of a folder: move the file, or set RECOUP_DATA_DIR to another folder."
+)
+_FOLDER_IN_THE_WAY: Final = "There is a folder in the place of a file: move the folder."
 _REMEDIES: Final = {
     errno.ENOSPC: "Free some space, then run the command again.",
     errno.EDQUOT: "Free some space, then run the command again.",
-    errno.EACCES: _NO_RIGHT,
-    errno.EPERM: _NO_RIGHT,
-    errno.EROFS: _NO_RIGHT,
-    errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,
-    errno.EISDIR: _NO_FILE,
-    errno.ENOTEMPTY: _NO_FILE,
-    errno.ELOOP: _NO_FOLDER,
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: _NOT_ALLOWED,
+    errno.ENOTDIR: _FILE_IN_THE_WAY,
+    errno.EEXIST: _FILE_IN_THE_WAY,
+    errno.EISDIR: _FOLDER_IN_THE_WAY,
+    errno.ENOTEMPTY: _FOLDER_IN_THE_WAY,
+    errno.ELOOP: _FILE_IN_THE_WAY,
 }
-"""What to do about errors of the operating system."""
+"""What to do about each error of the operating system."""
 
-_MOST_LINES: Final = 12
-_LONGEST_LINE: Final = 600
+_MAX_LINES: Final = 12
+_MAX_LINE_CHARACTERS: Final = 600
 
 _SUBSTITUTES: Final = {"…": "...", "–": "-", "—": "-", "×": "x", "“": '"', "”": '"', "\u2019": "'", "\u00a0": " "}  # noqa: RUF001
 
@@ -82,41 +84,41 @@ _LIBRARY_ERRORS: Final = (
     ("sqlalchemy.exc", "DatabaseError"),
     ("sqlite3", "DatabaseError"),
 )
-"""Module and class of each error of a library that ends a command with a sentence."""
+"""Module and class of each library error that ends a command with a message instead of a traceback."""
 
 
 def main() -> None:
-    """Entry point of the `recoup` command."""
+    """Run the `recoup` command, and exit with its code."""
     make_new_files_private()
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
     )
-    _replace_what_cannot_be_encoded()
-    if sys.stdin is None:  # closed by who called us: nobody can be asked
+    _substitute_unencodable_characters()
+    if sys.stdin is None:  # the caller closed it: no question can be asked
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
-    if sys.stdout is None:  # nobody reads it
+    if sys.stdout is None:  # the caller closed it
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         for argument in sys.argv[1:]:
-            reject_credentials(argument, "What was typed")
+            reject_credentials(argument, "An argument")
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            _say_stopped()
+            _print_stopped()
         raise
     except Exception as error:
         if str(error) == _DUCKDB_INTERRUPTED:
-            _say_stopped()
+            _print_stopped()
             sys.exit(INTERRUPTED)
         if not isinstance(error, (RecoupError, OSError, UnicodeError, *_library_errors())):
             raise
-        sentence = mask_credentials(_sentence(error))
-        errors.print("\n".join(map(_shortened, sentence.splitlines()[:_MOST_LINES])), style="red", markup=False)
+        message = mask_credentials(_message(error))
+        errors.print("\n".join(map(_shortened, message.splitlines()[:_MAX_LINES])), style="red", markup=False)
         sys.exit(USAGE if isinstance(error, SecretRefused) and error.is_visible else 1)
 
 
-def _replace_what_cannot_be_encoded() -> None:
-    """Print whatever the terminal's encoding allows: … becomes ..., and other characters that it lacks become ?."""
+def _substitute_unencodable_characters() -> None:
+    """Replace characters that the terminal cannot encode: … becomes ..., and unknown ones become ?."""
     codecs.register_error("recoup", _substitute)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -129,65 +131,67 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
     return "".join(_SUBSTITUTES.get(each, "?") for each in missing), error.end
 
 
-def _say_stopped() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that another Ctrl-C could stop
-    errors.print("Stopped. What was stored so far is kept; the next sync goes on from there.")
+def _print_stopped() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # another Ctrl-C has nothing left to stop
+    errors.print("Stopped. Stored data are kept, and the next sync continues from there.")
 
 
 def _library_errors() -> Sequence[type[Exception]]:
-    """Return the expected errors of libraries, as far as they are imported: no others can have been raised."""
+    """Return the expected errors of libraries that are imported. The other libraries cannot have raised any."""
     loaded = ((sys.modules.get(module), name) for module, name in _LIBRARY_ERRORS)
     return [getattr(module, name) for module, name in loaded if module is not None]
 
 
-def _sentence(error: Exception) -> str:
+def _message(error: Exception) -> str:
+    """Return the message for an expected error: what happened, and what to do."""
     if isinstance(error, RecoupError):
         return str(error)
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
-        source, _, reason = error.args[0][0]  # of each file that could not be copied
+        source, _, reason = error.args[0][0]  # the first of the files that could not be copied
         return f"{source} cannot be copied: {reason}."
     if isinstance(error, OSError):
-        what = f"{error.strerror}." if error.strerror else str(error)
+        text = f"{error.strerror}." if error.strerror else str(error)
         if error.filename and error.strerror:
-            what = f"{error.filename} cannot be used: {error.strerror.lower()}."
-        return " ".join(filter(None, (what, _REMEDIES.get(error.errno or 0))))
+            text = f"{error.filename} cannot be used: {error.strerror.lower()}."
+        return " ".join(filter(None, (text, _REMEDIES.get(error.errno or 0))))
     if isinstance(error, UnicodeError):
-        return "Something is not UTF-8 text: check the arguments, the settings (environment and .env), and the files."
+        return "A text is not UTF-8. Check the arguments, the settings (environment and .env) and the files."
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
     if not isinstance(error, ValidationError | SettingsError):
-        return _database_sentence(error)
-    problems = [str(error)] if isinstance(error, SettingsError) else _wrong_values(error)
-    return "\n".join(["A setting is not usable (from the environment, .env or RECOUP_SECRETS_DIR):", *problems])
+        return _database_message(error)
+    problems = [str(error)] if isinstance(error, SettingsError) else _invalid_values(error)
+    return "\n".join(["Invalid settings (from the environment, .env or RECOUP_SECRETS_DIR):", *problems])
 
 
-def _database_sentence(error: Exception) -> str:
+def _database_message(error: Exception) -> str:
     first = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
     name = "DuckDB" if type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb") else "SQLite"
-    is_damaged = any(words in first for words in _DAMAGED)
-    remedy = "`recoup repair` moves the damaged file aside." if is_damaged else "What was stored before is kept."
-    return f"{name} could not go on: {first}. {remedy}"
+    is_damaged = any(part in first for part in _DAMAGE_MESSAGES)
+    remedy = "Move the damaged file aside: `recoup repair`." if is_damaged else "Data stored earlier are kept."
+    return f"{name} failed: {first}. {remedy}"
 
 
 def _shortened(line: str) -> str:
-    """Return a line without the middle of what is too long, such as a path of thousands of characters."""
-    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} … {line[-_LONGEST_LINE // 2 :]}"
+    """Return the line, without its middle if it is too long, such as a path of thousands of characters."""
+    half = _MAX_LINE_CHARACTERS // 2
+    return line if len(line) <= _MAX_LINE_CHARACTERS else f"{line[:half]} … {line[-half:]}"
 
 
-def _wrong_values(error: "ValidationError") -> list[str]:
+def _invalid_values(error: "ValidationError") -> list[str]:
     return [f"{str(found['loc'][0]).upper()}: {found['msg'].removeprefix('Value error, ')}" for found in error.errors()]
 
 
 def _settings() -> "Settings":
-    """Read the settings. Imported here, since help texts do not need them."""
+    """Return the settings. They are imported here, because help texts do not need them."""
     from orchestration.config.settings import Settings
 
     settings = Settings()
     if restrict_to_owner(settings.recoup_data_dir):
         errors.print(
-            f"{settings.recoup_data_dir} was open to other users of this machine, and is not any more. "
-            "data/README.md says how to share recovery.duckdb with a group.",
+            f"Other users of this machine could read {settings.recoup_data_dir}; it is private now. "
+            "To share recovery.duckdb with a group, see data/README.md.",
             markup=False,
         )
     return settings
@@ -195,38 +199,43 @@ def _settings() -> "Settings":
 
 @app.command()
 def connect(
-    name: Annotated[str | None, typer.Option(help="Its name here, such as shop_eu. Asked for if not given.")] = None,
-    description: Annotated[str | None, typer.Option(help="What it is, for people.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the integration, such as shop_eu. Asked for if missing.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="Description for people.")] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help="File with the API key. Else it is typed hidden, or read from standard input.")
+        Path | None, typer.Option(help="File with the API key. Default: typed at a hidden prompt, or standard input.")
     ] = None,
     account_id: Annotated[
-        str | None, typer.Option(help="acct_…, where Stripe does not tell it to the key.", metavar="ACCT")
+        str | None, typer.Option(help="Account id (acct_…), if the key cannot read it from Stripe.", metavar="ACCT")
     ] = None,
     connected: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of a Connect platform: also its connected accounts whose id or name fits, such as 'acct_1A*' or '*'.",
+            help="For a Connect platform: also add connected accounts with a matching id or name: 'acct_1A*' or '*'.",
             metavar="PATTERN",
         ),
     ] = None,
     save_anyway: Annotated[
         bool,
         typer.Option(
-            "--save-anyway", help="Keep it also if the check finds something wrong; the exit code tells all the same."
+            "--save-anyway", help="Save it even if the check finds a problem. The exit code still reports the problem."
         ),
     ] = False,
     app: Annotated[
-        bool, typer.Option("--app", help="By your Stripe App, without a key: prints the link to authorize it with.")
+        bool,
+        typer.Option("--app", help="Connect with your Stripe App instead of a key: print the link that authorizes it."),
     ] = False,
 ) -> None:
-    """Connect a Stripe account: its API key is tried at once, and what it may read is shown."""
+    """Connect a Stripe account: try its API key, show what the key can read, and save it."""
     from orchestration.cli.connect import connect as connect_account
     from orchestration.cli.connect import print_app_link
 
     if app:
         if key_file or account_id or connected or save_anyway:
-            raise typer.BadParameter("goes with --name and --description alone; it needs no key", param_hint="--app")
+            raise typer.BadParameter(
+                "can be combined with --name and --description only; it needs no key", param_hint="--app"
+            )
         print_app_link(_settings(), name=name, description=description)
         return
     raise typer.Exit(
@@ -244,9 +253,9 @@ def connect(
 
 @app.command()
 def check(
-    names: Annotated[list[str] | None, typer.Argument(help="Integrations; all of them if none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of integrations. Default: all.")] = None,
 ) -> None:
-    """Try the keys again. Exit code 0: all that is needed can be read; 3: a permission is missing; 1: a key fails."""
+    """Try the keys again. Exit codes: 0 all required data can be read, 3 a permission is missing, 1 a key fails."""
     from orchestration.cli.connect import check_each
     from orchestration.cli.run import chosen_integrations
 
@@ -256,15 +265,15 @@ def check(
 
 @app.command()
 def sync(
-    names: Annotated[list[str] | None, typer.Argument(help="Integrations; all of them if none is named.")] = None,
-    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="List everything anew.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of integrations. Default: all.")] = None,
+    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Read the whole history again.")] = False,
     created_from: Annotated[
-        str | None, typer.Option(help="List anew what was created from this day or instant on (2026-01-31, UTC).")
+        str | None, typer.Option(help="Read objects again that were created at or after this time (2026-01-31, UTC).")
     ] = None,
-    created_until: Annotated[str | None, typer.Option(help="… and before this one.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say about how many requests it would take.")] = False,
+    created_until: Annotated[str | None, typer.Option(help="Only those created before this time.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only estimate how many requests the sync would make.")] = False,
 ) -> None:
-    """Read what changed at Stripe, load waiting webhook events, build the models, publish the analysts' file."""
+    """Read changes from Stripe, load waiting webhook events, build the models, and publish recovery.duckdb."""
     from orchestration.cli.run import chosen_integrations, print_plan, run_pipeline
     from orchestration.sync import SyncRequest
 
@@ -282,7 +291,7 @@ def sync(
 
 @app.command()
 def ingest() -> None:
-    """Load the webhook events that wait in the queue, build, publish. For cron: Dagster does it by itself."""
+    """Load waiting webhook events, build the models, and publish. For cron; Dagster does this on its own."""
     from orchestration.cli.run import run_ingest
 
     run_ingest(_settings())
@@ -291,24 +300,27 @@ def ingest() -> None:
 @app.command()
 def demo(
     payments: Annotated[int, typer.Option(help=PAYMENTS_HELP, min=1)] = PAYMENTS,
-    days: Annotated[int, typer.Option(min=0, help="Simulated days that pass between two runs.")] = 1,
-    seed: Annotated[int, typer.Option(help="Which simulated account.")] = 1,
+    days: Annotated[int, typer.Option(min=0, help="Simulated days between two runs.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated account. Another seed is another account.")] = 1,
     shop: Annotated[str | None, typer.Option(help=SHOP_HELP, metavar="KIND")] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Go on in fast motion: UI, receiver, and webhooks as payments happen.")
+        bool,
+        typer.Option("--live", help="Then keep running in fast motion, with the UI and webhooks for each payment."),
     ] = False,
-    port: Annotated[int, typer.Option(help="With --live: port of the UI.", min=1, max=MAX_PORT)] = 3000,
+    port: Annotated[int, typer.Option(help="Port of the UI, with --live.", min=1, max=MAX_PORT)] = 3000,
     receiver_port: Annotated[
-        int, typer.Option(help="With --live: that of the receiver.", min=1, max=MAX_PORT)
+        int, typer.Option(help="Port of the webhook receiver, with --live.", min=1, max=MAX_PORT)
     ] = RECEIVER_PORT,
 ) -> None:
-    """The same for a simulated Stripe account, in the folder demo/ of the data folder. Each run moves its clock on."""
+    """Sync a simulated Stripe account, in demo/ of the data folder. Each run moves its clock forward."""
     from orchestration.cli.demo import KINDS, simulated_account
     from orchestration.cli.folder import demo_settings, is_connected
     from orchestration.cli.run import run_pipeline
 
     if shop is not None and shop not in KINDS:
-        raise typer.BadParameter(f"there is no kind {shop!r}. Choose one of: {', '.join(KINDS)}", param_hint="--shop")
+        raise typer.BadParameter(
+            f"{shop!r} is not a kind of shop. Choose one of: {', '.join(KINDS)}", param_hint="--shop"
+        )
     own = _settings()
     is_beside_accounts = is_connected(own)
     if live:
@@ -323,10 +335,14 @@ def demo(
 @app.command()
 def dev(
     port: Annotated[int, typer.Option(help="Port of the UI.", min=1, max=MAX_PORT)] = 3000,
-    speed: Annotated[float, typer.Option(help="Without a key: simulated seconds in a second.", min=0)] = 360.0,
-    payments: Annotated[int, typer.Option(help=f"Without a key: {PAYMENTS_HELP}", min=1)] = PAYMENTS,
+    speed: Annotated[
+        float, typer.Option(help="Without a connected account: simulated seconds per second.", min=0)
+    ] = 360.0,
+    payments: Annotated[
+        int, typer.Option(help=f"Without a connected account: {PAYMENTS_HELP[0].lower()}{PAYMENTS_HELP[1:]}", min=1)
+    ] = PAYMENTS,
 ) -> None:
-    """Dagster's UI and daemon, on your accounts if one is connected, else on the simulated one."""
+    """Run Dagster's UI and daemon for the connected accounts, or for a simulated one if there is none."""
     from orchestration.cli.dev import run_dagster_dev
 
     raise typer.Exit(run_dagster_dev(_settings(), port=port, speed=speed, payments=payments))
@@ -338,7 +354,7 @@ def serve(
     host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
     receiver_port: Annotated[int, typer.Option(help="Port of the receiver.", min=1, max=MAX_PORT)] = RECEIVER_PORT,
 ) -> None:
-    """Dagster's UI and daemon, with the webhook receiver beside them."""
+    """Run Dagster's UI and daemon together with the webhook receiver."""
     from orchestration.cli.serve import run_all
 
     run_all(_settings(), port=port, host=host, receiver_port=receiver_port)
@@ -349,7 +365,10 @@ def receive(
     port: Annotated[int, typer.Option(help="Port of the receiver.", min=1, max=MAX_PORT)] = RECEIVER_PORT,
     host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
 ) -> None:
-    """The webhook receiver alone. Any ASGI server runs it, too: uvicorn --factory orchestration.web.app:receiver"""
+    """Run only the webhook receiver.
+
+    Any other ASGI server can run it, too: uvicorn --factory orchestration.web.app:receiver
+    """
     from orchestration.cli.serve import run_receiver
 
     run_receiver(_settings(), host=host, port=port)
@@ -357,11 +376,11 @@ def receive(
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(help="A query on the published tables, such as 'from marts.recovery_cohorts'.")],
+    sql: Annotated[str, typer.Argument(help="SQL query, such as 'from marts.recovery_cohorts'.")],
     csv: Annotated[Path | None, typer.Option(help="Write the result to this CSV file.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the result to this Parquet file.")] = None,
 ) -> None:
-    """Ask the published tables, at any time, also during a sync."""
+    """Run a SQL query on the published tables, at any time, even during a sync."""
     from orchestration.cli.folder import shown_settings
     from orchestration.cli.query import run_query
 
@@ -379,7 +398,7 @@ def clean() -> None:
 
 @app.command()
 def repair() -> None:
-    """Read all databases of the data folder, and start a new one for each that is damaged. Nothing is deleted."""
+    """Check all databases in the data folder, and replace each damaged one with a new one. Nothing is deleted."""
     from orchestration.cli.repair import run_repair
 
     run_repair(_settings())
@@ -387,7 +406,7 @@ def repair() -> None:
 
 @app.command("dagster-home")
 def dagster_home() -> None:
-    """Prepare Dagster's home with Recoup's settings and print its path, for DAGSTER_HOME."""
+    """Prepare Dagster's home with Recoup's settings, and print its path for DAGSTER_HOME."""
     from orchestration.cli.dev import prepare_dagster_home
 
     print(prepare_dagster_home(_settings()))
@@ -395,7 +414,7 @@ def dagster_home() -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def dbt(context: typer.Context) -> None:
-    """Run any dbt command on the warehouse: recoup dbt build, recoup dbt test --select recovery_episodes, …"""
+    """Run a dbt command on the warehouse, such as recoup dbt test --select recovery_episodes."""
     from orchestration.cli.folder import shown_settings
     from orchestration.pipeline.dbt_runner import run_dbt_command
     from orchestration.warehouse.connection import open_warehouse, request_access
@@ -403,6 +422,6 @@ def dbt(context: typer.Context) -> None:
     settings = shown_settings(_settings())
     with request_access(settings.warehouse_path):
         with open_warehouse(settings.warehouse_path):
-            pass  # a sync that is under way has given way now
+            pass  # a running sync has released the warehouse now
         code = run_dbt_command(settings, context.args)
     raise typer.Exit(code)

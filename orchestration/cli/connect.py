@@ -1,4 +1,4 @@
-"""`recoup connect` and `recoup check`: whether a key works, what it may read, and what each part is needed for."""
+"""`recoup connect` and `recoup check`: try a key, and show what it can read and what each resource is needed for."""
 
 import codecs
 import re
@@ -32,14 +32,15 @@ from orchestration.stripe_api import (
     permissions_link,
 )
 
-_NOT_TOLD: Final = "acct_unknown_"
-_NOTHING: Final = "nothing yet"
-_PLATFORM_NAME: Final = 36
-"""Letters; an account's id and what is between make it 64 at most."""
+_UNKNOWN_ACCOUNT_PREFIX: Final = "acct_unknown_"
+"""Start of the id of an account whose key cannot read the id from Stripe."""
+_NOT_NEEDED: Final = "nothing yet"
+_MAX_PLATFORM_NAME: Final = 36
+"""Most characters of a platform's name. With an account id behind it, an integration's name has at most 64."""
 
-_NOT_SAVED: Final = "Nothing was saved (--save-anyway would)."
+_NOT_SAVED: Final = "Nothing was saved. To save it anyway, add --save-anyway."
 
-_SHOWN_PROBLEMS: Final = 5
+_MAX_SHOWN_PROBLEMS: Final = 5
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ console = Console(highlight=False)
 
 
 class NotSaved(RecoupError):
-    """The key does not work, and is not kept. The text says of which key, and why."""
+    """The key does not work and was not saved. The text names the key and the reason."""
 
 
 def connect(
@@ -60,65 +61,68 @@ def connect(
     connected: Sequence[str],
     save_anyway: bool,
 ) -> int:
-    """Ask for the name and, hidden, for the key if they are not given; try the key, show what it may read, and keep it.
+    """Try a key, show what it can read, save it as an integration, and return the exit code.
 
-    Return the exit code.
+    Ask for the name and the key if they are missing.
 
     Raises:
-        IntegrationError: the name or the account is taken.
-        SecretRefused: what was pasted is no API key.
-        NotSaved: the key does not work, and it is not to be kept.
+        IntegrationError: the name or the account is already in use.
+        SecretRefused: the text is not an API key.
+        NotSaved: the key does not work, and `save_anyway` is false.
     """
     integrations = Integrations(settings)
     if account_id is not None and not re.fullmatch(ACCOUNT_ID, account_id):
-        raise typer.BadParameter("an account's id begins with acct_", param_hint="--account-id")
-    name = _asked_for_name(name, integrations.check_new_name)
-    if connected and len(name) > _PLATFORM_NAME:
+        raise typer.BadParameter("must be an account id, which begins with acct_", param_hint="--account-id")
+    name = _name_or_prompt(name, integrations.check_new_name)
+    if connected and len(name) > _MAX_PLATFORM_NAME:
         raise IntegrationError(
-            f"The name of a platform has at most {_PLATFORM_NAME} letters: its connected accounts' begin with it."
+            f"The name of a platform must have at most {_MAX_PLATFORM_NAME} characters, because the names of its "
+            "connected accounts begin with it."
         )
-    description = (description or "").encode("utf-8", "replace").decode()  # a terminal may send what is no text
+    description = (description or "").encode("utf-8", "replace").decode()  # a terminal may send bytes that are not text
     key = read_key(key_file)
-    wanted = Integration(name, key, "what was pasted", description, account_id, is_live(key), connected)
-    code, found = _try(settings, wanted, key, save_anyway=save_anyway)
+    candidate = Integration(name, key, "the input", description, account_id, is_live(key), connected)
+    code, found = _try_key(settings, candidate, key, save_anyway=save_anyway)
     if found is None:
         return code
     clients.reject_known_account(settings, found)
     integrations.add(found)
-    console.print(
-        f"Saved as {name} in {settings.integrations_path.name}; the key is in a file of its own under secrets/."
-    )
-    console.print(f"  Read it now            [cyan]recoup sync {name}[/]")
-    console.print(f"  Have changes pushed    [cyan]recoup webhooks enable {name}[/]")
-    console.print("  On a schedule          [cyan]recoup serve[/] (where it runs already: reload its code location)")
+    console.print(f"Saved as {name} in {settings.integrations_path.name}. The key is in its own file under secrets/.")
+    console.print(f"  Read it now             [cyan]recoup sync {name}[/]")
+    console.print(f"  Receive webhook events  [cyan]recoup webhooks enable {name}[/]")
+    console.print("  Read it on a schedule   [cyan]recoup serve[/] (if running: reload the code location)")
     if connected:
-        _add_connected_if_listed(settings, integrations, found)
+        _add_connected_or_warn(settings, integrations, found)
     return code
 
 
-def _add_connected_if_listed(settings: Settings, integrations: Integrations, platform: Integration) -> None:
+def _add_connected_or_warn(settings: Settings, integrations: Integrations, platform: Integration) -> None:
     try:
         add_connected(settings, integrations, platform)
     except (StripeApiError, IntegrationError) as error:
         console.print(
-            f"Not all of its connected accounts were added. Later: recoup integrations discover {platform.name}",
+            f"Some connected accounts were not added. Try again later: recoup integrations discover {platform.name}",
             style="yellow",
         )
         console.print(str(error), style="yellow", markup=False)
 
 
 def add_connected(settings: Settings, integrations: Integrations, platform: Integration) -> None:
-    """Make integrations of the connected accounts that the platform's patterns choose, and show all of those. Patterns
-    that are new are kept, if one fits.
+    """Add an integration for each connected account that matches the platform's patterns, and show all of them.
+
+    Save the patterns if they have changed and an account matches.
 
     Raises:
-        IntegrationError: it is no platform, but a connected account; no account fits the patterns; or an account could
-            not be added, while the others were.
-        StripeApiError: the key may not list them.
+        IntegrationError: `platform` is itself a connected account; no account matches; or some accounts could not be
+            added (the others were).
+        StripeApiError: the key cannot list connected accounts.
     """
     if platform.platform is not None:
-        raise IntegrationError(f"{platform.name!r} is connected to {platform.platform}: name that one.")
-    refused: list[str] = []
+        raise IntegrationError(
+            f"{platform.name!r} is a connected account of {platform.platform}: recoup integrations discover "
+            f"{platform.platform}"
+        )
+    problems: list[str] = []
     known = {each.account_id: each.name for each in integrations.connected_accounts(platform.name)}
     of_platform = replace(platform, description="", connected=(), platform=platform.name)
     table = Table(box=None, header_style="bold")
@@ -128,7 +132,7 @@ def add_connected(settings: Settings, integrations: Integrations, platform: Inte
     if not accounts and platform.connected:
         account_count = len(clients.discover_accounts(settings, replace(platform, connected=("*",))))
         if account_count:
-            raise IntegrationError(_none_fits(platform.connected, account_count))
+            raise IntegrationError(_no_match_message(platform.connected, account_count))
     if accounts and list(platform.connected) != list(integrations.named(platform.name).connected):
         integrations.set_connected(platform.name, platform.connected)
     for account in accounts:
@@ -137,75 +141,75 @@ def add_connected(settings: Settings, integrations: Integrations, platform: Inte
         if outcome:
             try:
                 integrations.add(replace(of_platform, name=name, account_id=account.id))
-            except IntegrationError as error:  # the others are added all the same
-                refused.append(f"{account.id}: {error}")
+            except IntegrationError as error:  # continue with the other accounts
+                problems.append(f"{account.id}: {error}")
                 outcome = "not added"
         table.add_row(name, account.id, Text(account.name), outcome)
     if not table.rows:
         if platform.connected:
-            text = "Stripe lists no connected account: this platform has none yet, or the key is not a platform's."
+            text = "Stripe lists no connected accounts: the platform has none yet, or the key is not a platform's key."
         else:
-            text = f"Say which of them to add: recoup integrations discover {platform.name} --connected '*'"
+            text = f"Choose the accounts to add: recoup integrations discover {platform.name} --connected '*'"
         console.print(text, style="yellow")
         return
     console.print(table)
-    if refused:
-        raise IntegrationError("\n".join(_shortened(refused)))
+    if problems:
+        raise IntegrationError("\n".join(_shortened(problems)))
 
 
 def _shortened(problems: Sequence[str]) -> Sequence[str]:
-    """Return the first problems, and how many more there are."""
-    rest = len(problems) - _SHOWN_PROBLEMS
-    return [*problems[:_SHOWN_PROBLEMS], *([f"… and {rest} more that could not be added."] if rest > 0 else [])]
+    """Return the first problems, and a line with the number of the others."""
+    rest = len(problems) - _MAX_SHOWN_PROBLEMS
+    return [*problems[:_MAX_SHOWN_PROBLEMS], *([f"… and {rest} more accounts could not be added."] if rest > 0 else [])]
 
 
 def print_app_link(settings: Settings, *, name: str | None, description: str | None) -> None:
-    """Print the link by which an account authorizes the Stripe App.
+    """Print the link with which an account authorizes the Stripe App.
 
     Raises:
-        IntegrationError: as `authorize_url`.
+        IntegrationError: the name or the settings of the app cannot be used (see `authorize_url`).
     """
-    name = _asked_for_name(name, check_name)
+    name = _name_or_prompt(name, check_name)
     link = authorize_url(settings, name, description)
     minutes = LINK_SECONDS // 60
-    console.print(f"Open this within {minutes} minutes, signed in to the Stripe account that is to be {name}:")
+    console.print(f"Open this link within {minutes} minutes, signed in to the Stripe account to connect as {name}:")
     console.print(f"  {link}", soft_wrap=True, markup=False)
-    console.print("Stripe sends the browser back to this address, which the app must list, and the receiver serve:")
+    console.print("Stripe then redirects to this address. The app must list it, and the receiver must serve it:")
     console.print(f"  {callback_url(settings)}", soft_wrap=True, markup=False)
     if settings.stripe_app_secret_key is None:
-        console.print("STRIPE_APP_SECRET_KEY is not set here; the receiver and the syncs need it.", style="yellow")
+        console.print("STRIPE_APP_SECRET_KEY is not set here. Set it for the receiver and for syncs.", style="yellow")
 
 
 def read_key(key_file: Path | None) -> SecretStr:
-    """The key from a file, typed hidden, or from standard input.
+    """Return the key from the file, a hidden prompt or standard input.
 
     Raises:
-        SecretRefused: it is no API key.
+        SecretRefused: the text is not an API key.
         OSError: the file cannot be read.
     """
     if key_file is not None:
-        return parse_api_key(_text_of(key_file.read_bytes()))
+        return parse_api_key(_decode(key_file.read_bytes()))
     if sys.stdin.isatty():
         return _ask("API key (rk_live_… or rk_test_…), hidden", parse_api_key, is_hidden=True)
     return parse_api_key(sys.stdin.read())
 
 
-def _text_of(content: bytes) -> str:
-    """Whatever a file of text was saved by: Windows may take two bytes for a letter."""
-    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if is_wide else "utf-8", errors="replace")
+def _decode(content: bytes) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16, which some Windows editors write."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8", errors="replace")
 
 
-def _asked_for_name(name: str | None, check: Callable[[str], str]) -> str:
+def _name_or_prompt(name: str | None, check: Callable[[str], str]) -> str:
     if name is not None:
         return check(name)
     if not sys.stdin.isatty():
-        raise IntegrationError("Give it a name: --name shop_eu")
+        raise IntegrationError("The integration needs a name: --name shop_eu")
     return _ask("Name, such as shop_eu", check)
 
 
 def _ask(question: str, check: Callable[[str], T], *, is_hidden: bool = False) -> T:
-    """What `check` makes of the answer; where it refuses one, it says why, and is asked again."""
+    """Ask until `check` accepts the answer, and return its result. Print why an answer is not accepted."""
     while True:
         try:
             return check(typer.prompt(question, hide_input=is_hidden))
@@ -214,7 +218,7 @@ def _ask(question: str, check: Callable[[str], T], *, is_hidden: bool = False) -
 
 
 def check_each(settings: Settings, names: Sequence[str]) -> int:
-    """Check integrations, one after the other. Returns the exit code: that of the worst of them."""
+    """Check integrations one after the other, print the results, and return the exit code of the worst one."""
     integrations, codes = Integrations(settings), []
     for name in names:
         integration = integrations.named(name)
@@ -232,73 +236,78 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
 
 
 def print_connection(integration: Integration, connection: clients.Connection) -> None:
-    """The account, and a line for each resource: readable or not, and needed for what."""
+    """Print the account, and for each resource whether the key can read it and what it is needed for."""
     key = integration.api_key
     account = connection.account
-    who = "an account that Stripe does not name" if account.account_id.startswith(_NOT_TOLD) else account.account_id
+    is_unknown = account.account_id.startswith(_UNKNOWN_ACCOUNT_PREFIX)
+    who = "an account with an unknown id" if is_unknown else account.account_id
     mode = "live" if account.livemode else "test"
     console.print(f"{mask_key(key) if key else 'The app'} works: {who}, {mode} mode, API version {API_VERSION}.")
     if key and key.get_secret_value().startswith("sk_"):
-        console.print("This is a secret key, which may do anything. A restricted key is enough.", style="yellow")
-    if account.account_id.startswith(_NOT_TOLD):
+        console.print("This is a secret key, which has every permission. A restricted key is enough.", style="yellow")
+    if is_unknown:
         console.print(
-            "Give the account's id, or another key would begin anew: --account-id acct_… (at Stripe under Settings > "
-            "Account details).",
+            "Pass the account's id (at Stripe: Settings > Account details), or a new key counts as a new account: "
+            "--account-id acct_…",
             style="yellow",
         )
     console.print(_resources_table(connection.key.resources))
     _print_missing(connection, is_app=integration.is_app)
 
 
-def _try(
-    settings: Settings, wanted: Integration, key: SecretStr, *, save_anyway: bool
+def _try_key(
+    settings: Settings, candidate: Integration, key: SecretStr, *, save_anyway: bool
 ) -> tuple[int, Integration | None]:
-    """The exit code, and the integration as it is to be kept; None where it is not."""
+    """Return the exit code, and the integration to save, or None if it must not be saved."""
     try:
-        connection = clients.check_connection(settings, wanted)
+        connection = clients.check_connection(settings, candidate)
     except StripeApiError as error:
         if not save_anyway:
-            of_key = "" if isinstance(error, StripeUnavailable) else f"{mask_key(key)}: "
-            raise NotSaved(f"{of_key}{error}\n{_NOT_SAVED}") from None
-        _print_failure(wanted, error)
-        return 1, wanted
-    print_connection(wanted, connection)
+            prefix = "" if isinstance(error, StripeUnavailable) else f"{mask_key(key)}: "
+            raise NotSaved(f"{prefix}{error}\n{_NOT_SAVED}") from None
+        _print_failure(candidate, error)
+        return 1, candidate
+    print_connection(candidate, connection)
     account = connection.account
-    found = replace(wanted, account_id=account.account_id, livemode=account.livemode)
-    if connection.key.is_usable and may_read_connected(settings, found):
+    found = replace(candidate, account_id=account.account_id, livemode=account.livemode)
+    if connection.key.is_usable and can_read_connected(settings, found):
         if not save_anyway:
             _check_patterns(settings, found)
         return 0, found
-    if save_anyway or (sys.stdin.isatty() and typer.confirm("Keep it all the same?", default=False)):
+    if save_anyway or (sys.stdin.isatty() and typer.confirm("Save it anyway?", default=False)):
         return INCOMPLETE, found
     console.print(_NOT_SAVED, style="red")
     return INCOMPLETE, None
 
 
 def _check_patterns(settings: Settings, platform: Integration) -> None:
-    """Refuse patterns that no connected account fits. A platform without any may have some later.
+    """Reject patterns that match none of the connected accounts.
+
+    Accept any pattern if the platform has no connected account yet.
 
     Raises:
-        IntegrationError: there are connected accounts, and none fits.
+        IntegrationError: there are connected accounts, and none matches.
     """
     if not platform.connected or clients.discover_accounts(settings, platform):
         return
     account_count = len(clients.discover_accounts(settings, replace(platform, connected=("*",))))
     if account_count:
-        raise IntegrationError(f"{_none_fits(platform.connected, account_count)}\n{_NOT_SAVED}")
+        raise IntegrationError(f"{_no_match_message(platform.connected, account_count)}\n{_NOT_SAVED}")
 
 
-def _none_fits(patterns: Sequence[str], account_count: int) -> str:
+def _no_match_message(patterns: Sequence[str], account_count: int) -> str:
     given = ", ".join(map(repr, patterns))
     return (
-        f"None of the {account_count} connected accounts has an id or a name that fits {given}. Give --connected "
-        "another pattern, such as '*' for all of them."
+        f"None of the {account_count} connected accounts has an id or a name that matches {given}. Use another "
+        "pattern, such as --connected '*' for all of them."
     )
 
 
-def may_read_connected(settings: Settings, platform: Integration) -> bool:
-    """Whether its key may read the connected accounts that it is to, tried with the newest of them. One that fails for
-    a reason of its own is no fault of the key's."""
+def can_read_connected(settings: Settings, platform: Integration) -> bool:
+    """Return whether the platform's key can read its chosen connected accounts, tried with the newest one.
+
+    Return True as well if that account cannot be read for a reason that is not the key's fault.
+    """
     chosen = clients.discover_accounts(settings, platform) if platform.connected else ()
     if not chosen:
         return True
@@ -306,14 +315,14 @@ def may_read_connected(settings: Settings, platform: Integration) -> bool:
     try:
         key = clients.check_connection(settings, newest).key
     except StripeApiError as error:
-        is_of_key = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
-        told = f"Connected account {newest.account_id}: {error}"
-        console.print(told, style="bold red" if is_of_key else "yellow", markup=False)
-        return not is_of_key
+        is_key_fault = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
+        text = f"Connected account {newest.account_id}: {error}"
+        console.print(text, style="bold red" if is_key_fault else "yellow", markup=False)
+        return not is_key_fault
     if not key.is_usable:
         console.print(
-            f"Of its connected accounts this key lacks {', '.join(key.lacking)}: Stripe's form has permissions for "
-            "these in a column of their own.",
+            f"For connected accounts this key lacks {', '.join(key.lacking)}. Add them in the column for connected "
+            "accounts of Stripe's form.",
             style="bold red",
         )
     return key.is_usable
@@ -325,31 +334,31 @@ def _print_failure(integration: Integration, error: Exception) -> None:
 
 
 def _resources_table(resources: Sequence[ResourceCheck]) -> Table:
-    """No line is wider than a terminal of 80 columns."""
-    table = Table("", "resource", "group", "what for, or the missing permission", box=None, header_style="bold")
+    """Return the table of resources. No line is wider than 80 columns."""
+    table = Table("", "resource", "group", "needed for, or missing permission", box=None, header_style="bold")
     for each in resources:
         resource = each.resource
-        style = "dim" if resource.purpose == _NOTHING else ""
+        style = "dim" if resource.purpose == _NOT_NEEDED else ""
         mark = Text("yes", "green") if each.is_readable else Text("no", style or "bold red")
         name = resource.name.removeprefix("reporting/").replace("_", " ") + (" *" if resource.is_required else "")
         lacks = each.missing_permission or each.problem
         table.add_row(mark, Text(name, style), Text(resource.group, style), Text(lacks or resource.purpose, style))
-    table.caption, table.caption_justify = "* Recoup cannot do without", "left"
+    table.caption, table.caption_justify = "* required", "left"
     return table
 
 
 def _print_missing(connection: clients.Connection, *, is_app: bool) -> None:
     if connection.key.is_usable:
-        console.print("Recoup can read all that it needs.", style="green")
+        console.print("Recoup can read everything it needs.", style="green")
     else:
         who = "The app" if is_app else "This key"
-        console.print(f"{who} lacks what Recoup needs: {', '.join(connection.key.lacking)}.", style="bold red")
+        console.print(f"{who} lacks required permissions: {', '.join(connection.key.lacking)}.", style="bold red")
     if is_app:
         if not connection.key.is_usable:
-            console.print("Add it to the permissions in the app's manifest, then let the account authorize it again.")
+            console.print("Add them to the permissions in the app's manifest, then authorize the app again.")
     elif any(each.missing_permission for each in connection.key.missing_required):
-        wanted = [each.resource.permission for each in connection.key.resources if each.resource.is_required]
-        console.print("Edit the key at Stripe, or make one with these permissions alone:")
+        required = [each.resource.permission for each in connection.key.resources if each.resource.is_required]
+        console.print("Edit the key at Stripe, or create one with exactly these permissions:")
         console.print(
-            f"  {permissions_link(wanted, livemode=connection.account.livemode)}", soft_wrap=True, markup=False
+            f"  {permissions_link(required, livemode=connection.account.livemode)}", soft_wrap=True, markup=False
         )

@@ -1,9 +1,9 @@
 """`python -m orchestration.cli.dagster_dev PARENT LOCK dev …`: `dagster dev` that ends with its parent.
 
-Belongs here: what differs from `dagster dev` inside its process. Does not: starting and stopping that process (`dev`).
+This module changes how `dagster dev` behaves inside its process. `orchestration.cli.dev` starts and stops the process.
 
-`dagster dev` starts its webserver, daemon and code server itself, and all stay in its process group: one signal reaches
-the whole tree. The parent holds the other end of a pipe. The pipe's end of file says that the parent has ended.
+`dagster dev` starts its webserver, daemon and code server itself. All of them stay in its process group, so that one
+signal reaches all. The parent holds the other end of a pipe; its end of file means that the parent has ended.
 """
 
 import os
@@ -19,18 +19,17 @@ from dagster import _cli
 from dagster._cli import dev
 
 _GRACE_SECONDS: Final = 10.0
-"""Time that Dagster gets to end its processes once its parent is gone. Then they are killed."""
+"""Time in which Dagster must end its processes after its parent has ended. Then they are killed."""
 
 _GUARDED_MODULES: Final = {"dagster_webserver": "orchestration.cli.ui"}
-"""Modules that `dagster dev` starts as processes, and those that are started in their place."""
+"""Modules that `dagster dev` starts as processes, and the modules that replace them."""
 
 
 def main() -> None:
-    """Run Dagster's command line until it ends, or until the parent has ended.
+    """Run Dagster's command line until it or the parent ends.
 
-    Args:
-        PARENT: File descriptor of a pipe that the parent keeps open.
-        LOCK: File descriptor of the locked file that gets the number of this process group.
+    The command-line arguments are those of Dagster after two file descriptors. PARENT is a pipe that the parent keeps
+    open. LOCK is the locked file to which the number of this process group is written.
     """
     parent, lock = int(sys.argv[1]), int(sys.argv[2])
     os.ftruncate(lock, 0)
@@ -42,15 +41,15 @@ def main() -> None:
         _cli.main()  # type: ignore[no-untyped-call]
     finally:
         if _has_ended(parent):
-            os.killpg(os.getpgrp(), signal.SIGKILL)  # runs and code servers that outlive `dagster dev`
+            os.killpg(os.getpgrp(), signal.SIGKILL)  # remaining runs and code servers
 
 
 def _adapt_subprocesses(lock: int) -> None:
-    """Make `dagster dev` start the guarded UI, and hand the lock to the webserver and the daemon.
+    """Make `dagster dev` start the guarded UI, and pass the lock to the webserver and the daemon.
 
-    The lock then says whether any of them is still there, even if the process that started them was killed.
+    The lock then shows whether any of them still runs, even if the process that started them was killed.
     """
-    start = dev.open_ipc_subprocess  # type: ignore[attr-defined]  # fails if Dagster starts processes in another way
+    start = dev.open_ipc_subprocess  # type: ignore[attr-defined]  # fails if Dagster changes how it starts processes
 
     def start_adapted(parts: Sequence[str], *, pass_fds: Sequence[int], **options: Any) -> Any:
         return start([_GUARDED_MODULES.get(part, part) for part in parts], pass_fds=[*pass_fds, lock], **options)
@@ -59,7 +58,7 @@ def _adapt_subprocesses(lock: int) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Wait for the end of the parent, then end the process group: first as Ctrl-C does, then by killing it."""
+    """Wait until the parent ends, then interrupt the process group, and kill it after `_GRACE_SECONDS`."""
     os.read(parent, 1)
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(_GRACE_SECONDS)

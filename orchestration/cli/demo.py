@@ -1,4 +1,4 @@
-"""The simulated account that `recoup demo` and `recoup dev` use: a process of its own, whose clock outlives it."""
+"""The simulated account of `recoup demo` and `recoup dev`. It runs in its own process and keeps its clock on disk."""
 
 import json
 import subprocess
@@ -20,10 +20,10 @@ from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SHOPS
 
 DAY: Final = 86_400
 FIRST_DAYS: Final = 180
-"""Age of the account, in days, when it is first met."""
+"""Age of the account at the first run, in days."""
 
 PLAIN: Final = "plain"
-"""The name of the account that all kinds of shop vary. Folders of former versions hold it."""
+"""Name of the basic account, of which all kinds of shop are variants. Folders of earlier versions contain it."""
 
 DEMO_SHOP: Final = "mixed"
 """The kind of shop of a new demo."""
@@ -31,21 +31,21 @@ DEMO_SHOP: Final = "mixed"
 KINDS: Final = (*SHOPS, PLAIN)
 """All kinds of shop that the demo can show."""
 
-_LAST_INSTANT: Final = 2**32
-"""A clock beyond it is a damaged one: the demo would have run for eighty years."""
+_MAX_CLOCK: Final = 2**32
+"""Latest possible clock, in Unix seconds. A later one means damage, since the demo would have run for eighty years."""
 
 _START_SECONDS: Final = 60.0
 
 
 class SimulatorFailed(RecoupError):
-    """The simulated account did not start. The text holds what it said."""
+    """The simulated account did not start, or its state is damaged. The text says why."""
 
 
 @dataclass(frozen=True)
 class SimulatorState:
-    """What a later run needs to meet the same account again. `now` is the account's clock, in unix seconds.
+    """The state with which a later run continues the same account. `now` is the account's clock, in Unix seconds.
 
-    `shop` is one of `KINDS`. A file of a former version names none and means the plain account.
+    `shop` is one of `KINDS`. A file of an earlier version has no shop, which means `PLAIN`.
     """
 
     seed: int
@@ -54,7 +54,7 @@ class SimulatorState:
     shop: str = PLAIN
 
     def __str__(self) -> str:
-        """Return what distinguishes the account from another one."""
+        """Return the values that identify the account."""
         return f"seed {self.seed}, {self.payments:,} payments, shop {self.shop}"
 
 
@@ -62,15 +62,20 @@ class SimulatorState:
 def simulated_account(
     settings: Settings, *, payments: int, days: int, seed: int, shop: str | None = None, speed: float = 0.0
 ) -> Iterator[Settings]:
-    """Settings that point at a simulated account, which runs while the context lasts. `settings` are the demo's.
+    """Run a simulated account while the context lasts, and yield settings with its address and key.
 
-    The first run meets it after half a year; each later one `days` days after the last.
+    The first run starts after six months of the account's history. Each later run starts `days` days after the last.
 
     Args:
-        shop: one of `KINDS`. None is the kind that the folder holds; a new folder begins with `DEMO_SHOP`.
+        settings: Settings of the demo.
+        payments: Number of payment intents in the first six months.
+        days: Simulated days between two runs.
+        seed: Seed of the account. Another seed is another account.
+        shop: One of `KINDS`. None means that of the last run, or `DEMO_SHOP` in a new folder.
+        speed: Simulated seconds per second.
 
     Raises:
-        SimulatorFailed: it did not start.
+        SimulatorFailed: the account did not start, or its state is damaged.
     """
     state = _next_state(settings.simulator_state_path, seed, payments, days, shop)
     with simulator_process(state, speed) as url:
@@ -84,29 +89,29 @@ def simulated_account(
                 }
             )
         finally:
-            reached = requests.get(f"{url}/_sim/clock", timeout=10).json()["now"]
-            _write(settings.simulator_state_path, replace(state, now=int(reached)))
+            now = requests.get(f"{url}/_sim/clock", timeout=10).json()["now"]
+            _write(settings.simulator_state_path, replace(state, now=int(now)))
 
 
 def _account_id(url: str) -> str:
-    """Return the account's id, which goes before a STRIPE_ACCOUNT_ID of the environment in Dagster's processes."""
+    """Return the account's id. In Dagster's processes it overrides STRIPE_ACCOUNT_ID of the environment."""
     answer = requests.get(f"{url}/v1/account", auth=(DEFAULT_API_KEY, ""), timeout=10)
     return str(answer.json()["id"])
 
 
 def _next_state(path: Path, seed: int, payments: int, days: int, shop: str | None) -> SimulatorState:
-    first_met_at = OPENED_AT + FIRST_DAYS * DAY
+    started_at = OPENED_AT + FIRST_DAYS * DAY
     if not path.exists():
-        return SimulatorState(seed, payments, first_met_at, shop or DEMO_SHOP)
+        return SimulatorState(seed, payments, started_at, shop or DEMO_SHOP)
     last = _read(path)
-    asked = replace(last, seed=seed, payments=payments, shop=shop or last.shop)
-    if asked == last:
+    requested = replace(last, seed=seed, payments=payments, shop=shop or last.shop)
+    if requested == last:
         return replace(last, now=last.now + days * DAY)
     print(
-        f"Another simulated account than before ({asked}; not {last}). "
-        "Rows of both stand side by side in the tables, told apart by account_id."
+        f"This is another simulated account than in the last run ({requested}; before: {last}). "
+        "The tables contain both; account_id tells them apart."
     )
-    return replace(asked, now=first_met_at)
+    return replace(requested, now=started_at)
 
 
 def _read(path: Path) -> SimulatorState:
@@ -114,10 +119,10 @@ def _read(path: Path) -> SimulatorState:
         state = SimulatorState(**json.loads(path.read_text(encoding="utf-8")))
         if [type(value) for value in asdict(state).values()] != [int, int, int, str] or state.shop not in KINDS:
             raise ValueError
-        if not OPENED_AT + FIRST_DAYS * DAY <= state.now < _LAST_INSTANT:
+        if not OPENED_AT + FIRST_DAYS * DAY <= state.now < _MAX_CLOCK:
             raise ValueError
     except (ValueError, TypeError, RecursionError):
-        raise SimulatorFailed(f"{path} was damaged. Delete the demo's folder to begin anew: {path.parent}") from None
+        raise SimulatorFailed(f"{path} is damaged. Delete the demo's folder to start again: {path.parent}") from None
     return state
 
 
@@ -127,10 +132,10 @@ def _write(path: Path, state: SimulatorState) -> None:
 
 @contextmanager
 def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = False) -> Iterator[str]:
-    """The address of a simulated account in a process of its own, which ends with the context.
+    """Start a simulated account in its own process, and yield its address. The process ends with the context.
 
     Raises:
-        SimulatorFailed: it did not start.
+        SimulatorFailed: the account did not start.
     """
     options: dict[str, object] = {
         "seed": state.seed,
@@ -145,11 +150,11 @@ def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = F
     arguments = [f"--{name}={value}" for name, value in options.items()] + ["--livemode"] * livemode + ["--until-eof"]
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestration.simulator", *arguments],
-        stdin=subprocess.PIPE,  # never written to; it ends when this process does, however that ends
+        stdin=subprocess.PIPE,  # its end of file stops the simulator, however this process ends
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the reader of the account, which then asks it for its clock
+        start_new_session=True,  # Ctrl-C stops only this process, which then reads the clock
     )
     try:
         yield _url(process)
@@ -161,18 +166,18 @@ def simulator_process(state: SimulatorState, speed: float, *, livemode: bool = F
 
 
 def _url(process: subprocess.Popen[str]) -> str:
-    """The address that the simulator prints once it listens."""
+    """Return the address that the simulator prints once it listens."""
     assert process.stdout is not None
     line = process.stdout.readline()
     url = next((word.rstrip(",") for word in line.split() if word.startswith("http://")), None)
     if url is None:
         process.terminate()
         raise SimulatorFailed(f"The simulated account did not start: {line}{process.stdout.read()[-600:]}")
-    _wait_until_it_answers(url)
+    _wait_until_healthy(url)
     return url
 
 
-def _wait_until_it_answers(url: str) -> None:
+def _wait_until_healthy(url: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:

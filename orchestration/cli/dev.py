@@ -1,4 +1,4 @@
-"""`recoup dev`: Dagster's webserver and daemon, with a home that keeps its history."""
+"""`recoup dev`: Dagster's webserver and daemon, with a home that keeps the run history."""
 
 import fcntl
 import os
@@ -19,21 +19,21 @@ from orchestration.cli.folder import demo_settings, is_connected
 from orchestration.config.settings import PROJECT_ROOT, Settings, url_safe_path
 
 _STOP_SECONDS: Final = 20.0
-"""What Dagster gets to end its processes; then they are killed."""
+"""Time in which Dagster must end its processes. Then they are killed."""
 
 _LOCK_POLL_SECONDS: Final = 0.1
 
 
 class AlreadyRunning(RecoupError):
-    """Dagster runs on this data folder already. The text says what to do."""
+    """Dagster already runs on this data folder. The text says what to do."""
 
 
 class PortTaken(RecoupError):
-    """The UI's port is taken. The text says which."""
+    """The port of the UI cannot be used. The text names it."""
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """The folder for DAGSTER_HOME, with Recoup's instance settings in it."""
+    """Create the folder for DAGSTER_HOME with Recoup's instance settings, and return its path."""
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     template = resources.files("orchestration").joinpath("dagster.yaml")
     with resources.as_file(template) as path:
@@ -43,20 +43,19 @@ def prepare_dagster_home(settings: Settings) -> Path:
 
 @contextmanager
 def only_dagster(settings: Settings) -> Iterator[IO[str]]:
-    """Keep others from running Dagster on this home while the context lasts. Yield a lock for Dagster's processes.
+    """Prevent a second Dagster on this home while the context lasts, and yield a lock for Dagster's processes.
 
-    If the process that started an earlier Dagster was killed, what is left of that Dagster is killed, too. Runs whose
-    processes were killed together with an earlier Dagster are ended: nobody else ever would, and one that is under way
-    for ever keeps the warehouse's slot, and keeps the webhook queue from being worked off.
+    Kill the processes of an earlier Dagster whose parent was killed. Also end the runs that such a Dagster left
+    unfinished, since nothing else does. They would keep the warehouse's slot and block the webhook queue forever.
 
     Raises:
-        AlreadyRunning: somebody does.
+        AlreadyRunning: another process runs Dagster on this home.
     """
     home = prepare_dagster_home(settings)
     with (home / "recoup.lock").open("w") as own, (home / "processes.lock").open("a+") as lock:
-        if not _is_locked(own) or not _take_over(lock):
+        if not _try_lock(own) or not _take_over(lock):
             raise AlreadyRunning(
-                f"Another `recoup dev` or `recoup serve` works on {settings.recoup_data_dir}. End it first, or set "
+                f"Another `recoup dev` or `recoup serve` already uses {settings.recoup_data_dir}. End it first, or set "
                 "RECOUP_DATA_DIR to another folder."
             )
         with _dagster_home(home):
@@ -64,7 +63,7 @@ def only_dagster(settings: Settings) -> Iterator[IO[str]]:
         yield lock
 
 
-def _is_locked(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     """Lock the file and return True, or return False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,14 +73,15 @@ def _is_locked(file: IO[str]) -> bool:
 
 
 def _take_over(lock: IO[str]) -> bool:
-    """Lock the file that Dagster's own processes hold, and kill those that do so without a parent.
+    """Kill the processes of an earlier Dagster without a parent, then lock the file that they kept locked.
 
-    The file names their process group. No other group can have that number while one of them lives.
+    Return False if the file is still locked after `_STOP_SECONDS`. The file contains the number of their process
+    group. No other group can have that number while one of these processes exists.
     """
     deadline = time.monotonic() + _STOP_SECONDS
-    while not _is_locked(lock):
+    while not _try_lock(lock):
         lock.seek(0)
-        if group := lock.read().strip():  # empty for as long as Dagster is being started
+        if group := lock.read().strip():  # empty while Dagster starts
             with suppress(ProcessLookupError):
                 os.killpg(int(group), signal.SIGKILL)
         if time.monotonic() > deadline:
@@ -93,7 +93,7 @@ def _take_over(lock: IO[str]) -> bool:
 
 @contextmanager
 def _dagster_home(home: Path) -> Iterator[None]:
-    """Set DAGSTER_HOME while the context lasts: dagster.yaml names the event log's folder by it."""
+    """Set DAGSTER_HOME while the context lasts. dagster.yaml uses it for the folder of the event log."""
     before = dict(os.environ)
     os.environ.update(DAGSTER_HOME=str(home))
     try:
@@ -104,9 +104,10 @@ def _dagster_home(home: Path) -> Iterator[None]:
 
 
 def _end_orphans(home: Path) -> None:
-    """End runs that no process works on. Also creates Dagster's databases, before several processes would at once.
+    """End the runs that no process works on.
 
-    A damaged one is an error here, rather than in each process of Dagster's.
+    This also creates Dagster's databases, before several processes would do so at once, and reports a damaged one
+    here instead of in each process.
     """
     import dagster as dg
 
@@ -115,15 +116,18 @@ def _end_orphans(home: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.all_asset_keys()  # reads the event log
         for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-            instance.report_run_failed(run, "Dagster was stopped while this run was under way.")
+            instance.report_run_failed(run, "Dagster was stopped during this run.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: int) -> int:
-    """Run `dagster dev` until interrupted and return its exit code. Without a key it gets the simulated account."""
+    """Run `dagster dev` until interrupted, and return its exit code.
+
+    Use the simulated account if no account is connected.
+    """
     is_demo = not is_connected(settings)
     folder = demo_settings(settings) if is_demo else settings
-    with only_dagster(folder) as lock, _account(folder, speed, payments, is_demo=is_demo) as used:
+    with only_dagster(folder) as lock, _account_settings(folder, speed, payments, is_demo=is_demo) as used:
         with dagster_dev(used, port, lock) as dagster, suppress(KeyboardInterrupt):
             dagster.wait()
         return dagster.returncode
@@ -133,23 +137,31 @@ def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: in
 def dagster_dev(
     settings: Settings, port: int, lock: IO[str], *, log: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`dagster dev` (UI, daemon and code server in one) while the context lasts; its output goes to `log`, if given.
+    """Run `dagster dev` (UI, daemon and code server) while the context lasts, and yield its process.
 
-    It has a session of its own, so that Ctrl-C reaches it through us alone: a run that the terminal interrupts as well
-    may hang for ever. What it leaves behind is killed; a run that dies so loses nothing. If we are killed, it ends by
-    itself (`dagster_dev`). A closed terminal ends us as SIGTERM does.
+    Dagster has its own session, so that only this process passes Ctrl-C on to it. A run that the terminal interrupts
+    as well may hang forever. Processes that remain at the end are killed; a run that is killed loses no data. If this
+    process is killed, Dagster ends on its own (`orchestration.cli.dagster_dev`). A closed terminal has the effect of
+    SIGTERM.
+
+    Args:
+        settings: Settings of the data folder.
+        port: Port of the UI.
+        lock: Lock from `only_dagster`, which Dagster's processes keep open.
+        log: File to which Dagster's output is appended. Default: this process's output.
 
     Raises:
-        PortTaken: something else listens there.
+        PortTaken: the port cannot be used.
     """
     _check_free(port)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored, and Dagster inherits
+    # A shell may start a background job with SIGINT ignored, which Dagster would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    its, ours = os.pipe()  # Dagster reads the end of file when we end
+    read_end, write_end = os.pipe()  # Dagster reads the end of file when this process ends
     dev = ["dev", "-w", "workspace.yaml", "-p", str(port)]
-    command = [sys.executable, "-m", "orchestration.cli.dagster_dev", str(its), str(lock.fileno()), *dev]
+    command = [sys.executable, "-m", "orchestration.cli.dagster_dev", str(read_end), str(lock.fileno()), *dev]
     with log.open("ab") if log else nullcontext() as output:
         process = subprocess.Popen(
             command,
@@ -157,18 +169,19 @@ def dagster_dev(
             cwd=PROJECT_ROOT,
             stdout=output,
             stderr=output,
-            pass_fds=[its, lock.fileno()],
+            pass_fds=[read_end, lock.fileno()],
             start_new_session=True,
         )
-    os.close(its)
+    os.close(read_end)
     try:
         yield process
     finally:
         _stop(process)
-        os.close(ours)
+        os.close(write_end)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt Dagster, and kill what remains of its process group after `_STOP_SECONDS`."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + _STOP_SECONDS
@@ -190,28 +203,30 @@ def _check_free(port: int) -> None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What Dagster's processes need to see the same settings."""
-    of_settings = {"STRIPE_API_BASE": settings.stripe_api_base, "RECOUP_DATA_DIR": str(settings.recoup_data_dir)}
+    """Return the environment with which Dagster's processes get the same settings."""
+    variables = {"STRIPE_API_BASE": settings.stripe_api_base, "RECOUP_DATA_DIR": str(settings.recoup_data_dir)}
     if settings.stripe_api_key is not None:
-        of_settings["STRIPE_API_KEY"] = settings.stripe_api_key.get_secret_value()
+        variables["STRIPE_API_KEY"] = settings.stripe_api_key.get_secret_value()
     if settings.stripe_account_id is not None:
-        of_settings["STRIPE_ACCOUNT_ID"] = settings.stripe_account_id
-    if settings.recoup_queue_url is None:  # whatever else `.env` says
-        of_settings["RECOUP_QUEUE_URL"] = "sqlite"
+        variables["STRIPE_ACCOUNT_ID"] = settings.stripe_account_id
+    if settings.recoup_queue_url is None:  # overrides a value in `.env`
+        variables["RECOUP_QUEUE_URL"] = "sqlite"
     if settings.recoup_ui_hosts is not None:
-        of_settings["RECOUP_UI_HOSTS"] = settings.recoup_ui_hosts
+        variables["RECOUP_UI_HOSTS"] = settings.recoup_ui_hosts
     return {
         **os.environ,
-        **of_settings,
+        **variables,
         "DAGSTER_HOME": str(url_safe_path(settings.dagster_home)),
         "PYTHONWARNINGS": "ignore",
     }
 
 
-def _account(settings: Settings, speed: float, payments: int, *, is_demo: bool) -> AbstractContextManager[Settings]:
+def _account_settings(
+    settings: Settings, speed: float, payments: int, *, is_demo: bool
+) -> AbstractContextManager[Settings]:
     if not is_demo:
         return nullcontext(settings)
     from orchestration.cli.demo import simulated_account
 
-    print(f"No account is connected: this is the simulated one, in {settings.recoup_data_dir}.", flush=True)
+    print(f"No account is connected. This is the simulated account, in {settings.recoup_data_dir}.", flush=True)
     return simulated_account(settings, payments=payments, days=0, seed=1, speed=speed)

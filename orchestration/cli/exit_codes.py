@@ -1,12 +1,12 @@
-"""Exit codes beside 0 and 1, for scripts."""
+"""Exit codes other than 0 and 1, for scripts."""
 
 from typing import Final
 
 INCOMPLETE: Final = 3
-"""It works, but a permission that Recoup needs is missing: a check says which, a sync read what it could."""
+"""The key works but lacks a required permission. `recoup check` names it, and a sync reads the rest."""
 
 USAGE: Final = 2
-"""The command was typed wrongly: an unknown option, a missing argument, or a key where everybody sees it."""
+"""The command line is wrong: an unknown option, a missing argument, or a key that others can see."""
 
 INTERRUPTED: Final = 130
-"""After Ctrl-C, which Typer turns into it."""
+"""The command was interrupted with Ctrl-C. Typer exits with this code."""

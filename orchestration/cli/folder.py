@@ -1,4 +1,4 @@
-"""Which folder a command works on: that of the accounts, or that of the demo, so that the two never mix."""
+"""The data folder of a command: that of the connected accounts or that of the demo, so that the two never mix."""
 
 import sys
 from typing import Final
@@ -9,7 +9,7 @@ DEMO_FOLDER: Final = "demo"
 
 
 def demo_settings(settings: Settings) -> Settings:
-    """Return the settings of the demo: a data folder of its own, and neither the accounts' keys nor their queue."""
+    """Return the settings of the demo: its own data folder, without the accounts' keys and queue."""
     return settings.model_copy(
         update={
             "recoup_data_dir": settings.recoup_data_dir / DEMO_FOLDER,
@@ -24,7 +24,7 @@ def demo_settings(settings: Settings) -> Settings:
 
 
 def is_connected(settings: Settings) -> bool:
-    """Return whether the data folder has an account of its own.
+    """Return whether an account is connected in the data folder.
 
     Raises:
         IntegrationError: `integrations.toml` cannot be used.
@@ -35,9 +35,9 @@ def is_connected(settings: Settings) -> bool:
 
 
 def shown_settings(settings: Settings) -> Settings:
-    """Return the settings of the folder to show, and print which one it is if it is the demo's.
+    """Return the settings of the folder to show, and say so if it is the demo's.
 
-    The demo is shown while no account is connected and nothing was published from one.
+    The demo is shown if no account is connected and no tables of an account were published.
 
     Raises:
         IntegrationError: `integrations.toml` cannot be used.
@@ -45,5 +45,5 @@ def shown_settings(settings: Settings) -> Settings:
     demo = demo_settings(settings)
     if not demo.published_path.exists() or settings.published_path.exists() or is_connected(settings):
         return settings
-    print(f"No account is connected: this is the demo's data, in {demo.recoup_data_dir}.", file=sys.stderr)
+    print(f"No account is connected. This is the demo's data, in {demo.recoup_data_dir}.", file=sys.stderr)
     return demo

@@ -1,4 +1,4 @@
-"""Groups of commands, such as `recoup webhooks`, that are imported when one of their commands is used."""
+"""Command groups, such as `recoup webhooks`, that are imported only when they are used."""
 
 from importlib import import_module
 from typing import Any
@@ -8,18 +8,18 @@ from typer.core import TyperGroup
 
 
 def add_group(app: typer.Typer, name: str, *, summary: str) -> None:
-    """Add the commands of `orchestration.cli.<name>`, whose module is imported only if `name` is typed."""
+    """Add the commands of `orchestration.cli.<name>`. The module is imported only if the group is used."""
     app.add_typer(typer.Typer(cls=_LazyGroup, help=summary, no_args_is_help=True), name=name)
 
 
 class _LazyGroup(TyperGroup):
-    """Take the commands from `app` in the module that has the group's name, when they are first needed."""
+    """Group whose commands are those of `app` in the module of the same name, imported on first use."""
 
     _commands: Any = None
 
     @property
     def commands(self) -> Any:
-        """Return the commands by their names."""
+        """Return the commands by name."""
         if not self._commands:
             module = import_module(f"orchestration.cli.{self.name}")
             self._commands = typer.main.get_group(module.app).commands

@@ -1,4 +1,4 @@
-"""`recoup integrations …`: what is connected, under other names, with other keys, or no longer."""
+"""`recoup integrations …`: list the connected accounts, rename or remove them, and replace their keys."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,39 +23,39 @@ console = Console(highlight=False)
 Name = Annotated[str, typer.Argument(help="The integration's name.")]
 
 _NAME_WIDTH: Final = 23
-"""Characters of a name that stay on one line in a terminal of 80 columns."""
+"""Characters of a name that fit on one line of a terminal with 80 columns."""
 
-_WIDE: Final = 1_000
-"""Characters of a line where no terminal breaks it, so that scripts find each integration on one."""
+_UNLIMITED_WIDTH: Final = 1_000
+"""Columns of output that is not a terminal, so that scripts find each integration on one line."""
 
-_SCHEMAS: Final = "SELECT schema_name FROM duckdb_tables() WHERE table_name = 'data_coverage'"
-_REACHED: Final = "SELECT account_id, livemode, data_through_at FROM {}.data_coverage"
+_SCHEMAS_QUERY: Final = "SELECT schema_name FROM duckdb_tables() WHERE table_name = 'data_coverage'"
+_DATA_THROUGH_QUERY: Final = "SELECT account_id, livemode, data_through_at FROM {}.data_coverage"
 
 
 @app.command("list")
 def list_integrations() -> None:
-    """All of them: the account, the mode, and how far its data reach."""
+    """List all integrations: account, mode, and the time up to which its data are known."""
     settings = Settings()
-    there = Integrations(settings).all()
-    if not there:
-        console.print("No account is connected. `recoup connect` connects one; STRIPE_API_KEY alone is one, too.")
+    connected = Integrations(settings).all()
+    if not connected:
+        console.print("No account is connected. Connect one with `recoup connect`, or set STRIPE_API_KEY.")
         return
-    reached = _reached(settings)
+    data_through = _data_through(settings)
     table = Table(box=None, header_style="bold")
-    table.add_column("name", overflow="fold", min_width=min(_NAME_WIDTH, max(len(each.name) for each in there)))
+    table.add_column("name", overflow="fold", min_width=min(_NAME_WIDTH, max(len(each.name) for each in connected)))
     for column in ("account", "mode", "data through"):
         table.add_column(column, no_wrap=True)
     table.add_column("description", overflow="fold")
-    for each in there:
-        through = reached.get((each.account_id, each.livemode))
+    for each in connected:
+        through = data_through.get((each.account_id, each.livemode))
         about = f"of {each.platform}" if each.platform else mask_credentials(each.description)
         table.add_row(each.name, _account(each), mode(each), _instant(through), Text(about))
-    (console if console.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
+    (console if console.is_terminal else Console(width=_UNLIMITED_WIDTH, highlight=False)).print(table)
 
 
 @app.command()
 def show(name: Name) -> None:
-    """One of them: where its key is from, its webhook, how far its data reach."""
+    """Show an integration: the source of its key, its webhook, and the time up to which its data are known."""
     settings = Settings()
     integration = Integrations(settings).named(name)
     endpoint = WebhookFiles(settings, name).endpoint()
@@ -66,10 +66,10 @@ def show(name: Name) -> None:
     table.add_row("account", _account(integration))
     table.add_row("mode", mode(integration))
     table.add_row("key", f"{_key(integration)} from {integration.key_source}")
-    of_platform = f"that of {integration.platform}" if integration.platform else None
-    enable = f"none; recoup webhooks enable {name}"
+    of_platform = f"uses that of {integration.platform}" if integration.platform else None
+    enable = f"none. To enable it: recoup webhooks enable {name}"
     table.add_row("webhook", of_platform or (f"enabled, {secrets}" if endpoint else enable))
-    through = _reached(settings).get((integration.account_id, integration.livemode))
+    through = _data_through(settings).get((integration.account_id, integration.livemode))
     table.add_row("data through", f"{_instant(through)} UTC" if through else "-")
     console.print(table)
 
@@ -79,10 +79,12 @@ def discover(
     name: Name,
     connected: Annotated[
         list[str] | None,
-        typer.Option(help="Which ones from now on: ids or names such as 'acct_1A*' or '*'.", metavar="PATTERN"),
+        typer.Option(
+            help="From now on, add accounts with a matching id or name: 'acct_1A*' or '*'.", metavar="PATTERN"
+        ),
     ] = None,
 ) -> None:
-    """Of a Connect platform: add the connected accounts that fit its patterns and are not there yet."""
+    """Add the new connected accounts of a Connect platform that match its patterns."""
     from orchestration.cli.connect import add_connected
 
     settings = Settings()
@@ -95,19 +97,19 @@ def discover(
 def set_key(
     name: Name,
     key_file: Annotated[
-        Path | None, typer.Option(help="File with the API key. Else it is typed hidden, or read from standard input.")
+        Path | None, typer.Option(help="File with the API key. Default: typed at a hidden prompt, or standard input.")
     ] = None,
 ) -> None:
-    """Give it another key of the same account, such as before the old one is rolled. Nothing is read anew."""
+    """Replace the key by another key of the same account, such as before rolling it. No data are read again."""
     from orchestration.accounts import clients
-    from orchestration.cli.connect import may_read_connected, print_connection, read_key
+    from orchestration.cli.connect import can_read_connected, print_connection, read_key
 
     settings = Settings()
     integrations = Integrations(settings)
-    integration = replace(integrations.require_own_key(name), api_key=read_key(key_file), key_source="what was pasted")
+    integration = replace(integrations.require_own_key(name), api_key=read_key(key_file), key_source="the input")
     connection = clients.check_connection(settings, integration)
     print_connection(integration, connection)
-    if not (connection.key.is_usable and may_read_connected(settings, integration)):
+    if not (connection.key.is_usable and can_read_connected(settings, integration)):
         console.print("The key was not changed.", style="red")
         raise typer.Exit(INCOMPLETE)
     account_id, livemode = connection.account.account_id, connection.account.livemode
@@ -115,49 +117,47 @@ def set_key(
     assert integration.api_key is not None
     integrations.set_key(name, integration.api_key)
     integrations.set_account(name, account_id, livemode=livemode)
-    console.print(f"{name} is read with this key from now on.")
+    console.print(f"{name} now uses this key.")
 
 
 @app.command()
-def rename(name: Name, new_name: Annotated[str, typer.Argument(help="Its name from now on.")]) -> None:
-    """Call it by another name. Its tables, its key, its webhook's address and secrets stay as they are."""
+def rename(name: Name, new_name: Annotated[str, typer.Argument(help="The new name.")]) -> None:
+    """Rename an integration. Its data, its key, and the address and secrets of its webhook do not change."""
     settings = Settings()
     integrations = Integrations(settings)
     before = integrations.named(name)
     integrations.rename(name, new_name)
-    console.print(f"{name} is {new_name} now. Restart Dagster, or reload its code location, to see it there.")
+    console.print(f"{name} is now named {new_name}. Reload Dagster's code location to see the new name there.")
     if before.api_key and not integrations.named(new_name).api_key:
         console.print(
-            f"{before.key_source} holds its key: call that STRIPE_API_KEYS__{new_name.upper()}.", style="yellow"
+            f"Its key is in {before.key_source}. Rename that to STRIPE_API_KEYS__{new_name.upper()}.", style="yellow"
         )
     if settings.webhook_secrets(name):
-        variable = f"STRIPE_WEBHOOK_SECRETS__{name.upper()} holds its signing secret: call that"
-        console.print(f"{variable} STRIPE_WEBHOOK_SECRETS__{new_name.upper()}.", style="yellow")
+        old, new = (f"STRIPE_WEBHOOK_SECRETS__{each.upper()}" for each in (name, new_name))
+        console.print(f"Its signing secret is in {old}. Rename that to {new}.", style="yellow")
 
 
 @app.command()
-def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False) -> None:
-    """Forget it, its key and its webhook. What was read of the account stays in the tables."""
+def remove(
+    name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
+) -> None:
+    """Remove an integration with its key and its webhook. Data that were read stay in the tables."""
     settings = Settings()
     integrations = Integrations(settings)
     integrations.require_named(name)
     integration = integrations.named(name)
     connected = len(integrations.connected_accounts(name))
-    also = f", and the {connected} connected accounts that are read with it" if connected else ""
+    also = f", and its {connected} connected accounts" if connected else ""
     if not yes:
-        question = f"Forget {name} ({_account(integration)}), its key and its webhook's address{also}?"
+        question = f"Remove {name} ({_account(integration)}), its key and its webhook's address{also}?"
         typer.confirm(question, abort=True)
     integrations.remove(name)
-    left = (
-        "the app is still installed at Stripe: uninstall"
-        if integration.is_app
-        else "its key still works at Stripe: delete"
-    )
-    console.print(f"{name} is forgotten. Its rows stay in the tables; {left} it there.")
+    cleanup = "Uninstall the app at Stripe" if integration.is_app else "Delete its key at Stripe, where it still works"
+    console.print(f"{name} is removed, and its rows stay in the tables. {cleanup}.")
 
 
 def mode(integration: Integration) -> str:
-    """Live or test; by the key where Stripe has not told it yet."""
+    """Return `live` or `test`, from the key if Stripe has not reported the mode yet, or `-` if it is unknown."""
     livemode = integration.livemode
     if livemode is None and integration.api_key is not None:
         livemode = is_live(integration.api_key)
@@ -165,7 +165,7 @@ def mode(integration: Integration) -> str:
 
 
 def _account(integration: Integration) -> str:
-    return integration.account_id or "told by the key"
+    return integration.account_id or "not yet known"
 
 
 def _key(integration: Integration) -> str:
@@ -174,7 +174,7 @@ def _key(integration: Integration) -> str:
     return mask_key(integration.api_key) if integration.api_key else "none"
 
 
-def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:
+def _data_through(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:
     if not settings.published_path.exists():
         return {}
     import duckdb
@@ -183,8 +183,10 @@ def _reached(settings: Settings) -> Mapping[tuple[str | None, bool | None], date
 
     try:
         with open_published(settings) as connection:
-            schemas = [schema for (schema,) in connection.execute(_SCHEMAS).fetchall()]
-            rows = [row for schema in schemas for row in connection.execute(_REACHED.format(schema)).fetchall()]
+            schemas = [schema for (schema,) in connection.execute(_SCHEMAS_QUERY).fetchall()]
+            rows = [
+                row for schema in schemas for row in connection.execute(_DATA_THROUGH_QUERY.format(schema)).fetchall()
+            ]
             return {(account, livemode): through for account, livemode, through in rows}
     except (QueryRefused, duckdb.Error):
         return {}

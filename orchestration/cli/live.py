@@ -1,4 +1,4 @@
-"""`recoup demo --live`: the simulated account in fast motion, and what its webhooks do to the marts as they come."""
+"""`recoup demo --live`: the simulated account in fast motion, and how its webhook events change the marts."""
 
 import time
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_WEBHOOK_SECRET
 
 LIVE_SPEED: Final = 600.0
-"""Simulated seconds in a second: a day passes in less than three minutes."""
+"""Simulated seconds per second. A simulated day takes less than three minutes."""
 
-_LOOKED_EVERY: Final = 0.5
-_SHOWN: Final = 6
+_POLL_SECONDS: Final = 0.5
+_MAX_SHOWN: Final = 6
 _EPISODES: Final = """
 SELECT
     episode_id, recovery_status, currency, at_risk_amount, recovered_amount, exponent, first_failure_code,
@@ -34,7 +34,7 @@ Episodes = dict[str, dict[str, Any]]
 
 
 def run_live(settings: Settings, *, payments: int, seed: int, shop: str | None, port: int, receiver_port: int) -> None:
-    """Sync the simulated account, then run everything and tell of payments that fail and come back until interrupted.
+    """Sync the simulated account, then run everything and print failed and recovered payments until interrupted.
 
     Raises:
         The exceptions of `run_pipeline` and `run_all`.
@@ -47,12 +47,18 @@ def run_live(settings: Settings, *, payments: int, seed: int, shop: str | None, 
                 "recoup_webhook_base_url": f"http://127.0.0.1:{receiver_port}",
             }
         )
-        console.print(f"\nA simulated day now passes in {86_400 / LIVE_SPEED:.0f} seconds.")
-        run_all(used, port=port, host="127.0.0.1", receiver_port=receiver_port, beside=lambda: _tell(used))
+        console.print(f"\nA simulated day now takes {86_400 / LIVE_SPEED:.0f} seconds.")
+        run_all(
+            used,
+            port=port,
+            host="127.0.0.1",
+            receiver_port=receiver_port,
+            background=lambda: _print_changes_forever(used),
+        )
 
 
-def _tell(settings: Settings) -> None:
-    """Let the account push its events, and print what that changes in the marts. Ends with the process."""
+def _print_changes_forever(settings: Settings) -> None:
+    """Make the account send webhook events, and print each change of the marts. Ends with the process."""
     endpoint = {"url": webhook_url(settings, WebhookFiles(settings).enable()), "secret": DEFAULT_WEBHOOK_SECRET}
     requests.post(f"{settings.stripe_api_base}/_sim/webhook_endpoints", json=endpoint, timeout=30).raise_for_status()
     before = _episodes(settings)
@@ -63,12 +69,13 @@ def _tell(settings: Settings) -> None:
 
 
 def _publications(settings: Settings) -> Iterator[None]:
-    seen = settings.published_path.stat().st_mtime_ns
+    """Yield each time that the published file was replaced."""
+    last_written = settings.published_path.stat().st_mtime_ns
     while True:
-        time.sleep(_LOOKED_EVERY)
+        time.sleep(_POLL_SECONDS)
         written = settings.published_path.stat().st_mtime_ns
-        if written != seen:
-            seen = written
+        if written != last_written:
+            last_written = written
             yield
 
 
@@ -81,16 +88,16 @@ def _episodes(settings: Settings) -> Episodes:
 
 def _print_changes(before: Episodes, now: Episodes) -> None:
     failed = [each for key, each in now.items() if key not in before]
-    came_back = [each for key, each in now.items() if _is_recovered(each) and not _is_recovered(before.get(key, {}))]
-    if not failed and not came_back:
+    recovered = [each for key, each in now.items() if _is_recovered(each) and not _is_recovered(before.get(key, {}))]
+    if not failed and not recovered:
         return
-    console.print(f"[bold]{datetime.now():%H:%M:%S}[/]  {len(failed)} failed, {len(came_back)} came back")
-    for each in failed[:_SHOWN]:
+    console.print(f"[bold]{datetime.now():%H:%M:%S}[/]  {len(failed)} failed, {len(recovered)} recovered")
+    for each in failed[:_MAX_SHOWN]:
         console.print(f"  [red]failed[/]     {_amount(each, 'at_risk_amount')}  {each['first_failure_code']}")
-    for each in came_back[:_SHOWN]:
+    for each in recovered[:_MAX_SHOWN]:
         days = (each["first_succeeded_at"] - each["first_failed_at"]).total_seconds() / 86_400
         console.print(
-            f"  [green]came back[/]  {_amount(each, 'recovered_amount')}  after {days:.1f} days and "
+            f"  [green]recovered[/]  {_amount(each, 'recovered_amount')}  after {days:.1f} days and "
             f"{each['attempt_count']} attempts; first {each['first_failure_code']}"
         )
 

@@ -1,4 +1,4 @@
-"""A long sync in a terminal: how far, how fast, how many requests and 429s, how long still."""
+"""The progress of a long sync in a terminal: rows, speed, requests, rate limits and remaining time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +23,8 @@ STREAM_LABELS: Final = {
 
 
 @contextmanager
-def reading(console: Console) -> Iterator[Callable[[SyncProgress], None]]:
-    """A bar while Stripe is read, fed by the sync's progress. In a file or a pipe only its title is printed."""
+def progress_bar(console: Console) -> Iterator[Callable[[SyncProgress], None]]:
+    """Show a progress bar, and yield the callback that updates it. Without a terminal, only print the title."""
     if not console.is_terminal:
         console.print("Reading from Stripe")
         yield lambda progress: None
@@ -38,24 +38,26 @@ def reading(console: Console) -> Iterator[Callable[[SyncProgress], None]]:
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=None)
-        yield _Shown(bar, task)
+        yield _BarUpdate(bar, task)
         bar.update(task, total=1, completed=1)
 
 
-class _Shown:
+class _BarUpdate:
+    """Callback that updates a progress bar from the progress of a sync."""
+
     def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar, self._task, self._started = bar, task, time.monotonic()
+        self._bar, self._task, self._started_at = bar, task, time.monotonic()
 
     def __call__(self, progress: SyncProgress) -> None:
-        made = progress.requests.requests
-        total = made + progress.pages_left if isfinite(progress.pages_left) else None
-        self._bar.update(self._task, completed=made, total=total, description=self._line(progress))
+        request_count = progress.requests.requests
+        total = request_count + progress.pages_left if isfinite(progress.pages_left) else None
+        self._bar.update(self._task, completed=request_count, total=total, description=self._line(progress))
 
     def _line(self, progress: SyncProgress) -> str:
         rows = sum(counts.read for counts in progress.counts.values())
-        rate = rows / max(time.monotonic() - self._started, 0.1)
+        rate = rows / max(time.monotonic() - self._started_at, 0.1)
         reached = f" {datetime.fromtimestamp(progress.reached, UTC):%Y-%m-%d}" if progress.reached else ""
-        limited = f", {progress.requests.rate_limited} times 429" if progress.requests.rate_limited else ""
+        limited = f", {progress.requests.rate_limited} rate limited" if progress.requests.rate_limited else ""
         return (
             f"{rows:,} rows, {rate:,.0f}/s, {progress.requests.requests:,} requests{limited}; "
             f"{STREAM_LABELS[progress.stream]}{reached}"

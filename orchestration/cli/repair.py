@@ -1,11 +1,11 @@
-"""`recoup repair`: moves damaged databases aside, and says how their content comes back."""
+"""`recoup repair`: move damaged databases aside, and say how to restore their content."""
 
 from orchestration.config.settings import Settings
 from orchestration.maintenance.repair import repair
 
 
 def run_repair(settings: Settings) -> None:
-    """Repair the data folder and print what was damaged."""
+    """Repair the data folder, and print which files were damaged."""
     is_damaged = False
     for each in repair(settings):
         is_damaged = True

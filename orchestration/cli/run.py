@@ -1,4 +1,4 @@
-"""One run of the pipeline in a terminal: progress while it runs, then the figures and what has changed."""
+"""`recoup sync` and `recoup ingest` in a terminal: the progress, then the figures and how they have changed."""
 
 import shlex
 import shutil
@@ -22,7 +22,7 @@ from orchestration import pipeline
 from orchestration.accounts.registry import Integrations
 from orchestration.base.errors import RecoupError
 from orchestration.cli.lean import without_pandas
-from orchestration.cli.progress import STREAM_LABELS, reading
+from orchestration.cli.progress import STREAM_LABELS, progress_bar
 from orchestration.cli.tables import print_trimmed
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
@@ -35,7 +35,8 @@ _SUMMARY_WAIT_SECONDS: Final = 10.0
 _EXAMPLE: Final = "show tables"
 _TABLES: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
 _WIDTH: Final = 80
-"""Columns of characters of the summary's lines, in a wider terminal, too."""
+"""Columns of the summary, even in a wider terminal."""
+
 _COUNTS: Final = (
     "failed_to_date",
     "recovered_to_date",
@@ -51,17 +52,17 @@ console = Console(highlight=False)
 
 @dataclass(frozen=True)
 class Summary:
-    """Hold the figures of the models. `project` is the fingerprint of the dbt project that they were built from."""
+    """The figures of the models. `project` is the fingerprint of the dbt project that built the models."""
 
     rates: Rates = ()
     project: str | None = None
 
 
 def chosen_integrations(settings: Settings, names: Sequence[str]) -> Sequence[str]:
-    """Return the named integrations, or all of them if none is named, or `default` if there are none.
+    """Return the named integrations; without names, all of them, or `default` if none is connected.
 
     Raises:
-        IntegrationError: one of them does not exist.
+        IntegrationError: a named integration does not exist.
     """
     integrations = Integrations(settings)
     if names:
@@ -70,14 +71,14 @@ def chosen_integrations(settings: Settings, names: Sequence[str]) -> Sequence[st
 
 
 def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -> None:
-    """Print what a sync of these integrations would read, by stream, and how long that takes at Stripe's limits.
+    """Print what a sync of these integrations would read, and how long that takes at Stripe's rate limits.
 
     Raises:
-        SomeFailed: some of several integrations could not be estimated.
+        PartialSyncError: some of several integrations could not be estimated.
         The exceptions of `pipeline.estimate_sync`, if there is only one integration.
     """
     if len(names) == 1:
-        _print_plan_of(pipeline.estimate_sync(settings, request, integration=names[0]))
+        _print_single_plan(pipeline.estimate_sync(settings, request, integration=names[0]))
         return
     plans: dict[str, SyncPlan] = {}
     for name in names:
@@ -87,7 +88,7 @@ def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -
             console.print(f"{name}: {error}", style="red", markup=False)
     _print_plans(plans)
     if len(plans) < len(names):
-        raise SomeFailed(f"Not counted, see above: {', '.join(name for name in names if name not in plans)}.")
+        raise PartialSyncError(f"Not estimated (see above): {', '.join(name for name in names if name not in plans)}.")
 
 
 def _print_plans(plans: Mapping[str, SyncPlan]) -> None:
@@ -99,21 +100,21 @@ def _print_plans(plans: Mapping[str, SyncPlan]) -> None:
         lacks = {each.missing_permission for each in planned.streams if each.missing_permission}
         objects = sum(each.objects or 0 for each in planned.streams)
         table.add_row(
-            name, f"{objects:,}", f"{planned.requests:,}", str(_least_time(planned)), ", ".join(sorted(lacks))
+            name, f"{objects:,}", f"{planned.requests:,}", str(_shortest_time(planned)), ", ".join(sorted(lacks))
         )
     console.print(table)
     console.print(
-        f"{sum(each.requests for each in plans.values()):,} requests in all; each account has limits of its own. These "
-        f"estimates took {sum(each.asked for each in plans.values()):,}."
+        f"{sum(each.requests for each in plans.values()):,} requests in total. Each account has its own limits. These "
+        f"estimates took {sum(each.asked for each in plans.values()):,} requests."
     )
 
 
-def _least_time(planned: SyncPlan) -> timedelta:
-    """Return the least duration: streams are read side by side, each within the limit for its kind."""
+def _shortest_time(planned: SyncPlan) -> timedelta:
+    """Return the shortest possible duration. Streams are read in parallel, each within its own rate limit."""
     return timedelta(seconds=ceil(max(stream.requests for stream in planned.streams) / ENDPOINT_RATE))
 
 
-def _print_plan_of(planned: SyncPlan) -> None:
+def _print_single_plan(planned: SyncPlan) -> None:
     table = Table("stream", box=None, header_style="bold", title="A sync would read about", title_justify="left")
     for column in ("objects", "requests"):
         table.add_column(column, justify="right")
@@ -125,14 +126,14 @@ def _print_plan_of(planned: SyncPlan) -> None:
         )
     console.print(table)
     console.print(
-        f"{planned.requests:,} requests in all, {_least_time(planned)} at Stripe's limit of "
-        f"{ENDPOINT_RATE:.0f} a second for each kind. Stripe allows an account {LEAST_ALLOWANCE:,} reads in 30 days at "
-        f"least, and {READS_PER_TRANSACTION} for each payment. This estimate took {planned.asked}."
+        f"{planned.requests:,} requests in total, which take at least {_shortest_time(planned)} at Stripe's limit of "
+        f"{ENDPOINT_RATE:.0f} a second for each endpoint. In 30 days Stripe allows an account {READS_PER_TRANSACTION} "
+        f"reads for each payment, and at least {LEAST_ALLOWANCE:,}. This estimate took {planned.asked} requests."
     )
 
 
-class SomeFailed(RecoupError):
-    """Report that some integrations failed and the others were synced. The text names those that failed."""
+class PartialSyncError(RecoupError):
+    """Some integrations failed, and the others were synced. The text names those that failed."""
 
 
 @without_pandas()
@@ -145,12 +146,17 @@ def run_pipeline(
 ) -> bool:
     """Extract, load waiting webhook events, build, publish; print progress and the recovery summary.
 
-    `is_beside_accounts` is true for a demo while real accounts are connected: commands show those by default then.
-
     Return True if every required resource could be read.
 
+    Args:
+        settings: Settings of the data folder.
+        request: What to read again besides the changes.
+        names: Names of the integrations to sync.
+        is_beside_accounts: Whether this is the demo and real accounts are connected. Commands then need
+            RECOUP_DATA_DIR to show the demo.
+
     Raises:
-        SomeFailed: some integrations failed, or the webhook queue did. If all integrations fail, the last one's
+        PartialSyncError: some integrations failed, or the webhook queue did. If all integrations fail, the last
             exception of `pipeline.extract` is raised instead.
         The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
@@ -161,10 +167,12 @@ def run_pipeline(
     _build_and_publish(settings)
     _print_summary(_summary(settings), before)
     if missing:
-        console.print(f"These figures are incomplete: the key lacks {', '.join(sorted(missing))}.", style="bold red")
+        console.print(
+            f"These figures are incomplete, because the key lacks {', '.join(sorted(missing))}.", style="bold red"
+        )
     _print_next_steps(settings, is_beside_accounts=is_beside_accounts)
     if failed:
-        raise SomeFailed(f"Not synced, see above: {', '.join(failed)}.")
+        raise PartialSyncError(f"Not synced (see above): {', '.join(failed)}.")
     return not missing
 
 
@@ -180,7 +188,7 @@ def run_ingest(settings: Settings) -> None:
 
 
 def _ingest(settings: Settings) -> Sequence[str]:
-    """Load waiting webhook events; return a name for them if that failed. The sync continues either way."""
+    """Load waiting webhook events. Return `webhook events` if that failed; the sync continues either way."""
     try:
         _print_ingested(pipeline.ingest(settings))
     except pipeline.INGEST_ERRORS as error:
@@ -191,13 +199,16 @@ def _ingest(settings: Settings) -> Sequence[str]:
 
 def _print_ingested(report: IngestReport) -> None:
     if not report.taken:
-        console.print("  No webhook event waits.")
+        console.print("  No webhook events are waiting.")
         return
     console.print(
-        f"  Webhook events   {report.taken:>8,} taken {report.ingested:>7,} new {report.duplicates:>8,} known already"
+        f"  Webhook events   {report.taken:>8,} read {report.ingested:>8,} new {report.duplicates:>8,} already known"
     )
     if report.quarantined:
-        console.print(f"  {report.quarantined:,} events cannot be read: recoup webhooks status", style="yellow")
+        console.print(
+            f"  {report.quarantined:,} events could not be loaded. Show the reasons: recoup webhooks status",
+            style="yellow",
+        )
 
 
 def _build_and_publish(settings: Settings) -> None:
@@ -213,14 +224,14 @@ def _build_and_publish(settings: Settings) -> None:
 def _extract_each(
     settings: Settings, request: SyncRequest | None, names: Sequence[str]
 ) -> tuple[set[str], Sequence[str]]:
-    """Sync each integration; return the missing permissions, and the integrations that could not be synced."""
+    """Sync each integration. Return the missing permissions, and the names of the integrations that failed."""
     missing: set[str] = set()
     failed: list[str] = []
     for name in names:
         if len(names) > 1:
             console.print(name, style="bold")
         try:
-            with reading(console) as show:
+            with progress_bar(console) as show:
                 report = pipeline.extract(settings, show, integration=name, request=request)
         except pipeline.INTEGRATION_ERRORS as error:
             failed.append(name)
@@ -235,7 +246,7 @@ def _extract_each(
 
 @contextmanager
 def _stage(title: str) -> Iterator[Any]:
-    """Show a line with a spinner and yield a callback that sets its text; without a terminal print only the title."""
+    """Show a spinner and yield a callback that sets its text. Without a terminal, only print the title."""
     if not console.is_terminal:
         console.print(title)
         yield lambda line: None
@@ -247,7 +258,7 @@ def _stage(title: str) -> Iterator[Any]:
 
 
 class _NodeCounter:
-    """Count the finished models and tests, from dbt's events or by name."""
+    """Counter of finished models and tests. dbt calls it with events; the compiled plan calls `count` with names."""
 
     def __init__(self, show: Any) -> None:
         self._show, self._finished = show, 0
@@ -257,7 +268,7 @@ class _NodeCounter:
             self.count(event.data.node_info.node_name)
 
     def count(self, name: str) -> None:
-        """Count a finished node, and show it."""
+        """Count a finished node, and show its name."""
         self._finished += 1
         self._show(f"{self._finished} nodes done, last {name}")
 
@@ -265,13 +276,13 @@ class _NodeCounter:
 def _print_report(report: SyncReport) -> None:
     mode = "live" if report.account.livemode else "test"
     console.print(f"  Account {report.account.account_id} ({mode} mode), {report.requests.requests:,} requests", end="")
-    console.print(f", {report.requests.retries:,} of them repeated" if report.requests.retries else "")
+    console.print(f", {report.requests.retries:,} of them retries" if report.requests.retries else "")
     for name in _TABLES:
         counts = report.counts.get(name)
         if counts and counts.read:
             console.print(
                 f"  {name.replace('_', ' '):<16} {counts.read:>8,} read {counts.written:>8,} new or changed "
-                f"{counts.unchanged + counts.outdated:>8,} known already"
+                f"{counts.unchanged + counts.outdated:>8,} already known"
             )
     if not report.written and not report.missing:
         console.print("  Nothing has changed since the last sync.")
@@ -279,25 +290,27 @@ def _print_report(report: SyncReport) -> None:
         console.print(f"  Data through {_instant(report.data_through)}")
     if count := sum(report.quarantined.values()):
         console.print(
-            f"  NOT READ: {count:,} objects that are not what Stripe documents (sync.quarantine). The next sync tries "
-            "them again.",
+            f"  NOT READ: {count:,} objects that differ from Stripe's documentation (sync.quarantine). The next sync "
+            "tries them again.",
             style="bold red",
         )
     for feed in report.relisted:
         console.print(
-            f"  Events had aged out since the last sync ({feed}): everything was listed anew.", style="yellow"
+            f"  Stripe deleted events before they were read ({feed}), so the whole history was read again.",
+            style="yellow",
         )
     for stream, permission in report.missing.items():
         console.print(
-            f"  NOT READ: {STREAM_LABELS[stream]}. The key lacks {permission}; what depends on it is unknown.",
+            f"  NOT READ: {STREAM_LABELS[stream]}, because the key lacks {permission}. Figures that depend on it are "
+            "unknown.",
             style="bold red",
         )
 
 
 def _summary(settings: Settings) -> Summary | None:
-    """Return the figures of the warehouse's models; empty before the first build, None if they cannot be read.
+    """Return the figures of the models: an empty summary before the first build, None if they cannot be read.
 
-    They are read from the warehouse, since analysts may do anything with the published file.
+    Read them from the warehouse, since analysts may change the published file.
     """
     if not settings.warehouse_path.exists():
         return Summary()
@@ -310,10 +323,12 @@ def _summary(settings: Settings) -> Summary | None:
 
 def _print_summary(summary: Summary | None, before: Summary) -> None:
     if summary is None:
-        _print_line("\nThe figures cannot be shown: another process holds the warehouse.\nThe tables are published.")
+        _print_line(
+            "\nThe figures cannot be shown, because another process uses the warehouse.\nThe tables are published."
+        )
         return
     if not summary.rates:
-        _print_line("\nNo failed payment is known yet.")
+        _print_line("\nThere are no failed payments yet.")
         return
     is_comparable = summary.project is not None and summary.project == before.project
     for whole in (rate for rate in summary.rates if rate.is_all_currencies):
@@ -327,10 +342,10 @@ def _print_summary(summary: Summary | None, before: Summary) -> None:
         _print_counts(whole, own, known[0] if known and is_comparable else None)
         _print_amounts(whole, own)
     if any(rate.share is not None for rate in summary.rates):
-        _print_line(f"Matured: {summary.rates[0].window} are over since the failure. In brackets: the 95 % interval.")
-        _print_line("Strict: recoveries by another payment count only if both name the same order.")
+        _print_line(f"Matured: failed at least {summary.rates[0].window} ago. In brackets: the 95 % interval.")
+        _print_line("Strict: a recovery by another payment counts only if both name the same order.")
     if before.rates and not is_comparable:
-        _print_line("Not compared with the last run: dbt's vars, models or tables were changed since.")
+        _print_line("Not compared with the last run: dbt's vars, models or tables have changed.")
 
 
 def _print_line(text: str, style: str = "dim") -> None:
@@ -338,7 +353,7 @@ def _print_line(text: str, style: str = "dim") -> None:
 
 
 def _print_rates(whole: pipeline.RecoveryRate, own: Rates) -> None:
-    """Print the matured rate of an account and, if it has several currencies, of each; or why there is none yet."""
+    """Print the matured recovery rate of an account and of each of its currencies, or why there is none yet."""
     if whole.share is None:
         _print_line(str(whole), style="none")
         return
@@ -347,12 +362,12 @@ def _print_rates(whole: pipeline.RecoveryRate, own: Rates) -> None:
     table.add_row("strict recovery rate", f"{whole.strict} of the same payments")
     if len(own) > 1:
         for rate in own:
-            table.add_row(f"  {_name(rate)}", "none has matured yet" if rate.share is None else str(rate))
+            table.add_row(f"  {_name(rate)}", "no matured payments yet" if rate.share is None else str(rate))
     print_trimmed(console, table, width=_WIDTH)
 
 
 def _print_counts(whole: pipeline.RecoveryRate, own: Rates, before: pipeline.RecoveryRate | None) -> None:
-    """Print the numbers of payments in each state and, below, how those of the account have changed since `before`."""
+    """Print the number of payments in each state, and the changes of the account's numbers since `before`."""
     table = _table("to date", "failed", *_recovered(whole), "in recovery", "lost")
     for rate in own:
         table.add_row(_name(rate), *(f"{getattr(rate, name):,}" for name in _COUNTS))
@@ -413,14 +428,14 @@ def _print_next_steps(settings: Settings, *, is_beside_accounts: bool) -> None:
 
 
 def _print_step(purpose: str, command: str) -> None:
-    """Print what can be copied in one piece: behind its purpose, or on a line of its own if it is long."""
+    """Print text to copy next to its purpose, or on its own line if it is long."""
     is_long = len(purpose) + len(command) >= _WIDTH
     console.print(f"{purpose.rstrip()}\n    " if is_long else f"{purpose} ", end="", markup=False)
     console.print(Text(command, style="cyan"), soft_wrap=True)
 
 
 def _own_command() -> str:
-    """Return the command that calls this `recoup` from the current folder."""
+    """Return the command that runs this installation of `recoup` from the current folder."""
     own = Path(sys.executable).with_name("recoup")
     found = shutil.which("recoup")
     if found and Path(found).resolve() == own.resolve():

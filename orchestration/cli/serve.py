@@ -1,4 +1,4 @@
-"""`recoup receive`: the webhook receiver alone. `recoup serve`: Dagster's UI and daemon, and the receiver."""
+"""`recoup receive`: only the webhook receiver. `recoup serve`: Dagster's UI and daemon with the receiver."""
 
 import errno
 import socket
@@ -22,49 +22,52 @@ _BACKLOG: Final = 2_048
 _KEEP_ALIVE_SECONDS: Final = 75
 _SHUTDOWN_SECONDS: Final = 10
 _ROTATE_SECONDS: Final = 60
-"""Dagster's log grows past its limit for a minute at most."""
+"""Time between two checks of the size of Dagster's log, so that it exceeds its limit for a minute at most."""
 
 
 class ServiceFailed(RecoupError):
-    """An address cannot be used, or a part of what runs together has ended. The text says which."""
+    """An address cannot be used, or Dagster has ended. The text says which."""
 
 
 def run_receiver(settings: Settings, *, host: str, port: int) -> None:
-    """Receive until interrupted.
+    """Run the webhook receiver until interrupted.
 
     Raises:
         ServiceFailed: the address cannot be used.
     """
     server, listening = _server(settings), _listen(host, port)
-    print(f"Receiving webhooks on http://{host}:{port} (Ctrl-C ends it)", flush=True)
-    with suppress(KeyboardInterrupt):  # how uvicorn passes on the signal that ended it
+    print(f"Receiving webhooks on http://{host}:{port} (stop with Ctrl-C)", flush=True)
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again that stopped it
         server.run(sockets=[listening])
 
 
 def run_all(
-    settings: Settings, *, port: int, host: str, receiver_port: int, beside: Callable[[], None] = lambda: None
+    settings: Settings, *, port: int, host: str, receiver_port: int, background: Callable[[], None] = lambda: None
 ) -> None:
-    """Dagster and the receiver until interrupted; where one ends, so does the other.
+    """Run Dagster and the receiver until interrupted. If one of them ends, stop the other.
 
-    `beside` is called in a thread of its own, once the receiver listens.
+    `background` is called in its own thread once the receiver listens.
 
     Raises:
-        AlreadyRunning, PortTaken: as `only_dagster` and `dagster_dev`.
-        ServiceFailed: the receiver's address cannot be used, or Dagster ended by itself.
+        AlreadyRunning: another process runs Dagster on this data folder.
+        PortTaken: the port of the UI cannot be used.
+        ServiceFailed: the receiver's address cannot be used, or Dagster has ended.
     """
     server, listening = _server(settings), _listen(host, receiver_port)
     log = settings.dagster_home / "dagster.log"
     with only_dagster(settings) as lock, dagster_dev(settings, port, lock, log=log) as dagster:
         threading.Thread(target=_end_with, args=(dagster, server), daemon=True).start()
-        threading.Thread(target=beside, daemon=True).start()
+        threading.Thread(target=background, daemon=True).start()
         threading.Thread(target=_rotate, args=(log,), daemon=True).start()
-        print(f"Webhooks: http://{host}:{receiver_port}. UI: http://127.0.0.1:{port}. Ctrl-C ends both.")
-        print(f"Dagster prints to {log}.", flush=True)
+        print(f"Webhooks: http://{host}:{receiver_port}. UI: http://127.0.0.1:{port}. Stop both with Ctrl-C.")
+        print(f"Dagster's output is in {log}.", flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
-        ended_by_itself = dagster.poll() is not None
-    if ended_by_itself:
-        raise ServiceFailed(f"Dagster has ended (exit code {dagster.returncode}), and the receiver with it: see {log}.")
+        has_dagster_ended = dagster.poll() is not None
+    if has_dagster_ended:
+        raise ServiceFailed(
+            f"Dagster has ended (exit code {dagster.returncode}), so the receiver has stopped. See {log}."
+        )
 
 
 def _server(settings: Settings) -> uvicorn.Server:
@@ -87,14 +90,14 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        remedy = "Is --host an address of this machine?"
+        remedy = "Check that --host is an address of this machine."
         if error.errno == errno.EADDRINUSE:
-            remedy = "Another receiver may be running. Choose another port, and say so in RECOUP_WEBHOOK_BASE_URL."
+            remedy = "Another receiver may be running; or choose another port, also in RECOUP_WEBHOOK_BASE_URL."
         raise ServiceFailed(f"Port {port} of {host} cannot be used: {error.strerror}. {remedy}") from None
 
 
 def _rotate(log: Path) -> None:
-    """Keep Dagster's log within its size, for as long as this process lives."""
+    """Keep Dagster's log within its size limit. Ends with the process."""
     while True:
         rotate_log(log)
         time.sleep(_ROTATE_SECONDS)

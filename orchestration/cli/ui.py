@@ -1,6 +1,6 @@
-"""`python -m orchestration.cli.ui`: Dagster's webserver behind the guard of the UI.
+"""`python -m orchestration.cli.ui`: Dagster's webserver with Recoup's access guard.
 
-Takes the arguments of `dagster-webserver`.
+It takes the arguments of `dagster-webserver`.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from orchestration.web.ui_guard import UiGuard
 
 
 def _guard_webserver() -> None:
-    """Put the guard in front of every webserver that this process creates."""
+    """Add the access guard to every webserver that this process creates."""
     build = DagsterWebserver.build_middleware
 
     def build_guarded(webserver: DagsterWebserver[Any, Any]) -> list[Middleware]:

@@ -1,4 +1,4 @@
-"""`recoup webhooks status` and `requeue`: what waits in the queue, and what is in quarantine."""
+"""`recoup webhooks status` and `requeue`: show the webhook queue, and retry the events in quarantine."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,27 +13,27 @@ from orchestration.webhooks.queue import Queue, days_ago
 
 console = Console(highlight=False)
 
-_SHOWN: Final = 10
+_MAX_SHOWN: Final = 10
 
 
 def print_status(settings: Settings) -> None:
-    """Print what waits in the queue, what was loaded, and what is in quarantine or was rejected."""
+    """Print how many events are waiting, loaded, quarantined, rejected or skipped, and why events are in quarantine."""
     with closing(Queue(settings.queue_url)) as queue:
-        stats, aside = queue.stats(), queue.quarantine(_SHOWN)
-        done, repeated = queue.history_counts()
-        refused, passed_over = queue.refusals(since=days_ago(1)), queue.passed_over(since=days_ago(1))
+        stats, quarantined = queue.stats(), queue.quarantine(_MAX_SHOWN)
+        loaded, duplicates = queue.remembered()
+        rejected, skipped = queue.refusals(since=days_ago(1)), queue.passed_over(since=days_ago(1))
     table = Table(box=None, show_header=False)
     table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")
-    table.add_row("loaded", f"{done:,} (forgotten after {settings.recoup_queue_days:g} days)")
-    table.add_row("received more than once", f"{repeated:,}")
-    table.add_row("put aside", f"{stats.quarantined:,}")
-    table.add_row("turned away in 24 hours", _counts(refused))
-    table.add_row("passed over in 24 hours", _counts(passed_over))
+    table.add_row("loaded", f"{loaded:,} (deleted from the queue after {settings.recoup_queue_days:g} days)")
+    table.add_row("received more than once", f"{duplicates:,}")
+    table.add_row("quarantined", f"{stats.quarantined:,}")
+    table.add_row("rejected in 24 hours", _counts(rejected))
+    table.add_row("skipped in 24 hours", _counts(skipped))
     console.print(table)
-    for event_id, received_at, reason in aside:
+    for event_id, received_at, reason in quarantined:
         console.print(f"  {event_id}  {received_at:%Y-%m-%d %H:%M:%S} UTC  {reason}", markup=False)
-    if aside:
-        console.print("They stay where they are until someone decides: recoup webhooks requeue tries them again.")
+    if quarantined:
+        console.print("These events could not be loaded, and stay in quarantine. Try again: recoup webhooks requeue")
 
 
 def _counts(by_reason: Mapping[str, int]) -> str:
@@ -41,7 +41,7 @@ def _counts(by_reason: Mapping[str, int]) -> str:
 
 
 def requeue_quarantined(settings: Settings) -> None:
-    """Put the events in quarantine back into the queue."""
+    """Put the events in quarantine back into the queue, and print how many."""
     with closing(Queue(settings.queue_url)) as queue:
         count = queue.requeue_quarantined()
-    console.print(f"{count:,} events wait for the next run." if count else "Nothing was put aside.")
+    console.print(f"{count:,} events are queued again." if count else "The quarantine is empty.")

@@ -1,4 +1,4 @@
-"""`recoup webhooks test`: a signed sample event, followed from the receiver into the table."""
+"""`recoup webhooks test`: send a signed sample event, and follow it from the receiver into the table."""
 
 import secrets
 import time
@@ -22,31 +22,34 @@ from orchestration.webhooks.queue import Queue
 
 console = Console(highlight=False)
 
-_LOOKED_EVERY: Final = 0.2
+_POLL_SECONDS: Final = 0.2
 
 
 class SampleLost(RecoupError):
-    """The sample did not arrive. The text says how far it came and what to do."""
+    """The sample did not arrive in the table. The text says how far it got, and what to do."""
 
 
 def follow(settings: Settings, endpoint: WebhookEndpoint, *, url: str | None, wait: float) -> None:
-    """Post a sample event to `url` or the endpoint's address, and follow it for `wait` seconds until it is loaded.
+    """Post a sample event to `url` or the endpoint's address, and wait until it is loaded, for at most `wait` seconds.
 
     Raises:
         SampleLost: the sample did not arrive in the table.
     """
     if not endpoint.secrets:
-        raise SampleLost("No signing secret is set: recoup webhooks secret")
+        raise SampleLost("No signing secret is set. Set it first: recoup webhooks secret")
     event_id = f"{SAMPLE_PREFIX}{secrets.token_hex(12)}"
     address = url or webhook_url(settings, endpoint)
     started = time.monotonic()
     _post(address, _sample(event_id, min(settings.webhook_events)), endpoint.secrets[0].get_secret_value())
     console.print(f"Received and on disk      {1000 * (time.monotonic() - started):7.0f} ms")
-    _follow(settings, event_id, started, wait)
+    _wait_until_loaded(settings, event_id, started, wait)
     with open_warehouse(settings.warehouse_path) as connection:
         row = connection.execute("FROM raw_stripe.webhook_events WHERE event_id = ?", [event_id]).fetchone()
     if row is None:
-        raise SampleLost(f"The queue has it as done, but {settings.warehouse_path} has no row of it.")
+        raise SampleLost(
+            f"The queue says that the sample was loaded, but {settings.warehouse_path} does not contain it. Check that "
+            "RECOUP_DATA_DIR is the same for Dagster and this command."
+        )
     console.print(f"In raw_stripe.webhook_events {time.monotonic() - started:6.1f} s")
 
 
@@ -59,13 +62,15 @@ def _post(address: str, event: Mapping[str, object], signing_secret: str) -> Non
         )
     except requests.RequestException:
         raise SampleLost(
-            f"Nothing answers at {address.partition('/webhooks/')[0]}: is `recoup serve` or `recoup receive` running? "
-            "RECOUP_WEBHOOK_BASE_URL says where it is reached."
+            f"No receiver answers at {address.partition('/webhooks/')[0]}. Start it with `recoup serve`, or correct "
+            "RECOUP_WEBHOOK_BASE_URL."
         ) from None
     if answer.status_code != 200:
         raise SampleLost(f"The receiver answered {answer.status_code}: {answer.text[:200]}")
     if not answer.json().get("stored"):
-        raise SampleLost("The receiver keeps no such events: its RECOUP_WEBHOOK_EVENTS are others than here.")
+        raise SampleLost(
+            "The receiver does not store this type of event. Set the same RECOUP_WEBHOOK_EVENTS here and there."
+        )
 
 
 def _sample(event_id: str, event_type: str) -> Mapping[str, object]:
@@ -80,17 +85,18 @@ def _sample(event_id: str, event_type: str) -> Mapping[str, object]:
     }
 
 
-def _follow(settings: Settings, event_id: str, started: float, wait: float) -> None:
+def _wait_until_loaded(settings: Settings, event_id: str, started: float, wait: float) -> None:
+    """Wait until the queue reports the event as loaded. `started` is the start on the monotonic clock."""
     with closing(Queue(settings.queue_url)) as queue:
         while (state := queue.state_of(event_id)) != "done":
             if state is None:
                 raise SampleLost(
-                    "The receiver has it, but not in the queue that is read here: are RECOUP_DATA_DIR and "
-                    "RECOUP_QUEUE_URL the same for both?"
+                    "The receiver stored the sample in another queue. Set RECOUP_DATA_DIR and RECOUP_QUEUE_URL to the "
+                    "same values here and there."
                 )
             if time.monotonic() - started > wait:
                 raise SampleLost(
-                    f"It is {state} since {wait:.0f} s, and nothing takes it into the table. Is Dagster running "
-                    "(`recoup serve`), and its sensor webhook_queue_sensor switched on?"
+                    f"The sample has been {state} for {wait:.0f} s, and nothing has loaded it. Check that Dagster is "
+                    "running (`recoup serve`) and that its sensor webhook_queue_sensor is on."
                 )
-            time.sleep(_LOOKED_EVERY)
+            time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""`recoup webhooks …`: the endpoint's address, its secret, a delivery that is followed into the table, the queue."""
+"""`recoup webhooks …`: set up the webhook endpoint and its signing secret, test it, and show its queue."""
 
 import sys
 from typing import Annotated
@@ -14,12 +14,12 @@ from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 app = typer.Typer()
 console = Console(highlight=False)
 
-Name = Annotated[str | None, typer.Argument(help="The integration, where there are several.")]
+Name = Annotated[str | None, typer.Argument(help="Name of the integration, if there are several.")]
 
 
 @app.command()
 def enable(name: Name = None) -> None:
-    """Print the address to enter at Stripe, the events to choose, and what to paste where."""
+    """Enable the webhook endpoint, and print how to set it up at Stripe."""
     settings = Settings()
     integration = _chosen(settings, name)
     files = WebhookFiles(settings, integration)
@@ -35,21 +35,21 @@ def enable(name: Name = None) -> None:
     console.print(f"     {webhook_url(settings, endpoint)}", soft_wrap=True)
     if not settings.recoup_webhook_base_url.startswith("https://"):
         _print_indented(
-            "Stripe asks for https, and must be able to reach it: set RECOUP_WEBHOOK_BASE_URL to such an address, and "
-            "let your proxy pass requests on to `recoup serve`."
+            "Stripe needs an https address that it can reach. Set RECOUP_WEBHOOK_BASE_URL to it, and let your proxy "
+            "forward requests to `recoup serve`."
         )
     console.print("3. Reveal the endpoint's signing secret (whsec_…) and give it to Recoup:")
     console.print(f"     recoup webhooks secret{suffix}")
-    state = f"{len(endpoint.secrets)} set" if endpoint.secrets else "none yet; deliveries are turned away until then"
+    state = f"{len(endpoint.secrets)} set" if endpoint.secrets else "none yet; until then, deliveries are rejected"
     _print_indented(f"Signing secrets: {state}.")
-    console.print(f"4. Run `recoup serve`, and try it: recoup webhooks test{suffix}")
+    console.print(f"4. Run `recoup serve`, and test the endpoint: recoup webhooks test{suffix}")
 
 
 def _print_scope(platform: str) -> None:
-    """Stripe has a destination for a platform's own events, and another for those of its connected accounts."""
+    """Print how to set up both destinations: Stripe sends events of connected accounts to a separate one."""
     _print_indented(
-        "Events from: Connected accounts. For the platform's own payments add a second destination, from Your account, "
-        "with the same events and URL, and set both signing secrets, with a comma between them, as "
+        "Events from: Connected accounts. For the platform's own payments, add a second destination (events from: Your "
+        "account) with the same events and URL. Then set both signing secrets, separated by a comma, in "
         f"STRIPE_WEBHOOK_SECRETS__{platform.upper()}."
     )
 
@@ -60,27 +60,33 @@ def _print_indented(text: str) -> None:
 
 @app.command()
 def secret(name: Name = None) -> None:
-    """Set the endpoint's signing secret: typed hidden, or from standard input. The one it replaces counts for a day."""
+    """Set the signing secret, from a hidden prompt or standard input. The previous one is valid for 24 more hours."""
     settings = Settings()
     integration = _chosen(settings, name)
-    hidden = sys.stdin.isatty()
-    pasted = typer.prompt("Signing secret (whsec_…), hidden", hide_input=True) if hidden else sys.stdin.read()
+    is_terminal = sys.stdin.isatty()
+    text = typer.prompt("Signing secret (whsec_…), hidden", hide_input=True) if is_terminal else sys.stdin.read()
     files = WebhookFiles(settings, integration)
-    is_rolled = files.set_secret(pasted)
+    is_rolled = files.set_secret(text)
     files.enable()
-    console.print("The signing secret is set." + (" The one before counts for another 24 hours." if is_rolled else ""))
+    console.print(
+        "The signing secret is set." + (" The previous one is valid for another 24 hours." if is_rolled else "")
+    )
     if settings.webhook_secrets(integration):
         variable = "STRIPE_WEBHOOK_SECRET" + ("" if integration == DEFAULT_INTEGRATION else f"S__{integration.upper()}")
-        console.print(f"{variable} is set, too, and goes before it.", style="yellow")
+        console.print(
+            f"{variable} is also set, and overrides it. Remove the variable to use this secret.", style="yellow"
+        )
 
 
 @app.command("test")
-def follow_a_sample(
+def send_sample(
     name: Name = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the sample is in the table.")] = 120.0,
-    url: Annotated[str | None, typer.Option(help="Post to this address instead of the endpoint's own.")] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Longest time to wait for the sample in the table, in seconds.")
+    ] = 120.0,
+    url: Annotated[str | None, typer.Option(help="Post to this address instead of the endpoint's address.")] = None,
 ) -> None:
-    """Sign a sample event, post it to the running receiver, and follow it into the table. It makes no payment."""
+    """Post a signed sample event to the running receiver, and wait until it is in the table. It is no payment."""
     from orchestration.cli.webhook_sample import follow
 
     settings = Settings()
@@ -90,7 +96,7 @@ def follow_a_sample(
 
 @app.command()
 def status() -> None:
-    """What waits in the queue, since when, and what was put aside or turned away."""
+    """Show the queue: waiting events, quarantined events with the reason, and rejected deliveries."""
     from orchestration.cli.webhook_queue import print_status
 
     print_status(Settings())
@@ -98,27 +104,28 @@ def status() -> None:
 
 @app.command()
 def requeue() -> None:
-    """Try once more what was put aside, such as after an update that can read it."""
+    """Try to load the events in quarantine again, such as after an update."""
     from orchestration.cli.webhook_queue import requeue_quarantined
 
     requeue_quarantined(Settings())
 
 
 def _chosen(settings: Settings, name: str | None) -> str:
-    """The integration that is meant: the named one; without a name the only one there is, or `default`.
+    """Return the name of the chosen integration: the given one, or the only one, or `default`.
 
     Raises:
-        IntegrationError: there is none of that name, it has no endpoint, or there are several to choose from.
+        IntegrationError: the integration does not exist, its events come to the endpoint of its platform, or a name
+            is needed because there are several.
     """
     integrations = Integrations(settings)
     if name is not None:
         platform = integrations.named(name).platform
         if platform is not None:
             raise IntegrationError(
-                f"Events of {name!r} come to the endpoint of its platform: recoup webhooks enable {platform}"
+                f"{name!r} uses the webhook endpoint of its platform: recoup webhooks enable {platform}"
             )
         return name
-    there = [each.name for each in integrations.all() if each.platform is None] or [DEFAULT_INTEGRATION]
-    if len(there) > 1 and DEFAULT_INTEGRATION not in there:
-        raise IntegrationError(f"Which integration? There are: {', '.join(there)}. Name one behind the command.")
-    return there[0]
+    names = [each.name for each in integrations.all() if each.platform is None] or [DEFAULT_INTEGRATION]
+    if len(names) > 1 and DEFAULT_INTEGRATION not in names:
+        raise IntegrationError(f"There are several integrations: {', '.join(names)}. Pass one as an argument.")
+    return names[0]

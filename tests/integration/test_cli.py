@@ -113,8 +113,8 @@ def test_a_sync_that_cannot_work_says_why(variables: dict[str, str], sentence: s
         ("nosuch", "No such command 'nosuch'"),
         ("query", "Missing argument"),
         ("demo --payments 0", "greater than or equal to 1"),
-        ("demo --shop nosuch", "there is no kind 'nosuch'. Choose one of: checkout_guests, three_shops,"),
-        ("demo --live --shop ''", "there is no kind ''. Choose one of:"),
+        ("demo --shop nosuch", "'nosuch' is not a kind of shop. Choose one of: checkout_guests, three_shops,"),
+        ("demo --live --shop ''", "'' is not a kind of shop. Choose one of:"),
         ("sync --created-from yesterday", "give a day such as 2026-01-31"),
         ("sync --full-refresh --created-from 2026-01-31", "not for both"),
     ],
@@ -132,7 +132,7 @@ def test_a_damaged_published_file_is_named(recoup: Recoup, tmp_path: Path) -> No
     said = recoup("query", "select 1")
     assert said.code == 1
     assert "recovery.duckdb" in said.text.replace(" ", "")
-    assert "is damaged. `recoup sync` publishes it again." in said.text
+    assert "is damaged. Publish it again: recoup sync" in said.text
 
 
 def test_interrupted_while_the_models_are_built_it_says_so(
@@ -155,7 +155,7 @@ def test_interrupted_while_the_models_are_built_it_says_so(
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err, err
     assert process.returncode == 130
-    assert "Stopped. What was stored so far is kept" in " ".join(err.split())
+    assert "Stopped. Stored data are kept" in " ".join(err.split())
     assert recoup("sync", RECOUP_DATA_DIR=str(synced)).code == 0
 
 
@@ -231,7 +231,7 @@ def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_
     ((whole, to_date),) = [(row[4], row[5]) for row in rates if row[0] is None]
     assert f"of {whole:,} matured failed payments" in screen
     assert "30-day recovery rate" in screen
-    assert screen.count("none has matured yet") == len(rates) - len(rated)
+    assert screen.count("no matured payments yet") == len(rates) - len(rated)
     assert 0 < whole < to_date, "some payments are too young for the headline"
     (line,) = [line for line in screen.splitlines() if line.startswith("strict recovery rate")]
     with duckdb.connect(str(synced / "recovery.duckdb"), read_only=True) as connection:
@@ -279,7 +279,7 @@ def test_after_a_build_with_other_vars_the_last_run_is_not_compared(
     shutil.copytree(short_window, tmp_path / "data", dirs_exist_ok=True)
     said = recoup("sync")
     assert said.code == 0, said.text
-    assert "Not compared with the last run: dbt's vars, models or tables were changed since." in said.out
+    assert "Not compared with the last run: dbt's vars, models or tables have changed." in said.out
     assert "since last run" not in said.out
     assert "Not compared" not in recoup("sync").out
 
@@ -317,7 +317,7 @@ def test_a_result_that_is_too_wide_for_the_terminal_is_shown_row_by_row(
     lines = shown.splitlines()
     assert len([line for line in lines if re.match(r"episode_id: +\S+$", line)]) == 10
     assert lines.count("") == 9, "between rows"
-    assert "more rows; --csv" in shown
+    assert "more rows. To write all rows to a file, add --csv" in shown
     assert max(map(len, lines)) <= 80
     piped = subprocess.run([*RECOUP, "query", sql], env=variables, capture_output=True, text=True, check=True).stdout
     assert len(piped.splitlines()) == 13
@@ -457,7 +457,7 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
     finally:
         server.faults.clear()
     assert process.returncode == 130
-    assert "Stopped. What was stored so far is kept" in " ".join(err.split())
+    assert "Stopped. Stored data are kept" in " ".join(err.split())
     assert "Traceback" not in err
     assert recoup("sync").code == 0
 
@@ -468,8 +468,8 @@ def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, temp
     settings.simulator_state_path.write_text(json.dumps(last))
     other = recoup("demo", "--payments", "150", "--seed", "6")
     assert other.code == 0
-    difference = "(seed 6, 150 payments, shop plain; not seed 5, 150 payments, shop plain)"
-    assert f"Another simulated account than before {difference}." in other.text
+    difference = "(seed 6, 150 payments, shop plain; before: seed 5, 150 payments, shop plain)"
+    assert f"This is another simulated account than in the last run {difference}." in other.text
 
 
 def test_a_demo_of_a_former_version_stays_the_account_that_it_was(
@@ -481,7 +481,7 @@ def test_a_demo_of_a_former_version_stays_the_account_that_it_was(
     settings.simulator_state_path.write_text(json.dumps({"seed": 5, "payments": 150, "now": now}))
     said = recoup("demo", "--payments", "150", "--seed", "5")
     assert said.code == 0
-    assert "Another simulated account" not in said.text
+    assert "another simulated account" not in said.text
     assert accounts(settings) == [SimulatedAccount(5, 150).id]
     kept = {"seed": 5, "payments": 150, "now": now + 86_400, "shop": "plain"}
     assert json.loads(settings.simulator_state_path.read_text()) == kept

@@ -120,35 +120,35 @@ FAULTS = {
         """rk_test_…none: Stripe does not accept this API key. Check that it is whole
 (rk_live_… or rk_test_…) and that it is still listed at
 https://dashboard.stripe.com/apikeys.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "a key of the other mode of the account, which is unknown in this one": (
         LIVE,
         """rk_live_…live: Stripe does not accept this API key. Check that it is whole
 (rk_live_… or rk_test_…) and that it is still listed at
 https://dashboard.stripe.com/apikeys.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "expired": (
         EXPIRED,
         """rk_test_…roll: This API key has expired or was rolled, so Stripe no longer
 accepts it. Create a new restricted key at https://dashboard.stripe.com/apikeys
 and use that one.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "revoked": (
         REVOKED,
         """rk_test_…gone: This API key no longer has access to the account: it was revoked,
 or the account was closed or disconnected. Create a new restricted key in that
 account at https://dashboard.stripe.com/apikeys and use that one.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "IP address not allowed": (
         ELSEWHERE,
         """rk_test_…ipad: This API key may not be used from this machine's IP address. Add
 the address to the key's allow-list at https://dashboard.stripe.com/apikeys, or
 remove the list.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "publishable": (
         "pk_test_51QzXwVuKpRmNhGqTb7publ",
@@ -260,14 +260,14 @@ NETWORKS: dict[str, tuple[Callable[[SimulatorServer, Path], Any], str]] = {
                              Trying again in 0.0 s.
 {address} cannot be reached: the connection is refused. Check this
 machine's network, its firewall and its proxy, and STRIPE_API_BASE if it is set.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "TLS": (
         lambda server, folder: served(self_signed(folder)),
         """No trusted TLS connection to {address} could be made. Check this
 machine's date and time; if a proxy or firewall opens encrypted traffic, let
 REQUESTS_CA_BUNDLE name the PEM file of its certificate authority.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "Stripe down": (
         lambda server, folder: faulty(server, Fault("server_error", times=99, status=503)),
@@ -276,14 +276,14 @@ Nothing was saved (--save-anyway would).""",
 {address} gave no usable answer to GET /v1/payment_intents in 2
 tries. Last: HTTP 503. Try again later; https://status.stripe.com tells of
 outages.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "rate limits all the time": (
         lambda server, folder: faulty(server, Fault("rate_limit", times=99)),
         """{address} gave no usable answer to GET /v1/payment_intents in 2
 tries. Last: Stripe's rate limit (global-rate). Try again later;
 https://status.stripe.com tells of outages.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "not Stripe": (
         lambda server, folder: served(),
@@ -292,7 +292,7 @@ Nothing was saved (--save-anyway would).""",
 {address} does not answer as Stripe does: its answer is not JSON. A
 proxy, a firewall or the sign-in page of a network answers in its place; open a
 web page on this machine to see it, and check STRIPE_API_BASE if it is set.
-Nothing was saved (--save-anyway would).""",
+Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
 }
 
@@ -310,7 +310,7 @@ def test_a_network_that_does_not_work_is_a_sentence_and_nothing_is_saved(
     nothing_of(GOOD, said)
 
 
-READABLE = """      resource              group      what for, or the missing permission
+READABLE = """      resource              group      needed for, or missing permission
  yes  payment intents *     core       what is owed, and what became of it
  yes  charges *             core       every attempt, and why it was declined
  yes  events *              core       what has changed since the last sync
@@ -329,7 +329,7 @@ READABLE = """      resource              group      what for, or the missing pe
  yes  topups                Connect    nothing yet
  yes  transfers             Connect    nothing yet
  yes  report runs           Reporting  nothing yet
-* Recoup cannot do without"""
+* required"""
 OPTIONAL = """ no   balance               core       rak_balance_read
  no   balance transactions  core       rak_balance_transaction_source_read
  no   customers             core       rak_customer_read
@@ -343,7 +343,7 @@ OPTIONAL = """ no   balance               core       rak_balance_read
  no   topups                Connect    rak_top_up_read
  no   transfers             Connect    rak_transfer_read
  no   report runs           Reporting  rak_report_runs_and_report_types_read
-* Recoup cannot do without"""
+* required"""
 WITHOUT_OPTIONAL = "\n".join([*READABLE.splitlines()[:6], OPTIONAL])
 WITHOUT_CHARGES = WITHOUT_OPTIONAL.replace(
     " yes  charges *             core       every attempt, and why it was declined",
@@ -355,15 +355,13 @@ WITHOUT_CHARGES = WITHOUT_OPTIONAL.replace(
 LINK = "  https://dashboard.stripe.com/test/apikeys/create?name=Recoup" + "".join(
     f"&permissions[]=rak_{name}" for name in NEEDED
 )
-MAKE_ANOTHER = f"Edit the key at Stripe, or make one with these permissions alone:\n{LINK}"
-SAVED = """Saved as shop in integrations.toml; the key is in a file of its own under
-secrets/.
-  Read it now            recoup sync shop
-  Have changes pushed    recoup webhooks enable shop
-  On a schedule          recoup serve (where it runs already: reload its code
-location)"""
-ALL_NEEDED = "Recoup can read all that it needs."
-CHARGES_MISSING = "This key lacks what Recoup needs: rak_charge_read."
+MAKE_ANOTHER = f"Edit the key at Stripe, or create one with exactly these permissions:\n{LINK}"
+SAVED = """Saved as shop in integrations.toml. The key is in its own file under secrets/.
+  Read it now             recoup sync shop
+  Receive webhook events  recoup webhooks enable shop
+  Read it on a schedule   recoup serve (if running: reload the code location)"""
+ALL_NEEDED = "Recoup can read everything it needs."
+CHARGES_MISSING = "This key lacks required permissions: rak_charge_read."
 
 
 def works(key: str, account_id: str) -> str:
@@ -379,7 +377,7 @@ def works(key: str, account_id: str) -> str:
             0,
             True,
             [
-                "This is a secret key, which may do anything. A restricted key is enough.",
+                "This is a secret key, which has every permission. A restricted key is enough.",
                 READABLE,
                 ALL_NEEDED,
                 SAVED,
@@ -390,7 +388,12 @@ def works(key: str, account_id: str) -> str:
             LACKING,
             3,
             False,
-            [WITHOUT_CHARGES, CHARGES_MISSING, MAKE_ANOTHER, "Nothing was saved (--save-anyway would)."],
+            [
+                WITHOUT_CHARGES,
+                CHARGES_MISSING,
+                MAKE_ANOTHER,
+                "Nothing was saved. To save it anyway, add --save-anyway.",
+            ],
         ),
     ],
     ids=["every permission", "a secret key", "what is optional is missing", "what is required is missing"],
@@ -544,7 +547,7 @@ def test_a_key_of_the_environment_is_not_replaced_by_a_file(connected: dict[str,
     assert "STRIPE_API_KEYS__STORE" not in renamed.text, "its file has come along"
     (Path(connected["RECOUP_DATA_DIR"]) / "secrets" / "store" / "api_key").unlink()
     again = recoup("integrations", "rename", "store", "club", **connected, STRIPE_API_KEYS__STORE=GOOD)
-    assert "STRIPE_API_KEYS__STORE holds its key: call that STRIPE_API_KEYS__CLUB." in again.text
+    assert "Its key is in STRIPE_API_KEYS__STORE. Rename that to STRIPE_API_KEYS__CLUB." in again.text
 
 
 def test_integrations_are_listed_shown_and_removed(
@@ -554,7 +557,7 @@ def test_integrations_are_listed_shown_and_removed(
     path.write_text(path.read_text().replace('description = ""', 'description = "[/] ours"'))
     listed = recoup("integrations", "list", **connected, STRIPE_API_KEY=LIVE).screen
     assert [line.split() for line in listed.splitlines()[1:]] == [
-        ["default", "told", "by", "the", "key", "live", "-"],
+        ["default", "not", "yet", "known", "live", "-"],
         ["shop", server.account.id, "test", "-", "[/]", "ours"],
     ]
     told = recoup("integrations", "show", "shop", **connected).screen
@@ -564,7 +567,7 @@ def test_integrations_are_listed_shown_and_removed(
         f"account {server.account.id}",
         "mode test",
         "key rk_test_…good from secrets/shop/api_key",
-        "webhook none; recoup webhooks enable shop",
+        "webhook none. To enable it: recoup webhooks enable shop",
         "data through -",
     ]
     assert recoup("integrations", "remove", "shop", "--yes", **connected).code == 0
@@ -578,7 +581,7 @@ def test_webhook_commands_ask_which_integration_is_meant(connected: dict[str, st
     several = recoup("webhooks", "enable", **connected)
     assert (several.code, several.screen) == (
         1,
-        "Which integration? There are: shop, club. Name one behind the command.",
+        "There are several integrations: shop, club. Pass one as an argument.",
     )
     named = recoup("webhooks", "enable", "club", **connected)
     assert "recoup webhooks secret club" in named.text
@@ -657,9 +660,8 @@ def test_a_folder_with_a_file_that_is_no_text_is_a_sentence(data: Path, tmp_path
     (tmp_path / "secrets" / "tls.der").write_bytes(b"\x30\x82\xff\xfe")
     said = recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
     assert said.code == 1
-    assert said.text.startswith("A setting is not usable (from the environment, .env or RECOUP_SECRETS_DIR):")
-    assert "tls.der" in said.text.replace(" ", ""), "a long path is wrapped"
-    assert said.text.endswith(" is not UTF-8 text. Move it to another folder.")
+    assert said.text.startswith("Invalid settings (from the environment, .env or RECOUP_SECRETS_DIR):")
+    assert said.text.endswith("tls.der is not text, as secrets are")
 
 
 PLATFORM = "rk_test_51QzXwVuKpRmNhGqTb7plat"
@@ -706,9 +708,9 @@ def test_a_platform_is_connected_with_the_accounts_that_its_patterns_choose(
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        (NOT_LISTING, "This key lacks what Recoup needs: rak_connected_account_read."),
+        (NOT_LISTING, "This key lacks required permissions: rak_connected_account_read."),
         (ITSELF_ALONE, "This API key may not read connected accounts: it has no Connect permissions."),
-        (NOT_ENOUGH, "Of its connected accounts this key lacks rak_charge_read: Stripe's form has permissions"),
+        (NOT_ENOUGH, "For connected accounts this key lacks rak_charge_read. Add"),
     ],
     ids=["may not list them", "may not read them", "may not read enough of them"],
 )
@@ -726,7 +728,7 @@ def test_patterns_that_no_connected_account_fits_are_not_saved(platform: Simulat
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
     command = ("connect", "--name", "market", "--connected", "nosuch*")
     said = recoup(*command, typed=PLATFORM, **variables)
-    assert (said.code, "fits 'nosuch*'" in said.text, saved(data)) == (1, True, NOTHING)
+    assert (said.code, "matches 'nosuch*'" in said.text, saved(data)) == (1, True, NOTHING)
     assert recoup(*command, "--save-anyway", typed=PLATFORM, **variables).code == 0
     assert saved(data)["integrations"]["market"]["connected"] == ["nosuch*"]
     assert recoup("integrations", "discover", "market", "--connected", "*", **variables).code == 0
@@ -758,7 +760,7 @@ def test_a_key_that_may_not_read_connected_accounts_does_not_replace_one_that_ma
     assert (nothing_else.code, "None of the 2 connected accounts has" in nothing_else.text) == (1, True)
     assert saved(data)["integrations"]["market"]["connected"] == ["*"]
     of_platform = next(name for name in saved(data)["integrations"] if name != "market")
-    assert "name that one" in recoup("integrations", "discover", of_platform, **variables).text
+    assert "recoup integrations discover market" in recoup("integrations", "discover", of_platform, **variables).text
     assert "that of market" in recoup("integrations", "show", of_platform, **variables).text
 
 
@@ -791,7 +793,7 @@ def test_what_is_wrong_with_one_entry_of_the_file_keeps_no_other_from_being_read
     path.write_text("[again]\n" + path.read_text())
     variables = made.variables | {"RECOUP_DATA_DIR": str(tmp_path / "data"), "STRIPE_API_KEYS__AGAIN": ONE}
     said = recoup("sync", **variables)
-    assert (said.code, said.err) == (1, "Not synced, see above: again.\n")
+    assert (said.code, said.err) == (1, "Not synced (see above): again.\n")
     assert "Integration 'one' (secrets/one/api_key) is read with this key already." in said.text
     assert "Failed payments of acct_1Two (test mode)" in said.out
 
@@ -800,7 +802,8 @@ def test_a_rename_says_which_variables_go_with_it(connected: dict[str, str]) -> 
     secret = "whsec_" + "a" * 32
     said = recoup("integrations", "rename", "shop", "store", **connected, STRIPE_WEBHOOK_SECRETS__SHOP=secret)
     assert (
-        "STRIPE_WEBHOOK_SECRETS__SHOP holds its signing secret: call that STRIPE_WEBHOOK_SECRETS__STORE." in said.text
+        "Its signing secret is in STRIPE_WEBHOOK_SECRETS__SHOP. Rename that to STRIPE_WEBHOOK_SECRETS__STORE."
+        in said.text
     )
 
 
@@ -813,9 +816,9 @@ def test_what_no_text_is_and_who_cannot_be_asked_ends_without_a_traceback(
     path.write_bytes(GOOD.encode("utf-16"))  # as PowerShell writes one
     said = recoup("connect", "--name", "shop", "--description", "caf\udce9", "--key-file", str(path), **variables)
     assert (said.code, saved(data)["integrations"]["shop"]["description"]) == (0, "caf?")
-    assert recoup("connect", typed=GOOD, **variables).err == "Give it a name: --name shop_eu\n"
+    assert recoup("connect", typed=GOOD, **variables).err == "The integration needs a name: --name shop_eu\n"
     long = recoup("connect", "--name", "a" * 40, "--connected", "*", typed=GOOD, **variables)
-    assert long.text.startswith("The name of a platform has at most 36 letters")
+    assert long.text.startswith("The name of a platform must have at most 36 characters")
     closed = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *RECOUP, "connect", "--name", "club"],
         env=os.environ | variables,
@@ -842,7 +845,7 @@ def test_who_asks_for_several_accounts_sees_what_each_would_take(shops: tuple["S
     made.second.keys.put(TWO, ApiKey(state="expired"))
     said = recoup("sync", "--plan", **made.variables)
     made.second.keys.put(TWO, ApiKey(None))
-    assert (said.code, said.err) == (1, "Not counted, see above: two.\n")
+    assert (said.code, said.err) == (1, "Not estimated (see above): two.\n")
     assert said.screen.splitlines()[0].startswith("two: This API key has expired or was rolled")
     assert re.search(r"^ one +\d+ +\d+ +0:00:01 *$", said.out, re.MULTILINE)
 
@@ -903,7 +906,7 @@ def both(shops: tuple[Shops, Said], tmp_path: Path) -> Shops:
 
 def test_one_account_that_fails_leaves_the_other_read_and_published(shops: tuple[Shops, Said]) -> None:
     made, said = shops
-    assert (said.code, said.err) == (1, "Not synced, see above: two.\n")
+    assert (said.code, said.err) == (1, "Not synced (see above): two.\n")
     assert "two\nReading from Stripe\n  This API key has expired or was rolled" in said.screen
     assert "Failed payments of acct_1One (test mode)" in said.out
     assert all(made.marts("acct_1One").values())
@@ -925,7 +928,7 @@ def test_another_key_of_the_same_account_reads_nothing_anew(both: Shops, data: P
     both.first.keys.put(rolled, ApiKey(None))
     pipeline.extract(both.settings, integration="one")
     said = recoup("integrations", "set-key", "one", typed=rolled, **both.variables)
-    assert (said.code, said.out.splitlines()[-1]) == (0, "one is read with this key from now on.")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "one now uses this key.")
     both.first.keys.remove(ONE)
     try:
         both.first.requests.clear()

@@ -124,7 +124,7 @@ def test_the_data_folder_may_have_any_name(
     folder = Folder(template.copy(tmp_path / "outside" / name), server)
     put_event(folder.settings, 1)
     folder.synced()
-    assert "put aside 1" in folder.run("webhooks", "status").text.replace("  ", " ")
+    assert "quarantined 1" in folder.run("webhooks", "status").text.replace("  ", " ")
     assert folder.run("clean").code == 0
     assert [path.name for path in (tmp_path / "outside").iterdir()] == [name], "everything is in the folder"
     home = prepare_dagster_home(folder.settings)
@@ -177,7 +177,7 @@ def test_a_damaged_published_file_is_published_again(content: bytes, folder: Fol
     before = folder.episodes()
     folder.settings.published_path.write_bytes(content)
     said = folder.run("query", COUNT)
-    assert (said.code, said.text.endswith("is damaged. `recoup sync` publishes it again.")) == (1, True)
+    assert (said.code, said.text.endswith("is damaged. Publish it again: recoup sync")) == (1, True)
     assert folder.synced() == before
 
 
@@ -260,7 +260,9 @@ def test_a_folder_in_the_place_of_a_file_is_named_or_replaced(folder: Folder) ->
     (settings.published_path / "notes").mkdir(parents=True)
     said = folder.run("sync")
     assert said.code == 1
-    assert f"{settings.published_path} cannot be used: directory not empty. A folder stands where" in said.text
+    assert (
+        f"{settings.published_path} cannot be used: directory not empty. There is a folder in the place of" in said.text
+    )
 
 
 def test_links_in_a_circle_are_named(folder: Folder, server: SimulatorServer, tmp_path: Path) -> None:
@@ -401,7 +403,7 @@ def test_a_folder_of_before_is_closed_and_a_shared_file_stays_shared(folder: Fol
     for path in (folder.path, *folder.path.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     said = folder.run("query", COUNT)
-    assert "was open to other users of this machine, and is not any more." in said.text
+    assert "Other users of this machine could read" in said.text
     assert open_to_others(folder.path) == []
     folder.path.chmod(0o710)
     folder.settings.published_path.chmod(0o640)

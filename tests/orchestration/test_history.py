@@ -351,7 +351,7 @@ def test_the_command_works_where_dagster_was_never_started_and_says_what_it_free
     assert not (tmp_path / "nothing").exists()
     run_empty(instance, settings, 40)
     run_clean(settings)
-    first, second = capsys.readouterr().out.split("Deleted what is older than 30 days")[1:]
+    first, second = capsys.readouterr().out.split("Deleted history older than 30 days")[1:]
     assert [line.split()[1] for line in first.splitlines()[1:]] == ["0", "0", "0", "0", "0", "0.0"]
     assert second.splitlines()[1].split() == ["runs", "1"]
     assert len(second.splitlines()) <= 10

@@ -83,7 +83,7 @@ def test_a_sync_tells_what_an_analyst_wants_to_know_and_a_second_one_changes_not
     evaluated = checks(result)
     assert all(evaluated.values())
     assert "marts/recovery_episodes:failed_payments_are_in_exactly_one_status" in evaluated
-    assert "stripe/charges:key_may_read_it" in evaluated
+    assert "stripe/charges:key_has_permission" in evaluated
 
     assert run(instance, settings).success
     for table in ("payment_intents", "charges", "refunds", "disputes", "events"):
@@ -158,9 +158,9 @@ def test_a_missing_permission_fails_its_own_check_and_nothing_else(
     result = run(instance, settings)
     assert result.success
     evaluated = checks(result)
-    assert {name for name, passed in evaluated.items() if not passed and "key_may_read_it" in name} == {
-        "stripe/charges:key_may_read_it",
-        "stripe/refunds:key_may_read_it",
+    assert {name for name, passed in evaluated.items() if not passed and "key_has_permission" in name} == {
+        "stripe/charges:key_has_permission",
+        "stripe/refunds:key_has_permission",
     }
     assert metadata(instance, "sync", "streams")["missing_permissions"] == "rak_charge_read"
 

@@ -94,7 +94,7 @@ def test_a_tick_is_passed_over_while_a_sync_of_the_integration_is_under_way(
         dg.DagsterRunStatus.CANCELING,
     ):
         run_id = record_run(instance, _sync_stripe, status)
-        assert tick(instance, settings, timedelta()) == f"default: Run {run_id[:8]} is under way.", status
+        assert tick(instance, settings, timedelta()) == f"default: Run {run_id[:8]} has not finished yet.", status
         instance.delete_run(run_id)
     assert tick(instance, settings, timedelta()) is None
 
@@ -126,6 +126,8 @@ def test_a_feed_that_nobody_reads_is_told_of_before_its_events_are_lost(
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute("UPDATE sync.streams SET _updated_at = _updated_at - to_days(?)", [days])
     result = build_defs(settings=settings).resolve_job_def("check_sync").execute_in_process(instance=instance)
-    (evaluation,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "is_read_in_time"]
+    (evaluation,) = [
+        each for each in result.get_asset_check_evaluations() if each.check_name == "events_synced_before_expiry"
+    ]
     assert evaluation.asset_key == dg.AssetKey(["stripe", "events"])
     assert (evaluation.passed, evaluation.severity.value) == (passed, severity)

@@ -104,7 +104,7 @@ def test_the_sensor_requests_one_run_at_a_time_and_says_why_it_waits(
     assert (request.run_key, request.tags["recoup/attempt"], request.tags["recoup/queued"]) == ("1-1-0", "1", "3")
     for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
         record_run(instance, request, status)
-        assert "is under way, and one at a time is enough" in str(tick(instance, settings))
+        assert "has finished." in str(tick(instance, settings))
         for unfinished in instance.get_runs():
             instance.delete_run(unfinished.run_id)
 
@@ -275,7 +275,7 @@ def test_a_large_backlog_is_left_to_a_run(
     built: dg.SensorDefinition,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sensors, "LARGEST_BATCH", 5)
+    monkeypatch.setattr(sensors, "MAX_BATCH_EVENTS", 5)
     deliver(queue, server.account)
     assert len(evaluate(instance, built).run_requests) == 1
 
@@ -306,15 +306,15 @@ def test_the_checks_see_what_is_put_aside_what_waits_and_what_is_forged(
         build_defs(settings=settings).resolve_job_def("check_webhooks").execute_in_process(instance=instance)
     )
     assert {name: passed for name, (passed, _) in watch().items()} == {
-        "queue_is_worked_off": True,
-        "signatures_fit": True,
+        "queue_is_drained": True,
+        "signatures_are_valid": True,
     }
     queue.put([Delivery("default", "evt_1", "no json", datetime.now(UTC) - timedelta(minutes=40))])
     queue.count_refusals("default", {"wrong_signature": 4}, now=datetime.now(UTC))
     seen = watch()
-    assert seen["queue_is_worked_off"] == (False, "1 events wait, the oldest for 40 minutes.")
-    assert seen["signatures_fit"][0] is False
-    assert "`recoup webhooks secret`" in seen["signatures_fit"][1]
+    assert seen["queue_is_drained"] == (False, "Events in the queue: 1. The oldest has waited 40 minutes.")
+    assert seen["signatures_are_valid"][0] is False
+    assert "`recoup webhooks secret`" in seen["signatures_are_valid"][1]
 
     result = run(instance, settings, asset_selection=[dg.AssetKey(["stripe", "webhook_events"])])
     passed, text = checks(result)["quarantine_is_empty"]
