@@ -85,7 +85,7 @@ def _state_of_key(settings: Settings, integration: Integration) -> tuple[bool, s
         return False, str(error)
     if connection.key.is_usable:
         return True, f"{connection.account.account_id} can be read."
-    return False, f"The key lacks {', '.join(connection.key.lacking)}."
+    return False, f"The key lacks {', '.join(connection.key.missing_permissions)}."
 
 
 def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:

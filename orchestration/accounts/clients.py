@@ -11,8 +11,8 @@ from orchestration.base.errors import RecoupError
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
     CHECK_RETRY,
-    CHECK_TIMEOUT,
-    TIMEOUT,
+    CHECK_TIMEOUT_SECONDS,
+    TIMEOUT_SECONDS,
     AuthenticationFailed,
     ConnectedAccount,
     KeyCheck,
@@ -40,7 +40,7 @@ class Connection:
 
 @contextmanager
 def client_of(
-    settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
+    settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
 ) -> Iterator[StripeClient]:
     """Yield a client with the integration's key, and close it at the end.
 
@@ -117,7 +117,7 @@ def check(settings: Settings, integration: Integration) -> Connection:
         AccountMismatch: the key is of another account or mode than the integration.
         StripeApiError: as `check_resources`.
     """
-    with client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+    with client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client:
         key = check_resources(client, is_platform=bool(integration.connected))
         return Connection(identify(client, stated_id=integration.account_id), key)
 
@@ -128,7 +128,7 @@ def discover(settings: Settings, platform: Integration) -> Sequence[ConnectedAcc
     Raises:
         KeyMissing, StripeApiError: as `check`.
     """
-    with client_of(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+    with client_of(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client:
         return [account for account in connected_accounts(client) if account.matches(platform.connected)]
 
 
@@ -153,7 +153,7 @@ def _account_by_key(settings: Settings, integration: Integration) -> str | None:
     """Return the account id of an integration's key, or None if the key does not work: other integrations continue."""
     with (
         suppress(StripeApiError),
-        client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
+        client_of(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client,
     ):
         return identify(client, stated_id=integration.account_id).account_id
     return None

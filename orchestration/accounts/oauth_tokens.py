@@ -16,7 +16,7 @@ from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
 from orchestration.config.settings import Settings
 from orchestration.stripe_api import (
-    TIMEOUT,
+    TIMEOUT_SECONDS,
     AuthenticationFailed,
     Fault,
     InvalidRequest,
@@ -106,7 +106,7 @@ class AppKey:
     """A `KeySource`: the access token of an integration, for any number of threads."""
 
     def __init__(
-        self, settings: Settings, name: str, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
+        self, settings: Settings, name: str, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         self._settings, self._name, self._retry, self._timeout = settings, name, retry, timeout
         self._file = TokenFile(settings, name)
@@ -180,7 +180,7 @@ class AppKey:
 
 
 def exchange(
-    settings: Settings, form: Mapping[str, str], *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
+    settings: Settings, form: Mapping[str, str], *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
 ) -> tuple[Grant, int]:
     """What Stripe gives for a code or a refresh token, and when, on its clock.
 
@@ -209,7 +209,7 @@ def exchange(
         ) from None
     finally:
         client.close()
-    return _grant(answer.body), answer.date
+    return _grant(answer.body), answer.read_no_later_than
 
 
 def livemode_of(settings: Settings, grant: Grant) -> bool:

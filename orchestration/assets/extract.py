@@ -189,7 +189,7 @@ def _read_budget(report: SyncReport) -> dict[str, Any]:
         "reads_in_30_days": report.budget.used,
         READ_ALLOWANCE: report.budget.allowance,
         "read_share": round(report.budget.used_share, 4),
-        POLL_REQUESTS: report.budget.poll,
+        POLL_REQUESTS: report.budget.poll_requests,
     }
 
 

@@ -312,7 +312,7 @@ def may_read_connected(settings: Settings, platform: Integration) -> bool:
         return not is_of_key
     if not key.is_usable:
         console.print(
-            f"Of its connected accounts this key lacks {', '.join(key.lacking)}: Stripe's form has permissions for "
+            f"Of its connected accounts this key lacks {', '.join(key.missing_permissions)}: Stripe's form has permissions for "
             "these in a column of their own.",
             style="bold red",
         )
@@ -343,7 +343,9 @@ def _print_missing(connection: clients.Connection, *, is_app: bool) -> None:
         console.print("Recoup can read all that it needs.", style="green")
     else:
         who = "The app" if is_app else "This key"
-        console.print(f"{who} lacks what Recoup needs: {', '.join(connection.key.lacking)}.", style="bold red")
+        console.print(
+            f"{who} lacks what Recoup needs: {', '.join(connection.key.missing_permissions)}.", style="bold red"
+        )
     if is_app:
         if not connection.key.is_usable:
             console.print("Add it to the permissions in the app's manifest, then let the account authorize it again.")

@@ -25,7 +25,7 @@ from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, reading
 from orchestration.cli.tables import print_trimmed
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
-from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
+from orchestration.stripe_api.budget import MIN_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.rate_limits import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError, open_warehouse
@@ -126,7 +126,7 @@ def _print_plan_of(planned: SyncPlan) -> None:
     console.print(table)
     console.print(
         f"{planned.requests:,} requests in all, {_least_time(planned)} at Stripe's limit of "
-        f"{ENDPOINT_RATE:.0f} a second for each kind. Stripe allows an account {LEAST_ALLOWANCE:,} reads in 30 days at "
+        f"{ENDPOINT_RATE:.0f} a second for each kind. Stripe allows an account {MIN_ALLOWANCE:,} reads in 30 days at "
         f"least, and {READS_PER_TRANSACTION} for each payment. This estimate took {planned.asked}."
     )
 

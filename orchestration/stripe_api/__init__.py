@@ -5,11 +5,11 @@ read already (`sync`), and how rows are stored (`warehouse`).
 """
 
 from orchestration.config.credentials import is_live
-from orchestration.stripe_api.budget import PERIOD, ReadBudget, seconds_between_polls
+from orchestration.stripe_api.budget import ALLOWANCE_PERIOD_SECONDS, ReadBudget, seconds_between_polls
 from orchestration.stripe_api.client import (
     API_VERSION,
     PAGE_SIZE,
-    TIMEOUT,
+    TIMEOUT_SECONDS,
     Answer,
     KeySource,
     RequestCounts,
@@ -30,7 +30,7 @@ from orchestration.stripe_api.errors import (
 )
 from orchestration.stripe_api.key_check import (
     CHECK_RETRY,
-    CHECK_TIMEOUT,
+    CHECK_TIMEOUT_SECONDS,
     RESOURCES,
     KeyCheck,
     Resource,
@@ -42,11 +42,11 @@ from orchestration.stripe_api.key_check import (
 __all__ = [
     "API_VERSION",
     "CHECK_RETRY",
-    "CHECK_TIMEOUT",
+    "CHECK_TIMEOUT_SECONDS",
     "PAGE_SIZE",
-    "PERIOD",
+    "ALLOWANCE_PERIOD_SECONDS",
     "RESOURCES",
-    "TIMEOUT",
+    "TIMEOUT_SECONDS",
     "AccessRefused",
     "Answer",
     "AuthenticationFailed",

@@ -8,29 +8,29 @@ successful charge is taken for one. Pure arithmetic: the counts are kept in `syn
 from dataclasses import dataclass
 from typing import Final
 
-PERIOD: Final = 30 * 86_400
+ALLOWANCE_PERIOD_SECONDS: Final = 30 * 86_400
 """Seconds that the allocation is averaged over."""
 
 READS_PER_TRANSACTION: Final = 500
-LEAST_ALLOWANCE: Final = 10_000
+MIN_ALLOWANCE: Final = 10_000
 
 
 @dataclass(frozen=True)
 class ReadBudget:
     """Reads of one account in the last 30 days.
 
-    `used` are Recoup's own; `poll` is what the last sync made beside listing what it did not know yet, as the next
+    `used` are Recoup's own; `poll_requests` is what the last sync made beside listing what it did not know yet, as the next
     one can be expected to make again.
     """
 
     used: int
     transactions: int
-    poll: int
+    poll_requests: int
 
     @property
     def allowance(self) -> int:
         """Reads in 30 days, for all tools of the account together."""
-        return max(LEAST_ALLOWANCE, READS_PER_TRANSACTION * self.transactions)
+        return max(MIN_ALLOWANCE, READS_PER_TRANSACTION * self.transactions)
 
     @property
     def used_share(self) -> float:
@@ -40,4 +40,4 @@ class ReadBudget:
 
 def seconds_between_polls(poll: int, allowance: int, share: float) -> float:
     """How far apart polls of so many requests must lie to stay within `share` (0 to 1) of the allowance."""
-    return PERIOD * poll / (share * allowance)
+    return ALLOWANCE_PERIOD_SECONDS * poll / (share * allowance)

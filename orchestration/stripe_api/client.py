@@ -25,15 +25,15 @@ from pydantic import SecretStr
 
 from orchestration.base.lenient_json import parse_leniently
 from orchestration.config.credentials import is_live
-from orchestration.stripe_api.clock import StripeClock, is_stripes_own, parse_date
+from orchestration.stripe_api.clock import StripeClock, is_stripe_address, parse_date
 from orchestration.stripe_api.errors import AuthenticationFailed, Fault, StripeUnavailable, error_from_answer
-from orchestration.stripe_api.rate_limits import AT_ONCE, Governor
+from orchestration.stripe_api.rate_limits import MAX_CONCURRENT_REQUESTS, Governor
 from orchestration.stripe_api.transport import Transport
 
 API_VERSION: Final = "2026-10-28.endive"
 """The version every answer is rendered in. Pinned, so that an update of the SDK cannot change stored payloads."""
 
-TIMEOUT: Final = 60.0
+TIMEOUT_SECONDS: Final = 60.0
 """Seconds that a whole answer may take, its body included: Stripe's slowest pages are far below."""
 
 PAGE_SIZE: Final = 100
@@ -108,8 +108,8 @@ class Answer:
     """
 
     body: dict[str, Any]
-    vouched_at: int
-    date: int
+    read_no_earlier_than: int
+    read_no_later_than: int
 
 
 class Stopped(Exception):
@@ -158,7 +158,7 @@ class StripeClient:
         *,
         livemode: bool | None = None,
         api_base: str = "https://api.stripe.com",
-        timeout: float = TIMEOUT,
+        timeout: float = TIMEOUT_SECONDS,
         retry: RetryPolicy | None = None,
         sleep: Callable[[float], object] | None = None,
         governor: Governor | None = None,
@@ -174,9 +174,9 @@ class StripeClient:
         self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
         self._governor = governor or Governor(livemode=bool(self.livemode), wait=self._stopped.wait)
-        self._transport = Transport(self._api_base, timeout=timeout, at_once=AT_ONCE)
+        self._transport = Transport(self._api_base, timeout=timeout, at_once=MAX_CONCURRENT_REQUESTS)
         self._lock = threading.Lock()
-        self._clock = StripeClock(own_clock or (time.time if is_stripes_own(self._api_base) else None))
+        self._clock = StripeClock(own_clock or (time.time if is_stripe_address(self._api_base) else None))
         self.counts = RequestCounts()
 
     def close(self) -> None:
@@ -286,20 +286,20 @@ class StripeClient:
         parsed = _parse(body)
         with self._lock:
             self._clock.note(date, sent)
-            vouched_at = self._clock.vouched_at(date, known_before, sent)
+            read_no_earlier_than = self._clock.vouched_at(date, known_before, sent)
             read_by = self._clock.read_by(date, known_before)
         if not 200 <= status < 300:
             raise error_from_answer(status, parsed, asked.path, asked.method.upper())
         if asked.is_list:
             _require_page(parsed, str(asked))
-        return Answer(parsed, vouched_at, read_by)
+        return Answer(parsed, read_no_earlier_than, read_by)
 
     def _tell_governor(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> None:
         with self._lock:
             self.counts.rate_limited += 1
         reason = _limit_reason(headers, body)
         if reason is not None:
-            self._governor.refused(endpoint, reason)
+            self._governor.record_refusal(endpoint, reason)
 
     def _send(self, asked: _Asked, key: SecretStr) -> tuple[bytes, int, Mapping[str, str]]:
         headers = {

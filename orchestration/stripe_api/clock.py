@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
-MOST_APART: Final = 2 * 86_400
+MAX_CLOCK_DIFFERENCE_SECONDS: Final = 2 * 86_400
 """Seconds that a `Date` may be away from this machine's clock. A machine is often wrong by the hours of a time zone,
 also by a day; beyond this, an answer is not used."""
 
@@ -22,14 +22,14 @@ _LATEST: Final = 2**33
 """Unix seconds, in 2010 and 2242: what is outside is no time of Stripe's."""
 
 
-def is_stripes_own(api_base: str) -> bool:
+def is_stripe_address(api_base: str) -> bool:
     """Return whether the address is Stripe's own. Any other server, such as the simulator, may live in its own time."""
     return f".{urlsplit(api_base).hostname}".endswith(".stripe.com")
 
 
 def latest_instant(api_base: str) -> int | None:
     """Return the latest instant (unix seconds) that something of Stripe's can be dated; None if time is simulated."""
-    return int(time.time()) + MOST_APART if is_stripes_own(api_base) else None
+    return int(time.time()) + MAX_CLOCK_DIFFERENCE_SECONDS if is_stripe_address(api_base) else None
 
 
 class StripeClock:
@@ -75,7 +75,7 @@ class StripeClock:
         if self._own is None:
             return 0.0
         apart = date - self._own()
-        return apart / 86_400 if abs(apart) > MOST_APART else 0.0
+        return apart / 86_400 if abs(apart) > MAX_CLOCK_DIFFERENCE_SECONDS else 0.0
 
     def note(self, date: int, sent: float) -> None:
         """Note the `Date` of an answer to a request that was sent at `sent` on this machine's clock.

@@ -17,7 +17,7 @@ from orchestration.stripe_api.errors import AccessRefused, InvalidRequest
 Group = Literal["core", "Connect", "Reporting"]
 
 CHECK_RETRY: Final = RetryPolicy(tries=3, first_tries=2, cap=1.0)
-CHECK_TIMEOUT: Final = 10.0
+CHECK_TIMEOUT_SECONDS: Final = 10.0
 """For the client of a check, since somebody waits for it: where nothing answers it gives up after some 20 seconds."""
 
 _OF_A_PLATFORM: Final = "accounts"
@@ -144,7 +144,7 @@ class KeyCheck:
         return [each for each in self.resources if each.resource.is_required and not each.is_readable]
 
     @property
-    def lacking(self) -> Sequence[str]:
+    def missing_permissions(self) -> Sequence[str]:
         """The permissions for these, as Stripe names them; the resource where it is not for want of one."""
         return list(dict.fromkeys(each.missing_permission or each.resource.name for each in self.missing_required))
 

@@ -20,24 +20,24 @@ ENDPOINT_RATE: Final = 25.0
 HEADROOM: Final = 0.95
 """Share of a documented rate that is used: requests sent at even distances arrive at uneven ones."""
 
-AT_ONCE: Final = 40
+MAX_CONCURRENT_REQUESTS: Final = 40
 """Requests under way at once. Stripe limits them too, and does not say at how many."""
 
 _PATIENCE: Final = 0.2
 """Seconds after which a request that waits for others to end looks whether time alone has made room."""
 
-SLOWED: Final = 0.9
-SLOWED_AGAIN: Final = 0.75
+BACKOFF_FACTOR: Final = 0.9
+REPEATED_BACKOFF_FACTOR: Final = 0.75
 """What a rate or the number of requests at once is multiplied by on a 429 that names it: one alone may come of requests
 that arrived unevenly; another one soon after says that there is less than was thought."""
 
-SOON: Final = 10.0
+REPEAT_WITHIN_SECONDS: Final = 10.0
 """Seconds after a 429 in which another one is taken to be of the same cause."""
 
-SLOWED_ONCE_IN: Final = 1.0
+BACKOFF_INTERVAL_SECONDS: Final = 1.0
 """Seconds in which one limit is lowered once: requests sent before the first 429 came back say nothing new."""
 
-RECOVERY: Final = 20.0
+RECOVERY_SECONDS: Final = 20.0
 """Seconds from the last 429 until a limit is back at what is documented, however low it was. After a quarter of them
 it has regained a sixtieth: where Stripe, or the merchant's own requests, leave less for good, that is found out again
 some ten times a minute, at the cost of a 429 or two."""
@@ -58,14 +58,14 @@ class _Limit:
 
     def at(self, now: float) -> float:
         """What is allowed at this instant."""
-        if now - self.slowed_at >= RECOVERY:
+        if now - self.slowed_at >= RECOVERY_SECONDS:
             return self.most
-        return min(self.most, self.slowed_to + self.most * ((now - self.slowed_at) / RECOVERY) ** 3)
+        return min(self.most, self.slowed_to + self.most * ((now - self.slowed_at) / RECOVERY_SECONDS) ** 3)
 
     def slow(self, now: float) -> None:
         since = now - self.slowed_at
-        if since >= SLOWED_ONCE_IN:
-            factor = SLOWED_AGAIN if since < SOON else SLOWED
+        if since >= BACKOFF_INTERVAL_SECONDS:
+            factor = REPEATED_BACKOFF_FACTOR if since < REPEAT_WITHIN_SECONDS else BACKOFF_FACTOR
             self.slowed_to, self.slowed_at = max(self.least, self.at(now) * factor), now
 
     def reserve(self, now: float) -> float:
@@ -91,7 +91,7 @@ class Governor:
         self._clock, self._wait = clock, wait
         self._account = _Limit((LIVE_RATE if livemode else TEST_RATE) * HEADROOM, 1.0)
         self._endpoints: dict[str, _Limit] = {}
-        self._at_once = _Limit(AT_ONCE, 1.0)
+        self._at_once = _Limit(MAX_CONCURRENT_REQUESTS, 1.0)
         self._under_way = 0
         self._slot_free = threading.Condition()
 
@@ -112,7 +112,7 @@ class Governor:
                 self._under_way -= 1
                 self._slot_free.notify()
 
-    def refused(self, endpoint: str, reason: str) -> None:
+    def record_refusal(self, endpoint: str, reason: str) -> None:
         """A 429 came with this `Stripe-Rate-Limited-Reason`. Other reasons than Stripe's rate limits change nothing."""
         limits = {
             "global-rate": self._account,

@@ -14,7 +14,14 @@ from math import ceil
 from typing import Final, cast
 
 from orchestration.base.account import AccountKey
-from orchestration.stripe_api import PERIOD, AccessRefused, Answer, ReadBudget, RequestCounts, StripeClient
+from orchestration.stripe_api import (
+    ALLOWANCE_PERIOD_SECONDS,
+    AccessRefused,
+    Answer,
+    ReadBudget,
+    RequestCounts,
+    StripeClient,
+)
 from orchestration.stripe_api.identity import identify
 from orchestration.sync.context import Progress, Run
 from orchestration.sync.quarantine import Located, event_rows, object_rows
@@ -229,11 +236,11 @@ class _Sync:
         return max(self._run.client.now - min(known), 0) if known else None
 
     def _budget(self) -> ReadBudget:
-        since = self._run.client.now - PERIOD
+        since = self._run.client.now - ALLOWANCE_PERIOD_SECONDS
         return ReadBudget(
             used=reads_since(self._run.connection, self._run.account, since),
             transactions=payments_since(self._run.connection, self._run.account, since),
-            poll=max(IDLE_REQUESTS, self._run.client.counts.requests - self._report.backfill_requests),
+            poll_requests=max(IDLE_REQUESTS, self._run.client.counts.requests - self._report.backfill_requests),
         )
 
     # What to read.

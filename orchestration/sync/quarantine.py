@@ -42,13 +42,13 @@ def object_rows(
         _reject_unless(payload.get("object") == OBJECT_NAMES[table], "Its `object` is not what its list holds.")
         made = object_row(
             payload,
-            as_of=answer.vouched_at,
-            seen_by=answer.date,
+            as_of=answer.read_no_earlier_than,
+            seen_by=answer.read_no_later_than,
             api_version=API_VERSION,
             source=source,
             is_read_again=is_read_again,
         )
-        _reject_unless(made.created <= answer.date + DAY, _IN_THE_FUTURE)
+        _reject_unless(made.created <= answer.read_no_later_than + DAY, _IN_THE_FUTURE)
         return made
 
     return [_read(payload, row) for payload in payloads]

@@ -223,7 +223,7 @@ def test_the_governor_hears_of_limits_and_not_of_locks(
     headers = DATED | ({"Stripe-Rate-Limited-Reason": reason} if reason else {})
     address = answering(429, headers, f'{{"error":{{"code":"{code}"}}}}'.encode())
     governor, heard = Governor(livemode=False), list[str]()
-    governor.refused = lambda endpoint, reason: heard.append(reason)  # type: ignore[method-assign]
+    governor.record_refusal = lambda endpoint, reason: heard.append(reason)  # type: ignore[method-assign]
     client = StripeClient(
         SecretStr(DEFAULT_API_KEY), api_base=address, retry=RetryPolicy(first_tries=1), governor=governor
     )
@@ -433,7 +433,7 @@ def test_a_slow_answer_vouches_only_for_what_was_before_it(
     asked = account.now
     server.faults.add(Fault("slow", clock_seconds=90))
     answer = client.get(PATH, {"limit": 1})
-    assert (answer.vouched_at, answer.date) == (asked, asked + 90)
+    assert (answer.read_no_earlier_than, answer.read_no_later_than) == (asked, asked + 90)
 
 
 def test_every_request_pins_the_api_version_and_says_who_asks(

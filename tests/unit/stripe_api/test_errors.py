@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.simulator.server.server import errors
+from orchestration.simulator.server import errors
 from orchestration.stripe_api import AccessRefused, AuthenticationFailed, InvalidRequest
 from orchestration.stripe_api.errors import error_from_answer
 
