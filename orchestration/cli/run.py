@@ -104,7 +104,7 @@ def _print_plans(plans: Mapping[str, SyncPlan]) -> None:
     console.print(table)
     console.print(
         f"{sum(each.requests for each in plans.values()):,} requests in all; each account has limits of its own. These "
-        f"estimates took {sum(each.asked for each in plans.values()):,}."
+        f"estimates took {sum(each.requests_made for each in plans.values()):,}."
     )
 
 
@@ -127,7 +127,7 @@ def _print_plan_of(planned: SyncPlan) -> None:
     console.print(
         f"{planned.requests:,} requests in all, {_least_time(planned)} at Stripe's limit of "
         f"{ENDPOINT_RATE:.0f} a second for each kind. Stripe allows an account {MIN_ALLOWANCE:,} reads in 30 days at "
-        f"least, and {READS_PER_TRANSACTION} for each payment. This estimate took {planned.asked}."
+        f"least, and {READS_PER_TRANSACTION} for each payment. This estimate took {planned.requests_made}."
     )
 
 
@@ -283,7 +283,7 @@ def _print_report(report: SyncReport) -> None:
             "them again.",
             style="bold red",
         )
-    for feed in report.relisted:
+    for feed in report.relisted_feeds:
         console.print(
             f"  Events had aged out since the last sync ({feed}): everything was listed anew.", style="yellow"
         )

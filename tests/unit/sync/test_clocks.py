@@ -119,7 +119,7 @@ def test_a_checkpoint_that_no_clock_has_reached_is_not_believed(
     sync(server, warehouse, DAY)
     server.account.now += 6 * HOUR
     dated(server, itertools.repeat(0))
-    assert sync(server, warehouse).relisted
+    assert sync(server, warehouse).relisted_feeds
     assert stored(warehouse) == truth(server, tmp_path)
 
 
@@ -137,9 +137,9 @@ def test_clocks_that_contradict_each_other_end_with_a_sentence(
 def test_the_clock_is_what_all_clocks_have_reached() -> None:
     at = 1_800_000_000.0
     clock = StripeClock(lambda: at)
-    clock.note(int(at) + 600, at)
+    clock.record(int(at) + 600, at)
     assert (clock.now, clock.latest, clock.setback) == (int(at), int(at) + 600, 0)
-    clock.note(int(at) - 3_600, at)
+    clock.record(int(at) - 3_600, at)
     assert clock.now == int(at) - 3_600
     assert clock.setback == 3_600
 
@@ -148,7 +148,7 @@ def test_the_clock_is_what_all_clocks_have_reached() -> None:
 def test_a_slow_answer_does_not_put_the_clock_back(slow: float) -> None:
     at = 1_800_000_000.9
     clock = StripeClock(lambda: at + slow)
-    clock.note(int(at), at)
+    clock.record(int(at), at)
     assert clock.now == int(at + slow)
 
 
