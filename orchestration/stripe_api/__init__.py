@@ -1,7 +1,7 @@
-"""Talking to Stripe: requests, retries, errors in our words, and what a key may read.
+"""Access to Stripe's API: requests, retries, rate limits, errors, and what a key may read.
 
-Belongs here: everything that knows HTTP and Stripe's error bodies. Does not: which streams there are, what has been
-read already (`sync`), and how rows are stored (`warehouse`).
+Belongs here: everything about HTTP and Stripe's error bodies. Does not belong here: streams and checkpoints (`sync`),
+and how rows are stored (`warehouse`).
 """
 
 from orchestration.config.credentials import is_live
@@ -40,11 +40,11 @@ from orchestration.stripe_api.key_check import (
 )
 
 __all__ = [
+    "ALLOWANCE_PERIOD_SECONDS",
     "API_VERSION",
     "CHECK_RETRY",
     "CHECK_TIMEOUT_SECONDS",
     "PAGE_SIZE",
-    "ALLOWANCE_PERIOD_SECONDS",
     "RESOURCES",
     "TIMEOUT_SECONDS",
     "AccessRefused",

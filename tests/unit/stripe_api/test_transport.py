@@ -196,7 +196,7 @@ def test_authorities_that_cannot_be_read_are_told_in_a_sentence(
         ask("https://localhost:9", tries=3)
     assert failure.value.fault == "tls"
     assert str(failure.value).startswith(f"{variable} names {named}, which ")
-    assert str(failure.value).endswith(". Let it name a PEM file of the certificate authorities to trust, or unset it.")
+    assert str(failure.value).endswith(". Set it to a PEM file of the certificate authorities to trust, or unset it.")
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:
