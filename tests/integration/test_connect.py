@@ -265,8 +265,8 @@ Nothing was saved (--save-anyway would).""",
     "TLS": (
         lambda server, folder: served(self_signed(folder)),
         """No trusted TLS connection to {address} could be made. Check this
-machine's date and time; if a proxy or firewall opens encrypted traffic, let
-REQUESTS_CA_BUNDLE name the PEM file of its certificate authority.
+machine's date and time; if a proxy or firewall decrypts the traffic, set
+REQUESTS_CA_BUNDLE to the PEM file of its certificate authority.
 Nothing was saved (--save-anyway would).""",
     ),
     "Stripe down": (
@@ -274,15 +274,14 @@ Nothing was saved (--save-anyway would).""",
         """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: HTTP 503. Trying again in
                              0.0 s.
 {address} gave no usable answer to GET /v1/payment_intents in 2
-tries. Last: HTTP 503. Try again later; https://status.stripe.com tells of
-outages.
+tries. Last: HTTP 503. Try again later; https://status.stripe.com lists outages.
 Nothing was saved (--save-anyway would).""",
     ),
     "rate limits all the time": (
         lambda server, folder: faulty(server, Fault("rate_limit", times=99)),
         """{address} gave no usable answer to GET /v1/payment_intents in 2
 tries. Last: Stripe's rate limit (global-rate). Try again later;
-https://status.stripe.com tells of outages.
+https://status.stripe.com lists outages.
 Nothing was saved (--save-anyway would).""",
     ),
     "not Stripe": (
@@ -290,8 +289,8 @@ Nothing was saved (--save-anyway would).""",
         """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: its answer is not JSON.
                              Trying again in 0.0 s.
 {address} does not answer as Stripe does: its answer is not JSON. A
-proxy, a firewall or the sign-in page of a network answers in its place; open a
-web page on this machine to see it, and check STRIPE_API_BASE if it is set.
+proxy, a firewall or the sign-in page of a network answers instead; open a web
+page on this machine to see it, and check STRIPE_API_BASE if it is set.
 Nothing was saved (--save-anyway would).""",
     ),
 }

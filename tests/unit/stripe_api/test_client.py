@@ -359,7 +359,7 @@ def test_a_server_that_is_not_stripe_is_told_apart(
         connect(address=address).list(PATH, {})
     assert failure.value.fault == "not_stripe"
     assert str(failure.value).startswith(f"{address} does not answer as Stripe does: {says}")
-    assert "a firewall or the sign-in page of a network answers in its place" in str(failure.value)
+    assert "a firewall or the sign-in page of a network answers instead" in str(failure.value)
 
 
 @pytest.mark.parametrize(
