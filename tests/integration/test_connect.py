@@ -117,14 +117,14 @@ https://dashboard.stripe.com/apikeys."""
 FAULTS = {
     "wrong key": (
         UNKNOWN,
-        """rk_test_…none: Stripe does not accept this API key. Check that it is whole
+        """rk_test_…none: Stripe does not accept this API key. Check that it is complete
 (rk_live_… or rk_test_…) and that it is still listed at
 https://dashboard.stripe.com/apikeys.
 Nothing was saved (--save-anyway would).""",
     ),
     "a key of the other mode of the account, which is unknown in this one": (
         LIVE,
-        """rk_live_…live: Stripe does not accept this API key. Check that it is whole
+        """rk_live_…live: Stripe does not accept this API key. Check that it is complete
 (rk_live_… or rk_test_…) and that it is still listed at
 https://dashboard.stripe.com/apikeys.
 Nothing was saved (--save-anyway would).""",

@@ -113,8 +113,8 @@ def test_recoup_needs_what_it_reads_and_says_what_for() -> None:
         (
             "rk_test_of_nobody_QX74",
             "wrong_key",
-            "Stripe does not accept this API key. Check that it is complete (rk_live_… or rk_test_…) and that it is still "
-            f"listed at {KEYS_PAGE}.",
+            "Stripe does not accept this API key. Check that it is complete (rk_live_… or rk_test_…) and that it is "
+            f"still listed at {KEYS_PAGE}.",
         ),
         (
             "rk_test_rolled_QX71",
