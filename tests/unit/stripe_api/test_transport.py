@@ -1,5 +1,7 @@
-"""Connections as they are in companies: certificate authorities of their own, proxies, a ~/.netrc, and answers that
-trickle. The servers, the proxy and the certificates are real."""
+"""Connections in company networks: own certificate authorities, proxies, a ~/.netrc, and slow answers.
+
+The servers, the proxy and the certificates are real.
+"""
 
 import http.server
 import select

@@ -128,7 +128,9 @@ def test_clocks_that_contradict_each_other_end_with_a_sentence(
     shift: int, says: str, server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     dated(server, itertools.repeat(shift))
-    with pytest.raises(StripeUnavailable, match=f"{says} this machine's clock. Correct this machine's clock") as failure:
+    with pytest.raises(
+        StripeUnavailable, match=f"{says} this machine's clock. Correct this machine's clock"
+    ) as failure:
         sync(server, warehouse)
     assert failure.value.fault == "wrong_clock"
     assert abs(shift) > MAX_CLOCK_DIFFERENCE_SECONDS
