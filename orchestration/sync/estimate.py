@@ -169,7 +169,7 @@ def estimate_count(sample: Callable[[int], Sample], since: int | None, until: in
 
     >>> def ten_seconds_apart(below: int) -> Sample:
     ...     newest = (below - 1) // 10 * 10
-    ...     count = min(newest // 10 + 1, 100)
+    ...     count = max(0, min(newest // 10 + 1, 100))
     ...     return Sample(count, newest, newest - 10 * (count - 1), has_more=newest >= 1_000)
     >>> estimate_count(ten_seconds_apart, None, 1_000), estimate_count(ten_seconds_apart, None, 100_000)
     (100, 10101)
