@@ -95,7 +95,7 @@ class SyncRequest:
                 given. The message is shown to the user.
         """
         if full_refresh and (created_from or created_until):
-            raise ValueError("A full refresh lists everything again. Give either a full refresh or a range, not both.")
+            raise ValueError("A full refresh lists everything again. Ask for it or for a range, not for both.")
         since, until = _instant("created_from", created_from), _instant("created_until", created_until)
         if since is not None and until is not None and since >= until:
             raise ValueError(f"created_until ({created_until}) must be later than created_from ({created_from}).")

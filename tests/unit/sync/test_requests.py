@@ -102,7 +102,7 @@ def test_a_range_is_read_as_people_write_it(asked: dict[str, Any], created: Any)
     ("asked", "sentence"),
     [
         ({"created_from": "yesterday", "created_until": None}, "created_from is 'yesterday': give a day such as"),
-        ({"created_from": "2026-02-01", "created_until": "2026-02-01"}, "ends (2026-02-01) before it begins"),
+        ({"created_from": "2026-02-01", "created_until": "2026-02-01"}, "(2026-02-01) must be later than created_from"),
     ],
 )
 def test_a_range_that_is_none_is_refused(asked: dict[str, Any], sentence: str) -> None:
