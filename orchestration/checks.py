@@ -91,7 +91,7 @@ def _key_state(settings: Settings, integration: Integration) -> tuple[bool, str]
         return False, str(error)
     if connection.key.is_usable:
         return True, f"{connection.account.account_id} can be read."
-    return False, f"The key lacks {', '.join(connection.key.lacking)}."
+    return False, f"The key lacks {', '.join(connection.key.missing_permissions)}."
 
 
 def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:

@@ -150,7 +150,7 @@ class _Tick:
         return None
 
     def _process_batch(self) -> None:
-        batch = pipeline.ingest_and_publish(self.settings, self.queue, most=MAX_BATCH_EVENTS, wait=_BUSY_SECONDS)
+        batch = pipeline.ingest_and_publish(self.settings, self.queue, limit=MAX_BATCH_EVENTS, wait=_BUSY_SECONDS)
         self.memory.needs_build, self.memory.failed_ticks = False, 0
         if batch.ingested.taken:
             self._events.append(

@@ -1,4 +1,4 @@
-"""Whether a whole API key or signing secret stands where none may: in files, in output, in logs."""
+"""Find whole API keys and signing secrets in files, output and logs, where none may be."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +9,7 @@ _SECRET = re.compile(rb"\b(?:" + b"|".join([*STARTS, b"whsec_"]) + rb")[A-Za-z0-
 
 
 def secrets_in(data: bytes) -> Sequence[str]:
-    """The whole ones; `rk_live_…abcd` and `rk_live_****abcd` are none. Most files are done after the quick look."""
+    """Return the whole secrets in the data. Masked ones, such as `rk_live_…abcd` and `rk_live_****abcd`, do not count."""
     if not any(start in data for start in (*STARTS, b"whsec_")):
         return []
     return sorted({found.decode() for found in _SECRET.findall(data)})
@@ -17,7 +17,8 @@ def secrets_in(data: bytes) -> Sequence[str]:
 
 def leaks_in(folder: Path, *, except_for: Collection[Path] = ()) -> Mapping[str, Sequence[str]]:
     """The files under a folder that hold secrets, and which; but for those in a folder called `secrets`, and those of
-    `except_for`. DuckDB compresses its files: `test_nothing_personal` looks into their tables."""
+    `except_for`. DuckDB compresses its files: `test_nothing_personal` looks into their tables.
+    """
     found = {
         str(path.relative_to(folder)): secrets_in(path.read_bytes())
         for path in sorted(folder.rglob("*"))

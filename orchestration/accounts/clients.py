@@ -11,8 +11,8 @@ from orchestration.base.errors import RecoupError
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
     CHECK_RETRY,
-    CHECK_TIMEOUT,
-    TIMEOUT,
+    CHECK_TIMEOUT_SECONDS,
+    TIMEOUT_SECONDS,
     AuthenticationFailed,
     ConnectedAccount,
     KeyCheck,
@@ -40,7 +40,7 @@ class Connection:
 
 @contextmanager
 def open_client(
-    settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
+    settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
 ) -> Iterator[StripeClient]:
     """Yield a Stripe client that uses the integration's key, and close it when the context ends.
 
@@ -134,7 +134,7 @@ def check_connection(settings: Settings, integration: Integration) -> Connection
         AccountMismatch: The key is of another account or mode than the integration.
         StripeApiError: As `check_resources`.
     """
-    with open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+    with open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client:
         key = check_resources(client, is_platform=bool(integration.connected))
         return Connection(identify(client, stated_id=integration.account_id), key)
 
@@ -146,7 +146,7 @@ def discover_accounts(settings: Settings, platform: Integration) -> Sequence[Con
         KeyMissing: The platform has no key.
         StripeApiError: As `check_connection`.
     """
-    with open_client(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client:
+    with open_client(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client:
         return [account for account in connected_accounts(client) if account.matches(platform.connected)]
 
 
@@ -173,7 +173,7 @@ def _account_by_key(settings: Settings, integration: Integration) -> str | None:
     """Return the account id of an integration's key, or None if the key does not work."""
     with (
         suppress(StripeApiError),
-        open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT) as client,
+        open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client,
     ):
         return identify(client, stated_id=integration.account_id).account_id
     return None

@@ -22,7 +22,7 @@ from orchestration.base.errors import RecoupError
 from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
 from orchestration.config.settings import Settings
-from orchestration.stripe_api import CHECK_RETRY, CHECK_TIMEOUT, InvalidRequest
+from orchestration.stripe_api import CHECK_RETRY, CHECK_TIMEOUT_SECONDS, InvalidRequest
 
 CALLBACK_PATH: Final = "/oauth/stripe/callback"
 
@@ -111,7 +111,7 @@ def connect_app(settings: Settings, query: Mapping[str, str]) -> Integration:
 
 def _exchange_code(settings: Settings, code: str) -> Tokens:
     form = {"grant_type": "authorization_code", "code": code}
-    grant, at = exchange(settings, form, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT)
+    grant, at = exchange(settings, form, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS)
     account_id = grant.stripe_user_id or grant.account_id
     if account_id is None:
         raise NotConnected("Stripe did not say which account this is, so nothing was connected.")

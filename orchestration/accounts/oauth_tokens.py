@@ -17,7 +17,7 @@ from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
 from orchestration.config.settings import Settings
 from orchestration.stripe_api import (
-    TIMEOUT,
+    TIMEOUT_SECONDS,
     AuthenticationFailed,
     Fault,
     InvalidRequest,
@@ -113,7 +113,7 @@ class AppKey:
     """A `KeySource` that supplies the access token of an integration and renews it. It is thread-safe."""
 
     def __init__(
-        self, settings: Settings, name: str, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
+        self, settings: Settings, name: str, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         self._settings, self._name, self._retry, self._timeout = settings, name, retry, timeout
         self._file = TokenFile(settings, name)
@@ -195,7 +195,7 @@ class AppKey:
 
 
 def exchange(
-    settings: Settings, form: Mapping[str, str], *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT
+    settings: Settings, form: Mapping[str, str], *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
 ) -> tuple[Grant, int]:
     """Exchange a code or a refresh token at Stripe for new tokens.
 
@@ -227,7 +227,7 @@ def exchange(
         ) from None
     finally:
         client.close()
-    return _parse_grant(answer.body), answer.date
+    return _parse_grant(answer.body), answer.read_no_later_than
 
 
 def resolve_livemode(settings: Settings, grant: Grant) -> bool:

@@ -186,12 +186,12 @@ def _run_figures(report: SyncReport) -> dict[str, Any]:
         "requests": report.requests.requests,
         "requests_repeated": report.requests.retries,
         "rate_limited": report.requests.rate_limited,
-        "objects_reread": report.reread,
-        "objects_missing_at_stripe": report.vanished,
+        "objects_reread": report.reread_count,
+        "objects_missing_at_stripe": report.vanished_count,
         "quarantined": sum(report.quarantined.values()),
-        "streams_listed_again": ", ".join(report.relisted) or "none",
+        "streams_listed_again": ", ".join(report.relisted_feeds) or "none",
         "missing_permissions": ", ".join(sorted(set(report.missing.values()))) or "none",
-        "feed_lag_seconds": report.feed_lag or 0,
+        "feed_lag_seconds": report.feed_lag_seconds or 0,
         "objects_read_by_day": dg.MetadataValue.md(days_chart(report.read_by_day)),
         **_read_budget(report),
     } | _data_through(report)
@@ -204,7 +204,7 @@ def _read_budget(report: SyncReport) -> dict[str, Any]:
         "reads_in_30_days": report.budget.used,
         READ_ALLOWANCE: report.budget.allowance,
         "read_share": round(report.budget.used_share, 4),
-        POLL_REQUESTS: report.budget.poll,
+        POLL_REQUESTS: report.budget.poll_requests,
     }
 
 

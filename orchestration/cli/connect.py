@@ -321,8 +321,8 @@ def can_read_connected(settings: Settings, platform: Integration) -> bool:
         return not is_key_fault
     if not key.is_usable:
         console.print(
-            f"For connected accounts this key lacks {', '.join(key.lacking)}. Add them in the column for connected "
-            "accounts of Stripe's form.",
+            f"For connected accounts this key lacks {', '.join(key.missing_permissions)}. Add them in the column for "
+            "connected accounts of Stripe's form.",
             style="bold red",
         )
     return key.is_usable
@@ -352,7 +352,7 @@ def _print_missing(connection: clients.Connection, *, is_app: bool) -> None:
         console.print("Recoup can read everything it needs.", style="green")
     else:
         who = "The app" if is_app else "This key"
-        console.print(f"{who} lacks required permissions: {', '.join(connection.key.lacking)}.", style="bold red")
+        console.print(f"{who} lacks required permissions: {', '.join(connection.key.missing_permissions)}.", style="bold red")
     if is_app:
         if not connection.key.is_usable:
             console.print("Add them to the permissions in the app's manifest, then authorize the app again.")

@@ -56,7 +56,7 @@ class _BarUpdate:
     def _line(self, progress: SyncProgress) -> str:
         rows = sum(counts.read for counts in progress.counts.values())
         rate = rows / max(time.monotonic() - self._started_at, 0.1)
-        reached = f" {datetime.fromtimestamp(progress.reached, UTC):%Y-%m-%d}" if progress.reached else ""
+        reached = f" {datetime.fromtimestamp(progress.reached_at, UTC):%Y-%m-%d}" if progress.reached_at else ""
         limited = f", {progress.requests.rate_limited} rate limited" if progress.requests.rate_limited else ""
         return (
             f"{rows:,} rows, {rate:,.0f}/s, {progress.requests.requests:,} requests{limited}; "

@@ -25,7 +25,7 @@ from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, progress_bar
 from orchestration.cli.tables import print_trimmed
 from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
-from orchestration.stripe_api.budget import LEAST_ALLOWANCE, READS_PER_TRANSACTION
+from orchestration.stripe_api.budget import MIN_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.rate_limits import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError, open_warehouse
@@ -105,7 +105,7 @@ def _print_plans(plans: Mapping[str, SyncPlan]) -> None:
     console.print(table)
     console.print(
         f"{sum(each.requests for each in plans.values()):,} requests in total. Each account has its own limits. These "
-        f"estimates took {sum(each.asked for each in plans.values()):,} requests."
+        f"estimates took {sum(each.requests_made for each in plans.values()):,} requests."
     )
 
 
@@ -128,7 +128,7 @@ def _print_single_plan(planned: SyncPlan) -> None:
     console.print(
         f"{planned.requests:,} requests in total, which take at least {_shortest_time(planned)} at Stripe's limit of "
         f"{ENDPOINT_RATE:.0f} a second for each endpoint. In 30 days Stripe allows an account {READS_PER_TRANSACTION} "
-        f"reads for each payment, and at least {LEAST_ALLOWANCE:,}. This estimate took {planned.asked} requests."
+        f"reads for each payment, and at least {MIN_ALLOWANCE:,}. This estimate took {planned.requests_made} requests."
     )
 
 
@@ -294,7 +294,7 @@ def _print_report(report: SyncReport) -> None:
             "tries them again.",
             style="bold red",
         )
-    for feed in report.relisted:
+    for feed in report.relisted_feeds:
         console.print(
             f"  Stripe deleted events before they were read ({feed}), so the whole history was read again.",
             style="yellow",

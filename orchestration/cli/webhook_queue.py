@@ -20,7 +20,7 @@ def print_status(settings: Settings) -> None:
     """Print how many events are waiting, loaded, quarantined, rejected or skipped, and why events are in quarantine."""
     with closing(Queue(settings.queue_url)) as queue:
         stats, quarantined = queue.stats(), queue.quarantine(_MAX_SHOWN)
-        loaded, duplicates = queue.remembered()
+        loaded, duplicates = queue.history_counts()
         rejected, skipped = queue.refusals(since=days_ago(1)), queue.passed_over(since=days_ago(1))
     table = Table(box=None, show_header=False)
     table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")

@@ -1,15 +1,15 @@
-"""Talking to Stripe: requests, retries, errors in our words, and what a key may read.
+"""Access to Stripe's API: requests, retries, rate limits, errors, and what a key may read.
 
-Belongs here: everything that knows HTTP and Stripe's error bodies. Does not: which streams there are, what has been
-read already (`sync`), and how rows are stored (`warehouse`).
+Belongs here: everything about HTTP and Stripe's error bodies. Does not belong here: streams and checkpoints (`sync`),
+and how rows are stored (`warehouse`).
 """
 
 from orchestration.config.credentials import is_live
-from orchestration.stripe_api.budget import PERIOD, ReadBudget, seconds_between_polls
+from orchestration.stripe_api.budget import ALLOWANCE_PERIOD_SECONDS, ReadBudget, seconds_between_polls
 from orchestration.stripe_api.client import (
     API_VERSION,
     PAGE_SIZE,
-    TIMEOUT,
+    TIMEOUT_SECONDS,
     Answer,
     KeySource,
     RequestCounts,
@@ -30,7 +30,7 @@ from orchestration.stripe_api.errors import (
 )
 from orchestration.stripe_api.key_check import (
     CHECK_RETRY,
-    CHECK_TIMEOUT,
+    CHECK_TIMEOUT_SECONDS,
     RESOURCES,
     KeyCheck,
     Resource,
@@ -40,13 +40,13 @@ from orchestration.stripe_api.key_check import (
 )
 
 __all__ = [
+    "ALLOWANCE_PERIOD_SECONDS",
     "API_VERSION",
     "CHECK_RETRY",
-    "CHECK_TIMEOUT",
+    "CHECK_TIMEOUT_SECONDS",
     "PAGE_SIZE",
-    "PERIOD",
     "RESOURCES",
-    "TIMEOUT",
+    "TIMEOUT_SECONDS",
     "AccessRefused",
     "Answer",
     "AuthenticationFailed",

@@ -1,43 +1,43 @@
-"""Stripe's read allocation: how much may be read, and how often one may poll within a share of it.
+"""Stripe's read allocation: how many reads it allows, and how often a sync may poll within a share of them.
 
-Stripe lets an account be read, by all its tools together, on average 500 times for each transaction over 30 days, and
-10,000 times a month at least (docs: rate limits, April 2026). What counts as a transaction Stripe does not say; a
-successful charge is taken for one. Pure arithmetic: the counts are kept in `sync.reads`.
+Stripe allows an account, for all its tools together, 500 reads for each transaction on average over 30 days, and at
+least 10,000 reads a month (docs: rate limits, April 2026). Stripe does not define a transaction; Recoup counts each
+successful charge as one. Pure arithmetic: `sync.reads` stores the counts.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-PERIOD: Final = 30 * 86_400
-"""Seconds that the allocation is averaged over."""
+ALLOWANCE_PERIOD_SECONDS: Final = 30 * 86_400
+"""Seconds over which Stripe averages the reads."""
 
 READS_PER_TRANSACTION: Final = 500
-LEAST_ALLOWANCE: Final = 10_000
+MIN_ALLOWANCE: Final = 10_000
 
 
 @dataclass(frozen=True)
 class ReadBudget:
-    """Reads of one account in the last 30 days.
+    """The reads of one account in the last 30 days.
 
-    `used` are Recoup's own; `poll` is what the last sync made beside listing what it did not know yet, as the next
-    one can be expected to make again.
+    `used` counts Recoup's own reads. `transactions` counts successful charges. `poll_requests` is the number of
+    requests of the last sync without its backfill, which the next sync is expected to need as well.
     """
 
     used: int
     transactions: int
-    poll: int
+    poll_requests: int
 
     @property
     def allowance(self) -> int:
-        """Reads in 30 days, for all tools of the account together."""
-        return max(LEAST_ALLOWANCE, READS_PER_TRANSACTION * self.transactions)
+        """Return the reads allowed in 30 days, for all tools of the account together."""
+        return max(MIN_ALLOWANCE, READS_PER_TRANSACTION * self.transactions)
 
     @property
     def used_share(self) -> float:
-        """Recoup's part of the allowance, 0 to 1 and above."""
+        """Return Recoup's share of the allowance: 0 to 1, or more if it is exceeded."""
         return self.used / self.allowance
 
 
-def seconds_between_polls(poll: int, allowance: int, share: float) -> float:
-    """How far apart polls of so many requests must lie to stay within `share` (0 to 1) of the allowance."""
-    return PERIOD * poll / (share * allowance)
+def seconds_between_polls(poll_requests: int, allowance: int, share: float) -> float:
+    """Return the seconds between polls that keep `poll_requests` per poll within `share` (0 to 1) of the allowance."""
+    return ALLOWANCE_PERIOD_SECONDS * poll_requests / (share * allowance)

@@ -1,8 +1,8 @@
-"""What time it is at Stripe, by the `Date` of its answers and by this machine's clock, of which none is trusted alone.
+"""Stripe's clock, from the `Date` of its answers and from this machine's clock. Neither is trusted alone.
 
-A clock that runs ahead would let a sync believe that it knows what has not happened yet, and never ask for it. So there
-are two instants: one that has certainly been reached, for what a sync vouches for, and one that is certainly not
-passed, for what it asks for.
+If a sync trusted a clock that runs ahead, it would count time that has not passed yet as read, and never read it. So
+there are two instants. `now` has certainly been reached: a sync counts as complete up to it. `latest` has certainly not
+been passed: a sync requests everything up to it.
 """
 
 import time
@@ -13,29 +13,30 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
-MOST_APART: Final = 2 * 86_400
-"""Seconds that a `Date` may be away from this machine's clock. A machine is often wrong by the hours of a time zone,
-also by a day; beyond this, an answer is not used."""
+MAX_CLOCK_DIFFERENCE_SECONDS: Final = 2 * 86_400
+"""Largest difference, in seconds, between a `Date` and this machine's clock. A machine is often wrong by the hours of a
+time zone, and sometimes by a day. An answer with a larger difference is not used."""
 
 _EARLIEST: Final = 1_262_304_000
 _LATEST: Final = 2**33
-"""Unix seconds, in 2010 and 2242: what is outside is no time of Stripe's."""
+"""Unix seconds, in 2010 and 2242. Stripe sends no `Date` outside this range."""
 
 
-def is_stripes_own(api_base: str) -> bool:
-    """Return whether the address is Stripe's own. Any other server, such as the simulator, may live in its own time."""
+def is_stripe_address(api_base: str) -> bool:
+    """Return whether the address is Stripe's own. Any other server, such as the simulator, may simulate time."""
     return f".{urlsplit(api_base).hostname}".endswith(".stripe.com")
 
 
 def latest_instant(api_base: str) -> int | None:
-    """Return the latest instant (unix seconds) that something of Stripe's can be dated; None if time is simulated."""
-    return int(time.time()) + MOST_APART if is_stripes_own(api_base) else None
+    """Return the latest possible time (unix seconds) of a Stripe object, or None if time is simulated."""
+    return int(time.time()) + MAX_CLOCK_DIFFERENCE_SECONDS if is_stripe_address(api_base) else None
 
 
 class StripeClock:
-    """Stripe's clock, as far as the clocks seen agree. Instants are unix seconds. Not safe for threads by itself.
+    """Stripe's clock, as known from its answers and from this machine's clock. Instants are unix seconds.
 
-    `own` is this machine's clock. It is None for a simulated Stripe, whose time is its own: then only `Date` counts.
+    `own` is this machine's clock; None for a simulated Stripe, for which only `Date` counts. `setback` is the number of
+    seconds by which later answers have put the clock back since the first one. An instance is not thread-safe.
     """
 
     def __init__(self, own: Callable[[], float] | None) -> None:
@@ -43,19 +44,18 @@ class StripeClock:
         self._newest: int | None = None
         self._slowest = 0.0
         self.setback = 0.0
-        """Seconds by which later answers have put the clock back since the first one."""
 
     @property
     def is_known(self) -> bool:
-        """Return whether an answer has come."""
+        """Return whether an answer has arrived."""
         return self._newest is not None
 
     @property
     def now(self) -> int:
-        """Return an instant that has been reached by all clocks seen.
+        """Return an instant that all clocks involved have reached.
 
         Raises:
-            RuntimeError: no answer has come yet.
+            RuntimeError: no answer has arrived yet.
         """
         if self._newest is None:
             raise RuntimeError("Stripe's clock is known only after a first answer")
@@ -63,48 +63,51 @@ class StripeClock:
 
     @property
     def latest(self) -> int:
-        """Return an instant that no clock seen has passed."""
+        """Return an instant that no clock involved has passed."""
         return self.now if self._own is None or self._newest is None else max(self._newest, int(self._own()) + 1)
 
-    def own(self) -> float:
-        """Return this machine's clock; 0 if it does not count."""
+    def own_now(self) -> float:
+        """Return the time of this machine's clock, or 0 if only `Date` counts."""
         return 0.0 if self._own is None else self._own()
 
     def days_apart(self, date: int) -> float:
-        """Return how many days a `Date` is ahead of this machine's clock, if that is too much to be used; else 0."""
+        """Return the days by which a `Date` is ahead of this machine's clock, or 0 if the difference is acceptable."""
         if self._own is None:
             return 0.0
         apart = date - self._own()
-        return apart / 86_400 if abs(apart) > MOST_APART else 0.0
+        return apart / 86_400 if abs(apart) > MAX_CLOCK_DIFFERENCE_SECONDS else 0.0
 
-    def note(self, date: int, sent: float) -> None:
-        """Note the `Date` of an answer to a request that was sent at `sent` on this machine's clock.
+    def record(self, date: int, sent_at: float) -> None:
+        """Record the `Date` of an answer to a request that was sent at `sent_at` on this machine's clock.
 
-        An honest `Date` is not before the second in which the request was sent, so no honest answer puts the clock
-        back, however slow. One that is earlier shows that this machine's clock is ahead.
+        A correct `Date` is not before the second in which the request was sent, so a correct answer never puts the
+        clock back, however slow it is. An earlier `Date` shows that this machine's clock is ahead.
         """
         is_first = self._newest is None
         self._newest = max(date, self._newest or date)
-        if date + 1 - sent >= self._slowest:
+        if date + 1 - sent_at >= self._slowest:
             return
         if not is_first:
-            self.setback += self._slowest - (date - sent)
-        self._slowest = date - sent
+            self.setback += self._slowest - (date - sent_at)
+        self._slowest = date - sent_at
 
-    def vouched_at(self, date: int, known_before: int | None, sent: float) -> int:
-        """Return an instant at or before the one at which Stripe read its answer. To be asked after `note`."""
+    def read_no_earlier_than(self, date: int, known_before: int | None, sent_at: float) -> int:
+        """Return an instant no later than the one at which Stripe read its answer. Call `record` first.
+
+        `known_before` is `now` as it was before the request; None if there was no answer yet.
+        """
         if self._own is None:
             return date if known_before is None else known_before
-        return int(sent + self._slowest)
+        return int(sent_at + self._slowest)
 
-    def read_by(self, date: int, known_before: int | None) -> int:
-        """Return an instant by which Stripe had certainly read its answer."""
+    def read_no_later_than(self, date: int, known_before: int | None) -> int:
+        """Return an instant no earlier than the one at which Stripe read its answer. Call `record` first."""
         return max(date, known_before or date) if self._own is None else self.now + 1
 
 
 @lru_cache(maxsize=64)
 def parse_date(header: str) -> int | None:
-    """Return the instant of a `Date` header, or None if it is none that Stripe could send."""
+    """Return the unix seconds of a `Date` header, or None if Stripe cannot have sent it."""
     try:
         parsed = parsedate_to_datetime(header)
         instant = int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())

@@ -1,4 +1,4 @@
-"""The accounts that are connected to a Connect platform, as its key lists them."""
+"""List the accounts that are connected to a Connect platform."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,21 @@ from orchestration.stripe_api.client import PAGE_SIZE, StripeClient
 
 @dataclass(frozen=True)
 class ConnectedAccount:
-    """Its id, and the name that it shows its customers, which may be a person's: for the screen only."""
+    """A connected account: its id, and the name that it shows its customers.
+
+    The name may be a person's, so it is shown on screen and never stored.
+    """
 
     id: str
     name: str
 
     def matches(self, patterns: Sequence[str]) -> bool:
-        """Whether a pattern such as `acct_1A*` or `*bakery*` fits the id, or the name in whatever letters."""
+        """Return whether a pattern such as `acct_1A*` or `*bakery*` matches the id, or the name regardless of case."""
         return any(fnmatchcase(self.id, each) or fnmatchcase(self.name.lower(), each.lower()) for each in patterns)
 
 
 def connected_accounts(client: StripeClient) -> Iterator[ConnectedAccount]:
-    """All of them, newest first. None where the account is no platform (Stripe's specification of `/v1/accounts`).
+    """Yield the connected accounts, newest first. An account that is not a platform has none (`/v1/accounts`).
 
     Raises:
         As `StripeClient.list`.

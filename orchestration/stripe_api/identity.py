@@ -1,6 +1,7 @@
-"""Which account the key belongs to, and in which mode: what every key of a row begins with.
+"""Identify the account and the mode of an API key. They are the first part of the primary key of every stored row.
 
-A restricted key may be refused `/v1/account` however much it may read, so there are three more ways to know.
+Stripe may refuse `/v1/account` to a restricted key, whatever else the key may read. `identify` therefore has three
+fallbacks.
 """
 
 import logging
@@ -12,29 +13,31 @@ logger = logging.getLogger(__name__)
 
 
 class AccountMismatch(StripeApiError):
-    """The key belongs to another account, or to another mode of it, than it should."""
+    """The key belongs to another account or another mode than expected."""
 
 
 def identify(client: StripeClient, *, stated_id: str | None = None) -> AccountKey:
-    """Ask Stripe for the account; one request, which also sets the clock.
+    """Return the account and the mode of the client's key.
 
-    Where Stripe does not tell: the account that its refusal names, else `stated_id` (STRIPE_ACCOUNT_ID), else an id of
-    our own that lasts as long as the key does.
+    One request asks Stripe and also sets the client's clock. If Stripe refuses it, the id is the one that the refusal
+    names, else `stated_id` (STRIPE_ACCOUNT_ID), else a placeholder that lasts as long as the key. The mode may take a
+    second request.
 
     Raises:
-        AccountMismatch: Stripe names another account than `stated_id`.
+        AccountMismatch: Stripe names an account other than `stated_id`.
         AuthenticationFailed, StripeUnavailable: as `StripeClient.get`.
     """
-    told_id = _ask(client)
-    if told_id and stated_id and told_id != stated_id:
+    stripe_id = _id_from_stripe(client)
+    if stripe_id and stated_id and stripe_id != stated_id:
         raise AccountMismatch(
-            f"This API key belongs to {told_id}, and not to {stated_id}, which STRIPE_ACCOUNT_ID or the integration "
-            f"names. Use a key of {stated_id}, or connect {told_id} by itself."
+            f"This API key belongs to {stripe_id}, and not to {stated_id}, which STRIPE_ACCOUNT_ID or the integration "
+            f"names. Use a key of {stated_id}, or connect {stripe_id} by itself."
         )
-    return AccountKey(told_id or stated_id or _own_id(client), _livemode(client))
+    return AccountKey(stripe_id or stated_id or _placeholder_id(client), _livemode(client))
 
 
-def _ask(client: StripeClient) -> str | None:
+def _id_from_stripe(client: StripeClient) -> str | None:
+    """Return the account id that Stripe states, or None if it states none."""
     try:
         account_id = client.get("/v1/account").body.get("id")
     except AccessRefused as refusal:
@@ -44,12 +47,16 @@ def _ask(client: StripeClient) -> str | None:
     return str(account_id) if account_id else None
 
 
-def _own_id(client: StripeClient) -> str:
-    logger.warning("Stripe does not tell this key its account. Set STRIPE_ACCOUNT_ID, or a new key will start anew.")
+def _placeholder_id(client: StripeClient) -> str:
+    """Return an account id made from the key, and warn that another key will count as another account."""
+    logger.warning(
+        "Stripe does not tell this key its account. Set STRIPE_ACCOUNT_ID, or a new key will be treated as a new "
+        "account."
+    )
     return f"acct_unknown_{key_digest(client.api_key)}"
 
 
 def _livemode(client: StripeClient) -> bool:
-    """By the key's prefix; the balance says it where a prefix does not."""
-    told = client.livemode
-    return bool(client.get("/v1/balance").body["livemode"]) if told is None else told
+    """Return whether the key reads live mode, from its prefix or else from the account's balance."""
+    stated = client.livemode
+    return bool(client.get("/v1/balance").body["livemode"]) if stated is None else stated

@@ -1,7 +1,7 @@
-"""What a key may read: one GET for each resource of Stripe's key form, and what Recoup needs it for.
+"""Check what a key may read, with one GET for each resource of Stripe's form for keys.
 
-Belongs here: which resources there are, and asking for each. Does not: whose the key is (`sync.identity`), and how the
-answers are shown (`cli`).
+Belongs here: the resources, what Recoup uses them for, and the check. Does not belong here: the account of the key
+(`identity`), and how the result is shown (`cli`).
 """
 
 import re
@@ -17,21 +17,21 @@ from orchestration.stripe_api.errors import AccessRefused, InvalidRequest
 Group = Literal["core", "Connect", "Reporting"]
 
 CHECK_RETRY: Final = RetryPolicy(tries=3, first_tries=2, cap=1.0)
-CHECK_TIMEOUT: Final = 10.0
-"""For the client of a check, since somebody waits for it: where nothing answers it gives up after some 20 seconds."""
+CHECK_TIMEOUT_SECONDS: Final = 10.0
+"""Retries and timeout for a check. A user waits for it, so it gives up after some 20 seconds without an answer."""
 
-_OF_A_PLATFORM: Final = "accounts"
-"""What lists its connected accounts."""
+_CONNECT_RESOURCE: Final = "accounts"
+"""The resource that lists the connected accounts of a platform."""
 
 _NOT_SET_UP: Final = re.compile("not set up to use ([^.]+)")
 
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource that a key may or may not read.
+    """A resource of Stripe's API that a key may or may not read.
 
-    `label` is its name in the form for keys of Stripe's dashboard, `permission` its name in Stripe's answers, `purpose`
-    what Recoup does with it. Without `params` it is no list.
+    `label` is its name in the dashboard's form for keys, `permission` its name in Stripe's answers, and `purpose` what
+    Recoup uses it for. A resource without `params` is not a list.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Resource:
 
     @property
     def path(self) -> str:
+        """Return the path of the API endpoint."""
         return f"/v1/{self.name}"
 
 
@@ -71,7 +72,7 @@ RESOURCES: Final = (
         "rak_event_read",
         "what has changed since the last sync",
         is_required=True,
-        # As a sync asks: events of all types may need the permissions for all that they tell of.
+        # Like a sync: a request for events of all types may need the permissions for all kinds of object.
         params={"limit": 1, "types": ["payment_intent.succeeded"]},
     ),
     Resource(
@@ -99,7 +100,7 @@ RESOURCES: Final = (
     Resource("products", "core", "Products", "rak_product_read"),
     Resource("setup_intents", "core", "SetupIntents", "rak_setup_intent_read"),
     Resource(
-        _OF_A_PLATFORM,
+        _CONNECT_RESOURCE,
         "Connect",
         "Accounts",
         "rak_connected_account_read",
@@ -112,16 +113,16 @@ RESOURCES: Final = (
         "reporting/report_runs", "Reporting", "Report Runs and Report Types", "rak_report_runs_and_report_types_read"
     ),
 )
-"""Everything in the groups "All core resources", "All Connect resources" and "All Reporting resources" that a GET can
-show to be readable; not tokens, account links and login links, which are only made. What Recoup needs comes first.
-Permissions are named as Stripe's 403 names them; where none was seen, as its permissions reference does. Labels are the
-form's, as setup guides of others quote it; the form itself may word one or two in another way.
+"""All resources in the groups "All core resources", "All Connect resources" and "All Reporting resources" that a GET
+can check. Tokens, account links and login links are left out, because they can only be created. The resources that
+Recoup needs come first. Permissions are named as in Stripe's 403 answers, else as in its permissions reference. Labels
+are those that setup guides of other tools quote from the form; the form may word one or two of them differently.
 """
 
 
 @dataclass(frozen=True)
 class ResourceCheck:
-    """Whether a resource could be read; if not, the permission that is missing, or what else the `problem` is."""
+    """The result for one resource. If it cannot be read, either the missing permission or another `problem` is set."""
 
     resource: Resource
     missing_permission: str | None = None
@@ -129,40 +130,46 @@ class ResourceCheck:
 
     @property
     def is_readable(self) -> bool:
+        """Return whether the key may read the resource."""
         return self.missing_permission is None and self.problem is None
 
 
 @dataclass(frozen=True)
 class KeyCheck:
-    """What a key may read, in the order of `RESOURCES`."""
+    """The results for all resources, in the order of `RESOURCES`."""
 
     resources: Sequence[ResourceCheck]
 
     @property
     def missing_required(self) -> Sequence[ResourceCheck]:
-        """What Recoup needs and could not read."""
+        """Return the results of required resources that cannot be read."""
         return [each for each in self.resources if each.resource.is_required and not each.is_readable]
 
     @property
-    def lacking(self) -> Sequence[str]:
-        """The permissions for these, as Stripe names them; the resource where it is not for want of one."""
+    def missing_permissions(self) -> Sequence[str]:
+        """Return the missing permissions of required resources, as Stripe names them.
+
+        A resource that cannot be read for another reason is named itself.
+        """
         return list(dict.fromkeys(each.missing_permission or each.resource.name for each in self.missing_required))
 
     @property
     def is_usable(self) -> bool:
-        """Whether a sync would read all that Recoup needs."""
+        """Return whether the key may read all required resources."""
         return not self.missing_required
 
 
 def check_resources(client: StripeClient, *, is_platform: bool = False) -> KeyCheck:
-    """Ask once for each of `RESOURCES`: for the first alone, so that a key which does not work is refused once. The key
-    of a Connect platform must list its accounts as well.
+    """Request each of `RESOURCES` once and return the results.
+
+    The first is requested alone, so that a key that does not work is refused only once. The key of a Connect platform
+    must also be able to list its accounts.
 
     Raises:
-        AuthenticationFailed, StripeUnavailable: as `StripeClient.get`; whatever was asked, the answer is the same.
+        AuthenticationFailed, StripeUnavailable: as `StripeClient.get`. They do not depend on the resource.
     """
     first, *others = (
-        replace(each, is_required=each.is_required or (is_platform and each.name == _OF_A_PLATFORM))
+        replace(each, is_required=each.is_required or (is_platform and each.name == _CONNECT_RESOURCE))
         for each in RESOURCES
     )
     checked = [_check(client, first)]
@@ -172,16 +179,17 @@ def check_resources(client: StripeClient, *, is_platform: bool = False) -> KeyCh
 
 
 def permissions_link(permissions: Iterable[str], *, name: str = "Recoup", livemode: bool = True) -> str:
-    """The page of Stripe's dashboard that makes a new restricted key of this name, with these permissions ticked."""
-    chosen = "".join(f"&permissions[]={quote(permission)}" for permission in dict.fromkeys(permissions))
+    """Return the link to the dashboard's form for a new restricted key, with its name and permissions filled in."""
+    selected = "".join(f"&permissions[]={quote(permission)}" for permission in dict.fromkeys(permissions))
     mode = "" if livemode else "test/"
-    return f"https://dashboard.stripe.com/{mode}apikeys/create?name={quote(name)}{chosen}"
+    return f"https://dashboard.stripe.com/{mode}apikeys/create?name={quote(name)}{selected}"
 
 
 def _check(client: StripeClient, resource: Resource) -> ResourceCheck:
+    """Request one resource and return the result."""
     try:
-        ask = client.list if resource.params else client.get
-        ask(resource.path, resource.params)
+        request = client.list if resource.params else client.get
+        request(resource.path, resource.params)
     except AccessRefused as refusal:
         if refusal.fault == "missing_permission":
             return ResourceCheck(resource, missing_permission=refusal.permission or resource.permission)
@@ -192,6 +200,6 @@ def _check(client: StripeClient, resource: Resource) -> ResourceCheck:
 
 
 def _problem(rejection: InvalidRequest) -> str:
-    """A product that an account has not switched on is a 400 (reports by Estuary and others)."""
+    """Return the problem in a sentence. Stripe answers 400 if an account has not enabled a product (says Estuary)."""
     product = _NOT_SET_UP.search(str(rejection))
     return f"This account is not set up to use {product[1]}." if product else str(rejection)

@@ -1,8 +1,9 @@
-"""When a request may be sent: one budget for all threads that read one account.
+"""Rate limits: decide when each request may be sent, for all threads that read one account.
 
-Keeps to Stripe's documented limits and to what its 429s say beyond them: by the stated reason the rate of the account,
-the rate of the endpoint or the number of requests at once is lowered, and rises again with time: hardly at first, where
-the limit was just met, then ever faster, since it was perhaps but a moment's (the curve of TCP's CUBIC).
+The governor keeps to Stripe's documented limits, and to what its 429s show beyond them. The reason that a 429 states
+says which limit to lower: the rate of the account, the rate of the endpoint, or the number of concurrent requests. A
+lowered limit rises again with time: slowly at first, near the rate that was refused, then ever faster, because the
+cause may have been temporary (the curve of TCP's CUBIC).
 """
 
 import threading
@@ -15,70 +16,74 @@ from typing import Final
 LIVE_RATE: Final = 100.0
 TEST_RATE: Final = 25.0
 ENDPOINT_RATE: Final = 25.0
-"""Requests a second: an account in live mode, in test mode, and one endpoint (docs: rate limits, April 2026)."""
+"""Requests a second for an account in live mode, in test mode, and for one endpoint (docs: rate limits, April 2026)."""
 
 HEADROOM: Final = 0.95
-"""Share of a documented rate that is used: requests sent at even distances arrive at uneven ones."""
+"""Share of a documented rate that is used, because requests sent at equal intervals arrive at unequal ones."""
 
-AT_ONCE: Final = 40
-"""Requests under way at once. Stripe limits them too, and does not say at how many."""
+MAX_CONCURRENT_REQUESTS: Final = 40
+"""Concurrent requests. Stripe limits these as well, and does not document the number."""
 
-_PATIENCE: Final = 0.2
-"""Seconds after which a request that waits for others to end looks whether time alone has made room."""
+_RECHECK_SECONDS: Final = 0.2
+"""Seconds after which a waiting request checks again whether the limit of concurrent requests has risen."""
 
-SLOWED: Final = 0.9
-SLOWED_AGAIN: Final = 0.75
-"""What a rate or the number of requests at once is multiplied by on a 429 that names it: one alone may come of requests
-that arrived unevenly; another one soon after says that there is less than was thought."""
+BACKOFF_FACTOR: Final = 0.9
+REPEATED_BACKOFF_FACTOR: Final = 0.75
+"""Factors that lower a limit on a 429 that names it. A single 429 may be due to requests that arrived at unequal
+intervals. A repeated 429 shows that the real limit is lower."""
 
-SOON: Final = 10.0
-"""Seconds after a 429 in which another one is taken to be of the same cause."""
+REPEAT_WITHIN_SECONDS: Final = 10.0
+"""Seconds after a 429 in which another one counts as repeated."""
 
-SLOWED_ONCE_IN: Final = 1.0
-"""Seconds in which one limit is lowered once: requests sent before the first 429 came back say nothing new."""
+BACKOFF_INTERVAL_SECONDS: Final = 1.0
+"""Seconds in which a limit is lowered only once. Requests sent before the first 429 arrived show nothing new."""
 
-RECOVERY: Final = 20.0
-"""Seconds from the last 429 until a limit is back at what is documented, however low it was. After a quarter of them
-it has regained a sixtieth: where Stripe, or the merchant's own requests, leave less for good, that is found out again
-some ten times a minute, at the cost of a 429 or two."""
+RECOVERY_SECONDS: Final = 20.0
+"""Seconds from the last 429 until a limit is back at its documented value, however low it was. After a quarter of this
+time, a limit has regained a sixtieth of that value. If Stripe or the merchant's own requests permanently leave less,
+that is detected again some ten times a minute, at the cost of one or two 429s."""
 
 
 @dataclass
 class _Limit:
-    """Something that a 429 lowers by a factor and time raises again, between a floor and what is documented."""
+    """A limit that a 429 lowers and that rises again with time, between `minimum` and `maximum` (the documented one).
 
-    most: float
-    least: float
-    slowed_to: float = field(init=False)
-    slowed_at: float = field(init=False, default=float("-inf"))
-    free_at: float = field(init=False, default=float("-inf"))
+    The unit is requests a second, or concurrent requests. Times are seconds of the governor's clock.
+    """
+
+    maximum: float
+    minimum: float
+    lowered_to: float = field(init=False)
+    lowered_at: float = field(init=False, default=float("-inf"))
+    next_free_at: float = field(init=False, default=float("-inf"))
 
     def __post_init__(self) -> None:
-        self.slowed_to = self.most
+        self.lowered_to = self.maximum
 
-    def at(self, now: float) -> float:
-        """What is allowed at this instant."""
-        if now - self.slowed_at >= RECOVERY:
-            return self.most
-        return min(self.most, self.slowed_to + self.most * ((now - self.slowed_at) / RECOVERY) ** 3)
+    def allowed_at(self, now: float) -> float:
+        """Return the limit at this instant."""
+        if now - self.lowered_at >= RECOVERY_SECONDS:
+            return self.maximum
+        return min(self.maximum, self.lowered_to + self.maximum * ((now - self.lowered_at) / RECOVERY_SECONDS) ** 3)
 
-    def slow(self, now: float) -> None:
-        since = now - self.slowed_at
-        if since >= SLOWED_ONCE_IN:
-            factor = SLOWED_AGAIN if since < SOON else SLOWED
-            self.slowed_to, self.slowed_at = max(self.least, self.at(now) * factor), now
+    def lower(self, now: float) -> None:
+        """Lower the limit because of a 429, unless it has just been lowered."""
+        since = now - self.lowered_at
+        if since >= BACKOFF_INTERVAL_SECONDS:
+            factor = REPEATED_BACKOFF_FACTOR if since < REPEAT_WITHIN_SECONDS else BACKOFF_FACTOR
+            self.lowered_to, self.lowered_at = max(self.minimum, self.allowed_at(now) * factor), now
 
     def reserve(self, now: float) -> float:
-        """Take the next free instant."""
-        free = max(now, self.free_at)
-        self.free_at = free + 1 / self.at(now)
+        """Reserve the next free instant and return it."""
+        free = max(now, self.next_free_at)
+        self.next_free_at = free + 1 / self.allowed_at(now)
         return free
 
 
 class Governor:
-    """Lets requests go at the pace that the account and each endpoint allow.
+    """The rate limits of one account and its endpoints; it delays each request until they allow it.
 
-    `clock` and `wait` stand in for real time in tests: seconds, and a pause of so many seconds.
+    `clock` returns the time in seconds and `wait` pauses for a number of seconds; tests replace them.
     """
 
     def __init__(
@@ -91,16 +96,16 @@ class Governor:
         self._clock, self._wait = clock, wait
         self._account = _Limit((LIVE_RATE if livemode else TEST_RATE) * HEADROOM, 1.0)
         self._endpoints: dict[str, _Limit] = {}
-        self._at_once = _Limit(AT_ONCE, 1.0)
+        self._concurrency = _Limit(MAX_CONCURRENT_REQUESTS, 1.0)
         self._under_way = 0
         self._slot_free = threading.Condition()
 
     @contextmanager
     def turn(self, endpoint: str) -> Iterator[None]:
-        """Wait until a request to the endpoint may be sent; it is under way until the block is left."""
+        """Wait until a request to the endpoint may be sent. It counts as under way until the context ends."""
         with self._slot_free:
-            while self._under_way >= int(self._at_once.at(self._clock())):
-                self._slot_free.wait(_PATIENCE)
+            while self._under_way >= int(self._concurrency.allowed_at(self._clock())):
+                self._slot_free.wait(_RECHECK_SECONDS)
             self._under_way += 1
             pause = self._reserve(endpoint)
         try:
@@ -112,24 +117,27 @@ class Governor:
                 self._under_way -= 1
                 self._slot_free.notify()
 
-    def refused(self, endpoint: str, reason: str) -> None:
-        """A 429 came with this `Stripe-Rate-Limited-Reason`. Other reasons than Stripe's rate limits change nothing."""
+    def record_refusal(self, endpoint: str, reason: str) -> None:
+        """Lower the limit that a 429 names in `Stripe-Rate-Limited-Reason`; an unknown reason changes nothing."""
         limits = {
             "global-rate": self._account,
             "endpoint-rate": self._endpoint(endpoint),
             "resource-specific": self._endpoint(endpoint),
-            "global-concurrency": self._at_once,
-            "endpoint-concurrency": self._at_once,
+            "global-concurrency": self._concurrency,
+            "endpoint-concurrency": self._concurrency,
         }
         with self._slot_free:
             if reason in limits:
-                limits[reason].slow(self._clock())
+                limits[reason].lower(self._clock())
 
     def _endpoint(self, endpoint: str) -> _Limit:
+        """Return the limit of the endpoint."""
         return self._endpoints.setdefault(endpoint, _Limit(ENDPOINT_RATE * HEADROOM, 0.5))
 
     def _reserve(self, endpoint: str) -> float:
-        """Take the next free instant of the account and the endpoint; seconds until then. Each keeps its own distances:
-        one endpoint's queue does not hold up the others."""
+        """Reserve the next free instant of the account and of the endpoint, and return the seconds until the later one.
+
+        Each has its own queue, so that a busy endpoint does not delay the others.
+        """
         now = self._clock()
         return max(limit.reserve(now) for limit in (self._account, self._endpoint(endpoint))) - now

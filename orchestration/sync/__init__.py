@@ -1,7 +1,7 @@
-"""The sync engine: brings a Stripe account's raw tables up to Stripe's now, and resumes wherever it was stopped.
+"""The sync engine: update the raw tables of a Stripe account, and continue where an interrupted sync stopped.
 
-Belongs here: which streams there are, windows, checkpoints, the order of reading. Does not: HTTP and retries
-(`stripe_api`), the newer-wins load (`warehouse`), schedules and metadata (`assets`).
+Belongs here: the streams, the windows of a list, checkpoints, and the order of reading. Does not belong here: HTTP and
+retries (`stripe_api`), the newer-wins load (`warehouse`), schedules and metadata (`assets`).
 """
 
 from orchestration.stripe_api.identity import AccountMismatch, identify

@@ -1,4 +1,4 @@
-"""What every step of one sync of one account works with: who is asked, where it is stored, what has been counted."""
+"""The state that all phases of one sync share: the Stripe client, the warehouse, the account and the counts so far."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,13 +25,14 @@ DAY: Final = 86_400
 
 @dataclass(frozen=True)
 class Progress:
-    """Told after each stored batch: the stream, how far down it has come, and the run's figures so far.
+    """The progress of a sync after a stored batch.
 
-    `pages_left` are those still to come of all streams read now, as far as can be told; infinite while that is unknown.
+    `reached_at` is the oldest `created` (unix seconds) that the stream's list has reached. `pages_left` is the expected
+    number of pages left in all streams that are read at the moment; infinite while it is unknown.
     """
 
     stream: str
-    reached: int | None
+    reached_at: int | None
     counts: Mapping[str, LoadCounts]
     requests: RequestCounts
     pages_left: float
@@ -39,7 +40,10 @@ class Progress:
 
 @dataclass
 class Run:
-    """One sync of one account."""
+    """The shared state of one sync of one account.
+
+    `unreadable` holds the stream and the key of each object that this sync could not read.
+    """
 
     client: StripeClient
     warehouse: Warehouse
@@ -47,56 +51,55 @@ class Run:
     observe: Callable[[Progress], None] = lambda progress: None
     counts: dict[str, LoadCounts] = field(default_factory=dict)
     read_by_day: Counter[int] = field(default_factory=Counter)
-    put: set[tuple[str, str]] = field(default_factory=set)
-    """Stream and key of what this sync found unreadable."""
+    unreadable: set[tuple[str, str]] = field(default_factory=set)
     _quarantine: dict[str, set[str]] | None = None
-    _reads_stored: dict[str, int] = field(default_factory=dict)
+    _stored_requests: dict[str, int] = field(default_factory=dict)
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The warehouse, opened if need be."""
+        """Return the warehouse's connection, which is opened if needed."""
         return self.warehouse.connection
 
     def loader(self) -> Loader:
-        """A loader for one transaction."""
+        """Return a new loader for the current transaction."""
         return Loader(self.connection, self.account, API_VERSION)
 
     def checkpoint(self, stream: str) -> Checkpoint:
-        """The stream's state as it is stored."""
+        """Return the stored checkpoint of the stream."""
         return read_checkpoint(self.connection, self.account, stream)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write the checkpoint, in the transaction under way."""
+        """Write the checkpoint in the current transaction."""
         write_checkpoint(self.connection, self.account, checkpoint, now=self.client.now)
 
     def store_reads(self) -> None:
-        """Write down the requests made since the last time, in the transaction under way."""
-        made = dict(self.client.counts.by_endpoint)
-        new = {endpoint: count - self._reads_stored.get(endpoint, 0) for endpoint, count in made.items()}
+        """Store the number of requests made since the last call, in the current transaction."""
+        total = dict(self.client.counts.by_endpoint)
+        new = {endpoint: count - self._stored_requests.get(endpoint, 0) for endpoint, count in total.items()}
         add_reads(
             self.connection,
             self.account,
             {endpoint: count for endpoint, count in new.items() if count},
             now=self.client.now,
         )
-        self._reads_stored = made
+        self._stored_requests = total
 
     def quarantine(self, objects: Sequence[QuarantinedObject]) -> None:
-        """Note what could not be read, in the transaction under way."""
+        """Put unreadable objects into the quarantine, in the current transaction."""
         quarantine_objects(self.connection, self.account, objects)
         for each in objects:
-            self.put.add((each.stream, each.key))
-            self._kept().setdefault(each.stream, set()).add(each.key)
+            self.unreadable.add((each.stream, each.key))
+            self._quarantined_keys().setdefault(each.stream, set()).add(each.key)
 
     def release(self, stream: str, keys: Iterable[str]) -> None:
-        """Delete these keys from the quarantine, if they are in it, in the transaction under way."""
-        kept = self._kept().get(stream)
-        if kept and (gone := kept.intersection(keys)):
-            delete_quarantined(self.connection, self.account, stream, gone)
-            kept -= gone
+        """Delete those of the keys that are in quarantine from it, in the current transaction."""
+        stored = self._quarantined_keys().get(stream)
+        if stored and (released := stored.intersection(keys)):
+            delete_quarantined(self.connection, self.account, stream, released)
+            stored -= released
 
-    def _kept(self) -> dict[str, set[str]]:
-        """Return the keys in quarantine by stream. They are read once: few syncs have any."""
+    def _quarantined_keys(self) -> dict[str, set[str]]:
+        """Return the keys in quarantine by stream. They are read from the warehouse once a sync."""
         if self._quarantine is None:
             self._quarantine = {}
             for each in read_quarantine(self.connection, self.account):
@@ -104,11 +107,11 @@ class Run:
         return self._quarantine
 
     def quarantined_by_stream(self) -> dict[str, int]:
-        """Return how many objects of each stream are in quarantine."""
-        return {stream: len(keys) for stream, keys in self._kept().items() if keys}
+        """Return the number of objects in quarantine by stream."""
+        return {stream: len(keys) for stream, keys in self._quarantined_keys().items() if keys}
 
     def count(self, counts: Mapping[str, LoadCounts], created: Iterable[int]) -> None:
-        """Add the figures of a committed batch, and when what it held was created."""
+        """Add the counts of a committed batch, and the `created` (unix seconds) of its objects and events."""
         self.read_by_day.update(instant // DAY for instant in created)
-        for table, of_table in counts.items():
-            self.counts[table] = self.counts.get(table, LoadCounts()) + of_table
+        for table, table_counts in counts.items():
+            self.counts[table] = self.counts.get(table, LoadCounts()) + table_counts

@@ -1,8 +1,16 @@
-"""The order of a sync. First, notice gaps in the event feeds. Then read incomplete lists and the feeds side by side,
-and the events that came meanwhile. Then list objects without events. Last, read doubtful and open objects again.
+"""Run the phases of a sync: backfill, change feed, and re-read.
 
-The engine decides what to read and keeps the checkpoints; `readers` reads side by side, `warehouse` stores the rows.
-Nothing here knows Dagster.
+A sync runs these phases in this order (`_Sync.run_phases`):
+
+1. Reset the streams whose events aged out of the change feed before they were read.
+2. Read the backfill (all lists that are not complete) and the change feed side by side.
+3. Finish the change feed: read the events that arrived during the backfill.
+4. Extend the listings by new objects that have no event.
+5. Re-read objects whose state is in doubt, and open objects that are due.
+6. Retry quarantined objects that earlier syncs could not read.
+
+The engine decides what to read and keeps the checkpoints. `readers` reads from Stripe with threads, and `warehouse`
+stores the rows. The engine does not depend on Dagster.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,15 +22,22 @@ from math import ceil
 from typing import Final, cast
 
 from orchestration.base.account import AccountKey
-from orchestration.stripe_api import PERIOD, AccessRefused, Answer, ReadBudget, RequestCounts, StripeClient
+from orchestration.stripe_api import (
+    ALLOWANCE_PERIOD_SECONDS,
+    AccessRefused,
+    Answer,
+    ReadBudget,
+    RequestCounts,
+    StripeClient,
+)
 from orchestration.stripe_api.identity import identify
 from orchestration.sync.context import Progress, Run
-from orchestration.sync.quarantine import Located, event_rows, object_rows
+from orchestration.sync.quarantine import LocatedUnreadable, event_rows, object_rows
 from orchestration.sync.readers import ListSource, Page, Reading, RetrieveSource, Rows, Source
-from orchestration.sync.reread import Due, find_due, plan_again
+from orchestration.sync.reread import DueObject, find_due, plan_reread
 from orchestration.sync.streams import (
     EVENT_FEEDS,
-    EVENT_RETENTION,
+    EVENT_RETENTION_SECONDS,
     EVENTS_PATH,
     OBJECT_STREAMS,
     EventFeed,
@@ -36,33 +51,34 @@ from orchestration.warehouse.quarantine import QuarantinedObject, read_quarantin
 from orchestration.warehouse.read_counts import count_payments_since, count_reads_since, has_event_since
 from orchestration.warehouse.rows import EventRow, ObjectRow, ObjectTable
 
-RETENTION_MARGIN: Final = 3_600
-"""Seconds before the end of the retention at which a feed counts as broken: events could age out while it is read."""
+RETENTION_MARGIN_SECONDS: Final = 3_600
+"""A feed counts as broken this many seconds before its events age out, because they could do so while it is read."""
 
-HEAD_OVERLAP: Final = 300
-"""Seconds before the last pass that a feed reads again. Stripe lists events with a delay: others report seconds, and
-Estuary allows for a minute. Five times that costs an idle pass no request."""
+OVERLAP_SECONDS: Final = 300
+"""Seconds by which a pass over a change feed overlaps the one before. Stripe lists events with a delay: users report
+seconds, and Estuary allows a minute. Five minutes cost an idle sync no additional request."""
 
-MOMENT_SECONDS: Final = 1
-"""Longest backfill in seconds that needs no last pass over the feeds: the next sync reads the events of that time."""
+SHORT_BACKFILL_SECONDS: Final = 1
+"""A backfill that takes no longer than this does not need another pass over the change feed. The next sync reads the
+events of that time."""
 
-LISTED_ON_AFTER: Final = 86_400
-QUIET_LISTED_ON_AFTER: Final = 7 * 86_400
-"""Seconds after which a list is extended from where it ended, for objects without an event. The longer time holds if
-the feed shows nothing new either. Each list takes a request for a hundred objects."""
+RELIST_AFTER_SECONDS: Final = 86_400
+IDLE_RELIST_AFTER_SECONDS: Final = 7 * 86_400
+"""Seconds after which a listing is extended from where it ended, to find objects without an event. The longer time
+applies if the change feed shows nothing new either. A listing takes one request for a hundred objects."""
 
-QUARANTINED_AT_ONCE: Final = 50
-"""Unreadable objects that a sync tries again, beginning with what was tried longest ago. Each takes a request."""
+MAX_QUARANTINE_RETRIES: Final = 50
+"""QuarantinedObject objects that one sync reads again, those tried longest ago first. Each takes a request."""
 
 IDLE_REQUESTS: Final = 1 + len(EVENT_FEEDS)
-"""Requests of a sync when nothing has changed: the account, which also sets the clock, and a page of each feed."""
+"""Requests of a sync if nothing has changed: the account, which also sets the clock, and one page of each feed."""
 
 
 @dataclass(frozen=True)
 class SyncRequest:
-    """Say what a sync reads beyond what has changed.
+    """The objects that a sync reads in addition to what has changed.
 
-    `full_refresh` lists everything again; `created` lists again what was created in [from, until), in unix seconds.
+    `full_refresh` lists everything again. `created` lists again what was created in [from, until), in unix seconds.
     """
 
     full_refresh: bool = False
@@ -70,24 +86,29 @@ class SyncRequest:
 
     @classmethod
     def of(cls, *, full_refresh: bool = False, created_from: str | None, created_until: str | None) -> "SyncRequest":
-        """Return the request for days (2026-01-31) or instants (2026-01-31T12:00:00Z), in UTC unless they name a zone.
+        """Return the request for a range of days (2026-01-31) or instants (2026-01-31T12:00:00Z), or a full refresh.
+
+        Times without a time zone are in UTC.
 
         Raises:
-            ValueError: not a time, a range that ends before it begins, or both a range and everything. The text is
-                for the reader.
+            ValueError: a text is not a time, the range ends before it begins, or both a range and a full refresh are
+                given. The message is shown to the user.
         """
         if full_refresh and (created_from or created_until):
-            raise ValueError("Everything is listed anew by a full refresh: ask for it, or for a range, not for both.")
+            raise ValueError("A full refresh lists everything again. Ask for it or for a range, not for both.")
         since, until = _instant("created_from", created_from), _instant("created_until", created_until)
         if since is not None and until is not None and since >= until:
-            raise ValueError(f"The range of created ends ({created_until}) before it begins ({created_from}).")
-        asked = created_from or created_until
-        return cls(full_refresh, (since, until) if asked else None)
+            raise ValueError(f"created_until ({created_until}) must be later than created_from ({created_from}).")
+        has_range = created_from or created_until
+        return cls(full_refresh, (since, until) if has_range else None)
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """Say how far a stream is known after a sync. Instants are unix seconds on Stripe's clock."""
+    """The state of a stream after a sync. Instants are unix seconds on Stripe's clock.
+
+    The stream is complete from `known_since` through `complete_through`.
+    """
 
     missing_permission: str | None
     complete_through: int | None
@@ -96,35 +117,47 @@ class StreamState:
 
 @dataclass
 class SyncReport:
-    """Hold the result of a sync, for the terminal and for Dagster's metadata.
+    """The result of a sync, for the terminal and for Dagster's metadata.
 
-    `data_through` is the instant up to which every readable stream is known; None where payment intents, charges or all
-    events may not be read.
-    `relisted` names feeds whose events had aged out, so that everything was listed anew. `feed_lag` is how many seconds
-    the feeds were behind when the sync began; `read_by_day` counts what was read by the day of its creation (days since
-    1970, UTC). `quarantined` counts by stream what could not be read, now or earlier.
+    Attributes:
+        account: the account that was read.
+        requests: the requests of this sync.
+        counts: rows read and written, by raw table.
+        streams: the state of each stream.
+        relisted_feeds: change feeds whose events had aged out, so that their streams were listed again.
+        reread_count: objects that were due for a re-read.
+        vanished_count: those of them that Stripe no longer returns.
+        backfill_requests: requests that a sync of a known account does not repeat.
+        feed_lag_seconds: age of the change feeds' watermark when the sync began. None at the first sync.
+        budget: the reads of the last 30 days and Stripe's allowance.
+        read_by_day: objects and events read, by the day of their creation (days since 1970, UTC).
+        quarantined: objects in quarantine by stream, whichever sync put them there.
     """
 
     account: AccountKey
     requests: RequestCounts
     counts: dict[str, LoadCounts] = field(default_factory=dict)
     streams: dict[str, StreamState] = field(default_factory=dict)
-    relisted: list[str] = field(default_factory=list)
-    reread: int = 0
-    vanished: int = 0
+    relisted_feeds: list[str] = field(default_factory=list)
+    reread_count: int = 0
+    vanished_count: int = 0
     backfill_requests: int = 0
-    feed_lag: int | None = None
+    feed_lag_seconds: int | None = None
     budget: ReadBudget | None = None
     read_by_day: Mapping[int, int] = field(default_factory=dict)
     quarantined: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def missing(self) -> dict[str, str]:
-        """Return the streams that the key may not read, with the missing permission."""
+        """Return the missing permission of each stream that the key may not read."""
         return {name: state.missing_permission for name, state in self.streams.items() if state.missing_permission}
 
     @property
     def data_through(self) -> int | None:
+        """Return the watermark: the instant (unix seconds) through which every readable stream is known.
+
+        None if the key may not read payment intents, charges or any events, or if a change feed is not complete.
+        """
         if {"payment_intents", "charges"} & self.missing.keys():
             return None
         through = [self.streams[feed.name].complete_through for feed in EVENT_FEEDS if feed.name not in self.missing]
@@ -145,15 +178,15 @@ def sync_account(
     request: SyncRequest | None = None,
     observe: Callable[[Progress], None] = lambda progress: None,
 ) -> SyncReport:
-    """Bring the raw tables of the client's account up to Stripe's now.
+    """Update the raw tables of the client's account to the current state at Stripe, and return a report.
 
-    Crash-safe: an interrupted call leaves whole pages, and the next call continues from there. Between two batches, and
-    while it waits for Stripe, the sync yields the warehouse to waiters.
+    Crash-safe: an interrupted call leaves whole pages, and the next call continues from there. The sync yields the
+    warehouse to waiters between two batches and while it waits for Stripe. It calls `observe` after each batch.
 
     Raises:
         AuthenticationFailed, AccessRefused, InvalidRequest, StripeUnavailable: as `StripeClient.get`. A missing
-            permission for one stream is not raised but reported, in the result and in `sync.streams`.
-        AccountMismatch: `stated_id` is not the key's account.
+            permission for one stream is not raised; the report and `sync.streams` name it.
+        AccountMismatch: the key belongs to another account than `stated_id`.
         WarehouseBusy: another process holds the warehouse, or syncs this account, for too long.
     """
     client.counts = RequestCounts()
@@ -163,29 +196,32 @@ def sync_account(
 
 
 @dataclass(eq=False)
-class _Walk:
-    """Hold a source, the table of its objects (None for events), and the checkpoint that its pages advance, if any.
+class _ReadTask:
+    """A source to read, the table of its objects (None for events), and the checkpoint that its pages advance, if any.
 
-    `is_beside_lists`: the pass does not complete its feed. A later pass does, once the lists have ended. `setback` is
-    how far Stripe's clock had been put back (seconds) when the checkpoint was made by it.
+    `is_beside_backfill`: the task does not complete its change feed, because the backfill runs at the same time. A
+    later task completes it. `setback` is how far (seconds) Stripe's clock had been put back when the task was made.
     """
 
     stream: str
     source: ListSource | RetrieveSource
     table: ObjectTable | None
     checkpoint: Checkpoint | None = None
-    is_beside_lists: bool = False
+    is_beside_backfill: bool = False
     setback: float = 0.0
 
 
 class _Sync:
+    """One sync of one account."""
+
     def __init__(self, run: Run, request: SyncRequest) -> None:
         self._run, self._request = run, request
         self._report = SyncReport(run.account, run.client.counts, run.counts, read_by_day=run.read_by_day)
 
     def run(self) -> SyncReport:
+        """Run all phases and return the report. The requests made are stored even if a phase fails."""
         try:
-            self._sync()
+            self.run_phases()
         finally:
             with transaction(self._run.connection):
                 self._run.store_reads()
@@ -193,57 +229,59 @@ class _Sync:
         self._report.quarantined = self._run.quarantined_by_stream()
         return self._report
 
-    def _sync(self) -> None:
-        self._report.feed_lag = self._lag()
-        self._forget_what_must_be_listed_anew()
-        is_first = self._lag() is None
-        before, events_before = self._requests()
-        lists = [walk for stream in OBJECT_STREAMS for walk in self._backfill(stream)]
-        if lists:
-            self._read(lists, beside=lambda: self._follow(is_beside_lists=True))
-        else:
-            self._read(self._follow())
-        made, events = self._requests()
-        if lists:
-            self._read(self._follow_to_the_end())
-        last_pass = self._requests()[0] - made
-        self._report.backfill_requests = made - before + last_pass - (0 if is_first else events - events_before)
-        self._read([walk for feed in EVENT_FEEDS for walk in self._list_on(feed)])
-        self._read_again()
-        self._read_quarantined_again()
+    def run_phases(self) -> None:
+        """Run the phases in order."""
+        self._report.feed_lag_seconds = self._feed_lag_seconds()
+        self._reset_streams_with_gaps()
+        is_first_sync = self._feed_lag_seconds() is None
+        start, start_events = self._request_counts()
+        has_backfill = self._read_backfill_and_change_feed()
+        _, polled_events = self._request_counts()
+        if has_backfill:
+            self._finish_change_feed()
+        # The next sync polls the change feed again. All other requests up to here belong to the backfill.
+        polling = 0 if is_first_sync else polled_events - start_events
+        self._report.backfill_requests = self._request_counts()[0] - start - polling
+        self._extend_listings()
+        self._reread_due_objects()
+        self._retry_quarantined()
 
-    def _requests(self) -> tuple[int, int]:
-        """Return the requests made so far, and how many of them were for events."""
+    def _request_counts(self) -> tuple[int, int]:
+        """Return the number of requests made so far, and of those for events."""
         counts = self._run.client.counts
         return counts.requests, counts.by_endpoint.get(EVENTS_PATH, 0)
 
     @property
     def _readable(self) -> list[ObjectStream]:
-        """Return the streams that the key may read, as far as is known yet."""
+        """Return the streams that have not been refused to the key so far."""
         return [stream for stream in OBJECT_STREAMS if stream.name not in self._report.missing]
 
-    def _lag(self) -> int | None:
-        """Return the seconds since the feeds were last read, or None before the first time."""
+    def _feed_lag_seconds(self) -> int | None:
+        """Return the seconds since the change feeds were last complete, or None before the first time."""
         through = [self._run.checkpoint(feed.name).complete_through for feed in EVENT_FEEDS]
         known = [instant for instant in through if instant is not None]
         return max(self._run.client.now - min(known), 0) if known else None
 
     def _budget(self) -> ReadBudget:
-        since = self._run.client.now - PERIOD
+        """Return the reads and the allowance of the last 30 days, this sync included."""
+        since = self._run.client.now - ALLOWANCE_PERIOD_SECONDS
         return ReadBudget(
             used=count_reads_since(self._run.connection, self._run.account, since),
             transactions=count_payments_since(self._run.connection, self._run.account, since),
-            poll=max(IDLE_REQUESTS, self._run.client.counts.requests - self._report.backfill_requests),
+            poll_requests=max(IDLE_REQUESTS, self._run.client.counts.requests - self._report.backfill_requests),
         )
 
-    # What to read.
+    # Phase 1: gaps.
 
-    def _forget_what_must_be_listed_anew(self) -> None:
-        """Reset the streams of feeds whose events aged out unread, so that they are listed again."""
+    def _reset_streams_with_gaps(self) -> None:
+        """Reset the streams of change feeds whose events aged out unread, so that the backfill lists them again.
+
+        A full refresh resets all streams. Objects that are dated in the future are marked for a re-read.
+        """
         with transaction(self._run.connection):
             loader = self._run.loader()
             for stream in OBJECT_STREAMS:
-                loader.reset_future_rows(stream.name, latest=self._run.client.latest + HEAD_OVERLAP)
+                loader.reset_future_rows(stream.name, latest=self._run.client.latest + OVERLAP_SECONDS)
         for feed in EVENT_FEEDS:
             states = [self._run.checkpoint(name) for name in (feed.name, *(stream.name for stream in feed.streams))]
             gap = has_gap(*states, now=self._run.client.now, latest=self._run.client.latest)
@@ -252,257 +290,306 @@ class _Sync:
                     for state in states:
                         self._run.save(Checkpoint(state.stream))
             if gap:
-                self._report.relisted.append(feed.name)
+                self._report.relisted_feeds.append(feed.name)
 
-    def _backfill(self, stream: ObjectStream) -> Iterable[_Walk]:
-        """Yield the stream's whole list if it is not complete yet, else the requested range."""
+    # Phase 2: backfill and change feed.
+
+    def _read_backfill_and_change_feed(self) -> bool:
+        """Read the backfill and the change feeds side by side, and return whether there was a backfill.
+
+        The change feeds start once each list has answered, because only then is it known which streams the key may
+        read.
+        """
+        backfill = [task for stream in OBJECT_STREAMS for task in self._backfill_tasks(stream)]
+        if backfill:
+            self._read(backfill, then_beside=lambda: self._change_feed_tasks(is_beside_backfill=True))
+        else:
+            self._read(self._change_feed_tasks())
+        return bool(backfill)
+
+    def _backfill_tasks(self, stream: ObjectStream) -> Iterable[_ReadTask]:
+        """Yield the task for the stream's whole list if it is not complete, else for the requested range, if any."""
         state = self._run.checkpoint(stream.name)
         if state.complete_through is None:
-            yield self._walk_objects(stream, self._walked_state(state), state.open_windows)
+            yield self._list_task(stream, self._backfill_checkpoint(state), state.open_windows)
         else:
-            self._tell(replace(state, missing_permission=None))
+            self._record_state(replace(state, missing_permission=None))
             if self._request.created is not None:
                 since, until = self._request.created
                 window = OpenWindow(since, self._run.client.latest + 1 if until is None else until)
-                yield self._walk_objects(stream, None, (window,))
+                yield self._list_task(stream, None, (window,))
 
-    def _walked_state(self, state: Checkpoint) -> Checkpoint:
+    def _backfill_checkpoint(self, state: Checkpoint) -> Checkpoint:
+        """Return the checkpoint from which the backfill continues, or a new one."""
         if state.is_walking:
             return replace(state, missing_permission=None)
         return Checkpoint(state.stream, walk_ceiling=self._run.client.now)
 
-    def _walk_objects(
-        self, stream: ObjectStream, state: Checkpoint | None, windows: Sequence[OpenWindow], *, again: bool = False
-    ) -> _Walk:
+    def _list_task(
+        self,
+        stream: ObjectStream,
+        state: Checkpoint | None,
+        windows: Sequence[OpenWindow],
+        *,
+        is_reread: bool = False,
+    ) -> _ReadTask:
+        """Return the task that lists these windows of the stream, or the whole stream if there are none."""
         source = ListSource(
             stream.path,
             {},
             _windows(windows or [OpenWindow(None, self._run.client.latest + 1)]),
-            partial(_listed_rows, table=stream.name, is_reread=again),
+            partial(_listed_rows, table=stream.name, is_reread=is_reread),
         )
-        return _Walk(stream.name, source, stream.name, state, setback=self._run.client.setback)
+        return _ReadTask(stream.name, source, stream.name, state, setback=self._run.client.setback)
 
-    def _follow(self, *, is_beside_lists: bool = False) -> list[_Walk]:
-        """Return a pass over each feed. Which streams the key may read must be known."""
-        return [walk for feed in EVENT_FEEDS for walk in self._pass_over(feed, is_beside_lists=is_beside_lists)]
+    def _change_feed_tasks(self, *, is_beside_backfill: bool = False) -> list[_ReadTask]:
+        """Return a task for each change feed. The lists must have shown before which streams the key may read."""
+        return [task for feed in EVENT_FEEDS for task in self._feed_tasks(feed, is_beside_backfill=is_beside_backfill)]
 
-    def _follow_to_the_end(self) -> list[_Walk]:
-        """Return the last pass over each feed that was read beside lists, for events that came meanwhile.
+    def _feed_tasks(self, feed: EventFeed, *, is_beside_backfill: bool = False) -> Iterable[_ReadTask]:
+        """Yield the task for the feed's next pass, over events of the streams that the key may read; else nothing."""
+        state = self._run.checkpoint(feed.name)
+        types = feed.event_types([stream.name for stream in self._readable])
+        if not types:
+            self._record_state(replace(state, missing_permission=self._report.missing[feed.streams[0].name]))
+            return
+        state = self._next_pass(state, self._run.client.now)
+        source = ListSource(EVENTS_PATH, {"types": types}, _windows(state.open_windows), event_rows)
+        yield _ReadTask(feed.name, source, None, state, is_beside_backfill, self._run.client.setback)
 
-        A feed that has already reached the present is completed without a request. A refused feed is asked for again
-        only if one of its streams cannot be read: a permission lost in mid-list refuses the feed's types, too.
+    def _next_pass(self, state: Checkpoint, now: int) -> Checkpoint:
+        """Return the checkpoint of a pass over everything since the last one, and what an interrupted one left."""
+        if state.is_walking:
+            assert state.walk_ceiling is not None
+            floor = state.walk_floor
+            windows: tuple[OpenWindow, ...] = (
+                OpenWindow(state.walk_ceiling - OVERLAP_SECONDS, self._run.client.latest + 1),
+                *state.open_windows,
+            )
+        else:
+            known_through = state.complete_through
+            floor = now - EVENT_RETENTION_SECONDS if known_through is None else known_through - OVERLAP_SECONDS
+            windows = (OpenWindow(floor, self._run.client.latest + 1),)
+        return replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
+
+    # Phase 3: the end of the change feed.
+
+    def _finish_change_feed(self) -> None:
+        """Read the events that arrived during the backfill, and complete the change feeds.
+
+        A feed that has already reached the present is completed without a request. A refused feed is requested again
+        only if one of its streams cannot be read, because losing that permission refuses the types of the whole feed.
         """
-        walks: list[_Walk] = []
+        tasks: list[_ReadTask] = []
         for feed in EVENT_FEEDS:
             state = self._run.checkpoint(feed.name)
             missing = self._report.missing
             if feed.name in missing and missing.keys().isdisjoint(stream.name for stream in feed.streams):
                 continue
-            if _has_reached(state, self._run.client.now - MOMENT_SECONDS):
+            if _has_reached(state, self._run.client.now - SHORT_BACKFILL_SECONDS):
                 with transaction(self._run.connection):
-                    self._save(_finished(state, self._run.client.latest))
+                    self._save(_completed(state, self._run.client.latest))
                 continue
-            walks.extend(self._pass_over(feed))
-        return walks
+            tasks.extend(self._feed_tasks(feed))
+        self._read(tasks)
 
-    def _pass_over(self, feed: EventFeed, *, is_beside_lists: bool = False) -> Iterable[_Walk]:
-        """Yield the feed's next pass, over events of those streams that the key may read."""
-        state = self._run.checkpoint(feed.name)
-        types = feed.event_types([stream.name for stream in self._readable])
-        if not types:
-            self._tell(replace(state, missing_permission=self._report.missing[feed.streams[0].name]))
-            return
-        state = self._pass_on(state, self._run.client.now)
-        source = ListSource(EVENTS_PATH, {"types": types}, _windows(state.open_windows), event_rows)
-        yield _Walk(feed.name, source, None, state, is_beside_lists, self._run.client.setback)
+    # Phase 4: listings.
 
-    def _list_on(self, feed: EventFeed) -> Iterable[_Walk]:
-        """Yield lists of newer objects: at each sync if the key may not read events, else after a longer time."""
+    def _extend_listings(self) -> None:
+        """List objects that are newer than the end of a listing, to find those without an event."""
+        self._read([task for feed in EVENT_FEEDS for task in self._extension_tasks(feed)])
+
+    def _extension_tasks(self, feed: EventFeed) -> Iterable[_ReadTask]:
+        """Yield the tasks for listings that are due: at each sync if the key may not read the feed, else rarely."""
         now = self._run.client.now
         for stream in feed.streams:
             state = self._run.checkpoint(stream.name)
             if stream.name in self._report.missing or state.complete_through is None:
                 continue
-            wait = 1 if feed.name in self._report.missing else self._wait_after(state.complete_through)
+            wait = 1 if feed.name in self._report.missing else self._relist_after_seconds(state.complete_through)
             if state.is_walking or now - state.complete_through >= wait:
-                state = self._pass_on(state, now)
-                yield self._walk_objects(stream, state, state.open_windows)
+                state = self._next_pass(state, now)
+                yield self._list_task(stream, state, state.open_windows)
 
-    def _wait_after(self, listed_through: int) -> int:
-        """Return the seconds until a list is extended: fewer if an event is known since it ended."""
+    def _relist_after_seconds(self, listed_through: int) -> int:
+        """Return the age at which a listing is extended: lower if an event is known since it ended."""
         has_news = has_event_since(self._run.connection, self._run.account, listed_through)
-        return LISTED_ON_AFTER if has_news else QUIET_LISTED_ON_AFTER
+        return RELIST_AFTER_SECONDS if has_news else IDLE_RELIST_AFTER_SECONDS
 
-    def _pass_on(self, state: Checkpoint, now: int) -> Checkpoint:
-        """Return the checkpoint of a pass over what an interrupted pass left, and what came since."""
-        if state.is_walking:
-            assert state.walk_ceiling is not None
-            floor = state.walk_floor
-            windows: tuple[OpenWindow, ...] = (
-                OpenWindow(state.walk_ceiling - HEAD_OVERLAP, self._run.client.latest + 1),
-                *state.open_windows,
-            )
-        else:
-            floor = now - EVENT_RETENTION if state.complete_through is None else state.complete_through - HEAD_OVERLAP
-            windows = (OpenWindow(floor, self._run.client.latest + 1),)
-        return replace(state, missing_permission=None, walk_floor=floor, walk_ceiling=now, open_windows=windows)
+    # Phase 5: re-read.
 
-    def _read_again(self) -> None:
-        """Read doubtful objects and due open ones again, after everything else, so that the answers are final.
+    def _reread_due_objects(self) -> None:
+        """Re-read objects in doubt, and open ones that are due. This comes late, so that the answers are final.
 
-        Objects still due after this pass no longer exist at Stripe; the stored version is kept.
+        Objects that are still due afterwards no longer exist at Stripe; the stored version is kept.
         """
         now, streams = self._run.client.now, self._readable
         due = {stream: find_due(self._run.connection, self._run.account, stream.name, now=now) for stream in streams}
-        self._report.reread += sum(map(len, due.values()))
-        self._read([walk for stream in streams for walk in self._plan_again(stream, due[stream])])
+        self._report.reread_count += sum(map(len, due.values()))
+        self._read([task for stream in streams for task in self._reread_tasks(stream, due[stream])])
         for stream in streams:
             if not due[stream] or stream.name in self._report.missing:
                 continue
             still_due = find_due(self._run.connection, self._run.account, stream.name, now=now)
-            vanished = [each for each in still_due if (stream.name, each.id) not in self._run.put]
+            vanished = [each for each in still_due if (stream.name, each.id) not in self._run.unreadable]
             with transaction(self._run.connection):
                 self._run.loader().clear_needs_read(
                     stream.name, [each.id for each in vanished], at=self._run.client.now
                 )
-            self._report.vanished += len(vanished)
+            self._report.vanished_count += len(vanished)
 
-    def _plan_again(self, stream: ObjectStream, due: Sequence[Due]) -> Iterable[_Walk]:
-        plan = plan_again(due)
+    def _reread_tasks(self, stream: ObjectStream, due: Sequence[DueObject]) -> Iterable[_ReadTask]:
+        """Yield the tasks that re-read these objects with the fewest requests."""
+        plan = plan_reread(due)
         if plan.windows:
             windows = [OpenWindow(window.floor, window.ceiling) for window in plan.windows]
-            yield self._walk_objects(stream, None, windows, again=True)
+            yield self._list_task(stream, None, windows, is_reread=True)
         if plan.ids:
-            source = RetrieveSource(stream.path, plan.ids, partial(_retrieved_rows, table=stream.name))
-            yield _Walk(stream.name, source, stream.name)
+            yield self._retrieve_task(stream, plan.ids)
 
-    def _read_quarantined_again(self) -> None:
-        """Read again some of what earlier syncs could not read. What is readable, or no longer there, is released."""
-        oldest = self._run.client.now - EVENT_RETENTION
+    def _retrieve_task(self, stream: ObjectStream, ids: Sequence[str]) -> _ReadTask:
+        """Return the task that retrieves these objects one by one."""
+        source = RetrieveSource(stream.path, ids, partial(_retrieved_rows, table=stream.name))
+        return _ReadTask(stream.name, source, stream.name)
+
+    # Phase 6: quarantine.
+
+    def _retry_quarantined(self) -> None:
+        """Read again some objects that earlier syncs could not read.
+
+        Those that can be read now, or no longer exist, leave the quarantine.
+        """
+        oldest = self._run.client.now - EVENT_RETENTION_SECONDS
         feeds = [feed.name for feed in EVENT_FEEDS]
-        tried = [
+        retried = [
             each
             for each in read_quarantine(self._run.connection, self._run.account)
-            if (each.stream, each.key) not in self._run.put
+            if (each.stream, each.key) not in self._run.unreadable
             and each.stream not in self._report.missing
             and (each.stream not in feeds or each.ceiling > oldest)
-        ][:QUARANTINED_AT_ONCE]
-        self._read(
-            [walk for stream in dict.fromkeys(each.stream for each in tried) for walk in self._try(stream, tried)]
-        )
+        ][:MAX_QUARANTINE_RETRIES]
+        names = dict.fromkeys(each.stream for each in retried)
+        self._read([task for name in names for task in self._quarantine_tasks(name, retried)])
         with transaction(self._run.connection):
-            for each in tried:
-                if (each.stream, each.key) not in self._run.put and each.stream not in self._report.missing:
+            for each in retried:
+                if (each.stream, each.key) not in self._run.unreadable and each.stream not in self._report.missing:
                     self._run.release(each.stream, [each.key])
 
-    def _try(self, name: str, tried: Sequence[QuarantinedObject]) -> Iterable[_Walk]:
-        """Yield what reads these objects of a stream or a feed again: retrieves of ids, and lists of short times."""
-        of_stream = [each for each in tried if each.stream == name]
+    def _quarantine_tasks(self, name: str, retried: Sequence[QuarantinedObject]) -> Iterable[_ReadTask]:
+        """Yield the tasks that read these objects of a stream or a feed again.
+
+        An object with an id is retrieved. Events, and objects without an id, are listed by the time of their creation.
+        """
+        in_stream = [each for each in retried if each.stream == name]
         for feed in EVENT_FEEDS:
             if feed.name == name:
                 types = feed.event_types([stream.name for stream in self._readable])
-                windows = [OpenWindow(each.floor, each.ceiling) for each in of_stream]
-                yield _Walk(name, ListSource(EVENTS_PATH, {"types": types}, _windows(windows), event_rows), None)
+                windows = [OpenWindow(each.floor, each.ceiling) for each in in_stream]
+                yield _ReadTask(name, ListSource(EVENTS_PATH, {"types": types}, _windows(windows), event_rows), None)
         for stream in OBJECT_STREAMS:
             if stream.name == name:
-                ids = [each.key for each in of_stream if each.object_id is not None]
-                windows = [OpenWindow(each.floor, each.ceiling) for each in of_stream if each.object_id is None]
+                ids = [each.key for each in in_stream if each.object_id is not None]
+                windows = [OpenWindow(each.floor, each.ceiling) for each in in_stream if each.object_id is None]
                 if ids:
-                    rows = partial(_retrieved_rows, table=stream.name)
-                    yield _Walk(name, RetrieveSource(stream.path, ids, rows), stream.name)
+                    yield self._retrieve_task(stream, ids)
                 if windows:
-                    yield self._walk_objects(stream, None, windows, again=True)
+                    yield self._list_task(stream, None, windows, is_reread=True)
 
-    # Reading and storing.
+    # All phases: reading and storing.
 
-    def _read(self, walks: Sequence[_Walk], beside: Callable[[], Sequence[_Walk]] = tuple) -> None:
-        """Read and store the walks. Once a page of each is stored, read the walks of `beside` at the same time."""
-        if not walks:
+    def _read(self, tasks: Sequence[_ReadTask], then_beside: Callable[[], Sequence[_ReadTask]] = tuple) -> None:
+        """Read the tasks and store what they return.
+
+        Once one page of each task is stored, the tasks of `then_beside` are read at the same time.
+        """
+        if not tasks:
             return
-        of_source: dict[Source, _Walk] = {walk.source: walk for walk in walks}
-        unanswered = set(of_source)
-        with Reading(self._run.client, list(of_source)) as reading:
+        by_source: dict[Source, _ReadTask] = {task.source: task for task in tasks}
+        unanswered = set(by_source)
+        with Reading(self._run.client, list(by_source)) as reading:
             for batch in reading.batches(self._run.warehouse.pause):
-                pages: dict[_Walk, list[Page]] = {}
+                pages: dict[_ReadTask, list[Page]] = {}
                 for page in batch:
-                    pages.setdefault(of_source[page.source], []).append(page)
+                    pages.setdefault(by_source[page.source], []).append(page)
                 self._store(pages)
                 if unanswered:
                     unanswered.difference_update(page.source for page in batch)
                     if not unanswered:
-                        more: dict[Source, _Walk] = {walk.source: walk for walk in beside()}
-                        of_source |= more
+                        more: dict[Source, _ReadTask] = {task.source: task for task in then_beside()}
+                        by_source |= more
                         reading.add(list(more))
-                self._observe(batch[-1], of_source)
+                self._report_progress(batch[-1], by_source)
                 self._run.warehouse.pause()
 
-    def _store(self, pages: Mapping[_Walk, Sequence[Page]]) -> None:
-        """Store rows, the checkpoints that cover them, and the count of requests in one transaction."""
+    def _store(self, pages: Mapping[_ReadTask, Sequence[Page]]) -> None:
+        """Store the rows, the checkpoints that cover them, and the number of requests in one transaction."""
         objects: dict[ObjectTable, list[ObjectRow]] = {}
         events: list[EventRow] = []
-        for walk, of_walk in pages.items():
-            _raise_unless_missing(of_walk[-1].error)
-            rows = [row for page in of_walk for row in page.rows]
-            if walk.table is None:
+        for task, task_pages in pages.items():
+            _raise_unless_missing_permission(task_pages[-1].error)
+            rows = [row for page in task_pages for row in page.rows]
+            if task.table is None:
                 events += cast(list[EventRow], rows)
             else:
-                objects.setdefault(walk.table, []).extend(cast(list[ObjectRow], rows))
+                objects.setdefault(task.table, []).extend(cast(list[ObjectRow], rows))
         with transaction(self._run.connection):
             counts = self._run.loader().load(objects, events)
-            for walk, of_walk in pages.items():
-                self._run.release(walk.stream, (row.id for page in of_walk for row in page.rows))
-                self._run.quarantine([_quarantined(walk, each) for page in of_walk for each in page.unreadable])
-                self._move_on(walk, of_walk[-1])
+            for task, task_pages in pages.items():
+                self._run.release(task.stream, (row.id for page in task_pages for row in page.rows))
+                self._run.quarantine([_quarantined(task, each) for page in task_pages for each in page.unreadable])
+                self._advance_checkpoint(task, task_pages[-1])
             self._run.store_reads()
         listed = chain.from_iterable(objects.values())
         self._run.count(counts, chain((row.created for row in listed), (event.created for event in events)))
 
-    def _move_on(self, walk: _Walk, last: Page) -> None:
-        """Write the walk's checkpoint after its newest page."""
+    def _advance_checkpoint(self, task: _ReadTask, last: Page) -> None:
+        """Save the task's checkpoint after its latest page."""
         if isinstance(last.error, AccessRefused):
-            state = self._refused(walk, last.error)
-        elif walk.checkpoint is None:
+            state = self._refused_checkpoint(task, last.error)
+        elif task.checkpoint is None:
             return
         else:
-            state = replace(walk.checkpoint, walk_ceiling=self._ceiling(walk), open_windows=last.open_windows)
-            if last.is_last and not walk.is_beside_lists:
-                state = _finished(state, self._run.client.latest)
+            state = replace(task.checkpoint, walk_ceiling=self._pass_ceiling(task), open_windows=last.open_windows)
+            if last.is_last and not task.is_beside_backfill:
+                state = _completed(state, self._run.client.latest)
         if state.missing_permission is None:
-            self._pass_again_for_a_new(walk.stream)
+            self._rescan_events_for(task.stream)
         self._save(state)
 
-    def _ceiling(self, walk: _Walk) -> int | None:
-        """Return the end of the walk, which is earlier than it was thought if the clock has been put back since."""
-        assert walk.checkpoint is not None
-        ceiling = walk.checkpoint.walk_ceiling
-        return None if ceiling is None else ceiling - ceil(self._run.client.setback - walk.setback)
+    def _pass_ceiling(self, task: _ReadTask) -> int | None:
+        """Return the ceiling of the pass (unix seconds), lowered by what the clock has been put back since it began."""
+        assert task.checkpoint is not None
+        ceiling = task.checkpoint.walk_ceiling
+        return None if ceiling is None else ceiling - ceil(self._run.client.setback - task.setback)
 
     def _save(self, state: Checkpoint) -> None:
-        """Write the checkpoint in the current transaction, and report it."""
+        """Save the checkpoint in the current transaction, and record it in the report."""
         self._run.save(state)
-        self._tell(state)
+        self._record_state(state)
 
-    def _refused(self, walk: _Walk, refusal: AccessRefused) -> Checkpoint:
-        """Return the checkpoint after a refusal. A feed keeps its progress. A list begins again once it may be read:
-        its feed continues without it meanwhile, and nothing records what it missed.
+    def _refused_checkpoint(self, task: _ReadTask, refusal: AccessRefused) -> Checkpoint:
+        """Return the checkpoint after a refusal.
+
+        A change feed keeps its progress. A list starts from the beginning once the key may read it, because until then
+        its change feed continues without it and does not record what it leaves out.
         """
-        before = self._run.checkpoint(walk.stream) if walk.table is None else Checkpoint(walk.stream)
+        before = self._run.checkpoint(task.stream) if task.table is None else Checkpoint(task.stream)
         return replace(before, missing_permission=refusal.permission)
 
-    def _pass_again_for_a_new(self, stream: str) -> None:
-        """Read retained events again when a stream becomes readable: earlier passes left out its events."""
+    def _rescan_events_for(self, stream: str) -> None:
+        """Reset the change feed of a stream that has become readable, because earlier passes left out its events."""
         before = self._run.checkpoint(stream)
         if before.is_walking or before.complete_through is not None:
             return
         now = self._run.client.now
-        floor = now - EVENT_RETENTION
+        floor = now - EVENT_RETENTION_SECONDS
         for feed in EVENT_FEEDS:
-            of_feed = self._run.checkpoint(feed.name)
-            was_passed = of_feed.is_walking or of_feed.complete_through is not None
-            if was_passed and stream in [each.name for each in feed.streams]:
+            feed_state = self._run.checkpoint(feed.name)
+            was_read = feed_state.is_walking or feed_state.complete_through is not None
+            if was_read and stream in [each.name for each in feed.streams]:
                 self._run.save(
                     replace(
-                        of_feed,
+                        feed_state,
                         known_since=None,
                         walk_floor=floor,
                         walk_ceiling=now,
@@ -510,32 +597,37 @@ class _Sync:
                     )
                 )
 
-    def _tell(self, state: Checkpoint) -> None:
+    def _record_state(self, state: Checkpoint) -> None:
+        """Record the stream's state in the report."""
         self._report.streams[state.stream] = StreamState(
             state.missing_permission, state.complete_through, state.known_since
         )
 
-    def _observe(self, page: Page, walks: Mapping[Source, _Walk]) -> None:
-        left = sum(walk.source.pages_expected for walk in walks.values())
-        stream = walks[page.source].stream
-        self._run.observe(Progress(stream, page.reached, self._run.counts, self._run.client.counts, left))
+    def _report_progress(self, page: Page, tasks: Mapping[Source, _ReadTask]) -> None:
+        """Pass the progress after this page to the observer."""
+        pages_left = sum(task.source.pages_expected for task in tasks.values())
+        stream = tasks[page.source].stream
+        self._run.observe(Progress(stream, page.reached_at, self._run.counts, self._run.client.counts, pages_left))
 
 
-def _raise_unless_missing(error: Exception | None) -> None:
-    """Raise the error, unless it is a missing permission: that affects one stream and is reported."""
+def _raise_unless_missing_permission(error: Exception | None) -> None:
+    """Raise the error unless it is a missing permission, which affects one stream and is reported."""
     if error is not None and not (isinstance(error, AccessRefused) and error.permission):
         raise error
 
 
-def _quarantined(walk: _Walk, each: Located) -> QuarantinedObject:
-    return QuarantinedObject(walk.stream, each.key, each.id, each.reason, each.floor, each.ceiling)
+def _quarantined(task: _ReadTask, each: LocatedUnreadable) -> QuarantinedObject:
+    """Return the quarantine entry of an unreadable object."""
+    return QuarantinedObject(task.stream, each.key, each.id, each.reason, each.floor, each.ceiling)
 
 
 def _windows(windows: Iterable[OpenWindow]) -> Windows:
+    """Return the windows that a checkpoint has stored, ready to be read."""
     return Windows(map(Window.from_stored, windows))
 
 
 def _instant(name: str, text: str | None) -> int | None:
+    """Return the unix seconds of a day or instant in ISO 8601, in UTC if it names no time zone."""
     if text is None:
         return None
     try:
@@ -547,47 +639,50 @@ def _instant(name: str, text: str | None) -> int | None:
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
 
 
-def has_gap(of_feed: Checkpoint, *of_streams: Checkpoint, now: int, latest: int | None = None) -> bool:
-    """Return whether unread events of a feed aged out, or will while they are read.
+def has_gap(feed_state: Checkpoint, *stream_states: Checkpoint, now: int, latest: int | None = None) -> bool:
+    """Return whether unread events of a change feed have aged out, or will while they are read.
 
-    Before the feed's first pass, events since the listing of its streams count. A checkpoint that no clock has reached
-    yet (`latest`) was made by a clock that ran ahead: how much it lacks cannot be told.
+    Before the feed's first pass, its events count from the listing of its streams. A checkpoint later than `latest`
+    counts as a gap: a clock that ran ahead made it, and what it lacks is unknown. Instants are unix seconds.
     """
-    if latest is not None and any(_is_ahead(state, latest) for state in (of_feed, *of_streams)):
+    if latest is not None and any(_is_ahead(state, latest) for state in (feed_state, *stream_states)):
         return True
-    reached = [of_feed.complete_through]
-    if of_feed.complete_through is None:
-        reached = [state.known_since or state.walk_ceiling for state in of_streams]
+    reached = [feed_state.complete_through]
+    if feed_state.complete_through is None:
+        reached = [state.known_since or state.walk_ceiling for state in stream_states]
     oldest = min((instant for instant in reached if instant is not None), default=None)
-    return oldest is not None and oldest - HEAD_OVERLAP <= now - EVENT_RETENTION + RETENTION_MARGIN
+    return oldest is not None and oldest - OVERLAP_SECONDS <= now - EVENT_RETENTION_SECONDS + RETENTION_MARGIN_SECONDS
 
 
 def _is_ahead(state: Checkpoint, latest: int) -> bool:
+    """Return whether the checkpoint is dated in the future."""
     instants = (state.complete_through, state.walk_ceiling)
-    return any(instant is not None and instant > latest + HEAD_OVERLAP for instant in instants)
+    return any(instant is not None and instant > latest + OVERLAP_SECONDS for instant in instants)
 
 
 def _has_reached(state: Checkpoint, instant: int) -> bool:
-    """Return whether a pass beside lists has read all events up to the instant."""
+    """Return whether a pass beside the backfill has read all events up to the instant (unix seconds)."""
     return state.walk_ceiling is not None and not state.open_windows and state.walk_ceiling >= instant
 
 
-def _finished(state: Checkpoint, now: int) -> Checkpoint:
-    """Return the checkpoint of a completed pass. What was known before it remains so, whatever the clock says now.
+def _completed(state: Checkpoint, now: int) -> Checkpoint:
+    """Return the checkpoint of a completed pass. Its watermark never moves back, even if the clock has been put back.
 
-    `known_since` of a list is the time of its full listing; of a feed, the start of its first pass, or of the retention
-    at the end of that pass if that is later.
+    `known_since` of a list is the time of its full listing. Of a change feed it is the start of its first pass, or the
+    start of the retention at the end of that pass if that is later.
     """
     since = state.known_since
     if since is None:
-        since = state.walk_ceiling if state.walk_floor is None else max(state.walk_floor, now - EVENT_RETENTION)
+        since = state.walk_ceiling if state.walk_floor is None else max(state.walk_floor, now - EVENT_RETENTION_SECONDS)
     through = [instant for instant in (state.complete_through, state.walk_ceiling) if instant is not None]
     return Checkpoint(state.stream, complete_through=max(through, default=None), known_since=since)
 
 
 def _listed_rows(answer: Answer, *, table: ObjectTable, is_reread: bool) -> Rows:
+    """Return the rows of a page of a list."""
     return object_rows(answer.body["data"], answer, table, "list", is_reread=is_reread)
 
 
 def _retrieved_rows(answer: Answer, *, table: ObjectTable) -> Rows:
+    """Return the row of a retrieved object."""
     return object_rows([answer.body], answer, table, "retrieve", is_reread=True)

@@ -1,6 +1,6 @@
-"""What is read from Stripe: four kinds of object, and the two event feeds that tell how they change.
+"""The streams that a sync reads from Stripe: four kinds of object, and two feeds of the events about them.
 
-Facts only (paths, event types, permissions). How they are read is `readers`, in which order `engine`.
+Facts only: paths, event types and permissions. `readers` reads the streams; `engine` decides in which order.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,15 @@ from typing import Final
 
 from orchestration.warehouse.rows import ObjectTable
 
-EVENT_RETENTION: Final = 30 * 86_400
-"""Seconds that Stripe lists an event (SDK: `_event.py`). Older changes show only in the objects themselves."""
-
+EVENT_RETENTION_SECONDS: Final = 30 * 86_400
+"""Seconds that Stripe keeps an event in its list (SDK: `_event.py`). Older changes show only in the objects."""
 
 EVENTS_PATH: Final = "/v1/events"
 
 
 @dataclass(frozen=True)
 class ObjectStream:
-    """A kind of object, listed by `created` and kept current by its event feed."""
+    """A kind of object. The backfill lists it by `created`; an event feed keeps it current."""
 
     name: ObjectTable
     path: str
@@ -27,13 +26,13 @@ class ObjectStream:
 
 @dataclass(frozen=True)
 class EventFeed:
-    """Events of up to 20 types in one list (Stripe's maximum), about the objects of some streams."""
+    """A change feed: events of up to 20 types (Stripe's maximum for one list) about the objects of some streams."""
 
     name: str
     streams: tuple[ObjectStream, ...]
 
     def event_types(self, readable: Sequence[str]) -> list[str]:
-        """The types to ask for: those about objects that the key may read."""
+        """Return the event types to request: those of the streams that are in `readable`."""
         return [kind for stream in self.streams if stream.name in readable for kind in stream.event_types]
 
 
@@ -84,4 +83,4 @@ EVENT_FEEDS: Final = (
     EventFeed("payment_intent_events", (PAYMENT_INTENTS,)),
     EventFeed("charge_events", (CHARGES, REFUNDS, DISPUTES)),
 )
-"""All types together are more than one list may ask for, so there are two feeds, cut where permissions are."""
+"""There are two feeds because one list cannot request all types. They are divided by the permissions they need."""

@@ -1,9 +1,22 @@
-"""How a list is cut into windows of time that are read side by side, at the cost of few more requests than one walk.
+"""Cut a list into windows of `created` that several threads read side by side, at the cost of a few extra requests.
 
-Pure: no requests, no storage, no clock. A walk over a list is sequential, since each page names the next one's cursor;
-side by side go only windows of `created`. How time is filled is not known beforehand, so windows are cut from what the
-pages show. Each cut costs one request at most, the short page at a window's end, so the number of cuts is bounded by
-what is known for certain of the number of pages.
+Pure: no requests, no storage, no clock. A single list can only be read page by page, because each page supplies the
+cursor of the next one. Windows of `created` can be read side by side. The distribution of objects over time is unknown
+at first, so windows are cut using the pages read so far. Each cut costs at most one request: the short page at the end
+of a window. The number of cuts is therefore limited by the number of pages that certainly exist.
+
+Example: 10,000 objects, one every 100 seconds, the newest at second 1,000,000; eight threads. A page spans 10,000 s.
+
+1. One window is open, without a floor. One thread reads its first page, down to second 990,000.
+2. How far back the list reaches is unknown, so a cut is tried 16 pages (PROBE_PAGES) further down, at about 830,000.
+   The newer window is [830,000, 1,000,000); the older one has no floor. Two threads read.
+3. Both windows show 10,000 s a page. The oldest window is cut again, further down the more pages have been read. Five
+   windows are open in the third round and eight in the fourth. Some of them lie before the first object: each costs
+   one request for an empty page, after which no further cut is allowed for a while.
+4. Once the beginning is known, the window with the most pages left is cut in the middle each time a thread is idle,
+   while the budget of cuts (CUTS_PER_PAGE) and of short pages (WASTE_PER_PAGE) lasts.
+
+All is read in 18 rounds and 106 requests. A single thread needs 100 rounds and 100 requests.
 """
 
 from collections import deque
@@ -16,27 +29,29 @@ from orchestration.stripe_api import PAGE_SIZE
 from orchestration.warehouse.checkpoints import OpenWindow
 
 CUTS_PER_PAGE: Final = 0.09
-"""Cuts allowed for each page that seems to be needed, at the least of the densities that were seen."""
+"""Cuts allowed for each page that is certainly needed, counted at the lowest density seen."""
 
 WASTE_PER_PAGE: Final = 0.05
-"""Share of requests that may have been wasted on short pages before cutting pauses, whatever densities promise."""
+"""Share of requests that may be spent on short pages. Above it, no window is cut, whatever its density."""
 
-WORTH_CUTTING: Final = 4.0
-"""Pages that a window must still seem to hold to be cut: two round trips for each part."""
+MIN_PAGES_TO_CUT: Final = 4.0
+"""Pages that a window must be expected to hold before it is cut: two round trips for each part."""
 
 PROBE_PAGES: Final = 16
-"""How far below the oldest page the next cut is tried where nothing older is known, for each page read so far."""
-
+"""Largest distance, in pages, from the unread top of a window to a cut, for each page read so far in the list."""
 
 RECENT_PAGES: Final = 4
-"""Pages of a window from which its density is taken: one alone may be a burst, all may span a gap of years."""
+"""Latest pages of a window that its current density is measured on. One page may be a burst of objects; all pages
+together may span a gap of years."""
 
 
 @dataclass(eq=False)
 class Window:
-    """A stretch of `created`, [floor, ceiling), read newest first down to `cursor`; instants are unix seconds.
+    """A range of `created`, [floor, ceiling) in unix seconds, read newest first down to `cursor`.
 
-    `floor` is None for the part that reaches back to the beginning; `lost_at` is the second of a cursor that was lost.
+    `floor` is None if the window reaches back to the beginning. `lost_at` is the second of a cursor that Stripe no
+    longer knows. `first_at` is the second of the newest object read; `recent` holds the seconds between the
+    latest pages.
     """
 
     floor: int | None
@@ -55,39 +70,47 @@ class Window:
         return cls(stored.floor, stored.ceiling, stored.cursor, stored.cursor_at)
 
     def to_stored(self) -> OpenWindow:
-        """Return what a checkpoint stores of the window: the part that is still to be read."""
+        """Return the unread part of the window, as a checkpoint stores it."""
         return OpenWindow(self.floor, self.ceiling, self.cursor, self.cursor_at)
 
     @property
     def top(self) -> int:
-        """Everything in the window that was created after this second has been read."""
+        """Return the newest second that may still hold unread objects. All later ones have been read."""
         return self.ceiling if self.cursor_at is None else self.cursor_at
 
     @property
     def seconds_left(self) -> float:
+        """Return the length of the unread part in seconds, or infinity if the window has no floor."""
         return inf if self.floor is None else max(self.top - self.floor, 0)
 
     @property
-    def sparse(self) -> float | None:
-        """Seconds of `created` to a page, at the sparser of the last pages' and the whole window's density."""
-        return max(self._paces(), default=None)
+    def max_seconds_per_page(self) -> float | None:
+        """Return the seconds of `created` that a page spans in the latest pages or in the whole window: the larger.
+
+        None before the first page. A burst of objects, or a gap of years, sets the two figures far apart.
+        """
+        return max(self._measured_seconds_per_page(), default=None)
 
     @property
-    def dense(self) -> float | None:
-        """The same at the denser of the two. A burst, or a gap of years, sets them far apart."""
-        return min(self._paces(), default=None)
+    def min_seconds_per_page(self) -> float | None:
+        """Return the smaller of the two figures of `max_seconds_per_page`, or None before the first page."""
+        return min(self._measured_seconds_per_page(), default=None)
 
     @property
     def pages_left(self) -> float:
-        """Pages still to come by the sparser density; 0 before the first page."""
-        return self.seconds_left / self.sparse if self.sparse else 0.0
+        """Return the number of pages left at the lower density, or 0 before the first page."""
+        seconds_per_page = self.max_seconds_per_page
+        return self.seconds_left / seconds_per_page if seconds_per_page else 0.0
 
     @property
     def is_worth_cutting(self) -> bool:
-        """By the denser density it holds enough for two, and more than the one second that cannot be cut."""
-        return self.dense is not None and self.seconds_left >= max(2, WORTH_CUTTING * self.dense)
+        """Return whether the window can be cut and, at its higher density, holds enough pages for two windows."""
+        seconds_per_page = self.min_seconds_per_page
+        # A single second cannot be cut.
+        return seconds_per_page is not None and self.seconds_left >= max(2, MIN_PAGES_TO_CUT * seconds_per_page)
 
-    def _paces(self) -> list[float]:
+    def _measured_seconds_per_page(self) -> list[float]:
+        """Return the seconds that a page spans in the latest pages and in the whole window; empty before the first."""
         if self.first_at is None or not self.recent:
             return []
         recent = max(self.recent[0] - self.recent[-1], 1) / (len(self.recent) - 1)
@@ -95,7 +118,7 @@ class Window:
 
 
 class Windows:
-    """The open windows of one walk, newest first. Windows are cut when a reader asks for work and none is idle."""
+    """The open windows of one list, newest first. If all are busy when a thread asks for work, one is cut."""
 
     def __init__(self, windows: Iterable[Window]) -> None:
         self.open = sorted(windows, key=lambda window: -window.ceiling)
@@ -104,23 +127,23 @@ class Windows:
 
     @property
     def is_done(self) -> bool:
-        """Nothing is left to read."""
+        """Return whether nothing is left to read."""
         return not self.open
 
     @property
     def pages_expected(self) -> float:
-        """Pages still to come, as far as can be told; infinite while nothing is known of the beginning."""
-        return sum(window.pages_left if window.sparse else 1.0 for window in self.open)
+        """Return the expected number of pages left; infinite until the beginning of the list is known."""
+        return sum(window.pages_left if window.max_seconds_per_page else 1.0 for window in self.open)
 
     def take(self) -> Window | None:
-        """A window to read the next page of; None where there is none until a page comes in."""
+        """Return a window to read the next page of, or None if there is none until a page arrives."""
         window = next((window for window in self.open if not window.is_busy), None) or self._cut()
         if window is not None:
             window.is_busy = True
         return window
 
-    def page_read(self, window: Window, page: Sequence[tuple[str, int]], has_more: bool) -> None:
-        """A page of the window has come: the id and second of each object, newest first."""
+    def record_page(self, window: Window, page: Sequence[tuple[str, int]], has_more: bool) -> None:
+        """Record a page of the window, given the id and the second of `created` of each object, newest first."""
         self.pages_read += 1
         window.is_busy = False
         if page:
@@ -133,15 +156,15 @@ class Windows:
             self.open.remove(window)
             self._wasted += 1 - len(new) / PAGE_SIZE
 
-    def cursor_lost(self, window: Window) -> None:
-        """The list no longer knows the cursor's object: go on by time, repeating at most the rows of one second."""
+    def drop_cursor(self, window: Window) -> None:
+        """Continue by time if Stripe no longer knows the cursor's object; at most the rows of one second repeat."""
         window.is_busy = False
         if window.cursor_at is not None:
             window.ceiling = window.cursor_at + 1
         window.cursor, window.lost_at = None, window.cursor_at
 
-    def go_on_below(self, window: Window, second: int) -> None:
-        """Go on with what was created before this second: the page that came shows no cursor."""
+    def continue_below(self, window: Window, second: int) -> None:
+        """Continue below this second because no object of the page can serve as a cursor."""
         self.pages_read += 1
         window.is_busy = False
         window.ceiling, window.cursor, window.cursor_at, window.lost_at = second, None, None, None
@@ -149,34 +172,35 @@ class Windows:
             self.open.remove(window)
 
     def _cut(self) -> Window | None:
-        """Cut the window that seems to hold most, and return its older part."""
-        if not self._may_cut():
+        """Cut the window with the most pages left and return its older part, or None if no cut is worthwhile."""
+        if not self._can_afford_cut():
             return None
-        worth = [window for window in self.open if window.is_worth_cutting]
-        if not worth:
+        candidates = [window for window in self.open if window.is_worth_cutting]
+        if not candidates:
             return None
-        window = max(worth, key=lambda each: each.pages_left)
-        at = int(window.top - self._reach(window))
+        window = max(candidates, key=lambda each: each.pages_left)
+        at = int(window.top - self._cut_distance_seconds(window))
         older = Window(window.floor, at)
         window.floor = at
         self.open.insert(self.open.index(window) + 1, older)
         return older
 
-    def _may_cut(self) -> bool:
+    def _can_afford_cut(self) -> bool:
+        """Return whether the short pages so far, and those that open windows will end with, leave room for a cut."""
         if self._wasted > 0.5 + WASTE_PER_PAGE * self.pages_read:
             return False
-        return self._wasted + len(self.open) / 2 <= 0.5 + CUTS_PER_PAGE * self._pages_certain()
+        return self._wasted + len(self.open) / 2 <= 0.5 + CUTS_PER_PAGE * self._certain_page_count()
 
-    def _reach(self, window: Window) -> float:
-        """How many seconds below its top a window is cut: in the middle, unless that is far beyond what is known."""
-        assert window.sparse is not None
-        known = PROBE_PAGES * self.pages_read * window.sparse
-        return max(1, min(window.seconds_left / 2, known))
+    def _cut_distance_seconds(self, window: Window) -> float:
+        """Return how far below its top a window is cut: in the middle, unless that is too far from known pages."""
+        assert window.max_seconds_per_page is not None
+        probe_seconds = PROBE_PAGES * self.pages_read * window.max_seconds_per_page
+        return max(1, min(window.seconds_left / 2, probe_seconds))
 
-    def _pages_certain(self) -> float:
-        """Pages read, and those of windows between two densities that were seen, at the lesser of them."""
+    def _certain_page_count(self) -> float:
+        """Return the pages read plus those left in windows with a known density on both sides, at the lower one."""
         certain = float(self.pages_read)
         for window, older in zip(self.open, self.open[1:], strict=False):
-            if window.sparse and older.sparse:
-                certain += window.seconds_left / max(window.sparse, older.sparse)
+            if window.max_seconds_per_page and older.max_seconds_per_page:
+                certain += window.seconds_left / max(window.max_seconds_per_page, older.max_seconds_per_page)
         return certain

@@ -113,7 +113,7 @@ class _Bodies:
         self.asked += 1
         return self.bodies.popleft()
 
-    def ask(self, client: StripeClient, request: bytes, sent: Callable[[], object]) -> list[Any]:
+    def fetch(self, client: StripeClient, request: bytes, sent: Callable[[], object]) -> list[Any]:
         sent()
         return list(orjson.loads(request))
 

@@ -117,14 +117,14 @@ https://dashboard.stripe.com/apikeys."""
 FAULTS = {
     "wrong key": (
         UNKNOWN,
-        """rk_test_…none: Stripe does not accept this API key. Check that it is whole
+        """rk_test_…none: Stripe does not accept this API key. Check that it is complete
 (rk_live_… or rk_test_…) and that it is still listed at
 https://dashboard.stripe.com/apikeys.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "a key of the other mode of the account, which is unknown in this one": (
         LIVE,
-        """rk_live_…live: Stripe does not accept this API key. Check that it is whole
+        """rk_live_…live: Stripe does not accept this API key. Check that it is complete
 (rk_live_… or rk_test_…) and that it is still listed at
 https://dashboard.stripe.com/apikeys.
 Nothing was saved. To save it anyway, add --save-anyway.""",
@@ -265,8 +265,8 @@ Nothing was saved. To save it anyway, add --save-anyway.""",
     "TLS": (
         lambda server, folder: served(self_signed(folder)),
         """No trusted TLS connection to {address} could be made. Check this
-machine's date and time; if a proxy or firewall opens encrypted traffic, let
-REQUESTS_CA_BUNDLE name the PEM file of its certificate authority.
+machine's date and time; if a proxy or firewall decrypts the traffic, set
+REQUESTS_CA_BUNDLE to the PEM file of its certificate authority.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "Stripe down": (
@@ -274,15 +274,14 @@ Nothing was saved. To save it anyway, add --save-anyway.""",
         """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: HTTP 503. Trying again in
                              0.0 s.
 {address} gave no usable answer to GET /v1/payment_intents in 2
-tries. Last: HTTP 503. Try again later; https://status.stripe.com tells of
-outages.
+tries. Last: HTTP 503. Try again later; https://status.stripe.com lists outages.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "rate limits all the time": (
         lambda server, folder: faulty(server, Fault("rate_limit", times=99)),
         """{address} gave no usable answer to GET /v1/payment_intents in 2
 tries. Last: Stripe's rate limit (global-rate). Try again later;
-https://status.stripe.com tells of outages.
+https://status.stripe.com lists outages.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "not Stripe": (
@@ -290,8 +289,8 @@ Nothing was saved. To save it anyway, add --save-anyway.""",
         """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: its answer is not JSON.
                              Trying again in 0.0 s.
 {address} does not answer as Stripe does: its answer is not JSON. A
-proxy, a firewall or the sign-in page of a network answers in its place; open a
-web page on this machine to see it, and check STRIPE_API_BASE if it is set.
+proxy, a firewall or the sign-in page of a network answers instead; open a web
+page on this machine to see it, and check STRIPE_API_BASE if it is set.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
 }

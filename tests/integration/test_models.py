@@ -168,7 +168,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def statuses(settings: Settings, *arguments: str) -> dict[str, str]:
-    """dbt's verdict on each node of a command."""
+    """Dbt's verdict on each node of a command."""
     done = invoke_dbt(settings, arguments)
     assert done.exception is None, done.exception
     nodes = [result for result in done.result.results if result.node.resource_type != "operation"]

@@ -31,9 +31,7 @@ README, OPERATING = PAGES["README.md"], PAGES["orchestration/README.md"]
 ALL = "\n".join(PAGES.values())
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", ALL, re.S))
 QUERIES = re.findall(r'recoup query "(.+?)"', SHELL.replace('"…"', ""), re.S)
-ANSWERS = [
-    query for query in re.findall(r"```sql\n(.*?)```", ALL, re.S) if "{{" not in query
-]  # a model is no query
+ANSWERS = [query for query in re.findall(r"```sql\n(.*?)```", ALL, re.S) if "{{" not in query]  # a model is no query
 IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
 

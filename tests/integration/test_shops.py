@@ -8,7 +8,7 @@ from orchestration import pipeline
 from orchestration.simulator import PERSONAL_MARKERS, SHOPS, SimulatedAccount, SimulatorServer
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.calibration import DAY
-from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
+from orchestration.sync.streams import EVENT_RETENTION_SECONDS, OBJECT_STREAMS
 from orchestration.warehouse.rows import OBJECT_TABLES
 from tests.conftest import MakeSettings
 
@@ -45,7 +45,7 @@ def test_the_raw_tables_are_the_account(shop: str, make_settings: MakeSettings) 
         text = orjson.dumps(connection.execute("SELECT payload FROM raw_stripe.payment_intents").fetchall()).decode()
         text += orjson.dumps(connection.execute("SELECT payload FROM raw_stripe.charges").fetchall()).decode()
     wanted = {event_type for stream in OBJECT_STREAMS for event_type in stream.event_types}
-    happened = account.events_between(first_sync - EVENT_RETENTION - 1, account.now)
+    happened = account.events_between(first_sync - EVENT_RETENTION_SECONDS - 1, account.now)
     assert {entry.id for entry in happened if entry.event_type in wanted} == events
     assert [marker for marker in PERSONAL_MARKERS if marker in text] == []
 

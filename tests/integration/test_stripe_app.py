@@ -511,7 +511,7 @@ def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(
     )
     app.connect("shop")
     report = pipeline.extract(app.settings, integration="shop")
-    assert not report.relisted
+    assert not report.relisted_feeds
     assert [each.name for each in Integrations(app.settings).all()] == ["shop"]
 
 

@@ -134,7 +134,9 @@ def bodies(chance: random.Random, objects: dict[str, list[dict[str, Any]]], numb
 
 
 def answered(listed: list[Any]) -> Answer:
-    return Answer({"data": listed, "has_more": False}, vouched_at=1_790_000_000, date=1_790_000_000)
+    return Answer(
+        {"data": listed, "has_more": False}, read_no_earlier_than=1_790_000_000, read_no_later_than=1_790_000_000
+    )
 
 
 def test_no_object_stops_a_build_or_displaces_a_good_one(

@@ -27,7 +27,7 @@ from orchestration.stripe_api.client import RetryPolicy
 from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import engine, sync_account
 from orchestration.sync import readers as reading
-from orchestration.sync.streams import EVENT_RETENTION, OBJECT_STREAMS
+from orchestration.sync.streams import EVENT_RETENTION_SECONDS, OBJECT_STREAMS
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
 from tests.held import HeldWarehouse
@@ -135,7 +135,7 @@ def assert_equals_stripe(connection: duckdb.DuckDBPyConnection, account: Simulat
         assert {object_id: told(table, orjson.loads(text)) for object_id, text in rows} == expected, table
     stored = [event_id for (event_id,) in connection.execute("SELECT id FROM raw_stripe.events").fetchall()]
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
-    told_of = account.list_entries("events", at, created=(first_sync - EVENT_RETENTION, at))
+    told_of = account.list_entries("events", at, created=(first_sync - EVENT_RETENTION_SECONDS, at))
     events = {entry.id: entry for entry in told_of if entry.event_type in wanted}
     assert len(stored) == len(set(stored)), "no event is there twice"
     assert set(stored) <= events.keys()

@@ -36,7 +36,10 @@ FILES: Final = sorted(
     path
     for top in (*(PROJECT_ROOT / folder for folder in FOLDERS), PROJECT_ROOT)
     for path in (top.glob("*") if top in (PROJECT_ROOT, PROJECT_ROOT / "data") else top.rglob("*"))
-    if path.is_file() and path.suffix in SUFFIXES and path != Path(__file__) and not {"target", "logs"} & set(path.parts)
+    if path.is_file()
+    and path.suffix in SUFFIXES
+    and path != Path(__file__)
+    and not {"target", "logs"} & set(path.parts)
 )
 
 

@@ -136,7 +136,7 @@ def test_a_fault_that_stays_ends_with_a_sentence(
         if kind in ("drop", "cut")
         else f"{server.url} gave no usable answer to GET /v1/payment_intents in 4 tries. Last: "
     )
-    assert str(failure.value).endswith("Nothing that was stored is lost.")
+    assert str(failure.value).endswith("Stored data is not lost.")
     assert client.counts.requests == 1 + 4
 
 
@@ -223,7 +223,7 @@ def test_the_governor_hears_of_limits_and_not_of_locks(
     headers = DATED | ({"Stripe-Rate-Limited-Reason": reason} if reason else {})
     address = answering(429, headers, f'{{"error":{{"code":"{code}"}}}}'.encode())
     governor, heard = Governor(livemode=False), list[str]()
-    governor.refused = lambda endpoint, reason: heard.append(reason)  # type: ignore[method-assign]
+    governor.record_refusal = lambda endpoint, reason: heard.append(reason)  # type: ignore[method-assign]
     client = StripeClient(
         SecretStr(DEFAULT_API_KEY), api_base=address, retry=RetryPolicy(first_tries=1), governor=governor
     )
@@ -245,7 +245,7 @@ def test_pauses_grow_are_capped_and_never_fixed() -> None:
 def test_a_key_stripe_does_not_know_is_told_at_once_and_not_repeated(
     connect: Callable[..., StripeClient], pauses: list[float]
 ) -> None:
-    with pytest.raises(AuthenticationFailed, match="Check that it is whole") as failure:
+    with pytest.raises(AuthenticationFailed, match="Check that it is complete") as failure:
         connect("rk_test_51NotTheKeyOfThisAccXQZ").get(PATH)
     assert pauses == []
     assert "NotTheKey" not in str(failure.value)
@@ -330,15 +330,20 @@ def test_a_rejected_request_carries_stripes_code(connect: Callable[..., StripeCl
 @pytest.mark.parametrize(
     ("status", "headers", "body", "says"),
     [
-        (200, {}, b"{}", "it gives no Date, which is Recoup's clock."),
-        (403, {"Date": "yesterday"}, b"{}", "it gives no Date, which is Recoup's clock."),
+        (200, {}, b"{}", "its answer has no Date header."),
+        (403, {"Date": "yesterday"}, b"{}", "its answer has no Date header."),
         (200, DATED, b"<html>Sign in</html>", "its answer is not JSON."),
         (403, DATED, b"<html>Blocked</html>", "its answer is not JSON."),
         (401, DATED, b"", "its answer is not JSON."),
         (200, DATED, b"[]", "its answer is not a JSON object."),
-        (200, DATED, b"{}", "the answer to GET /v1/payment_intents is no list of Stripe's."),
-        (200, DATED, b'{"data":{},"has_more":false}', "the answer to GET /v1/payment_intents is no list of Stripe's."),
-        (200, DATED, b'{"data":[]}', "the answer to GET /v1/payment_intents is no list of Stripe's."),
+        (200, DATED, b"{}", "the answer to GET /v1/payment_intents is not a list of Stripe objects."),
+        (
+            200,
+            DATED,
+            b'{"data":{},"has_more":false}',
+            "the answer to GET /v1/payment_intents is not a list of Stripe objects.",
+        ),
+        (200, DATED, b'{"data":[]}', "the answer to GET /v1/payment_intents is not a list of Stripe objects."),
     ],
 )
 def test_a_server_that_is_not_stripe_is_told_apart(
@@ -354,15 +359,15 @@ def test_a_server_that_is_not_stripe_is_told_apart(
         connect(address=address).list(PATH, {})
     assert failure.value.fault == "not_stripe"
     assert str(failure.value).startswith(f"{address} does not answer as Stripe does: {says}")
-    assert "a firewall or the sign-in page of a network answers in its place" in str(failure.value)
+    assert "a firewall or the sign-in page of a network answers instead" in str(failure.value)
 
 
 @pytest.mark.parametrize(
     ("body", "fault", "says"),
     [
-        (b'{"data":[],"has_more":true}', "stripe_down", "it lists no objects and says that there are more"),
-        (b'{"data":[{}],"has_more":"no"}', "not_stripe", "is no list of Stripe's"),
-        (b'{"data":null,"has_more":false}', "not_stripe", "is no list of Stripe's"),
+        (b'{"data":[],"has_more":true}', "stripe_down", "its page is empty, but claims to have a successor"),
+        (b'{"data":[{}],"has_more":"no"}', "not_stripe", "is not a list of Stripe objects"),
+        (b'{"data":null,"has_more":false}', "not_stripe", "is not a list of Stripe objects"),
     ],
 )
 def test_a_page_that_is_none_is_tried_again_and_then_told(
@@ -401,7 +406,7 @@ def test_a_name_that_nobody_knows_is_told_apart(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
-    with pytest.raises(StripeUnavailable, match=r"cannot be reached: its name is not known here \(DNS\)") as failure:
+    with pytest.raises(StripeUnavailable, match=r"cannot be reached: its name cannot be resolved \(DNS\)") as failure:
         connect(address="http://stripe.example").get(PATH)
     assert failure.value.fault == "no_network"
 
@@ -433,7 +438,7 @@ def test_a_slow_answer_vouches_only_for_what_was_before_it(
     asked = account.now
     server.faults.add(Fault("slow", clock_seconds=90))
     answer = client.get(PATH, {"limit": 1})
-    assert (answer.vouched_at, answer.date) == (asked, asked + 90)
+    assert (answer.read_no_earlier_than, answer.read_no_later_than) == (asked, asked + 90)
 
 
 def test_every_request_pins_the_api_version_and_says_who_asks(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.simulator.server.server import errors
+from orchestration.simulator.server import errors
 from orchestration.stripe_api import AccessRefused, AuthenticationFailed, InvalidRequest
 from orchestration.stripe_api.errors import error_from_answer
 
@@ -45,7 +45,7 @@ KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
 OF_KEYS = {
     "wrong_key": (
         errors.invalid_key,
-        "Stripe does not accept this API key. Check that it is whole (rk_live_… or rk_test_…) and that it is still "
+        "Stripe does not accept this API key. Check that it is complete (rk_live_… or rk_test_…) and that it is still "
         f"listed at {KEYS_PAGE}.",
     ),
     "expired": (
@@ -80,7 +80,7 @@ OF_KEYS = {
     ),
     "connect_not_allowed, by the account": (
         lambda key: errors.not_a_platform(),
-        "The account of this API key is no Connect platform, so it may not read other accounts. Use a key of the "
+        "The account of this API key is not a Connect platform, so it may not read other accounts. Use a key of the "
         "platform, or one of the other account itself.",
     ),
     "missing_permission": (

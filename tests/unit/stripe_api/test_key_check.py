@@ -113,8 +113,8 @@ def test_recoup_needs_what_it_reads_and_says_what_for() -> None:
         (
             "rk_test_of_nobody_QX74",
             "wrong_key",
-            "Stripe does not accept this API key. Check that it is whole (rk_live_… or rk_test_…) and that it is still "
-            f"listed at {KEYS_PAGE}.",
+            "Stripe does not accept this API key. Check that it is complete (rk_live_… or rk_test_…) and that it is "
+            f"still listed at {KEYS_PAGE}.",
         ),
         (
             "rk_test_rolled_QX71",
@@ -171,14 +171,14 @@ def test_a_key_that_does_not_work_is_refused_once_and_not_for_each_resource(
             "tls",
             lambda server: server.url.replace("http", "https"),
             "No trusted TLS connection to {base} could be made. Check this machine's date and time; if a "
-            "proxy or firewall opens encrypted traffic, let REQUESTS_CA_BUNDLE name the PEM file of its certificate "
+            "proxy or firewall decrypts the traffic, set REQUESTS_CA_BUNDLE to the PEM file of its certificate "
             "authority.",
         ),
         (
             "stripe_down",
             lambda server: server.faults.add(Fault("server_error", times=99)) or server.url,
             "{base} gave no usable answer to GET /v1/payment_intents in 2 tries. Last: HTTP 500. Try again later; "
-            "https://status.stripe.com tells of outages.",
+            "https://status.stripe.com lists outages.",
         ),
     ],
 )

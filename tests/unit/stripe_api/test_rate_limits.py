@@ -7,12 +7,12 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from orchestration.stripe_api.rate_limits import (
-    AT_ONCE,
+    BACKOFF_FACTOR,
     ENDPOINT_RATE,
     HEADROOM,
     LIVE_RATE,
-    RECOVERY,
-    SLOWED,
+    MAX_CONCURRENT_REQUESTS,
+    RECOVERY_SECONDS,
     TEST_RATE,
     Governor,
 )
@@ -79,21 +79,21 @@ def test_a_refusal_slows_what_it_names_and_time_brings_it_back(
     reason: str, slowed: list[str], untouched: list[str], clock: Clock
 ) -> None:
     governor = Governor(livemode=True, clock=clock, wait=clock.wait)
-    governor.refused(INTENTS, reason)
-    assert rate(governor, clock, slowed, 20) == pytest.approx(ENDPOINT_RATE * HEADROOM * SLOWED, rel=0.01)
+    governor.record_refusal(INTENTS, reason)
+    assert rate(governor, clock, slowed, 20) == pytest.approx(ENDPOINT_RATE * HEADROOM * BACKOFF_FACTOR, rel=0.01)
     assert rate(governor, clock, untouched, 50) == pytest.approx(ENDPOINT_RATE * HEADROOM)
-    clock.now += RECOVERY
+    clock.now += RECOVERY_SECONDS
     assert rate(governor, clock, slowed, 50) == pytest.approx(ENDPOINT_RATE * HEADROOM)
 
 
 def test_a_storm_of_refusals_slows_once_in_a_second_and_never_stops(clock: Clock) -> None:
     governor = Governor(livemode=True, clock=clock, wait=clock.wait)
     for _ in range(20):
-        governor.refused(INTENTS, "endpoint-rate")
-    assert rate(governor, clock, [INTENTS], 10) == pytest.approx(ENDPOINT_RATE * HEADROOM * SLOWED, rel=0.01)
+        governor.record_refusal(INTENTS, "endpoint-rate")
+    assert rate(governor, clock, [INTENTS], 10) == pytest.approx(ENDPOINT_RATE * HEADROOM * BACKOFF_FACTOR, rel=0.01)
     for _ in range(100):
         clock.now += 2
-        governor.refused(INTENTS, "endpoint-rate")
+        governor.record_refusal(INTENTS, "endpoint-rate")
     assert rate(governor, clock, [INTENTS], 5) >= 0.5
 
 
@@ -109,7 +109,7 @@ def test_a_limit_below_the_documented_one_is_found_and_seldom_met_again(allowed:
                 accepted.popleft()
             is_refused = len(accepted) >= allowed
             if is_refused:
-                governor.refused(INTENTS, "endpoint-rate")
+                governor.record_refusal(INTENTS, "endpoint-rate")
             else:
                 accepted.append(clock.now)
             if clock.now > settled_at:
@@ -124,9 +124,9 @@ MANY = [f"/v1/{number}" for number in range(10)]
 @pytest.mark.parametrize(
     ("reason", "of_endpoint", "of_others"),
     [
-        ("global-rate", ENDPOINT_RATE, LIVE_RATE * SLOWED),
-        ("endpoint-rate", ENDPOINT_RATE * SLOWED, LIVE_RATE),
-        ("resource-specific", ENDPOINT_RATE * SLOWED, LIVE_RATE),
+        ("global-rate", ENDPOINT_RATE, LIVE_RATE * BACKOFF_FACTOR),
+        ("endpoint-rate", ENDPOINT_RATE * BACKOFF_FACTOR, LIVE_RATE),
+        ("resource-specific", ENDPOINT_RATE * BACKOFF_FACTOR, LIVE_RATE),
         ("global-concurrency", ENDPOINT_RATE, LIVE_RATE),
         ("endpoint-concurrency", ENDPOINT_RATE, LIVE_RATE),
         ("a-reason-that-stripe-has-yet-to-invent", ENDPOINT_RATE, LIVE_RATE),
@@ -138,19 +138,19 @@ def test_each_reason_slows_the_rate_that_it_names_and_no_other(
     """`of_others` is the rate of many other endpoints together, which only the account's rate limits."""
     for endpoints, expected in (([INTENTS], of_endpoint), (MANY, of_others)):
         governor = Governor(livemode=True, clock=clock, wait=clock.wait)
-        governor.refused(INTENTS, reason)
+        governor.record_refusal(INTENTS, reason)
         assert rate(governor, clock, endpoints, 20) == pytest.approx(expected * HEADROOM, rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("reason", "allowed"),
     [
-        ("global-rate", AT_ONCE),
-        ("endpoint-rate", AT_ONCE),
-        ("resource-specific", AT_ONCE),
-        ("global-concurrency", int(AT_ONCE * SLOWED)),
-        ("endpoint-concurrency", int(AT_ONCE * SLOWED)),
-        ("a-reason-that-stripe-has-yet-to-invent", AT_ONCE),
+        ("global-rate", MAX_CONCURRENT_REQUESTS),
+        ("endpoint-rate", MAX_CONCURRENT_REQUESTS),
+        ("resource-specific", MAX_CONCURRENT_REQUESTS),
+        ("global-concurrency", int(MAX_CONCURRENT_REQUESTS * BACKOFF_FACTOR)),
+        ("endpoint-concurrency", int(MAX_CONCURRENT_REQUESTS * BACKOFF_FACTOR)),
+        ("a-reason-that-stripe-has-yet-to-invent", MAX_CONCURRENT_REQUESTS),
     ],
 )
 def test_only_a_reason_of_concurrency_lowers_how_many_requests_go_at_once(
@@ -163,11 +163,11 @@ def test_only_a_reason_of_concurrency_lowers_how_many_requests_go_at_once(
         raise IsFull
 
     governor = Governor(livemode=True, clock=clock, wait=lambda seconds: None)
-    governor.refused(INTENTS, reason)
+    governor.record_refusal(INTENTS, reason)
     monkeypatch.setattr(threading.Condition, "wait", wait)
     under_way = 0
     with ExitStack() as stack, suppress(IsFull):
-        while under_way <= AT_ONCE:
+        while under_way <= MAX_CONCURRENT_REQUESTS:
             stack.enter_context(governor.turn(CHARGES))
             under_way += 1
     assert under_way == allowed
@@ -178,7 +178,7 @@ def test_a_refusal_for_concurrency_lets_fewer_go_at_once(reason: str, clock: Clo
     governor = Governor(livemode=True, clock=clock, wait=lambda seconds: None)
     for _ in range(30):
         clock.now += 2
-        governor.refused(INTENTS, reason)
+        governor.record_refusal(INTENTS, reason)
     entered, leave = threading.Semaphore(0), threading.Event()
 
     def stay() -> None:

@@ -1,5 +1,7 @@
-"""Connections as they are in companies: certificate authorities of their own, proxies, a ~/.netrc, and answers that
-trickle. The servers, the proxy and the certificates are real."""
+"""Connections in company networks: own certificate authorities, proxies, a ~/.netrc, and slow answers.
+
+The servers, the proxy and the certificates are real.
+"""
 
 import http.server
 import select
@@ -196,7 +198,7 @@ def test_authorities_that_cannot_be_read_are_told_in_a_sentence(
         ask("https://localhost:9", tries=3)
     assert failure.value.fault == "tls"
     assert str(failure.value).startswith(f"{variable} names {named}, which ")
-    assert str(failure.value).endswith(". Let it name a PEM file of the certificate authorities to trust, or unset it.")
+    assert str(failure.value).endswith(". Set it to a PEM file of the certificate authorities to trust, or unset it.")
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:

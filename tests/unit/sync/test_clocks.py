@@ -15,7 +15,7 @@ from starlette.responses import Response
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
-from orchestration.stripe_api.clock import MOST_APART, StripeClock, parse_date
+from orchestration.stripe_api.clock import MAX_CLOCK_DIFFERENCE_SECONDS, StripeClock, parse_date
 from orchestration.sync import SyncReport, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from tests.held import HeldWarehouse
@@ -119,7 +119,7 @@ def test_a_checkpoint_that_no_clock_has_reached_is_not_believed(
     sync(server, warehouse, DAY)
     server.account.now += 6 * HOUR
     dated(server, itertools.repeat(0))
-    assert sync(server, warehouse).relisted
+    assert sync(server, warehouse).relisted_feeds
     assert stored(warehouse) == truth(server, tmp_path)
 
 
@@ -128,18 +128,20 @@ def test_clocks_that_contradict_each_other_end_with_a_sentence(
     shift: int, says: str, server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     dated(server, itertools.repeat(shift))
-    with pytest.raises(StripeUnavailable, match=f"{says} this machine's clock. Set this machine's clock") as failure:
+    with pytest.raises(
+        StripeUnavailable, match=f"{says} this machine's clock. Correct this machine's clock"
+    ) as failure:
         sync(server, warehouse)
     assert failure.value.fault == "wrong_clock"
-    assert abs(shift) > MOST_APART
+    assert abs(shift) > MAX_CLOCK_DIFFERENCE_SECONDS
 
 
 def test_the_clock_is_what_all_clocks_have_reached() -> None:
     at = 1_800_000_000.0
     clock = StripeClock(lambda: at)
-    clock.note(int(at) + 600, at)
+    clock.record(int(at) + 600, at)
     assert (clock.now, clock.latest, clock.setback) == (int(at), int(at) + 600, 0)
-    clock.note(int(at) - 3_600, at)
+    clock.record(int(at) - 3_600, at)
     assert clock.now == int(at) - 3_600
     assert clock.setback == 3_600
 
@@ -148,7 +150,7 @@ def test_the_clock_is_what_all_clocks_have_reached() -> None:
 def test_a_slow_answer_does_not_put_the_clock_back(slow: float) -> None:
     at = 1_800_000_000.9
     clock = StripeClock(lambda: at + slow)
-    clock.note(int(at), at)
+    clock.record(int(at), at)
     assert clock.now == int(at + slow)
 
 

@@ -16,7 +16,7 @@ from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import API_VERSION, Answer, AuthenticationFailed, StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import AccountMismatch, SyncReport, SyncRequest, sync_account
-from orchestration.sync.engine import HEAD_OVERLAP, RETENTION_MARGIN, has_gap
+from orchestration.sync.engine import OVERLAP_SECONDS, RETENTION_MARGIN_SECONDS, has_gap
 from orchestration.sync.streams import OBJECT_STREAMS
 from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow, write_checkpoint
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
@@ -110,7 +110,7 @@ def test_a_later_sync_sees_old_payments_change(sync: Sync, warehouse: duckdb.Duc
     now = statuses(warehouse)
     assert now == true_statuses(account)
     assert any(now[intent] != status for intent, status in first.items()), "something old has changed"
-    assert report.relisted == []
+    assert report.relisted_feeds == []
     assert report.data_through == account.now
 
 
@@ -125,7 +125,7 @@ def test_objects_of_which_stripe_made_no_event_are_found_by_their_list(
         for pause in pauses:
             account.now += pause
             report = sync(server)
-    assert report.relisted == []
+    assert report.relisted_feeds == []
     assert len(first) < len(ids(warehouse, "payment_intents"))
     for table in OBJECTS:
         listed = account.list_entries(table, account.now, created=(0, account.now))  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def test_what_only_events_of_refunds_and_disputes_tell_of_a_charge_is_read(
                 " FROM raw_stripe.charges"
             ).fetchall()
             assert {charge: tuple(values) for charge, *values in rows} == expected
-        assert sync(server).reread == 0, "what was read is not read again"
+        assert sync(server).reread_count == 0, "what was read is not read again"
     changed = [expected[charge] for charge, values in before.items() if values != expected[charge]]
     assert {disputed for disputed, _ in changed} == {True, False}
     assert any(amount < before[charge][1] for charge, (_, amount) in expected.items() if charge in before)
@@ -190,7 +190,9 @@ def test_without_events_every_sync_reads_on_where_the_lists_ended(
         assert listed_in_full(warehouse) == account.now - 3_600 * 7
         account.now += 30 * DAY
         report = sync(server, "rk_test_lacking")
-        assert report.relisted == ["payment_intent_events", "charge_events"], "nobody told what became of old charges"
+        assert report.relisted_feeds == ["payment_intent_events", "charge_events"], (
+            "nobody told what became of old charges"
+        )
         assert statuses(warehouse) == true_statuses(account)
         assert listed_in_full(warehouse) == account.now
 
@@ -209,13 +211,13 @@ def test_a_pause_longer_than_events_are_kept_lists_everything_anew(
         sync(server)
         account.now += 31 * DAY
         report = sync(server)
-        assert report.relisted == ["payment_intent_events", "charge_events"]
+        assert report.relisted_feeds == ["payment_intent_events", "charge_events"]
         assert statuses(warehouse) == true_statuses(account)
         assert report.streams["payment_intent_events"].known_since == account.now - 30 * DAY
-        assert sync(server).relisted == []
+        assert sync(server).relisted_feeds == []
 
 
-EDGE = 30 * DAY - RETENTION_MARGIN - HEAD_OVERLAP
+EDGE = 30 * DAY - RETENTION_MARGIN_SECONDS - OVERLAP_SECONDS
 """Seconds that a feed may be behind: its next pass begins before where it ended, and must not meet events that age out
 while they are read."""
 
@@ -245,8 +247,8 @@ def test_a_feed_of_which_nothing_was_ever_read_has_no_gap() -> None:
 
 def test_the_margins_before_lost_events_are_longer_than_what_they_guard_against() -> None:
     """An hour to read a feed's oldest events, a minute until Stripe lists an event: less than that loses events."""
-    assert RETENTION_MARGIN >= 3_600
-    assert HEAD_OVERLAP >= 60
+    assert RETENTION_MARGIN_SECONDS >= 3_600
+    assert OVERLAP_SECONDS >= 60
 
 
 @pytest.fixture
@@ -274,7 +276,7 @@ def test_the_next_pass_of_a_feed_begins_the_overlap_before_where_the_last_one_en
         account.now += 3_600
         sync(server)
     passes = [each for each in asked if each[0] == "/v1/events"]
-    assert passes == [("/v1/events", through - HEAD_OVERLAP, account.now + 1)] * 2
+    assert passes == [("/v1/events", through - OVERLAP_SECONDS, account.now + 1)] * 2
 
 
 def test_the_first_pass_of_a_feed_begins_where_stripe_keeps_events(
@@ -303,7 +305,7 @@ def test_a_pass_that_was_interrupted_is_finished_and_what_came_since_is_read_wit
         account.now += 3_600
         report = sync(server)
     passes = sorted(each[1:] for each in asked if each[0] == "/v1/events")
-    since = (through - HEAD_OVERLAP, account.now + 1)
+    since = (through - OVERLAP_SECONDS, account.now + 1)
     assert passes == [(left.floor, left.ceiling), since, since], "the other feed was not interrupted"
     assert report.streams["charge_events"].complete_through == account.now
     assert report.streams["charge_events"].known_since == through - 2 * DAY
@@ -497,7 +499,7 @@ def test_objects_that_have_vanished_are_asked_for_once(
             [count],
         )
         report = sync(server)
-        assert (report.reread, report.vanished, report.requests.requests) == (count, count, 4)
+        assert (report.reread_count, report.vanished_count, report.requests.requests) == (count, count, 4)
         assert sync(server).requests.requests == 3
     assert ("pi_gone_0",) in ids(warehouse, "payment_intents")
 
@@ -578,7 +580,7 @@ def test_events_of_another_api_version_are_settled_by_reading_their_objects(
             """SELECT DISTINCT _api_version
                FROM (FROM raw_stripe.payment_intents UNION ALL FROM raw_stripe.charges)"""
         ).fetchall()
-    assert report.reread > 0
+    assert report.reread_count > 0
     assert versions == [("2026-10-28.endive",)]
     assert statuses(warehouse) == true_statuses(account)
 

@@ -16,7 +16,7 @@ from orchestration.stripe_api import API_VERSION, Answer, StripeClient
 from orchestration.stripe_api.errors import AccessRefused
 from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import SyncReport, engine, sync_account
-from orchestration.sync.engine import HEAD_OVERLAP, IDLE_REQUESTS
+from orchestration.sync.engine import IDLE_REQUESTS, OVERLAP_SECONDS
 from orchestration.sync.streams import EVENTS_PATH
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
@@ -137,7 +137,7 @@ def test_what_changes_while_lists_are_read_is_known_at_the_end(
     known = checkpoints(warehouse)
     assert {known[feed] for feed in FEEDS} == {(account.now, account.now - 30 * DAY, False)}
     assert known["charges"][:2] == (started, started)
-    assert started - HEAD_OVERLAP in {request.since for request in asked_for(client, EVENTS_PATH)}
+    assert started - OVERLAP_SECONDS in {request.since for request in asked_for(client, EVENTS_PATH)}
 
 
 def test_a_backfill_that_takes_no_longer_than_a_moment_asks_each_feed_once(
@@ -230,7 +230,7 @@ def test_killed_between_the_lists_and_the_last_pass_over_the_feeds(
 
     with SimulatorServer(account) as server:
         with monkeypatch.context() as patched:
-            patched.setattr(engine._Sync, "_follow_to_the_end", kill)
+            patched.setattr(engine._Sync, "_finish_change_feed", kill)
             later = once(lambda: setattr(account, "now", started + 60), at=lambda client, _: len(client.asked) == 6)
             with pytest.raises(Killed):
                 sync(warehouse, server, before=later)
@@ -242,8 +242,8 @@ def test_killed_between_the_lists_and_the_last_pass_over_the_feeds(
         account.now += pause
         report, client = sync(warehouse, server)
     if pause < DAY:
-        assert {(request.path, request.since) for request in client.asked} == {(EVENTS_PATH, reached - HEAD_OVERLAP)}
-    assert report.relisted == []
+        assert {(request.path, request.since) for request in client.asked} == {(EVENTS_PATH, reached - OVERLAP_SECONDS)}
+    assert report.relisted_feeds == []
     assert statuses(warehouse) == true_statuses(account)
     known = checkpoints(warehouse)
     assert {known[feed][0] for feed in FEEDS} == {account.now}

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration.stripe_api import Answer, InvalidRequest, StripeClient
-from orchestration.sync.readers import READERS, ListSource, Page, Reading, Rows
+from orchestration.sync.readers import MAX_READERS, ListSource, Page, Reading, Rows
 from orchestration.sync.windows import Window, Windows
 from orchestration.warehouse.rows import ObjectRow
 
@@ -32,7 +32,7 @@ class Counted:
     def take(self) -> int | None:
         return next(self._left, None)
 
-    def ask(self, client: StripeClient, request: int, sent: Callable[[], object]) -> int:
+    def fetch(self, client: StripeClient, request: int, sent: Callable[[], object]) -> int:
         with self._lock:
             self.in_line += 1
             self.most_in_line = max(self.most_in_line, self.in_line)
@@ -74,7 +74,7 @@ def test_one_thread_waits_for_its_turn_and_many_for_their_answers(client: Stripe
     source = Counted(60)
     assert len(pages(client, source)) == 60
     assert source.most_in_line == 1
-    assert 4 <= source.most_under_way <= READERS
+    assert 4 <= source.most_under_way <= MAX_READERS
 
 
 def test_a_failure_in_the_line_is_the_last_page_and_holds_up_nobody(client: StripeClient) -> None:

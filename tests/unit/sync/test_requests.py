@@ -1,5 +1,6 @@
 """What may be asked of a sync beyond what has changed, and what it says it would cost."""
 
+import doctest
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import StripeClient
 from orchestration.stripe_api.rate_limits import Governor
-from orchestration.sync import Progress, SyncReport, SyncRequest, plan_sync, sync_account
+from orchestration.sync import Progress, SyncReport, SyncRequest, estimate, plan_sync, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from tests.held import HeldWarehouse
 
@@ -68,7 +69,7 @@ def test_a_full_refresh_lists_everything_anew(
     report = sync_account(client, HeldWarehouse(warehouse), request=SyncRequest(full_refresh=True))
     assert wrong(warehouse) == set()
     assert all(listed(server).values())
-    assert report.relisted == []
+    assert report.relisted_feeds == []
 
 
 def test_a_range_is_listed_anew_and_nothing_else(
@@ -101,7 +102,7 @@ def test_a_range_is_read_as_people_write_it(asked: dict[str, Any], created: Any)
     ("asked", "sentence"),
     [
         ({"created_from": "yesterday", "created_until": None}, "created_from is 'yesterday': give a day such as"),
-        ({"created_from": "2026-02-01", "created_until": "2026-02-01"}, "ends (2026-02-01) before it begins"),
+        ({"created_from": "2026-02-01", "created_until": "2026-02-01"}, "(2026-02-01) must be later than created_from"),
     ],
 )
 def test_a_range_that_is_none_is_refused(asked: dict[str, Any], sentence: str) -> None:
@@ -113,8 +114,8 @@ def test_a_plan_costs_little_and_is_about_right(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     plan = plan_sync(client, warehouse)
-    assert plan.asked == server.requests.total
-    assert plan.asked <= 40
+    assert plan.requests_made == server.requests.total
+    assert plan.requests_made <= 40
     assert warehouse.execute("SELECT count(*) FROM raw_stripe.payment_intents").fetchone() == (0,)
     server.requests.clear()
     sync_account(client, HeldWarehouse(warehouse))
@@ -167,3 +168,8 @@ def test_progress_tells_what_is_left(client: StripeClient, warehouse: duckdb.Duc
     assert rows == sorted(rows)
     assert sum(report.read_by_day.values()) >= rows[-1] / 2
     assert ceil(max(report.read_by_day) - min(report.read_by_day)) <= 91
+
+
+def test_the_example_of_an_estimate_is_true() -> None:
+    result = doctest.testmod(estimate)
+    assert (result.failed, result.attempted) == (0, 2)

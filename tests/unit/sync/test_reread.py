@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestration.base.account import AccountKey
 from orchestration.stripe_api import PAGE_SIZE
-from orchestration.sync.reread import FIRST_LOOK, Due, find_due, plan_again
+from orchestration.sync.reread import FIRST_REREAD_SECONDS, DueObject, find_due, plan_reread
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import EventRow, event_row, object_row
@@ -19,10 +19,10 @@ DAY = 86_400
 T0 = 1_767_225_600
 
 
-def placed(created: list[int], due: set[int]) -> list[Due]:
+def placed(created: list[int], due: set[int]) -> list[DueObject]:
     """The objects with these places in `created` (newest first) as the warehouse would find them."""
     return [
-        Due(
+        DueObject(
             f"id{index}",
             created[index],
             sum(c > created[index] for c in created),
@@ -37,7 +37,7 @@ def placed(created: list[int], due: set[int]) -> list[Due]:
 def test_every_due_object_is_reached_at_no_more_than_one_request_each(created: list[int], data: st.DataObject) -> None:
     created = sorted(created, reverse=True)
     due = placed(created, data.draw(st.sets(st.integers(0, len(created) - 1))))
-    plan = plan_again(due)
+    plan = plan_reread(due)
     listed = [
         each for each in due if any(w.floor <= each.created < w.ceiling for w in plan.windows if w.floor is not None)
     ]
@@ -55,7 +55,7 @@ def test_every_due_object_is_reached_at_no_more_than_one_request_each(created: l
 
 def test_dense_objects_are_listed_and_lonely_ones_retrieved() -> None:
     created = list(range(10_000, 0, -1))
-    plan = plan_again(placed(created, {*range(0, 100, 2), 5_000, 9_999}))
+    plan = plan_reread(placed(created, {*range(0, 100, 2), 5_000, 9_999}))
     assert [(window.floor, window.ceiling) for window in plan.windows] == [(9_902, 10_001)]
     assert plan.ids == ("id5000", "id9999")
 
@@ -63,8 +63,8 @@ def test_dense_objects_are_listed_and_lonely_ones_retrieved() -> None:
 @pytest.mark.parametrize(
     ("status", "age", "last_looked_at_age", "is_due"),
     [
-        ("requires_payment_method", FIRST_LOOK, 0, True),
-        ("requires_payment_method", FIRST_LOOK - 1, 0, False),
+        ("requires_payment_method", FIRST_REREAD_SECONDS, 0, True),
+        ("requires_payment_method", FIRST_REREAD_SECONDS - 1, 0, False),
         ("requires_payment_method", 7 * DAY, 4 * DAY, False),
         ("requires_payment_method", 8 * DAY, 4 * DAY, True),
         ("processing", 40 * DAY, 15 * DAY, True),

@@ -39,7 +39,7 @@ def read(created: list[int], *, readers: int, seed: int = 0, floor: int | None =
             requests += 1
         window, page, has_more = under_way.pop(rng.randrange(len(under_way)))
         seen.update(name for name, _ in page)
-        windows.page_read(window, page, has_more)
+        windows.record_page(window, page, has_more)
     assert not under_way
     return seen, requests
 
@@ -100,7 +100,7 @@ def test_objects_below_the_floor_of_a_page_end_the_window(newer: int) -> None:
     assert windows.take() is window
     window.floor = 1_000
     page = [(f"above_{number}", 1_000) for number in range(newer)] + [("below", 999)]
-    windows.page_read(window, page, has_more=True)
+    windows.record_page(window, page, has_more=True)
     assert windows.is_done
 
 
@@ -112,7 +112,7 @@ def test_a_cut_leaves_no_second_between_its_two_windows() -> None:
         while (window := windows.take()) is not None:
             taken.append(window)
         for window in taken:
-            windows.page_read(window, *source.page(window))
+            windows.record_page(window, *source.page(window))
     newer, older = windows.open
     assert newer.floor == older.ceiling
     assert older.floor is None
@@ -146,9 +146,20 @@ def test_a_large_list_occupies_all_readers() -> None:
         while (window := windows.take()) is not None:
             taken.append(window)
         for window in taken:
-            windows.page_read(window, *source.page(window))
+            windows.record_page(window, *source.page(window))
             pages += 1
     assert pages < 50
+
+
+def test_the_example_of_the_module_takes_18_rounds_and_106_requests() -> None:
+    source, windows = List(list(range(0, 1_000_000, 100))), Windows([Window(None, 1_000_000)])
+    rounds = requests = 0
+    while not windows.is_done:
+        taken = [window for _ in range(8) if (window := windows.take()) is not None]
+        rounds, requests = rounds + 1, requests + len(taken)
+        for window, page, has_more in [(window, *source.page(window)) for window in taken]:
+            windows.record_page(window, page, has_more)
+    assert (rounds, requests) == (18, 106)
 
 
 def test_a_lost_cursor_repeats_at_most_the_rows_of_its_second() -> None:
@@ -156,10 +167,10 @@ def test_a_lost_cursor_repeats_at_most_the_rows_of_its_second() -> None:
     windows = Windows([Window(None, 100)])
     window = windows.take()
     assert window is not None
-    windows.page_read(window, *source.page(window))
+    windows.record_page(window, *source.page(window))
     reached = window.cursor_at
     again = windows.take()
     assert again is window
-    windows.cursor_lost(window)
+    windows.drop_cursor(window)
     page, _ = source.page(window)
     assert page[0][1] == reached
