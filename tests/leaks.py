@@ -9,15 +9,17 @@ _SECRET = re.compile(rb"\b(?:" + b"|".join([*STARTS, b"whsec_"]) + rb")[A-Za-z0-
 
 
 def secrets_in(data: bytes) -> Sequence[str]:
-    """Return the whole secrets in the data. Masked ones, such as `rk_live_…abcd` and `rk_live_****abcd`, do not count."""
+    """Return the whole secrets in the data. Masked ones, such as `rk_live_…abcd`, do not count."""
     if not any(start in data for start in (*STARTS, b"whsec_")):
         return []
     return sorted({found.decode() for found in _SECRET.findall(data)})
 
 
 def leaks_in(folder: Path, *, except_for: Collection[Path] = ()) -> Mapping[str, Sequence[str]]:
-    """The files under a folder that hold secrets, and which; but for those in a folder called `secrets`, and those of
-    `except_for`. DuckDB compresses its files: `test_nothing_personal` looks into their tables.
+    """Return the files under a folder that hold secrets, with the secrets.
+
+    Files in a folder called `secrets` and those of `except_for` are left out. DuckDB compresses its files, so
+    `test_nothing_personal` looks into their tables instead.
     """
     found = {
         str(path.relative_to(folder)): secrets_in(path.read_bytes())

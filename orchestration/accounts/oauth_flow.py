@@ -1,7 +1,7 @@
 """How an account authorizes the Stripe App: the link to Stripe's page, and what happens when the user returns.
 
-A link is valid once, for ten minutes, and for one integration. Its `state` is stored only as a hash, so that nobody can
-build a link from the files.
+A link is valid once, for ten minutes, and for one integration. Its `state` is stored only as a hash, so the
+files cannot be used to build a link.
 """
 
 import hashlib

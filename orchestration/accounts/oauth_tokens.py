@@ -48,7 +48,7 @@ class Tokens(BaseModel):
 
     Attributes:
         account_id: The Stripe account's id.
-        livemode: Whether the tokens are of live mode.
+        livemode: Whether the tokens belong to live mode.
         access_token: The key for requests.
         refresh_token: What Stripe exchanges for new tokens.
         issued_at: Unix seconds on this machine's clock, from which the token's age is computed.

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -41,7 +42,9 @@ errors = Console(stderr=True, highlight=False)
 
 PAYMENTS: Final = 20_000
 PAYMENTS_HELP: Final = "Number of payment intents in the first six months of the simulated account."
-SHOP_HELP: Final = "Kind of shop, such as weekly_plan (README.md lists all). Default: that of the last run, or mixed."
+SHOP_HELP: Final = (
+    "Kind of shop, such as weekly_plan (orchestration/README.md lists all). Default: that of the last run, or mixed."
+)
 
 MAX_PORT: Final = 65_535
 RECEIVER_PORT: Final = 8787
@@ -195,6 +198,22 @@ def _settings() -> "Settings":
             markup=False,
         )
     return settings
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"recoup {version('recoup')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    is_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Which failed Stripe payments come back, when, how, and what that is worth."""
 
 
 @app.command()

@@ -352,7 +352,9 @@ def _print_missing(connection: clients.Connection, *, is_app: bool) -> None:
         console.print("Recoup can read everything it needs.", style="green")
     else:
         who = "The app" if is_app else "This key"
-        console.print(f"{who} lacks required permissions: {', '.join(connection.key.missing_permissions)}.", style="bold red")
+        console.print(
+            f"{who} lacks required permissions: {', '.join(connection.key.missing_permissions)}.", style="bold red"
+        )
     if is_app:
         if not connection.key.is_usable:
             console.print("Add them to the permissions in the app's manifest, then authorize the app again.")

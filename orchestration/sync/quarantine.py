@@ -154,7 +154,7 @@ def _within_window(entry: Any, floor: int, ceiling: int) -> Any:
 
 
 def _locate_unreadable(checked: Sequence[Any], requested: Window) -> list[tuple[int, LocatedUnreadable]]:
-    """Return the position of each unreadable object, and when it was created, judged by the objects around it."""
+    """Return each unreadable object with its position and the time of its creation, estimated from its neighbors."""
     found: list[tuple[int, LocatedUnreadable]] = []
     newer = requested.ceiling - 1 if requested.cursor_at is None else requested.cursor_at
     without_id_count = 0
