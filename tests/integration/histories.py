@@ -291,7 +291,7 @@ def poll(settings: Settings, payments: Sequence[Payment], now: int) -> None:
     """Sync the payments once, over HTTP, from an account whose clock says `now`."""
     objects = [each for payment in payments for each in payment.objects]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("orchestration.simulator.server.server.api.Renderer", GivenRenderer)
+        patched.setattr("orchestration.simulator.server.api.Renderer", GivenRenderer)
         with SimulatorServer(GivenAccount(objects, now)) as server:
             reached = {"stripe_api_key": SecretStr(DEFAULT_API_KEY), "stripe_api_base": server.url}
             report = pipeline.extract(settings.model_copy(update=reached))
