@@ -1,8 +1,6 @@
 """Kinds of shop: each has the histories that it is named after, and its own truth."""
 
 import hashlib
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from copy import deepcopy
@@ -12,9 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
-import requests
 
-from orchestration.simulator import SHOPS, Debt, SimulatedAccount, SimulatorServer, WebhookEndpoint
+from orchestration.simulator import SHOPS, Debt, SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.account import RESOURCES, Resource
 from orchestration.simulator.world.calibration import CARD_FAILURES, DAY, HOUR
@@ -22,7 +19,6 @@ from orchestration.simulator.world.shops import MIXED
 from orchestration.simulator.world.shops.parameters import DEFAULTS, ShopParameters
 from orchestration.simulator.world.steps import Act, Intent, Step
 from orchestration.simulator.world.truth import compute_truth
-from tests.unit.simulator.conftest import Receiver, settled
 from tests.unit.simulator.test_fields import BY_OBJECT, CLASSES, faults_of_object
 
 Json = dict[str, Any]
@@ -407,26 +403,6 @@ def test_bank_transfers_wait_indefinitely_and_may_replace_a_card() -> None:
     assert all(intent.steps[-1].at - intent.created >= DAY for (*_, intent) in replaced if intent.attempts)
 
 
-def test_customer_accounts_can_be_used_as_a_filter() -> None:
-    account = account_of("accounts_v2")
-    bodies = list(rendered(account, "payment_intents"))
-    assert {body["customer"] for body in bodies} == {None}
-    assert all(body["customer_account"].startswith("acct_") for body in bodies)
-    wanted = Counter(body["customer_account"] for body in bodies).most_common(1)[0]
-    with SimulatorServer(account) as server:
-        found = requests.get(
-            f"{server.url}/v1/payment_intents",
-            params={"customer_account": wanted[0], "limit": 100},
-            headers=server_key(server),
-            timeout=10,
-        ).json()
-    assert len(found["data"]) == wanted[1]
-
-
-def server_key(server: SimulatorServer) -> dict[str, str]:
-    return {"Authorization": f"Bearer {next(iter(server.keys.known()))}"}
-
-
 def test_card_testing_has_many_cards_small_amounts_and_no_debt() -> None:
     tests = [debt for debt in debts_of("card_testing") if not debt.is_in_scope]
     intents = intents_of("card_testing")
@@ -505,27 +481,3 @@ def test_parameters_replace_the_defaults_of_a_kind() -> None:
 def test_unknown_kinds_and_parameters_are_refused(shop: str, given: dict[str, int] | None) -> None:
     with pytest.raises(ValueError, match="no_such"):
         SimulatedAccount(shop=shop, shop_parameters=given)
-
-
-@pytest.mark.parametrize("shop", ["vouchers", "adaptive_acceptance"])
-def test_webhooks_of_a_shop_are_its_events(shop: str, receiver: Receiver) -> None:
-    account = SimulatedAccount(1, 600, 60, shop=shop)
-    start = account.now
-    with SimulatorServer(account) as server:
-        endpoint = server.deliverer.register(WebhookEndpoint(receiver.url, enabled_events=("*",)))
-        account.now += 3 * DAY
-        settled(server, endpoint)
-    happened = account.events_between(start, account.now)
-    assert len(happened) > 30
-    assert Counter(receiver.ids) == Counter(event.id for event in happened)
-
-
-def test_the_process_serves_the_kind_of_its_option() -> None:
-    options = ["--shop=terminal", "--payments=50", "--days=20", "--port=0", "--until-eof"]
-    command = [sys.executable, "-m", "orchestration.simulator", *options]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert process.stdin is not None
-        process.stdin.close()
-    assert line.startswith(SimulatedAccount(1, 50, 20, shop="terminal").id)

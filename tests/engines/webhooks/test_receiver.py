@@ -28,7 +28,7 @@ from orchestration.webhooks.errors import QueueUnavailable
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Queue, days_ago
 from orchestration.webhooks.receiver import MAX_BODY_BYTES, create_receiver
-from tests.unit.webhooks.conftest import make_event
+from tests.engines.webhooks.conftest import make_event
 
 SECRET, OLD, BUS_KEY = "whsec_" + "s" * 32, "whsec_" + "o" * 32, "bus-key-of-at-least-24-letters"
 TOKEN = "tok3n-nobody-can-guess"

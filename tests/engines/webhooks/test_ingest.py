@@ -17,7 +17,7 @@ from orchestration.webhooks import ingest
 from orchestration.webhooks.errors import AccountUnknown
 from orchestration.webhooks.ingest import MAX_ATTEMPTS, IngestReport, ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.unit.webhooks.conftest import make_event
+from tests.engines.webhooks.conftest import make_event
 
 
 @pytest.fixture
