@@ -30,7 +30,7 @@ def test_of_them_all(tmp_path):
 """
 
 
-def test_a_test_that_leaves_or_shows_a_secret_fails(tmp_path: Path) -> None:
+def test_a_test_that_leaves_a_secret_in_a_file_or_prints_one_fails(tmp_path: Path) -> None:
     (tmp_path / "test_leaking.py").write_text(LEAKING)
     options = ["-q", "-p", "no:cacheprovider", "-p", "tests.conftest", "-c", "/dev/null", "--rootdir", str(tmp_path)]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What looks through every test's folder and output: it sees a secret wherever it is, and nothing else."""
+"""The search for secrets in files and output: it finds every whole secret and nothing else."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_a_whole_secret_is_seen_wherever_it_stands(secret: str) -> None:
+def test_a_whole_secret_is_found_whatever_surrounds_it(secret: str) -> None:
     for text in (
         secret,
         f"Bearer {secret}",
@@ -30,11 +30,11 @@ def test_a_whole_secret_is_seen_wherever_it_stands(secret: str) -> None:
 @pytest.mark.parametrize(
     "text", ["rk_live_…wXYZ", "rk_test_**********wXYZ", "rk_live_… or rk_test_…", "whsec_…", "task_test_something_else"]
 )
-def test_what_may_be_shown_of_a_secret_is_none(text: str) -> None:
+def test_a_masked_secret_is_not_reported(text: str) -> None:
     assert secrets_in(text.encode()) == []
 
 
-def test_files_are_looked_through_but_where_secrets_are_kept(tmp_path: Path, holding_secrets: set[Path]) -> None:
+def test_all_files_are_searched_except_where_secrets_are_kept(tmp_path: Path, holding_secrets: set[Path]) -> None:
     holding_secrets.add(tmp_path)
     for name in ("data/secrets/shop/api_key", "data/dagster/run.db", ".env", "log"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

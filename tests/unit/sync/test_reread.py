@@ -10,7 +10,7 @@ from orchestration.sync.reread import DueObject, plan_reread
 
 
 def placed(created: list[int], due: set[int]) -> list[DueObject]:
-    """The objects with these places in `created` (newest first) as the warehouse would find them."""
+    """Return the objects at these positions of `created` (newest first) as the warehouse returns them."""
     return [
         DueObject(
             f"id{index}",
@@ -24,7 +24,7 @@ def placed(created: list[int], due: set[int]) -> list[DueObject]:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=400), st.data())
-def test_every_due_object_is_reached_at_no_more_than_one_request_each(created: list[int], data: st.DataObject) -> None:
+def test_every_due_object_is_read_with_at_most_one_request_per_object(created: list[int], data: st.DataObject) -> None:
     created = sorted(created, reverse=True)
     due = placed(created, data.draw(st.sets(st.integers(0, len(created) - 1))))
     plan = plan_reread(due)
@@ -43,7 +43,7 @@ def test_every_due_object_is_reached_at_no_more_than_one_request_each(created: l
     assert pages + len(plan.ids) <= len(due)
 
 
-def test_dense_objects_are_listed_and_lonely_ones_retrieved() -> None:
+def test_dense_objects_are_listed_and_isolated_ones_are_retrieved() -> None:
     created = list(range(10_000, 0, -1))
     plan = plan_reread(placed(created, {*range(0, 100, 2), 5_000, 9_999}))
     assert [(window.floor, window.ceiling) for window in plan.windows] == [(9_902, 10_001)]
