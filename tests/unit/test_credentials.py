@@ -112,9 +112,7 @@ def test_whitespace_around_an_api_key_is_stripped(key: str) -> None:
         ("correct horse battery staple", "not an API key"),
     ],
 )
-def test_anything_but_an_api_key_of_an_account_is_refused_with_its_kind_and_not_repeated(
-    pasted: str, named: str
-) -> None:
+def test_anything_but_an_api_key_is_refused_with_its_kind_and_not_repeated(pasted: str, named: str) -> None:
     with pytest.raises(SecretRefused) as refused:
         parse_api_key(pasted)
     message = str(refused.value)
@@ -154,9 +152,7 @@ def test_a_secret_key_is_accepted_as_the_key_of_an_app() -> None:
         ("", "Nothing was pasted"),
     ],
 )
-def test_anything_but_the_secret_key_of_an_app_is_refused_with_its_kind_and_not_repeated(
-    pasted: str, named: str
-) -> None:
+def test_anything_but_an_app_key_is_refused_with_its_kind_and_not_repeated(pasted: str, named: str) -> None:
     with pytest.raises(SecretRefused) as refused:
         parse_app_secret_key(pasted)
     assert named in str(refused.value)

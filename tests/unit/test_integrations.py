@@ -151,9 +151,7 @@ def test_an_invalid_name_is_refused_with_a_valid_example(name: str, make: Make, 
         (b"[default]\n", "'default' is not a valid name (such as shop_eu)."),
     ],
 )
-def test_an_invalid_file_is_reported_with_the_place_of_the_fault(
-    damage: bytes, sentence: str, make: Make, tmp_path: Path
-) -> None:
+def test_an_invalid_file_is_reported_with_its_fault(damage: bytes, sentence: str, make: Make, tmp_path: Path) -> None:
     path = tmp_path / "data" / "integrations.toml"
     path.parent.mkdir()
     path.write_bytes(damage)
@@ -416,9 +414,7 @@ def test_a_damaged_file_of_an_endpoint_affects_no_other_endpoint_and_can_be_repl
     assert [len(each.secrets) for each in webhook_endpoints(settings) if each.integration == "shop"] == [1]
 
 
-def test_a_file_that_is_nested_too_deeply_to_parse_is_reported_as_not_toml(
-    make: Make, two: Integrations, tmp_path: Path
-) -> None:
+def test_a_file_that_is_nested_too_deeply_is_not_toml(make: Make, two: Integrations, tmp_path: Path) -> None:
     (tmp_path / "data" / "integrations.toml").write_text(f"[shop]\nconnected = {'[' * 5000}1{']' * 5000}\n")
     with pytest.raises(IntegrationError, match=r"integrations\.toml is not TOML"):
         make().all()

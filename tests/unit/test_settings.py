@@ -119,9 +119,7 @@ def test_whitespace_around_a_key_and_empty_values_are_ignored(monkeypatch: pytes
     assert settings.stripe_account_id is None
 
 
-def test_a_relative_data_folder_is_resolved_to_an_absolute_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_data_folder_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECOUP_DATA_DIR", "state")
     assert Settings().warehouse_path == tmp_path / "state" / "warehouse.duckdb"

@@ -16,7 +16,7 @@ T0 = 1_767_225_600
 
 
 @pytest.mark.parametrize(
-    ("status", "age", "last_looked_at_age", "is_due"),
+    ("status", "age", "last_read_age", "is_due"),
     [
         ("requires_payment_method", FIRST_REREAD_SECONDS, 0, True),
         ("requires_payment_method", FIRST_REREAD_SECONDS - 1, 0, False),
@@ -27,8 +27,8 @@ T0 = 1_767_225_600
         ("canceled", 400 * DAY, 0, False),
     ],
 )
-def test_what_is_not_final_is_looked_at_when_its_age_has_doubled(
-    status: str, age: int, last_looked_at_age: int, is_due: bool, tmp_path: Path
+def test_an_object_that_is_not_final_is_due_when_its_age_has_doubled_since_the_last_read(
+    status: str, age: int, last_read_age: int, is_due: bool, tmp_path: Path
 ) -> None:
     intent = {
         "id": "pi_1",
@@ -38,8 +38,8 @@ def test_what_is_not_final_is_looked_at_when_its_age_has_doubled(
         "currency": "eur",
         "status": status,
     }
-    looked_at = T0 + last_looked_at_age
-    row = object_row(intent, as_of=looked_at, read_no_later_than=looked_at, api_version="v", source="list")
+    read_at = T0 + last_read_age
+    row = object_row(intent, as_of=read_at, read_no_later_than=read_at, api_version="v", source="list")
     with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
         with transaction(connection):
             Loader(connection, ACCOUNT, "v").load_objects("payment_intents", [row])
@@ -49,7 +49,7 @@ def test_what_is_not_final_is_looked_at_when_its_age_has_doubled(
 
 
 def about_charge(event_type: str, status: str, created: int) -> EventRow:
-    """An event of a refund or dispute of the charge `ch_1`."""
+    """Return an event about a refund or dispute of the charge `ch_1`."""
     about = {
         "id": "about_1",
         "object": "dispute" if "dispute" in event_type else "refund",
@@ -64,7 +64,7 @@ def about_charge(event_type: str, status: str, created: int) -> EventRow:
 
 
 def is_charge_due(path: Path, event: EventRow, *, as_of: int, now: int, is_reread: bool = False) -> bool:
-    """Whether a succeeded charge, as Stripe vouched for it at `as_of`, is read again because of the event."""
+    """Return whether a succeeded charge that was read at `as_of` is due because of the event."""
     charge = {"id": "ch_1", "object": "charge", "created": T0, "amount": 900, "currency": "eur", "status": "succeeded"}
     row = object_row(charge, as_of=as_of, read_no_later_than=as_of, api_version="v", source="list", is_reread=is_reread)
     with open_warehouse(path) as connection:
@@ -79,10 +79,10 @@ def is_charge_due(path: Path, event: EventRow, *, as_of: int, now: int, is_rerea
     ("seconds_later", "is_reread", "is_due"),
     [(-1, False, False), (0, False, True), (1, False, True), (-1, True, False), (0, True, False), (1, True, True)],
 )
-def test_a_charge_is_read_again_unless_it_was_read_after_the_event_of_its_dispute(
+def test_a_charge_is_due_unless_it_was_read_after_the_event_of_its_dispute(
     seconds_later: int, is_reread: bool, is_due: bool, tmp_path: Path
 ) -> None:
-    """What was read again in the event's very second was asked for after the event, a page of a list perhaps before."""
+    """A re-read in the second of the event was requested after it. A page of a list may have been requested before."""
     as_of = T0 + DAY
     event = about_charge("charge.dispute.created", "needs_response", as_of + seconds_later)
     path = tmp_path / "warehouse.duckdb"
@@ -101,7 +101,7 @@ def test_a_charge_is_read_again_unless_it_was_read_after_the_event_of_its_disput
         ("refund.updated", "pending", False),
     ],
 )
-def test_only_a_dispute_or_a_refund_that_gives_nothing_back_makes_a_charge_due(
+def test_only_a_dispute_or_a_failed_or_canceled_refund_makes_a_charge_due(
     event_type: str, status: str, is_due: bool, tmp_path: Path
 ) -> None:
     event = about_charge(event_type, status, T0 + DAY)

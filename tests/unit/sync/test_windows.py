@@ -72,9 +72,7 @@ def long_ago(rng: Random, count: int) -> list[int]:
     st.integers(1, 12),
     st.integers(0, 2**32),
 )
-def test_every_object_is_read_however_objects_are_spread_over_time(
-    seconds: list[tuple[int, int]], readers: int, seed: int
-) -> None:
+def test_every_object_is_read_at_any_density(seconds: list[tuple[int, int]], readers: int, seed: int) -> None:
     created = [second for second, count in seconds for _ in range(count)]
     seen, _ = read(created, readers=readers, seed=seed)
     assert seen.keys() == {str(index) for index in range(len(created))}
