@@ -246,7 +246,7 @@ def test_an_interrupted_rename_loses_no_secret_and_can_be_repeated(
     assert key_of(make().named("store")) == key_of(integration("shop"))
 
 
-def test_of_endpoints_with_the_same_token_the_connected_integration_is_listed_last_and_wins(
+def test_of_endpoints_with_one_token_that_of_the_connected_integration_is_listed_last(
     two: Integrations, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")

@@ -272,7 +272,7 @@ def test_only_the_configured_key_is_sent_whatever_netrc_holds(
     by_variable: bool, entry: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / ("elsewhere" if by_variable else ".netrc")
-    file.write_text(f"{entry} login somebody password s3cret\n")
+    file.write_text(f"{entry} login user password s3cret\n")
     file.chmod(0o600)
     if by_variable:
         monkeypatch.setenv("NETRC", str(file))

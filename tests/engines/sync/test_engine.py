@@ -371,7 +371,7 @@ def test_if_a_checkpoint_cannot_be_written_its_rows_are_rolled_back(
         ("event_read", {"payment_intent_events", "charge_events"}),
     ],
 )
-def test_a_missing_permission_is_named_by_every_sync_and_its_objects_are_read_once_it_is_granted(
+def test_a_missing_permission_is_named_and_its_objects_are_read_once_it_is_granted(
     lacks: str, missing: set[str], sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account()
@@ -448,7 +448,7 @@ def test_a_list_that_was_unreadable_for_days_is_complete_after_the_next_sync(
         assert_complete(warehouse, account)
 
 
-def test_a_first_listing_that_loses_its_permission_midway_is_complete_once_it_is_granted_again(
+def test_a_first_listing_that_lost_its_permission_is_completed_once_it_is_granted(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account()
