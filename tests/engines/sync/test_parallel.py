@@ -70,7 +70,7 @@ def sync(
     before: Callable[[WatchedClient, Request], object] = lambda client, request: None,
 ) -> tuple[SyncReport, WatchedClient]:
     with closing(WatchedClient(server.url, key)) as client:
-        client.before = lambda requests: before(client, requests)
+        client.before = lambda request: before(client, request)
         return sync_account(client, HeldWarehouse(warehouse)), client
 
 
