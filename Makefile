@@ -15,7 +15,7 @@ help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
 	@echo "make dev     Dagster's UI on your accounts, or on the simulated one"
 	@echo "make test    all tests"
-	@echo "make test-fast  the unit tests only"
+	@echo "make test-fast  the unit tests only, half a minute"
 	@echo "make soak    thousands of random histories, faults and kills (CASES=5000)"
 	@echo "make soak-serve  recoup serve for twenty minutes: what grows, what fails (SECONDS=1200)"
 	@echo "make lint    ruff, mypy, sqlfluff"

@@ -17,7 +17,7 @@ from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, Simulator
 from orchestration.simulator.world.account import RESOURCES, Entry, Resource
 from orchestration.stripe_api import API_VERSION
 from orchestration.web.app import receiver
-from tests.unit.webhooks.test_receiver import serving, signed
+from tests.engines.webhooks.test_receiver import serving, signed
 
 MIDNIGHT = 1_767_312_000
 """2026-01-02 00:00:00 UTC."""

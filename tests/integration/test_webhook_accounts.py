@@ -21,9 +21,9 @@ from orchestration.config.settings import Settings
 from orchestration.web.app import receiver
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue, days_ago
+from tests.engines.webhooks.conftest import make_event
+from tests.engines.webhooks.test_receiver import serving, signed
 from tests.template import Template
-from tests.unit.webhooks.conftest import make_event
-from tests.unit.webhooks.test_receiver import serving, signed
 
 SECRETS = {"shop": "whsec_" + "s" * 32, "shop_a": "whsec_" + "a" * 32, "other": "whsec_" + "o" * 32}
 """A Connect platform, the one account of it that was chosen, and an account that has nothing to do with them."""

@@ -24,9 +24,9 @@ from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue
+from tests.engines.webhooks.conftest import make_event
+from tests.engines.webhooks.test_ingest import put
 from tests.processes import RECOUP, Edges, free_port
-from tests.unit.webhooks.conftest import make_event
-from tests.unit.webhooks.test_ingest import put
 
 SECRET = "whsec_" + "k" * 32
 forks = multiprocessing.get_context("forkserver")

@@ -29,8 +29,8 @@ from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow
 from orchestration.web.app import receiver
 from orchestration.webhooks.queue import Queue
+from tests.engines.webhooks.test_receiver import serving, signed
 from tests.template import Template
-from tests.unit.webhooks.test_receiver import serving, signed
 
 CASES = int(os.environ.get("RECOUP_HOSTILE_CASES", "4"))
 SECRET = "whsec_" + "h" * 32

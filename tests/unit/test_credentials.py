@@ -1,4 +1,4 @@
-"""What is taken for a signing secret or an API key, what people paste instead, and what is shown of a key."""
+"""Checks of pasted signing secrets and API keys: what is accepted, what is refused and why, and masking."""
 
 import pytest
 from pydantic import SecretStr
@@ -18,7 +18,7 @@ SECRET = "whsec_" + "Ab1" * 11
 KEY = "rk_live_" + "51HabcXYZ" * 11
 
 
-def test_a_signing_secret_is_taken_without_the_whitespace_around_it() -> None:
+def test_whitespace_around_a_signing_secret_is_stripped() -> None:
     assert parse_signing_secret(f"  {SECRET}\n").get_secret_value() == SECRET
 
 
@@ -46,16 +46,16 @@ def test_a_signing_secret_is_taken_without_the_whitespace_around_it() -> None:
         ("correct horse battery staple", "not a signing secret"),
     ],
 )
-def test_everything_else_is_named_and_not_repeated(pasted: str, named: str) -> None:
+def test_anything_but_a_signing_secret_is_refused_with_its_kind_and_not_repeated(pasted: str, named: str) -> None:
     with pytest.raises(SecretRefused) as refused:
         parse_signing_secret(pasted)
-    told = str(refused.value)
-    assert named in told
-    assert "Workbench > Webhooks" in told, "where the right one is"
-    assert not pasted or pasted[-8:] not in told
+    message = str(refused.value)
+    assert named in message
+    assert "Workbench > Webhooks" in message, "the message says where to find the right one"
+    assert not pasted or pasted[-8:] not in message
 
 
-def test_two_secrets_may_count_at_once_and_no_more() -> None:
+def test_at_most_two_signing_secrets_are_accepted() -> None:
     assert [each.get_secret_value() for each in parse_signing_secrets(f"{SECRET}, {SECRET}2")] == [SECRET, f"{SECRET}2"]
     with pytest.raises(SecretRefused, match="3 secrets"):
         parse_signing_secrets(f"{SECRET},{SECRET}2,{SECRET}3")
@@ -66,9 +66,9 @@ def test_two_secrets_may_count_at_once_and_no_more() -> None:
 @pytest.mark.parametrize(
     "key", [KEY, "rk_test_51Habc", "sk_live_51Habc", "sk_test_a_b_task_c", "rkcs_test_51Habc", "rk_without_a_mode"]
 )
-def test_every_key_of_an_account_is_taken_without_the_whitespace_around_it(key: str) -> None:
+def test_whitespace_around_an_api_key_is_stripped(key: str) -> None:
     assert parse_api_key(f"\t{key} \n").get_secret_value() == key
-    assert parse_api_key(f"\u00a0{key}\u2003").get_secret_value() == key, "spaces of a web page"
+    assert parse_api_key(f"\u00a0{key}\u2003").get_secret_value() == key, "spaces copied from a web page"
     assert parse_api_key(f"\ufeff{key}\r\n").get_secret_value() == key, "the byte-order mark of a file from Windows"
 
 
@@ -112,18 +112,18 @@ def test_every_key_of_an_account_is_taken_without_the_whitespace_around_it(key: 
         ("correct horse battery staple", "not an API key"),
     ],
 )
-def test_what_is_no_key_of_an_account_is_named_and_not_repeated(pasted: str, named: str) -> None:
+def test_anything_but_an_api_key_is_refused_with_its_kind_and_not_repeated(pasted: str, named: str) -> None:
     with pytest.raises(SecretRefused) as refused:
         parse_api_key(pasted)
-    told = str(refused.value)
-    assert named in told
-    assert "https://dashboard.stripe.com/apikeys" in told, "where the right one is"
-    assert told.count(". ") == 1, "two sentences"
-    assert len(pasted.strip()) <= len("rkcs_test_") or pasted[-6:] not in told
+    message = str(refused.value)
+    assert named in message
+    assert "https://dashboard.stripe.com/apikeys" in message, "the message says where to find the right one"
+    assert message.count(". ") == 1, "the message has two sentences"
+    assert len(pasted.strip()) <= len("rkcs_test_") or pasted[-6:] not in message
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "masked"),
     [
         (KEY, "rk_live_…cXYZ"),
         ("rkcs_test_51Habcdefghijklmnop", "rkcs_test_…mnop"),
@@ -134,11 +134,11 @@ def test_what_is_no_key_of_an_account_is_named_and_not_repeated(pasted: str, nam
         ("", "…"),
     ],
 )
-def test_of_a_key_its_kind_and_its_end_are_shown_if_enough_stays_hidden(key: str, told: str) -> None:
-    assert mask_key(SecretStr(key)) == told
+def test_a_masked_key_shows_its_prefix_and_its_end_if_enough_stays_hidden(key: str, masked: str) -> None:
+    assert mask_key(SecretStr(key)) == masked
 
 
-def test_the_key_of_an_app_is_a_secret_key() -> None:
+def test_a_secret_key_is_accepted_as_the_key_of_an_app() -> None:
     assert parse_app_secret_key(" sk_test_51Habc\n").get_secret_value() == "sk_test_51Habc"
 
 
@@ -152,7 +152,7 @@ def test_the_key_of_an_app_is_a_secret_key() -> None:
         ("", "Nothing was pasted"),
     ],
 )
-def test_what_is_no_key_of_an_app_is_named_and_not_repeated(pasted: str, named: str) -> None:
+def test_anything_but_an_app_key_is_refused_with_its_kind_and_not_repeated(pasted: str, named: str) -> None:
     with pytest.raises(SecretRefused) as refused:
         parse_app_secret_key(pasted)
     assert named in str(refused.value)
@@ -186,13 +186,13 @@ BODY = "51QzXwVuKpRmNhGqTb7"
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc",
     ],
 )
-def test_a_credential_in_a_visible_text_is_refused_and_not_repeated(text: str) -> None:
+def test_a_credential_in_a_text_that_is_shown_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(SecretRefused) as refusal:
         reject_credentials(text, "The name")
-    said = str(refusal.value)
-    assert said.startswith("The name looks like")
-    assert "Roll it" in said
-    assert BODY[:6].lower() not in said.lower()
+    message = str(refusal.value)
+    assert message.startswith("The name looks like")
+    assert "Roll it" in message
+    assert BODY[:6].lower() not in message.lower()
     assert BODY[-6:].lower() not in mask_credentials(text).lower()
 
 
@@ -219,6 +219,6 @@ def test_a_credential_in_a_visible_text_is_refused_and_not_repeated(text: str) -
         "/srv/desk_files/recoup",
     ],
 )
-def test_an_ordinary_text_is_no_credential(text: str) -> None:
+def test_an_ordinary_text_is_not_mistaken_for_a_credential(text: str) -> None:
     assert reject_credentials(text, "The name") == text
     assert mask_credentials(text) == text

@@ -1,4 +1,4 @@
-"""The recovery rate as a person reads it."""
+"""The recovery rate and the summary as `recoup run` prints them."""
 
 from dataclasses import replace
 
@@ -65,9 +65,7 @@ YOUNG = replace(RATE, failed=0, failed_to_date=40, **NO_RATE)  # type: ignore[ar
         ),
     ],
 )
-def test_a_rate_comes_with_its_interval_and_its_number_of_payments_or_with_the_reason_for_none(
-    rate: RecoveryRate, text: str
-) -> None:
+def test_a_rate_shows_its_interval_and_payment_count_or_why_there_is_no_rate(rate: RecoveryRate, text: str) -> None:
     assert str(rate) == text
     assert len(f"{rate.title}  {rate}") <= 80 or rate.share is None
     assert len(text) <= 80
@@ -78,7 +76,7 @@ def test_the_title_names_the_window() -> None:
     assert replace(RATE, window_days=14).title == "14-day recovery rate"
 
 
-def test_the_strict_rate_has_its_interval_or_is_none() -> None:
+def test_the_strict_rate_shows_its_interval_or_is_none() -> None:
     assert RATE.strict == "29.0 % (26.9\N{EN DASH}31.2 %)"
     assert YOUNG.strict is None
 
@@ -86,7 +84,7 @@ def test_the_strict_rate_has_its_interval_or_is_none() -> None:
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize("scale", [1, 1_000, 50_000])
 @pytest.mark.parametrize("rate", [RATE, YOUNG, replace(RATE, share=1.0, lower=0.9999, upper=1.0, window_days=365)])
-def test_no_line_of_the_summary_is_wider_than_80_columns_and_no_number_is_cut(
+def test_no_line_of_the_summary_exceeds_80_columns_and_no_number_is_cut(
     rate: RecoveryRate, scale: int, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run.console, "width", columns)

@@ -1,4 +1,4 @@
-"""What is connected: the catalog in `integrations.toml`, and where each key is from."""
+"""The registry of integrations: the file `integrations.toml`, and where each key comes from."""
 
 import os
 import re
@@ -25,7 +25,7 @@ Make = Callable[..., Integrations]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """The catalog of the test's folder, with what the environment says."""
+    """Return a function that opens the registry in the test's folder with the given settings."""
     return lambda **environment: Integrations(Settings(recoup_data_dir=tmp_path / "data", **environment))
 
 
@@ -36,10 +36,10 @@ def integration(name: str, **changed: object) -> Integration:
 
 @pytest.fixture
 def two(make: Make) -> Integrations:
-    catalog = make()
-    catalog.add(integration("shop", description="The [shop], “quoted”"))
-    catalog.add(integration("club", livemode=True))
-    return catalog
+    registry = make()
+    registry.add(integration("shop", description="The [shop], “quoted”"))
+    registry.add(integration("club", livemode=True))
+    return registry
 
 
 def key_of(found: Integration) -> str:
@@ -47,7 +47,7 @@ def key_of(found: Integration) -> str:
     return found.api_key.get_secret_value()
 
 
-def test_what_was_added_is_there_in_its_order_and_the_file_holds_no_key(
+def test_added_integrations_are_listed_in_order_and_the_file_holds_no_key(
     make: Make, two: Integrations, tmp_path: Path
 ) -> None:
     there = make().all()
@@ -60,14 +60,14 @@ def test_what_was_added_is_there_in_its_order_and_the_file_holds_no_key(
     assert "rk_test_" not in (tmp_path / "data" / "integrations.toml").read_text()
 
 
-def test_the_integration_of_stripe_api_key_goes_first(make: Make, two: Integrations) -> None:
-    catalog = make(stripe_api_key=SecretStr("rk_test_51Habc"))
-    assert [each.name for each in catalog.all()] == ["default", "shop", "club"]
-    assert catalog.named("default").key_source == "STRIPE_API_KEY"
+def test_the_integration_of_stripe_api_key_is_listed_first(make: Make, two: Integrations) -> None:
+    registry = make(stripe_api_key=SecretStr("rk_test_51Habc"))
+    assert [each.name for each in registry.all()] == ["default", "shop", "club"]
+    assert registry.named("default").key_source == "STRIPE_API_KEY"
     assert make().named("default").api_key is None
 
 
-def test_secrets_are_for_their_owner_only(two: Integrations, tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_files_of_secrets(two: Integrations, tmp_path: Path) -> None:
     modes = {
         str(path.relative_to(tmp_path / "data")): stat.S_IMODE(path.stat().st_mode)
         for path in (tmp_path / "data" / "secrets", *(tmp_path / "data" / "secrets").rglob("*"))
@@ -89,7 +89,7 @@ def test_secrets_are_for_their_owner_only(two: Integrations, tmp_path: Path) -> 
         (integration("shop"), "There is an integration 'shop' already."),
     ],
 )
-def test_what_is_connected_already_is_refused_with_the_name_of_the_first(
+def test_an_account_key_or_name_that_is_in_use_is_refused_naming_its_integration(
     added: Integration, sentence: str, two: Integrations, tmp_path: Path
 ) -> None:
     before = (tmp_path / "data" / "integrations.toml").read_text()
@@ -100,7 +100,7 @@ def test_what_is_connected_already_is_refused_with_the_name_of_the_first(
     assert not (tmp_path / "data" / "secrets" / "other").exists()
 
 
-def test_what_another_process_added_meanwhile_is_not_overwritten(make: Make, two: Integrations) -> None:
+def test_an_integration_that_another_process_added_meanwhile_is_not_overwritten(make: Make, two: Integrations) -> None:
     slow = make()
     two.add(integration("other"))
     with pytest.raises(IntegrationError, match="There is an integration 'other' already"):
@@ -108,26 +108,26 @@ def test_what_another_process_added_meanwhile_is_not_overwritten(make: Make, two
     assert make().named("other").account_id == "acct_1Other"
 
 
-def test_the_other_mode_of_an_account_is_an_integration_of_its_own(make: Make, two: Integrations) -> None:
+def test_test_mode_and_live_mode_of_an_account_are_two_integrations(make: Make, two: Integrations) -> None:
     two.add(integration("other", account_id="acct_1Shop", livemode=True))
     assert len(make().all()) == 3
 
 
-def test_accounts_that_are_not_known_yet_are_not_taken_for_one(make: Make) -> None:
-    catalog = make()
+def test_integrations_without_a_known_account_are_not_confused(make: Make) -> None:
+    registry = make()
     for name in KEYS:
-        catalog.add(integration(name, account_id=None))
-    assert [each.account_id for each in catalog.all()] == [None] * 3
+        registry.add(integration(name, account_id=None))
+    assert [each.account_id for each in registry.all()] == [None] * 3
 
 
 @pytest.mark.parametrize(
     "name", ["", "Shop", "shop eu", "shop-eu", "2shops", "../shop", "a" * 65, "shop__eu", "shop_", "s\n", "default"]
 )
-def test_a_name_that_may_not_be_is_refused_with_what_may(name: str, make: Make, two: Integrations) -> None:
-    catalog = make()
+def test_an_invalid_name_is_refused_with_a_valid_example(name: str, make: Make, two: Integrations) -> None:
+    registry = make()
     for change in (
-        lambda: catalog.add(Integration(name, KEYS["other"], "what was pasted")),
-        lambda: catalog.rename("shop", name),
+        lambda: registry.add(Integration(name, KEYS["other"], "what was pasted")),
+        lambda: registry.rename("shop", name),
     ):
         with pytest.raises(IntegrationError, match=r"such as shop_eu|Choose another name"):
             change()
@@ -151,7 +151,7 @@ def test_a_name_that_may_not_be_is_refused_with_what_may(name: str, make: Make, 
         (b"[default]\n", "'default' is not a valid name (such as shop_eu)."),
     ],
 )
-def test_a_damaged_file_is_named_with_the_place(damage: bytes, sentence: str, make: Make, tmp_path: Path) -> None:
+def test_an_invalid_file_is_reported_with_its_fault(damage: bytes, sentence: str, make: Make, tmp_path: Path) -> None:
     path = tmp_path / "data" / "integrations.toml"
     path.parent.mkdir()
     path.write_bytes(damage)
@@ -172,31 +172,29 @@ def test_a_key_in_the_file_of_integrations_is_refused_and_not_repeated(
     assert str(refused.value) == f"{path} cannot be used: shop.api_key: there is no such setting"
 
 
-def test_what_people_wrote_into_the_file_stays_when_it_is_written_anew(
-    make: Make, two: Integrations, tmp_path: Path
-) -> None:
+def test_comments_in_the_file_survive_every_change(make: Make, two: Integrations, tmp_path: Path) -> None:
     path = tmp_path / "data" / "integrations.toml"
     path.write_text(
         "# Ask Ann before you change this.\n\n" + path.read_text().replace("[club]", "# Ours.\n[club]  # theirs")
     )
-    catalog = make()
-    catalog.add(integration("other"))
-    catalog.rename("shop", "store")
-    catalog.remove("other")
+    registry = make()
+    registry.add(integration("other"))
+    registry.rename("shop", "store")
+    registry.remove("other")
     assert [each.name for each in make().all()] == ["store", "club"]
-    told = path.read_text().splitlines()
-    assert told[0] == "# Ask Ann before you change this."
-    assert told[told.index("[club]  # theirs") - 1] == "# Ours."
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# Ask Ann before you change this."
+    assert lines[lines.index("[club]  # theirs") - 1] == "# Ours."
 
 
-def test_a_table_with_nothing_in_it_is_an_integration(make: Make, tmp_path: Path) -> None:
+def test_an_empty_table_is_an_integration(make: Make, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "integrations.toml").write_text("[shop]\n")
     (found,) = make(stripe_api_keys={"shop": KEYS["shop"]}).all()
     assert (found.name, found.account_id, found.livemode, found.api_key) == ("shop", None, None, KEYS["shop"])
 
 
-def test_one_that_is_renamed_keeps_its_place_its_key_and_its_webhook(
+def test_a_renamed_integration_keeps_its_position_key_and_webhook_endpoint(
     make: Make, two: Integrations, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
@@ -219,7 +217,7 @@ def test_one_that_is_renamed_keeps_its_place_its_key_and_its_webhook(
         make().rename("store", "club")
 
 
-def test_a_rename_that_is_stopped_anywhere_loses_no_secret_and_can_be_done_again(
+def test_an_interrupted_rename_loses_no_secret_and_can_be_repeated(
     make: Make, two: Integrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Died(BaseException):
@@ -248,7 +246,7 @@ def test_a_rename_that_is_stopped_anywhere_loses_no_secret_and_can_be_done_again
     assert key_of(make().named("store")) == key_of(integration("shop"))
 
 
-def test_of_a_token_that_is_there_twice_the_endpoint_of_what_is_connected_counts(
+def test_of_endpoints_with_one_token_that_of_the_connected_integration_is_listed_last(
     two: Integrations, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
@@ -258,7 +256,7 @@ def test_of_a_token_that_is_there_twice_the_endpoint_of_what_is_connected_counts
     assert [each.integration for each in webhook_endpoints(settings)] == ["apple", "zebra", "shop"]
 
 
-def test_a_removal_that_cannot_be_written_keeps_the_key(
+def test_a_removal_that_fails_to_write_the_file_keeps_the_key(
     make: Make, two: Integrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -271,7 +269,7 @@ def test_a_removal_that_cannot_be_written_keeps_the_key(
     assert key_of(make().named("shop")) == key_of(integration("shop"))
 
 
-def test_what_several_change_at_one_time_is_all_kept(make: Make) -> None:
+def test_concurrent_changes_are_all_kept(make: Make) -> None:
     numbers = range(12)
     with ThreadPoolExecutor(len(numbers)) as pool:
         for number in numbers:
@@ -284,7 +282,7 @@ def test_what_several_change_at_one_time_is_all_kept(make: Make) -> None:
     assert {each.account_id for each in make().all()} == {f"acct_{number}" for number in numbers}
 
 
-def test_a_file_that_windows_wrote_is_read_and_one_that_cannot_be_changed_here_stays_as_it_is(
+def test_a_file_from_windows_is_read_and_a_file_with_dotted_keys_is_left_unchanged(
     make: Make, two: Integrations, tmp_path: Path
 ) -> None:
     path = tmp_path / "data" / "integrations.toml"
@@ -300,15 +298,15 @@ def test_a_file_that_windows_wrote_is_read_and_one_that_cannot_be_changed_here_s
     assert path.read_text() == dotted
 
 
-def test_an_endpoint_tells_whose_events_it_gets(make: Make, two: Integrations, tmp_path: Path) -> None:
+def test_an_endpoint_has_the_account_id_of_its_integration(make: Make, two: Integrations, tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
     WebhookFiles(settings, "shop").enable()
     assert [each.account_id for each in webhook_endpoints(settings)] == ["acct_1Shop"]
     settings.integrations_path.write_text("not TOML")
-    assert [each.account_id for each in webhook_endpoints(settings)] == [None], "deliveries are taken all the same"
+    assert [each.account_id for each in webhook_endpoints(settings)] == [None], "the endpoint is still served"
 
 
-def test_one_that_is_removed_leaves_no_secret(make: Make, two: Integrations, tmp_path: Path) -> None:
+def test_a_removed_integration_leaves_no_secret(make: Make, two: Integrations, tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
     WebhookFiles(settings, "shop").enable()
     two.remove("shop")
@@ -320,19 +318,19 @@ def test_one_that_is_removed_leaves_no_secret(make: Make, two: Integrations, tmp
             make().remove(name)
 
 
-def test_a_key_of_the_environment_goes_before_that_of_a_file_and_cannot_be_changed_here(
+def test_a_key_in_the_environment_takes_precedence_over_a_file_and_cannot_be_replaced(
     make: Make, two: Integrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STRIPE_API_KEYS__SHOP", " rk_test_of_the_environment\n")
-    catalog = make()
-    found = catalog.named("shop")
+    registry = make()
+    found = registry.named("shop")
     assert (key_of(found), found.key_source) == ("rk_test_of_the_environment", "STRIPE_API_KEYS__SHOP")
-    assert catalog.named("club").key_source == "secrets/club/api_key"
+    assert registry.named("club").key_source == "secrets/club/api_key"
     with pytest.raises(IntegrationError, match=r"The key of 'shop' is set by STRIPE_API_KEYS__SHOP\. Change it there"):
-        catalog.set_key("shop", KEYS["other"])
+        registry.set_key("shop", KEYS["other"])
 
 
-def test_keys_may_be_files_as_kubernetes_mounts_them_and_the_environment_goes_before_those(
+def test_keys_can_be_mounted_files_and_the_environment_takes_precedence_over_them(
     make: Make, two: Integrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted = tmp_path / "secrets" / "mounted"
@@ -356,7 +354,7 @@ def test_keys_may_be_files_as_kubernetes_mounts_them_and_the_environment_goes_be
     ]
 
 
-def test_another_key_takes_the_place_of_the_one_before(make: Make, two: Integrations, tmp_path: Path) -> None:
+def test_a_new_key_replaces_the_old_one(make: Make, two: Integrations, tmp_path: Path) -> None:
     two.set_key("shop", KEYS["other"])
     assert key_of(make().named("shop")) == key_of(integration("other"))
     assert [path.name for path in (tmp_path / "data" / "secrets" / "shop").iterdir()] == ["api_key"]
@@ -383,9 +381,7 @@ def test_a_connected_account_is_read_with_the_key_of_its_platform(make: Make, ma
         market.set_key("shop_1", KEYS["other"])
 
 
-def test_connected_accounts_follow_their_platform_when_it_is_renamed_and_go_with_it(
-    make: Make, market: Integrations
-) -> None:
+def test_connected_accounts_are_renamed_and_removed_with_their_platform(make: Make, market: Integrations) -> None:
     market.rename("shop", "market")
     assert [(each.name, each.api_key) for each in make().connected_accounts("market")] == [
         ("shop_1", KEYS["shop"]),
@@ -395,7 +391,7 @@ def test_connected_accounts_follow_their_platform_when_it_is_renamed_and_go_with
     assert [each.name for each in make().all()] == ["club"]
 
 
-def test_a_platform_that_is_not_there_is_told(make: Make, tmp_path: Path) -> None:
+def test_a_missing_platform_is_an_error(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "data" / "integrations.toml"
     path.parent.mkdir()
     path.write_text('[shop]\naccount_id = "acct_1"\nplatform = "market"\n')
@@ -404,7 +400,7 @@ def test_a_platform_that_is_not_there_is_told(make: Make, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x9c garbage", bytes(40), b""], ids=["garbage", "zeroed", "empty"])
-def test_a_damaged_file_of_an_endpoint_stops_neither_the_others_nor_a_new_start(
+def test_a_damaged_file_of_an_endpoint_affects_no_other_endpoint_and_can_be_replaced(
     content: bytes, two: Integrations, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
@@ -418,7 +414,7 @@ def test_a_damaged_file_of_an_endpoint_stops_neither_the_others_nor_a_new_start(
     assert [len(each.secrets) for each in webhook_endpoints(settings) if each.integration == "shop"] == [1]
 
 
-def test_a_catalog_that_no_parser_can_read_is_named(make: Make, two: Integrations, tmp_path: Path) -> None:
+def test_a_file_that_is_nested_too_deeply_is_not_toml(make: Make, two: Integrations, tmp_path: Path) -> None:
     (tmp_path / "data" / "integrations.toml").write_text(f"[shop]\nconnected = {'[' * 5000}1{']' * 5000}\n")
     with pytest.raises(IntegrationError, match=r"integrations\.toml is not TOML"):
         make().all()

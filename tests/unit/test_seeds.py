@@ -1,4 +1,4 @@
-"""The dbt seeds of codes against what Stripe's SDK and the simulated account know of."""
+"""The dbt seeds of codes, compared with Stripe's SDK and the simulated account."""
 
 import csv
 import re
@@ -11,7 +11,7 @@ import stripe
 from orchestration.config.settings import DBT_PROJECT_DIR
 from orchestration.simulator.world import calibration
 
-SET_ASIDE = {
+OUT_OF_SCOPE = {
     "the request was refused, no payment was tried": (
         r"account_(country|error|information|invalid|token)\w*|action_blocked|anomalous_money_movement_request|api_key_.*|"
         r"approval_required|capability_not_active|country_.*|email_invalid|idempotency_key_in_use|intent_.*|"
@@ -37,7 +37,7 @@ SET_ASIDE = {
         r"ownership_.*|payouts?_.*|progressive_.*|transfers?_.*"
     ),
     "other products": r"cardholder_.*|financial_connections_.*|forwarding_.*|payment_evaluation_.*|terminal_.*",
-    "given up by Stripe": r"(alipay|bitcoin)_upgrade_required",
+    "discontinued by Stripe": r"(alipay|bitcoin)_upgrade_required",
     "Stripe publishes no meaning": r"three_d_secure_authentication_.*",
 }
 
@@ -49,28 +49,28 @@ def rows() -> list[dict[str, str]]:
 
 
 def error_codes() -> set[str]:
-    """What the SDK lists for `last_payment_error.code`."""
+    """Return the values that the SDK lists for `last_payment_error.code`."""
     literal = typing.get_args(stripe.PaymentIntent.LastPaymentError.__annotations__["code"])[0]
     return set(typing.get_args(literal))
 
 
-def test_every_error_code_of_the_sdk_is_told_or_set_aside_for_a_reason(rows: list[dict[str, str]]) -> None:
-    told = {row["code"] for row in rows}
-    aside = {code for code in error_codes() if any(re.fullmatch(codes, code) for codes in SET_ASIDE.values())}
+def test_every_error_code_of_the_sdk_is_in_the_seed_or_out_of_scope_for_a_reason(rows: list[dict[str, str]]) -> None:
+    seeded = {row["code"] for row in rows}
+    out_of_scope = {code for code in error_codes() if any(re.fullmatch(codes, code) for codes in OUT_OF_SCOPE.values())}
     assert len(error_codes()) > 200
-    assert error_codes() - told == aside
+    assert error_codes() - seeded == out_of_scope
 
 
 def test_error_codes_are_spelled_as_the_sdk_spells_them(rows: list[dict[str, str]]) -> None:
     assert {row["code"] for row in rows if row["scope"] == "error_code"} <= error_codes()
 
 
-def test_every_code_of_the_simulated_account_is_told(rows: list[dict[str, str]]) -> None:
-    told = {(row["scope"], row["code"]) for row in rows}
+def test_every_code_of_the_simulated_account_is_in_the_seed(rows: list[dict[str, str]]) -> None:
+    seeded = {(row["scope"], row["code"]) for row in rows}
     for failure in (*calibration.CARD_FAILURES, calibration.BLOCKED):
-        assert {("card", failure.decline_code or failure.code), ("error_code", failure.code)} & told, failure.name
+        assert {("card", failure.decline_code or failure.code), ("error_code", failure.code)} & seeded, failure.name
     for code, _ in (*calibration.DEBIT_FAILURES, *calibration.RETURN_REASONS):
-        assert ("bank_debit", code) in told
+        assert ("bank_debit", code) in seeded
 
 
 def test_every_next_action_of_the_sdk_is_in_the_seed() -> None:
@@ -79,7 +79,7 @@ def test_every_next_action_of_the_sdk_is_in_the_seed() -> None:
     assert named == stripe.PaymentIntent.NextAction.__annotations__.keys() - {"type"}
 
 
-def test_each_payment_method_waits_for_one_thing_only() -> None:
+def test_each_payment_method_belongs_to_one_next_action() -> None:
     with open(DBT_PROJECT_DIR / "seeds" / "next_actions.csv", encoding="utf-8", newline="") as file:
         methods = [method for row in csv.DictReader(file) for method in row["payment_method_types"].split()]
     assert len(methods) == len(set(methods)) > 8

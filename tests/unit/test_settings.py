@@ -1,4 +1,4 @@
-"""What can be set: the settings, .env.example and the README say the same; wrong values get a sentence."""
+"""The settings: .env.example and the README describe them as the code does, and wrong values are explained."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ SECRETS = {name.upper() for name, field in Settings.model_fields.items() if "Sec
 
 
 def described() -> dict[str, tuple[str, str]]:
-    """Default and meaning of each variable, as the settings have them."""
+    """Return the default and the meaning of each variable, as the code has them."""
     found = {}
     for name, field in Settings.model_fields.items():
         default = DATA_DIR_SHOWN if name == "recoup_data_dir" else field.get_default(call_default_factory=True)
@@ -43,14 +43,14 @@ def test_the_example_lists_every_variable_with_its_default_and_meaning() -> None
     assert found == expected
 
 
-def test_the_example_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_file_holds_only_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(Settings.model_config, "env_file", PROJECT_ROOT / ".env.example")
     from_example = Settings()
     monkeypatch.setitem(Settings.model_config, "env_file", None)
     assert from_example == Settings()
 
 
-def test_a_dot_env_file_is_read_and_the_environment_wins(
+def test_a_dot_env_file_is_read_and_the_environment_takes_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holding_secrets: set[Path]
 ) -> None:
     holding_secrets.add(tmp_path / ".env")
@@ -110,7 +110,7 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "very_secret" not in shown
 
 
-def test_blanks_around_a_key_and_an_empty_value_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whitespace_around_a_key_and_empty_values_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRIPE_API_KEY", " rk_live_abc \n")
     monkeypatch.setenv("STRIPE_ACCOUNT_ID", "")
     settings = Settings()
@@ -119,7 +119,7 @@ def test_blanks_around_a_key_and_an_empty_value_do_no_harm(monkeypatch: pytest.M
     assert settings.stripe_account_id is None
 
 
-def test_a_relative_data_folder_is_one_place_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_data_folder_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECOUP_DATA_DIR", "state")
     assert Settings().warehouse_path == tmp_path / "state" / "warehouse.duckdb"
@@ -137,7 +137,7 @@ def test_a_relative_data_folder_is_one_place_whoever_asks(tmp_path: Path, monkey
         ),
     ],
 )
-def test_an_app_is_given_by_its_id_or_by_its_install_link(client_id: str, base: str, page: str) -> None:
+def test_an_app_is_configured_by_its_id_or_its_install_link(client_id: str, base: str, page: str) -> None:
     settings = Settings(stripe_app_client_id=client_id, stripe_api_base=base)
     assert (settings.app_client_id, settings.app_page) == ("ca_1", page)
 
@@ -151,11 +151,11 @@ def test_an_app_is_given_by_its_id_or_by_its_install_link(client_id: str, base: 
         (None, set()),
     ],
 )
-def test_hosts_of_the_ui_are_compared_in_lowercase(value: str | None, hosts: set[str]) -> None:
+def test_hosts_of_the_ui_are_split_at_commas_and_lowercased(value: str | None, hosts: set[str]) -> None:
     assert Settings(recoup_ui_hosts=value).ui_hosts == hosts
 
 
-def test_the_file_in_the_data_folder_can_be_chosen_over_a_database_of_dot_env(
+def test_the_value_sqlite_overrides_a_queue_database_set_in_dot_env(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").write_text("RECOUP_QUEUE_URL=postgresql://db/queue\n")

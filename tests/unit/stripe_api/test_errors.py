@@ -1,4 +1,4 @@
-"""Stripe's error bodies, in our words: what to do stands in the text, the key never does."""
+"""Errors made from Stripe's error bodies: the message says what to do and never contains the key."""
 
 import string
 from typing import Any
@@ -28,21 +28,21 @@ def test_a_refusal_names_the_permission_the_account_and_the_page_to_change_it() 
     assert "dashboard.stripe.com/apikeys" in str(refusal)
 
 
-def test_a_refusal_for_another_reason_is_told_as_it_is() -> None:
+def test_a_refusal_for_another_reason_repeats_the_reason() -> None:
     refusal = error(403, message="the required permissions are not available for use by restricted keys")
     assert isinstance(refusal, AccessRefused)
     assert (refusal.permission, refusal.fault) == (None, "rejected")
     assert "not available for use by restricted keys" in str(refusal)
 
 
-def test_a_refusal_may_be_for_a_permission_that_is_not_named() -> None:
+def test_a_refusal_need_not_name_the_missing_permission() -> None:
     refusal = error(403, code="more_permissions_required", message="This key may not do that.")
     assert isinstance(refusal, AccessRefused)
     assert (refusal.permission, refusal.fault) == (None, "missing_permission")
 
 
 KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
-OF_KEYS = {
+KEY_FAULTS = {
     "wrong_key": (
         errors.invalid_key,
         "Stripe does not accept this API key. Check that it is complete (rk_live_… or rk_test_…) and that it is still "
@@ -89,40 +89,40 @@ OF_KEYS = {
         f"{KEYS_PAGE} and set this resource to Read.",
     ),
 }
-"""Fault: Stripe's answer to a key, and our words for it."""
+"""By fault: the error that Stripe answers for a key, and the message that Recoup shows."""
 
 
-@pytest.mark.parametrize("case", OF_KEYS)
-def test_every_fault_of_a_key_has_a_name_and_a_sentence(case: str) -> None:
-    answer, sentence = OF_KEYS[case]
+@pytest.mark.parametrize("case", KEY_FAULTS)
+def test_every_problem_with_a_key_has_a_fault_name_and_a_message(case: str) -> None:
+    answer, sentence = KEY_FAULTS[case]
     stripes = answer("rk_test_51Habc")
-    told = error_from_answer(stripes.status, stripes.body, "/v1/charges")
-    assert (told.fault, str(told)) == (case.partition(",")[0], sentence)
-    is_of_resource = told.fault == "missing_permission"
-    assert isinstance(told, AccessRefused if is_of_resource else AuthenticationFailed)
+    failure = error_from_answer(stripes.status, stripes.body, "/v1/charges")
+    assert (failure.fault, str(failure)) == (case.partition(",")[0], sentence)
+    is_of_resource = failure.fault == "missing_permission"
+    assert isinstance(failure, AccessRefused if is_of_resource else AuthenticationFailed)
 
 
 @given(
     start=st.sampled_from(["sk_live_", "rk_test_", "rkcs_test_", "pk_live_", "sk_org_test_", "whsec_", "sk_"]),
     end=st.text(string.ascii_uppercase + string.digits, min_size=8, max_size=40),
 )
-def test_no_sentence_holds_anything_of_a_key(start: str, end: str) -> None:
-    for answer, _ in OF_KEYS.values():
+def test_no_message_contains_any_part_of_a_key(start: str, end: str) -> None:
+    for answer, _ in KEY_FAULTS.values():
         stripes = answer(start + end)
-        told = str(error_from_answer(stripes.status, stripes.body, "/v1/charges"))
-        assert end[-4:] not in told
-        assert "**" not in told
+        message = str(error_from_answer(stripes.status, stripes.body, "/v1/charges"))
+        assert end[-4:] not in message
+        assert "**" not in message
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
-def test_what_stripe_repeats_of_a_key_is_not_repeated(status: int) -> None:
-    told = error(status, message="Invalid API Key provided: sk_live_51ABCDEF****wxyz and rk_test_secretpart")
-    assert "51ABCDEF" not in str(told)
-    assert "wxyz" not in str(told)
-    assert "secretpart" not in str(told)
+def test_key_fragments_in_the_message_of_stripe_are_removed(status: int) -> None:
+    failure = error(status, message="Invalid API Key provided: sk_live_51ABCDEF****wxyz and rk_test_secretpart")
+    assert "51ABCDEF" not in str(failure)
+    assert "wxyz" not in str(failure)
+    assert "secretpart" not in str(failure)
 
 
-def test_an_expired_key_is_told_from_a_wrong_one() -> None:
+def test_an_expired_key_is_distinguished_from_a_wrong_one() -> None:
     expired = error(401, code="api_key_expired", message="Expired API Key provided: rk_live_****")
     assert isinstance(expired, AuthenticationFailed)
     assert expired.fault == "expired"
@@ -131,20 +131,22 @@ def test_an_expired_key_is_told_from_a_wrong_one() -> None:
 
 @pytest.mark.parametrize("body", [{}, {"error": "text"}, {"error": None}, {"message": "other"}])
 @pytest.mark.parametrize(("status", "kind"), [(401, AuthenticationFailed), (403, AccessRefused), (400, InvalidRequest)])
-def test_a_body_of_another_shape_is_still_an_answer(status: int, kind: type[Exception], body: dict[str, Any]) -> None:
-    told = error_from_answer(status, body, "/v1/charges")
-    assert isinstance(told, kind)
-    assert str(told)
+def test_an_error_body_of_an_unknown_shape_has_a_message(
+    status: int, kind: type[Exception], body: dict[str, Any]
+) -> None:
+    failure = error_from_answer(status, body, "/v1/charges")
+    assert isinstance(failure, kind)
+    assert str(failure)
 
 
-def test_an_error_of_the_token_endpoint_has_its_code_and_nothing_of_the_token() -> None:
+def test_an_error_of_the_token_endpoint_has_its_code_and_no_part_of_the_token() -> None:
     body = {"error": "invalid_grant", "error_description": "Refresh token does not exist: rt_secret"}
-    told = error_from_answer(400, body, "/v1/oauth/token", "POST")
-    assert isinstance(told, InvalidRequest)
-    assert (told.code, str(told)) == ("invalid_grant", "Stripe refused POST /v1/oauth/token (invalid_grant).")
+    failure = error_from_answer(400, body, "/v1/oauth/token", "POST")
+    assert isinstance(failure, InvalidRequest)
+    assert (failure.code, str(failure)) == ("invalid_grant", "Stripe refused POST /v1/oauth/token (invalid_grant).")
 
 
-def test_an_app_that_may_not_read_something_lacks_a_permission() -> None:
-    told = error(403, code="more_permissions_required_for_application", message="The application lacks permissions.")
-    assert isinstance(told, AccessRefused)
-    assert told.fault == "missing_permission"
+def test_an_app_without_access_to_a_resource_lacks_a_permission() -> None:
+    failure = error(403, code="more_permissions_required_for_application", message="The application lacks permissions.")
+    assert isinstance(failure, AccessRefused)
+    assert failure.fault == "missing_permission"

@@ -1,4 +1,4 @@
-"""When requests may go, on a clock that stands still unless somebody waits."""
+"""When requests may be sent, on a clock that only moves when the test waits."""
 
 import threading
 from collections import deque
@@ -21,7 +21,7 @@ INTENTS, CHARGES = "/v1/payment_intents", "/v1/charges"
 
 
 class Clock:
-    """Seconds; waiting moves it."""
+    """A clock in seconds that waiting moves forward."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 
 def rate(governor: Governor, clock: Clock, endpoints: list[str], count: int) -> float:
-    """Requests a second, one after the other, answered at once."""
+    """Return the requests per second of sequential requests that are answered at once."""
     started = clock.now
     for number in range(count):
         with governor.turn(endpoints[number % len(endpoints)]):
@@ -59,7 +59,7 @@ def test_all_endpoints_together_keep_to_the_rate_of_the_account(clock: Clock) ->
         assert rate(governor, clock, many, 400) == pytest.approx(documented * HEADROOM, rel=0.01)
 
 
-def test_one_endpoint_that_waits_does_not_hold_up_another(clock: Clock) -> None:
+def test_a_waiting_endpoint_does_not_delay_another(clock: Clock) -> None:
     governor = Governor(livemode=True, clock=clock, wait=lambda seconds: waits.append(seconds))
     waits: list[float] = []
     for _ in range(30):
@@ -75,7 +75,7 @@ def test_one_endpoint_that_waits_does_not_hold_up_another(clock: Clock) -> None:
     ("reason", "slowed", "untouched"),
     [("endpoint-rate", [INTENTS], [CHARGES]), ("resource-specific", [INTENTS], [CHARGES])],
 )
-def test_a_refusal_slows_what_it_names_and_time_brings_it_back(
+def test_a_refusal_slows_the_endpoint_it_names_until_the_recovery_time_has_passed(
     reason: str, slowed: list[str], untouched: list[str], clock: Clock
 ) -> None:
     governor = Governor(livemode=True, clock=clock, wait=clock.wait)
@@ -86,7 +86,7 @@ def test_a_refusal_slows_what_it_names_and_time_brings_it_back(
     assert rate(governor, clock, slowed, 50) == pytest.approx(ENDPOINT_RATE * HEADROOM)
 
 
-def test_a_storm_of_refusals_slows_once_in_a_second_and_never_stops(clock: Clock) -> None:
+def test_repeated_refusals_lower_the_rate_once_a_second_and_never_to_zero(clock: Clock) -> None:
     governor = Governor(livemode=True, clock=clock, wait=clock.wait)
     for _ in range(20):
         governor.record_refusal(INTENTS, "endpoint-rate")
@@ -98,8 +98,8 @@ def test_a_storm_of_refusals_slows_once_in_a_second_and_never_stops(clock: Clock
 
 
 @pytest.mark.parametrize("allowed", [3, 10, 20])
-def test_a_limit_below_the_documented_one_is_found_and_seldom_met_again(allowed: int, clock: Clock) -> None:
-    """The merchant's own requests take the rest: refused requests must not become a habit."""
+def test_a_limit_below_the_documented_one_is_found_and_rarely_exceeded_again(allowed: int, clock: Clock) -> None:
+    """The merchant's own requests use the rest of the limit, so few requests of Recoup may be refused."""
     governor = Governor(livemode=True, clock=clock, wait=clock.wait)
     accepted: deque[float] = deque()
     tried, refused, settled_at = 0, 0, 30.0
@@ -129,10 +129,10 @@ MANY = [f"/v1/{number}" for number in range(10)]
         ("resource-specific", ENDPOINT_RATE * BACKOFF_FACTOR, LIVE_RATE),
         ("global-concurrency", ENDPOINT_RATE, LIVE_RATE),
         ("endpoint-concurrency", ENDPOINT_RATE, LIVE_RATE),
-        ("a-reason-that-stripe-has-yet-to-invent", ENDPOINT_RATE, LIVE_RATE),
+        ("a-reason-that-is-not-known-yet", ENDPOINT_RATE, LIVE_RATE),
     ],
 )
-def test_each_reason_slows_the_rate_that_it_names_and_no_other(
+def test_each_reason_lowers_only_the_rate_it_names(
     reason: str, of_endpoint: float, of_others: float, clock: Clock
 ) -> None:
     """`of_others` is the rate of many other endpoints together, which only the account's rate limits."""
@@ -150,10 +150,10 @@ def test_each_reason_slows_the_rate_that_it_names_and_no_other(
         ("resource-specific", MAX_CONCURRENT_REQUESTS),
         ("global-concurrency", int(MAX_CONCURRENT_REQUESTS * BACKOFF_FACTOR)),
         ("endpoint-concurrency", int(MAX_CONCURRENT_REQUESTS * BACKOFF_FACTOR)),
-        ("a-reason-that-stripe-has-yet-to-invent", MAX_CONCURRENT_REQUESTS),
+        ("a-reason-that-is-not-known-yet", MAX_CONCURRENT_REQUESTS),
     ],
 )
-def test_only_a_reason_of_concurrency_lowers_how_many_requests_go_at_once(
+def test_only_a_concurrency_reason_lowers_the_number_of_concurrent_requests(
     reason: str, allowed: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class IsFull(Exception):
@@ -174,7 +174,7 @@ def test_only_a_reason_of_concurrency_lowers_how_many_requests_go_at_once(
 
 
 @pytest.mark.parametrize("reason", ["global-concurrency", "endpoint-concurrency"])
-def test_a_refusal_for_concurrency_lets_fewer_go_at_once(reason: str, clock: Clock) -> None:
+def test_repeated_concurrency_refusals_leave_one_request_at_a_time(reason: str, clock: Clock) -> None:
     governor = Governor(livemode=True, clock=clock, wait=lambda seconds: None)
     for _ in range(30):
         clock.now += 2
@@ -190,7 +190,7 @@ def test_a_refusal_for_concurrency_lets_fewer_go_at_once(reason: str, clock: Clo
     for thread in threads:
         thread.start()
     assert entered.acquire(timeout=5)
-    assert not entered.acquire(timeout=0.2), "the second waits until the first has left"
+    assert not entered.acquire(timeout=0.2), "the second request waits until the first has ended"
     leave.set()
     assert entered.acquire(timeout=5)
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Threads that read side by side: who waits where, what a failure ends, and what is left as it was."""
+"""Concurrent reader threads: where they wait, what a failure ends, and what is restored."""
 
 import gc
 import sys
@@ -17,13 +17,13 @@ from orchestration.warehouse.rows import ObjectRow
 
 
 class Counted:
-    """So many requests, each of which waits for its turn and then for its answer; notes how many wait at once."""
+    """A source of `requests` requests that counts how many wait at once to be sent, and for their answers."""
 
     def __init__(self, requests: int, fail_at: int | None = None) -> None:
         self._left = iter(range(requests))
         self._unanswered, self._fail_at = requests, fail_at
         self._lock = threading.Lock()
-        self.in_line = self.under_way = self.most_in_line = self.most_under_way = 0
+        self.unsent = self.in_flight = self.most_unsent = self.most_in_flight = 0
 
     @property
     def is_done(self) -> bool:
@@ -34,20 +34,20 @@ class Counted:
 
     def fetch(self, client: StripeClient, request: int, sent: Callable[[], object]) -> int:
         with self._lock:
-            self.in_line += 1
-            self.most_in_line = max(self.most_in_line, self.in_line)
+            self.unsent += 1
+            self.most_unsent = max(self.most_unsent, self.unsent)
         time.sleep(0.002)
         if request == self._fail_at:
             raise InvalidRequest("refused", code=None, param=None)
         with self._lock:
-            self.in_line -= 1
-            self.under_way += 1
-            self.most_under_way = max(self.most_under_way, self.under_way)
+            self.unsent -= 1
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
         sent()
         sent()
         time.sleep(0.05)
         with self._lock:
-            self.under_way -= 1
+            self.in_flight -= 1
         return request
 
     def prepare(self, answer: int) -> Rows:
@@ -70,33 +70,33 @@ def pages(client: StripeClient, source: Any) -> list[Page]:
         return [page for batch in reading.batches() for page in batch]
 
 
-def test_one_thread_waits_for_its_turn_and_many_for_their_answers(client: StripeClient) -> None:
+def test_one_thread_waits_to_send_while_many_wait_for_answers(client: StripeClient) -> None:
     source = Counted(60)
     assert len(pages(client, source)) == 60
-    assert source.most_in_line == 1
-    assert 4 <= source.most_under_way <= MAX_READERS
+    assert source.most_unsent == 1
+    assert 4 <= source.most_in_flight <= MAX_READERS
 
 
-def test_a_failure_in_the_line_is_the_last_page_and_holds_up_nobody(client: StripeClient) -> None:
+def test_a_failure_while_waiting_to_send_is_the_last_page_and_blocks_no_thread(client: StripeClient) -> None:
     found = pages(client, Counted(60, fail_at=20))
     assert isinstance(found[-1].error, InvalidRequest)
     assert found[-1].is_last
     assert not any(page.is_last for page in found[:-1])
 
 
-def test_a_batch_ends_once_every_source_has_brought_a_page_and_sources_may_be_added(client: StripeClient) -> None:
+def test_a_batch_ends_once_every_source_has_a_page_and_sources_can_be_added(client: StripeClient) -> None:
     first, added = [Counted(20), Counted(1)], Counted(3)
     with Reading(client, first) as reading:
         batches = reading.batches()
         assert {page.source for page in next(batches)} == set(first)
-        assert not first[0].is_done, "the batch did not wait for more pages"
+        assert not first[0].is_done, "the batch must not wait for all pages of a source"
         reading.add([added])
         later = [page for batch in batches for page in batch]
     assert {page.source for page in later} == {first[0], added}
     assert sum(page.is_last for page in later) == 2
 
 
-def test_the_interpreter_is_left_as_it_was(client: StripeClient) -> None:
+def test_interpreter_settings_are_restored(client: StripeClient) -> None:
     before = sys.getswitchinterval(), gc.get_threshold()
     with Reading(client, [Counted(3)]) as reading:
         assert (sys.getswitchinterval(), gc.get_threshold()) != before
@@ -104,7 +104,7 @@ def test_the_interpreter_is_left_as_it_was(client: StripeClient) -> None:
     assert (sys.getswitchinterval(), gc.get_threshold()) == before
 
 
-def test_a_list_that_refuses_every_cursor_is_given_up(client: StripeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_that_refuses_every_cursor_fails(client: StripeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def get(path: str, params: dict[str, Any], **_: Any) -> Answer:
@@ -128,7 +128,7 @@ def test_a_list_that_refuses_every_cursor_is_given_up(client: StripeClient, monk
 
 
 @pytest.mark.parametrize("floor", [None, 5])
-def test_a_window_is_asked_for_from_its_floor_to_just_before_its_ceiling(
+def test_a_window_is_requested_from_its_floor_to_just_before_its_ceiling(
     floor: int | None, client: StripeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []

@@ -1,26 +1,16 @@
-"""What is read once more, and how: pages where due objects lie close together, single retrieves elsewhere."""
+"""Plans of a re-read: pages where due objects lie close together, single retrieves elsewhere."""
 
 from math import ceil
-from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.base.account import AccountKey
 from orchestration.stripe_api import PAGE_SIZE
-from orchestration.sync.reread import FIRST_REREAD_SECONDS, DueObject, find_due, plan_reread
-from orchestration.warehouse.connection import open_warehouse, transaction
-from orchestration.warehouse.load import Loader
-from orchestration.warehouse.rows import EventRow, event_row, object_row
-
-ACCOUNT = AccountKey("acct_1", False)
-DAY = 86_400
-T0 = 1_767_225_600
+from orchestration.sync.reread import DueObject, plan_reread
 
 
 def placed(created: list[int], due: set[int]) -> list[DueObject]:
-    """The objects with these places in `created` (newest first) as the warehouse would find them."""
+    """Return the objects at these positions of `created` (newest first) as the warehouse returns them."""
     return [
         DueObject(
             f"id{index}",
@@ -34,7 +24,7 @@ def placed(created: list[int], due: set[int]) -> list[DueObject]:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=400), st.data())
-def test_every_due_object_is_reached_at_no_more_than_one_request_each(created: list[int], data: st.DataObject) -> None:
+def test_every_due_object_is_read_with_at_most_one_request_per_object(created: list[int], data: st.DataObject) -> None:
     created = sorted(created, reverse=True)
     due = placed(created, data.draw(st.sets(st.integers(0, len(created) - 1))))
     plan = plan_reread(due)
@@ -53,107 +43,8 @@ def test_every_due_object_is_reached_at_no_more_than_one_request_each(created: l
     assert pages + len(plan.ids) <= len(due)
 
 
-def test_dense_objects_are_listed_and_lonely_ones_retrieved() -> None:
+def test_dense_objects_are_listed_and_isolated_ones_are_retrieved() -> None:
     created = list(range(10_000, 0, -1))
     plan = plan_reread(placed(created, {*range(0, 100, 2), 5_000, 9_999}))
     assert [(window.floor, window.ceiling) for window in plan.windows] == [(9_902, 10_001)]
     assert plan.ids == ("id5000", "id9999")
-
-
-@pytest.mark.parametrize(
-    ("status", "age", "last_looked_at_age", "is_due"),
-    [
-        ("requires_payment_method", FIRST_REREAD_SECONDS, 0, True),
-        ("requires_payment_method", FIRST_REREAD_SECONDS - 1, 0, False),
-        ("requires_payment_method", 7 * DAY, 4 * DAY, False),
-        ("requires_payment_method", 8 * DAY, 4 * DAY, True),
-        ("processing", 40 * DAY, 15 * DAY, True),
-        ("succeeded", 400 * DAY, 0, False),
-        ("canceled", 400 * DAY, 0, False),
-    ],
-)
-def test_what_is_not_final_is_looked_at_when_its_age_has_doubled(
-    status: str, age: int, last_looked_at_age: int, is_due: bool, tmp_path: Path
-) -> None:
-    intent = {
-        "id": "pi_1",
-        "object": "payment_intent",
-        "created": T0,
-        "amount": 900,
-        "currency": "eur",
-        "status": status,
-    }
-    looked_at = T0 + last_looked_at_age
-    row = object_row(intent, as_of=looked_at, read_no_later_than=looked_at, api_version="v", source="list")
-    with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
-        with transaction(connection):
-            Loader(connection, ACCOUNT, "v").load_objects("payment_intents", [row])
-        due = find_due(connection, ACCOUNT, "payment_intents", now=T0 + age)
-        assert [each.id for each in due] == (["pi_1"] if is_due else [])
-        assert find_due(connection, AccountKey("acct_2", False), "payment_intents", now=T0 + age) == []
-
-
-def about_charge(event_type: str, status: str, created: int) -> EventRow:
-    """An event of a refund or dispute of the charge `ch_1`."""
-    about = {
-        "id": "about_1",
-        "object": "dispute" if "dispute" in event_type else "refund",
-        "created": T0,
-        "amount": 900,
-        "currency": "eur",
-        "charge": "ch_1",
-        "status": status,
-    }
-    event = {"id": "evt_1", "object": "event", "created": created, "type": event_type, "api_version": "v"}
-    return event_row(event | {"data": {"object": about}}, "event")
-
-
-def is_charge_due(path: Path, event: EventRow, *, as_of: int, now: int, is_reread: bool = False) -> bool:
-    """Whether a succeeded charge, as Stripe vouched for it at `as_of`, is read again because of the event."""
-    charge = {"id": "ch_1", "object": "charge", "created": T0, "amount": 900, "currency": "eur", "status": "succeeded"}
-    row = object_row(charge, as_of=as_of, read_no_later_than=as_of, api_version="v", source="list", is_reread=is_reread)
-    with open_warehouse(path) as connection:
-        with transaction(connection):
-            loader = Loader(connection, ACCOUNT, "v")
-            loader.load_objects("charges", [row])
-            loader.load_events([event])
-        return bool(find_due(connection, ACCOUNT, "charges", now=now))
-
-
-@pytest.mark.parametrize(
-    ("seconds_later", "is_reread", "is_due"),
-    [(-1, False, False), (0, False, True), (1, False, True), (-1, True, False), (0, True, False), (1, True, True)],
-)
-def test_a_charge_is_read_again_unless_it_was_read_after_the_event_of_its_dispute(
-    seconds_later: int, is_reread: bool, is_due: bool, tmp_path: Path
-) -> None:
-    """What was read again in the event's very second was asked for after the event, a page of a list perhaps before."""
-    as_of = T0 + DAY
-    event = about_charge("charge.dispute.created", "needs_response", as_of + seconds_later)
-    path = tmp_path / "warehouse.duckdb"
-    assert is_charge_due(path, event, as_of=as_of, now=as_of + DAY, is_reread=is_reread) is is_due
-
-
-@pytest.mark.parametrize(
-    ("event_type", "status", "is_due"),
-    [
-        ("charge.dispute.created", "needs_response", True),
-        ("charge.dispute.closed", "won", True),
-        ("refund.failed", "failed", True),
-        ("refund.updated", "canceled", True),
-        ("charge.refund.updated", "failed", True),
-        ("refund.created", "succeeded", False),
-        ("refund.updated", "pending", False),
-    ],
-)
-def test_only_a_dispute_or_a_refund_that_gives_nothing_back_makes_a_charge_due(
-    event_type: str, status: str, is_due: bool, tmp_path: Path
-) -> None:
-    event = about_charge(event_type, status, T0 + DAY)
-    assert is_charge_due(tmp_path / "warehouse.duckdb", event, as_of=T0, now=T0 + 2 * DAY) is is_due
-
-
-@pytest.mark.parametrize(("days", "is_due"), [(29, True), (31, False)])
-def test_an_event_that_stripe_no_longer_lists_makes_no_charge_due(days: int, is_due: bool, tmp_path: Path) -> None:
-    event = about_charge("charge.dispute.created", "needs_response", T0 + 1)
-    assert is_charge_due(tmp_path / "warehouse.duckdb", event, as_of=T0, now=T0 + days * DAY) is is_due

@@ -1,4 +1,4 @@
-"""Cutting a list into windows: every object once, whatever fills time and however requests overtake each other."""
+"""Splitting a list into windows: every object is read, whatever its time and whatever the order of answers."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -16,7 +16,7 @@ DAY = 86_400
 
 
 class List:
-    """A list of Stripe's, as far as windows see it: objects by `created`, newest first, a hundred to a page."""
+    """A list as Stripe returns it: ordered by `created`, newest first, a hundred objects to a page."""
 
     def __init__(self, created: list[int]) -> None:
         self.created = sorted(created)
@@ -29,7 +29,7 @@ class List:
 
 
 def read(created: list[int], *, readers: int, seed: int = 0, floor: int | None = None) -> tuple[Counter[str], int]:
-    """How often each object came, and how many requests it took; answers come back in any order."""
+    """Return how often each object was read, and the number of requests. Answers arrive in random order."""
     rng, source, seen, requests = Random(seed), List(created), Counter[str](), 0
     windows = Windows([Window(floor, max(created, default=0) + 1)])
     under_way: list[tuple[Window, list[tuple[str, int]], bool]] = []
@@ -45,7 +45,7 @@ def read(created: list[int], *, readers: int, seed: int = 0, floor: int | None =
 
 
 def bursts(rng: Random, count: int) -> list[int]:
-    """Half of all at midnights, hundreds in one second."""
+    """Return times of which half are midnights, with hundreds in one second."""
     return [rng.randrange(180) * DAY + (0 if rng.random() < 0.5 else rng.randrange(DAY)) for _ in range(count)]
 
 
@@ -62,7 +62,7 @@ def one_second(rng: Random, count: int) -> list[int]:
 
 
 def long_ago(rng: Random, count: int) -> list[int]:
-    """Nearly everything ten years ago, a handful now."""
+    """Return times of which nearly all are in one day and fifty are ten years later."""
     return [rng.randrange(DAY) + (3_650 * DAY if index < 50 else 0) for index in range(count)]
 
 
@@ -72,7 +72,7 @@ def long_ago(rng: Random, count: int) -> list[int]:
     st.integers(1, 12),
     st.integers(0, 2**32),
 )
-def test_every_object_is_read_whatever_fills_time(seconds: list[tuple[int, int]], readers: int, seed: int) -> None:
+def test_every_object_is_read_at_any_density(seconds: list[tuple[int, int]], readers: int, seed: int) -> None:
     created = [second for second, count in seconds for _ in range(count)]
     seen, _ = read(created, readers=readers, seed=seed)
     assert seen.keys() == {str(index) for index in range(len(created))}
@@ -80,7 +80,7 @@ def test_every_object_is_read_whatever_fills_time(seconds: list[tuple[int, int]]
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 10**6), max_size=2_000), st.integers(0, 10**6), st.integers(0, 2**32))
-def test_a_floor_is_a_floor(created: list[int], floor: int, seed: int) -> None:
+def test_exactly_the_objects_from_the_floor_on_are_read(created: list[int], floor: int, seed: int) -> None:
     seen, _ = read(created, readers=8, seed=seed, floor=floor)
     assert {sorted(created)[int(name)] for name in seen} == {second for second in created if second >= floor}
 
@@ -94,7 +94,7 @@ def test_objects_of_the_floors_second_are_read_across_page_boundaries(newer: int
 
 @pytest.mark.parametrize("newer", [0, 1, 50, 99, 100, 101])
 def test_objects_below_the_floor_of_a_page_end_the_window(newer: int) -> None:
-    """A window whose floor was raised by a cut while its page was under way gets objects that lie below its floor."""
+    """A split may raise the floor of a window while its page is being requested; the page then reaches below it."""
     window = Window(None, 2_000)
     windows = Windows([window])
     assert windows.take() is window
@@ -104,7 +104,7 @@ def test_objects_below_the_floor_of_a_page_end_the_window(newer: int) -> None:
     assert windows.is_done
 
 
-def test_a_cut_leaves_no_second_between_its_two_windows() -> None:
+def test_splitting_a_window_leaves_no_second_out() -> None:
     source = List([second for second in range(1_000) for _ in range(7)])
     windows = Windows([Window(None, 1_000)])
     while len(windows.open) < 2:
@@ -129,15 +129,15 @@ def test_requests_stay_within_fifteen_percent_of_full_pages(fill: object, count:
 
 
 @pytest.mark.parametrize("fill", [even, growth, bursts, long_ago])
-def test_a_small_account_costs_few_requests_more_than_its_pages(fill: object) -> None:
+def test_a_small_account_takes_at_most_four_requests_more_than_its_pages(fill: object) -> None:
     for count in (0, 1, 100, 101, 450, 1_000, 2_000):
         created = fill(Random(count), count)  # type: ignore[operator]
         _, requests = read(created, readers=12, seed=count)
         assert requests <= max(1, ceil(count / PAGE_SIZE)) + 4
 
 
-def test_a_large_list_occupies_all_readers() -> None:
-    """After a handful of pages as many windows are open as there are readers."""
+def test_a_large_list_has_a_window_for_every_reader_after_few_pages() -> None:
+    """Fewer than 50 of 500 pages are read before 12 windows are open."""
     source = List(even(Random(1), 50_000))
     windows = Windows([Window(None, 180 * DAY)])
     pages = 0
@@ -162,7 +162,7 @@ def test_the_example_of_the_module_takes_18_rounds_and_106_requests() -> None:
     assert (rounds, requests) == (18, 106)
 
 
-def test_a_lost_cursor_repeats_at_most_the_rows_of_its_second() -> None:
+def test_a_lost_cursor_repeats_only_objects_of_its_second() -> None:
     source = List([second for second in range(100) for _ in range(7)])
     windows = Windows([Window(None, 100)])
     window = windows.take()

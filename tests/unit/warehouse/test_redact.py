@@ -305,16 +305,16 @@ def test_no_key_that_the_models_read_is_dropped() -> None:
     assert [key for key in [*shapes, *metadata] if redact({key: 1}) == {}] == []
 
 
-def test_each_pattern_of_a_text_is_found_in_a_text_of_several_lines() -> None:
+def test_patterns_are_found_in_a_text_of_several_lines() -> None:
     node = {"note": "two\nlines", "other": f"paid with\n{CARD}\nat noon", "last": "x"}
     assert redact(node) == {"note": "two\nlines", "other": None, "last": "x"}
 
 
-def test_a_card_number_that_is_a_number_becomes_null() -> None:
+def test_a_card_number_stored_as_an_integer_becomes_null() -> None:
     assert redact({"a": int(CARD), "b": [int(CARD), 17]}) == {"a": None, "b": [None, 17]}
 
 
-def test_json_in_a_text_keeps_what_is_harmless() -> None:
+def test_json_in_a_text_is_redacted_field_by_field() -> None:
     inner = {"order": 17, "customer": {"name": "Jane", "id": "c1"}, "others": ["jane@example.com", "none"]}
     expected = {"order": 17, "customer": {"id": "c1"}, "others": [None, "none"]}
     stored = redact({"metadata": {"cart": json.dumps(inner)}})["metadata"]["cart"]
@@ -323,11 +323,11 @@ def test_json_in_a_text_keeps_what_is_harmless() -> None:
     assert redact({"cart": quote(json.dumps(inner))}) == {"cart": None}
 
 
-def test_json_that_is_nested_too_deeply_to_look_into_becomes_null() -> None:
+def test_json_in_a_text_that_is_nested_too_deeply_becomes_null() -> None:
     assert redact({"note": "[" * 900 + "]" * 900, "id": "x"}) == {"note": None, "id": "x"}
 
 
-def test_of_next_action_only_its_type_is_kept() -> None:
+def test_only_the_type_of_a_next_action_is_kept() -> None:
     action = {"type": "redirect_to_url", "redirect_to_url": {"url": "https://hooks.stripe.com/x?client_secret=y"}}
     assert redact({"next_action": action}) == {"next_action": {"type": "redirect_to_url"}}
 
@@ -344,7 +344,7 @@ def test_of_next_action_only_its_type_is_kept() -> None:
         ("verify_with_microdeposits", "arrival_date"),
     ],
 )
-def test_of_a_waiting_payment_the_instant_is_kept_as_well(kind: str, instant: str) -> None:
+def test_the_instant_that_a_next_action_waits_for_is_kept(kind: str, instant: str) -> None:
     details = {
         instant: 1_800_000_000,
         "hosted_voucher_url": "https://payments.stripe.com/voucher/x",
@@ -360,7 +360,7 @@ def test_of_a_waiting_payment_the_instant_is_kept_as_well(kind: str, instant: st
 
 
 @pytest.mark.parametrize("instant", ["Jane", "4242424242424242", 4242424242424242, True, 1.5, None, ["Jane"], {"a": 1}])
-def test_of_a_next_action_an_instant_that_is_none_is_dropped(instant: object) -> None:
+def test_an_instant_of_a_next_action_that_is_not_a_time_is_dropped(instant: object) -> None:
     action = {"type": "pix_display_qr_code", "pix_display_qr_code": {"expires_at": instant}}
     kept = redact({"next_action": action})["next_action"]
     assert kept.pop("type") == "pix_display_qr_code"
@@ -377,13 +377,13 @@ def test_a_next_action_with_bank_details_keeps_none_of_them() -> None:
 
 
 @pytest.mark.parametrize("kind", [None, 7, ["x"], {"name": "Jane"}, "type", "jane@example.com"])
-def test_a_next_action_of_an_odd_type_keeps_nothing_personal(kind: object) -> None:
+def test_a_next_action_of_an_unexpected_type_keeps_no_personal_data(kind: object) -> None:
     stored = stored_json(redact({"next_action": {"type": kind, "jane@example.com": {"expires_at": 1}, "url": "Jane"}}))
     assert "Jane" not in stored
     assert "jane" not in stored
 
 
-def test_the_redirect_of_a_source_is_dropped() -> None:
+def test_the_redirect_address_of_a_source_is_dropped() -> None:
     redirect = {"failure_reason": None, "status": "pending", "url": "https://hooks.stripe.com/redirect?client_secret=y"}
     source = {"id": "src_1", "client_secret": "src_client_secret_x", "owner": {"name": "Jane"}, "redirect": redirect}
     assert redact({"source": source}) == {
@@ -391,7 +391,7 @@ def test_the_redirect_of_a_source_is_dropped() -> None:
     }
 
 
-def test_equal_objects_are_equal_text() -> None:
+def test_equal_objects_are_stored_as_equal_text() -> None:
     assert stored_json({"b": 1, "a": {"d": 1, "c": 2}}) == stored_json({"a": {"c": 2, "d": 1}, "b": 1})
 
 
@@ -413,7 +413,7 @@ PERSONAL_IN_SIMULATOR = frozenset(
 
 
 def fields(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """The leaves of an object, by path, without what is personal."""
+    """Return the leaves of an object by path, without personal data."""
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
     if children is None:
         yield path, node
@@ -496,7 +496,7 @@ def plain(text: str) -> str:
 
 @settings(max_examples=400, deadline=None)
 @given(st.data(), st.sampled_from(OBJECTS), planted, surroundings, st.booleans())
-def test_what_is_planted_anywhere_never_appears_and_redaction_is_idempotent(
+def test_personal_data_in_any_field_is_redacted_and_redaction_is_idempotent(
     data: st.DataObject, original: dict[str, Any], secret: str, surrounding: str, is_encoded: bool
 ) -> None:
     node = deepcopy(original)

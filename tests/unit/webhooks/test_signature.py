@@ -1,4 +1,4 @@
-"""Whether a delivery is Stripe's: signed by others, never by an inverse of our own verifier."""
+"""Verification of webhook signatures. Stripe's library and its documented scheme sign, never our own code."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ BODY = '{\n  "id": "evt_1",\n  "name": "Zoë"\n}'
 
 
 def documented(body: bytes, *secrets: str, at: float | None = None, v0: str | None = None) -> str:
-    """The header by the scheme that Stripe documents: HMAC-SHA256 of `t.body`, the key is the whole secret."""
+    """Return the header that Stripe documents: HMAC-SHA256 of `t.body` with the whole secret as the key."""
     stamp = int(time.time() if at is None else at)
     signed = [hmac.new(key.encode(), b"%d." % stamp + body, hashlib.sha256).hexdigest() for key in secrets]
     return ",".join([f"t={stamp}", *[f"v1={each}" for each in signed], *([f"v0={v0}"] if v0 else [])])
@@ -25,19 +25,19 @@ def check(header: str | None, *secrets: str, body: bytes = BODY.encode()) -> Non
     verify(body, header, [SecretStr(secret) for secret in secrets])
 
 
-def test_signatures_of_stripes_own_helper_and_of_the_documented_scheme_fit() -> None:
+def test_signatures_by_stripes_library_and_by_the_documented_scheme_are_accepted() -> None:
     check(stripe.WebhookSignature.generate_signature_header(BODY, NEW), NEW)
     check(documented(BODY.encode(), NEW), NEW)
     check(documented(BODY.encode(), NEW, v0="6ffbb59b2300aae63f272406069a9788598b792a944a07aba816edb039989a39"), NEW)
 
 
 @pytest.mark.parametrize("signed_with", [(OLD,), (NEW,), (OLD, NEW), (NEW, OLD)])
-def test_while_a_secret_is_rolled_either_may_have_signed(signed_with: tuple[str, ...]) -> None:
+def test_while_a_secret_is_rolled_a_signature_by_either_is_accepted(signed_with: tuple[str, ...]) -> None:
     check(documented(BODY.encode(), *signed_with), NEW, OLD)
 
 
 @pytest.mark.parametrize("age", [0, TOLERANCE_SECONDS - 2, -(TOLERANCE_SECONDS - 2)])
-def test_a_signature_within_the_tolerance_fits(age: int) -> None:
+def test_a_signature_within_the_tolerance_is_accepted(age: int) -> None:
     check(documented(BODY.encode(), NEW, at=time.time() - age), NEW)
 
 
@@ -56,7 +56,7 @@ def test_a_signature_within_the_tolerance_fits(age: int) -> None:
         ("t={now},v1=abc", "wrong_signature"),
     ],
 )
-def test_a_header_that_signs_nothing_is_refused_with_its_reason(header: str | None, reason: str) -> None:
+def test_an_invalid_header_is_refused_with_its_reason(header: str | None, reason: str) -> None:
     with pytest.raises(SignatureRefused) as refused:
         check(header and header.format(now=int(time.time())), NEW)
     assert refused.value.reason == reason
@@ -86,7 +86,7 @@ def test_a_body_that_is_not_utf8_is_refused() -> None:
     assert refused.value.reason == "not_utf8"
 
 
-def test_the_body_is_taken_byte_for_byte() -> None:
+def test_the_signature_covers_the_exact_bytes_of_the_body() -> None:
     header = documented(BODY.encode(), NEW)
     with pytest.raises(SignatureRefused):
         check(header, NEW, body=BODY.replace("\n", "").encode())

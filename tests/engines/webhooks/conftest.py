@@ -1,4 +1,4 @@
-"""A queue, and events that Stripe could have sent."""
+"""A queue, and events as Stripe sends them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +11,14 @@ from orchestration.webhooks.queue import Queue
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[Queue]:
-    """An empty queue on SQLite; `test_queue.py` holds that PostgreSQL is no different."""
+    """Return an empty queue on SQLite. `test_queue.py` runs on PostgreSQL as well."""
     made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
     yield made
     made.close()
 
 
 def make_event(number: int = 1, **changes: Any) -> dict[str, Any]:
-    """A payment_intent.payment_failed, with what must not be kept in it."""
+    """Return a payment_intent.payment_failed event that contains a secret and personal data."""
     return {
         "id": f"evt_{number}",
         "object": "event",

@@ -1,4 +1,4 @@
-"""What a key may read, asked of the simulated account; and keys and networks with which nothing can be read."""
+"""The check of a key: what it can read, and keys and networks with which nothing can be read."""
 
 import http.server
 import threading
@@ -57,21 +57,21 @@ def check(key: str, address: str) -> KeyCheck:
 
 
 def unreadable(found: KeyCheck) -> dict[str, str | None]:
-    """Resources that could not be read, with the permission that each lacks."""
+    """Return the resources that could not be read, with the missing permission of each."""
     return {each.resource.name: each.missing_permission for each in found.resources if not each.is_readable}
 
 
 @pytest.mark.parametrize("key", [DEFAULT_API_KEY, "rk_test_for_all_groups"])
-def test_with_a_key_for_the_three_groups_everything_is_readable(key: str, server: SimulatorServer) -> None:
+def test_a_key_with_all_permissions_can_read_every_resource(key: str, server: SimulatorServer) -> None:
     found = check(key, server.url)
     assert [each.resource for each in found.resources] == list(RESOURCES)
     assert unreadable(found) == {}
     assert found.is_usable
-    assert server.requests.total == len(RESOURCES), "one request each"
+    assert server.requests.total == len(RESOURCES), "one request for each resource"
 
 
-def test_every_permission_is_named_as_stripe_names_it(server: SimulatorServer) -> None:
-    """The simulated account's own table; what it knows beyond it needs no check, or is in no group."""
+def test_every_missing_permission_is_named_as_stripe_names_it(server: SimulatorServer) -> None:
+    """The simulated account has its own table of permissions. The four that the check leaves out are listed here."""
     assert PERMISSIONS.items() <= READ_PERMISSION.items()
     assert unreadable(check("rk_test_for_nothing", server.url)) == PERMISSIONS
     assert READ_PERMISSION.keys() - PERMISSIONS.keys() == {
@@ -82,28 +82,28 @@ def test_every_permission_is_named_as_stripe_names_it(server: SimulatorServer) -
     }
 
 
-def test_a_key_without_charges_is_told_what_it_lacks_and_is_not_usable(server: SimulatorServer) -> None:
+def test_a_key_without_charges_is_not_usable_and_the_missing_permission_is_named(server: SimulatorServer) -> None:
     found = check("rk_test_without_charges", server.url)
     assert unreadable(found) == {"charges": "rak_charge_read", "refunds": "rak_charge_read"}
     assert [each.resource.name for each in found.missing_required] == ["charges", "refunds"]
     assert not found.is_usable
 
 
-def test_a_key_without_payments_may_read_no_event_of_them_either(server: SimulatorServer) -> None:
+def test_a_key_without_payment_intents_cannot_read_their_events_either(server: SimulatorServer) -> None:
     found = check("rk_test_without_payments", server.url)
     assert unreadable(found) == dict.fromkeys(["payment_intents", "events"], "rak_payment_intent_read")
-    assert server.requests.total == len(RESOURCES), "what else is wrong is told at once"
+    assert server.requests.total == len(RESOURCES), "the remaining resources are checked as well"
 
 
-def test_a_key_for_the_core_alone_is_usable(server: SimulatorServer) -> None:
+def test_a_key_for_only_the_core_resources_is_usable(server: SimulatorServer) -> None:
     found = check("rk_test_for_core_alone", server.url)
     assert unreadable(found).keys() == {each.name for each in RESOURCES if each.group != "core"}
     assert found.is_usable
 
 
-def test_recoup_needs_what_it_reads_and_says_what_for() -> None:
+def test_the_resources_that_recoup_reads_are_required_and_have_a_purpose() -> None:
     assert [resource.name for resource in RESOURCES if resource.is_required] == NEEDED
-    assert [resource.name for resource in RESOURCES[:5]] == NEEDED, "first"
+    assert [resource.name for resource in RESOURCES[:5]] == NEEDED, "required resources come first"
     assert all(resource.purpose != "nothing yet" for resource in RESOURCES if resource.is_required)
 
 
@@ -111,7 +111,7 @@ def test_recoup_needs_what_it_reads_and_says_what_for() -> None:
     ("key", "fault", "text"),
     [
         (
-            "rk_test_of_nobody_QX74",
+            "rk_test_unknown_QX74",
             "wrong_key",
             "Stripe does not accept this API key. Check that it is complete (rk_live_… or rk_test_…) and that it is "
             f"still listed at {KEYS_PAGE}.",
@@ -148,7 +148,7 @@ def test_recoup_needs_what_it_reads_and_says_what_for() -> None:
         ),
     ],
 )
-def test_a_key_that_does_not_work_is_refused_once_and_not_for_each_resource(
+def test_an_invalid_key_fails_with_one_request_and_not_one_for_each_resource(
     key: str, fault: str, text: str, server: SimulatorServer
 ) -> None:
     with pytest.raises(AuthenticationFailed) as failure:
@@ -182,7 +182,7 @@ def test_a_key_that_does_not_work_is_refused_once_and_not_for_each_resource(
         ),
     ],
 )
-def test_a_network_that_does_not_work_is_told_once_after_two_tries(
+def test_a_network_failure_is_reported_once_after_two_tries(
     fault: str, way: Callable[[SimulatorServer], str], text: str, server: SimulatorServer
 ) -> None:
     base = way(server)
@@ -192,7 +192,7 @@ def test_a_network_that_does_not_work_is_told_once_after_two_tries(
     assert server.requests.total <= 2
 
 
-def test_a_key_that_is_revoked_meanwhile_is_told_once(server: SimulatorServer) -> None:
+def test_a_key_that_is_revoked_during_the_check_is_reported_once(server: SimulatorServer) -> None:
     server.faults.add(Fault("no_access", path="/v1/disputes"))
     with pytest.raises(AuthenticationFailed) as failure:
         check(DEFAULT_API_KEY, server.url)
@@ -200,7 +200,7 @@ def test_a_key_that_is_revoked_meanwhile_is_told_once(server: SimulatorServer) -
     assert server.requests.total <= len(RESOURCES)
 
 
-def test_a_passing_fault_is_tried_again(server: SimulatorServer) -> None:
+def test_a_temporary_fault_is_retried(server: SimulatorServer) -> None:
     server.faults.add(Fault("server_error"))
     server.faults.add(Fault("rate_limit", path="/v1/charges"))
     assert check(DEFAULT_API_KEY, server.url).is_usable
@@ -208,7 +208,7 @@ def test_a_passing_fault_is_tried_again(server: SimulatorServer) -> None:
 
 
 class _NotForThisAccount(http.server.BaseHTTPRequestHandler):
-    """Every list is empty, but for products that the account has not switched on and paths that are unknown."""
+    """Answer with empty lists, and with refusals for three resources."""
 
     def do_GET(self) -> None:
         refusals = {
@@ -224,10 +224,10 @@ class _NotForThisAccount(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing: pytest's output is not this server's log."""
+        """Log nothing."""
 
 
-def test_a_resource_that_is_refused_for_another_reason_is_listed_with_it() -> None:
+def test_a_resource_that_is_refused_for_another_reason_is_listed_with_that_reason() -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _NotForThisAccount) as running:
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         found = check(DEFAULT_API_KEY, f"http://127.0.0.1:{running.server_port}")
@@ -240,7 +240,7 @@ def test_a_resource_that_is_refused_for_another_reason_is_listed_with_it() -> No
     }
 
 
-def test_the_link_opens_the_form_for_keys_filled_in() -> None:
+def test_the_link_opens_the_form_for_new_keys_with_the_permissions_filled_in() -> None:
     assert permissions_link(["rak_charge_read", "rak_event_read", "rak_charge_read"], name="Recoup, main shop") == (
         "https://dashboard.stripe.com/apikeys/create?name=Recoup%2C%20main%20shop"
         "&permissions[]=rak_charge_read&permissions[]=rak_event_read"

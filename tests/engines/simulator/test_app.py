@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from orchestration.simulator import AppOptions, Fault, SimulatedAccount, SimulatorServer, WebhookEndpoint
-from tests.unit.simulator.conftest import Receiver, settled
+from tests.engines.simulator.conftest import Receiver, settled
 
 CLIENT_ID, SECRET_KEY, BACK = "ca_simulated", "sk_test_of_the_developer", "https://recoup.example.com/callback"
 HOUR = 3_600

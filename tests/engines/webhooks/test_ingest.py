@@ -1,4 +1,4 @@
-"""From the queue into the warehouse: once each, whatever happens between, and what cannot be read is put aside."""
+"""Ingesting the queue into the warehouse: each event once, whatever fails, and unreadable ones are quarantined."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from orchestration.webhooks import ingest
 from orchestration.webhooks.errors import AccountUnknown
 from orchestration.webhooks.ingest import MAX_ATTEMPTS, IngestReport, ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.unit.webhooks.conftest import make_event
+from tests.engines.webhooks.conftest import make_event
 
 
 @pytest.fixture
@@ -47,7 +47,9 @@ def rows(warehouse: duckdb.DuckDBPyConnection, table: str, columns: str = "id") 
     return warehouse.execute(f"SELECT {columns} FROM raw_stripe.{table} ORDER BY ALL").fetchall()
 
 
-def test_events_their_objects_and_their_arrival_are_stored(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
+def test_events_their_objects_and_their_times_of_arrival_are_stored(
+    warehouse: duckdb.DuckDBPyConnection, queue: Queue
+) -> None:
     put(queue, make_event(1), make_event(2))
     report = run(warehouse, queue)
     assert (report.taken, report.ingested, report.duplicates, report.quarantined) == (2, 2, 0, 0)
@@ -62,7 +64,7 @@ def test_events_their_objects_and_their_arrival_are_stored(warehouse: duckdb.Duc
     assert run(warehouse, queue).taken == 0
 
 
-def test_an_event_that_a_poll_has_brought_is_a_duplicate(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
+def test_an_event_that_is_already_stored_is_a_duplicate(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
     put(queue, make_event(1))
     run(warehouse, queue)
     before = rows(warehouse, "events", "*")
@@ -73,7 +75,7 @@ def test_an_event_that_a_poll_has_brought_is_a_duplicate(warehouse: duckdb.DuckD
     assert rows(warehouse, "events", "*") == before
 
 
-def test_events_of_connected_accounts_that_nobody_reads_are_passed_over(
+def test_events_of_connected_accounts_without_an_integration_are_skipped(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue
 ) -> None:
     put(queue, make_event(1), make_event(2, account="acct_2"), make_event(3, account="acct_3"))
@@ -120,15 +122,15 @@ def carrying(**carried: Any) -> str:
         (carrying(id="pi_1", object="payment_intent", created=1), "`amount`"),
     ],
 )
-def test_what_cannot_be_read_is_put_aside_and_holds_up_nothing(
+def test_an_unreadable_event_is_quarantined_and_blocks_no_other(
     payload: str, reason: str, warehouse: duckdb.DuckDBPyConnection, queue: Queue
 ) -> None:
     put(queue, make_event(1), payload, make_event(2))
     report = run(warehouse, queue)
     assert (report.taken, report.ingested, report.quarantined) == (3, 2, 1)
-    ((event_id, _, told),) = queue.quarantine(9)
+    ((event_id, _, found_reason),) = queue.quarantine(9)
     assert event_id == "evt_raw"
-    assert reason in told
+    assert reason in found_reason
 
 
 def test_an_event_in_quarantine_is_kept_without_personal_data(
@@ -146,42 +148,42 @@ def test_an_event_in_quarantine_is_kept_without_personal_data(
     assert not [each for each in ("jane", "example.com", "4242") if each in kept]
 
 
-def test_an_event_that_alone_cannot_be_loaded_is_found_in_its_batch(
+def test_the_one_event_of_a_batch_that_cannot_be_loaded_is_quarantined(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = Loader.load_events
 
-    def pick(loader: Loader, events: Any) -> Any:
+    def fail_on_one(loader: Loader, events: Any) -> Any:
         if any(event.id == "evt_7" for event in events):
             raise duckdb.ConversionException("Could not convert")
         return load(loader, events)
 
-    monkeypatch.setattr(Loader, "load_events", pick)
+    monkeypatch.setattr(Loader, "load_events", fail_on_one)
     put(queue, *[make_event(number) for number in range(1, 30)])
     report = run(warehouse, queue)
     assert (report.taken, report.ingested, report.quarantined) == (29, 28, 1)
-    assert [(event_id, told) for event_id, _, told in queue.quarantine(9)] == [
+    assert [(event_id, found_reason) for event_id, _, found_reason in queue.quarantine(9)] == [
         ("evt_7", "It could not be loaded (ConversionException).")
     ]
     assert len(rows(warehouse, "events")) == 28
 
 
-def test_a_batch_whose_run_died_is_taken_in_ever_smaller_parts_until_the_culprit_stands_alone(
+def test_a_batch_that_kills_its_run_is_split_until_the_faulty_event_is_isolated(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Died(BaseException):
-        """As a kill: nothing is released, nothing is cleaned up."""
+        """End the run as a kill does, without any cleanup."""
 
     batches: list[int] = []
     load = Loader.load_events
 
-    def deadly(loader: Loader, events: Any) -> Any:
+    def dying(loader: Loader, events: Any) -> Any:
         batches.append(len(events))
         if any(event.id == "evt_3" for event in events):
             raise Died
         return load(loader, events)
 
-    monkeypatch.setattr(Loader, "load_events", deadly)
+    monkeypatch.setattr(Loader, "load_events", dying)
     put(queue, *[make_event(number) for number in range(100)])
     for _ in range(3 * MAX_ATTEMPTS):
         try:
@@ -196,7 +198,7 @@ def test_a_batch_whose_run_died_is_taken_in_ever_smaller_parts_until_the_culprit
 
 
 @pytest.mark.parametrize("fault", [duckdb.IOException("disk full"), OSError("no space"), duckdb.CatalogException("?")])
-def test_a_fault_that_is_not_the_events_puts_nothing_aside(
+def test_a_fault_of_the_disk_or_the_database_quarantines_no_event(
     fault: Exception, warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -212,7 +214,7 @@ def test_a_fault_that_is_not_the_events_puts_nothing_aside(
     assert run(warehouse, queue).ingested == 1
 
 
-def test_while_the_account_is_not_known_events_wait(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
+def test_events_wait_while_their_account_is_unknown(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
     def unknown(integration: str) -> str:
         raise AccountUnknown(integration)
 
@@ -222,9 +224,7 @@ def test_while_the_account_is_not_known_events_wait(warehouse: duckdb.DuckDBPyCo
     assert (queue.stats().queued, queue.stats().attempts) == (1, 0)
 
 
-def test_events_of_an_account_that_is_not_known_hold_up_no_others(
-    warehouse: duckdb.DuckDBPyConnection, queue: Queue
-) -> None:
+def test_events_of_an_unknown_account_block_no_others(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
     asked = []
 
     def account_of(integration: str) -> str:
@@ -243,7 +243,7 @@ def test_events_of_an_account_that_is_not_known_hold_up_no_others(
     assert asked.count("lost") == 1
 
 
-def test_events_are_of_the_account_that_the_name_had_when_they_came(
+def test_events_belong_to_the_account_that_the_integration_had_on_arrival(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue
 ) -> None:
     event = orjson.dumps(make_event(1)).decode()
@@ -252,7 +252,7 @@ def test_events_are_of_the_account_that_the_name_had_when_they_came(
     assert rows(warehouse, "events", "account_id, id") == [("acct_before", "evt_1")]
 
 
-def test_killed_between_commit_and_acknowledgement_nothing_is_counted_twice(
+def test_a_kill_between_commit_and_acknowledgement_counts_no_event_twice(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Died(BaseException):
@@ -273,14 +273,14 @@ def test_killed_between_commit_and_acknowledgement_nothing_is_counted_twice(
     assert queue.stats().queued == 0
 
 
-def test_a_sample_is_logged_and_tells_of_no_payment(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
+def test_a_sample_event_is_logged_and_stores_no_payment(warehouse: duckdb.DuckDBPyConnection, queue: Queue) -> None:
     put(queue, make_event(1, id=f"{SAMPLE_PREFIX}1"))
     run(warehouse, queue)
     assert rows(warehouse, "webhook_events", "event_id") == [(f"{SAMPLE_PREFIX}1",)]
     assert rows(warehouse, "events") == rows(warehouse, "payment_intents") == []
 
 
-def test_a_backlog_is_taken_batch_by_batch_and_no_more_than_asked(
+def test_a_backlog_is_ingested_in_batches_up_to_the_limit(
     warehouse: duckdb.DuckDBPyConnection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest, "BATCH_SIZE", 10)

@@ -27,8 +27,8 @@ KEY = "rk_test_theConfiguredOne"
 DATED = b"Date: Tue, 24 Nov 2026 10:00:00 GMT\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\n" + DATED + b"Content-Length: 2\r\n\r\n{}"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-SOON = 0.3
-"""Seconds that a whole answer may take here."""
+TIMEOUT = 0.3
+"""The seconds that a whole answer may take in these tests."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,15 +40,15 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @dataclass
 class Server:
-    """Answers each connection by a function of its own; `heard` are the requests."""
+    """A running server: its address, and the requests that it got."""
 
     url: str
-    heard: list[bytes] = field(default_factory=list)
+    requests: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
 def listening(answer: Callable[[socket.socket, bytes], None], tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """A server of sockets. A connection is closed when its first request has been answered."""
+    """Run a server on sockets. `answer` answers the first request of each connection, which is then closed."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(f"{'https' if tls else 'http'}://localhost:{listener.getsockname()[1]}")
 
@@ -59,7 +59,7 @@ def listening(answer: Callable[[socket.socket, bytes], None], tls: ssl.SSLContex
             request = b""
             while b"\r\n\r\n" not in request:
                 request += connection.recv(65_536) or b"\r\n\r\n"
-            server.heard.append(request)
+            server.requests.append(request)
             answer(connection, request)
             connection.close()
 
@@ -81,7 +81,7 @@ def whole(connection: socket.socket, request: bytes) -> None:
 
 
 def proxying(connection: socket.socket, request: bytes) -> None:
-    """What a proxy does: it opens a tunnel, or asks in the client's place."""
+    """Answer as a proxy: open a tunnel, or forward the request."""
     method, target, _ = request.split(b" ", 2)
     address = target if method == b"CONNECT" else target.split(b"/")[2]
     host, _, port = address.partition(b":")
@@ -99,7 +99,7 @@ def proxying(connection: socket.socket, request: bytes) -> None:
 
 
 def ask(url: str, *, timeout: float = 20.0, tries: int = 1) -> StripeClient:
-    """Ask once with a client that is made now, as the environment is now; return it."""
+    """Send one request with a new client, which reads the environment now, and return the client."""
     policy = RetryPolicy(first_tries=tries, base=0)
     client = StripeClient(SecretStr(KEY), api_base=url, timeout=timeout, retry=policy)
     try:
@@ -111,7 +111,7 @@ def ask(url: str, *, timeout: float = 20.0, tries: int = 1) -> StripeClient:
 
 @dataclass
 class Authority:
-    """A company's authority: its certificate, and the TLS settings of a server that it vouches for."""
+    """A certificate authority: its certificate, and the TLS settings of a server with a certificate by it."""
 
     certificate: Path
     server: ssl.SSLContext
@@ -141,9 +141,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def hashed(authority: Authority, folder: Path) -> Path:
-    """A folder with the authority's certificate under the name by which OpenSSL looks for it."""
-    asked = ["openssl", "x509", "-hash", "-noout", "-in", str(authority.certificate)]
-    name = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    """Return a new folder with the authority's certificate under the hashed name that OpenSSL looks for."""
+    command = ["openssl", "x509", "-hash", "-noout", "-in", str(authority.certificate)]
+    name = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
     folder.mkdir()
     shutil.copy(authority.certificate, folder / f"{name}.0")
     return folder
@@ -153,7 +153,7 @@ def hashed(authority: Authority, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_a_companys_authority_is_trusted_if_the_environment_names_it(
+def test_a_certificate_authority_is_trusted_if_the_environment_names_its_file(
     variable: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with listening(whole, authority.server) as server:
@@ -163,11 +163,11 @@ def test_a_companys_authority_is_trusted_if_the_environment_names_it(
         assert "REQUESTS_CA_BUNDLE" in str(failure.value)
         monkeypatch.setenv(variable, str(authority.certificate))
         ask(server.url)
-        assert len(server.heard) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_DIR"])
-def test_a_folder_of_authorities_is_trusted(
+def test_a_folder_of_certificate_authorities_is_trusted(
     variable: str, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = hashed(authority, tmp_path / "certificates")
@@ -176,7 +176,7 @@ def test_a_folder_of_authorities_is_trusted(
         ask(server.url)
 
 
-def test_a_trusted_authority_vouches_for_one_name_only(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_is_valid_only_for_its_host_name(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
     with listening(whole, authority.server) as server, pytest.raises(StripeUnavailable) as failure:
         ask(server.url.replace("localhost", "127.0.0.1"))
@@ -185,7 +185,7 @@ def test_a_trusted_authority_vouches_for_one_name_only(authority: Authority, mon
 
 @pytest.mark.parametrize("variable", CA_VARIABLES)
 @pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\xff\x00" * 50, "folder"])
-def test_authorities_that_cannot_be_read_are_told_in_a_sentence(
+def test_certificate_authorities_that_cannot_be_read_are_explained_in_the_message(
     content: bytes | str | None, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     named = tmp_path / "authorities"
@@ -201,7 +201,7 @@ def test_authorities_that_cannot_be_read_are_told_in_a_sentence(
     assert str(failure.value).endswith(". Set it to a PEM file of the certificate authorities to trust, or unset it.")
 
 
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
     with listening(whole, authority.server) as server:
@@ -219,18 +219,18 @@ def test_a_proxy_opens_a_tunnel_and_never_sees_the_key(
     with listening(whole, authority.server) as server, listening(proxying) as proxy:
         monkeypatch.setenv(variable, proxy.url.replace("http://", "http://user:word@"))
         ask(server.url)
-        assert len(server.heard) == 1
-        assert proxy.heard[0].startswith(b"CONNECT localhost:")
-        assert b"Basic dXNlcjp3b3Jk\r\n" in proxy.heard[0]
-        assert KEY.encode() not in proxy.heard[0]
+        assert len(server.requests) == 1
+        assert proxy.requests[0].startswith(b"CONNECT localhost:")
+        assert b"Basic dXNlcjp3b3Jk\r\n" in proxy.requests[0]
+        assert KEY.encode() not in proxy.requests[0]
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "all_proxy"])
-def test_a_proxy_asks_in_our_place(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_forwards_unencrypted_requests(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(whole) as server, listening(proxying) as proxy:
         monkeypatch.setenv(variable, proxy.url)
         ask(server.url)
-        assert (len(server.heard), len(proxy.heard)) == (1, 1)
+        assert (len(server.requests), len(proxy.requests)) == (1, 1)
 
 
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
@@ -245,7 +245,7 @@ def test_no_proxy_is_used_for_an_address_that_is_exempt(
         ask(server.url)
 
 
-def test_an_encrypted_proxy_is_checked_by_the_same_authorities(
+def test_the_certificate_of_an_encrypted_proxy_is_checked_too(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with listening(whole) as server, listening(proxying, authority.server) as proxy:
@@ -256,9 +256,9 @@ def test_an_encrypted_proxy_is_checked_by_the_same_authorities(
         ask(server.url)
 
 
-def test_a_proxy_of_a_kind_that_is_not_there_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_an_unsupported_kind_is_explained_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    with pytest.raises(StripeUnavailable, match="Correct HTTPS_PROXY or ALL_PROXY, or unset it") as failure:
+    with pytest.raises(StripeUnavailable, match=r"Correct or unset HTTPS_PROXY or ALL_PROXY\.") as failure:
         ask("http://localhost:9", tries=3)
     assert failure.value.fault == "no_network"
 
@@ -272,7 +272,7 @@ def test_only_the_configured_key_is_sent_whatever_netrc_holds(
     by_variable: bool, entry: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / ("elsewhere" if by_variable else ".netrc")
-    file.write_text(f"{entry} login somebody password s3cret\n")
+    file.write_text(f"{entry} login user password s3cret\n")
     file.chmod(0o600)
     if by_variable:
         monkeypatch.setenv("NETRC", str(file))
@@ -281,13 +281,13 @@ def test_only_the_configured_key_is_sent_whatever_netrc_holds(
         client.get("/v1/balance")
         client.post("/v1/oauth/token", {"grant_type": "refresh_token"})
         client.close()
-    bearer, basic = server.heard
+    bearer, basic = server.requests
     assert f"Authorization: Bearer {KEY}\r\n".encode() in bearer
     assert b"Authorization: Basic cmtfdGVzdF90aGVDb25maWd1cmVkT25lOg==\r\n" in basic
     assert b"application/x-www-form-urlencoded" in basic
 
 
-def test_no_redirect_takes_the_key_elsewhere() -> None:
+def test_redirects_are_not_followed_so_the_key_stays_with_stripe() -> None:
     with listening(whole) as elsewhere:
         moved = f"HTTP/1.1 302 Found\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n".encode()
         with (
@@ -295,7 +295,7 @@ def test_no_redirect_takes_the_key_elsewhere() -> None:
             pytest.raises(StripeUnavailable) as failure,
         ):
             ask(server.url)
-        assert elsewhere.heard == []
+        assert elsewhere.requests == []
     assert failure.value.fault == "not_stripe"
 
 
@@ -303,12 +303,12 @@ def test_no_redirect_takes_the_key_elsewhere() -> None:
 
 
 def trickling(*parts: bytes, every: float = 0.02) -> Callable[[socket.socket, bytes], None]:
-    """Send the parts, and then a byte again and again for much longer than an answer may take."""
+    """Return an answer that sends the parts, and then single bytes for much longer than an answer may take."""
 
     def answer(connection: socket.socket, request: bytes) -> None:
         for part in parts:
             connection.sendall(part)
-        until = time.monotonic() + 100 * SOON
+        until = time.monotonic() + 100 * TIMEOUT
         while time.monotonic() < until:
             connection.sendall(b" ")
             time.sleep(every)
@@ -323,25 +323,25 @@ IN_HEADERS = b"HTTP/1.1 200 OK\r\nX-Slow: "
 
 @pytest.mark.parametrize("is_encrypted", [False, True])
 @pytest.mark.parametrize("begin", [b"", IN_HEADERS, IN_BODY, CHUNKED], ids=["status", "headers", "body", "chunks"])
-def test_an_answer_that_trickles_is_given_up_and_tried_again(
+def test_an_answer_that_trickles_times_out_and_is_retried(
     begin: bytes, is_encrypted: bool, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
     with listening(trickling(begin), authority.server if is_encrypted else None) as server:
         with pytest.raises(StripeUnavailable, match="it does not answer in time") as failure:
-            ask(server.url, timeout=SOON, tries=2)
-        assert len(server.heard) == 2
+            ask(server.url, timeout=TIMEOUT, tries=2)
+        assert len(server.requests) == 2
     assert failure.value.fault == "no_network"
 
 
-def test_a_proxys_answer_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_answer_that_trickles_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(trickling(IN_HEADERS)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with pytest.raises(StripeUnavailable, match="cannot be reached"):
-            ask("https://localhost:9", timeout=SOON)
+            ask("https://localhost:9", timeout=TIMEOUT)
 
 
-def test_an_answer_in_many_parts_is_whole_if_it_comes_in_time() -> None:
+def test_an_answer_in_many_parts_is_accepted_if_it_arrives_in_time() -> None:
     def slowly(connection: socket.socket, request: bytes) -> None:
         for byte in WHOLE:
             connection.sendall(bytes([byte]))
@@ -350,12 +350,12 @@ def test_an_answer_in_many_parts_is_whole_if_it_comes_in_time() -> None:
         ask(server.url)
 
 
-def test_the_limit_is_for_each_answer_and_not_for_the_connection() -> None:
+def test_the_time_limit_is_for_each_answer_and_not_for_the_connection() -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            time.sleep(SOON / 3)
+            time.sleep(TIMEOUT / 3)
             self.send_response_only(200)
             self.send_header("Date", "Tue, 24 Nov 2026 10:00:00 GMT")
             self.send_header("Content-Length", "2")
@@ -363,12 +363,12 @@ def test_the_limit_is_for_each_answer_and_not_for_the_connection() -> None:
             self.wfile.write(b"{}")
 
         def log_message(self, *arguments: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        client = StripeClient(SecretStr(KEY), api_base=url, timeout=SOON * 4, retry=RetryPolicy(first_tries=1, tries=1))
+        url, policy = f"http://127.0.0.1:{server.server_port}", RetryPolicy(first_tries=1, tries=1)
+        client = StripeClient(SecretStr(KEY), api_base=url, timeout=TIMEOUT * 4, retry=policy)
         for _ in range(15):
             client.get("/v1/balance")
         client.close()

@@ -30,7 +30,7 @@ from orchestration.simulator import (
 )
 from orchestration.simulator.world.account import Entry
 from orchestration.simulator.world.calibration import DAY
-from tests.unit.simulator.conftest import Receiver, settled, until
+from tests.engines.simulator.conftest import Receiver, settled, until
 
 Json = dict[str, Any]
 HOUR = 3_600

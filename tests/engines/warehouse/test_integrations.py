@@ -1,4 +1,4 @@
-"""Whose events a webhook brings."""
+"""The accounts of integrations, as the warehouse stores them."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.integrations import store_account, stored_account_id
 
 
-def test_an_account_is_known_by_the_key_that_told_it(tmp_path: Path) -> None:
-    """Another key may be another account's: it has to tell first, or events would be filed under the wrong one."""
+def test_the_account_of_an_integration_is_known_only_for_the_key_that_it_was_read_with(tmp_path: Path) -> None:
+    """A new key may belong to another account; until that is known, its events must not be stored under the old one."""
     with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
 
         def known(key_digest: str | None, integration: str = "default") -> str | None:

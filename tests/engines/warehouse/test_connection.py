@@ -1,4 +1,4 @@
-"""Who gives way to whom on the one file."""
+"""The connection to the warehouse file: how processes take turns, and its options."""
 
 import threading
 from pathlib import Path
@@ -23,7 +23,7 @@ def is_open(warehouse: Warehouse) -> bool:
     return warehouse._connection is not None
 
 
-def test_at_a_pause_the_warehouse_is_kept_unless_somebody_wants_it(path: Path) -> None:
+def test_a_pause_releases_the_warehouse_only_if_another_process_requests_it(path: Path) -> None:
     warehouse = Warehouse(path)
     warehouse.connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
     warehouse.pause()
@@ -35,24 +35,24 @@ def test_at_a_pause_the_warehouse_is_kept_unless_somebody_wants_it(path: Path) -
     warehouse.close()
 
 
-def test_whoever_gave_way_does_not_come_back_while_it_is_wanted(path: Path) -> None:
+def test_a_process_that_yielded_waits_until_the_requester_is_done(path: Path) -> None:
     warehouse = Warehouse(path)
-    came_back = threading.Event()
+    reopened = threading.Event()
 
-    def come_back() -> None:
+    def reopen() -> None:
         assert warehouse.connection
-        came_back.set()
+        reopened.set()
 
     with request_access(path):
-        thread = threading.Thread(target=come_back)
+        thread = threading.Thread(target=reopen)
         thread.start()
-        assert not came_back.wait(0.2)
-    assert came_back.wait(10)
+        assert not reopened.wait(0.2)
+    assert reopened.wait(10)
     thread.join()
     warehouse.close()
 
 
-def test_the_same_thing_is_done_by_one_at_a_time_and_other_things_beside_it(path: Path) -> None:
+def test_an_exclusive_task_runs_once_at_a_time_and_other_tasks_run_concurrently(path: Path) -> None:
     first, second = Warehouse(path), Warehouse(path, wait=0.1)
     with first.exclusive("sync of acct_1 in test mode"):
         with (
@@ -66,7 +66,7 @@ def test_the_same_thing_is_done_by_one_at_a_time_and_other_things_beside_it(path
         pass
 
 
-def test_options_hold_again_after_a_pause(path: Path) -> None:
+def test_options_are_set_again_after_a_pause(path: Path) -> None:
     warehouse = Warehouse(path, options={"threads": 1})
     for _ in range(2):
         assert warehouse.connection.execute("SELECT current_setting('threads')").fetchall() == [(1,)]
@@ -75,12 +75,12 @@ def test_options_hold_again_after_a_pause(path: Path) -> None:
     warehouse.close()
 
 
-def test_a_short_use_opens_and_closes(path: Path) -> None:
+def test_an_opened_warehouse_has_its_tables(path: Path) -> None:
     with open_warehouse(path) as connection:
         assert connection.execute("SELECT count(*) FROM raw_stripe.charges").fetchall() == [(0,)]
 
 
-def test_only_a_large_warehouse_is_worth_more_than_one_thread_for_a_small_batch(path: Path) -> None:
+def test_a_small_batch_uses_more_than_one_thread_only_in_a_large_warehouse(path: Path) -> None:
     assert small_batch_options(path) == {"threads": 1}
     with path.open("wb") as large:
         large.truncate(300_000_000)

@@ -22,7 +22,7 @@ from orchestration.simulator import (
 )
 from orchestration.simulator.server.keys import READ_PERMISSION
 from orchestration.simulator.world.calibration import DAY
-from tests.unit.simulator.conftest import Receiver, settled
+from tests.engines.simulator.conftest import Receiver, settled
 
 Json = dict[str, Any]
 NO_CONNECT, SOME_CONNECT = "rk_test_for_the_platform_alone_1111", "rk_test_for_charges_of_shops_2222"

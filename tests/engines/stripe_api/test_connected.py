@@ -1,4 +1,4 @@
-"""Which accounts a platform's key lists, and which of them a pattern chooses."""
+"""The accounts that the key of a platform lists, and the patterns that choose from them."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def client(server: SimulatorServer, key: str = DEFAULT_API_KEY) -> StripeClient:
     return StripeClient(SecretStr(key), api_base=server.url)
 
 
-def test_every_connected_account_is_listed_once_whatever_the_pages(
+def test_every_connected_account_is_listed_once_across_pages(
     server: SimulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connected, "PAGE_SIZE", 2)
@@ -34,12 +34,12 @@ def test_every_connected_account_is_listed_once_whatever_the_pages(
     assert len(listed) == CONNECTED
 
 
-def test_an_account_that_is_no_platform_lists_none() -> None:
+def test_an_account_that_is_not_a_platform_lists_no_connected_accounts() -> None:
     with SimulatorServer(SimulatedAccount(seed=1, payments=5, days=10)) as alone:
         assert list(connected_accounts(client(alone))) == []
 
 
-def test_a_key_that_may_not_list_them_is_told_the_permission(server: SimulatorServer) -> None:
+def test_a_key_that_may_not_list_connected_accounts_is_refused_naming_the_permission(server: SimulatorServer) -> None:
     with pytest.raises(AccessRefused, match="rak_connected_account_read"):
         list(connected_accounts(client(server, LACKING)))
 
@@ -56,11 +56,11 @@ def test_a_key_that_may_not_list_them_is_told_the_permission(server: SimulatorSe
         ([], False),
     ],
 )
-def test_a_pattern_fits_the_id_as_it_is_or_the_name_in_any_letters(patterns: list[str], is_chosen: bool) -> None:
+def test_a_pattern_matches_the_id_exactly_or_the_name_in_any_case(patterns: list[str], is_chosen: bool) -> None:
     assert ConnectedAccount("acct_1Abc", "The Bakery of No 8").matches(patterns) is is_chosen
 
 
-def test_a_client_for_a_connected_account_reads_that_one(server: SimulatorServer) -> None:
+def test_a_client_for_a_connected_account_reads_that_account(server: SimulatorServer) -> None:
     account = server.connections.accounts()[0]
     reading = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=server.url, stripe_account=account.id)
     assert reading.get("/v1/account").body["id"] == account.id

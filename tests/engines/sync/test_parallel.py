@@ -1,4 +1,4 @@
-"""Lists and event feeds that are read at the same time: what happens meanwhile, refusals, and kills."""
+"""Lists and event feeds that are read at the same time: changes during the sync, refusals, and kills."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -44,22 +44,22 @@ class Request:
 
 
 class WatchedClient(StripeClient):
-    """A client that notes its requests and calls `before` ahead of each."""
+    """A client that records its requests and calls `before` ahead of each."""
 
     def __init__(self, url: str, key: str = DEFAULT_API_KEY) -> None:
         super().__init__(SecretStr(key), api_base=url, governor=Governor(livemode=False, wait=lambda seconds: None))
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self.before: Callable[[Request], object] = lambda request: None
 
     def list(self, path: str, params: Any, **options: Any) -> Answer:
         request = Request(path, tuple(params.get("types", ())), params["created"]["gte"])
         self.before(request)
-        self.asked.append(request)
+        self.requests.append(request)
         return super().list(path, params, **options)
 
 
-def asked_for(client: WatchedClient, path: str) -> list[Request]:
-    return [request for request in client.asked if request.path == path]
+def requests_for(client: WatchedClient, path: str) -> list[Request]:
+    return [request for request in client.requests if request.path == path]
 
 
 def sync(
@@ -70,12 +70,12 @@ def sync(
     before: Callable[[WatchedClient, Request], object] = lambda client, request: None,
 ) -> tuple[SyncReport, WatchedClient]:
     with closing(WatchedClient(server.url, key)) as client:
-        client.before = lambda asked: before(client, asked)
+        client.before = lambda request: before(client, request)
         return sync_account(client, HeldWarehouse(warehouse)), client
 
 
 def once(action: Callable[[], object], *, at: Callable[[WatchedClient, Request], bool]) -> Any:
-    """Return a hook that acts ahead of the first request for which `at` holds."""
+    """Return a hook that runs the action ahead of the first request for which `at` is true."""
     done: list[bool] = []
 
     def before(client: WatchedClient, request: Request) -> None:
@@ -95,7 +95,7 @@ def true_statuses(account: SimulatedAccount) -> dict[str, str]:
 
 
 def checkpoints(warehouse: duckdb.DuckDBPyConnection) -> dict[str, tuple[int | None, int | None, bool]]:
-    """Return, by stream, through when it is complete, since when it is known, and whether a pass is under way."""
+    """Return the end and the start of what is known of each stream, and whether a pass is unfinished."""
     rows = warehouse.execute(
         "SELECT stream, epoch(complete_through)::BIGINT, epoch(known_since)::BIGINT, walk_ceiling IS NOT NULL"
         " FROM sync.streams"
@@ -103,20 +103,20 @@ def checkpoints(warehouse: duckdb.DuckDBPyConnection) -> dict[str, tuple[int | N
     return {stream: tuple(state) for stream, *state in rows}
 
 
-def test_events_are_asked_for_while_lists_are_still_being_read(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_events_are_requested_while_lists_are_still_being_read(warehouse: duckdb.DuckDBPyConnection) -> None:
     with SimulatorServer(SimulatedAccount(seed=61, payments=2_500, days=60)) as server:
         server.limits.change(latency=0.02)
         _, client = sync(warehouse, server)
-    first_event = next(number for number, request in enumerate(client.asked) if request.path == EVENTS_PATH)
-    listed_later = [request for request in client.asked[first_event:] if request.path != EVENTS_PATH]
-    assert len(listed_later) > len(client.asked) / 4
+    first_event = next(number for number, request in enumerate(client.requests) if request.path == EVENTS_PATH)
+    listed_later = [request for request in client.requests[first_event:] if request.path != EVENTS_PATH]
+    assert len(listed_later) > len(client.requests) / 4
 
 
 @pytest.mark.parametrize("events_late", [0, 200])
-def test_what_changes_while_lists_are_read_is_known_at_the_end(
+def test_changes_during_the_listing_are_stored_at_its_end(
     events_late: int, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    """Half a day passes after the feeds' pass began; the first page of each list is older than that."""
+    """Half a day passes after the pass over the feeds began. The first page of each list was read before."""
     account = SimulatedAccount(seed=62, payments=900, days=40, events_late=events_late)
     started = account.now
 
@@ -127,20 +127,20 @@ def test_what_changes_while_lists_are_read_is_known_at_the_end(
     with SimulatorServer(account) as server:
         hook = once(
             let_time_pass,
-            at=lambda client, request: request.path == "/v1/charges" and bool(asked_for(client, EVENTS_PATH)),
+            at=lambda client, request: request.path == "/v1/charges" and bool(requests_for(client, EVENTS_PATH)),
         )
         server.limits.change(latency=0.01)
         report, client = sync(warehouse, server, before=hook)
-    assert account.now == started + DAY // 2, "the lists ended before the feeds began"
+    assert account.now == started + DAY // 2, "the feeds must begin before the lists end"
     assert statuses(warehouse) == true_statuses(account)
     assert report.data_through == account.now
     known = checkpoints(warehouse)
     assert {known[feed] for feed in FEEDS} == {(account.now, account.now - 30 * DAY, False)}
     assert known["charges"][:2] == (started, started)
-    assert started - OVERLAP_SECONDS in {request.since for request in asked_for(client, EVENTS_PATH)}
+    assert started - OVERLAP_SECONDS in {request.since for request in requests_for(client, EVENTS_PATH)}
 
 
-def test_a_backfill_that_takes_no_longer_than_a_moment_asks_each_feed_once(
+def test_a_short_backfill_requests_each_feed_once(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     with SimulatorServer(SimulatedAccount(seed=63, payments=30, days=10)) as server:
@@ -150,7 +150,7 @@ def test_a_backfill_that_takes_no_longer_than_a_moment_asks_each_feed_once(
         assert report.backfill_requests == report.requests.requests - 1
 
 
-def test_an_idle_sync_costs_its_fixed_requests_after_a_backfill_that_took_long(
+def test_an_idle_sync_after_a_long_backfill_takes_only_its_fixed_requests(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     account = SimulatedAccount(seed=64, payments=300, days=40)
@@ -159,7 +159,7 @@ def test_an_idle_sync_costs_its_fixed_requests_after_a_backfill_that_took_long(
         sync(warehouse, server)
         report, client = sync(warehouse, server)
     assert report.requests.requests == IDLE_REQUESTS
-    assert [request.path for request in client.asked] == [EVENTS_PATH] * len(FEEDS)
+    assert [request.path for request in client.requests] == [EVENTS_PATH] * len(FEEDS)
     assert (report.written, report.backfill_requests) == (0, 0)
 
 
@@ -167,7 +167,7 @@ def test_an_idle_sync_costs_its_fixed_requests_after_a_backfill_that_took_long(
     ("lacks", "absent"),
     [("charge_read", ("charge.succeeded", "refund.created")), ("dispute_read", ("charge.dispute.",))],
 )
-def test_feeds_beside_lists_leave_out_the_types_that_the_key_may_not_read(
+def test_feeds_read_during_the_listing_omit_types_that_the_key_may_not_read(
     lacks: str, absent: tuple[str, ...], warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     permissions = {"payment_intent_read", "charge_read", "dispute_read", "event_read"} - {lacks}
@@ -178,7 +178,7 @@ def test_feeds_beside_lists_leave_out_the_types_that_the_key_may_not_read(
         assert set(report.missing.values()) == {f"rak_{lacks}"}
         assert not set(FEEDS) & report.missing.keys()
         assert report.streams["charge_events"].complete_through == account.now
-        types = {kind for request in asked_for(client, EVENTS_PATH) for kind in request.types}
+        types = {kind for request in requests_for(client, EVENTS_PATH) for kind in request.types}
         assert types
         assert not [kind for kind in types if kind.startswith(absent)]
         report, _ = sync(warehouse, server)
@@ -186,15 +186,15 @@ def test_feeds_beside_lists_leave_out_the_types_that_the_key_may_not_read(
     assert statuses(warehouse) == true_statuses(account)
 
 
-def test_a_permission_lost_in_the_middle_of_a_list_costs_its_feed_only_those_types(
+def test_a_permission_lost_during_a_list_removes_only_its_types_from_the_feed(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
-    """The feed is refused too, for it asks for events of that list; the pass after the lists asks for the others."""
+    """The feed, which includes events of that list, is refused too. The pass after the lists requests the others."""
     account = SimulatedAccount(seed=66, payments=900, days=40)
 
     def refuse(client: WatchedClient, request: Request) -> None:
         wants_charges = request.path == "/v1/charges" or "charge.succeeded" in request.types
-        if wants_charges and len(asked_for(client, "/v1/charges")) >= 3:
+        if wants_charges and len(requests_for(client, "/v1/charges")) >= 3:
             raise AccessRefused("", fault="missing_permission", permission="rak_charge_read", account_id=None)
 
     with SimulatorServer(account) as server:
@@ -214,14 +214,14 @@ def test_a_permission_lost_in_the_middle_of_a_list_costs_its_feed_only_those_typ
 
 
 class Killed(BaseException):
-    """Ends a sync as a kill does: nothing that would follow is done."""
+    """End a sync as a kill does, without any cleanup."""
 
 
 @pytest.mark.parametrize("pause", [0, 600, 20 * DAY])
-def test_killed_between_the_lists_and_the_last_pass_over_the_feeds(
+def test_a_sync_killed_before_the_last_pass_over_the_feeds_is_finished_by_the_next(
     pause: int, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Feeds that were read to their end are not complete before the lists have ended and the last pass is stored."""
+    """Feeds are complete only when the lists have ended and the last pass is stored."""
     account = SimulatedAccount(seed=67, payments=900, days=40)
     started = account.now
 
@@ -231,7 +231,7 @@ def test_killed_between_the_lists_and_the_last_pass_over_the_feeds(
     with SimulatorServer(account) as server:
         with monkeypatch.context() as patched:
             patched.setattr(engine._Sync, "_finish_change_feed", kill)
-            later = once(lambda: setattr(account, "now", started + 60), at=lambda client, _: len(client.asked) == 6)
+            later = once(lambda: setattr(account, "now", started + 60), at=lambda client, _: len(client.requests) == 6)
             with pytest.raises(Killed):
                 sync(warehouse, server, before=later)
         left = checkpoints(warehouse)
@@ -242,7 +242,9 @@ def test_killed_between_the_lists_and_the_last_pass_over_the_feeds(
         account.now += pause
         report, client = sync(warehouse, server)
     if pause < DAY:
-        assert {(request.path, request.since) for request in client.asked} == {(EVENTS_PATH, reached - OVERLAP_SECONDS)}
+        assert {(request.path, request.since) for request in client.requests} == {
+            (EVENTS_PATH, reached - OVERLAP_SECONDS)
+        }
     assert report.relisted_feeds == []
     assert statuses(warehouse) == true_statuses(account)
     known = checkpoints(warehouse)
@@ -250,7 +252,7 @@ def test_killed_between_the_lists_and_the_last_pass_over_the_feeds(
     assert all(known[feed][1] >= account.now - 30 * DAY for feed in FEEDS)
 
 
-def test_an_object_that_a_list_and_an_event_bring_at_once_is_merged_once(
+def test_an_object_in_a_list_and_in_events_of_one_load_is_merged_once(
     warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merges: list[str] = []
@@ -270,7 +272,7 @@ def test_an_object_that_a_list_and_an_event_bring_at_once_is_merged_once(
     counts = Loader(warehouse, ACCOUNT, API_VERSION).load(
         {"payment_intents": listed}, [*events, event("evt_3", "pi_2", "processing", 40)]
     )
-    assert merges == [], "each object has one newest row, which is new"
+    assert merges == [], "new rows need no merge"
     assert (counts["payment_intents"].read, counts["payment_intents"].written) == (4, 2)
     assert counts["payment_intents"].outdated == 2
     assert statuses(warehouse) == {"pi_1": "succeeded", "pi_2": "processing"}
@@ -285,7 +287,7 @@ def test_an_object_that_a_list_and_an_event_bring_at_once_is_merged_once(
     assert statuses(warehouse) == {"pi_1": "canceled", "pi_2": "canceled"}
 
 
-def test_rows_older_than_what_is_stored_change_nothing(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_rows_older_than_the_stored_ones_change_nothing(warehouse: duckdb.DuckDBPyConnection) -> None:
     listed = object_row(
         intent("pi_1", "processing"), as_of=50, read_no_later_than=50, api_version=API_VERSION, source="list"
     )

@@ -1,4 +1,4 @@
-"""What is put stays, once, until it is finished: on SQLite and on PostgreSQL alike."""
+"""The webhook queue on SQLite and on PostgreSQL: each event is stored once and stays until it is finished."""
 
 import threading
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queue]:
-    """An empty queue on either database."""
+    """Return an empty queue on each database."""
     if request.param == "sqlite":
         made = Queue(f"sqlite:///{tmp_path / 'queue.sqlite'}")
     else:
@@ -29,7 +29,7 @@ def delivery(number: int, *, integration: str = "default", received_at: datetime
     return Delivery(integration, f"evt_{number}", f'{{"n": {number}}}', received_at)
 
 
-def test_events_are_taken_in_the_order_of_arrival_and_counted_as_tried(queue: Queue) -> None:
+def test_events_are_taken_in_the_order_of_arrival_and_each_attempt_is_counted(queue: Queue) -> None:
     queue.put([delivery(2)])
     queue.put([delivery(1), delivery(3)])
     taken = queue.take(2)
@@ -41,12 +41,12 @@ def test_events_are_taken_in_the_order_of_arrival_and_counted_as_tried(queue: Qu
     assert [each.attempts for each in queue.take(5)] == [2, 2, 1]
 
 
-def test_the_events_of_some_integrations_are_left_where_they_are(queue: Queue) -> None:
+def test_events_of_excluded_integrations_stay_in_the_queue(queue: Queue) -> None:
     queue.put([delivery(1, integration="lost"), delivery(2), delivery(3, integration="lost")])
     assert [each.event_id for each in queue.take(9, excluding={"lost": None})] == ["evt_2"]
 
 
-def test_a_queue_of_an_earlier_release_gets_what_it_lacks(queue: Queue) -> None:
+def test_a_queue_of_an_earlier_release_gets_its_missing_column(queue: Queue) -> None:
     queue.put([delivery(1)])
     engine = sa.create_engine(queue.url)
     with engine.begin() as connection:
@@ -57,7 +57,7 @@ def test_a_queue_of_an_earlier_release_gets_what_it_lacks(queue: Queue) -> None:
     assert [(each.event_id, each.account_id) for each in queue.take(9)] == [("evt_1", None), ("evt_2", "acct_1")]
 
 
-def test_an_event_is_kept_once_however_often_it_comes(queue: Queue) -> None:
+def test_an_event_is_stored_once_however_often_it_is_delivered(queue: Queue) -> None:
     queue.put([delivery(1), delivery(1)])
     queue.put([delivery(1)])
     queue.put([delivery(1, integration="other")])
@@ -65,7 +65,7 @@ def test_an_event_is_kept_once_however_often_it_comes(queue: Queue) -> None:
     assert queue.history_counts() == (0, 2)
 
 
-def test_what_is_finished_does_not_come_again_not_even_if_it_is_delivered_again(queue: Queue) -> None:
+def test_a_finished_event_is_not_taken_again_even_if_it_is_delivered_again(queue: Queue) -> None:
     queue.put([delivery(1), delivery(2)])
     queue.finish([each.seq for each in queue.take(9)])
     queue.put([delivery(1)])
@@ -74,7 +74,7 @@ def test_what_is_finished_does_not_come_again_not_even_if_it_is_delivered_again(
     assert (stats.queued, stats.age(NOW), queue.history_counts()) == (0, 0, (2, 1))
 
 
-def test_of_what_was_loaded_only_the_id_is_kept(queue: Queue) -> None:
+def test_the_payload_of_a_loaded_event_is_deleted(queue: Queue) -> None:
     queue.put([delivery(1), delivery(2)])
     first, second = queue.take(9)
     queue.finish([first.seq], {second.seq: "unreadable"})
@@ -85,20 +85,20 @@ def test_of_what_was_loaded_only_the_id_is_kept(queue: Queue) -> None:
     assert [tuple(row) for row in rows] == [("evt_1", ""), ("evt_2", '{"n": 2}')]
 
 
-def test_what_is_taken_and_never_finished_comes_again(queue: Queue) -> None:
+def test_an_event_that_was_taken_and_not_finished_is_taken_again(queue: Queue) -> None:
     queue.put([delivery(1)])
     queue.take(9)
     queue.close()
     assert [each.attempts for each in Queue(queue.url).take(9)] == [2]
 
 
-def test_an_attempt_that_was_not_the_events_fault_is_taken_back(queue: Queue) -> None:
+def test_the_attempt_of_a_released_event_is_not_counted(queue: Queue) -> None:
     queue.put([delivery(1)])
     queue.release([each.seq for each in queue.take(9)])
     assert [each.attempts for each in queue.take(9)] == [1]
 
 
-def test_what_is_put_aside_keeps_its_reason_and_can_be_tried_again(queue: Queue) -> None:
+def test_a_quarantined_event_has_its_reason_and_can_be_queued_again(queue: Queue) -> None:
     queue.put([delivery(1), delivery(2)])
     first, second = queue.take(9)
     queue.finish([first.seq], {second.seq: "no id"})
@@ -108,7 +108,7 @@ def test_what_is_put_aside_keeps_its_reason_and_can_be_tried_again(queue: Queue)
     assert [(each.event_id, each.attempts) for each in queue.take(9)] == [("evt_2", 1)]
 
 
-def test_only_what_was_done_long_ago_is_forgotten(queue: Queue) -> None:
+def test_only_events_that_were_loaded_long_ago_are_deleted(queue: Queue) -> None:
     queue.put([delivery(number) for number in range(3)])
     first, second, _ = queue.take(9)
     queue.finish([first.seq], {second.seq: "unreadable"})
@@ -117,7 +117,7 @@ def test_only_what_was_done_long_ago_is_forgotten(queue: Queue) -> None:
     assert [queue.state_of(f"evt_{number}") for number in range(3)] == [None, "quarantined", "queued"]
 
 
-def test_the_age_is_that_of_the_oldest_that_waits(queue: Queue) -> None:
+def test_the_age_of_the_queue_is_that_of_its_oldest_event(queue: Queue) -> None:
     queue.put([delivery(1, received_at=NOW - timedelta(minutes=5)), delivery(2)])
     stats = queue.stats()
     assert (stats.queued, stats.age(NOW), stats.age(NOW - timedelta(hours=1))) == (2, 300, 0)
@@ -130,8 +130,8 @@ def test_refusals_are_counted_by_the_hour(queue: Queue) -> None:
     assert queue.refusals(since=NOW) == {"too_old": 3, "wrong_signature": 1}
 
 
-def test_anybody_may_put_events_with_plain_sql(queue: Queue) -> None:
-    """As data/README.md shows it."""
+def test_events_can_be_added_with_plain_sql(queue: Queue) -> None:
+    """The statement is that of data/README.md."""
     queue.stats()
     engine = sa.create_engine(queue.url)
     with engine.begin() as connection:
@@ -142,7 +142,7 @@ def test_anybody_may_put_events_with_plain_sql(queue: Queue) -> None:
     assert abs((datetime.now(UTC) - taken.received_at).total_seconds()) < 60
 
 
-def test_many_writers_at_once_lose_nothing(queue: Queue) -> None:
+def test_concurrent_writers_lose_no_event(queue: Queue) -> None:
     queue.stats()
 
     def put(writer: int) -> None:
@@ -159,8 +159,8 @@ def test_many_writers_at_once_lose_nothing(queue: Queue) -> None:
     assert (queue.stats().queued, queue.history_counts()) == (200, (0, 120))
 
 
-def test_two_readers_at_once_never_wait_for_each_other(postgres: object, tmp_path: Path) -> None:
-    """On PostgreSQL, rows that another reader is taking at this moment are passed over."""
+def test_concurrent_readers_do_not_wait_for_each_other(postgres: object, tmp_path: Path) -> None:
+    """On PostgreSQL, rows that another reader has locked are skipped."""
     queue = Queue(postgres.new_database())  # type: ignore[attr-defined]
     queue.put([delivery(1), delivery(2)])
     engine = sa.create_engine(queue.url)
@@ -171,13 +171,13 @@ def test_two_readers_at_once_never_wait_for_each_other(postgres: object, tmp_pat
     queue.close()
 
 
-def test_a_queue_that_cannot_be_used_says_so_without_its_password(tmp_path: Path) -> None:
+def test_an_unusable_queue_is_reported_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(QueueUnavailable) as refused:
         Queue("postgresql+psycopg://recoup:geheim@127.0.0.1:1/x").stats()
     assert "geheim" not in str(refused.value)
     assert "geheim" not in repr(Queue("postgresql+psycopg://recoup:geheim@127.0.0.1:1/x"))
     broken = tmp_path / "queue.sqlite"
-    broken.write_bytes(b"this is no database, and long enough to be taken for one" * 100)
+    broken.write_bytes(b"this is not a database, but long enough to be read as one" * 100)
     with pytest.raises(QueueUnavailable, match="not a database"):
         Queue(f"sqlite:///{broken}").put([delivery(1)])
     (tmp_path / "file").touch()
@@ -186,8 +186,8 @@ def test_a_queue_that_cannot_be_used_says_so_without_its_password(tmp_path: Path
 
 
 @pytest.mark.parametrize("becomes", ["gone", "another", "garbage", "moved"])
-def test_nothing_is_kept_in_a_file_that_was_deleted_or_replaced_meanwhile(becomes: str, tmp_path: Path) -> None:
-    """SQLite would go on with the file that it has open, and all of it would be lost."""
+def test_no_event_is_stored_in_a_file_that_was_deleted_or_replaced(becomes: str, tmp_path: Path) -> None:
+    """SQLite would continue to write to the deleted file that it has open, and the events would be lost."""
     path = tmp_path / "data" / "queue.sqlite"
     queue = Queue(f"sqlite:///{path}")
     queue.put([delivery(1)])
@@ -199,7 +199,7 @@ def test_nothing_is_kept_in_a_file_that_was_deleted_or_replaced_meanwhile(become
     if becomes == "another":
         Queue(f"sqlite:///{path}").put([delivery(2)])
     if becomes == "garbage":
-        path.write_bytes(b"this is no database, and long enough to be taken for one" * 100)
+        path.write_bytes(b"this is not a database, but long enough to be read as one" * 100)
         with pytest.raises(QueueUnavailable):
             queue.put([delivery(3)])
         return
@@ -207,7 +207,7 @@ def test_nothing_is_kept_in_a_file_that_was_deleted_or_replaced_meanwhile(become
     assert "evt_3" in [each.event_id for each in Queue(f"sqlite:///{path}").take(9)]
 
 
-def test_a_file_that_is_deleted_in_the_very_moment_is_no_place_for_an_event(
+def test_storing_an_event_fails_if_the_file_is_deleted_during_the_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "queue.sqlite"
@@ -226,7 +226,7 @@ def test_a_file_that_is_deleted_in_the_very_moment_is_no_place_for_an_event(
         queue.put([delivery(1)])
 
 
-def test_no_row_has_a_state_that_nobody_knows(queue: Queue) -> None:
+def test_a_row_with_an_unknown_state_is_rejected(queue: Queue) -> None:
     queue.stats()
     engine = sa.create_engine(queue.url)
     statement = sa.text("INSERT INTO webhook_queue (event_id, payload, state) VALUES ('evt_9', '{}', 'bogus')")
@@ -235,7 +235,7 @@ def test_no_row_has_a_state_that_nobody_knows(queue: Queue) -> None:
     engine.dispose()
 
 
-def test_a_put_of_several_statements_is_kept_as_a_whole_or_not_at_all(queue: Queue) -> None:
+def test_a_batch_of_several_statements_is_stored_as_a_whole_or_not_at_all(queue: Queue) -> None:
     many = [delivery(number) for number in range(1_100)]
     broken = Delivery("default", "evt_z", None, NOW)  # type: ignore[arg-type]
     with pytest.raises(QueueUnavailable):
@@ -246,7 +246,7 @@ def test_a_put_of_several_statements_is_kept_as_a_whole_or_not_at_all(queue: Que
     assert (len(taken), taken.pop("evt_0"), set(taken.values())) == (1_100, 2, {1})
 
 
-def test_the_first_delivery_of_an_event_says_when_it_came(queue: Queue) -> None:
+def test_the_time_of_arrival_is_that_of_the_first_delivery(queue: Queue) -> None:
     earlier, later = NOW.replace(microsecond=1), NOW.replace(microsecond=200_000)
     queue.put([delivery(1, received_at=earlier), delivery(1, received_at=later)])
     queue.put([delivery(1, received_at=later)])

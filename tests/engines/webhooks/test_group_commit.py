@@ -38,31 +38,31 @@ def disk(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
     return SlowDisk(queue, monkeypatch)
 
 
-def keep(intake: GroupCommit, number: int) -> Coroutine[Any, Any, None]:
+def store(intake: GroupCommit, number: int) -> Coroutine[Any, Any, None]:
     return intake.store([Delivery("default", f"evt_{number}", "{}", NOW)])
 
 
-async def keep_while_busy(queue: Queue, disk: SlowDisk, numbers: Sequence[int]) -> list[BaseException | None]:
-    """Keep event 0, and the others while its commit is under way. Return the outcome of each."""
+async def store_during_commit(queue: Queue, disk: SlowDisk, numbers: Sequence[int]) -> list[BaseException | None]:
+    """Store event 0, and the others during its commit. Return the outcome of each."""
     intake = GroupCommit(queue)
-    tasks = [asyncio.create_task(keep(intake, 0))]
+    tasks = [asyncio.create_task(store(intake, 0))]
     while not disk.groups:
         await asyncio.sleep(0.005)
-    tasks += [asyncio.create_task(keep(intake, number)) for number in numbers]
+    tasks += [asyncio.create_task(store(intake, number)) for number in numbers]
     await asyncio.sleep(0.05)
     assert not any(task.done() for task in tasks), "acknowledged before the commit"
     disk.go.set()
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_what_arrives_during_a_commit_shares_the_next_one(queue: Queue, disk: SlowDisk) -> None:
-    assert asyncio.run(keep_while_busy(queue, disk, range(1, 40))) == [None] * 40
+def test_deliveries_that_arrive_during_a_commit_share_the_next_one(queue: Queue, disk: SlowDisk) -> None:
+    assert asyncio.run(store_during_commit(queue, disk, range(1, 40))) == [None] * 40
     assert [len(group) for group in disk.groups] == [1, 39]
     assert queue.stats().queued == 40
 
 
 def test_a_duplicate_within_a_group_is_stored_once_and_counted_twice(queue: Queue, disk: SlowDisk) -> None:
-    assert asyncio.run(keep_while_busy(queue, disk, [1, 2, 1])) == [None] * 4
+    assert asyncio.run(store_during_commit(queue, disk, [1, 2, 1])) == [None] * 4
     assert disk.groups[1] == ["evt_1", "evt_2", "evt_1"]
     assert {each.event_id: each.deliveries for each in queue.take(9)} == {"evt_0": 1, "evt_1": 2, "evt_2": 1}
 
@@ -73,7 +73,7 @@ def test_a_failed_commit_acknowledges_no_event_of_its_group(error: Exception, qu
         raise error
 
     disk.fail = fail
-    first, *others = asyncio.run(keep_while_busy(queue, disk, range(1, 9)))
+    first, *others = asyncio.run(store_during_commit(queue, disk, range(1, 9)))
     assert first is None
     assert [type(outcome) for outcome in others] == [QueueUnavailable] * 8
     assert [each.event_id for each in queue.take(99)] == ["evt_0"]
@@ -86,10 +86,10 @@ def test_a_commit_that_takes_too_long_is_an_error_to_each_delivery(
 
     async def run() -> list[BaseException | None]:
         intake = GroupCommit(queue)
-        late = await asyncio.gather(*[keep(intake, number) for number in range(3)], return_exceptions=True)
+        late = await asyncio.gather(*[store(intake, number) for number in range(3)], return_exceptions=True)
         disk.go.set()
         monkeypatch.setattr(module, "COMMIT_TIMEOUT_SECONDS", 20.0)
-        return [*late, *await asyncio.gather(keep(intake, 3), return_exceptions=True)]
+        return [*late, *await asyncio.gather(store(intake, 3), return_exceptions=True)]
 
     *late, last = asyncio.run(run())
     assert [str(outcome) for outcome in late] == ["The queue took longer than 0 seconds."] * 3

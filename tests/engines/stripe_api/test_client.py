@@ -1,4 +1,4 @@
-"""The client against a server that misbehaves: what is tried again, what is not, and what the reader is told."""
+"""The client against a server that misbehaves: what is retried, what is not, and the messages."""
 
 import http.server
 import logging
@@ -25,10 +25,10 @@ from orchestration.stripe_api.rate_limits import Governor
 PATH = "/v1/payment_intents"
 DATED = {"Date": "Tue, 24 Nov 2026 10:00:00 GMT"}
 SECONDS_TO_END = 0.01
-"""How soon a server that is shut down looks for it: by itself, every half second."""
+"""How often a test server checks whether it was shut down; the default is every half second."""
 
-PASSING = ("rate_limit", "lock_timeout", "server_error", "drop", "cut", "truncate")
-"""Every fault that a later try does not meet again."""
+TEMPORARY = ("rate_limit", "lock_timeout", "server_error", "drop", "cut", "truncate")
+"""The faults that a retry can get past."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def pauses() -> list[float]:
 
 @pytest.fixture
 def connect(server: SimulatorServer, pauses: list[float]) -> Iterator[Callable[..., StripeClient]]:
-    """Makes clients that note their pauses instead of making them."""
+    """Return a function that makes clients, which record their pauses instead of waiting."""
     clients: list[StripeClient] = []
 
     def make(key: str = DEFAULT_API_KEY, address: str | None = None, **policy: float) -> StripeClient:
@@ -65,14 +65,14 @@ def connect(server: SimulatorServer, pauses: list[float]) -> Iterator[Callable[.
         client.close()
 
 
-class _Always(http.server.BaseHTTPRequestHandler):
-    """Answers every request in one way."""
+class _FixedAnswer(http.server.BaseHTTPRequestHandler):
+    """Answer every request in the same way."""
 
-    heard: list[dict[str, str]]
+    received: list[dict[str, str]]
     status, headers_sent, body = 200, DATED, b"{}"
 
     def do_GET(self) -> None:
-        self.heard.append(dict(self.headers))
+        self.received.append(dict(self.headers))
         self.send_response_only(self.status)
         for name, value in self.headers_sent.items():
             self.send_header(name, value)
@@ -81,22 +81,24 @@ class _Always(http.server.BaseHTTPRequestHandler):
         self.wfile.write(self.body)
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing: pytest's output is not this server's log."""
+        """Log nothing."""
 
 
 @pytest.fixture
-def heard() -> list[dict[str, str]]:
-    """The headers of the requests to `answering` servers."""
+def received() -> list[dict[str, str]]:
+    """Return the headers of the requests that `answering` servers got."""
     return []
 
 
 @pytest.fixture
-def answering(heard: list[dict[str, str]]) -> Iterator[Callable[..., str]]:
-    """Starts servers that are not Stripe; gives their addresses."""
+def answering(received: list[dict[str, str]]) -> Iterator[Callable[..., str]]:
+    """Return a function that starts a server that is not Stripe and returns its address."""
     servers: list[http.server.HTTPServer] = []
 
     def start(status: int, headers: dict[str, str], body: bytes) -> str:
-        handler = type("Handler", (_Always,), {"heard": heard, "status": status, "headers_sent": headers, "body": body})
+        handler = type(
+            "Handler", (_FixedAnswer,), {"received": received, "status": status, "headers_sent": headers, "body": body}
+        )
         running = http.server.HTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=running.serve_forever, args=(SECONDS_TO_END,), daemon=True).start()
         servers.append(running)
@@ -108,8 +110,8 @@ def answering(heard: list[dict[str, str]]) -> Iterator[Callable[..., str]]:
         running.server_close()
 
 
-@pytest.mark.parametrize("kind", PASSING)
-def test_a_fault_that_passes_is_tried_again(
+@pytest.mark.parametrize("kind", TEMPORARY)
+def test_a_temporary_fault_is_retried(
     kind: str, server: SimulatorServer, connect: Callable[..., StripeClient], pauses: list[float]
 ) -> None:
     client = connect()
@@ -121,8 +123,8 @@ def test_a_fault_that_passes_is_tried_again(
     assert client.counts.rate_limited == (3 if kind in ("rate_limit", "lock_timeout") else 0)
 
 
-@pytest.mark.parametrize("kind", PASSING)
-def test_a_fault_that_stays_ends_with_a_sentence(
+@pytest.mark.parametrize("kind", TEMPORARY)
+def test_a_lasting_fault_ends_with_a_message(
     kind: str, server: SimulatorServer, connect: Callable[..., StripeClient]
 ) -> None:
     client = connect(tries=4)
@@ -140,7 +142,7 @@ def test_a_fault_that_stays_ends_with_a_sentence(
     assert client.counts.requests == 1 + 4
 
 
-def test_an_address_that_never_answered_is_given_up_sooner(connect: Callable[..., StripeClient]) -> None:
+def test_an_address_that_never_answered_gets_fewer_tries(connect: Callable[..., StripeClient]) -> None:
     client = connect(address="http://127.0.0.1:9")
     with pytest.raises(StripeUnavailable, match=r"127\.0\.0\.1:9 cannot be reached: the connection is refused\."):
         client.get(PATH)
@@ -148,7 +150,7 @@ def test_an_address_that_never_answered_is_given_up_sooner(connect: Callable[...
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_should_retry_decides_over_the_status(
+def test_the_should_retry_header_takes_precedence_over_the_status(
     status: int, answering: Callable[..., str], connect: Callable[..., StripeClient], pauses: list[float]
 ) -> None:
     address = answering(status, DATED | {"Stripe-Should-Retry": "false"}, b'{"error":{"message":"no"}}')
@@ -165,14 +167,14 @@ def test_a_401_or_403_is_never_retried_whatever_the_header_says(
     answering: Callable[..., str],
     connect: Callable[..., StripeClient],
     pauses: list[float],
-    heard: list[dict[str, str]],
+    received: list[dict[str, str]],
 ) -> None:
     headers = DATED | ({"Stripe-Should-Retry": stated} if stated else {})
     address = answering(status, headers, b'{"error":{"message":"no"}}')
     with pytest.raises((AuthenticationFailed, AccessRefused)):
         connect(address=address).get(PATH)
     assert pauses == []
-    assert len(heard) == 1
+    assert len(received) == 1
 
 
 @pytest.mark.parametrize(
@@ -200,40 +202,40 @@ def test_the_status_decides_on_a_retry_unless_the_header_does(
     is_retried: bool,
     answering: Callable[..., str],
     connect: Callable[..., StripeClient],
-    heard: list[dict[str, str]],
+    received: list[dict[str, str]],
 ) -> None:
     headers = DATED | ({"Stripe-Should-Retry": stated} if stated else {})
     address = answering(status, headers, b'{"error":{"message":"no"}}')
     with pytest.raises((InvalidRequest, StripeUnavailable)):
         connect(address=address, first_tries=2).get(PATH)
-    assert len(heard) == (2 if is_retried else 1)
+    assert len(received) == (2 if is_retried else 1)
 
 
 @pytest.mark.parametrize(
-    ("reason", "code", "told"),
+    ("reason", "code", "recorded"),
     [
         ("global-rate", "rate_limit", ["global-rate"]),
         (None, "lock_timeout", []),
         (None, "rate_limit", ["endpoint-rate"]),
     ],
 )
-def test_the_governor_hears_of_limits_and_not_of_locks(
-    reason: str | None, code: str, told: list[str], answering: Callable[..., str]
+def test_the_governor_is_informed_of_rate_limits_and_not_of_lock_timeouts(
+    reason: str | None, code: str, recorded: list[str], answering: Callable[..., str]
 ) -> None:
     headers = DATED | ({"Stripe-Rate-Limited-Reason": reason} if reason else {})
     address = answering(429, headers, f'{{"error":{{"code":"{code}"}}}}'.encode())
-    governor, heard = Governor(livemode=False), list[str]()
-    governor.record_refusal = lambda endpoint, reason: heard.append(reason)  # type: ignore[method-assign]
+    governor, received = Governor(livemode=False), list[str]()
+    governor.record_refusal = lambda endpoint, reason: received.append(reason)  # type: ignore[method-assign]
     client = StripeClient(
         SecretStr(DEFAULT_API_KEY), api_base=address, retry=RetryPolicy(first_tries=1), governor=governor
     )
     with pytest.raises(StripeUnavailable):
         client.get(PATH)
     client.close()
-    assert heard == told
+    assert received == recorded
 
 
-def test_pauses_grow_are_capped_and_never_fixed() -> None:
+def test_pauses_grow_up_to_a_cap_and_are_random() -> None:
     policy = RetryPolicy(base=0.5, cap=4.0)
     for retry, most in ((1, 1.0), (2, 2.0), (3, 4.0), (9, 4.0)):
         pauses = {policy.pause(retry) for _ in range(200)}
@@ -242,7 +244,7 @@ def test_pauses_grow_are_capped_and_never_fixed() -> None:
         assert len(pauses) > 100
 
 
-def test_a_key_stripe_does_not_know_is_told_at_once_and_not_repeated(
+def test_a_key_that_stripe_does_not_know_fails_at_once_and_is_not_repeated(
     connect: Callable[..., StripeClient], pauses: list[float]
 ) -> None:
     with pytest.raises(AuthenticationFailed, match="Check that it is complete") as failure:
@@ -252,52 +254,52 @@ def test_a_key_stripe_does_not_know_is_told_at_once_and_not_repeated(
     assert "cXQZ" not in str(failure.value)
 
 
-def from_source(server: SimulatorServer, *keys: str, **options: Any) -> tuple[StripeClient, list[str | None]]:
-    """A client whose source gives these keys, each after the one before was refused; and what the source was told."""
-    told: list[str | None] = []
+def client_with_source(server: SimulatorServer, *keys: str, **options: Any) -> tuple[StripeClient, list[str | None]]:
+    """Return a client whose source returns these keys in turn, and the refused keys that the source was given."""
+    refused_keys: list[str | None] = []
 
     def source(refused: SecretStr | None) -> SecretStr:
-        told.append(refused.get_secret_value() if refused else None)
-        return SecretStr(keys[keys.index(told[-1]) + 1 if told[-1] else 0])
+        refused_keys.append(refused.get_secret_value() if refused else None)
+        return SecretStr(keys[keys.index(refused_keys[-1]) + 1 if refused_keys[-1] else 0])
 
-    return StripeClient(source, api_base=server.url, **options), told
+    return StripeClient(source, api_base=server.url, **options), refused_keys
 
 
-def test_a_source_is_asked_for_another_key_once_where_one_has_expired(server: SimulatorServer) -> None:
+def test_a_key_source_is_asked_once_for_another_key_if_one_has_expired(server: SimulatorServer) -> None:
     server.keys.put("rk_test_old", ApiKey(None, state="expired"))
-    client, told = from_source(server, "rk_test_old", DEFAULT_API_KEY)
+    client, refused_keys = client_with_source(server, "rk_test_old", DEFAULT_API_KEY)
     assert client.get(PATH).body["data"]
-    assert told == [None, "rk_test_old"]
+    assert refused_keys == [None, "rk_test_old"]
     assert (client.counts.requests, client.counts.retries) == (2, 1)
-    unknown, told = from_source(server, "rk_test_unknown", DEFAULT_API_KEY)
+    unknown, refused_keys = client_with_source(server, "rk_test_unknown", DEFAULT_API_KEY)
     assert unknown.get(PATH).body["data"]
-    assert told == [None, "rk_test_unknown"]
+    assert refused_keys == [None, "rk_test_unknown"]
 
 
-def test_two_keys_of_a_source_that_have_expired_are_enough(server: SimulatorServer) -> None:
+def test_a_key_source_whose_second_key_has_expired_too_is_not_asked_again(server: SimulatorServer) -> None:
     for key in ("rk_test_old", "rk_test_older"):
         server.keys.put(key, ApiKey(None, state="expired"))
-    client, told = from_source(server, "rk_test_older", "rk_test_old", DEFAULT_API_KEY)
+    client, refused_keys = client_with_source(server, "rk_test_older", "rk_test_old", DEFAULT_API_KEY)
     with pytest.raises(AuthenticationFailed) as failed:
         client.get(PATH)
-    assert (failed.value.fault, len(told), server.requests.total) == ("expired", 2, 2)
+    assert (failed.value.fault, len(refused_keys), server.requests.total) == ("expired", 2, 2)
 
 
-def test_what_another_key_cannot_mend_is_not_asked_again(server: SimulatorServer) -> None:
+def test_after_a_revoked_key_the_key_source_is_not_asked_for_another(server: SimulatorServer) -> None:
     server.keys.put("rk_test_gone", ApiKey(None, state="revoked"))
-    client, told = from_source(server, "rk_test_gone", DEFAULT_API_KEY)
+    client, refused_keys = client_with_source(server, "rk_test_gone", DEFAULT_API_KEY)
     with pytest.raises(AuthenticationFailed) as failed:
         client.get(PATH)
-    assert (failed.value.fault, told, server.requests.total) == ("revoked", [None], 1)
+    assert (failed.value.fault, refused_keys, server.requests.total) == ("revoked", [None], 1)
 
 
-def test_a_mode_that_no_key_tells_may_be_stated(server: SimulatorServer) -> None:
+def test_the_mode_can_be_stated_if_the_key_comes_from_a_source(server: SimulatorServer) -> None:
     assert StripeClient(SecretStr("rk_live_1"), livemode=False).livemode is True
-    assert from_source(server, DEFAULT_API_KEY)[0].livemode is None
-    assert from_source(server, DEFAULT_API_KEY, livemode=True)[0].livemode is True
+    assert client_with_source(server, DEFAULT_API_KEY)[0].livemode is None
+    assert client_with_source(server, DEFAULT_API_KEY, livemode=True)[0].livemode is True
 
 
-def test_a_form_is_posted_with_the_key_as_user_name_and_tried_again(
+def test_a_form_is_posted_with_the_key_as_user_name_and_is_retried(
     server: SimulatorServer, connect: Callable[..., StripeClient], pauses: list[float]
 ) -> None:
     server.app.options = AppOptions("ca_1", "sk_test_app", ["https://recoup.example.com/"])
@@ -346,7 +348,7 @@ def test_a_rejected_request_carries_stripes_code(connect: Callable[..., StripeCl
         (200, DATED, b'{"data":[]}', "the answer to GET /v1/payment_intents is not a list of Stripe objects."),
     ],
 )
-def test_a_server_that_is_not_stripe_is_told_apart(
+def test_a_server_that_is_not_stripe_is_recognized(
     status: int,
     headers: dict[str, str],
     body: bytes,
@@ -370,25 +372,25 @@ def test_a_server_that_is_not_stripe_is_told_apart(
         (b'{"data":null,"has_more":false}', "not_stripe", "is not a list of Stripe objects"),
     ],
 )
-def test_a_page_that_is_none_is_tried_again_and_then_told(
+def test_an_unusable_page_is_retried_and_then_reported(
     body: bytes, fault: str, says: str, answering: Callable[..., str], connect: Callable[..., StripeClient]
 ) -> None:
-    """A page without objects names no cursor to go on from: without an end it would be asked for for ever."""
+    """An empty page has no cursor to continue from: without a limit the client would request it forever."""
     client = connect(address=answering(200, DATED, body), first_tries=3, tries=3)
     with pytest.raises(StripeUnavailable, match=says) as failure:
         client.list(PATH, {})
     assert (failure.value.fault, client.counts.requests) == (fault, 3)
 
 
-def test_a_server_without_tls_is_told_apart(server: SimulatorServer, connect: Callable[..., StripeClient]) -> None:
+def test_a_server_without_tls_is_recognized(server: SimulatorServer, connect: Callable[..., StripeClient]) -> None:
     client = connect(address=server.url.replace("http://", "https://"))
     with pytest.raises(StripeUnavailable, match="Check this machine's date and time") as failure:
         client.get(PATH)
     assert failure.value.fault == "tls"
-    assert client.counts.requests == 1, "trying again cannot help"
+    assert client.counts.requests == 1, "a retry cannot help"
 
 
-def test_a_server_that_takes_its_time_is_given_up(server: SimulatorServer) -> None:
+def test_a_server_that_is_too_slow_times_out(server: SimulatorServer) -> None:
     server.faults.add(Fault("slow", times=2, seconds=0.5))
     client = StripeClient(
         SecretStr(DEFAULT_API_KEY), api_base=server.url, timeout=0.1, retry=RetryPolicy(first_tries=2, base=0)
@@ -399,19 +401,19 @@ def test_a_server_that_takes_its_time_is_given_up(server: SimulatorServer) -> No
     assert failure.value.fault == "no_network"
 
 
-def test_a_name_that_nobody_knows_is_told_apart(
+def test_a_host_name_that_cannot_be_resolved_is_recognized(
     connect: Callable[..., StripeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nobody_knows(*arguments: object, **options: object) -> None:
+    def fail_to_resolve(*arguments: object, **options: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
+    monkeypatch.setattr(socket, "getaddrinfo", fail_to_resolve)
     with pytest.raises(StripeUnavailable, match=r"cannot be reached: its name cannot be resolved \(DNS\)") as failure:
         connect(address="http://stripe.example").get(PATH)
     assert failure.value.fault == "no_network"
 
 
-def test_a_proxy_in_the_way_is_told_apart(
+def test_a_proxy_that_refuses_the_connection_is_recognized(
     connect: Callable[..., StripeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -420,7 +422,7 @@ def test_a_proxy_in_the_way_is_told_apart(
     assert failure.value.fault == "no_network"
 
 
-def test_the_clock_is_stripes(
+def test_the_clock_of_the_client_is_that_of_stripe(
     server: SimulatorServer, account: SimulatedAccount, connect: Callable[..., StripeClient]
 ) -> None:
     client = connect()
@@ -430,7 +432,7 @@ def test_the_clock_is_stripes(
     assert client.now == account.now
 
 
-def test_a_slow_answer_vouches_only_for_what_was_before_it(
+def test_a_slow_answer_has_the_time_before_and_after_the_request(
     server: SimulatorServer, account: SimulatedAccount, connect: Callable[..., StripeClient]
 ) -> None:
     client = connect()
@@ -441,13 +443,13 @@ def test_a_slow_answer_vouches_only_for_what_was_before_it(
     assert (answer.read_no_earlier_than, answer.read_no_later_than) == (asked, asked + 90)
 
 
-def test_every_request_pins_the_api_version_and_says_who_asks(
-    answering: Callable[..., str], heard: list[dict[str, str]], connect: Callable[..., StripeClient]
+def test_every_request_pins_the_api_version_and_identifies_recoup(
+    answering: Callable[..., str], received: list[dict[str, str]], connect: Callable[..., StripeClient]
 ) -> None:
     connect(address=answering(200, DATED, b"{}")).get(PATH)
-    assert heard[0]["Stripe-Version"] == API_VERSION
-    assert "Recoup" in heard[0]["User-Agent"]
-    assert heard[0]["Authorization"] == f"Bearer {DEFAULT_API_KEY}"
+    assert received[0]["Stripe-Version"] == API_VERSION
+    assert "Recoup" in received[0]["User-Agent"]
+    assert received[0]["Authorization"] == f"Bearer {DEFAULT_API_KEY}"
 
 
 def test_no_log_line_holds_the_key(

@@ -22,8 +22,8 @@ from orchestration.simulator.world.shops import MIXED
 from orchestration.simulator.world.shops.parameters import DEFAULTS, ShopParameters
 from orchestration.simulator.world.steps import Act, Intent, Step
 from orchestration.simulator.world.truth import compute_truth
-from tests.unit.simulator.conftest import Receiver, settled
-from tests.unit.simulator.test_fields import BY_OBJECT, CLASSES, faults_of_object
+from tests.engines.simulator.conftest import Receiver, settled
+from tests.engines.simulator.test_fields import BY_OBJECT, CLASSES, faults_of_object
 
 Json = dict[str, Any]
 SEEDS = (1, 2)

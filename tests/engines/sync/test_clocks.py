@@ -1,4 +1,4 @@
-"""Wrong clocks: the `Date` of Stripe, that of this machine, or both by turns. None of them loses anything for good."""
+"""Wrong clocks: Stripe's `Date` header, this machine's clock, or both. None loses an object for good."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def server() -> Iterator[SimulatorServer]:
 
 
 def dated(server: SimulatorServer, shifts: Iterator[int | str | None]) -> None:
-    """Date each answer so many seconds away from the truth, or by this text, or not at all."""
+    """Shift the `Date` of each answer by the next number of seconds, or set it to a text, or remove it (None)."""
 
     def spoil(request: Request, response: Response) -> None:
         shift = next(shifts)
@@ -45,7 +45,7 @@ def dated(server: SimulatorServer, shifts: Iterator[int | str | None]) -> None:
 
 
 def sync(server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection, own: int | None = 0) -> SyncReport:
-    """Sync with a machine's clock that is `own` seconds away from the truth; None: it does not count."""
+    """Sync with this machine's clock `own` seconds off; with None, the clock is not used."""
     clock = None if own is None else lambda: server.account.now + own + 0.5
     client = StripeClient(
         SecretStr(DEFAULT_API_KEY),
@@ -94,10 +94,10 @@ SHIFTS: dict[str, Callable[[], Iterator[int | str | None]]] = {
         (shift, own)
         for shift in SHIFTS
         for own in (0, -3 * HOUR, 5 * HOUR)
-        if own <= 0 or shift not in ("ten minutes ahead", "a day ahead")  # if all clocks are ahead, none can tell
+        if own <= 0 or shift not in ("ten minutes ahead", "a day ahead")  # undetectable: both clocks are ahead
     ],
 )
-def test_nothing_is_lost_by_a_wrong_date(
+def test_a_wrong_date_header_loses_no_object(
     shift: str, own: int, server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     dated(server, SHIFTS[shift]())
@@ -111,10 +111,10 @@ def test_nothing_is_lost_by_a_wrong_date(
     assert stored(warehouse) == truth(server, tmp_path)
 
 
-def test_a_checkpoint_that_no_clock_has_reached_is_not_believed(
+def test_a_checkpoint_in_the_future_is_discarded(
     server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    """Both clocks were ahead when it was made."""
+    """Both clocks were ahead when it was written."""
     dated(server, itertools.repeat(DAY))
     sync(server, warehouse, DAY)
     server.account.now += 6 * HOUR
@@ -123,20 +123,20 @@ def test_a_checkpoint_that_no_clock_has_reached_is_not_believed(
     assert stored(warehouse) == truth(server, tmp_path)
 
 
-@pytest.mark.parametrize(("shift", "says"), [(3 * DAY, "3.0 days ahead of"), (-365 * DAY, "365.0 days behind")])
-def test_clocks_that_contradict_each_other_end_with_a_sentence(
-    shift: int, says: str, server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection
+@pytest.mark.parametrize(("shift", "difference"), [(3 * DAY, "3.0 days ahead of"), (-365 * DAY, "365.0 days behind")])
+def test_clocks_that_differ_too_much_end_the_sync_with_a_message(
+    shift: int, difference: str, server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     dated(server, itertools.repeat(shift))
     with pytest.raises(
-        StripeUnavailable, match=f"{says} this machine's clock. Correct this machine's clock"
+        StripeUnavailable, match=f"{difference} this machine's clock. Correct this machine's clock"
     ) as failure:
         sync(server, warehouse)
     assert failure.value.fault == "wrong_clock"
     assert abs(shift) > MAX_CLOCK_DIFFERENCE_SECONDS
 
 
-def test_the_clock_is_what_all_clocks_have_reached() -> None:
+def test_the_clock_is_the_earlier_of_stripes_and_this_machines() -> None:
     at = 1_800_000_000.0
     clock = StripeClock(lambda: at)
     clock.record(int(at) + 600, at)
@@ -147,7 +147,7 @@ def test_the_clock_is_what_all_clocks_have_reached() -> None:
 
 
 @pytest.mark.parametrize("slow", [0.0, 40.0])
-def test_a_slow_answer_does_not_put_the_clock_back(slow: float) -> None:
+def test_a_slow_answer_does_not_set_the_clock_back(slow: float) -> None:
     at = 1_800_000_000.9
     clock = StripeClock(lambda: at + slow)
     clock.record(int(at), at)
@@ -168,5 +168,5 @@ def test_a_slow_answer_does_not_put_the_clock_back(slow: float) -> None:
         ("Tue, 24 Nov 2026 10:00:00 +9999", None),
     ],
 )
-def test_a_date_is_read_in_utc_or_not_at_all(header: str, instant: int | None) -> None:
+def test_a_date_header_is_parsed_as_utc_or_rejected(header: str, instant: int | None) -> None:
     assert parse_date(header) == instant

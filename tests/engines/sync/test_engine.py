@@ -1,4 +1,4 @@
-"""The order of a sync, and what it makes of gaps, refusals, cursors that vanish and events of another version."""
+"""The sync of an account: changes, gaps, refusals, lost cursors, and events of another API version."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from orchestration.warehouse.rows import event_row
 from tests.held import HeldWarehouse
 
 DAY = 86_400
-EVERYTHING = ("payment_intent_read", "charge_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read")
+PERMISSIONS = ("payment_intent_read", "charge_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read")
 OBJECTS = ("payment_intents", "charges", "refunds", "disputes")
 TABLES = (*OBJECTS, "events", "last_payment_errors")
 
@@ -33,15 +33,15 @@ Sync = Callable[..., SyncReport]
 
 
 def new_account(**options: Any) -> SimulatedAccount:
-    """Small, with two disputes in it."""
+    """Return a small account with two disputes."""
     return SimulatedAccount(**{"seed": 34, "payments": 300, "days": 45} | options)
 
 
 @contextmanager
 def serving(account: SimulatedAccount, **without: str) -> Iterator[SimulatorServer]:
-    """The account, for a key that reads all and for one key for each permission that it lacks."""
+    """Serve the account, with a key for everything and one key without each given permission."""
     keys: dict[str, Any] = {DEFAULT_LIVE_API_KEY if account.livemode else DEFAULT_API_KEY: None}
-    keys |= {key: [name for name in EVERYTHING if name != lacks] for key, lacks in without.items()}
+    keys |= {key: [name for name in PERMISSIONS if name != lacks] for key, lacks in without.items()}
     with SimulatorServer(account, keys=keys) as server:
         yield server
 
@@ -78,7 +78,7 @@ def true_statuses(account: SimulatedAccount) -> dict[str, str]:
     return {payment.id: payment.status for payment in account.truth(account.now).payments}
 
 
-def test_a_sync_with_nothing_new_asks_three_times_and_writes_nothing(
+def test_a_sync_with_nothing_new_takes_three_requests_and_writes_nothing(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     with serving(new_account()) as server:
@@ -91,7 +91,7 @@ def test_a_sync_with_nothing_new_asks_three_times_and_writes_nothing(
     assert stored(warehouse) == before
 
 
-def test_counts_in_equal_counts_out(sync: Sync) -> None:
+def test_every_row_read_is_counted_as_written_unchanged_or_outdated(sync: Sync) -> None:
     account = new_account()
     with serving(account) as server:
         for pause in (0, DAY, 40 * DAY):
@@ -100,7 +100,7 @@ def test_counts_in_equal_counts_out(sync: Sync) -> None:
                 assert counts.read == counts.written + counts.unchanged + counts.outdated
 
 
-def test_a_later_sync_sees_old_payments_change(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_a_later_sync_reads_changes_of_old_payments(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:
     account = new_account()
     with serving(account) as server:
         sync(server)
@@ -109,13 +109,13 @@ def test_a_later_sync_sees_old_payments_change(sync: Sync, warehouse: duckdb.Duc
         report = sync(server)
     now = statuses(warehouse)
     assert now == true_statuses(account)
-    assert any(now[intent] != status for intent, status in first.items()), "something old has changed"
+    assert any(now[intent] != status for intent, status in first.items()), "an old payment has changed"
     assert report.relisted_feeds == []
     assert report.data_through == account.now
 
 
 @pytest.mark.parametrize(("events_lost", "pauses"), [(0.5, [DAY] * 4), (1.0, [3 * DAY, 4 * DAY])])
-def test_objects_of_which_stripe_made_no_event_are_found_by_their_list(
+def test_new_objects_without_an_event_are_found_in_their_list(
     events_lost: float, pauses: list[int], sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account(events_lost=events_lost)
@@ -132,7 +132,7 @@ def test_objects_of_which_stripe_made_no_event_are_found_by_their_list(
         assert ids(warehouse, table) == sorted((entry.id,) for entry in listed), table
 
 
-def test_lists_are_read_on_daily_also_where_webhooks_have_brought_all_events(
+def test_lists_are_extended_daily_even_if_webhooks_brought_all_events(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account()
@@ -147,38 +147,38 @@ def test_lists_are_read_on_daily_also_where_webhooks_have_brought_all_events(
     assert server.requests.by_endpoint["/v1/payment_intents"] >= 1
 
 
-def test_what_only_events_of_refunds_and_disputes_tell_of_a_charge_is_read(
+def test_a_charge_is_read_again_after_events_of_its_refunds_and_disputes(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    """A dispute sets `disputed`, a refund that fails lowers `amount_refunded`; neither makes an event of the charge."""
+    """A dispute sets `disputed`, a failed refund lowers `amount_refunded`; neither has an event of the charge."""
     account = new_account(payments=1_000)
     with serving(account) as server:
         sync(server)
-        before = told_by_others(account)
+        before = fields_changed_without_event(account)
         for _ in range(3):
             account.now += 6 * DAY
             sync(server)
-            expected = told_by_others(account)
+            expected = fields_changed_without_event(account)
             rows = warehouse.execute(
                 "SELECT id, (payload ->> 'disputed')::BOOLEAN, (payload ->> 'amount_refunded')::BIGINT"
                 " FROM raw_stripe.charges"
             ).fetchall()
             assert {charge: tuple(values) for charge, *values in rows} == expected
-        assert sync(server).reread_count == 0, "what was read is not read again"
+        assert sync(server).reread_count == 0, "a charge is not read again without a new event"
     changed = [expected[charge] for charge, values in before.items() if values != expected[charge]]
     assert {disputed for disputed, _ in changed} == {True, False}
     assert any(amount < before[charge][1] for charge, (_, amount) in expected.items() if charge in before)
 
 
-def told_by_others(account: SimulatedAccount) -> dict[str, tuple[bool, int]]:
-    """What a charge says of its disputes and refunds, by the charge's id."""
+def fields_changed_without_event(account: SimulatedAccount) -> dict[str, tuple[bool, int]]:
+    """Return, by charge, the fields that its disputes and refunds change."""
     renderer = Renderer(account)
     listed = account.list_entries("charges", account.now, created=(0, account.now))
     charges = [renderer.render("charges", entry, account.now) for entry in listed]
     return {charge["id"]: (charge["disputed"], charge["amount_refunded"]) for charge in charges}
 
 
-def test_without_events_every_sync_reads_on_where_the_lists_ended(
+def test_without_access_to_events_every_sync_continues_the_lists(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account()
@@ -191,19 +191,19 @@ def test_without_events_every_sync_reads_on_where_the_lists_ended(
         account.now += 30 * DAY
         report = sync(server, "rk_test_lacking")
         assert report.relisted_feeds == ["payment_intent_events", "charge_events"], (
-            "nobody told what became of old charges"
+            "changes of old charges are only in the lists"
         )
         assert statuses(warehouse) == true_statuses(account)
         assert listed_in_full(warehouse) == account.now
 
 
 def listed_in_full(warehouse: duckdb.DuckDBPyConnection) -> int:
-    """When all charges were listed last."""
+    """Return when all charges were last listed."""
     query = "SELECT epoch(known_since)::BIGINT FROM sync.streams WHERE stream = 'charges'"
     return int(warehouse.execute(query).fetchall()[0][0])
 
 
-def test_a_pause_longer_than_events_are_kept_lists_everything_anew(
+def test_after_a_pause_longer_than_the_retention_of_events_everything_is_listed_again(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account()
@@ -217,13 +217,14 @@ def test_a_pause_longer_than_events_are_kept_lists_everything_anew(
         assert sync(server).relisted_feeds == []
 
 
-EDGE = 30 * DAY - RETENTION_MARGIN_SECONDS - OVERLAP_SECONDS
-"""Seconds that a feed may be behind: its next pass begins before where it ended, and must not meet events that age out
-while they are read."""
+LIMIT = 30 * DAY - RETENTION_MARGIN_SECONDS - OVERLAP_SECONDS
+"""Seconds behind from which a feed has a gap: its next pass overlaps the last, and no event may expire meanwhile."""
 
 
-@pytest.mark.parametrize(("behind", "expected"), [(EDGE - 1, False), (EDGE, True), (EDGE + 1, True), (30 * DAY, True)])
-def test_a_feed_has_a_gap_from_the_margin_before_the_end_of_retention_on(behind: int, expected: bool) -> None:
+@pytest.mark.parametrize(
+    ("behind", "expected"), [(LIMIT - 1, False), (LIMIT, True), (LIMIT + 1, True), (30 * DAY, True)]
+)
+def test_a_feed_has_a_gap_once_it_is_behind_by_the_retention_less_the_margin(behind: int, expected: bool) -> None:
     now = 100 * DAY
     streams = [Checkpoint("charges", known_since=now), Checkpoint("refunds", walk_ceiling=now)]
     feed = Checkpoint("charge_events", complete_through=now - behind, known_since=now - behind)
@@ -231,8 +232,8 @@ def test_a_feed_has_a_gap_from_the_margin_before_the_end_of_retention_on(behind:
 
 
 @pytest.mark.parametrize("reached", ["known_since", "walk_ceiling"])
-@pytest.mark.parametrize(("behind", "expected"), [(EDGE - 1, False), (EDGE, True), (EDGE + 1, True)])
-def test_before_its_first_pass_a_feed_has_a_gap_by_when_its_oldest_stream_was_listed(
+@pytest.mark.parametrize(("behind", "expected"), [(LIMIT - 1, False), (LIMIT, True), (LIMIT + 1, True)])
+def test_before_its_first_pass_the_gap_of_a_feed_depends_on_its_oldest_stream(
     behind: int, expected: bool, reached: str
 ) -> None:
     now = 100 * DAY
@@ -241,19 +242,19 @@ def test_before_its_first_pass_a_feed_has_a_gap_by_when_its_oldest_stream_was_li
         assert has_gap(Checkpoint("charge_events"), *order, now=now) is expected
 
 
-def test_a_feed_of_which_nothing_was_ever_read_has_no_gap() -> None:
+def test_a_feed_that_was_never_read_has_no_gap() -> None:
     assert has_gap(Checkpoint("charge_events"), Checkpoint("charges"), now=100 * DAY) is False
 
 
-def test_the_margins_before_lost_events_are_longer_than_what_they_guard_against() -> None:
-    """An hour to read a feed's oldest events, a minute until Stripe lists an event: less than that loses events."""
+def test_the_retention_margin_is_at_least_an_hour_and_the_overlap_at_least_a_minute() -> None:
+    """Reading the oldest events may take an hour, and Stripe may list an event a minute late. Less loses events."""
     assert RETENTION_MARGIN_SECONDS >= 3_600
     assert OVERLAP_SECONDS >= 60
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
-    """Path, floor and ceiling of each request for a list."""
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
+    """Return the path, floor and ceiling of each request for a list."""
     noted: list[tuple[str, Any, Any]] = []
     ask = StripeClient.list
 
@@ -265,32 +266,30 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
     return noted
 
 
-def test_the_next_pass_of_a_feed_begins_the_overlap_before_where_the_last_one_ended(
-    sync: Sync, asked: list[tuple[str, Any, Any]]
-) -> None:
+def test_the_next_pass_of_a_feed_overlaps_the_last_one(sync: Sync, requests: list[tuple[str, Any, Any]]) -> None:
     account = new_account(payments=20)
     with serving(account) as server:
         sync(server)
         through = account.now
-        asked.clear()
+        requests.clear()
         account.now += 3_600
         sync(server)
-    passes = [each for each in asked if each[0] == "/v1/events"]
+    passes = [each for each in requests if each[0] == "/v1/events"]
     assert passes == [("/v1/events", through - OVERLAP_SECONDS, account.now + 1)] * 2
 
 
-def test_the_first_pass_of_a_feed_begins_where_stripe_keeps_events(
-    sync: Sync, asked: list[tuple[str, Any, Any]]
+def test_the_first_pass_of_a_feed_begins_at_the_oldest_event_that_stripe_keeps(
+    sync: Sync, requests: list[tuple[str, Any, Any]]
 ) -> None:
     account = new_account(payments=20)
     with serving(account) as server:
         sync(server)
-    floors = {floor for path, floor, _ in asked if path == "/v1/events"}
+    floors = {floor for path, floor, _ in requests if path == "/v1/events"}
     assert floors == {account.now - 30 * DAY}
 
 
-def test_a_pass_that_was_interrupted_is_finished_and_what_came_since_is_read_with_the_overlap(
-    sync: Sync, warehouse: duckdb.DuckDBPyConnection, asked: list[tuple[str, Any, Any]]
+def test_an_interrupted_pass_is_finished_and_later_events_are_read_with_the_overlap(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection, requests: list[tuple[str, Any, Any]]
 ) -> None:
     account = new_account(payments=20)
     with serving(account) as server:
@@ -301,10 +300,10 @@ def test_a_pass_that_was_interrupted_is_finished_and_what_came_since_is_read_wit
             "charge_events", walk_floor=through - 2 * DAY, walk_ceiling=through, open_windows=(left,)
         )
         write_checkpoint(warehouse, AccountKey(account.id, False), interrupted, now=through)
-        asked.clear()
+        requests.clear()
         account.now += 3_600
         report = sync(server)
-    passes = sorted(each[1:] for each in asked if each[0] == "/v1/events")
+    passes = sorted(each[1:] for each in requests if each[0] == "/v1/events")
     since = (through - OVERLAP_SECONDS, account.now + 1)
     assert passes == [(left.floor, left.ceiling), since, since], "the other feed was not interrupted"
     assert report.streams["charge_events"].complete_through == account.now
@@ -312,7 +311,7 @@ def test_a_pass_that_was_interrupted_is_finished_and_what_came_since_is_read_wit
 
 
 def checkpoints(warehouse: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """What is stored of how far each stream was read."""
+    """Return the stored checkpoint of each stream."""
     rows = warehouse.execute("SELECT stream, * EXCLUDE (stream, updated_at, _updated_at) FROM sync.streams").fetchall()
     return {stream: values for stream, *values in rows}
 
@@ -321,7 +320,7 @@ def fail(*arguments: object, **options: object) -> None:
     raise duckdb.IOException("no space left")
 
 
-def test_a_page_of_a_list_that_cannot_be_loaded_moves_no_checkpoint(
+def test_a_page_of_a_list_that_cannot_be_loaded_advances_no_checkpoint(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = new_account(payments=20)
@@ -336,7 +335,7 @@ def test_a_page_of_a_list_that_cannot_be_loaded_moves_no_checkpoint(
     assert statuses(warehouse) == true_statuses(account)
 
 
-def test_a_page_of_a_feed_that_cannot_be_loaded_moves_no_checkpoint(
+def test_a_page_of_a_feed_that_cannot_be_loaded_advances_no_checkpoint(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = new_account()
@@ -353,7 +352,7 @@ def test_a_page_of_a_feed_that_cannot_be_loaded_moves_no_checkpoint(
     assert statuses(warehouse) == true_statuses(account)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_no_row(
+def test_if_a_checkpoint_cannot_be_written_its_rows_are_rolled_back(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(new_account(payments=20)) as server:
@@ -372,7 +371,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_no_row(
         ("event_read", {"payment_intent_events", "charge_events"}),
     ],
 )
-def test_a_missing_permission_is_named_each_time_and_what_it_hid_is_read_once_it_is_there(
+def test_a_missing_permission_is_named_and_its_objects_are_read_once_it_is_granted(
     lacks: str, missing: set[str], sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account()
@@ -393,7 +392,7 @@ def test_a_missing_permission_is_named_each_time_and_what_it_hid_is_read_once_it
     assert {row[2] for row in stored(warehouse)["charges"]} == charges
 
 
-def test_a_stream_that_becomes_readable_gets_all_events_still_to_be_had(
+def test_a_stream_that_becomes_readable_gets_all_retained_events(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     with serving(new_account(), rk_test_lacking="charge_read") as server:
@@ -415,7 +414,7 @@ def stored_events(warehouse: duckdb.DuckDBPyConnection) -> list[Any]:
     return rows
 
 
-def test_a_permission_that_is_taken_away_keeps_what_is_known_and_says_how_old_it_is(
+def test_a_revoked_permission_keeps_the_stored_rows_and_their_checkpoint(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account()
@@ -432,24 +431,24 @@ def test_a_permission_that_is_taken_away_keeps_what_is_known_and_says_how_old_it
     assert statuses(warehouse) == true_statuses(account)
 
 
-def test_nothing_is_missed_of_a_list_that_could_not_be_read_for_a_while(
+def test_a_list_that_was_unreadable_for_days_is_complete_after_the_next_sync(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    """Meanwhile the feed goes on for disputes alone, which the key may still read."""
+    """In the meantime the feed is read for disputes, which the key may still read."""
     account = new_account()
     with serving(account, rk_test_lacking="charge_read") as server:
         sync(server)
         for _ in range(3):
             account.now += DAY
-            asked = SyncRequest(created=(account.now - DAY, None))
-            report = sync(server, "rk_test_lacking", request=asked)
+            requests = SyncRequest(created=(account.now - DAY, None))
+            report = sync(server, "rk_test_lacking", request=requests)
             assert {"charges", "refunds"} <= report.missing.keys()
         account.now += DAY
         assert sync(server).missing == {}
         assert_complete(warehouse, account)
 
 
-def test_a_first_listing_that_loses_its_permission_half_way_begins_anew(
+def test_a_first_listing_that_lost_its_permission_is_completed_once_it_is_granted(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account()
@@ -467,15 +466,15 @@ def test_a_first_listing_that_loses_its_permission_half_way_begins_anew(
 
 
 def assert_complete(warehouse: duckdb.DuckDBPyConnection, account: SimulatedAccount) -> None:
-    """All events that can still be had are there, and every charge is as Stripe shows it."""
+    """Assert that all retained events are stored, and every charge as Stripe shows it."""
     renderer, at = Renderer(account), account.now
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
-    told = {
+    retained = {
         entry.id
         for entry in account.list_entries("events", at, created=(at - 30 * DAY, at))
         if entry.event_type in wanted
     }
-    assert told <= {event_id for (event_id,) in ids(warehouse, "events")}
+    assert retained <= {event_id for (event_id,) in ids(warehouse, "events")}
     for table, field in (("charges", "amount_refunded"), ("charges", "disputed"), ("disputes", "status")):
         query = f"SELECT id, payload -> '{field}' FROM raw_stripe.{table}"
         shown = account.list_entries(table, at, created=(0, at))  # type: ignore[arg-type]
@@ -484,10 +483,10 @@ def assert_complete(warehouse: duckdb.DuckDBPyConnection, account: SimulatedAcco
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_objects_that_have_vanished_are_asked_for_once(
+def test_objects_that_no_longer_exist_at_stripe_are_requested_once(
     count: int, sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    """One is asked for by its id, several that lie together by their place in the list."""
+    """A single object is requested by its id, several neighbours by a page of their list."""
     account = new_account()
     with serving(account) as server:
         sync(server)
@@ -519,8 +518,8 @@ def test_a_key_that_stripe_does_not_know_stops_the_sync(sync: Sync, warehouse: d
     assert all(rows == [] for rows in stored(warehouse).values())
 
 
-def test_a_key_that_lost_its_account_stops_the_sync_at_once(sync: Sync) -> None:
-    """A missing permission concerns one stream; this is a 403 as well, and concerns them all."""
+def test_a_key_that_lost_access_to_its_account_stops_the_sync_at_once(sync: Sync) -> None:
+    """This 403 affects all streams; that of a missing permission affects one."""
     with serving(new_account()) as server:
         server.faults.add(Fault("no_access", times=1_000))
         with pytest.raises(AuthenticationFailed, match="no longer has access to the account"):
@@ -529,10 +528,10 @@ def test_a_key_that_lost_its_account_stops_the_sync_at_once(sync: Sync) -> None:
 
 
 @pytest.mark.parametrize(("stream", "table"), [("payment_intents", "payment_intents"), ("charge_events", "events")])
-def test_a_cursor_that_stripe_no_longer_knows_loses_nothing(
+def test_a_cursor_that_stripe_no_longer_knows_loses_no_object(
     stream: str, table: str, sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    """The object under the cursor was deleted, or the event aged out, between a killed run and the next."""
+    """The object of the cursor was deleted, or its event expired, between a killed run and the next."""
     with serving(new_account()) as server:
         sync(server)
         before = ids(warehouse, table)
@@ -547,7 +546,7 @@ def ids(warehouse: duckdb.DuckDBPyConnection, table: str) -> list[Any]:
 
 
 def stop_at(warehouse: duckdb.DuckDBPyConnection, stream: str, table: str, *, cursor: str) -> None:
-    """Leave the tables as a run leaves them that was killed after the stream's first hundred rows."""
+    """Put the tables into the state of a run that was killed after the first hundred rows of the stream."""
     of_stream = "type NOT LIKE 'payment_intent.%'" if stream == "charge_events" else "TRUE"
     (cursor_at,) = warehouse.execute(
         f"SELECT created FROM raw_stripe.{table} WHERE {of_stream} ORDER BY created DESC LIMIT 1 OFFSET 100"
@@ -568,7 +567,7 @@ def stop_at(warehouse: duckdb.DuckDBPyConnection, stream: str, table: str, *, cu
 
 
 @pytest.mark.parametrize("event_api_version", ["2024-06-20", None])
-def test_events_of_another_api_version_are_settled_by_reading_their_objects(
+def test_objects_in_events_of_another_api_version_are_read_again(
     event_api_version: str | None, sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     account = new_account(event_api_version=event_api_version)
@@ -586,10 +585,10 @@ def test_events_of_another_api_version_are_settled_by_reading_their_objects(
 
 
 @pytest.mark.parametrize("seed", [34, 37])
-def test_what_happens_within_one_second_ends_in_its_last_state(
+def test_of_changes_within_one_second_the_last_state_is_stored(
     seed: int, sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    """Two days pass as one second: challenges, failures and retries tie, and event ids tell nothing of their order."""
+    """Two days count as one second: challenges, failures and retries tie, and event ids do not show their order."""
     account = new_account(seed=seed, payments=1_500, tick=2 * DAY, tie_order="shuffled")
     with serving(account) as server:
         sync(server)
@@ -599,7 +598,7 @@ def test_what_happens_within_one_second_ends_in_its_last_state(
     assert warehouse.execute("SELECT count(*) FROM raw_stripe.payment_intents WHERE _needs_read").fetchall() == [(0,)]
 
 
-def test_two_accounts_and_two_modes_share_a_warehouse_and_never_a_row(
+def test_two_accounts_and_two_modes_share_a_warehouse_but_no_row(
     sync: Sync, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     accounts = [new_account(), new_account(seed=35), new_account(livemode=True)]
@@ -614,7 +613,7 @@ def test_two_accounts_and_two_modes_share_a_warehouse_and_never_a_row(
     assert found == sorted(expected)
 
 
-def test_an_account_that_stripe_does_not_tell_is_found_in_its_refusal(sync: Sync) -> None:
+def test_the_account_id_is_taken_from_the_refusal_if_the_account_cannot_be_read(sync: Sync) -> None:
     account = new_account()
     with serving(account, rk_test_lacking="accounts_kyc_id_numbers_read") as server:
         report = sync(server, "rk_test_lacking")
@@ -622,7 +621,9 @@ def test_an_account_that_stripe_does_not_tell_is_found_in_its_refusal(sync: Sync
     assert report.missing == {}
 
 
-def test_a_stated_account_that_is_not_the_keys_is_refused(sync: Sync, warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_a_configured_account_that_is_not_that_of_the_key_is_refused(
+    sync: Sync, warehouse: duckdb.DuckDBPyConnection
+) -> None:
     with serving(new_account()) as server, pytest.raises(AccountMismatch, match="acct_other"):
         sync(server, stated_id="acct_other")
     assert all(rows == [] for rows in stored(warehouse).values())

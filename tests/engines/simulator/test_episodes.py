@@ -361,8 +361,8 @@ def test_the_time_of_success_is_known_if_those_of_all_payments_are() -> None:
 def test_groups_with_shared_or_unknown_payment_intents_are_refused() -> None:
     truth = truth_of(Story("one").failed(0), Story("untried"))
     assert [each.payment_intent_ids for each in truth.compute_episodes([{"pi_one"}, {"pi_untried"}])] == [("pi_one",)]
-    for groups in ([{"pi_one"}, {"pi_one", "pi_untried"}], [{"pi_nobody"}]):
-        with pytest.raises(ValueError, match=r"pi_(one|nobody)"):
+    for groups in ([{"pi_one"}, {"pi_one", "pi_untried"}], [{"pi_unknown"}]):
+        with pytest.raises(ValueError, match=r"pi_(one|unknown)"):
             truth.compute_episodes(groups)
 
 

@@ -1,4 +1,4 @@
-"""The receiver over real HTTP: what it keeps, what it turns away and how, whatever is sent."""
+"""The receiver over HTTP: what it stores, what it refuses, and how it answers hostile requests."""
 
 import json
 import socket
@@ -28,10 +28,10 @@ from orchestration.webhooks.errors import QueueUnavailable
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Queue, days_ago
 from orchestration.webhooks.receiver import MAX_BODY_BYTES, create_receiver
-from tests.unit.webhooks.conftest import make_event
+from tests.engines.webhooks.conftest import make_event
 
-SECRET, OLD, BUS_KEY = "whsec_" + "s" * 32, "whsec_" + "o" * 32, "bus-key-of-at-least-24-letters"
-TOKEN = "tok3n-nobody-can-guess"
+SECRET, OLD, BUS_KEY = "whsec_" + "s" * 32, "whsec_" + "o" * 32, "bus-key-of-24-characters-or-more"
+TOKEN = "tok3n-that-is-hard-to-guess"
 ENDPOINTS = [WebhookEndpoint("default", SecretStr(TOKEN), (SecretStr(SECRET), SecretStr(OLD)))]
 
 
@@ -80,7 +80,7 @@ def send(url: str, event: Any, secret: str = SECRET) -> requests.Response:
     return post(url, body, signed(body, secret))
 
 
-def test_what_is_acknowledged_is_in_the_queue_without_secrets_and_persons(url: str, queue: Queue) -> None:
+def test_an_acknowledged_event_is_in_the_queue_without_secrets_and_personal_data(url: str, queue: Queue) -> None:
     answer = send(url, make_event())
     assert (answer.status_code, answer.json()) == (200, {"received": True, "stored": 1})
     (kept,) = Queue(queue.url).take(9)
@@ -90,18 +90,18 @@ def test_what_is_acknowledged_is_in_the_queue_without_secrets_and_persons(url: s
     assert json.loads(kept.payload)["data"]["object"]["last_payment_error"]["code"] == "card_declined"
 
 
-def test_either_secret_counts_while_one_is_rolled(url: str, queue: Queue) -> None:
+def test_both_secrets_are_accepted_while_one_is_rolled(url: str, queue: Queue) -> None:
     assert [send(url, make_event(1), SECRET).status_code, send(url, make_event(2), OLD).status_code] == [200, 200]
     assert queue.stats().queued == 2
 
 
-def test_the_same_event_twice_is_acknowledged_twice_and_kept_once(url: str, queue: Queue) -> None:
+def test_a_repeated_event_is_acknowledged_each_time_and_stored_once(url: str, queue: Queue) -> None:
     assert [send(url, make_event()).status_code for _ in range(3)] == [200] * 3
     assert (queue.stats().queued, queue.history_counts()) == (1, (0, 2))
 
 
 @pytest.mark.parametrize("kind", ["charge.failed", "payment_intent.created", "customer.created", "something.new"])
-def test_types_that_nobody_wants_are_acknowledged_counted_and_not_kept(kind: str, url: str, queue: Queue) -> None:
+def test_events_of_unused_types_are_acknowledged_counted_and_not_stored(kind: str, url: str, queue: Queue) -> None:
     answer = send(url, make_event(type=kind))
     assert (answer.status_code, answer.json()["stored"]) == (200, 0)
     assert queue.stats().queued == 0
@@ -117,7 +117,7 @@ def test_an_unknown_address_is_404_and_another_method_405(url: str) -> None:
     assert requests.put(f"{url}/webhooks/stripe/{TOKEN}", data=body, timeout=20).status_code == 405
     assert requests.get(f"{url}/anything", timeout=20).status_code == 404
     slashed = requests.post(f"{url}/webhooks/stripe/{TOKEN}/", data=body, allow_redirects=False, timeout=20)
-    assert slashed.status_code == 404, "a redirect would be a failure to Stripe, and tell nobody why"
+    assert slashed.status_code == 404, "Stripe would count a redirect as a failure"
 
 
 THIN = {"object": "v2.core.event", "id": "evt_1", "type": "v1.payment_intent.succeeded"}
@@ -128,12 +128,12 @@ def deep(levels: int) -> str:
 
 
 def put_in(event: dict[str, Any], raw: str, name: str = "extra") -> bytes:
-    """The event's JSON with a field that `json.dumps` would not write."""
+    """Return the event's JSON with a field that `json.dumps` would not write."""
     return json.dumps(event | {name: "RAW"}).replace('"RAW"', raw).encode()
 
 
 def ingest(queue: Queue, folder: Path) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """The ids and payloads of the PaymentIntents that the tables then hold, and why events were quarantined."""
+    """Ingest the queue. Return the stored PaymentIntents (id, payload) and the reason of each quarantined event."""
     with open_warehouse(folder / "warehouse.duckdb") as warehouse:
         ingest_queue(warehouse, queue, account_of=lambda _: "acct_1", pinned_version="2026-10-28.endive")
         rows = warehouse.execute("SELECT id, payload FROM raw_stripe.payment_intents ORDER BY id").fetchall()
@@ -164,20 +164,20 @@ def ingest(queue: Queue, folder: Path) -> tuple[list[tuple[str, str]], dict[str,
         (put_in(make_event(type="plan.created"), "[NaN, 1e999, -Infinity, 1" + "0" * 5_000 + "]"), None),
     ],
 )
-def test_what_is_signed_and_unwanted_is_answered_200_and_passed_over(
+def test_a_signed_body_that_is_not_a_used_event_is_answered_200_and_skipped(
     body: bytes, reason: str | None, url: str, queue: Queue
 ) -> None:
     answer = post(url, body, signed(body))
     assert (answer.status_code, answer.json()) == (200, {"received": True, "stored": 0})
     assert queue.stats().queued == 0
-    told = requests.get(f"{url}/metrics", timeout=20).text
-    assert 'recoup_webhook_events_total{stored="no",type="other"} 1.0' in told
+    metrics = requests.get(f"{url}/metrics", timeout=20).text
+    assert 'recoup_webhook_events_total{stored="no",type="other"} 1.0' in metrics
     deadline = time.monotonic() + 20
     expected = {reason: 1} if reason else {}
     while (counted := queue.passed_over(since=days_ago(1))) != expected and time.monotonic() < deadline:
         time.sleep(0.1)
     assert counted == expected
-    assert queue.refusals(since=days_ago(1)) == {}, "the signature fits"
+    assert queue.refusals(since=days_ago(1)) == {}, "the signature is accepted"
 
 
 def of_intent(**changes: Any) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def of_intent(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reason"),
     [
         (json.dumps(make_event(id=7)).encode(), "`id`"),
         (json.dumps(make_event(id="evt_\n1")).encode(), "`id`"),
@@ -216,8 +216,8 @@ def of_intent(**changes: Any) -> dict[str, Any]:
         (json.dumps(of_intent(livemode=True)).encode(), "`livemode`"),
     ],
 )
-def test_what_is_wanted_and_unusable_is_answered_200_and_quarantined_with_the_reason(
-    body: bytes, told: str, url: str, queue: Queue, tmp_path: Path
+def test_an_unusable_event_of_a_used_type_is_answered_200_and_quarantined_with_the_reason(
+    body: bytes, reason: str, url: str, queue: Queue, tmp_path: Path
 ) -> None:
     for _ in range(2):
         assert post(url, body, signed(body)).json() == {"received": True, "stored": 1}
@@ -225,7 +225,7 @@ def test_what_is_wanted_and_unusable_is_answered_200_and_quarantined_with_the_re
     rows, reasons = ingest(queue, tmp_path)
     assert [object_id for object_id, _ in rows] == ["pi_2"]
     assert len(reasons) == 1
-    assert told in next(iter(reasons.values()))
+    assert reason in next(iter(reasons.values()))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_what_is_wanted_and_unusable_is_answered_200_and_quarantined_with_the_re
         json.dumps(make_event() | {"data": make_event()["data"] | {"previous_attributes": None}}).encode(),
     ],
 )
-def test_what_is_wanted_and_only_odd_reaches_the_tables(body: bytes, url: str, queue: Queue, tmp_path: Path) -> None:
+def test_an_unusual_but_usable_event_reaches_the_tables(body: bytes, url: str, queue: Queue, tmp_path: Path) -> None:
     assert post(url, body, signed(body)).json() == {"received": True, "stored": 1}
     rows, reasons = ingest(queue, tmp_path)
     assert reasons == {}
@@ -266,7 +266,7 @@ def test_a_lone_surrogate_is_replaced_in_place(url: str, queue: Queue, tmp_path:
     assert json.loads(payload)["metadata"] == {"order_id": "4\ufffd2"}
 
 
-def test_what_is_not_signed_is_400_and_told_to_the_checks(url: str, queue: Queue) -> None:
+def test_an_unsigned_body_is_400_and_is_counted_for_the_checks(url: str, queue: Queue) -> None:
     body = json.dumps(make_event()).encode()
     answers = [post(url, body), post(url, body, signed(body, "whsec_" + "x" * 32)), post(url, b"\xff", signed(b"?"))]
     assert [answer.status_code for answer in answers] == [400] * 3
@@ -279,7 +279,7 @@ def test_what_is_not_signed_is_400_and_told_to_the_checks(url: str, queue: Queue
     assert counted == expected
 
 
-def test_a_body_that_is_too_large_is_413_also_without_a_length(url: str, queue: Queue) -> None:
+def test_a_body_that_is_too_large_is_413_even_without_a_content_length(url: str, queue: Queue) -> None:
     body = json.dumps(make_event(padding="x" * (MAX_BODY_BYTES + 1))).encode()
     assert post(url, body, signed(body)).status_code == 413
     parts = (body[start : start + 65_536] for start in range(0, len(body), 65_536))
@@ -287,7 +287,7 @@ def test_a_body_that_is_too_large_is_413_also_without_a_length(url: str, queue: 
     assert queue.stats().queued == 0
 
 
-def test_a_queue_that_is_down_is_503_so_that_stripe_tries_again(
+def test_an_unavailable_queue_is_503_so_that_stripe_retries(
     url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
@@ -304,35 +304,35 @@ def test_a_queue_that_is_down_is_503_so_that_stripe_tries_again(
     assert answers[0].json() == {"error": "Not stored: try again later."}
     assert send(url, make_event()).status_code == 200
     assert healthy()
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("orchestration.webhooks")]
-    assert len(told) == 2, "the first failure and the recovery"
-    assert told[0].startswith("database or disk is full")
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("orchestration.webhooks")]
+    assert len(logged) == 2, "only the first failure and the recovery are logged"
+    assert logged[0].startswith("database or disk is full")
 
 
-def test_until_a_secret_is_set_deliveries_are_503_and_not_lost(queue: Queue) -> None:
+def test_deliveries_are_503_until_a_secret_is_set_so_that_stripe_retries(queue: Queue) -> None:
     bare = create_receiver(queue, lambda: [WebhookEndpoint("default", SecretStr(TOKEN))], stored_types=[])
     with serving(bare) as url:
         assert send(url, make_event()).status_code == 503
 
 
-def test_health_and_metrics_tell_of_the_queue(url: str, queue: Queue) -> None:
+def test_health_and_metrics_report_the_queue(url: str, queue: Queue) -> None:
     send(url, make_event())
     health = requests.get(f"{url}/healthz", timeout=20)
     assert (health.status_code, health.json()["status"], health.json()["queued"]) == (200, "ok", 1)
-    told = requests.get(f"{url}/metrics", timeout=20).text
-    assert 'recoup_webhook_queue_rows{state="queued"} 1.0' in told
-    assert 'recoup_webhook_events_total{stored="yes",type="payment_intent.payment_failed"} 1.0' in told
-    assert "recoup_webhook_acknowledged_seconds_count 1.0" in told
-    assert TOKEN not in told
+    metrics = requests.get(f"{url}/metrics", timeout=20).text
+    assert 'recoup_webhook_queue_rows{state="queued"} 1.0' in metrics
+    assert 'recoup_webhook_events_total{stored="yes",type="payment_intent.payment_failed"} 1.0' in metrics
+    assert "recoup_webhook_acknowledged_seconds_count 1.0" in metrics
+    assert TOKEN not in metrics
 
 
 def envelope(event: Any) -> dict[str, Any]:
-    """As Stripe's documentation of EventBridge shows it."""
+    """Return the envelope that Stripe documents for EventBridge."""
     return {"version": "0", "id": "7d8d", "detail-type": "payment_intent.payment_failed", "detail": event}
 
 
 def cloud_event(event: Any) -> dict[str, Any]:
-    """As Stripe's documentation of Event Grid shows it."""
+    """Return the envelope that Stripe documents for Event Grid."""
     return {"specversion": "1.0", "id": "7d8d", "source": "stripe", "type": "x", "data": event}
 
 
@@ -340,7 +340,7 @@ def bus(url: str, kind: str, body: Any, headers: dict[str, str]) -> requests.Res
     return requests.post(f"{url}/webhooks/{kind}/{TOKEN}", json=body, headers=headers, timeout=20)
 
 
-def test_events_come_by_aws_and_azure_as_well_with_the_key_of_the_bus(url: str, queue: Queue) -> None:
+def test_events_from_aws_and_azure_are_accepted_with_the_event_bus_key(url: str, queue: Queue) -> None:
     key = {"X-Api-Key": BUS_KEY}
     assert bus(url, "eventbridge", envelope(make_event(1)), key).json() == {"received": True, "stored": 1}
     bearer = {"Authorization": f"Bearer {BUS_KEY}"}
@@ -350,7 +350,7 @@ def test_events_come_by_aws_and_azure_as_well_with_the_key_of_the_bus(url: str, 
     assert [each.event_id for each in queue.take(9)] == ["evt_1", "evt_2", "evt_3", "evt_4"]
 
 
-def test_each_event_of_a_batch_is_judged_for_itself(url: str, queue: Queue, tmp_path: Path) -> None:
+def test_each_event_of_a_batch_is_handled_separately(url: str, queue: Queue, tmp_path: Path) -> None:
     balance = make_event(5, type="balance.available", data={"object": {"object": "balance"}})
     fixture = make_event(6, id="evt_00000000000000")
     batch = [cloud_event(each) for each in (balance, make_event(1), fixture, of_intent(amount="x") | {"id": "evt_7"})]
@@ -362,7 +362,7 @@ def test_each_event_of_a_batch_is_judged_for_itself(url: str, queue: Queue, tmp_
     assert list(reasons) == ["evt_7"]
 
 
-def test_azure_is_told_that_it_may_deliver_in_either_schema(url: str) -> None:
+def test_the_handshakes_of_both_azure_schemas_are_answered(url: str) -> None:
     asked = {"WebHook-Request-Origin": "eventgrid.azure.net"}
     answer = requests.options(f"{url}/webhooks/eventgrid/{TOKEN}", headers=asked, timeout=20)
     assert (answer.status_code, answer.headers["WebHook-Allowed-Origin"]) == (200, "eventgrid.azure.net")
@@ -375,7 +375,9 @@ def test_azure_is_told_that_it_may_deliver_in_either_schema(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["eventbridge", "eventgrid"])
-def test_a_bus_without_the_key_is_401_and_a_wrong_envelope_400(kind: str, url: str, queue: Queue) -> None:
+def test_an_event_bus_without_the_key_is_401_and_a_wrong_envelope_stores_nothing(
+    kind: str, url: str, queue: Queue
+) -> None:
     for headers in ({}, {"X-Api-Key": "wrong"}, {"X-Api-Key": "ä"}, {"Authorization": BUS_KEY[:-1]}):
         assert bus(url, kind, envelope(make_event()), headers).status_code == 401
     for body in (make_event(), [], [7], {"detail": 7}, {"data": "x"}, {"detail": {}, "data": {}}):
@@ -383,7 +385,7 @@ def test_a_bus_without_the_key_is_401_and_a_wrong_envelope_400(kind: str, url: s
     assert queue.stats().queued == 0
 
 
-def test_without_a_key_no_bus_is_served(queue: Queue) -> None:
+def test_without_an_event_bus_key_no_event_bus_is_served(queue: Queue) -> None:
     with serving(receiver(queue, bus_key=None)) as url:
         assert bus(url, "eventbridge", envelope(make_event()), {"X-Api-Key": ""}).status_code == 404
         assert requests.options(f"{url}/webhooks/eventgrid/{TOKEN}", timeout=20).status_code == 404
@@ -411,7 +413,7 @@ headers = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=8
 hostile = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
-def test_whatever_is_sent_without_the_secret_nothing_is_kept_and_nothing_breaks(url: str, queue: Queue) -> None:
+def test_no_unsigned_request_is_stored_or_causes_a_server_error(url: str, queue: Queue) -> None:
     session = requests.Session()
 
     @hostile
@@ -426,7 +428,7 @@ def test_whatever_is_sent_without_the_secret_nothing_is_kept_and_nothing_breaks(
     assert queue.stats().queued == 0
 
 
-def test_whatever_is_signed_is_kept_or_passed_over_and_nothing_breaks(url: str) -> None:
+def test_every_signed_request_is_answered_200(url: str) -> None:
     session = requests.Session()
 
     @hostile
@@ -441,7 +443,7 @@ def test_whatever_is_signed_is_kept_or_passed_over_and_nothing_breaks(url: str) 
     assert requests.get(f"{url}/healthz", timeout=20).status_code == 200
 
 
-def test_a_failed_commit_is_503_to_each_of_many_requests_at_once(
+def test_a_failed_commit_is_503_for_every_concurrent_request(
     url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -455,7 +457,7 @@ def test_a_failed_commit_is_503_to_each_of_many_requests_at_once(
     assert queue.stats().queued == 0
 
 
-def test_the_receiver_works_below_another_path(queue: Queue) -> None:
+def test_the_receiver_can_be_mounted_below_another_path(queue: Queue) -> None:
     with serving(Starlette(routes=[Mount("/hooks", receiver(queue))])) as url:
         assert send(f"{url}/hooks", make_event()).json() == {"received": True, "stored": 1}
         assert send(url, make_event()).status_code == 404

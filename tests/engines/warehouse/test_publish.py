@@ -1,4 +1,4 @@
-"""What of the warehouse goes into the analysts' file, and where."""
+"""Publishing the marts into the analysts' file."""
 
 import os
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def load_payment(warehouse: duckdb.DuckDBPyConnection, *, livemode: bool) -> Non
         ((True, False), {"marts": [5], "marts_test": [7]}),
     ],
 )
-def test_once_a_live_payment_is_known_test_mode_is_in_a_schema_of_its_own(
+def test_test_mode_has_its_own_schema_once_there_is_a_live_payment(
     modes: tuple[bool, ...], expected: dict[str, list[int]], tmp_path: Path
 ) -> None:
     path = tmp_path / "recovery.duckdb"
@@ -58,7 +58,7 @@ def test_once_a_live_payment_is_known_test_mode_is_in_a_schema_of_its_own(
 
 @pytest.fixture
 def marts(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A warehouse with one mart, and no payments."""
+    """Open a warehouse with one mart and no payments."""
     with open_warehouse(tmp_path / "warehouse.duckdb") as warehouse:
         warehouse.execute(f"{MART} (account_id, livemode, payments)")
         yield warehouse
@@ -80,20 +80,20 @@ def test_a_reader_that_holds_the_old_file_open_keeps_its_snapshot(
         publish(marts, path)
         file.seek(0)
         assert file.read() == content
-        assert path.stat().st_ino != before.st_ino, "the path names a new file"
+        assert path.stat().st_ino != before.st_ino, "the path must point to a new file"
         assert payments_in(reader) == 12
     with duckdb.connect(str(path), read_only=True) as reader:
         assert payments_in(reader) == 212
 
 
-def test_nothing_but_the_published_file_is_left_beside_it(marts: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+def test_a_publish_leaves_no_other_file_in_the_folder(marts: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = tmp_path / "published" / "recovery.duckdb"
     for _ in range(2):
         publish(marts, path)
         assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_publish_that_fails_leaves_the_old_file_and_nothing_beside_it(
+def test_a_failed_publish_leaves_the_old_file_and_no_other_file(
     marts: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     path = tmp_path / "published" / "recovery.duckdb"
@@ -114,8 +114,8 @@ def test_a_publish_that_fails_leaves_the_old_file_and_nothing_beside_it(
 TOTALS = "CREATE SCHEMA marts; CREATE TABLE marts.totals (id VARCHAR, payments INT, _load_id BIGINT)"
 
 
-def note(warehouse: duckdb.DuckDBPyConnection, build_id: int, *changes: str, key: tuple[str, ...] = ("id",)) -> None:
-    """Change the mart as a build of this number does."""
+def build(warehouse: duckdb.DuckDBPyConnection, build_id: int, *changes: str, key: tuple[str, ...] = ("id",)) -> None:
+    """Change the mart and record it, as a build of this number does."""
     for change in changes:
         warehouse.execute(change)
     record_changed_table(warehouse, build_id, ("marts", "totals"), key)
@@ -123,10 +123,10 @@ def note(warehouse: duckdb.DuckDBPyConnection, build_id: int, *changes: str, key
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A warehouse with one mart of two rows, as the first build made it."""
+    """Open a warehouse with one mart of two rows, written by the first build."""
     with open_warehouse(tmp_path / "warehouse.duckdb") as opened:
         opened.execute(TOTALS)
-        note(opened, 1, "INSERT INTO marts.totals VALUES ('a', 1, 1), ('b', 2, 1)", key=())
+        build(opened, 1, "INSERT INTO marts.totals VALUES ('a', 1, 1), ('b', 2, 1)", key=())
         yield opened
 
 
@@ -148,9 +148,9 @@ def published_rows(path: Path) -> list[tuple[str, int]]:
             [("b", 2), ("c", 3)],
         ),
     ],
-    ids=["changed", "new", "other rows of a key", "gone", "gone and new"],
+    ids=["changed", "new", "replaced", "deleted", "deleted and new"],
 )
-def test_only_changed_rows_are_written_and_the_file_is_as_made_from_nothing(
+def test_only_changed_rows_are_written_and_the_result_equals_a_new_file(
     changes: list[str],
     rows_written: int,
     expected: list[tuple[str, int]],
@@ -161,7 +161,7 @@ def test_only_changed_rows_are_written_and_the_file_is_as_made_from_nothing(
     publish(warehouse, path)
     if changes == ["INSERT INTO marts.totals VALUES ('a', 7, 2)"]:
         warehouse.execute("DELETE FROM marts.totals WHERE id = 'a'")
-    note(warehouse, 2, *changes)
+    build(warehouse, 2, *changes)
     published = publish(warehouse, path)
     assert (published.rows_written, published.is_new) == (rows_written, True)
     assert published_rows(path) == expected
@@ -179,8 +179,8 @@ def test_without_a_change_no_file_is_written(warehouse: duckdb.DuckDBPyConnectio
     assert (again.is_new, again.rows_written, again.rows) == (False, 0, first.rows)
 
 
-@pytest.mark.parametrize("damage", ["changed by an analyst", "deleted", "a foreign log beside it"])
-def test_a_file_that_is_not_as_published_is_made_from_nothing(
+@pytest.mark.parametrize("damage", ["changed by an analyst", "deleted", "a log of another program"])
+def test_a_file_that_was_changed_or_deleted_after_its_publish_is_rebuilt(
     damage: str, warehouse: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     path = tmp_path / "recovery.duckdb"
@@ -191,8 +191,8 @@ def test_a_file_that_is_not_as_published_is_made_from_nothing(
         with duckdb.connect(str(path)) as analyst:
             analyst.execute("UPDATE marts.totals SET payments = 0; CREATE TABLE notes (text VARCHAR)")
     else:
-        path.with_name(f"{path.name}.wal").write_bytes(b"of a program that was killed")
-    note(warehouse, 2, "UPDATE marts.totals SET payments = 5, _load_id = 2 WHERE id = 'a'")
+        path.with_name(f"{path.name}.wal").write_bytes(b"log of a program that was killed")
+    build(warehouse, 2, "UPDATE marts.totals SET payments = 5, _load_id = 2 WHERE id = 'a'")
     published = publish(warehouse, path)
     assert published.rows_written == 2
     assert published_rows(path) == [("a", 5), ("b", 2)]
@@ -200,7 +200,7 @@ def test_a_file_that_is_not_as_published_is_made_from_nothing(
         assert connection.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(1,)]
 
 
-def test_what_a_killed_publisher_left_is_removed(warehouse: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_publish_are_removed(warehouse: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = tmp_path / "recovery.duckdb"
     left = [path.with_name(f"{path.name}.1.tmp"), path.with_name(f"{path.name}.1.tmp.wal")]
     for leftover in left:
@@ -209,11 +209,9 @@ def test_what_a_killed_publisher_left_is_removed(warehouse: duckdb.DuckDBPyConne
     assert [leftover for leftover in left if leftover.exists()] == []
 
 
-def test_a_file_that_has_grown_too_much_is_made_from_nothing(
-    warehouse: duckdb.DuckDBPyConnection, tmp_path: Path
-) -> None:
+def test_a_file_that_has_grown_too_much_is_rebuilt(warehouse: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     path = tmp_path / "recovery.duckdb"
     publish(warehouse, path)
     warehouse.execute("UPDATE sync.published_file SET first_size = first_size // 3")
-    note(warehouse, 2, "UPDATE marts.totals SET payments = 5, _load_id = 2 WHERE id = 'a'")
-    assert publish(warehouse, path).rows_written == 2, "all rows"
+    build(warehouse, 2, "UPDATE marts.totals SET payments = 5, _load_id = 2 WHERE id = 'a'")
+    assert publish(warehouse, path).rows_written == 2, "all rows are written"

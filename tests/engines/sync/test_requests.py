@@ -1,4 +1,4 @@
-"""What may be asked of a sync beyond what has changed, and what it says it would cost."""
+"""Requests for more than the changes (a full refresh, a range), the plan of a sync, and its progress."""
 
 import doctest
 from collections.abc import Iterator
@@ -46,41 +46,41 @@ def listed(server: SimulatorServer) -> dict[str, int]:
     return {name: server.requests.by_endpoint[f"/v1/{name}"] for name in OBJECTS}
 
 
-def silently_change(warehouse: duckdb.DuckDBPyConnection) -> None:
-    """Make every stored intent wrong in a way of which no event will tell."""
+def corrupt_payment_intents(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """Corrupt every stored payment intent, which no event reports."""
     warehouse.execute("""UPDATE raw_stripe.payment_intents SET payload = '{"amount": -1}'""")
 
 
-def wrong(warehouse: duckdb.DuckDBPyConnection) -> set[int]:
-    """When the intents that are still wrong were created."""
+def corrupt_since(warehouse: duckdb.DuckDBPyConnection) -> set[int]:
+    """Return when the payment intents that are still corrupt were created."""
     rows = warehouse.execute(
         "SELECT epoch(created)::BIGINT FROM raw_stripe.payment_intents WHERE payload ->> 'amount' = '-1'"
     ).fetchall()
     return {created for (created,) in rows}
 
 
-def test_a_full_refresh_lists_everything_anew(
+def test_a_full_refresh_lists_everything_again(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     sync_account(client, HeldWarehouse(warehouse))
-    silently_change(warehouse)
+    corrupt_payment_intents(warehouse)
     server.account.now += 60
     server.requests.clear()
     report = sync_account(client, HeldWarehouse(warehouse), request=SyncRequest(full_refresh=True))
-    assert wrong(warehouse) == set()
+    assert corrupt_since(warehouse) == set()
     assert all(listed(server).values())
     assert report.relisted_feeds == []
 
 
-def test_a_range_is_listed_anew_and_nothing_else(
+def test_only_objects_in_the_requested_range_are_listed_again(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     sync_account(client, HeldWarehouse(warehouse))
-    silently_change(warehouse)
+    corrupt_payment_intents(warehouse)
     server.account.now += 60
     since, until = server.account.now - 40 * DAY, server.account.now - 20 * DAY
     sync_account(client, HeldWarehouse(warehouse), request=SyncRequest(created=(since, until)))
-    left = wrong(warehouse)
+    left = corrupt_since(warehouse)
     assert left
     assert not [created for created in left if since <= created < until]
 
@@ -94,7 +94,7 @@ def test_a_range_is_listed_anew_and_nothing_else(
         ({"created_from": None, "created_until": None}, None),
     ],
 )
-def test_a_range_is_read_as_people_write_it(asked: dict[str, Any], created: Any) -> None:
+def test_a_range_can_be_days_or_times_with_a_zone(asked: dict[str, Any], created: Any) -> None:
     assert SyncRequest.of(**asked).created == created
 
 
@@ -105,12 +105,12 @@ def test_a_range_is_read_as_people_write_it(asked: dict[str, Any], created: Any)
         ({"created_from": "2026-02-01", "created_until": "2026-02-01"}, "(2026-02-01) must be later than created_from"),
     ],
 )
-def test_a_range_that_is_none_is_refused(asked: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_range_is_refused(asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(").replace(")", r"\)")):
         SyncRequest.of(**asked)
 
 
-def test_a_plan_costs_little_and_is_about_right(
+def test_a_plan_takes_few_requests_and_is_right_within_a_factor_of_two(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     plan = plan_sync(client, warehouse)
@@ -125,14 +125,14 @@ def test_a_plan_costs_little_and_is_about_right(
         assert planned[name] / 2 <= listed(server)[name] <= planned[name] * 2
 
 
-def test_a_plan_of_a_known_account_is_what_an_idle_sync_asks(
+def test_a_plan_after_a_sync_has_the_three_requests_of_an_idle_sync(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     sync_account(client, HeldWarehouse(warehouse))
     assert plan_sync(client, warehouse).requests == 3
 
 
-def test_a_plan_after_a_long_pause_says_that_everything_is_listed_anew(
+def test_a_plan_after_a_long_pause_counts_the_requests_of_a_full_listing(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     sync_account(client, HeldWarehouse(warehouse))
@@ -159,17 +159,17 @@ def test_every_request_is_counted_by_day_and_endpoint(
     assert report.budget.allowance >= 10_000
 
 
-def test_progress_tells_what_is_left(client: StripeClient, warehouse: duckdb.DuckDBPyConnection) -> None:
-    told: list[Progress] = []
-    report: SyncReport = sync_account(client, HeldWarehouse(warehouse), observe=told.append)
-    assert told[-1].requests.requests == report.requests.requests
-    assert min(each.pages_left for each in told) == 0
-    rows = [sum(counts.read for counts in each.counts.values()) for each in told]
+def test_progress_reports_the_pages_that_are_left(client: StripeClient, warehouse: duckdb.DuckDBPyConnection) -> None:
+    reports: list[Progress] = []
+    report: SyncReport = sync_account(client, HeldWarehouse(warehouse), observe=reports.append)
+    assert reports[-1].requests.requests == report.requests.requests
+    assert min(each.pages_left for each in reports) == 0
+    rows = [sum(counts.read for counts in each.counts.values()) for each in reports]
     assert rows == sorted(rows)
     assert sum(report.read_by_day.values()) >= rows[-1] / 2
     assert ceil(max(report.read_by_day) - min(report.read_by_day)) <= 91
 
 
-def test_the_example_of_an_estimate_is_true() -> None:
+def test_the_doctest_of_the_estimate_passes() -> None:
     result = doctest.testmod(estimate)
     assert (result.failed, result.attempted) == (0, 2)

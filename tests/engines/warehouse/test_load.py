@@ -1,4 +1,4 @@
-"""The newer-wins load: which payload of an object is kept, and when a row is in doubt."""
+"""Loading rows: which payload of an object is stored, and when a row is marked to be read again."""
 
 import itertools
 import json
@@ -50,8 +50,8 @@ def event(
     return event_row(body | {"data": {"object": payload}}, "event")
 
 
-def by_event(*of_event: Any) -> ObjectRow:
-    row = event(*of_event).carried
+def by_event(*event_fields: Any) -> ObjectRow:
+    row = event(*event_fields).carried
     assert row is not None
     return row
 
@@ -87,7 +87,7 @@ def test_an_older_event_never_overwrites_a_newer_listing(warehouse: duckdb.DuckD
     assert counts == LoadCounts(read=1, outdated=1)
 
 
-def test_an_identical_newer_payload_changes_no_row_but_is_remembered_as_newer(
+def test_an_identical_newer_payload_changes_only_the_age_of_the_row(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     load(warehouse, listed(intent("processing"), 2_000))
@@ -115,7 +115,7 @@ def test_an_identical_newer_payload_changes_no_row_but_is_remembered_as_newer(
         ),
     ],
 )
-def test_within_one_second_the_winner_does_not_depend_on_arrival(
+def test_within_one_second_the_winner_does_not_depend_on_the_order_of_arrival(
     tmp_path: Path, winner: ObjectRow, loser: ObjectRow
 ) -> None:
     for number, order in enumerate(([winner, loser], [loser, winner])):
@@ -143,7 +143,7 @@ FINAL_STATES = [
     ("dispute", "warning_closed", "warning_under_review", False),
     ("dispute", "prevented", "needs_response", False),
 ]
-"""Kind of object, the state that wins within a second, the one that loses, and whether the winner never changes."""
+"""Type of object, the state that wins within a second, the one that loses, and whether the winner never changes."""
 
 
 @pytest.mark.parametrize(("kind", "winner", "loser", "is_for_good"), FINAL_STATES)
@@ -157,7 +157,7 @@ def test_a_later_state_from_an_event_beats_an_earlier_state_from_a_list_of_the_s
 
 
 @pytest.mark.parametrize(("kind", "winner", "loser", "is_for_good"), FINAL_STATES)
-def test_only_a_state_that_never_changes_needs_no_second_look_at_a_tie(
+def test_a_tie_is_read_again_unless_the_winner_is_a_state_that_never_changes(
     kind: str, winner: str, loser: str, is_for_good: bool, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     rows = [
@@ -172,7 +172,7 @@ def test_only_a_state_that_never_changes_needs_no_second_look_at_a_tie(
     ("kind", "states"),
     [("charge", ("succeeded", "failed")), ("dispute", ("won", "lost")), ("refund", ("failed", "canceled"))],
 )
-def test_of_two_final_states_in_one_second_the_list_decides(
+def test_of_two_final_states_in_one_second_that_of_the_list_wins(
     kind: str, states: tuple[str, str], warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     for from_list, from_event in (states, states[::-1]):
@@ -182,21 +182,19 @@ def test_of_two_final_states_in_one_second_the_list_decides(
         assert stored(warehouse, STATUS, f"{kind}s") == (from_list,)
 
 
-def test_events_of_one_second_that_disagree_put_the_row_in_doubt(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_events_of_one_second_that_disagree_mark_the_row_to_be_read_again(warehouse: duckdb.DuckDBPyConnection) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
     assert stored(warehouse, "_needs_read") == (True,)
 
 
 @pytest.mark.parametrize("third", ["evt_0", "evt_c"], ids=["loses by its id", "wins by its id"])
-def test_a_third_event_that_equals_the_winner_leaves_the_row_in_doubt(
-    third: str, warehouse: duckdb.DuckDBPyConnection
-) -> None:
+def test_a_third_event_that_equals_the_winner_leaves_the_mark(third: str, warehouse: duckdb.DuckDBPyConnection) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
     load(warehouse, by_event(intent("processing"), 2_000, third))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("processing", True)
 
 
-def test_three_events_of_one_second_leave_the_row_in_doubt_in_every_order(tmp_path: Path) -> None:
+def test_three_events_of_one_second_leave_the_mark_in_every_order(tmp_path: Path) -> None:
     rows = [
         by_event(intent("processing"), 2_000, "evt_a"),
         by_event(intent("requires_action"), 2_000, "evt_b"),
@@ -209,19 +207,19 @@ def test_three_events_of_one_second_leave_the_row_in_doubt_in_every_order(tmp_pa
             assert stored(connection, f"{STATUS}, _needs_read") == ("processing", True)
 
 
-def test_an_event_of_a_later_second_ends_the_doubt(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_an_event_of_a_later_second_clears_the_mark(warehouse: duckdb.DuckDBPyConnection) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
     load(warehouse, by_event(intent("processing"), 2_001, "evt_c"))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("processing", False)
 
 
-def test_an_older_event_leaves_the_row_in_doubt(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_an_older_event_leaves_the_mark(warehouse: duckdb.DuckDBPyConnection) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
     load(warehouse, by_event(intent("requires_payment_method"), 1_999, "evt_c"))
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("processing", True)
 
 
-def test_only_a_second_read_settles_a_listing_that_disagrees_with_an_event_of_its_second(
+def test_a_listing_that_disagrees_with_an_event_of_its_second_is_settled_by_a_retrieve(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_a"))
@@ -231,7 +229,7 @@ def test_only_a_second_read_settles_a_listing_that_disagrees_with_an_event_of_it
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", False)
 
 
-def test_a_retrieve_settles_a_doubt_until_another_event_of_that_second_disagrees(
+def test_a_retrieve_clears_the_mark_until_another_event_of_that_second_disagrees(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"), by_event(intent("requires_action"), 2_000, "evt_a"))
@@ -241,7 +239,7 @@ def test_a_retrieve_settles_a_doubt_until_another_event_of_that_second_disagrees
     assert stored(warehouse, f"{STATUS}, _needs_read") == ("requires_action", True)
 
 
-def test_created_and_succeeded_in_one_second_is_no_doubt(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_a_payment_created_and_succeeded_in_one_second_is_not_marked(warehouse: duckdb.DuckDBPyConnection) -> None:
     load(
         warehouse,
         by_event(intent("requires_payment_method"), 2_000, "evt_z", "payment_intent.created"),
@@ -255,11 +253,11 @@ CREATED = [
     ("refund", "refund.created", "pending", "requires_action"),
     ("dispute", "charge.dispute.created", "needs_response", "under_review"),
 ]
-"""Kind of object, the event of its creation, its state then, and another that it may leave again."""
+"""Type of object, the event of its creation, its state then, and another state that is not final."""
 
 
 @pytest.mark.parametrize(("kind", "created", "first", "second"), CREATED)
-def test_a_created_event_loses_to_another_event_of_its_second_and_makes_no_doubt(
+def test_a_created_event_loses_to_another_event_of_its_second_without_a_mark(
     kind: str, created: str, first: str, second: str, tmp_path: Path
 ) -> None:
     rows = [
@@ -288,8 +286,10 @@ def test_a_payload_of_another_api_version_is_kept_and_read_again(warehouse: duck
         ("dispute", "charge"),
     ],
 )
-def test_what_belongs_to_a_payment_stays_with_it(kind: str, name: str, warehouse: duckdb.DuckDBPyConnection) -> None:
-    """A build would not find the payment that lost it. Gaining one, and an expanded one, count."""
+def test_an_object_cannot_be_moved_to_another_payment_or_charge(
+    kind: str, name: str, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    """A build would not find the payment that lost an object. Gaining a payment, or expanding it, is accepted."""
     versions: list[Any] = [None, "x_1", {"id": "x_1", "amount": 1}, "x_2", {"id": "x_2"}, None, "x_1"]
     for at, version in enumerate(versions):
         changed = either_object(kind, "pending") | {name: version, "reason": f"n{at}", "failure_code": f"n{at}"}
@@ -298,7 +298,7 @@ def test_what_belongs_to_a_payment_stays_with_it(kind: str, name: str, warehouse
         assert payload["reason"] == f"n{(0, 1, 2, 2, 2, 2, 6)[at]}"
 
 
-def test_accounts_and_modes_never_touch_each_other(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_accounts_and_modes_never_change_rows_of_each_other(warehouse: duckdb.DuckDBPyConnection) -> None:
     keys = [AccountKey("acct_1", False), AccountKey("acct_1", True), AccountKey("acct_2", False)]
     for number, key in enumerate(keys):
         with transaction(warehouse):
@@ -309,7 +309,7 @@ def test_accounts_and_modes_never_touch_each_other(warehouse: duckdb.DuckDBPyCon
     assert sorted(rows.fetchall()) == [("acct_1", False, 0), ("acct_1", True, 1), ("acct_2", False, 2)]
 
 
-def test_a_failure_without_a_charge_outlives_the_field_that_told_of_it(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_a_failure_without_a_charge_is_kept_after_stripe_clears_its_field(warehouse: duckdb.DuckDBPyConnection) -> None:
     error = {"code": "payment_intent_authentication_failure", "type": "invalid_request_error", "charge": None}
     load(warehouse, listed(intent("requires_payment_method", last_payment_error=error), 2_000))
     load(warehouse, listed(intent("requires_payment_method", last_payment_error=error), 2_500))
@@ -320,14 +320,14 @@ def test_a_failure_without_a_charge_outlives_the_field_that_told_of_it(warehouse
     assert rows == [("pi_1", 2_000)]
 
 
-def test_of_two_sightings_of_a_failure_in_one_batch_the_first_is_kept(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_of_the_same_failure_twice_in_one_batch_the_earlier_one_is_kept(warehouse: duckdb.DuckDBPyConnection) -> None:
     error = {"code": "payment_intent_authentication_failure", "type": "invalid_request_error", "charge": None}
     failed = intent("requires_payment_method", last_payment_error=error)
     load(warehouse, listed(failed, 2_000), listed(failed, 2_500))
     assert stored(warehouse, "epoch(first_seen_at)::INT", "last_payment_errors") == (2_000,)
 
 
-def test_rows_carry_the_number_of_the_load_that_wrote_them_and_a_later_load_has_a_greater_one(
+def test_rows_have_the_id_of_the_load_that_wrote_them_and_load_ids_grow(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     error = {"code": "payment_intent_authentication_failure", "type": "invalid_request_error", "charge": None}
@@ -345,7 +345,7 @@ def test_rows_carry_the_number_of_the_load_that_wrote_them_and_a_later_load_has_
     assert stored(warehouse, "_load_id", "last_payment_errors") == (load_ids[0],)
 
 
-def test_a_row_that_only_needs_to_be_read_again_keeps_the_number_of_its_load(
+def test_a_row_that_is_only_marked_to_be_read_again_keeps_its_load_id(
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     load(warehouse, by_event(intent("processing"), 2_000, "evt_b"))
@@ -355,7 +355,7 @@ def test_a_row_that_only_needs_to_be_read_again_keeps_the_number_of_its_load(
     assert stored(warehouse, "_load_id") == before
 
 
-def test_only_a_changed_payload_changes_when_a_row_was_loaded(warehouse: duckdb.DuckDBPyConnection) -> None:
+def test_only_a_changed_payload_changes_the_time_of_loading(warehouse: duckdb.DuckDBPyConnection) -> None:
     for day, status in ((1, "processing"), (2, "processing"), (3, "requires_action")):
         with transaction(warehouse):
             loader = Loader(warehouse, ACCOUNT, PINNED)
@@ -372,7 +372,7 @@ def test_an_event_is_kept_once_and_never_applied_twice(warehouse: duckdb.DuckDBP
     assert warehouse.execute("SELECT count(*) FROM raw_stripe.events").fetchone() == (1,)
 
 
-SIGHTINGS: list[ObjectRow] = [
+VERSIONS: list[ObjectRow] = [
     listed(intent("requires_payment_method"), 2_000),
     by_event(intent("requires_payment_method", step=1), 1_999, "evt_c", "payment_intent.created"),
     by_event(intent("requires_action"), 2_000, "evt_b"),
@@ -384,18 +384,18 @@ SIGHTINGS: list[ObjectRow] = [
 
 @st.composite
 def _deliveries(draw: st.DrawFn) -> list[Sequence[ObjectRow]]:
-    """Any order, any batches, repeats included."""
-    chosen = draw(st.permutations(SIGHTINGS + draw(st.lists(st.sampled_from(SIGHTINGS), max_size=3))))
+    """Draw rows in any order and any batches, with repetitions."""
+    chosen = draw(st.permutations(VERSIONS + draw(st.lists(st.sampled_from(VERSIONS), max_size=3))))
     cuts = sorted(draw(st.sets(st.integers(1, len(chosen) - 1))))
     return [chosen[start:end] for start, end in itertools.pairwise([0, *cuts, len(chosen)])]
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sets(st.integers(0, len(SIGHTINGS) - 1), min_size=2), _deliveries())
-def test_the_kept_payload_is_the_same_whatever_the_order_of_arrival(
+@given(st.sets(st.integers(0, len(VERSIONS) - 1), min_size=2), _deliveries())
+def test_the_stored_payload_does_not_depend_on_the_order_of_arrival(
     kept: set[int], deliveries: list[Sequence[ObjectRow]]
 ) -> None:
-    some = [SIGHTINGS[index] for index in kept]
+    some = [VERSIONS[index] for index in kept]
     expected = max(some, key=lambda row: (row.as_of, row.precedence))
     with duckdb.connect() as connection:
         create_tables(connection)

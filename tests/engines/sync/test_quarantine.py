@@ -1,4 +1,4 @@
-"""Objects that cannot be read, over real HTTP: all others are read, they are noted, and later they are read too."""
+"""Unreadable objects, over HTTP: they are quarantined, all others are read, and later they are read too."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,20 +61,20 @@ def stored(warehouse: duckdb.DuckDBPyConnection) -> dict[str, list[Any]]:
     }
 
 
-def noted(warehouse: duckdb.DuckDBPyConnection) -> list[Any]:
+def quarantined_rows(warehouse: duckdb.DuckDBPyConnection) -> list[Any]:
     return warehouse.execute("SELECT stream, object_id, reason FROM sync.quarantine ORDER BY ALL").fetchall()
 
 
 @pytest.fixture(scope="module")
 def truth(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """What the tables hold if everything can be read."""
+    """Return the rows that the tables hold if every object is readable."""
     with open_warehouse(tmp_path_factory.mktemp("truth") / "w.duckdb", options=LOADING_OPTIONS) as connection:
         sync(server, connection)
         return stored(connection)
 
 
 def rewriting(chosen: set[str], spoil: Callable[[dict[str, Any]], bytes]) -> Callable[[Request, Response], None]:
-    """Let these objects be spoilt wherever they stand as such: in lists, in retrieves, and in events."""
+    """Return a hook that replaces these objects in every answer: in lists, in retrieves and in events."""
 
     def parts(node: Any) -> bytes:
         if isinstance(node, dict):
@@ -101,30 +101,30 @@ def changed(**values: Any) -> Callable[[dict[str, Any]], bytes]:
     return lambda node: orjson.dumps(node | values)
 
 
-def holding(text: bytes) -> Callable[[dict[str, Any]], bytes]:
-    """With this JSON in its metadata."""
+def with_metadata(text: bytes) -> Callable[[dict[str, Any]], bytes]:
+    """Return a function that puts this JSON into the metadata of an object."""
     return lambda node: orjson.dumps(node)[:-1] + b',"metadata":' + text + b"}"
 
 
-WAYS: dict[str, Callable[[dict[str, Any]], bytes]] = {
+FAULTS: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "no id": without("id"),
     "a number as id": changed(id=7),
     "an empty id": changed(id=""),
     "a path as id": changed(id="../balance"),
     "an address as id": changed(id="jane.doe@example.com"),
-    "another kind": changed(object="customer"),
-    "no kind": without("object"),
+    "another type of object": changed(object="customer"),
+    "no type of object": without("object"),
     "not created": without("created"),
     "created as text": changed(created="2026-01-01"),
-    "created never": changed(created=None),
+    "created null": changed(created=None),
     "created long ago": changed(created=-5),
     "created in ten years": changed(created=2_100_000_000),
-    "created beyond time": changed(created=10**17),
+    "created beyond any date": changed(created=10**17),
     "created true": changed(created=True),
     "a broken amount": changed(amount=12.5),
     "an amount as text": changed(amount="1200"),
     "no amount": without("amount"),
-    "an amount beyond money": changed(amount=10**18),
+    "an enormous amount": changed(amount=10**18),
     "status a list": changed(status=["succeeded"]),
     "a string": lambda node: b'"broken"',
     "null": lambda node: b"null",
@@ -132,33 +132,33 @@ WAYS: dict[str, Callable[[dict[str, Any]], bytes]] = {
 }
 
 
-REPLACED: dict[str, Callable[[dict[str, Any]], bytes]] = {
-    "a lone surrogate": holding(b'{"note":"\\ud800"}'),
-    "a byte that is no text": holding(b'{"note":"\xff"}'),
-    "deep lists": holding(b"[" * 5_000 + b"]" * 5_000),
-    "deep objects": holding(b'{"a":' * 300 + b"1" + b"}" * 300),
-    "not a number": holding(b'{"note":NaN}'),
+REPLACED_FAULTS: dict[str, Callable[[dict[str, Any]], bytes]] = {
+    "a lone surrogate": with_metadata(b'{"note":"\\ud800"}'),
+    "a byte that is not UTF-8": with_metadata(b'{"note":"\xff"}'),
+    "deep lists": with_metadata(b"[" * 5_000 + b"]" * 5_000),
+    "deep objects": with_metadata(b'{"a":' * 300 + b"1" + b"}" * 300),
+    "not a number": with_metadata(b'{"note":NaN}'),
 }
-"""What no strict parser takes."""
+"""Faults that a strict JSON parser refuses."""
 
 
 def some(truth: dict[str, list[Any]], table: str) -> set[str]:
-    """The newest, the oldest, and two neighbours in the middle of a table's list."""
+    """Return the newest id, the oldest, and two neighbours in the middle of a table's list."""
     found = sorted((orjson.loads(payload)["created"], id) for id, payload in truth[table])
     ids = [id for _, id in found]
     return {ids[0], ids[-1], ids[len(ids) // 2], ids[len(ids) // 2 + 1]}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_unreadable_objects_cost_nothing_else_and_are_read_once_they_can_be(
-    way: str,
+@pytest.mark.parametrize("fault", FAULTS)
+def test_unreadable_objects_affect_no_other_object_and_are_read_once_they_are_readable(
+    fault: str,
     server: SimulatorServer,
     gate: Any,
     truth: dict[str, list[Any]],
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     chosen = some(truth, "charges")
-    gate.alter_response = rewriting(chosen, WAYS[way])
+    gate.alter_response = rewriting(chosen, FAULTS[fault])
     report = sync(server, warehouse)
     assert {stream: count for stream, count in report.quarantined.items() if stream == "charges"} == {"charges": 4}
     now = stored(warehouse)
@@ -168,23 +168,23 @@ def test_unreadable_objects_cost_nothing_else_and_are_read_once_they_can_be(
     ]
     assert not chosen & {id for id, _ in now["charges"]}
     again = sync(server, warehouse)
-    assert again.quarantined == report.quarantined, "nothing is counted twice"
-    assert "jane" not in str(noted(warehouse))
+    assert again.quarantined == report.quarantined, "no object is counted twice"
+    assert "jane" not in str(quarantined_rows(warehouse))
     gate.alter_response = lambda request, response: None
     assert sync(server, warehouse).quarantined == {}
     assert stored(warehouse) == truth
 
 
-@pytest.mark.parametrize("way", REPLACED)
-def test_what_cannot_be_stored_is_replaced_and_its_object_is_loaded(
-    way: str,
+@pytest.mark.parametrize("fault", REPLACED_FAULTS)
+def test_an_object_with_json_that_cannot_be_stored_is_loaded_with_a_replacement(
+    fault: str,
     server: SimulatorServer,
     gate: Any,
     truth: dict[str, list[Any]],
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     chosen = some(truth, "charges")
-    gate.alter_response = rewriting(chosen, REPLACED[way])
+    gate.alter_response = rewriting(chosen, REPLACED_FAULTS[fault])
     assert sync(server, warehouse).quarantined == {}
     now = stored(warehouse)
     assert [id for id, _ in now["charges"]] == [id for id, _ in truth["charges"]]
@@ -193,16 +193,16 @@ def test_what_cannot_be_stored_is_replaced_and_its_object_is_loaded(
     ]
 
 
-@pytest.mark.parametrize("way", ["no id", "created in ten years", "null", "no type"])
-def test_unreadable_events_cost_nothing_else(
-    way: str,
+@pytest.mark.parametrize("fault", ["no id", "created in ten years", "null", "no type"])
+def test_unreadable_events_affect_no_other_event(
+    fault: str,
     server: SimulatorServer,
     gate: Any,
     truth: dict[str, list[Any]],
     warehouse: duckdb.DuckDBPyConnection,
 ) -> None:
     chosen = some(truth, "events")
-    gate.alter_response = rewriting(chosen, {**WAYS, "no type": without("type")}[way])
+    gate.alter_response = rewriting(chosen, {**FAULTS, "no type": without("type")}[fault])
     report = sync(server, warehouse)
     assert sum(report.quarantined.values()) == 4
     now = stored(warehouse)
@@ -212,7 +212,7 @@ def test_unreadable_events_cost_nothing_else(
     assert stored(warehouse) == truth
 
 
-def test_a_page_without_any_id_is_passed_by_time(
+def test_after_a_page_without_ids_the_list_continues_by_time(
     server: SimulatorServer, gate: Any, truth: dict[str, list[Any]], warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     newest = sorted(((orjson.loads(payload)["created"], id) for id, payload in truth["charges"]), reverse=True)
@@ -223,7 +223,7 @@ def test_a_page_without_any_id_is_passed_by_time(
     assert stored(warehouse)["charges"] == [row for row in truth["charges"] if row[0] not in chosen]
 
 
-def test_a_list_that_shows_no_way_on_ends_with_a_sentence(
+def test_a_page_without_ids_or_times_ends_the_sync_with_a_message(
     server: SimulatorServer, gate: Any, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
     def nulls(request: Request, response: Response) -> None:

@@ -1,4 +1,4 @@
-"""Damaged files: the log is mended, the published file is made again, and nothing else is called damaged."""
+"""Damaged files: the log is repaired, the published file is replaced, and only damage is reported as damage."""
 
 import os
 import random
@@ -28,12 +28,12 @@ with open_warehouse(Path(sys.argv[1])) as warehouse:
         warehouse.execute("INSERT INTO loads SELECT ?, repeat('x', 100) FROM range(1000)", [number])
     os._exit(9)
 """
-"""Leaves twenty loads of a thousand rows in the log, as a loss of power does."""
+"""Leave twenty loads of a thousand rows in the log, as a power failure does."""
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A warehouse whose writer was killed."""
+    """Return a warehouse whose writer was killed."""
     path = tmp_path / "warehouse.duckdb"
     subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     assert wal(path).stat().st_size > 1_000_000
@@ -64,7 +64,11 @@ def loads_in(path: Path) -> list[tuple[int, int]]:
     ("damage", "at_least", "is_moved"),
     [
         (lambda content: content, 20, False),
-        (lambda content: content + bytes(4096), 20, duckdb.__version__ < "2"),  # DuckDB 2 takes them for its end
+        (
+            lambda content: content + bytes(4096),
+            20,
+            duckdb.__version__ < "2",
+        ),  # DuckDB 2 reads zeros as the end of the log
         (zeroed_from(0.98), 18, True),
         (zeroed_from(0.5), 8, True),
         (garbage_at(0.5), 8, True),
@@ -76,7 +80,7 @@ def loads_in(path: Path) -> list[tuple[int, int]]:
     ],
     ids=[
         "whole",
-        "zeros behind it",
+        "zeros appended",
         "end zeroed",
         "half zeroed",
         "garbage inside",
@@ -87,13 +91,13 @@ def loads_in(path: Path) -> list[tuple[int, int]]:
         "empty",
     ],
 )
-def test_with_a_damaged_log_the_loads_before_the_damage_are_kept_and_later_ones_follow(
+def test_loads_before_the_damage_of_a_log_are_kept_and_new_ones_can_be_added(
     damage: Damage, at_least: int, is_moved: bool, path: Path
 ) -> None:
     content = damage(wal(path).read_bytes())
     wal(path).write_bytes(content)
     kept = loads_in(path)
-    assert kept == [(number, 1000) for number in range(len(kept))], "whole loads, without a gap"
+    assert kept == [(number, 1000) for number in range(len(kept))], "only whole loads are kept, without a gap"
     assert len(kept) >= at_least
     assert [each.read_bytes() for each in path.parent.glob("warehouse.duckdb.wal.damaged-*")] == [content] * is_moved
     with open_warehouse(path) as warehouse:
@@ -102,7 +106,7 @@ def test_with_a_damaged_log_the_loads_before_the_damage_are_kept_and_later_ones_
 
 
 def test_a_log_of_another_warehouse_is_moved_aside(path: Path) -> None:
-    """A backup of the file alone was put in its place."""
+    """The file was restored from a backup without its log."""
     backup = path.with_name("backup.duckdb")
     with open_warehouse(backup) as other:
         other.execute("CREATE TABLE loads AS SELECT 7 AS number")
@@ -111,8 +115,8 @@ def test_a_log_of_another_warehouse_is_moved_aside(path: Path) -> None:
     assert len(list(path.parent.glob("warehouse.duckdb.wal.damaged-*"))) == 1
 
 
-def of_version(content: bytes, version: int) -> bytes:
-    """The content with another storage version, and the checksum that DuckDB makes of its first block."""
+def with_storage_version(content: bytes, version: int) -> bytes:
+    """Return the content with another storage version, and the matching checksum of the first block."""
     head = content[8:12] + version.to_bytes(8, "little") + content[20:4096]
     checksum = 5381
     for at in range(0, len(head) // 8 * 8, 8):
@@ -127,14 +131,14 @@ def of_version(content: bytes, version: int) -> bytes:
         (lambda content: bytes(len(content)), WarehouseDamaged),
         (lambda content: content[:100], WarehouseDamaged),
         (lambda content: content[:4096] + bytes(8192) + content[12288:], WarehouseDamaged),
-        (lambda content: of_version(content, 64), None),
-        (lambda content: of_version(content, 999), WarehouseError),
+        (lambda content: with_storage_version(content, 64), None),
+        (lambda content: with_storage_version(content, 999), WarehouseError),
         (lambda content: b"a text\n" * 10_000, WarehouseError),
         (lambda content: b"SQLite format 3\0" + content, WarehouseError),
     ],
     ids=["empty", "zeroed", "torn", "heads zeroed", "of this DuckDB", "of a newer DuckDB", "text", "another database"],
 )
-def test_only_a_damaged_warehouse_is_called_damaged_and_no_file_is_touched(
+def test_only_a_damaged_warehouse_is_reported_as_damaged_and_no_file_is_changed(
     damage: Damage, expected: type[WarehouseError] | None, path: Path
 ) -> None:
     loads_in(path)
@@ -151,7 +155,7 @@ def test_only_a_damaged_warehouse_is_called_damaged_and_no_file_is_touched(
     assert not list(path.parent.glob("*.damaged-*"))
 
 
-def test_a_folder_in_place_of_the_log_is_no_damage(path: Path) -> None:
+def test_a_folder_in_place_of_the_log_is_not_reported_as_damage(path: Path) -> None:
     wal(path).unlink()
     wal(path).mkdir()
     with pytest.raises(WarehouseError, match="Is a directory") as error:
@@ -161,7 +165,7 @@ def test_a_folder_in_place_of_the_log_is_no_damage(path: Path) -> None:
 
 
 def build(warehouse: duckdb.DuckDBPyConnection, number: int) -> None:
-    """Write the mart as a build of this number does: all of it first, one new row later."""
+    """Write the mart as a build of this number does: the first writes all rows, later ones add a row."""
     if number == 1:
         warehouse.execute("CREATE SCHEMA marts; CREATE TABLE marts.totals (id INT, filling UBIGINT, _load_id BIGINT)")
         warehouse.execute("INSERT INTO marts.totals SELECT i, hash(i), 1 FROM range(30_000) AS t (i)")
@@ -170,7 +174,7 @@ def build(warehouse: duckdb.DuckDBPyConnection, number: int) -> None:
     record_changed_table(warehouse, number, ("marts", "totals"), ("id",) if number > 1 else ())
 
 
-def rows_of(path: Path) -> list[tuple[int, int]]:
+def counts_in(path: Path) -> list[tuple[int, int]]:
     with duckdb.connect(str(path), read_only=True) as connection:
         return connection.execute("SELECT count(*), count(DISTINCT filling) FROM marts.totals").fetchall()
 
@@ -188,7 +192,7 @@ def rows_of(path: Path) -> list[tuple[int, int]]:
     ],
     ids=["empty", "zeroed", "torn", "end zeroed", "heads zeroed", "text"],
 )
-def test_a_damaged_published_file_is_made_again_even_if_it_looks_untouched(
+def test_a_damaged_published_file_is_replaced_even_if_its_time_is_unchanged(
     damage: Damage, has_changed: bool, tmp_path: Path
 ) -> None:
     published = tmp_path / "recovery.duckdb"
@@ -203,7 +207,7 @@ def test_a_damaged_published_file_is_made_again_even_if_it_looks_untouched(
         if has_changed:
             build(warehouse, 2)
         assert publish(warehouse, published).is_new
-    assert rows_of(published) == [(30_000 + has_changed, 30_000 + has_changed)]
+    assert counts_in(published) == [(30_000 + has_changed, 30_000 + has_changed)]
 
 
 WRITER = """
@@ -221,9 +225,9 @@ os._exit(9)
 
 @pytest.mark.parametrize("ending", ["killed", "alive"])
 @pytest.mark.parametrize("has_changed", [False, True], ids=["nothing new", "one row new"])
-def test_a_log_of_another_writer_does_not_outlive_the_publish(ending: str, has_changed: bool, tmp_path: Path) -> None:
+def test_a_publish_removes_the_log_of_another_writer(ending: str, has_changed: bool, tmp_path: Path) -> None:
     published = tmp_path / "recovery.duckdb"
-    (tmp_path / "recovery.duckdb.tmp").mkdir()  # where a reader that is short of memory puts what does not fit
+    (tmp_path / "recovery.duckdb.tmp").mkdir()  # a reader that is short of memory spills to this folder
     (tmp_path / "recovery.duckdb.tmp" / "spilled").touch()
     with open_warehouse(tmp_path / "warehouse.duckdb") as warehouse:
         build(warehouse, 1)
@@ -236,14 +240,14 @@ def test_a_log_of_another_writer_does_not_outlive_the_publish(ending: str, has_c
             if has_changed:
                 build(warehouse, 2)
             publish(warehouse, published)
-            assert rows_of(published) == [(30_000 + has_changed, 30_000 + has_changed)]
+            assert counts_in(published) == [(30_000 + has_changed, 30_000 + has_changed)]
             writer.communicate("go on\n")
-        publish(warehouse, published)  # the writer that lived has written to its log once more
-    assert rows_of(published) == [(30_000 + has_changed, 30_000 + has_changed)]
+        publish(warehouse, published)  # the writer that was alive has written to its log again
+    assert counts_in(published) == [(30_000 + has_changed, 30_000 + has_changed)]
     assert (tmp_path / "recovery.duckdb.tmp" / "spilled").exists()
 
 
-def test_of_a_link_the_file_that_it_names_is_replaced(tmp_path: Path) -> None:
+def test_a_publish_through_a_symbolic_link_replaces_the_file_that_it_points_to(tmp_path: Path) -> None:
     shared, link = tmp_path / "shared" / "analysts.duckdb", tmp_path / "recovery.duckdb"
     shared.parent.mkdir()
     link.symlink_to(shared)
@@ -251,11 +255,11 @@ def test_of_a_link_the_file_that_it_names_is_replaced(tmp_path: Path) -> None:
         build(warehouse, 1)
         for number in (2, 3):
             publish(warehouse, link)
-            wal(link).write_bytes(b"of a program that opened the link")
+            wal(link).write_bytes(b"log of a program that opened the link")
             build(warehouse, number)
         assert publish(warehouse, link).rows_written == 1
     assert link.is_symlink()
-    assert rows_of(shared) == rows_of(link) == [(30_002, 30_002)]
+    assert counts_in(shared) == counts_in(link) == [(30_002, 30_002)]
     assert list(shared.parent.iterdir()) == [shared]
 
 
@@ -282,7 +286,7 @@ def test_the_published_file_keeps_its_mode_and_its_group(has_changed: bool, tmp_
 
 
 @pytest.mark.parametrize("name", ["recovery.duckdb", "recovery.duckdb.wal", "recovery.duckdb.1.tmp"])
-def test_a_folder_in_the_way_is_an_error_and_is_kept(name: str, tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_a_published_file_is_an_error_and_is_kept(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "file").touch()

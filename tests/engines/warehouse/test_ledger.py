@@ -1,4 +1,4 @@
-"""The ledger: loads stay open until a complete build has taken them."""
+"""The ledger of loads and builds: loads stay open until a complete build has processed them."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -45,16 +45,14 @@ def load_event(connection: duckdb.DuckDBPyConnection, event_id: str) -> int:
     return loader.load_id
 
 
-def test_a_load_is_open_for_each_table_that_it_wrote_to_until_a_complete_build(
+def test_a_load_is_open_for_each_table_that_it_wrote_until_a_build_is_complete(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     assert tables_with_open_loads(connection) == set()
     load_event(connection, "evt_1")
     assert tables_with_open_loads(connection) == {"events", "payment_intents"}
     build_id, _ = begin_build(connection)
-    assert tables_with_open_loads(connection) == {"events", "payment_intents"}, (
-        "a build that begins has taken nothing yet"
-    )
+    assert tables_with_open_loads(connection) == {"events", "payment_intents"}, "beginning a build closes no load"
     complete_build(connection, build_id, "project", streams="hash")
     assert tables_with_open_loads(connection) == set()
     assert last_complete_build(connection) == CompleteBuild(build_id, "project", "hash")
@@ -68,13 +66,13 @@ def test_a_load_that_writes_nothing_is_not_open(connection: duckdb.DuckDBPyConne
     assert tables_with_open_loads(connection) == set()
 
 
-def test_a_load_and_its_entry_are_one_transaction(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_load_and_its_ledger_entry_are_one_transaction(connection: duckdb.DuckDBPyConnection) -> None:
     with pytest.raises(ZeroDivisionError), transaction(connection):
         assert load_event(connection, "evt_1") / 0
     assert tables_with_open_loads(connection) == set()
 
 
-def test_a_build_takes_no_load_that_came_after_it_began(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_build_closes_no_load_that_came_after_it_began(connection: duckdb.DuckDBPyConnection) -> None:
     load_event(connection, "evt_1")
     build_id, _ = begin_build(connection)
     load_event(connection, "evt_2")
@@ -82,13 +80,13 @@ def test_a_build_takes_no_load_that_came_after_it_began(connection: duckdb.DuckD
     assert tables_with_open_loads(connection) == {"events"}, "the second event carries the same PaymentIntent"
 
 
-def test_new_rows_begin_with_the_oldest_open_load_whatever_was_built_in_part(
+def test_a_build_starts_at_the_oldest_open_load_whatever_incomplete_builds_there_were(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     first, _ = begin_build(connection)
     complete_build(connection, first, "project", streams=None)
     oldest = load_event(connection, "evt_1")
-    assert begin_build(connection)[1] == oldest, "the first build of some models"
+    assert begin_build(connection)[1] == oldest, "before the first build of only some models"
     load_event(connection, "evt_2")
     build_id, first_load_id = begin_build(connection)
     assert first_load_id == oldest
@@ -99,7 +97,7 @@ def test_new_rows_begin_with_the_oldest_open_load_whatever_was_built_in_part(
     assert first_load_id == build_id, "nothing is open"
 
 
-def test_rows_of_an_incomplete_build_are_new_to_the_next_one_without_any_load(
+def test_a_build_starts_at_an_incomplete_build_even_without_a_load(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     complete, _ = begin_build(connection)
@@ -108,7 +106,9 @@ def test_rows_of_an_incomplete_build_are_new_to_the_next_one_without_any_load(
     assert begin_build(connection)[1] == by_hand
 
 
-def test_a_forgotten_build_is_not_complete_and_its_loads_stay_taken(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_deleted_build_is_no_longer_the_last_complete_one_but_its_loads_stay_closed(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     load_event(connection, "evt_1")
     build_id, _ = begin_build(connection)
     complete_build(connection, build_id, "project", streams=None)
@@ -117,7 +117,7 @@ def test_a_forgotten_build_is_not_complete_and_its_loads_stay_taken(connection: 
     assert tables_with_open_loads(connection) == set()
 
 
-def test_the_build_that_dbt_began_is_found_by_the_project_it_is_of(connection: duckdb.DuckDBPyConnection) -> None:
+def test_an_incomplete_build_is_found_by_the_fingerprint_of_its_project(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("INSERT INTO sync.model_builds VALUES (5, false, now()::TIMESTAMP, 'project', NULL)")
     connection.execute("INSERT INTO sync.model_builds VALUES (6, false, now()::TIMESTAMP, NULL, NULL)")
     assert find_incomplete_build(connection, "project") == 5
@@ -125,7 +125,7 @@ def test_the_build_that_dbt_began_is_found_by_the_project_it_is_of(connection: d
         find_incomplete_build(connection, "another project")
 
 
-def test_the_hash_of_the_streams_changes_with_each_checkpoint_and_with_nothing_else(
+def test_the_hash_of_the_streams_changes_only_with_checkpoints(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     hashes = [hash_streams(connection)]
@@ -134,20 +134,20 @@ def test_the_hash_of_the_streams_changes_with_each_checkpoint_and_with_nothing_e
         hashes.append(hash_streams(connection))
     write_checkpoint(connection, ACCOUNT, Checkpoint("charges", complete_through=1_700_000_001), now=1_800_000_000)
     assert len(set(hashes)) == 3
-    assert hash_streams(connection) == hashes[-1], "the clock of the checkpoint is no data"
+    assert hash_streams(connection) == hashes[-1], "the time of writing is not part of the hash"
 
 
 def test_only_closed_loads_are_deleted_by_age(connection: duckdb.DuckDBPyConnection) -> None:
     now = datetime.now(UTC)
     load_event(connection, "evt_1")
-    assert delete_closed_loads(connection, before=now + timedelta(days=1)) == 0, "no build has taken it"
+    assert delete_closed_loads(connection, before=now + timedelta(days=1)) == 0, "the load is still open"
     build_id, _ = begin_build(connection)
     complete_build(connection, build_id, "project", streams=None)
     assert delete_closed_loads(connection, before=now - timedelta(days=1)) == 0
     assert delete_closed_loads(connection, before=now + timedelta(days=1)) == 2, "events and payment intents"
 
 
-def test_tables_that_an_incomplete_build_wrote_are_known_until_a_complete_one(
+def test_tables_of_incomplete_builds_are_listed_until_a_build_is_complete(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     complete, _ = begin_build(connection)
@@ -162,7 +162,7 @@ def test_tables_that_an_incomplete_build_wrote_are_known_until_a_complete_one(
     assert tables_of_incomplete_builds(connection) == set()
 
 
-def test_a_table_is_replaced_where_it_has_no_key_or_was_not_known(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_table_without_a_key_or_without_an_entry_counts_as_replaced(connection: duckdb.DuckDBPyConnection) -> None:
     for build_id, key in ((1, ()), (2, ("id",)), (3, ("id",)), (4, ())):
         record_changed_table(connection, build_id, ("marts", "totals"), key)
         record_changed_table(connection, build_id, ("marts", f"new_{build_id}"), ("id",))
