@@ -15,9 +15,9 @@ from orchestration.pipeline import plan
 from orchestration.simulator import DEFAULT_API_KEY, SimulatorServer
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor
-from tests.leaks import leaks_in, secrets_in
-from tests.postgres import Postgres
-from tests.template import Template, shared_template
+from tests.support.built_folder import BuiltFolder, ensure_built_folder
+from tests.support.leaks import find_leaks, find_secrets
+from tests.support.postgres import Postgres
 
 MakeSettings = Callable[..., Settings]
 
@@ -79,9 +79,9 @@ def _one_plan(shared_folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def template(shared_folder: Path, _one_plan: Path) -> Template:
+def built_folder(shared_folder: Path, _one_plan: Path) -> BuiltFolder:
     """A data folder built on empty tables, to be copied: made once for all workers."""
-    return shared_template(shared_folder, _one_plan)
+    return ensure_built_folder(shared_folder, _one_plan)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,7 +104,7 @@ def _no_secret_is_left(request: pytest.FixtureRequest, holding_secrets: set[Path
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     if folder is not None:
-        assert leaks_in(folder, except_for=holding_secrets) == {}
+        assert find_leaks(folder, except_for=holding_secrets) == {}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -112,14 +112,14 @@ def _no_secret_is_left_in_shared_folders(tmp_path_factory: pytest.TempPathFactor
     """The same for folders that several tests share, at the end of them all."""
     yield
     shared = [path for path in tmp_path_factory.getbasetemp().iterdir() if not path.name.startswith("test_")]
-    assert {path.name: found for path in shared if path.is_dir() and (found := leaks_in(path))} == {}
+    assert {path.name: found for path in shared if path.is_dir() and (found := find_leaks(path))} == {}
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test that passes, and whose output or log shows a secret, has failed."""
     report = yield
-    shown = secrets_in("".join((report.capstdout, report.capstderr, report.caplog)).encode())
+    shown = find_secrets("".join((report.capstdout, report.capstderr, report.caplog)).encode())
     if report.passed and shown:
         report.outcome, report.longrepr = "failed", f"A secret was shown: {', '.join(shown)}"
     return report
@@ -136,7 +136,7 @@ def make_settings(tmp_path: Path, request: pytest.FixtureRequest) -> MakeSetting
         server: SimulatorServer, *, key: str = DEFAULT_API_KEY, folder: str = "data", built: bool = False
     ) -> Settings:
         if built:
-            request.getfixturevalue("template").copy(tmp_path / folder)
+            request.getfixturevalue("built_folder").copy(tmp_path / folder)
         return Settings(stripe_api_key=SecretStr(key), stripe_api_base=server.url, recoup_data_dir=tmp_path / folder)
 
     return make

@@ -37,7 +37,7 @@ from orchestration.sync.readers import Page, Reading, Rows
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import ObjectRow, object_row
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse
 
 SMALL: Final = 50_000
 LARGE: Final = int(os.environ.get("RECOUP_BENCH_LARGE", "500000"))
@@ -73,7 +73,7 @@ def sync(url: str) -> dict[str, float]:
     client = StripeClient(SecretStr(DEFAULT_LIVE_API_KEY), api_base=url)
     with tempfile.TemporaryDirectory() as folder, _warehouse(folder) as connection:
         started = time.perf_counter()
-        report = sync_account(client, HeldWarehouse(connection))
+        report = sync_account(client, BorrowedWarehouse(connection))
         seconds = time.perf_counter() - started
         counts = {
             path: [connection.execute(f"SELECT count(*) FROM raw_stripe.{each}").fetchall()[0][0] for each in stored]

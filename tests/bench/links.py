@@ -81,11 +81,11 @@ def main(arguments: Sequence[str] = ()) -> None:
     if unknown:
         sys.exit(f"There is no kind of shop {unknown[0]}. Choose one of: {', '.join((*KINDS, *VARIANTS))}")
     shops = {}
-    with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as template:
+    with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as built_folder:
         for name in arguments or (*KINDS, *VARIANTS):
             for seed in SEEDS:
                 with tempfile.TemporaryDirectory() as folder:
-                    shops[f"{name} {seed}"] = counted(name, seed, template.copy(Path(folder)))
+                    shops[f"{name} {seed}"] = counted(name, seed, built_folder.copy(Path(folder)))
             console.print(f"{name} done", style="dim")
     console.print(table_of(shops))
 

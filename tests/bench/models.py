@@ -28,7 +28,7 @@ from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
 from orchestration.warehouse.connection import create_tables, open_warehouse
-from tests.ledger import enter_new_loads
+from tests.support.load_ledger import record_new_loads
 
 PAYMENTS: Final = 20_000
 SIZES: Final = (20_000, 200_000, int(os.environ.get("RECOUP_BENCH_ATTEMPTS", "2000000")))
@@ -96,7 +96,7 @@ def bring_back(folder: Path) -> None:
         for table in KEYS:
             loaded = f"SELECT * REPLACE ({load_id} AS _load_id) FROM held.{table}"
             connection.execute(f"INSERT INTO raw_stripe.{table} {loaded}")
-            enter_new_loads(connection, table)
+            record_new_loads(connection, table)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
-from tests.processes import RECOUP, free_port
+from tests.support.processes import RECOUP, find_free_port
 
 PAYMENTS: Final = int(os.environ.get("RECOUP_BENCH_PAYMENTS", "20000"))
 ACCOUNT: Final = SimulatorState(seed=1, payments=PAYMENTS, now=OPENED_AT + FIRST_DAYS * 86_400)
@@ -70,9 +70,9 @@ def serve(settings: Settings, variables: Mapping[str, str]) -> Iterator[Served]:
 
     It has a session of its own, so that Ctrl-C reaches it through this context alone.
     """
-    port = free_port()
+    port = find_free_port()
     output = settings.recoup_data_dir.with_name(f"{settings.recoup_data_dir.name}.serve.log")
-    command = [*RECOUP, "serve", "--port", str(free_port()), "--receiver-port", str(port)]
+    command = [*RECOUP, "serve", "--port", str(find_free_port()), "--receiver-port", str(port)]
     environment = {**os.environ, "RECOUP_DATA_DIR": str(settings.recoup_data_dir), **variables}
     with output.open("wb") as log:
         process = subprocess.Popen(

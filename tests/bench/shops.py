@@ -28,7 +28,7 @@ from orchestration.simulator import DEFAULT_API_KEY, Debt, SimulatedAccount, Sim
 from orchestration.simulator.world.calibration import DAY, HOUR
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor
-from tests.template import Template, shared_template
+from tests.support.built_folder import BuiltFolder, ensure_built_folder
 
 SEEDS: Final = tuple(map(int, os.environ.get("RECOUP_BENCH_SEEDS", "1 2 3").split()))
 PAYMENTS: Final = int(os.environ.get("RECOUP_BENCH_SHOP", "2000"))
@@ -264,13 +264,13 @@ def table_of(compared: Iterable[Comparison]) -> Table:
 
 
 @contextmanager
-def unpaced(folder: Path) -> Iterator[Template]:
+def unpaced(folder: Path) -> Iterator[BuiltFolder]:
     """Read without Stripe's pace, and begin each data folder with models that are built on empty tables."""
     kept = folder / "plan.json"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plan, "_path", lambda settings: kept)
         patched.setattr(client, "Governor", lambda *, livemode, wait: Governor(livemode=livemode, wait=lambda _: None))
-        yield shared_template(folder, kept)
+        yield ensure_built_folder(folder, kept)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -282,10 +282,10 @@ def main(arguments: Sequence[str] = ()) -> None:
         sys.exit(f"There is no kind of shop {unknown[0]}. Choose one of: {', '.join((*KINDS, *VARIANTS))}")
     names = [*names, *(VARIANTS if "--variants" in arguments else ())] or [*KINDS]
     compared: list[Comparison] = []
-    with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as template:
+    with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as built_folder:
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
-                compared += comparisons([name], SEEDS, read_by_syncs, template.copy(Path(folder)))
+                compared += comparisons([name], SEEDS, read_by_syncs, built_folder.copy(Path(folder)))
             console.print(f"{name} done", style="dim")
     console.print(table_of(compared))
     console.print(

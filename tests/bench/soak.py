@@ -42,7 +42,7 @@ from tests.bench.serving import (
     sync_build_publish,
     wait_until,
 )
-from tests.truth import differences
+from tests.support.truth import find_differences
 
 SECONDS: Final = float(os.environ.get("RECOUP_SOAK_SECONDS", "1200"))
 SPEED: Final = float(os.environ.get("RECOUP_SOAK_SPEED", "600"))
@@ -228,7 +228,7 @@ def soak(folder: Path) -> tuple[Watch, list[str]]:
         pipeline.build(settings)
         pipeline.publish_marts(settings)
     account = SimulatedAccount(ACCOUNT.seed, ACCOUNT.payments, FIRST_DAYS)
-    found = differences(account, settings, [ACCOUNT.now, now])
+    found = find_differences(account, settings, [ACCOUNT.now, now])
     return watch, wrong + found[:10] + ([f"and {len(found) - 10} more differences"] if len(found) > 10 else [])
 
 

@@ -60,8 +60,8 @@ from tests.bench.serving import (
     sync_build_publish,
     wait_until,
 )
-from tests.postgres import Postgres
-from tests.processes import RECOUP, free_port
+from tests.support.postgres import Postgres
+from tests.support.processes import RECOUP, find_free_port
 
 SECRET: Final = "whsec_" + "b" * 32
 RATE: Final = 500
@@ -127,7 +127,7 @@ def naive(path: str) -> Starlette:
 @contextmanager
 def serving(settings: Settings, kind: str) -> Iterator[tuple[str, int]]:
     """Run a receiver in a process of its own and yield its address and process id."""
-    port = free_port()
+    port = find_free_port()
     command = [
         sys.executable,
         "-m",

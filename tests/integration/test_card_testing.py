@@ -16,8 +16,8 @@ from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, Simulator
 from orchestration.simulator.world.calibration import DAY
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
-from tests.ledger import enter_new_loads
-from tests.truth import Rows, differences_from_full_refresh
+from tests.support.load_ledger import record_new_loads
+from tests.support.truth import Rows, find_full_refresh_differences
 
 SMALL = "(payload ->> '$.amount')::BIGINT <= 200"
 CUSTOMER_OF_THE_DAY = """json_object('customer', 'cus_' || epoch(created)::BIGINT // 86400)"""
@@ -61,7 +61,7 @@ def rewrite(settings: Settings, what: str, which: str) -> None:
                 SET payload = json_merge_patch(payload, {what}), _load_id = (SELECT nextval('sync.load_ids'))
                 WHERE {which}"""
         )
-        enter_new_loads(connection, "charges")
+        record_new_loads(connection, "charges")
         run_plan(connection, replace(load_plan(settings), tests=()))  # what is rewritten need not make sense
 
 
@@ -112,7 +112,7 @@ def test_a_burst_that_is_read_in_parts_is_flagged_as_a_whole(make_settings: Make
             pipeline.build(settings)
             counts.append(len(flagged(settings)))
         assert counts[0] < counts[-1]
-        assert differences_from_full_refresh(settings, tmp_path / "full") == []
+        assert find_full_refresh_differences(settings, tmp_path / "full") == []
 
 
 def test_attempts_that_leave_a_burst_or_join_it_change_their_neighbors(
@@ -131,4 +131,4 @@ def test_attempts_that_leave_a_burst_or_join_it_change_their_neighbors(
         rewrite(settings, what, which)
         verdicts.append(flagged(settings))
         assert verdicts[-1] != verdicts[-2]
-        assert differences_from_full_refresh(settings, tmp_path / "full") == []
+        assert find_full_refresh_differences(settings, tmp_path / "full") == []

@@ -24,9 +24,9 @@ from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import invoke_dbt
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
-from tests.leaks import secrets_in
-from tests.processes import RECOUP
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
+from tests.support.leaks import find_secrets
+from tests.support.processes import RECOUP
 
 ONE_SCREEN = 24
 
@@ -72,16 +72,16 @@ def recoup(environment: dict[str, str]) -> Recoup:
             [*RECOUP, *arguments], env=environment | variables, capture_output=True, text=True, check=False
         )
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
-        assert not secrets_in((done.stderr + done.stdout).encode())
+        assert not find_secrets((done.stderr + done.stdout).encode())
         return Said(done.returncode, done.stdout, done.stderr)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def synced(server: SimulatorServer, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synced(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder after a sync."""
-    folder = template.copy(tmp_path_factory.mktemp("synced"))
+    folder = built_folder.copy(tmp_path_factory.mktemp("synced"))
     variables = {"STRIPE_API_KEY": DEFAULT_API_KEY, "STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(folder)}
     subprocess.run([*RECOUP, "sync"], env=os.environ | variables, check=True, capture_output=True)
     return folder
@@ -181,9 +181,9 @@ def test_another_kind_of_server_is_no_stripe(recoup: Recoup, tmp_path: Path) -> 
 
 
 def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(
-    recoup: Recoup, template: Template, tmp_path: Path
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    template.copy(tmp_path / "data")
+    built_folder.copy(tmp_path / "data")
     said = recoup("sync", STRIPE_API_KEY="rk_test_lacking")
     assert said.code == 3
     assert "NOT READ: charges. The key lacks rak_charge_read" in said.text
@@ -285,9 +285,9 @@ def test_after_a_build_with_other_vars_the_last_run_is_not_compared(
 
 
 def test_a_young_account_is_told_that_no_rate_can_be_known_yet(
-    template: Template, tmp_path: Path, recoup: Recoup
+    built_folder: BuiltFolder, tmp_path: Path, recoup: Recoup
 ) -> None:
-    template.copy(tmp_path / "data")
+    built_folder.copy(tmp_path / "data")
     with SimulatorServer(SimulatedAccount(seed=34, payments=200, days=20)) as young:
         said = recoup("sync", STRIPE_API_BASE=young.url)
     assert said.code == 0, said.text
@@ -441,9 +441,9 @@ def test_a_result_that_cannot_be_written_says_why(recoup: Recoup, synced: Path, 
 
 
 def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
-    server: SimulatorServer, environment: dict[str, str], recoup: Recoup, template: Template, tmp_path: Path
+    server: SimulatorServer, environment: dict[str, str], recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    template.copy(tmp_path / "data")
+    built_folder.copy(tmp_path / "data")
     server.faults.add(Fault("slow", times=1_000, path="/v1/payment_intents", seconds=1.0))
     server.requests.clear()
     process = subprocess.Popen(
@@ -462,9 +462,11 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
     assert recoup("sync").code == 0
 
 
-def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, template: Template, tmp_path: Path) -> None:
+def test_the_demo_says_so_when_another_account_is_asked_for(
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
     last = {"seed": 5, "payments": 150, "now": OPENED_AT + FIRST_DAYS * 86_400}
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data" / "demo"))
     settings.simulator_state_path.write_text(json.dumps(last))
     other = recoup("demo", "--payments", "150", "--seed", "6")
     assert other.code == 0
@@ -473,11 +475,11 @@ def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, temp
 
 
 def test_a_demo_of_a_former_version_stays_the_account_that_it_was(
-    recoup: Recoup, template: Template, tmp_path: Path
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     """Its state names no kind of shop."""
     now = OPENED_AT + FIRST_DAYS * 86_400
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data" / "demo"))
     settings.simulator_state_path.write_text(json.dumps({"seed": 5, "payments": 150, "now": now}))
     said = recoup("demo", "--payments", "150", "--seed", "5")
     assert said.code == 0
@@ -488,9 +490,9 @@ def test_a_demo_of_a_former_version_stays_the_account_that_it_was(
 
 
 def test_the_demo_is_of_the_kind_that_is_asked_for_and_stays_so(
-    recoup: Recoup, template: Template, tmp_path: Path
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data" / "demo"))
     for given in ([], ["--shop", "one_off"], []):
         assert recoup("demo", "--payments", "150", *given).code == 0
     both = [SimulatedAccount(1, 150, shop=shop).id for shop in ("mixed", "one_off")]
@@ -516,9 +518,11 @@ def test_a_result_that_nobody_reads_is_no_traceback(end: str, synced: Path, envi
     assert done.returncode == (1 if end == ">/dev/full" else 0)
 
 
-def test_the_demo_stays_out_of_the_folder_of_real_accounts(recoup: Recoup, template: Template, tmp_path: Path) -> None:
+def test_the_demo_stays_out_of_the_folder_of_real_accounts(
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
-    template.copy(data / "demo")
+    built_folder.copy(data / "demo")
     said = recoup("demo", "--payments", "150")
     assert said.code == 0
     assert [each.name for each in data.iterdir()] == ["demo"]

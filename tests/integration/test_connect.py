@@ -29,10 +29,10 @@ from orchestration.config.credentials import mask_key
 from orchestration.config.settings import Settings
 from orchestration.simulator import ApiKey, Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.server.keys import READ_PERMISSION
-from tests.accounts import OneStripe
-from tests.commands import Said, recoup
-from tests.processes import RECOUP, free_port
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import RECOUP
+from tests.support.run_command import CommandResult, run_recoup
+from tests.support.stripe_router import StripeRouter
 
 ONE_SCREEN = 24
 
@@ -80,7 +80,7 @@ def data(tmp_path: Path) -> Path:
 def connected(server: SimulatorServer, data: Path) -> dict[str, str]:
     """The environment in which the account is connected as `shop`."""
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
-    assert recoup("connect", "--name", "shop", typed=GOOD, **variables).code == 0
+    assert run_recoup("connect", "--name", "shop", typed=GOOD, **variables).code == 0
     return variables
 
 
@@ -95,13 +95,13 @@ def saved(data: Path) -> dict[str, Any]:
 NOTHING: dict[str, Any] = {"integrations": {}, "secrets": []}
 
 
-def screen(said: Said, address: str) -> str:
+def screen(said: CommandResult, address: str) -> str:
     """What stood on the screen, but for what differs from run to run: the address, the clock, how long it waited."""
     text = re.sub(r"\[\d\d/\d\d/\d\d \d\d:\d\d:\d\d\]", "[mm/dd/yy hh:mm:ss]", said.screen)
     return re.sub(r"\d\.\d s\.", "0.0 s.", text.replace(address, "{address}"))
 
 
-def nothing_of(key: str, said: Said) -> None:
+def nothing_of(key: str, said: CommandResult) -> None:
     """Nothing of the key is told but its prefix and its last four characters."""
     told = said.out + said.err
     assert "Traceback" not in told
@@ -195,7 +195,7 @@ def test_a_key_that_does_not_work_is_a_sentence_and_nothing_is_saved(
     fault: str, server: SimulatorServer, data: Path
 ) -> None:
     key, expected = FAULTS[fault]
-    said = recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
+    said = run_recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
     assert (said.code, said.out, screen(said, server.url)) == (1, "", expected)
     assert len(said.screen.splitlines()) <= ONE_SCREEN
     assert saved(data) == NOTHING
@@ -250,7 +250,7 @@ def faulty(server: SimulatorServer, fault: Fault) -> Iterator[str]:
 
 @contextmanager
 def nobody() -> Iterator[str]:
-    yield f"http://127.0.0.1:{free_port()}"
+    yield f"http://127.0.0.1:{find_free_port()}"
 
 
 NETWORKS: dict[str, tuple[Callable[[SimulatorServer, Path], Any], str]] = {
@@ -302,7 +302,7 @@ def test_a_network_that_does_not_work_is_a_sentence_and_nothing_is_saved(
 ) -> None:
     enter, expected = NETWORKS[network]
     with enter(server, tmp_path / "certificates") as address:
-        said = recoup("connect", "--name", "shop", typed=GOOD, STRIPE_API_BASE=address, RECOUP_DATA_DIR=str(data))
+        said = run_recoup("connect", "--name", "shop", typed=GOOD, STRIPE_API_BASE=address, RECOUP_DATA_DIR=str(data))
     assert (said.code, said.out, screen(said, address)) == (1, "", expected)
     assert len(said.screen.splitlines()) <= ONE_SCREEN
     assert saved(data) == NOTHING
@@ -400,7 +400,7 @@ def works(key: str, account_id: str) -> str:
 def test_a_key_that_works_shows_what_it_may_read_and_is_saved_if_that_is_enough(
     key: str, code: int, is_saved: bool, lines: list[str], server: SimulatorServer, data: Path
 ) -> None:
-    said = recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
+    said = run_recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
     assert said.screen == "\n".join([works(key, server.account.id), *lines])
     assert said.code == code
     assert all(len(line) <= 80 for line in said.screen.splitlines() if line != LINK)
@@ -416,7 +416,7 @@ def test_a_key_is_kept_all_the_same_where_that_is_asked_for(
     key: str, code: int, server: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
-    said = recoup("connect", "--name", "shop", "--save-anyway", typed=key, **variables)
+    said = run_recoup("connect", "--name", "shop", "--save-anyway", typed=key, **variables)
     assert said.code == code
     assert said.screen.endswith(SAVED)
     assert saved(data)["secrets"] == ["secrets/shop/api_key"]
@@ -425,9 +425,9 @@ def test_a_key_is_kept_all_the_same_where_that_is_asked_for(
 
 
 def test_keys_that_do_not_work_yet_are_not_taken_for_one_account(data: Path) -> None:
-    variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{free_port()}", "RECOUP_DATA_DIR": str(data)}
+    variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{find_free_port()}", "RECOUP_DATA_DIR": str(data)}
     for name, key in (("shop", GOOD), ("club", UNKNOWN)):
-        assert recoup("connect", "--name", name, "--save-anyway", typed=key, **variables).code == 1
+        assert run_recoup("connect", "--name", name, "--save-anyway", typed=key, **variables).code == 1
     assert saved(data)["integrations"].keys() == {"shop", "club"}
 
 
@@ -438,11 +438,11 @@ def test_a_key_may_come_from_a_file_and_what_is_no_text_is_no_key(
     path = tmp_path / "key.txt"
     holding_secrets.add(path)
     path.write_bytes(b"\xff\xfe" + GOOD.encode())
-    refused = recoup("connect", "--name", "shop", "--key-file", str(path), **variables)
+    refused = run_recoup("connect", "--name", "shop", "--key-file", str(path), **variables)
     assert (refused.code, refused.err.partition(".")[0]) == (1, "This is not an API key")
     path.write_text(f"{GOOD}\n")
-    assert recoup("connect", "--name", "shop", "--key-file", str(path), **variables).code == 0
-    missing = recoup("connect", "--name", "club", "--key-file", str(tmp_path / "none"), **variables)
+    assert run_recoup("connect", "--name", "shop", "--key-file", str(path), **variables).code == 0
+    missing = run_recoup("connect", "--name", "club", "--key-file", str(tmp_path / "none"), **variables)
     assert (missing.code, " ".join(missing.err.split())[-42:]) == (1, "cannot be used: no such file or directory.")
 
 
@@ -451,55 +451,55 @@ def test_an_account_that_is_connected_already_is_refused_by_another_key_too(
     stated: dict[str, str], server: SimulatorServer, connected: dict[str, str], data: Path
 ) -> None:
     before = saved(data)
-    again = recoup("connect", "--name", "club", typed=SECRET_KEY, **connected)
+    again = run_recoup("connect", "--name", "club", typed=SECRET_KEY, **connected)
     assert (again.code, again.err.split(" To give")[0]) == (
         1,
         "Integration 'shop' (secrets/shop/api_key) reads this account already.",
     )
     default = {"STRIPE_API_KEY": GOOD, "RECOUP_DATA_DIR": str(data / "other"), "STRIPE_API_BASE": server.url}
     default |= dict.fromkeys(stated, server.account.id)
-    beside = recoup("connect", "--name", "club", typed=SECRET_KEY, **default)
+    beside = run_recoup("connect", "--name", "club", typed=SECRET_KEY, **default)
     assert (beside.code, beside.err) == (1, "Integration 'default' (STRIPE_API_KEY) reads this account already.\n")
     assert (saved(data), saved(data / "other")) == (before, NOTHING)
 
 
 def test_a_key_that_fails_keeps_no_other_account_from_being_connected(server: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data), "STRIPE_API_KEY": EXPIRED}
-    assert recoup("connect", "--name", "shop", typed=GOOD, **variables).code == 0
+    assert run_recoup("connect", "--name", "shop", typed=GOOD, **variables).code == 0
 
 
 def test_a_check_says_what_a_connect_says_and_its_code_is_for_scripts(
     server: SimulatorServer, connected: dict[str, str]
 ) -> None:
-    good = recoup("check", "shop", **connected)
+    good = run_recoup("check", "shop", **connected)
     assert (good.code, good.screen) == (0, "\n".join([works(GOOD, server.account.id), READABLE, ALL_NEEDED]))
     server.keys.put(GOOD, ApiKey(("payment_intent_read", "dispute_read", "event_read")))
-    lacking = recoup("check", **connected)
+    lacking = run_recoup("check", **connected)
     assert (lacking.code, CHARGES_MISSING in lacking.screen) == (3, True)
     server.keys.put(GOOD, ApiKey(state="expired"))
-    expired = recoup("check", **connected)
+    expired = run_recoup("check", **connected)
     assert (expired.code, expired.screen) == (
         1,
         """rk_test_…good, from secrets/shop/api_key: This API key has expired or was
 rolled, so Stripe no longer accepts it. Create a new restricted key at
 https://dashboard.stripe.com/apikeys and use that one.""",
     )
-    assert recoup("check", "club", **connected).err == "There is no integration 'club'. There are: shop.\n"
-    without = recoup("check", RECOUP_DATA_DIR=str(Path(connected["RECOUP_DATA_DIR"]) / "none"))
+    assert run_recoup("check", "club", **connected).err == "There is no integration 'club'. There are: shop.\n"
+    without = run_recoup("check", RECOUP_DATA_DIR=str(Path(connected["RECOUP_DATA_DIR"]) / "none"))
     assert (without.code, "STRIPE_API_KEY is not set." in without.text) == (1, True)
 
 
 def test_a_check_of_several_goes_on_after_one_that_fails_and_has_the_code_of_the_worst(
     server: SimulatorServer, connected: dict[str, str]
 ) -> None:
-    recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
-    recoup("connect", "--name", "last", "--save-anyway", typed=REVOKED, **connected)
-    said = recoup("check", **connected)
+    run_recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
+    run_recoup("connect", "--name", "last", "--save-anyway", typed=REVOKED, **connected)
+    said = run_recoup("check", **connected)
     assert said.code == 1
     assert [line for line in said.screen.splitlines() if line in ("shop", "club", "last")] == ["shop", "club", "last"]
     assert "rk_test_…none, from secrets/club/api_key: Stripe does not accept this API key." in said.text
     assert "rk_test_…gone, from secrets/last/api_key: This API key no longer has access" in said.text
-    assert recoup("check", "shop", **connected).code == 0
+    assert run_recoup("check", "shop", **connected).code == 0
 
 
 MIXED_UP = """This is a live mode key, but integration 'shop' is in test mode. Use a key that
@@ -509,7 +509,7 @@ recoup connect"""
 
 def test_test_and_live_mode_are_never_mixed_up(connected: dict[str, str], data: Path) -> None:
     """By another key, and by a hand in the file."""
-    said = recoup("integrations", "set-key", "shop", typed=LIVE, **connected)
+    said = run_recoup("integrations", "set-key", "shop", typed=LIVE, **connected)
     assert (said.code, said.screen) == (1, MIXED_UP)
     nothing_of(LIVE, said)
     assert (data / "secrets" / "shop" / "api_key").read_text() == f"{GOOD}\n"
@@ -519,7 +519,7 @@ def test_test_and_live_mode_are_never_mixed_up(connected: dict[str, str], data: 
 key that begins with rk_live_, or connect the account's test mode as another
 integration: recoup connect"""
     for command in ("check", "sync"):
-        said = recoup(command, **connected)
+        said = run_recoup(command, **connected)
         assert said.code == 1
         assert " ".join(mixed.split()) in said.text
     assert not (data / "recovery.duckdb").exists()
@@ -529,7 +529,7 @@ integration: recoup connect"""
 def test_a_key_that_is_not_enough_does_not_replace_one_that_is(
     key: str, code: int, connected: dict[str, str], data: Path
 ) -> None:
-    said = recoup("integrations", "set-key", "shop", typed=key, **connected)
+    said = run_recoup("integrations", "set-key", "shop", typed=key, **connected)
     assert said.code == code
     assert (data / "secrets" / "shop" / "api_key").read_text() == f"{GOOD}\n"
     nothing_of(key, said)
@@ -537,15 +537,15 @@ def test_a_key_that_is_not_enough_does_not_replace_one_that_is(
 
 def test_a_key_of_the_environment_is_not_replaced_by_a_file(connected: dict[str, str]) -> None:
     variables = connected | {"STRIPE_API_KEYS__SHOP": GOOD}
-    said = recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables)
+    said = run_recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables)
     assert (said.code, said.screen) == (
         1,
         "The key of 'shop' is set by STRIPE_API_KEYS__SHOP. Change it there.",
     )
-    renamed = recoup("integrations", "rename", "shop", "store", **variables)
+    renamed = run_recoup("integrations", "rename", "shop", "store", **variables)
     assert "STRIPE_API_KEYS__STORE" not in renamed.text, "its file has come along"
     (Path(connected["RECOUP_DATA_DIR"]) / "secrets" / "store" / "api_key").unlink()
-    again = recoup("integrations", "rename", "store", "club", **connected, STRIPE_API_KEYS__STORE=GOOD)
+    again = run_recoup("integrations", "rename", "store", "club", **connected, STRIPE_API_KEYS__STORE=GOOD)
     assert "Its key is in STRIPE_API_KEYS__STORE. Rename that to STRIPE_API_KEYS__CLUB." in again.text
 
 
@@ -554,12 +554,12 @@ def test_integrations_are_listed_shown_and_removed(
 ) -> None:
     path = data / "integrations.toml"
     path.write_text(path.read_text().replace('description = ""', 'description = "[/] ours"'))
-    listed = recoup("integrations", "list", **connected, STRIPE_API_KEY=LIVE).screen
+    listed = run_recoup("integrations", "list", **connected, STRIPE_API_KEY=LIVE).screen
     assert [line.split() for line in listed.splitlines()[1:]] == [
         ["default", "not", "yet", "known", "live", "-"],
         ["shop", server.account.id, "test", "-", "[/]", "ours"],
     ]
-    told = recoup("integrations", "show", "shop", **connected).screen
+    told = run_recoup("integrations", "show", "shop", **connected).screen
     assert [" ".join(line.split()) for line in told.splitlines()] == [
         "name shop",
         "description [/] ours",
@@ -569,20 +569,20 @@ def test_integrations_are_listed_shown_and_removed(
         "webhook none. To enable it: recoup webhooks enable shop",
         "data through -",
     ]
-    assert recoup("integrations", "remove", "shop", "--yes", **connected).code == 0
+    assert run_recoup("integrations", "remove", "shop", "--yes", **connected).code == 0
     assert saved(data) == NOTHING
-    assert "No account is connected." in recoup("integrations", "list", **connected).text
+    assert "No account is connected." in run_recoup("integrations", "list", **connected).text
 
 
 def test_webhook_commands_ask_which_integration_is_meant(connected: dict[str, str], data: Path) -> None:
-    assert "recoup webhooks secret" in recoup("webhooks", "enable", **connected).text
-    recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
-    several = recoup("webhooks", "enable", **connected)
+    assert "recoup webhooks secret" in run_recoup("webhooks", "enable", **connected).text
+    run_recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
+    several = run_recoup("webhooks", "enable", **connected)
     assert (several.code, several.screen) == (
         1,
         "There are several integrations: shop, club. Pass one as an argument.",
     )
-    named = recoup("webhooks", "enable", "club", **connected)
+    named = run_recoup("webhooks", "enable", "club", **connected)
     assert "recoup webhooks secret club" in named.text
     assert sorted(path.parent.name for path in data.glob("secrets/*/webhook_token")) == ["club", "shop"]
 
@@ -598,7 +598,7 @@ def test_webhook_commands_ask_which_integration_is_meant(connected: dict[str, st
 def test_settings_of_several_accounts_that_cannot_be_read_are_a_sentence(
     variables: dict[str, str], sentence: str, data: Path
 ) -> None:
-    said = recoup("check", RECOUP_DATA_DIR=str(data), **variables)
+    said = run_recoup("check", RECOUP_DATA_DIR=str(data), **variables)
     assert said.code == 1
     assert sentence in said.text
 
@@ -634,7 +634,7 @@ def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer,
     assert "Description" not in told
     assert "This is a publishable key" in told
     assert LACKING not in told
-    nothing_of(LACKING, Said(3, told, ""))
+    nothing_of(LACKING, CommandResult(3, told, ""))
     assert CHARGES_MISSING in told
     assert saved(data) == NOTHING
 
@@ -657,7 +657,7 @@ def until_asked(terminal: int, question: str | None) -> str:
 def test_a_folder_with_a_file_that_is_no_text_is_a_sentence(data: Path, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "tls.der").write_bytes(b"\x30\x82\xff\xfe")
-    said = recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
+    said = run_recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
     assert said.code == 1
     assert said.text.startswith("Invalid settings (from the environment, .env or RECOUP_SECRETS_DIR):")
     assert said.text.endswith("tls.der is not text, as secrets are")
@@ -686,22 +686,22 @@ def test_a_platform_is_connected_with_the_accounts_that_its_patterns_choose(
     platform: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
-    said = recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
+    said = run_recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
     connected = sorted(platform.gates.keys() - {platform.account.id})
     assert (said.code, " yes  accounts *            Connect    the account's id" in said.screen) == (0, True)
     names = ["market", *(f"market_{account_id.removeprefix('acct_').lower()}" for account_id in connected)]
     assert sorted(saved(data)["integrations"]) == names
     assert saved(data)["secrets"] == ["secrets/market/api_key"]
-    listed = recoup("integrations", "list", **variables).out.splitlines()[1:]
+    listed = run_recoup("integrations", "list", **variables).out.splitlines()[1:]
     ids = [platform.account.id, *connected]
     assert {tuple(line.split()[:3]) for line in listed} == set(zip(names, ids, ["test"] * 3, strict=True))
-    of_platform = recoup("integrations", "set-key", names[1], typed=PLATFORM, **variables)
+    of_platform = run_recoup("integrations", "set-key", names[1], typed=PLATFORM, **variables)
     assert of_platform.text == (
         f"'{names[1]}' is read with the key of its platform: recoup integrations set-key market"
     )
-    enabled = recoup("webhooks", "enable", **variables)
+    enabled = run_recoup("webhooks", "enable", **variables)
     assert "Events from: Connected accounts." in enabled.text
-    assert f"webhooks enable {names[0]}" in recoup("webhooks", "enable", names[1], **variables).text
+    assert f"webhooks enable {names[0]}" in run_recoup("webhooks", "enable", names[1], **variables).text
 
 
 @pytest.mark.parametrize(
@@ -717,20 +717,22 @@ def test_a_key_that_may_not_read_connected_accounts_is_not_saved_for_them(
     key: str, sentence: str, platform: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
-    said = recoup("connect", "--name", "market", "--connected", "*", typed=key, **variables)
+    said = run_recoup("connect", "--name", "market", "--connected", "*", typed=key, **variables)
     assert (said.code, sentence in said.text, saved(data)) == (3, True, NOTHING)
-    assert recoup("connect", "--name", "market", typed=key, **variables).code == 0, "without its accounts it is enough"
+    assert run_recoup("connect", "--name", "market", typed=key, **variables).code == 0, (
+        "without its accounts it is enough"
+    )
     nothing_of(key, said)
 
 
 def test_patterns_that_no_connected_account_fits_are_not_saved(platform: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
     command = ("connect", "--name", "market", "--connected", "nosuch*")
-    said = recoup(*command, typed=PLATFORM, **variables)
+    said = run_recoup(*command, typed=PLATFORM, **variables)
     assert (said.code, "matches 'nosuch*'" in said.text, saved(data)) == (1, True, NOTHING)
-    assert recoup(*command, "--save-anyway", typed=PLATFORM, **variables).code == 0
+    assert run_recoup(*command, "--save-anyway", typed=PLATFORM, **variables).code == 0
     assert saved(data)["integrations"]["market"]["connected"] == ["nosuch*"]
-    assert recoup("integrations", "discover", "market", "--connected", "*", **variables).code == 0
+    assert run_recoup("integrations", "discover", "market", "--connected", "*", **variables).code == 0
     assert saved(data)["integrations"]["market"]["connected"] == ["*"]
     assert len(saved(data)["integrations"]) == 3
 
@@ -740,8 +742,8 @@ def test_an_account_that_cannot_be_added_does_not_hide_those_that_were(platform:
     taken, free = sorted(platform.gates.keys() - {platform.account.id})
     data.mkdir()
     (data / "integrations.toml").write_text(f'[mine]\naccount_id = "{taken}"\nlivemode = false\n')
-    recoup("connect", "--name", "market", typed=PLATFORM, **variables)
-    said = recoup("integrations", "discover", "market", "--connected", "*", **variables)
+    run_recoup("connect", "--name", "market", typed=PLATFORM, **variables)
+    said = run_recoup("integrations", "discover", "market", "--connected", "*", **variables)
     assert said.code == 1
     assert re.search(rf"{free}\W.* new$", said.screen, re.M)
     assert f"{taken}: Integration 'mine'" in said.text
@@ -752,22 +754,24 @@ def test_a_key_that_may_not_read_connected_accounts_does_not_replace_one_that_ma
     platform: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
-    recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
-    said = recoup("integrations", "set-key", "market", typed=ITSELF_ALONE, **variables)
+    run_recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
+    said = run_recoup("integrations", "set-key", "market", typed=ITSELF_ALONE, **variables)
     assert (said.code, "The key was not changed." in said.text) == (3, True)
-    nothing_else = recoup("integrations", "discover", "market", "--connected", "nobody", **variables)
+    nothing_else = run_recoup("integrations", "discover", "market", "--connected", "nobody", **variables)
     assert (nothing_else.code, "None of the 2 connected accounts has" in nothing_else.text) == (1, True)
     assert saved(data)["integrations"]["market"]["connected"] == ["*"]
     of_platform = next(name for name in saved(data)["integrations"] if name != "market")
-    assert "recoup integrations discover market" in recoup("integrations", "discover", of_platform, **variables).text
-    assert "that of market" in recoup("integrations", "show", of_platform, **variables).text
+    assert (
+        "recoup integrations discover market" in run_recoup("integrations", "discover", of_platform, **variables).text
+    )
+    assert "that of market" in run_recoup("integrations", "show", of_platform, **variables).text
 
 
 def test_a_key_of_an_account_that_is_connected_is_not_taken_for_another_integration(
     connected: dict[str, str], data: Path
 ) -> None:
-    recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
-    said = recoup("integrations", "set-key", "club", typed=SECRET_KEY, **connected)
+    run_recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
+    said = run_recoup("integrations", "set-key", "club", typed=SECRET_KEY, **connected)
     assert (said.code, "Integration 'shop' (secrets/shop/api_key) reads this account already." in said.text) == (
         1,
         True,
@@ -776,22 +780,22 @@ def test_a_key_of_an_account_that_is_connected_is_not_taken_for_another_integrat
 
 
 def test_another_key_may_be_set_before_the_first_one_was_ever_tried(server: SimulatorServer, data: Path) -> None:
-    variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{free_port()}", "RECOUP_DATA_DIR": str(data)}
-    recoup("connect", "--name", "shop", "--save-anyway", typed=GOOD, **variables)
+    variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{find_free_port()}", "RECOUP_DATA_DIR": str(data)}
+    run_recoup("connect", "--name", "shop", "--save-anyway", typed=GOOD, **variables)
     variables["STRIPE_API_BASE"] = server.url
-    assert recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables).code == 0
+    assert run_recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables).code == 0
     assert saved(data)["integrations"]["shop"]["account_id"] == server.account.id
 
 
 def test_what_is_wrong_with_one_entry_of_the_file_keeps_no_other_from_being_read(
-    shops: tuple["Shops", Said], tmp_path: Path
+    shops: tuple["Shops", CommandResult], tmp_path: Path
 ) -> None:
     made, _ = shops
     shutil.copytree(made.settings.recoup_data_dir, tmp_path / "data")
     path = tmp_path / "data" / "integrations.toml"
     path.write_text("[again]\n" + path.read_text())
     variables = made.variables | {"RECOUP_DATA_DIR": str(tmp_path / "data"), "STRIPE_API_KEYS__AGAIN": ONE}
-    said = recoup("sync", **variables)
+    said = run_recoup("sync", **variables)
     assert (said.code, said.err) == (1, "Not synced (see above): again.\n")
     assert "Integration 'one' (secrets/one/api_key) is read with this key already." in said.text
     assert "Failed payments of acct_1Two (test mode)" in said.out
@@ -799,7 +803,7 @@ def test_what_is_wrong_with_one_entry_of_the_file_keeps_no_other_from_being_read
 
 def test_a_rename_says_which_variables_go_with_it(connected: dict[str, str]) -> None:
     secret = "whsec_" + "a" * 32
-    said = recoup("integrations", "rename", "shop", "store", **connected, STRIPE_WEBHOOK_SECRETS__SHOP=secret)
+    said = run_recoup("integrations", "rename", "shop", "store", **connected, STRIPE_WEBHOOK_SECRETS__SHOP=secret)
     assert (
         "Its signing secret is in STRIPE_WEBHOOK_SECRETS__SHOP. Rename that to STRIPE_WEBHOOK_SECRETS__STORE."
         in said.text
@@ -813,10 +817,10 @@ def test_what_no_text_is_and_who_cannot_be_asked_ends_without_a_traceback(
     path = tmp_path / "key.txt"
     holding_secrets.add(path)
     path.write_bytes(GOOD.encode("utf-16"))  # as PowerShell writes one
-    said = recoup("connect", "--name", "shop", "--description", "caf\udce9", "--key-file", str(path), **variables)
+    said = run_recoup("connect", "--name", "shop", "--description", "caf\udce9", "--key-file", str(path), **variables)
     assert (said.code, saved(data)["integrations"]["shop"]["description"]) == (0, "caf?")
-    assert recoup("connect", typed=GOOD, **variables).err == "The integration needs a name: --name shop_eu\n"
-    long = recoup("connect", "--name", "a" * 40, "--connected", "*", typed=GOOD, **variables)
+    assert run_recoup("connect", typed=GOOD, **variables).err == "The integration needs a name: --name shop_eu\n"
+    long = run_recoup("connect", "--name", "a" * 40, "--connected", "*", typed=GOOD, **variables)
     assert long.text.startswith("The name of a platform must have at most 36 characters")
     closed = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *RECOUP, "connect", "--name", "club"],
@@ -831,18 +835,18 @@ def test_what_no_text_is_and_who_cannot_be_asked_ends_without_a_traceback(
 def test_what_was_left_of_another_integration_is_not_lent_to_one_of_its_name(
     server: SimulatorServer, connected: dict[str, str], data: Path
 ) -> None:
-    recoup("webhooks", "enable", "shop", **connected)
+    run_recoup("webhooks", "enable", "shop", **connected)
     token = (data / "secrets" / "shop" / "webhook_token").read_text()
     (data / "integrations.toml").write_text("")
-    assert recoup("connect", "--name", "shop", typed=GOOD, **connected).code == 0
+    assert run_recoup("connect", "--name", "shop", typed=GOOD, **connected).code == 0
     assert saved(data)["secrets"] == ["secrets/shop/api_key"]
-    assert token not in recoup("webhooks", "enable", "shop", **connected).out
+    assert token not in run_recoup("webhooks", "enable", "shop", **connected).out
 
 
-def test_who_asks_for_several_accounts_sees_what_each_would_take(shops: tuple["Shops", Said]) -> None:
+def test_who_asks_for_several_accounts_sees_what_each_would_take(shops: tuple["Shops", CommandResult]) -> None:
     made, _ = shops
     made.second.keys.put(TWO, ApiKey(state="expired"))
-    said = recoup("sync", "--plan", **made.variables)
+    said = run_recoup("sync", "--plan", **made.variables)
     made.second.keys.put(TWO, ApiKey(None))
     assert (said.code, said.err) == (1, "Not estimated (see above): two.\n")
     assert said.screen.splitlines()[0].startswith("two: This API key has expired or was rolled")
@@ -862,7 +866,7 @@ class Shops:
         self.settings = Settings(recoup_data_dir=folder, stripe_api_base=url)
 
     def connect(self, name: str, key: str) -> None:
-        assert recoup("connect", "--name", name, typed=key, **self.variables).code == 0
+        assert run_recoup("connect", "--name", name, typed=key, **self.variables).code == 0
 
     def rows(self, mart: str, account_id: str) -> list[tuple[Any, ...]]:
         """An account's rows, without what says whose they are and when they were loaded."""
@@ -883,27 +887,27 @@ def twin(key: str, account_id: str) -> SimulatorServer:
 
 
 @pytest.fixture(scope="module")
-def shops(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shops, Said]]:
+def shops(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shops, CommandResult]]:
     """Both are connected, and synced by one command while the key of the second has expired; what it said."""
-    with twin(ONE, "acct_1One") as first, twin(TWO, "acct_1Two") as second, OneStripe(first, second) as stripe:
-        made = Shops(template.copy(tmp_path_factory.mktemp("shops")), first, second, stripe.url)
+    with twin(ONE, "acct_1One") as first, twin(TWO, "acct_1Two") as second, StripeRouter(first, second) as stripe:
+        made = Shops(built_folder.copy(tmp_path_factory.mktemp("shops")), first, second, stripe.url)
         made.connect("one", ONE)
         made.connect("two", TWO)
         second.keys.put(TWO, ApiKey(state="expired"))
-        said = recoup("sync", **made.variables)
+        said = run_recoup("sync", **made.variables)
         second.keys.put(TWO, ApiKey(None))
         yield made, said
 
 
 @pytest.fixture
-def both(shops: tuple[Shops, Said], tmp_path: Path) -> Shops:
+def both(shops: tuple[Shops, CommandResult], tmp_path: Path) -> Shops:
     """The same in a folder of the test's own; the second key works again."""
     made, _ = shops
     shutil.copytree(made.settings.recoup_data_dir, tmp_path / "data")
     return Shops(tmp_path / "data", made.first, made.second, made.variables["STRIPE_API_BASE"])
 
 
-def test_one_account_that_fails_leaves_the_other_read_and_published(shops: tuple[Shops, Said]) -> None:
+def test_one_account_that_fails_leaves_the_other_read_and_published(shops: tuple[Shops, CommandResult]) -> None:
     made, said = shops
     assert (said.code, said.err) == (1, "Not synced (see above): two.\n")
     assert "two\nReading from Stripe\n  This API key has expired or was rolled" in said.screen
@@ -914,7 +918,7 @@ def test_one_account_that_fails_leaves_the_other_read_and_published(shops: tuple
 
 def test_two_accounts_whose_customers_and_cards_collide_never_mix(both: Shops) -> None:
     alone = both.marts("acct_1One")
-    said = recoup("sync", **both.variables)
+    said = run_recoup("sync", **both.variables)
     assert said.code == 0
     assert [line for line in said.out.splitlines() if line in ("one", "two")] == ["one", "two"]
     for account in ("acct_1One", "acct_1Two"):
@@ -926,7 +930,7 @@ def test_another_key_of_the_same_account_reads_nothing_anew(both: Shops, data: P
     rolled = "rk_test_51QzXwVuKpRmNhGqTb7next"
     both.first.keys.put(rolled, ApiKey(None))
     pipeline.extract(both.settings, integration="one")
-    said = recoup("integrations", "set-key", "one", typed=rolled, **both.variables)
+    said = run_recoup("integrations", "set-key", "one", typed=rolled, **both.variables)
     assert (said.code, said.out.splitlines()[-1]) == (0, "one now uses this key.")
     both.first.keys.remove(ONE)
     try:
@@ -935,7 +939,7 @@ def test_another_key_of_the_same_account_reads_nothing_anew(both: Shops, data: P
         assert both.first.requests.total == 3, "as every sync in which nothing has changed"
     finally:
         both.first.keys.put(ONE, ApiKey(None))
-    wrong = recoup("integrations", "set-key", "one", typed=TWO, **both.variables)
+    wrong = run_recoup("integrations", "set-key", "one", typed=TWO, **both.variables)
     assert (wrong.code, wrong.text.startswith("This API key belongs to acct_1Two, and not to acct_1One")) == (1, True)
 
 
@@ -957,5 +961,7 @@ def test_a_key_file_that_cannot_be_read_concerns_its_integration_alone(connected
     key_file = data / "secrets" / "shop" / "api_key"
     key_file.unlink()
     key_file.mkdir()
-    assert "shop" in recoup("integrations", "list", **connected).screen
-    assert "The key of integration 'shop' cannot be read (secrets/shop/api_key)" in recoup("check", **connected).text
+    assert "shop" in run_recoup("integrations", "list", **connected).screen
+    assert (
+        "The key of integration 'shop' cannot be read (secrets/shop/api_key)" in run_recoup("check", **connected).text
+    )

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from orchestration.config.settings import PROJECT_ROOT
-from tests.processes import RECOUP, answers, descendants, free_port, parents, until
+from tests.support.processes import RECOUP, find_free_port, is_dagster_up, list_descendants, list_parents, wait_until
 
 STARTED_WITHIN = 120.0
 ENDED_WITHIN = 60.0
@@ -37,13 +37,13 @@ class Running:
 
     def is_gone(self) -> bool:
         """Return whether the command and all that it has started have ended."""
-        return self.process.poll() is not None and not self.family & parents().keys()
+        return self.process.poll() is not None and not self.family & list_parents().keys()
 
 
 @contextmanager
 def recoup(folder: Path, *command: str) -> Iterator[Running]:
     """Run the command until its UI answers and the daemon is there, and leave nothing of it behind."""
-    port, output = free_port(), folder / "output.log"
+    port, output = find_free_port(), folder / "output.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))}
     environment |= {"RECOUP_DATA_DIR": str(folder / "data"), "RECOUP_UI_HOSTS": PROXY}
     with output.open("wb") as said:
@@ -57,26 +57,26 @@ def recoup(folder: Path, *command: str) -> Iterator[Running]:
         )
     running = Running(process, port, output, set())
     try:
-        until(lambda: answers(f"http://127.0.0.1:{port}") or process.poll() is not None, STARTED_WITHIN)
+        wait_until(lambda: is_dagster_up(f"http://127.0.0.1:{port}") or process.poll() is not None, STARTED_WITHIN)
         assert process.poll() is None, output.read_text()
-        running.family = descendants(process.pid)
+        running.family = list_descendants(process.pid)
         assert len(running.family) >= 5, "dagster dev, code server and its proxy, webserver, daemon"
         yield running
     finally:
-        for pid in running.family | descendants(process.pid) | {process.pid}:
-            if pid in parents():
+        for pid in running.family | list_descendants(process.pid) | {process.pid}:
+            if pid in list_parents():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         process.wait()
 
 
 def serve(folder: Path) -> AbstractContextManager[Running]:
-    return recoup(folder, "serve", "--receiver-port", str(free_port()))
+    return recoup(folder, "serve", "--receiver-port", str(find_free_port()))
 
 
 def killed(running: Running) -> None:
     running.process.kill()
-    until(running.is_gone, ENDED_WITHIN)
+    wait_until(running.is_gone, ENDED_WITHIN)
 
 
 def killed_while_dagster_hangs(running: Running) -> None:
@@ -88,18 +88,18 @@ def killed_together_with_dagster_dev(running: Running) -> None:
     dagster = running.dagster()
     running.process.kill()
     os.kill(dagster, signal.SIGKILL)
-    assert running.family & parents().keys(), "the webserver and the daemon live on"
+    assert running.family & list_parents().keys(), "the webserver and the daemon live on"
 
 
 def hung_up(running: Running) -> None:
     """The terminal was closed."""
     running.process.send_signal(signal.SIGHUP)
-    until(running.is_gone, ENDED_WITHIN)
+    wait_until(running.is_gone, ENDED_WITHIN)
 
 
 def without_dagster_dev(running: Running) -> None:
     os.kill(running.dagster(), signal.SIGKILL)
-    until(running.is_gone, ENDED_WITHIN)
+    wait_until(running.is_gone, ENDED_WITHIN)
     assert running.process.returncode == 1
     assert "Dagster has ended (exit code -9)" in running.output.read_text()
 
@@ -115,10 +115,10 @@ def test_the_next_serve_starts_and_nothing_of_the_last_is_left(tmp_path: Path) -
         for end in ENDS:
             end(last)
             running = stack.enter_context(serve(tmp_path))
-            until(last.is_gone, ENDED_WITHIN)
+            wait_until(last.is_gone, ENDED_WITHIN)
             last = running
         last.process.terminate()
-        until(last.is_gone, ENDED_WITHIN)
+        wait_until(last.is_gone, ENDED_WITHIN)
 
 
 def test_a_killed_dev_takes_dagster_and_the_simulated_account_along(tmp_path: Path) -> None:

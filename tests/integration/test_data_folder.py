@@ -21,8 +21,8 @@ from orchestration.cli.dev import prepare_dagster_home
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.processes import RECOUP
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import RECOUP
 
 COUNT = "select count(*) as n from marts.recovery_episodes"
 HOLD = """
@@ -92,8 +92,8 @@ def server() -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def synced(server: SimulatorServer, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Folder(template.copy(tmp_path_factory.mktemp("synced") / "data"), server)
+def synced(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Folder(built_folder.copy(tmp_path_factory.mktemp("synced") / "data"), server)
     folder.synced()
     return folder.path
 
@@ -119,9 +119,9 @@ NASTY = "a%b%41#&+'\"; $x{{y}}{z}[1]*\\ü"
     + [unicodedata.normalize(form, "Zürich") for form in ("NFC", "NFD")],
 )
 def test_the_data_folder_may_have_any_name(
-    name: str, server: SimulatorServer, template: Template, tmp_path: Path
+    name: str, server: SimulatorServer, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    folder = Folder(template.copy(tmp_path / "outside" / name), server)
+    folder = Folder(built_folder.copy(tmp_path / "outside" / name), server)
     put_event(folder.settings, 1)
     folder.synced()
     assert "quarantined 1" in folder.run("webhooks", "status").text.replace("  ", " ")

@@ -23,7 +23,8 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.redact import stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, event_row, object_row
-from tests.integration.histories import (
+from tests.support.built_folder import BuiltFolder
+from tests.support.payment_histories import (
     DAY,
     MIDNIGHT,
     Payload,
@@ -35,8 +36,7 @@ from tests.integration.histories import (
     recovered,
     refund,
 )
-from tests.template import Template
-from tests.truth import differences_from_full_refresh
+from tests.support.truth import find_full_refresh_differences
 
 CASES = int(os.environ.get("RECOUP_BUILT_CASES", "3"))
 NOW = MIDNIGHT + 90 * DAY
@@ -265,9 +265,9 @@ def issues_of(settings: Settings, name: str) -> dict[str, bool]:
 
 
 @pytest.fixture
-def settings(template: Template, tmp_path: Path) -> Settings:
+def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
     """A data folder with one payment that is as it should be."""
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     load(settings, recovered("neighbour"))
     pipeline.build(settings)
     return settings
@@ -308,7 +308,7 @@ def test_odd_data_stop_no_build_and_are_named(settings: Settings, tmp_path: Path
         assert reasons.get(f"pi_{name}") == ("data_issue" if is_out and f"pi_{name}" in reasons else None), name
     assert listed == counted == sum(map(len, found.values()))
     assert (failed, left_out) == (sum(each is None for each in reasons.values()), sum(map(bool, reasons.values())))
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []
     assert invoke_dbt(settings, ["test", *TABLES_AND_TESTS, "--exclude-resource-type", "unit_test"]).success
 
 
@@ -406,14 +406,14 @@ def histories(draw: st.DrawFn) -> list[list[Payload]]:
     max_examples=CASES, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
 )
 @given(histories())
-def test_no_contradiction_of_the_data_fails_a_build(template: Template, loads: list[list[Payload]]) -> None:
+def test_no_contradiction_of_the_data_fails_a_build(built_folder: BuiltFolder, loads: list[list[Payload]]) -> None:
     with TemporaryDirectory() as folder:
-        settings = Settings(recoup_data_dir=template.copy(Path(folder) / "data"))
+        settings = Settings(recoup_data_dir=built_folder.copy(Path(folder) / "data"))
         for payloads in loads:
             load(settings, payloads)
             assert not pipeline.build(settings).is_full
         if loads[0]:
-            assert differences_from_full_refresh(settings, Path(folder) / "again") == []
+            assert find_full_refresh_differences(settings, Path(folder) / "again") == []
 
 
 def test_what_comes_after_a_payment_of_a_later_date_belongs_to_it(settings: Settings, tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_what_comes_after_a_payment_of_a_later_date_belongs_to_it(settings: Sett
     assert published(settings, query) == [
         ("ch_odd_1", None), ("ch_odd_1_later", None), ("ch_odd_2", "pm_1"), ("ch_odd_2_later", None)
     ]  # fmt: skip
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
 def test_a_refund_that_names_the_charge_of_another_payment_is_the_same_in_every_build(
@@ -440,4 +440,4 @@ def test_a_refund_that_names_the_charge_of_another_payment_is_the_same_in_every_
     for payloads in (partly, [*recovered("new"), reversal]):
         load(settings, payloads)
         pipeline.build(settings)
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []

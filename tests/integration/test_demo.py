@@ -10,8 +10,8 @@ from orchestration import pipeline
 from orchestration.cli.demo import DEMO_SHOP, FIRST_DAYS
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SimulatedAccount, SimulatorServer
-from tests.template import Template
-from tests.truth import Rows
+from tests.support.built_folder import BuiltFolder
+from tests.support.truth import Rows
 
 SEED, PAYMENTS = 1, 6_000
 DAY = 86_400
@@ -26,13 +26,13 @@ def account() -> SimulatedAccount:
 
 @pytest.fixture(scope="module")
 def marts(
-    account: SimulatedAccount, template: Template, tmp_path_factory: pytest.TempPathFactory
+    account: SimulatedAccount, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     with SimulatorServer(account) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
             stripe_api_base=server.url,
-            recoup_data_dir=template.copy(tmp_path_factory.mktemp("demo")),
+            recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("demo")),
         )
         pipeline.extract(settings)
     pipeline.build(settings)

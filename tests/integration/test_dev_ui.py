@@ -20,8 +20,8 @@ import requests
 from playwright.sync_api import Page, sync_playwright
 
 from orchestration.config.settings import PROJECT_ROOT
-from tests.processes import RECOUP, answers, free_port, until
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import RECOUP, find_free_port, is_dagster_up, wait_until
 
 STARTED_WITHIN = 120.0
 RUN_ENDED_WITHIN = 180.0
@@ -69,13 +69,13 @@ def started(command: list[str], port: int, folder: Path, **variables: str) -> It
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: answers(url) or process.poll() is not None, STARTED_WITHIN)
+        wait_until(lambda: is_dagster_up(url) or process.poll() is not None, STARTED_WITHIN)
         assert process.poll() is None, log.read_text()
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-        until(lambda: not members(process.pid), 30)
+        wait_until(lambda: not members(process.pid), 30)
 
 
 def members(session: int) -> list[str]:
@@ -84,16 +84,16 @@ def members(session: int) -> list[str]:
 
 
 def recoup_dev(folder: Path) -> Any:
-    port = free_port()
+    port = find_free_port()
     program = "from orchestration.cli import main; main()"
     command = [sys.executable, "-c", program, "dev", "--port", str(port), "--payments", "400", "--speed", "0"]
     return started(command, port, folder)
 
 
 @pytest.fixture(scope="module")
-def folder(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("dev")
-    template.copy(data / "demo")
+    built_folder.copy(data / "demo")
     return data
 
 
@@ -103,7 +103,7 @@ def url(folder: Path) -> Iterator[str]:
     with recoup_dev(folder) as first:
         run_id = ask(first, LAUNCH, job="sync_stripe")["launchRun"]["run"]["runId"]
         ended = {"SUCCESS", "FAILURE", "CANCELED"}
-        until(lambda: ask(first, STATUS, id=run_id)["runOrError"]["status"] in ended, RUN_ENDED_WITHIN)
+        wait_until(lambda: ask(first, STATUS, id=run_id)["runOrError"]["status"] in ended, RUN_ENDED_WITHIN)
         assert ask(first, STATUS, id=run_id)["runOrError"]["status"] == "SUCCESS"
     with recoup_dev(folder) as second:
         yield second
@@ -219,7 +219,7 @@ def test_plain_dagster_dev_finds_everything_through_the_workspace(tmp_path: Path
         text=True,
         check=True,
     ).stdout.strip()
-    port = free_port()
+    port = find_free_port()
     command = [sys.executable, "-m", "dagster", "dev", "-p", str(port)]
     jobs = "query { repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }"
     with started(command, port, tmp_path, DAGSTER_HOME=home) as url:

@@ -10,8 +10,8 @@ import pytest
 
 from orchestration.accounts.registry import Integrations
 from orchestration.config.settings import PROJECT_ROOT, Settings
-from tests.commands import Said, recoup
-from tests.processes import RECOUP
+from tests.support.processes import RECOUP
+from tests.support.run_command import CommandResult, run_recoup
 
 ONE_SCREEN = 24
 BODY = "51QzXwVuKpRmNhGqTb7"
@@ -19,7 +19,7 @@ KEY = f"rk_test_{BODY}"
 PLAIN = [name for name, field in Settings.model_fields.items() if "SecretStr" not in str(field.annotation)]
 
 
-def is_a_sentence(said: Said, code: int = 1) -> None:
+def is_a_sentence(said: CommandResult, code: int = 1) -> None:
     """Check what holds for every failure."""
     assert said.code == code, said.screen
     assert 0 < len(said.screen.splitlines()) <= ONE_SCREEN
@@ -49,7 +49,7 @@ def is_a_sentence(said: Said, code: int = 1) -> None:
     ids=" ".join,
 )
 def test_a_key_in_an_argument_is_refused_and_stored_nowhere(command: list[str], key: str, tmp_path: Path) -> None:
-    said = recoup(*(each.format(key) for each in command), typed=KEY, RECOUP_DATA_DIR=str(tmp_path / "data"))
+    said = run_recoup(*(each.format(key) for each in command), typed=KEY, RECOUP_DATA_DIR=str(tmp_path / "data"))
     is_a_sentence(said, 2)
     assert "Roll it" in said.text
     assert not (tmp_path / "data").exists()
@@ -57,7 +57,7 @@ def test_a_key_in_an_argument_is_refused_and_stored_nowhere(command: list[str], 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_key_in_a_setting_that_is_shown_is_refused(name: str, tmp_path: Path) -> None:
-    said = recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name.upper(): KEY})
+    said = run_recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name.upper(): KEY})
     is_a_sentence(said)
     assert name.upper() in said.text
 
@@ -66,7 +66,7 @@ def test_a_key_that_stands_in_a_description_already_is_not_listed(tmp_path: Path
     holding_secrets.add(tmp_path / "integrations.toml")
     (tmp_path / "integrations.toml").write_text(f'[shop]\ndescription = "ours {KEY}"\n')
     for command in (("list",), ("show", "shop")):
-        said = recoup("integrations", *command, RECOUP_DATA_DIR=str(tmp_path))
+        said = run_recoup("integrations", *command, RECOUP_DATA_DIR=str(tmp_path))
         assert (said.code, BODY in said.screen, "ours (a key, not shown: roll it)" in said.text) == (0, False, True)
 
 
@@ -84,7 +84,7 @@ def test_a_key_that_stands_in_a_description_already_is_not_listed(tmp_path: Path
     ],
 )
 def test_a_setting_that_cannot_be_used_is_a_sentence(name: str, value: str, tmp_path: Path) -> None:
-    is_a_sentence(recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name: value}))
+    is_a_sentence(run_recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name: value}))
 
 
 COMMANDS = [
@@ -103,7 +103,7 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("folder", ["/proc/nosuch/data", "/dev/null"])
 def test_a_data_folder_that_cannot_be_made_is_a_sentence(folder: str, command: list[str]) -> None:
-    said = recoup(*command, RECOUP_DATA_DIR=folder)
+    said = run_recoup(*command, RECOUP_DATA_DIR=folder)
     is_a_sentence(said)
     assert folder.removesuffix("/data") in said.text
 
@@ -118,7 +118,7 @@ def test_a_damaged_state_of_the_demo_is_a_sentence(tmp_path: Path) -> None:
     texts = ("{", "[]", '{"seed": 1}', "[" * 9_999, *(DEMO_STATE.replace("0", clock) for clock in clocks), *shops)
     for text in texts:
         (tmp_path / "demo" / "simulator.json").write_text(text)
-        said = recoup("demo", "--payments", "50", RECOUP_DATA_DIR=str(tmp_path))
+        said = run_recoup("demo", "--payments", "50", RECOUP_DATA_DIR=str(tmp_path))
         is_a_sentence(said)
         assert "Delete the demo's folder" in said.text
 
@@ -127,14 +127,16 @@ def test_an_integration_whose_secrets_cannot_be_copied_is_not_renamed(tmp_path: 
     (tmp_path / "integrations.toml").write_text("[shop]\n")
     (tmp_path / "secrets" / "shop").mkdir(parents=True)
     os.mkfifo(tmp_path / "secrets" / "shop" / "pipe")
-    said = recoup("integrations", "rename", "shop", "store", RECOUP_DATA_DIR=str(tmp_path))
+    said = run_recoup("integrations", "rename", "shop", "store", RECOUP_DATA_DIR=str(tmp_path))
     is_a_sentence(said)
     assert re.search(r"cannot be copied: [^\[\]()]*named pipe", said.text)
     assert [each.name for each in Integrations(Settings(recoup_data_dir=tmp_path)).all()] == ["shop"]
 
 
 def test_the_integration_of_the_variable_is_not_asked_about_before_it_is_refused(tmp_path: Path) -> None:
-    said = recoup("integrations", "remove", "default", typed="y\n", RECOUP_DATA_DIR=str(tmp_path), STRIPE_API_KEY=KEY)
+    said = run_recoup(
+        "integrations", "remove", "default", typed="y\n", RECOUP_DATA_DIR=str(tmp_path), STRIPE_API_KEY=KEY
+    )
     is_a_sentence(said)
     assert said.text == "`default` is the integration of STRIPE_API_KEY: change the variable instead."
 

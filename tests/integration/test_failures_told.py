@@ -11,8 +11,8 @@ import pytest
 from orchestration import pipeline
 from orchestration.config.settings import Settings
 from tests.integration.test_data_issues import DAY, MIDNIGHT, Payload, charge, intent, load, published, recovered
-from tests.template import Template
-from tests.truth import differences_from_full_refresh
+from tests.support.built_folder import BuiltFolder
+from tests.support.truth import find_full_refresh_differences
 
 VERSION = "2026-10-28.endive"
 BANK = {"type": "issuer_declined", "network_status": "declined_by_network"}
@@ -156,9 +156,9 @@ def build(settings: Settings, payloads: Sequence[Payload] | Iterable[Payload]) -
 
 
 @pytest.fixture
-def settings(template: Template, tmp_path: Path) -> Settings:
+def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
     """A data folder with one payment that was recovered."""
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     build(settings, recovered("neighbour"))
     return settings
 
@@ -172,7 +172,7 @@ def test_events_alone_give_the_verdict_of_the_charge(settings: Settings, tmp_pat
     build(settings, [each for name, refusal in KINDS.items() for each in (intent(name), refused(name, refusal))])
     assert verdicts(settings) == expected
     assert failed_payments(settings) == lost
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
 def test_two_event_objects_of_one_failure_are_one_attempt_in_any_order(settings: Settings, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_two_event_objects_of_one_failure_are_one_attempt_in_any_order(settings:
     build(settings, [unauthenticated("other_card", "evt_x", MIDNIGHT + DAY)])
     build(settings, [unauthenticated("other_card", "evt_y", MIDNIGHT + DAY, payment_method={"id": "pm_second"})])
     assert [name for name, _ in attempts_of(settings)][-2:] == ["pi_other_card:evt_x", "pi_other_card:evt_y"]
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
 def test_an_option_of_the_method_holds_the_money_until_it_is_captured(settings: Settings) -> None:

@@ -16,17 +16,17 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.config.settings import Settings
-from tests.integration.histories import (
+from tests.support.built_folder import BuiltFolder
+from tests.support.payment_histories import (
     DAY,
     HOUR,
     MINUTE,
     Payment,
     bank_account,
     card,
-    deliver,
-    poll,
+    deliver_events,
+    sync_payments,
 )
-from tests.template import Template
 
 NOW: Final = 1_795_176_000
 """2026-11-20 12:00:00 UTC, when all are looked at."""
@@ -933,15 +933,15 @@ def publish(settings: Settings, histories: Iterable[History], way: str) -> None:
     """Bring what is read in this way into a warehouse, by one load and one build, and publish it."""
     payments = [payment for each in histories if way in each.ways for payment in each.payments]
     if way == POLL:
-        poll(settings, payments, NOW)
+        sync_payments(settings, payments, NOW)
     else:
-        deliver(settings, payments)
+        deliver_events(settings, payments)
     pipeline.build(settings)
     pipeline.publish_marts(settings)
 
 
 @pytest.fixture(scope="module")
-def read(template: Template, shared_folder: Path) -> Read:
+def read(built_folder: BuiltFolder, shared_folder: Path) -> Read:
     """Return what is published of all histories that share an account, or of one that is alone.
 
     Each is built once for all workers.
@@ -956,7 +956,7 @@ def read(template: Template, shared_folder: Path) -> Read:
         with (shared_folder / f"{settings.recoup_data_dir.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not settings.published_path.exists():
-                template.copy(settings.recoup_data_dir)
+                built_folder.copy(settings.recoup_data_dir)
                 publish(settings, histories.values(), way)
         return Tables(settings)
 

@@ -17,8 +17,8 @@ from orchestration.pipeline.plan import load_plan
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
-from tests.ledger import enter_new_loads
-from tests.truth import Rows, contents, differences_from_full_refresh, model_contents
+from tests.support.load_ledger import record_new_loads
+from tests.support.truth import Rows, find_full_refresh_differences, read_models, read_tables
 
 DAY = 86_400
 PARTS = (
@@ -82,9 +82,9 @@ def change(settings: Settings, statement: str) -> None:
 
 
 def test_a_build_writes_anew_only_what_was_touched(server: SimulatorServer, settings: Settings) -> None:
-    before = contents(settings.warehouse_path)
+    before = read_tables(settings.warehouse_path)
     pipeline.build(settings)
-    assert contents(settings.warehouse_path) == before, "nothing was loaded"
+    assert read_tables(settings.warehouse_path) == before, "nothing was loaded"
     ((newest,),) = ask(settings, "SELECT max(_load_id) FROM marts.payment_attempts")
     server.account.now += DAY
     assert pipeline.extract(settings).written
@@ -108,7 +108,7 @@ def test_what_a_part_of_the_models_has_built_already_the_next_build_completes(
         pipeline.extract(settings)
         assert invoke_dbt(settings, ["run", "--select", *selection.split()]).success
     pipeline.build(settings)
-    assert differences_from_full_refresh(settings, tmp_path / "anew") == []
+    assert find_full_refresh_differences(settings, tmp_path / "anew") == []
 
 
 def patch(settings: Settings, table: str, what: str, which: str) -> None:
@@ -124,7 +124,7 @@ def patch(settings: Settings, table: str, what: str, which: str) -> None:
             WHERE changed.id = neighbours.id AND {which}""",
     )
     with open_warehouse(settings.warehouse_path) as connection:
-        enter_new_loads(connection, table)
+        record_new_loads(connection, table)
         plan = load_plan(settings)
         run_plan(connection, replace(plan, tests=()))  # what is patched need not make sense
 
@@ -135,21 +135,21 @@ def test_whoever_leaves_an_order_or_a_card_leaves_nothing_behind(settings: Setti
     patch(settings, "charges", OF_ONE_CARD, f"(hash(changed.id) % 2 = 0 OR {DECLINED})")
     patch(settings, "payment_intents", OF_ANOTHER, "hash(changed.id) % 6 = 0")
     patch(settings, "charges", OF_NO_CARD, f"hash(changed.id) % 3 = 0 AND {DECLINED} AND {ALONE}")
-    assert differences_from_full_refresh(settings, tmp_path / "anew") == []
+    assert find_full_refresh_differences(settings, tmp_path / "anew") == []
 
 
 def test_another_dbt_project_builds_everything_anew(settings: Settings) -> None:
-    before = model_contents(settings)
+    before = read_models(settings)
     change(settings, "UPDATE marts.payment_intents SET status = 'canceled'")
     pipeline.build(settings)
-    assert model_contents(settings) != before, "these rows were not touched by any load"
+    assert read_models(settings) != before, "these rows were not touched by any load"
     change(settings, "UPDATE sync.model_builds SET fingerprint = 'another text'")
     pipeline.build(settings)
-    assert model_contents(settings) == before
+    assert read_models(settings) == before
 
 
 def test_tables_of_a_release_without_loads_are_built_anew(settings: Settings) -> None:
-    before = model_contents(settings)
+    before = read_models(settings)
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute("DELETE FROM sync.model_builds; DELETE FROM sync.loads; CREATE TABLE sync.builds (i INT)")
         for schema, table in connection.execute(
@@ -158,29 +158,29 @@ def test_tables_of_a_release_without_loads_are_built_anew(settings: Settings) ->
         ).fetchall():
             connection.execute(f"ALTER TABLE {schema}.{table} DROP COLUMN _load_id")
     pipeline.build(settings)
-    assert model_contents(settings) == before
+    assert read_models(settings) == before
 
 
 def test_rows_that_fail_their_tests_stop_every_build_until_they_are_mended(
     server: SimulatorServer, settings: Settings
 ) -> None:
-    before = contents(settings.warehouse_path)
+    before = read_tables(settings.warehouse_path)
     server.account.now += DAY
     pipeline.extract(settings)
     twice = "SELECT * REPLACE (1000000 AS _load_id) FROM marts.payment_attempts LIMIT 1"
     change(settings, f"INSERT INTO marts.payment_attempts {twice}")
-    broken = contents(settings.warehouse_path)
+    broken = read_tables(settings.warehouse_path)
     for _ in range(2):
         with pytest.raises(ModelsFailed, match="unique_combination_payment_attempts") as failed:
             pipeline.build(settings)
         assert "Nothing was changed" in str(failed.value)
-        assert contents(settings.warehouse_path) == broken, "a build is one transaction"
+        assert read_tables(settings.warehouse_path) == broken, "a build is one transaction"
     change(settings, "DELETE FROM marts.payment_attempts")
     with pytest.raises(ModelsFailed, match="no_row_is_lost_on_the_way_to_the_marts"):
         pipeline.build(settings)
     assert invoke_dbt(settings, ["build", "--full-refresh", *TABLES_AND_TESTS]).success
     pipeline.build(settings)
-    after = contents(settings.warehouse_path)
+    after = read_tables(settings.warehouse_path)
     assert after["sync.model_builds"] != before["sync.model_builds"]
     assert ask(settings, "SELECT count(*) FROM sync.loads WHERE build_id IS NULL") == [(0,)]
 
@@ -202,13 +202,13 @@ def test_rows_that_dbt_wrote_by_hand_are_tested_by_the_next_build_although_nothi
 def test_what_was_built_again_by_hand_reaches_the_models_after_it_although_nothing_was_loaded(
     settings: Settings,
 ) -> None:
-    before = model_contents(settings)
+    before = read_models(settings)
     for table in ("intermediate.int_payment_attempts_unioned", "marts.payment_attempts"):
         change(settings, f"UPDATE {table} SET amount = amount + 1")
     mended = ["run", "--full-refresh", "--select", "int_payment_attempts_unioned"]
     assert invoke_dbt(settings, mended).success
     pipeline.build(settings)
-    assert model_contents(settings) == before
+    assert read_models(settings) == before
 
 
 def test_a_page_for_people_is_no_part_of_the_project_and_a_description_is() -> None:

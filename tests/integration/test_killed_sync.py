@@ -13,9 +13,9 @@ from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
-from tests.processes import RECOUP
-from tests.template import Template
-from tests.truth import contents
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import RECOUP
+from tests.support.truth import read_tables
 
 DAY = 86_400
 OF_THE_RUN = {"_loaded_at", "_load_id", "load_id", "_updated_at"}
@@ -39,9 +39,9 @@ def server() -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server: SimulatorServer, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an account that was synced without a disturbance."""
-    folder = template.copy(tmp_path_factory.mktemp("undisturbed"))
+    folder = built_folder.copy(tmp_path_factory.mktemp("undisturbed"))
     run(Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder))  # type: ignore[arg-type]
     return folder
 
@@ -118,7 +118,7 @@ def test_killed_twice_in_a_later_sync(make_settings: MakeSettings) -> None:
 
 def assert_same(settings: Settings, folder: Path) -> None:
     for path in (settings.warehouse_path, settings.published_path):
-        found, expected = (contents(each, without=OF_THE_RUN) for each in (path, folder / path.name))
+        found, expected = (read_tables(each, without=OF_THE_RUN) for each in (path, folder / path.name))
         for tables in (found, expected):
             for name in _OF_EACH_RUN & tables.keys():
                 del tables[name]

@@ -28,7 +28,7 @@ from orchestration.warehouse import rows as rows_module
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
-from tests.truth import model_contents
+from tests.support.truth import read_models
 
 GOOD = {"pass", "success", "warn"}
 
@@ -240,7 +240,7 @@ def test_raw_rows_in_any_order_give_the_same_tables(built: Settings, tmp_path: P
             connection.execute(f"DELETE FROM raw_stripe.{table}")
             connection.execute(f"INSERT INTO raw_stripe.{table} FROM rows_of; DROP TABLE rows_of")
     assert set(statuses(copy, "run", "--full-refresh").values()) == {"success"}
-    assert model_contents(copy) == model_contents(built)
+    assert read_models(copy) == read_models(built)
 
 
 def test_no_total_depends_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:

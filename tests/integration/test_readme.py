@@ -14,7 +14,7 @@ from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import permissions_link
 from orchestration.stripe_api.key_check import RESOURCES
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 
 PAGES = {
     name: (PROJECT_ROOT / name).read_text(encoding="utf-8")
@@ -36,13 +36,15 @@ IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
 
 @pytest.fixture(scope="module")
-def published(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+def published(
+    built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """The analysts' file of a small account."""
     with SimulatorServer(SimulatedAccount(seed=31, payments=2_000, days=60, shop=DEMO_SHOP)) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
             stripe_api_base=server.url,
-            recoup_data_dir=template.copy(tmp_path_factory.mktemp("readme")),
+            recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("readme")),
         )
         pipeline.extract(settings)
     pipeline.build(settings)

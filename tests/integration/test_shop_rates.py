@@ -22,7 +22,7 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
 from tests.bench.shops import Comparison, comparisons, settings_of, table_of
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 
 PAYMENTS, DAYS = 600, 180
 
@@ -49,10 +49,10 @@ def read_by_webhooks(
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_published_rates_are_the_true_ones_in_each_kind_of_shop(
-    seed: int, template: Template, tmp_path: Path
+    seed: int, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     """Failed payments, linked and strict rates, amounts at risk, recovered and received."""
-    compared = comparisons(KINDS, [seed], read_by_webhooks, template.copy(tmp_path))
+    compared = comparisons(KINDS, [seed], read_by_webhooks, built_folder.copy(tmp_path))
     shown = show(compared)
     print(shown)
     assert [each.name for each in compared if each.true.failed < 20] == [], "too few failed payments to say anything"

@@ -46,7 +46,7 @@ from orchestration.simulator import (
 from orchestration.simulator.server.webhooks import deauthorized_event
 from orchestration.stripe_api import RetryPolicy, StripeUnavailable
 from orchestration.web.app import receiver
-from tests.processes import RECOUP
+from tests.support.processes import RECOUP
 
 CLIENT_ID, SECRET_KEY = "ca_of_the_app", "sk_test_of_the_developer_of_the_app"
 TOKEN_PATH = "/v1/oauth/token"

@@ -11,7 +11,7 @@ from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
-from tests.truth import contents, differences, differences_from_full_refresh
+from tests.support.truth import find_differences, find_full_refresh_differences, read_tables
 
 HOUR, DAY = 3_600, 86_400
 PASSES = (0, 5 * HOUR + 17, 9 * DAY, 33 * DAY + 1, 2 * DAY)
@@ -43,7 +43,7 @@ def part_of(published: Path, account_id: str, folder: Path) -> Settings:
 
 
 def rows_of(published: Path) -> Counter[str]:
-    return Counter({name: len(rows) for name, rows in contents(published).items() if name.startswith("marts.")})
+    return Counter({name: len(rows) for name, rows in read_tables(published).items() if name.startswith("marts.")})
 
 
 @pytest.mark.parametrize(("seeds", "passes"), [((1,), PASSES[-2:]), ((2, 3, 4, 5), PASSES)], ids=["alone", "together"])
@@ -72,11 +72,11 @@ def test_every_number_equals_the_truth_at_every_look(
             ]
             assert sum((rows_of(part.published_path) for part in parts), Counter()) == rows_of(published)
             for account, part in zip(accounts, parts, strict=True):
-                assert differences(account, part, syncs)[:10] == [], f"seed {account.seed}"
-        assert differences_from_full_refresh(settings[0], tmp_path / "anew") == []
-        before = contents(published)
+                assert find_differences(account, part, syncs)[:10] == [], f"seed {account.seed}"
+        assert find_full_refresh_differences(settings[0], tmp_path / "anew") == []
+        before = read_tables(published)
         assert run(settings) == 0
-    assert contents(published) == before
+    assert read_tables(published) == before
 
 
 @pytest.mark.parametrize("shop", ["split_tender", "changed_currency", "checkout_guests", "vouchers", "bank_transfers"])
@@ -93,4 +93,4 @@ def test_every_number_equals_the_truth_in_kinds_of_shop(shop: str, make_settings
             account.now += pause
             syncs.append(account.now)
             run([settings])
-            assert differences(account, settings, syncs)[:10] == []
+            assert find_differences(account, settings, syncs)[:10] == []

@@ -16,8 +16,8 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
 from tests.conftest import MakeSettings
-from tests.template import Template
-from tests.truth import waiting_differences
+from tests.support.built_folder import BuiltFolder
+from tests.support.truth import find_waiting_differences
 
 NOW: Final = 1_780_000_000
 ASKED: Final = NOW - 2 * DAY
@@ -131,8 +131,10 @@ def load(settings: Settings, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["list", "webhook"])
-def test_only_who_was_sent_to_authenticate_can_abandon_it(source: str, template: Template, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+def test_only_who_was_sent_to_authenticate_can_abandon_it(
+    source: str, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     load(settings, source)
     pipeline.build(settings)
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as warehouse:
@@ -172,7 +174,7 @@ def test_payments_wait_for_what_the_story_says(shop: str, make_settings: MakeSet
             pipeline.extract(settings)
             pipeline.build(settings)
             pipeline.publish_marts(settings)
-            assert waiting_differences(account, settings, syncs) == []
+            assert find_waiting_differences(account, settings, syncs) == []
     with duckdb.connect(str(settings.published_path), read_only=True) as published:
         waiting, abandoned, types = published.execute(
             """SELECT count(*), (SELECT count(*) FROM marts.abandoned_authentications), list(DISTINCT waiting_for)

@@ -21,7 +21,7 @@ from orchestration.config.settings import Settings
 from orchestration.web.app import receiver
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue, days_ago
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 from tests.unit.webhooks.conftest import make_event
 from tests.unit.webhooks.test_receiver import serving, signed
 
@@ -57,8 +57,8 @@ class Endpoints:
 
 
 @pytest.fixture
-def endpoints(template: Template, tmp_path: Path, holding_secrets: set[Path]) -> Iterator[Endpoints]:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+def endpoints(built_folder: BuiltFolder, tmp_path: Path, holding_secrets: set[Path]) -> Iterator[Endpoints]:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     holding_secrets.add(settings.secrets_dir)
     integrations = Integrations(settings)
     integrations.add(Integration("shop", SecretStr("rk_test_" + "s" * 24), "", account_id="acct_own", livemode=False))

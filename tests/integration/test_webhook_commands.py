@@ -16,8 +16,8 @@ import requests
 
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.leaks import secrets_in
-from tests.processes import RECOUP, free_port
+from tests.support.leaks import find_secrets
+from tests.support.processes import RECOUP, find_free_port
 
 SECRET, NEWER = "whsec_" + "c" * 32, "whsec_" + "d" * 32
 
@@ -36,7 +36,7 @@ def recoup(folder: Path, *arguments: str, typed: str = "", **variables: str) -> 
         text=True,
         check=False,
     )
-    assert not secrets_in((done.stdout + done.stderr).encode())
+    assert not find_secrets((done.stdout + done.stderr).encode())
     return done
 
 
@@ -105,7 +105,7 @@ def test_a_secret_is_set_rolled_and_never_shown(tmp_path: Path) -> None:
 def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one_before_still_does(
     tmp_path: Path,
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     base = {"RECOUP_WEBHOOK_BASE_URL": f"http://127.0.0.1:{port}"}
     with running(tmp_path, "receive", "--port", str(port)) as process:
         wait_for(f"http://127.0.0.1:{port}/healthz", process, tmp_path)
@@ -130,7 +130,7 @@ def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one
 
 def test_giant_bodies_leave_the_receivers_memory_as_it_was(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
-    port = free_port()
+    port = find_free_port()
     url = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
     (address,) = [word for word in url.split() if word.startswith("http://127.0.0.1")]
     body = b'{"x": "' + b"x" * (1024 * 1024 - 20) + b'"}'
@@ -156,11 +156,11 @@ def resident(pid: int) -> float:
 def test_serve_says_which_port_is_taken_and_starts_nothing(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = recoup(tmp_path, "serve", "--port", str(port), "--receiver-port", str(free_port()))
+        refused = recoup(tmp_path, "serve", "--port", str(port), "--receiver-port", str(find_free_port()))
         assert refused.returncode == 1
         assert refused.stderr.startswith(f"Port {port} cannot be used for the UI")
     assert recoup(tmp_path, "receive", "--port", "99999").returncode == 2
-    nowhere = recoup(tmp_path, "receive", "--host", "203.0.113.7", "--port", str(free_port()))
+    nowhere = recoup(tmp_path, "receive", "--host", "203.0.113.7", "--port", str(find_free_port()))
     assert "Check that --host is an address of this machine." in nowhere.stderr
 
 
@@ -190,7 +190,7 @@ def test_damaged_secret_files_are_made_anew_or_count_as_none(tmp_path: Path) -> 
 
 def test_no_log_holds_the_address_also_under_another_server(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
-    port = free_port()
+    port = find_free_port()
     told = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
     (address,) = [word for word in told.split() if word.startswith("http://127.0.0.1")]
     command = [sys.executable, "-m", "uvicorn", "--factory", "orchestration.web.app:receiver", "--port", str(port)]
@@ -211,7 +211,7 @@ def test_no_log_holds_the_address_also_under_another_server(tmp_path: Path) -> N
 
 def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
-    told = recoup(tmp_path, "webhooks", "test", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{free_port()}")
+    told = recoup(tmp_path, "webhooks", "test", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{find_free_port()}")
     assert told.returncode == 1
     assert "No receiver answers at" in told.stderr
 
@@ -219,7 +219,7 @@ def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, int]]:
     """The live demo, up."""
-    folder, ui, port = tmp_path_factory.mktemp("live"), free_port(), free_port()
+    folder, ui, port = tmp_path_factory.mktemp("live"), find_free_port(), find_free_port()
     command = ["demo", "--live", "--payments", "10000", "--port", str(ui), "--receiver-port", str(port)]
     with running(folder, *command) as process:
         wait_for(f"http://127.0.0.1:{port}/healthz", process, folder)
@@ -251,7 +251,7 @@ def test_a_sample_is_followed_into_the_table_while_everything_runs(live: tuple[P
 
 def test_a_second_dagster_on_the_same_folder_is_refused(live: tuple[Path, int, int]) -> None:
     folder, _, _ = live
-    serve = ["serve", "--port", str(free_port()), "--receiver-port", str(free_port())]
+    serve = ["serve", "--port", str(find_free_port()), "--receiver-port", str(find_free_port())]
     for data, command in ((folder, serve), (folder.parent, ["dev"])):
         refused = recoup(data, *command)
         assert refused.returncode == 1

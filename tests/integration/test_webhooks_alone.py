@@ -22,8 +22,8 @@ from orchestration.simulator.world.account import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
-from tests.template import Template
-from tests.truth import contents
+from tests.support.built_folder import BuiltFolder
+from tests.support.truth import read_tables
 
 DAY = 86_400
 FIVE = tuple(
@@ -83,13 +83,13 @@ class Account:
 
 
 @pytest.fixture(scope="module")
-def account(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Account:
+def account(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Account:
     simulated = SimulatedAccount(seed=12, payments=400, days=20)
     with SimulatorServer(simulated) as server:
         settings = Settings(
             stripe_api_key="rk_test_simulated_account_reads_everything",  # type: ignore[arg-type]
             stripe_api_base=server.url,
-            recoup_data_dir=template.copy(tmp_path_factory.mktemp("synced")),
+            recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("synced")),
         )
         for _ in range(3):
             pipeline.extract(settings)
@@ -139,7 +139,7 @@ def episodes(settings: Settings) -> Table:
 
 
 def marts(settings: Settings) -> dict[str, Any]:
-    tables = contents(settings.warehouse_path)
+    tables = read_tables(settings.warehouse_path)
     return {name: rows for name, rows in tables.items() if name.startswith("marts.")}
 
 
@@ -188,8 +188,8 @@ def test_the_account_holds_every_case_in_question(account: Account) -> None:
     assert not any(row["is_attempted_at_estimated"] or row["is_resolved_at_estimated"] for row in found)
 
 
-def test_events_alone_tell_what_the_charges_tell(account: Account, template: Template, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path))
+def test_events_alone_tell_what_the_charges_tell(account: Account, built_folder: BuiltFolder, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
     returned, linked = account.returned, account.linked_by_instrument
     synced, told = attempts_as_told(account.synced), attempts(settings)
@@ -208,8 +208,8 @@ def test_events_alone_tell_what_the_charges_tell(account: Account, template: Tem
     assert without(episodes(settings), payments=linked) == without(episodes_as_told(account.synced), payments=linked)
 
 
-def test_what_is_left_open_is_null_and_counted(account: Account, template: Template, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path))
+def test_what_is_left_open_is_null_and_counted(account: Account, built_folder: BuiltFolder, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
     left_open = read(settings, f"attempt_id, {ONLY_A_CHARGE_TELLS}", "payment_attempts")
     assert {value for row in left_open.values() for name, value in row.items() if name != "attempt_id"} == {None}
@@ -221,9 +221,9 @@ def test_what_is_left_open_is_null_and_counted(account: Account, template: Templ
 
 
 def test_nothing_changes_when_the_charges_come_but_what_was_left_open(
-    account: Account, template: Template, tmp_path: Path
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events([*ALL, *DISPUTES]))
     told, synced = attempts(settings), attempts(account.synced)
     charges = sorted(row["charge_id"] for row in synced.values() if row["charge_id"])
@@ -242,10 +242,10 @@ def test_nothing_changes_when_the_charges_come_but_what_was_left_open(
 
 
 def test_without_the_event_of_an_authorization_only_its_time_is_missing(
-    account: Account, template: Template, tmp_path: Path
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     """What was captured, or canceled, was authorized before: the attempt is there, and its time marked as estimated."""
-    settings = Settings(recoup_data_dir=template.copy(tmp_path))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(FIVE))
     synced, alone = attempts_as_told(account.synced), attempts(settings)
     by_hand = {intent.id for intent in account.simulated.intents.values() if intent.capture_method == "manual"}
@@ -266,8 +266,12 @@ def test_without_the_event_of_an_authorization_only_its_time_is_missing(
     assert without(episodes(settings), payments=gone) == without(episodes(account.synced), payments=gone)
 
 
-def test_neither_the_order_of_arrival_nor_the_way_matters(account: Account, template: Template, tmp_path: Path) -> None:
-    straight, shuffled = (Settings(recoup_data_dir=template.copy(tmp_path / name)) for name in ("straight", "shuffled"))
+def test_neither_the_order_of_arrival_nor_the_way_matters(
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
+    straight, shuffled = (
+        Settings(recoup_data_dir=built_folder.copy(tmp_path / name)) for name in ("straight", "shuffled")
+    )
     load(account, straight, account.events(ALL), source="webhook")
     events = account.events(ALL)
     random.Random(6).shuffle(events)

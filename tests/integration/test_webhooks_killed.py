@@ -24,7 +24,7 @@ from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue
-from tests.processes import RECOUP, Edges, free_port
+from tests.support.processes import RECOUP, KillPoints, find_free_port
 from tests.unit.webhooks.conftest import make_event
 from tests.unit.webhooks.test_ingest import put
 
@@ -125,7 +125,7 @@ def answers(url: str) -> Callable[[], bool]:
 
 
 def test_a_receiver_killed_under_load_has_every_event_it_acknowledged_once(tmp_path: Path) -> None:
-    port, chance = free_port(), random.Random(4)
+    port, chance = find_free_port(), random.Random(4)
     address = f"http://127.0.0.1:{port}/webhooks/stripe/{token(tmp_path)}"
     numbers = iter(range(1_500))
     lock = threading.Lock()
@@ -157,7 +157,7 @@ def token(folder: Path) -> str:
 
 def ingest_until_killed(folder: str, killed_at: int) -> None:
     """The body of a child process."""
-    ingest.transaction = Edges(killed_at).transaction  # type: ignore[assignment]
+    ingest.transaction = KillPoints(killed_at).transaction  # type: ignore[assignment]
     ingest.BATCH_SIZE = 20  # type: ignore[misc]
     pipeline.ingest(settings_of(Path(folder)))
 
@@ -183,7 +183,7 @@ def test_a_run_killed_at_any_edge_of_a_transaction_loses_and_doubles_nothing(kil
 
 def test_dagster_killed_with_a_run_under_way_goes_on_after_its_restart(tmp_path: Path) -> None:
     """Nothing that was acknowledged is missing from the published marts, and nothing is there twice."""
-    port, ui = free_port(), free_port()
+    port, ui = find_free_port(), find_free_port()
     command = ["serve", "--port", str(ui), "--receiver-port", str(port)]
     is_up = answers(f"http://127.0.0.1:{port}/healthz")
     address = f"http://127.0.0.1:{port}/webhooks/stripe/{token(tmp_path)}"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orchestration.config.settings import PROJECT_ROOT, Settings
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 
 INSTANCE = yaml.safe_load((PROJECT_ROOT / "orchestration" / "dagster.yaml").read_text(encoding="utf-8"))
 
@@ -24,8 +24,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture(autouse=True)
-def _parsed_already(template: Template, tmp_path: Path) -> None:
+def _parsed_already(built_folder: BuiltFolder, tmp_path: Path) -> None:
     """Tests whose state is under `data` do not parse the dbt project again."""
     target = Settings(recoup_data_dir=tmp_path / "data").dbt_target_dir
     target.mkdir(parents=True)
-    shutil.copyfile(template.manifest, target / "manifest.json")
+    shutil.copyfile(built_folder.manifest, target / "manifest.json")

@@ -13,7 +13,7 @@ from orchestration.config.settings import Settings
 from orchestration.definitions import build_defs
 from orchestration.simulator import ApiKey, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
-from tests.accounts import OneStripe
+from tests.support.stripe_router import StripeRouter
 
 SHOP, CLUB = "rk_test_51QzXwVuKpRmNhGqTb7shop", "rk_test_51QzXwVuKpRmNhGqTb7club"
 RAW = [dg.AssetKey(["sync", "streams"])] + [
@@ -37,7 +37,7 @@ def club() -> Iterator[SimulatorServer]:
 @pytest.fixture
 def settings(shop: SimulatorServer, club: SimulatorServer, tmp_path: Path) -> Iterator[Settings]:
     """Two integrations, and no STRIPE_API_KEY."""
-    with OneStripe(shop, club) as stripe:
+    with StripeRouter(shop, club) as stripe:
         made = Settings(recoup_data_dir=tmp_path / "data", stripe_api_base=stripe.url)
         for name, key, server in (("shop", SHOP, shop), ("club", CLUB, club)):
             server.keys.put(key, ApiKey(None))

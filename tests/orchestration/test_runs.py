@@ -14,7 +14,7 @@ from orchestration.definitions import build_defs
 from orchestration.simulator import DEFAULT_API_KEY, PERSONAL_MARKERS, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
-from tests.ledger import enter_new_loads
+from tests.support.load_ledger import record_new_loads
 
 NOT_CHARGES = ["payment_intent_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read"]
 
@@ -177,7 +177,7 @@ def test_a_failed_test_keeps_the_published_file_as_it_was(
                SELECT * EXCLUDE (copy) REPLACE (nextval('sync.load_ids') AS _load_id)
                FROM (FROM raw_stripe.charges LIMIT 1) CROSS JOIN range(2) AS copies (copy)"""
         )
-        enter_new_loads(connection, "charges")
+        record_new_loads(connection, "charges")
     result = run(instance, settings, "rebuild_marts")
     assert not result.success
     assert re.search(r"unique_combination_stg_stripe__charges\w+: ", failures(result))

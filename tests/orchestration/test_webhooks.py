@@ -18,9 +18,9 @@ from orchestration.simulator.stripe.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.conftest import MakeSettings
-from tests.processes import extracting
-from tests.template import Template
-from tests.truth import differences
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import run_sync_process
+from tests.support.truth import find_differences
 
 FIRST_EVENTS = 40
 PUSHED = {f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "canceled")}
@@ -155,10 +155,10 @@ def test_a_run_carries_the_queue_into_the_marts_also_before_any_sync(
 
 @pytest.fixture
 def built(
-    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, template: Template
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built_folder: BuiltFolder
 ) -> dg.SensorDefinition:
     """The sensor of a code server, after a run has built the models from the first events."""
-    template.copy(settings.recoup_data_dir)
+    built_folder.copy(settings.recoup_data_dir)
     deliver(queue, server.account, FIRST_EVENTS)
     assert run(instance, settings).success
     return build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
@@ -224,7 +224,7 @@ def test_events_are_published_during_a_first_sync_and_no_run_fails(
     """The sync has read the payments and waits for Stripe's charges while a first build and further batches pass."""
     account = server.account
     server.faults.add(Fault("slow", times=10**6, path="/v1/charges", seconds=600))
-    with extracting(server, settings.recoup_data_dir) as sync:
+    with run_sync_process(server, settings.recoup_data_dir) as sync:
         _wait_for_payments(settings)
         delivered = deliver(queue, account, most=FIRST_EVENTS)
         sensor = build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
@@ -242,7 +242,7 @@ def test_events_are_published_during_a_first_sync_and_no_run_fails(
         assert statuses == {dg.DagsterRunStatus.SUCCESS}
     server.faults.clear()
     sync_build_publish(settings)
-    assert differences(account, settings, [account.now]) == []
+    assert find_differences(account, settings, [account.now]) == []
 
 
 def _wait_for_payments(settings: Settings) -> None:

@@ -30,9 +30,9 @@ from orchestration.warehouse.redact import redact, stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.held import HeldWarehouse
 from tests.property.test_sync import told
-from tests.template import Template
+from tests.support.borrowed_warehouse import BorrowedWarehouse
+from tests.support.built_folder import BuiltFolder
 
 CASES = int(os.environ.get("RECOUP_CASES", "24"))
 BUILT_CASES = int(os.environ.get("RECOUP_BUILT_CASES", "2"))
@@ -88,13 +88,13 @@ class Way:
     """A warehouse, and how the account's changes come into it. It stays open until a run on it is killed."""
 
     def __init__(
-        self, path: Path, server: SimulatorServer, chance: random.Random, template: Template | None = None
+        self, path: Path, server: SimulatorServer, chance: random.Random, built_folder: BuiltFolder | None = None
     ) -> None:
         self._server, self._chance = server, chance
         self.settings = Settings(recoup_data_dir=path)
         path.mkdir(parents=True)
-        if template:
-            template.copy(path)
+        if built_folder:
+            built_folder.copy(path)
         self._queue = Queue(self.settings.queue_url)
         self._opened = ExitStack()
         self._open()
@@ -108,7 +108,7 @@ class Way:
     def poll(self) -> None:
         client = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=self._server.url, retry=RetryPolicy(tries=4))
         with closing(client):
-            sync_account(client, HeldWarehouse(self.warehouse))
+            sync_account(client, BorrowedWarehouse(self.warehouse))
 
     def push(self, events: Sequence[Entry], history: History) -> None:
         """Deliver in a random order, some twice, in parts with a run after each, which is killed once in a while."""
@@ -196,10 +196,12 @@ def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, bui
     ways["both"].push(held, history)
 
 
-def ways_of(folder: Path, server: SimulatorServer, seed: int, template: Template | None = None) -> dict[str, Way]:
+def ways_of(
+    folder: Path, server: SimulatorServer, seed: int, built_folder: BuiltFolder | None = None
+) -> dict[str, Way]:
     """Return the ways by name. Their folders, but for that of the polls, begin as copies of the template."""
     return {
-        name: Way(folder / name, server, random.Random(seed + n), None if name == "poll" else template)
+        name: Way(folder / name, server, random.Random(seed + n), None if name == "poll" else built_folder)
         for n, name in enumerate(("poll", "both", "push"))
     }
 
@@ -287,12 +289,12 @@ def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict
 
 
 @pytest.mark.parametrize("case", range(BUILT_CASES))
-def test_every_way_ends_in_the_same_marts(case: int, template: Template, tmp_path: Path) -> None:
+def test_every_way_ends_in_the_same_marts(case: int, built_folder: BuiltFolder, tmp_path: Path) -> None:
     """What is only pushed is built piece by piece, the others at once: what was polled by dbt."""
     types, doubled = (FIVE, 0.3) if case % 2 else (EVERY, 1.0)
     history = History(70 + case, 150, 12, [1, 600][case % 2], (0, 3, 5), types, 3, doubled, 0.3)
     with SimulatorServer(history.account()) as server:
-        ways = ways_of(tmp_path, server, history.seed, template)
+        ways = ways_of(tmp_path, server, history.seed, built_folder)
         walk(history, server, ways, built=("push",))
         for way in ways.values():
             way.poll()

@@ -29,7 +29,7 @@ from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow
 from orchestration.web.app import receiver
 from orchestration.webhooks.queue import Queue
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 from tests.unit.webhooks.test_receiver import serving, signed
 
 CASES = int(os.environ.get("RECOUP_HOSTILE_CASES", "4"))
@@ -140,10 +140,10 @@ def answered(listed: list[Any]) -> Answer:
 
 
 def test_no_object_stops_a_build_or_displaces_a_good_one(
-    objects: dict[str, list[dict[str, Any]]], template: Template, tmp_path: Path, holding_secrets: set[Path]
+    objects: dict[str, list[dict[str, Any]]], built_folder: BuiltFolder, tmp_path: Path, holding_secrets: set[Path]
 ) -> None:
     settings_of = Settings(
-        recoup_data_dir=template.copy(tmp_path / "data"),
+        recoup_data_dir=built_folder.copy(tmp_path / "data"),
         stripe_account_id="acct_1",
         stripe_webhook_secret=SecretStr(SECRET),
         recoup_webhook_events=",".join(EVERY_KIND),

@@ -19,9 +19,9 @@ from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import object_row
-from tests.integration.histories import DAY, HOUR, MIDNIGHT, charge, intent
-from tests.template import Template
-from tests.truth import model_contents
+from tests.support.built_folder import BuiltFolder
+from tests.support.payment_histories import DAY, HOUR, MIDNIGHT, charge, intent
+from tests.support.truth import read_models
 
 CASES: Final = int(os.environ.get("RECOUP_LINKED_CASES", "5"))
 NOW: Final = MIDNIGHT + 120 * DAY
@@ -111,9 +111,9 @@ def load(settings: Settings, payloads: Sequence[dict[str, Any]], as_of: int) -> 
             loader.load_objects(table, rows)
 
 
-def built(template: Template, folder: Path, batches: Sequence[Sequence[dict[str, Any]]]) -> Settings:
+def built(built_folder: BuiltFolder, folder: Path, batches: Sequence[Sequence[dict[str, Any]]]) -> Settings:
     """Return a data folder into which the batches were loaded one after the other, with a build after each."""
-    settings = Settings(recoup_data_dir=template.copy(folder))
+    settings = Settings(recoup_data_dir=built_folder.copy(folder))
     for number, batch in enumerate(batches):
         load(settings, batch, NOW + number)
         pipeline.build(settings)
@@ -128,15 +128,15 @@ def built(template: Template, folder: Path, batches: Sequence[Sequence[dict[str,
 )
 @given(batches=histories())
 def test_links_are_the_same_in_parts_and_at_once(
-    template: Template, batches: list[list[tuple[int, int, Version]]]
+    built_folder: BuiltFolder, batches: list[list[tuple[int, int, Version]]]
 ) -> None:
     """Payments that change their customer, card, order, price or outcome link as if they had always been so."""
     parts = [[each for entry in batch for each in shown(*entry)] for batch in batches]
     last = {each["id"]: each for batch in parts for each in batch}
     with TemporaryDirectory() as folder:
-        in_parts = built(template, Path(folder) / "parts", [batch for batch in parts if batch])
-        at_once = built(template, Path(folder) / "once", [list(last.values())])
-        found, expected = model_contents(in_parts), model_contents(at_once)
+        in_parts = built(built_folder, Path(folder) / "parts", [batch for batch in parts if batch])
+        at_once = built(built_folder, Path(folder) / "once", [list(last.values())])
+        found, expected = read_models(in_parts), read_models(at_once)
         assert [
             table
             for table in found.keys() | expected.keys()

@@ -36,9 +36,9 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.redact import redact, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.processes import Edges
-from tests.template import Template
-from tests.truth import differences, rows_of
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import KillPoints
+from tests.support.truth import find_differences, read_rows
 
 CASES = int(os.environ.get("RECOUP_CASES", "104"))
 STEPS = 13
@@ -95,9 +95,9 @@ def random_step(chance: random.Random) -> Step:
 
 
 @pytest.fixture(scope="session")
-def full_models(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
+def full_models(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
     """Return each model's table with the SQL that builds all of it, compiled by dbt, in the order of the graph."""
-    settings = Settings(recoup_data_dir=template.copy(tmp_path_factory.mktemp("full_models")))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("full_models")))
     plan = stored_plan(settings)
     assert plan is not None
     _, manifest = dbt_runner._parse(settings)
@@ -111,8 +111,8 @@ def full_models(template: Template, tmp_path_factory: pytest.TempPathFactory) ->
 class Shop:
     """Hold a simulated account, its data folder, and the times of its completed syncs."""
 
-    def __init__(self, folder: Path, template: Template, server: SimulatorServer) -> None:
-        template.copy(folder)
+    def __init__(self, folder: Path, built_folder: BuiltFolder, server: SimulatorServer) -> None:
+        built_folder.copy(folder)
         self.server, self.account = server, server.account
         self.settings = Settings(
             stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=server.url, recoup_data_dir=folder
@@ -152,7 +152,7 @@ class Shop:
 
     def differences_from_truth(self) -> list[str]:
         """Return the first differences between the published marts and the simulator's truth."""
-        return list(differences(self.account, self.settings, self.syncs)[:5])
+        return list(find_differences(self.account, self.settings, self.syncs)[:5])
 
     def differences_from_full_build(self, full_models: Sequence[tuple[str, str]], folder: Path) -> list[str]:
         """Return the tables, and the published marts, that differ from a build of everything."""
@@ -163,16 +163,16 @@ class Shop:
         with open_warehouse(copy.warehouse_path) as connection:
             # Rows are few: threads cost more than they save.
             connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-            built = rows_of(connection, without={"_load_id"}, only=tables)
+            built = read_rows(connection, without={"_load_id"}, only=tables)
             connection.execute("BEGIN")
             for table, sql in full_models:
                 connection.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
-            expected = rows_of(connection, without={"_load_id"}, only=tables)
+            expected = read_rows(connection, without={"_load_id"}, only=tables)
             connection.execute("ROLLBACK")
         shutil.rmtree(folder)
         with duckdb.connect(str(self.settings.published_path), read_only=True) as published:
             marts = [table for table in tables if table.startswith("marts.")]
-            shown = rows_of(published, without={"_load_id"}, only=marts)
+            shown = read_rows(published, without={"_load_id"}, only=marts)
         return [
             *(table for table in tables if built[table] != expected[table]),
             *(f"published {table}" for table in marts if shown[table] != expected[table]),
@@ -181,11 +181,11 @@ class Shop:
 
 def run_parts(folder: Path, url: str, step: Step) -> None:
     """Run the parts of a step in the child process, until it is killed."""
-    edges = Edges(step.killed_at)
+    kill_points = KillPoints(step.killed_at)
     for module in (engine, ingest, builder, publish):
-        module.transaction = edges.transaction  # type: ignore[attr-defined]
-    publish.os.replace = edges.around(os.replace)  # type: ignore[attr-defined]
-    Queue.finish = edges.around(Queue.finish)  # type: ignore[method-assign]
+        module.transaction = kill_points.transaction  # type: ignore[attr-defined]
+    publish.os.replace = kill_points.wrap(os.replace)  # type: ignore[attr-defined]
+    Queue.finish = kill_points.wrap(Queue.finish)  # type: ignore[method-assign]
     client.Governor = lambda *, livemode, wait: Governor(livemode=livemode, wait=lambda _: None)  # type: ignore
     settings = Settings(stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=url, recoup_data_dir=folder)
     chance = random.Random(step.seed)
@@ -241,14 +241,14 @@ RUN: dict[str, Callable[[Settings, random.Random], object]] = {
 
 
 @pytest.fixture
-def shops(tmp_path: Path, template: Template) -> Iterator[Callable[[SimulatedAccount], Shop]]:
+def shops(tmp_path: Path, built_folder: BuiltFolder) -> Iterator[Callable[[SimulatedAccount], Shop]]:
     servers: list[SimulatorServer] = []
 
     def make(account: SimulatedAccount) -> Shop:
         server = SimulatorServer(account)
         server.__enter__()
         servers.append(server)
-        return Shop(tmp_path / f"shop_{len(servers)}", template, server)
+        return Shop(tmp_path / f"shop_{len(servers)}", built_folder, server)
 
     yield make
     for server in servers:

@@ -30,8 +30,8 @@ from orchestration.sync import readers as reading
 from orchestration.sync.streams import EVENT_RETENTION_SECONDS, OBJECT_STREAMS
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
-from tests.held import HeldWarehouse
-from tests.processes import Edges
+from tests.support.borrowed_warehouse import BorrowedWarehouse
+from tests.support.processes import KillPoints
 
 CASES = int(os.environ.get("RECOUP_CASES", "304"))
 CHUNKS = 8
@@ -93,12 +93,12 @@ def sync(url: str, connection: duckdb.DuckDBPyConnection, batch_pages: int) -> N
     )
     with pytest.MonkeyPatch.context() as patched, closing(client):
         patched.setattr(reading, "BATCH_PAGES", batch_pages)
-        sync_account(client, HeldWarehouse(connection))
+        sync_account(client, BorrowedWarehouse(connection))
 
 
 def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
     """The body of a child process."""
-    engine.transaction = Edges(killed_at).transaction  # type: ignore[assignment]
+    engine.transaction = KillPoints(killed_at).transaction  # type: ignore[assignment]
     with open_warehouse(path, options=LOADING_OPTIONS) as connection:
         sync(url, connection, batch_pages)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.config.settings import PROJECT_ROOT
-from tests.leaks import leaks_in, secrets_in
+from tests.support.leaks import find_leaks as leaks_in
+from tests.support.leaks import find_secrets as secrets_in
 
 SECRETS = [
     "rk_test_51HabcXYZ",

@@ -21,7 +21,7 @@ from orchestration.sync.streams import EVENTS_PATH
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse as HeldWarehouse
 
 DAY = 86_400
 ACCOUNT = AccountKey("acct_1", True)

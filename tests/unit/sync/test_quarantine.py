@@ -16,7 +16,7 @@ from orchestration.stripe_api import StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import SyncReport, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse as HeldWarehouse
 
 DAY = 86_400
 TABLES = ("payment_intents", "charges", "refunds", "disputes", "events")

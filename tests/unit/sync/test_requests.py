@@ -15,7 +15,7 @@ from orchestration.stripe_api import StripeClient
 from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import Progress, SyncReport, SyncRequest, estimate, plan_sync, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse as HeldWarehouse
 
 DAY = 86_400
 OBJECTS = ("payment_intents", "charges", "refunds", "disputes")

@@ -287,7 +287,7 @@ class GivenRenderer:
         return copy.deepcopy(entry.intent)  # type: ignore[return-value]
 
 
-def poll(settings: Settings, payments: Sequence[Payment], now: int) -> None:
+def sync_payments(settings: Settings, payments: Sequence[Payment], now: int) -> None:
     """Sync the payments once, over HTTP, from an account whose clock says `now`."""
     objects = [each for payment in payments for each in payment.objects]
     with pytest.MonkeyPatch.context() as patched:
@@ -299,7 +299,7 @@ def poll(settings: Settings, payments: Sequence[Payment], now: int) -> None:
     assert report.written >= len([each for each in objects if each["object"] != "event"])
 
 
-def deliver(settings: Settings, payments: Sequence[Payment]) -> None:
+def deliver_events(settings: Settings, payments: Sequence[Payment]) -> None:
     """Send the events of the payments to the webhook endpoint, in the order in which they happened, and ingest them."""
     told = {"recoup_webhook_events": f"{WEBHOOK_EVENTS},payment_intent.amount_capturable_updated"}
     known = {"stripe_account_id": "acct_1", "stripe_webhook_secret": SecretStr(SECRET)}
