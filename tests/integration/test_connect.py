@@ -30,7 +30,7 @@ from orchestration.config.settings import Settings
 from orchestration.simulator import ApiKey, Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.server.keys import READ_PERMISSION
 from tests.support.built_folder import BuiltFolder
-from tests.support.processes import RECOUP
+from tests.support.processes import RECOUP, find_free_port
 from tests.support.run_command import CommandResult, run_recoup
 from tests.support.stripe_router import StripeRouter
 

@@ -578,7 +578,7 @@ STATES: dict[str, History] = {
         [
             Payment("hand", 9100, at=START, customer="cus_hand", **CARD_OPTIONS)
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .captured(2 * DAY),
         ],
         [recovered("hand", by="hand", after=2 * DAY, is_first_succeeded_at_estimated=False)],
@@ -587,7 +587,7 @@ STATES: dict[str, History] = {
         [
             Payment("manu", 9150, at=START, customer="cus_manu", capture_method="manual")
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .captured(2 * DAY),
         ],
         [recovered("manu", by="manu", after=2 * DAY, is_first_succeeded_at_estimated=False)],
@@ -596,7 +596,7 @@ STATES: dict[str, History] = {
         [
             Payment("oldm", 9160, at=LONG_AGO, customer="cus_oldm", capture_method="manual")
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .captured(2 * DAY),
         ],
         [expect("oldm", recovery_status="recovered", is_first_succeeded_at_estimated=True)],
@@ -606,7 +606,7 @@ STATES: dict[str, History] = {
         [
             Payment("hold", 9200, at=START, customer="cus_hold", **CARD_OPTIONS)
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .lapsed(7 * DAY, "automatic"),
         ],
         [expect("hold", recovery_status="lost_canceled", lost_reason="authorization_expired", recovered_amount=0)],
@@ -615,7 +615,7 @@ STATES: dict[str, History] = {
         [
             Payment(name, 10_000, at=START, customer=f"cus_{name}", capture_method="manual")
             .declined()
-            .held(MINUTE, is_told=False)
+            .authorized(MINUTE, has_event=False)
             .lapsed(7 * DAY, reason)
             for name, reason in (("c42a", "automatic"), ("c42b", "expired"))
         ],
@@ -637,24 +637,24 @@ STATES: dict[str, History] = {
         [
             Payment("letgo", 10_300, at=START, customer="cus_letgo", capture_method="manual")
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .canceled(DAY, "requested_by_customer"),
         ],
         [expect("letgo", recovery_status="lost_canceled", lost_reason="requested_by_customer")],
     ),
     "c20: two events of one failure": History(
-        [Payment("c20", 2000, at=START, customer="cus_c20").unauthenticated(MINUTE).told_again()],
+        [Payment("c20", 2000, at=START, customer="cus_c20").unauthenticated(MINUTE).repeats_event()],
         [
             expect("c20", attempt_count=1, failed_attempt_count=1),
             attempts("c20", {"outcome": "failed", "failure_class": "authentication_failed"}),
         ],
     ),
     "two events of one failure, a second apart": History(
-        [Payment("apart", 2050, at=START, customer="cus_apart").unauthenticated(MINUTE).told_again(1)],
+        [Payment("apart", 2050, at=START, customer="cus_apart").unauthenticated(MINUTE).repeats_event(1)],
         [expect("apart", attempt_count=1, failed_attempt_count=1)],
     ),
     "two events of one decline": History(
-        [Payment("again", 2060, at=START, customer="cus_again").declined(MINUTE).told_again(1)],
+        [Payment("again", 2060, at=START, customer="cus_again").declined(MINUTE).repeats_event(1)],
         [attempts("again", {"outcome": "failed", "failure_class": "declined"})],
     ),
     "two failures of a minute are two": History(
@@ -665,9 +665,9 @@ STATES: dict[str, History] = {
         [
             Payment("twice", 2100, at=START, customer="cus_twice")
             .unauthenticated(MINUTE)
-            .told_again()
+            .repeats_event()
             .unauthenticated(HOUR)
-            .told_again()
+            .repeats_event()
             .paid(2 * HOUR),
         ],
         [
@@ -787,14 +787,16 @@ OTHER_PURCHASES: dict[str, History] = {
     ),
     "a payment on hold": History(
         [
-            Payment("onha", 52_000, at=START, customer="cus_onh", capture_method="manual").held(),
+            Payment("onha", 52_000, at=START, customer="cus_onh", capture_method="manual").authorized(),
             Payment("onhb", 52_000, at=START + DAY, customer="cus_onh").declined(),
         ],
         [open_until_now("onhb"), expect("onhb", at_risk_amount=52_000), no_episode("onha")],
     ),
     "a payment on hold that is captured later": History(
         [
-            Payment("capa", 53_000, at=START, customer="cus_cap", capture_method="manual").held().captured(3 * DAY),
+            Payment("capa", 53_000, at=START, customer="cus_cap", capture_method="manual")
+            .authorized()
+            .captured(3 * DAY),
             Payment("capb", 53_000, at=START + DAY, customer="cus_cap").declined(),
         ],
         [open_until_now("capb"), expect("capb", at_risk_amount=53_000), no_episode("capa")],
@@ -802,12 +804,12 @@ OTHER_PURCHASES: dict[str, History] = {
 }
 
 
-def checked(name: str, check: str, code: str, rule: str, *, is_told: bool) -> Payment:
+def checked(name: str, check: str, code: str, rule: str, *, has_event: bool) -> Payment:
     """A rule blocks what the bank has approved, since a check failed; forty seconds later the input is right."""
     wrong, right = (card(name, checks={check: said}) for said in ("fail", "pass"))
     made = Payment(name, 8800, at=START, customer=f"cus_{name}", method=wrong)
     made.blocked("rule", code=code, network_status="reversed_after_approval", risk_level="normal", rule=rule)
-    if not is_told:
+    if not has_event:
         made.events.clear()
     return made.paid(40, right)
 
@@ -818,16 +820,16 @@ def blocked(name: str, reason: str, **fields: Any) -> Payment:
 
 BLOCKS: dict[str, History] = {
     "d04: a rule on the security code": History(
-        [checked("d04", "cvc_check", "incorrect_cvc", "block_if_cvc_fails", is_told=False)],
+        [checked("d04", "cvc_check", "incorrect_cvc", "block_if_cvc_fails", has_event=False)],
         [recovered("d04", by="d04", after=40, is_in_scope=True), expect("d04", failed_attempt_count=1)],
         (POLL,),
     ),
     "a rule on the security code, as an event tells": History(
-        [checked("cvc", "cvc_check", "incorrect_cvc", "block_if_cvc_fails", is_told=True)],
+        [checked("cvc", "cvc_check", "incorrect_cvc", "block_if_cvc_fails", has_event=True)],
         [recovered("cvc", by="cvc", after=40, is_in_scope=True), expect("cvc", failed_attempt_count=1)],
     ),
     "a rule on the postal code": History(
-        [checked("zip", "address_postal_code_check", "incorrect_zip", "block_if_zip_fails", is_told=True)],
+        [checked("zip", "address_postal_code_check", "incorrect_zip", "block_if_zip_fails", has_event=True)],
         [recovered("zip", by="zip", after=40, is_in_scope=True), expect("zip", failed_attempt_count=1)],
     ),
     **{
@@ -892,7 +894,7 @@ CURRENCY_AND_CLOCK: dict[str, History] = {
         [
             Payment("b2", 5000, at=MIDNIGHT - MINUTE, customer="cus_b2")
             .unauthenticated(MINUTE + 1)
-            .canceled(MINUTE - 1, "abandoned", told_after=MINUTE + 2),
+            .canceled(MINUTE - 1, "abandoned", event_after=MINUTE + 2),
         ],
         [expect("b2", recovery_status="lost_canceled", lost_reason="abandoned"), no_day_below_zero],
         is_alone=True,
@@ -901,7 +903,7 @@ CURRENCY_AND_CLOCK: dict[str, History] = {
         [
             Payment("nite", 5000, at=MIDNIGHT - MINUTE, customer="cus_nite")
             .declined(MINUTE + 1)
-            .canceled(MINUTE - 1, "abandoned", told_after=MINUTE + 3),
+            .canceled(MINUTE - 1, "abandoned", event_after=MINUTE + 3),
         ],
         [expect("nite", recovery_status="lost_canceled", lost_reason="abandoned"), no_day_below_zero],
         is_alone=True,

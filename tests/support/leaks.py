@@ -13,7 +13,7 @@ def find_secrets(data: bytes) -> Sequence[str]:
 
     Masked secrets, such as `rk_live_…abcd` and `rk_live_****abcd`, do not count.
     """
-    if not any(start in data for start in (*PREFIXES, b"whsec_")):
+    if not any(prefix in data for prefix in (*PREFIXES, b"whsec_")):
         return []
     return sorted({found.decode() for found in _SECRET.findall(data)})
 

@@ -90,7 +90,7 @@ def list_descendants(pid: int) -> set[int]:
 
 
 class KillPoints:
-    """Points before and after transactions and calls. The process is killed as it reaches the point number `killed_at`."""
+    """Points before and after transactions and calls. The process is killed as it reaches point number `killed_at`."""
 
     def __init__(self, killed_at: int) -> None:
         self._killed_at, self._count = killed_at, 0
