@@ -70,7 +70,7 @@ def flagged(settings: Settings) -> set[str]:
     return {attempt_id for (attempt_id,) in rows}
 
 
-def test_tests_are_flagged_and_honest_failures_are_not(account: SimulatedAccount, built: Settings) -> None:
+def test_card_tests_are_flagged_and_honest_failures_are_not(account: SimulatedAccount, built: Settings) -> None:
     debts = account.truth(account.now).debts
     tests = {payment for debt in debts if not debt.is_in_scope for payment in debt.payment_intent_ids}
     failed: dict[str, bool] = dict(
@@ -87,7 +87,7 @@ def test_tests_are_flagged_and_honest_failures_are_not(account: SimulatedAccount
     assert found <= tests
 
 
-def test_only_honest_failures_are_in_the_rates_and_tests_are_counted(built: Settings) -> None:
+def test_rates_exclude_card_tests_which_are_counted(built: Settings) -> None:
     in_scope = "SELECT bool_or(is_card_testing) FROM marts.payment_attempts SEMI JOIN episodes USING (episode_id)"
     episodes = "WITH episodes AS (SELECT * FROM marts.recovery_episodes WHERE {})"
     assert ask(built, f"{episodes.format('is_in_scope')} {in_scope}") == [(False,)]
@@ -115,7 +115,7 @@ def test_a_burst_that_is_read_in_parts_is_flagged_as_a_whole(make_settings: Make
         assert find_full_refresh_differences(settings, tmp_path / "full") == []
 
 
-def test_attempts_that_leave_a_burst_or_join_it_change_their_neighbors(
+def test_attempts_that_join_or_leave_a_burst_change_its_other_attempts(
     built: Settings, make_settings: MakeSettings, server: SimulatorServer, tmp_path: Path
 ) -> None:
     settings = make_settings(server)

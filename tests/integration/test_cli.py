@@ -119,7 +119,7 @@ def test_a_sync_that_cannot_work_says_why(variables: dict[str, str], sentence: s
         ("sync --full-refresh --created-from 2026-01-31", "not for both"),
     ],
 )
-def test_a_command_that_is_none_says_so_and_ends_with_code_2(command: str, sentence: str, recoup: Recoup) -> None:
+def test_an_unknown_command_exits_with_code_2(command: str, sentence: str, recoup: Recoup) -> None:
     said = recoup(*shlex.split(command))
     assert said.code == 2
     assert sentence in " ".join(re.sub("[│╭╮╰╯─]", " ", said.text).split())
@@ -135,9 +135,7 @@ def test_a_damaged_published_file_is_named(recoup: Recoup, tmp_path: Path) -> No
     assert "is damaged. Publish it again: recoup sync" in said.text
 
 
-def test_interrupted_while_the_models_are_built_it_says_so(
-    synced: Path, environment: dict[str, str], recoup: Recoup
-) -> None:
+def test_an_interrupted_build_says_so(synced: Path, environment: dict[str, str], recoup: Recoup) -> None:
     log = synced / "dbt" / "logs" / "dbt.log"
     with duckdb.connect(str(synced / "warehouse.duckdb")) as connection:
         connection.execute("UPDATE sync.model_builds SET fingerprint = 'of another state of the project'")
@@ -159,7 +157,7 @@ def test_interrupted_while_the_models_are_built_it_says_so(
     assert recoup("sync", RECOUP_DATA_DIR=str(synced)).code == 0
 
 
-def test_another_kind_of_server_is_no_stripe(recoup: Recoup, tmp_path: Path) -> None:
+def test_a_server_that_is_not_stripe_is_an_error(recoup: Recoup, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
         cwd=tmp_path,
@@ -180,7 +178,7 @@ def test_another_kind_of_server_is_no_stripe(recoup: Recoup, tmp_path: Path) -> 
     assert len(said.err.splitlines()) <= ONE_SCREEN
 
 
-def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(
+def test_a_missing_permission_is_named_and_has_its_own_exit_code(
     recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     built_folder.copy(tmp_path / "data")
@@ -189,7 +187,7 @@ def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(
     assert "NOT READ: charges. The key lacks rak_charge_read" in said.text
 
 
-def test_a_sync_sums_up_says_where_nothing_changed_and_suggests_what_can_be_typed_as_it_stands(
+def test_a_sync_prints_a_summary_and_commands_that_work_as_printed(
     synced: Path, recoup: Recoup, environment: dict[str, str]
 ) -> None:
     folder = {"RECOUP_DATA_DIR": str(synced)}
@@ -209,9 +207,7 @@ def test_a_sync_sums_up_says_where_nothing_changed_and_suggests_what_can_be_type
     assert "marts.recovery_rates" in done.stdout
 
 
-def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_payments(
-    synced: Path, recoup: Recoup
-) -> None:
+def test_the_headline_shows_the_matured_rate_interval_and_payments_of_the_mart(synced: Path, recoup: Recoup) -> None:
     said = recoup("sync", RECOUP_DATA_DIR=str(synced))
     with duckdb.connect(str(synced / "recovery.duckdb"), read_only=True) as connection:
         rates = connection.execute(
@@ -253,9 +249,7 @@ def short_window(synced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_the_counts_and_amounts_to_date_are_those_of_the_mart(
-    short_window: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_counts_and_amounts_to_date_equal_the_mart(short_window: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(recoup_data_dir=short_window)
     run._print_summary(run._summary(settings), run.Summary())
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -273,7 +267,7 @@ def test_the_counts_and_amounts_to_date_are_those_of_the_mart(
         assert [name, *(run.format_amount(amount, exponent) for amount in figures[5:])] in shown
 
 
-def test_after_a_build_with_other_vars_the_last_run_is_not_compared(
+def test_a_build_with_other_vars_is_not_compared_with_the_last_run(
     short_window: Path, recoup: Recoup, tmp_path: Path
 ) -> None:
     shutil.copytree(short_window, tmp_path / "data", dirs_exist_ok=True)
@@ -284,9 +278,7 @@ def test_after_a_build_with_other_vars_the_last_run_is_not_compared(
     assert "Not compared" not in recoup("sync").out
 
 
-def test_a_young_account_is_told_that_no_rate_can_be_known_yet(
-    built_folder: BuiltFolder, tmp_path: Path, recoup: Recoup
-) -> None:
+def test_a_young_account_has_no_rate_yet(built_folder: BuiltFolder, tmp_path: Path, recoup: Recoup) -> None:
     built_folder.copy(tmp_path / "data")
     with SimulatorServer(SimulatedAccount(seed=34, payments=200, days=20)) as young:
         said = recoup("sync", STRIPE_API_BASE=young.url)
@@ -337,7 +329,7 @@ def test_show_tables_lists_the_published_tables_marts_first(synced: Path, recoup
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(int(rows),)]
 
 
-def test_a_warehouse_that_another_process_holds_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_warehouse_locked_by_another_process_is_named(environment: dict[str, str], tmp_path: Path) -> None:
     """The wait for it is shortened here; what is said is the same."""
     with open_warehouse(tmp_path / "data" / "warehouse.duckdb"):
         command = (
@@ -358,7 +350,7 @@ def test_a_warehouse_that_another_process_holds_is_named(environment: dict[str, 
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_no_database_is_named(recoup: Recoup, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_named(recoup: Recoup, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "warehouse.duckdb").write_text("not a database" * 1000)
     said = recoup("sync")
@@ -379,7 +371,7 @@ def test_queries_before_the_first_sync_say_what_to_do(recoup: Recoup) -> None:
     assert "does not exist yet. Run `recoup sync`" in said.text
 
 
-def test_a_query_is_shown_and_written(recoup: Recoup, synced: Path, tmp_path: Path) -> None:
+def test_a_query_result_is_shown_and_written(recoup: Recoup, synced: Path, tmp_path: Path) -> None:
     sql = "select currency, count(*) as payments from marts.payment_intents group by all order by all"
     folder = {"RECOUP_DATA_DIR": str(synced)}
     assert "usd" in recoup("query", sql, **folder).out
@@ -440,7 +432,7 @@ def test_a_result_that_cannot_be_written_says_why(recoup: Recoup, synced: Path, 
     assert "non-existent directory" in said.text
 
 
-def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
+def test_an_interrupted_sync_says_so_and_resumes_the_next_time(
     server: SimulatorServer, environment: dict[str, str], recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     built_folder.copy(tmp_path / "data")
@@ -462,7 +454,7 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
     assert recoup("sync").code == 0
 
 
-def test_the_demo_says_so_when_another_account_is_asked_for(
+def test_the_demo_refuses_another_account_in_the_same_folder(
     recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     last = {"seed": 5, "payments": 150, "now": OPENED_AT + FIRST_DAYS * 86_400}
@@ -474,7 +466,7 @@ def test_the_demo_says_so_when_another_account_is_asked_for(
     assert f"This is another simulated account than in the last run {difference}." in other.text
 
 
-def test_a_demo_of_a_former_version_stays_the_account_that_it_was(
+def test_a_demo_from_an_older_version_keeps_its_account(
     recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     """Its state names no kind of shop."""
@@ -489,9 +481,7 @@ def test_a_demo_of_a_former_version_stays_the_account_that_it_was(
     assert json.loads(settings.simulator_state_path.read_text()) == kept
 
 
-def test_the_demo_is_of_the_kind_that_is_asked_for_and_stays_so(
-    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
-) -> None:
+def test_the_demo_keeps_the_requested_kind_of_shop(recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data" / "demo"))
     for given in ([], ["--shop", "one_off"], []):
         assert recoup("demo", "--payments", "150", *given).code == 0
@@ -508,7 +498,7 @@ def accounts(settings: Settings) -> list[str]:
 
 
 @pytest.mark.parametrize("end", ["| head -1", ">&-", ">/dev/full", "| true"])
-def test_a_result_that_nobody_reads_is_no_traceback(end: str, synced: Path, environment: dict[str, str]) -> None:
+def test_a_closed_pipe_causes_no_traceback(end: str, synced: Path, environment: dict[str, str]) -> None:
     query = "select '…' as a, repeat('x', 3000) as b from range(5000)"
     line = f'"{RECOUP[0]}" {RECOUP[1]} "{RECOUP[2]}" query "{query}" {end}'
     variables = environment | {"RECOUP_DATA_DIR": str(synced), "PYTHONIOENCODING": "ascii"}
@@ -518,7 +508,7 @@ def test_a_result_that_nobody_reads_is_no_traceback(end: str, synced: Path, envi
     assert done.returncode == (1 if end == ">/dev/full" else 0)
 
 
-def test_the_demo_stays_out_of_the_folder_of_real_accounts(
+def test_the_demo_does_not_touch_the_data_of_real_accounts(
     recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"

@@ -191,9 +191,7 @@ https://dashboard.stripe.com/apikeys.""",
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_key_that_does_not_work_is_a_sentence_and_nothing_is_saved(
-    fault: str, server: SimulatorServer, data: Path
-) -> None:
+def test_an_unusable_key_is_explained_and_not_saved(fault: str, server: SimulatorServer, data: Path) -> None:
     key, expected = FAULTS[fault]
     said = run_recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
     assert (said.code, said.out, screen(said, server.url)) == (1, "", expected)
@@ -297,7 +295,7 @@ Nothing was saved. To save it anyway, add --save-anyway.""",
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_network_that_does_not_work_is_a_sentence_and_nothing_is_saved(
+def test_a_network_error_is_explained_and_nothing_is_saved(
     network: str, server: SimulatorServer, data: Path, tmp_path: Path
 ) -> None:
     enter, expected = NETWORKS[network]
@@ -397,7 +395,7 @@ def works(key: str, account_id: str) -> str:
     ],
     ids=["every permission", "a secret key", "what is optional is missing", "what is required is missing"],
 )
-def test_a_key_that_works_shows_what_it_may_read_and_is_saved_if_that_is_enough(
+def test_a_working_key_lists_its_permissions_and_is_saved_if_they_suffice(
     key: str, code: int, is_saved: bool, lines: list[str], server: SimulatorServer, data: Path
 ) -> None:
     said = run_recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
@@ -412,9 +410,7 @@ def test_a_key_that_works_shows_what_it_may_read_and_is_saved_if_that_is_enough(
 
 
 @pytest.mark.parametrize(("key", "code"), [(LACKING, 3), (UNKNOWN, 1)])
-def test_a_key_is_kept_all_the_same_where_that_is_asked_for(
-    key: str, code: int, server: SimulatorServer, data: Path
-) -> None:
+def test_save_anyway_saves_an_unusable_key(key: str, code: int, server: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
     said = run_recoup("connect", "--name", "shop", "--save-anyway", typed=key, **variables)
     assert said.code == code
@@ -424,14 +420,14 @@ def test_a_key_is_kept_all_the_same_where_that_is_asked_for(
     nothing_of(key, said)
 
 
-def test_keys_that_do_not_work_yet_are_not_taken_for_one_account(data: Path) -> None:
+def test_unusable_keys_may_belong_to_different_accounts(data: Path) -> None:
     variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{find_free_port()}", "RECOUP_DATA_DIR": str(data)}
     for name, key in (("shop", GOOD), ("club", UNKNOWN)):
         assert run_recoup("connect", "--name", name, "--save-anyway", typed=key, **variables).code == 1
     assert saved(data)["integrations"].keys() == {"shop", "club"}
 
 
-def test_a_key_may_come_from_a_file_and_what_is_no_text_is_no_key(
+def test_a_key_is_read_from_a_text_file(
     server: SimulatorServer, data: Path, tmp_path: Path, holding_secrets: set[Path]
 ) -> None:
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
@@ -447,7 +443,7 @@ def test_a_key_may_come_from_a_file_and_what_is_no_text_is_no_key(
 
 
 @pytest.mark.parametrize("stated", [{}, {"STRIPE_ACCOUNT_ID": "its own"}], ids=["told by Stripe", "stated"])
-def test_an_account_that_is_connected_already_is_refused_by_another_key_too(
+def test_a_connected_account_cannot_be_connected_by_another_key(
     stated: dict[str, str], server: SimulatorServer, connected: dict[str, str], data: Path
 ) -> None:
     before = saved(data)
@@ -463,12 +459,12 @@ def test_an_account_that_is_connected_already_is_refused_by_another_key_too(
     assert (saved(data), saved(data / "other")) == (before, NOTHING)
 
 
-def test_a_key_that_fails_keeps_no_other_account_from_being_connected(server: SimulatorServer, data: Path) -> None:
+def test_an_unusable_key_does_not_block_another_account(server: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data), "STRIPE_API_KEY": EXPIRED}
     assert run_recoup("connect", "--name", "shop", typed=GOOD, **variables).code == 0
 
 
-def test_a_check_says_what_a_connect_says_and_its_code_is_for_scripts(
+def test_check_prints_what_connect_prints_and_exits_with_a_code_for_scripts(
     server: SimulatorServer, connected: dict[str, str]
 ) -> None:
     good = run_recoup("check", "shop", **connected)
@@ -489,7 +485,7 @@ https://dashboard.stripe.com/apikeys and use that one.""",
     assert (without.code, "STRIPE_API_KEY is not set." in without.text) == (1, True)
 
 
-def test_a_check_of_several_goes_on_after_one_that_fails_and_has_the_code_of_the_worst(
+def test_check_continues_after_a_failure_and_exits_with_the_worst_code(
     server: SimulatorServer, connected: dict[str, str]
 ) -> None:
     run_recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
@@ -507,7 +503,7 @@ begins with rk_test_, or connect the account's live mode as another integration:
 recoup connect"""
 
 
-def test_test_and_live_mode_are_never_mixed_up(connected: dict[str, str], data: Path) -> None:
+def test_test_and_live_mode_are_never_mixed(connected: dict[str, str], data: Path) -> None:
     """By another key, and by a hand in the file."""
     said = run_recoup("integrations", "set-key", "shop", typed=LIVE, **connected)
     assert (said.code, said.screen) == (1, MIXED_UP)
@@ -526,7 +522,7 @@ integration: recoup connect"""
 
 
 @pytest.mark.parametrize(("key", "code"), [(LACKING, 3), (EXPIRED, 1), ("whsec_51QzXwVuKpRmNhGqTb7sign", 1)])
-def test_a_key_that_is_not_enough_does_not_replace_one_that_is(
+def test_an_insufficient_key_does_not_replace_a_sufficient_one(
     key: str, code: int, connected: dict[str, str], data: Path
 ) -> None:
     said = run_recoup("integrations", "set-key", "shop", typed=key, **connected)
@@ -535,7 +531,7 @@ def test_a_key_that_is_not_enough_does_not_replace_one_that_is(
     nothing_of(key, said)
 
 
-def test_a_key_of_the_environment_is_not_replaced_by_a_file(connected: dict[str, str]) -> None:
+def test_a_key_from_the_environment_is_not_replaced_by_a_file(connected: dict[str, str]) -> None:
     variables = connected | {"STRIPE_API_KEYS__SHOP": GOOD}
     said = run_recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables)
     assert (said.code, said.screen) == (
@@ -574,7 +570,7 @@ def test_integrations_are_listed_shown_and_removed(
     assert "No account is connected." in run_recoup("integrations", "list", **connected).text
 
 
-def test_webhook_commands_ask_which_integration_is_meant(connected: dict[str, str], data: Path) -> None:
+def test_webhook_commands_need_a_name_if_there_are_several_integrations(connected: dict[str, str], data: Path) -> None:
     assert "recoup webhooks secret" in run_recoup("webhooks", "enable", **connected).text
     run_recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
     several = run_recoup("webhooks", "enable", **connected)
@@ -595,7 +591,7 @@ def test_webhook_commands_ask_which_integration_is_meant(connected: dict[str, st
         ({"STRIPE_API_KEYS__SHOP": "pk_test_51Habc"}, "STRIPE_API_KEYS: shop: This is a publishable key"),
     ],
 )
-def test_settings_of_several_accounts_that_cannot_be_read_are_a_sentence(
+def test_invalid_settings_of_several_accounts_are_one_sentence(
     variables: dict[str, str], sentence: str, data: Path
 ) -> None:
     said = run_recoup("check", RECOUP_DATA_DIR=str(data), **variables)
@@ -654,7 +650,7 @@ def until_asked(terminal: int, question: str | None) -> str:
     return told
 
 
-def test_a_folder_with_a_file_that_is_no_text_is_a_sentence(data: Path, tmp_path: Path) -> None:
+def test_a_binary_file_in_the_secrets_folder_is_one_sentence(data: Path, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "tls.der").write_bytes(b"\x30\x82\xff\xfe")
     said = run_recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
@@ -682,7 +678,7 @@ def platform() -> Iterator[SimulatorServer]:
         yield running
 
 
-def test_a_platform_is_connected_with_the_accounts_that_its_patterns_choose(
+def test_a_platform_is_connected_with_the_accounts_that_match_its_patterns(
     platform: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
@@ -713,7 +709,7 @@ def test_a_platform_is_connected_with_the_accounts_that_its_patterns_choose(
     ],
     ids=["may not list them", "may not read them", "may not read enough of them"],
 )
-def test_a_key_that_may_not_read_connected_accounts_is_not_saved_for_them(
+def test_a_key_without_connect_permissions_is_not_saved_for_a_platform(
     key: str, sentence: str, platform: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
@@ -725,7 +721,7 @@ def test_a_key_that_may_not_read_connected_accounts_is_not_saved_for_them(
     nothing_of(key, said)
 
 
-def test_patterns_that_no_connected_account_fits_are_not_saved(platform: SimulatorServer, data: Path) -> None:
+def test_patterns_that_match_no_connected_account_are_not_saved(platform: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
     command = ("connect", "--name", "market", "--connected", "nosuch*")
     said = run_recoup(*command, typed=PLATFORM, **variables)
@@ -737,7 +733,7 @@ def test_patterns_that_no_connected_account_fits_are_not_saved(platform: Simulat
     assert len(saved(data)["integrations"]) == 3
 
 
-def test_an_account_that_cannot_be_added_does_not_hide_those_that_were(platform: SimulatorServer, data: Path) -> None:
+def test_discover_lists_added_accounts_although_one_cannot_be_added(platform: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
     taken, free = sorted(platform.gates.keys() - {platform.account.id})
     data.mkdir()
@@ -750,7 +746,7 @@ def test_an_account_that_cannot_be_added_does_not_hide_those_that_were(platform:
     assert f"market_{free.removeprefix('acct_').lower()}" in saved(data)["integrations"]
 
 
-def test_a_key_that_may_not_read_connected_accounts_does_not_replace_one_that_may(
+def test_a_key_without_connect_permissions_does_not_replace_one_with_them(
     platform: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
@@ -767,7 +763,7 @@ def test_a_key_that_may_not_read_connected_accounts_does_not_replace_one_that_ma
     assert "that of market" in run_recoup("integrations", "show", of_platform, **variables).text
 
 
-def test_a_key_of_an_account_that_is_connected_is_not_taken_for_another_integration(
+def test_a_key_of_a_connected_account_cannot_be_set_for_another_integration(
     connected: dict[str, str], data: Path
 ) -> None:
     run_recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
@@ -779,7 +775,7 @@ def test_a_key_of_an_account_that_is_connected_is_not_taken_for_another_integrat
     assert (data / "secrets" / "club" / "api_key").read_text() == f"{UNKNOWN}\n"
 
 
-def test_another_key_may_be_set_before_the_first_one_was_ever_tried(server: SimulatorServer, data: Path) -> None:
+def test_a_key_that_never_worked_can_be_replaced(server: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{find_free_port()}", "RECOUP_DATA_DIR": str(data)}
     run_recoup("connect", "--name", "shop", "--save-anyway", typed=GOOD, **variables)
     variables["STRIPE_API_BASE"] = server.url
@@ -787,9 +783,7 @@ def test_another_key_may_be_set_before_the_first_one_was_ever_tried(server: Simu
     assert saved(data)["integrations"]["shop"]["account_id"] == server.account.id
 
 
-def test_what_is_wrong_with_one_entry_of_the_file_keeps_no_other_from_being_read(
-    shops: tuple["Shops", CommandResult], tmp_path: Path
-) -> None:
+def test_a_faulty_integration_does_not_stop_the_others(shops: tuple["Shops", CommandResult], tmp_path: Path) -> None:
     made, _ = shops
     shutil.copytree(made.settings.recoup_data_dir, tmp_path / "data")
     path = tmp_path / "data" / "integrations.toml"
@@ -801,7 +795,7 @@ def test_what_is_wrong_with_one_entry_of_the_file_keeps_no_other_from_being_read
     assert "Failed payments of acct_1Two (test mode)" in said.out
 
 
-def test_a_rename_says_which_variables_go_with_it(connected: dict[str, str]) -> None:
+def test_a_rename_names_the_variables_to_rename(connected: dict[str, str]) -> None:
     secret = "whsec_" + "a" * 32
     said = run_recoup("integrations", "rename", "shop", "store", **connected, STRIPE_WEBHOOK_SECRETS__SHOP=secret)
     assert (
@@ -810,7 +804,7 @@ def test_a_rename_says_which_variables_go_with_it(connected: dict[str, str]) -> 
     )
 
 
-def test_what_no_text_is_and_who_cannot_be_asked_ends_without_a_traceback(
+def test_binary_input_and_no_tty_fail_without_a_traceback(
     server: SimulatorServer, data: Path, tmp_path: Path, holding_secrets: set[Path]
 ) -> None:
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
@@ -832,7 +826,7 @@ def test_what_no_text_is_and_who_cannot_be_asked_ends_without_a_traceback(
     assert (closed.returncode, closed.stderr.partition(".")[0]) == (1, "Nothing was pasted")
 
 
-def test_what_was_left_of_another_integration_is_not_lent_to_one_of_its_name(
+def test_a_new_integration_does_not_inherit_secrets_of_an_old_one_with_its_name(
     server: SimulatorServer, connected: dict[str, str], data: Path
 ) -> None:
     run_recoup("webhooks", "enable", "shop", **connected)
@@ -843,7 +837,7 @@ def test_what_was_left_of_another_integration_is_not_lent_to_one_of_its_name(
     assert token not in run_recoup("webhooks", "enable", "shop", **connected).out
 
 
-def test_who_asks_for_several_accounts_sees_what_each_would_take(shops: tuple["Shops", CommandResult]) -> None:
+def test_the_plan_estimates_each_account(shops: tuple["Shops", CommandResult]) -> None:
     made, _ = shops
     made.second.keys.put(TWO, ApiKey(state="expired"))
     said = run_recoup("sync", "--plan", **made.variables)
@@ -907,7 +901,7 @@ def both(shops: tuple[Shops, CommandResult], tmp_path: Path) -> Shops:
     return Shops(tmp_path / "data", made.first, made.second, made.variables["STRIPE_API_BASE"])
 
 
-def test_one_account_that_fails_leaves_the_other_read_and_published(shops: tuple[Shops, CommandResult]) -> None:
+def test_a_failing_account_does_not_stop_the_other(shops: tuple[Shops, CommandResult]) -> None:
     made, said = shops
     assert (said.code, said.err) == (1, "Not synced (see above): two.\n")
     assert "two\nReading from Stripe\n  This API key has expired or was rolled" in said.screen
@@ -926,7 +920,7 @@ def test_two_accounts_whose_customers_and_cards_collide_never_mix(both: Shops) -
         assert both.marts(account) == alone
 
 
-def test_another_key_of_the_same_account_reads_nothing_anew(both: Shops, data: Path) -> None:
+def test_a_new_key_of_the_same_account_does_not_read_everything_again(both: Shops, data: Path) -> None:
     rolled = "rk_test_51QzXwVuKpRmNhGqTb7next"
     both.first.keys.put(rolled, ApiKey(None))
     pipeline.extract(both.settings, integration="one")
@@ -943,7 +937,7 @@ def test_another_key_of_the_same_account_reads_nothing_anew(both: Shops, data: P
     assert (wrong.code, wrong.text.startswith("This API key belongs to acct_1Two, and not to acct_1One")) == (1, True)
 
 
-def test_one_that_is_written_by_hand_is_asked_whose_it_is_and_keeps_to_it(
+def test_the_account_id_of_a_hand_written_integration_is_looked_up_and_kept(
     server: SimulatorServer, connected: dict[str, str], data: Path
 ) -> None:
     path = data / "integrations.toml"
@@ -957,7 +951,7 @@ def test_one_that_is_written_by_hand_is_asked_whose_it_is_and_keeps_to_it(
         pipeline.extract(twice, integration="again")
 
 
-def test_a_key_file_that_cannot_be_read_concerns_its_integration_alone(connected: dict[str, str], data: Path) -> None:
+def test_an_unreadable_key_file_affects_only_its_integration(connected: dict[str, str], data: Path) -> None:
     key_file = data / "secrets" / "shop" / "api_key"
     key_file.unlink()
     key_file.mkdir()

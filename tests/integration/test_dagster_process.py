@@ -108,7 +108,7 @@ ENDS = (killed_while_dagster_hangs, killed_together_with_dagster_dev, killed, hu
 
 
 @pytest.mark.timeout(900)
-def test_the_next_serve_starts_and_nothing_of_the_last_is_left(tmp_path: Path) -> None:
+def test_serve_starts_again_after_every_kind_of_end(tmp_path: Path) -> None:
     """One test, since each start takes long and serves two ends."""
     with ExitStack() as stack:
         last = stack.enter_context(serve(tmp_path))
@@ -121,13 +121,13 @@ def test_the_next_serve_starts_and_nothing_of_the_last_is_left(tmp_path: Path) -
         wait_until(last.is_gone, ENDED_WITHIN)
 
 
-def test_a_killed_dev_takes_dagster_and_the_simulated_account_along(tmp_path: Path) -> None:
+def test_killing_dev_ends_dagster_and_the_simulated_account(tmp_path: Path) -> None:
     with recoup(tmp_path, "dev", "--payments", "100") as dev:
         assert len(dev.family) >= 6, "the simulated account as well"
         killed(dev)
 
 
-def test_the_ui_answers_its_own_pages_and_scripts_only(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_the_ui_answers_only_its_own_pages_and_local_scripts(tmp_path: Path, subtests: pytest.Subtests) -> None:
     with serve(tmp_path) as running:
         own = f"127.0.0.1:{running.port}"
         page = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}

@@ -137,7 +137,7 @@ def test_the_data_folder_may_have_any_name(
     assert [path.name for path in (tmp_path / "outside").iterdir()] == [name]
 
 
-def test_dbt_builds_in_a_folder_of_the_strangest_name(server: SimulatorServer, tmp_path: Path) -> None:
+def test_dbt_builds_in_a_folder_with_a_strange_name(server: SimulatorServer, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "outside" / NASTY, server)
     assert folder.synced().endswith(folder.episodes())
     assert folder.run("dbt", "compile", "--select", "recovery_cohorts").code == 0
@@ -162,7 +162,7 @@ def _held(folder: Folder) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_held")
-def test_a_published_file_that_is_open_elsewhere_stops_no_sync(folder: Folder) -> None:
+def test_a_published_file_open_elsewhere_does_not_stop_a_sync(folder: Folder) -> None:
     said = folder.run("query", COUNT)
     assert said.code == 1
     assert "has " + str(folder.settings.published_path) + " open for writing." in said.text
@@ -181,7 +181,7 @@ def test_a_damaged_published_file_is_published_again(content: bytes, folder: Fol
     assert folder.synced() == before
 
 
-def test_after_a_loss_of_power_a_sync_goes_on_with_what_was_on_the_disk(folder: Folder) -> None:
+def test_a_sync_continues_after_a_power_loss(folder: Folder) -> None:
     before = folder.episodes()
     script = (
         "import os, sys; from pathlib import Path; from orchestration.warehouse.connection import open_warehouse\n"
@@ -200,7 +200,7 @@ def test_after_a_loss_of_power_a_sync_goes_on_with_what_was_on_the_disk(folder: 
 
 
 @pytest.mark.parametrize("content", [b"", bytes(100_000)], ids=["empty", "zeroed"])
-def test_a_damaged_warehouse_is_replaced_by_command_and_read_again(content: bytes, folder: Folder) -> None:
+def test_a_damaged_warehouse_is_replaced_by_repair_and_read_again(content: bytes, folder: Folder) -> None:
     before, warehouse = folder.episodes(), folder.settings.warehouse_path
     warehouse.write_bytes(content)
     said = folder.run("sync")
@@ -219,7 +219,7 @@ def test_a_damaged_warehouse_is_replaced_by_command_and_read_again(content: byte
 GARBAGE = b"\x9c\xfe\x07\xb1" * 2_000
 
 
-def test_whatever_is_no_database_any_more_is_moved_aside_at_once(folder: Folder) -> None:
+def test_repair_moves_all_destroyed_databases_aside_at_once(folder: Folder) -> None:
     """Files cut within their first bytes, and heads overwritten with garbage: one call repairs all, and says so."""
     before, settings = folder.episodes(), folder.settings
     folder.run("webhooks", "status")
@@ -235,7 +235,7 @@ def test_whatever_is_no_database_any_more_is_moved_aside_at_once(folder: Folder)
     assert folder.synced() == before
 
 
-def test_what_cannot_be_repaired_hides_nothing_that_was(folder: Folder) -> None:
+def test_a_failed_repair_still_lists_what_was_repaired(folder: Folder) -> None:
     folder.settings.queue_path.write_text("a text that somebody put here\n")
     folder.settings.warehouse_path.write_bytes(b"")
     said = folder.run("repair")
@@ -245,7 +245,7 @@ def test_what_cannot_be_repaired_hides_nothing_that_was(folder: Folder) -> None:
     assert "All databases" not in said.text
 
 
-def test_a_folder_in_the_place_of_a_file_is_named_or_replaced(folder: Folder) -> None:
+def test_a_folder_in_place_of_a_file_is_named_or_replaced(folder: Folder) -> None:
     """A container makes one for a file that it was to mount and that is not there."""
     settings, before = folder.settings, folder.episodes()
     for path in (settings.queue_path, settings.published_path):
@@ -265,7 +265,7 @@ def test_a_folder_in_the_place_of_a_file_is_named_or_replaced(folder: Folder) ->
     )
 
 
-def test_links_in_a_circle_are_named(folder: Folder, server: SimulatorServer, tmp_path: Path) -> None:
+def test_circular_symbolic_links_are_named(folder: Folder, server: SimulatorServer, tmp_path: Path) -> None:
     folder.settings.published_path.unlink()
     folder.settings.published_path.symlink_to("recovery.duckdb")
     (tmp_path / "circle").symlink_to("circle")
@@ -274,7 +274,7 @@ def test_links_in_a_circle_are_named(folder: Folder, server: SimulatorServer, tm
         assert "cannot be used: " in said.text
 
 
-def test_damage_deep_in_the_files_is_found(folder: Folder) -> None:
+def test_damage_deep_in_a_file_is_found(folder: Folder) -> None:
     """Blocks of rows, which opening does not read."""
     before, settings = folder.episodes(), folder.settings
     for path in (settings.warehouse_path, settings.published_path):
@@ -335,7 +335,7 @@ def test_a_file_that_is_no_database_is_not_repaired(folder: Folder) -> None:
         *[(name, text) for name in ("dbt/target/manifest.json", "integrations.toml") for text in DAMAGED_TEXTS],
     ],
 )
-def test_other_files_that_are_damaged_are_made_again_or_named(name: str, content: bytes, folder: Folder) -> None:
+def test_other_damaged_files_are_created_again_or_named(name: str, content: bytes, folder: Folder) -> None:
     path = folder.path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -343,7 +343,7 @@ def test_other_files_that_are_damaged_are_made_again_or_named(name: str, content
     assert said.code == 0 or str(path) in said.text
 
 
-def test_a_full_disk_is_an_error_that_loses_nothing(folder: Folder) -> None:
+def test_a_full_disk_loses_nothing(folder: Folder) -> None:
     before = folder.episodes()
     largest = max(path.stat().st_size for path in folder.path.rglob("*") if path.is_file())
     (folder.path / "webhook_queue.sqlite").unlink(missing_ok=True)
@@ -366,7 +366,7 @@ def drop_the_right_to_write_everywhere() -> None:
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
-def test_what_may_not_be_written_is_named_and_not_called_damaged(folder: Folder) -> None:
+def test_a_read_only_file_is_named_and_not_called_damaged(folder: Folder) -> None:
     wal = folder.path / "warehouse.duckdb.wal"
     folder.settings.warehouse_path.chmod(0o400)
     said = folder.run("sync", before=drop_the_right_to_write_everywhere)
@@ -388,7 +388,9 @@ def set_the_usual_umask() -> None:
     os.umask(0o022)
 
 
-def test_nobody_else_can_open_the_folder_but_results_are_the_users(server: SimulatorServer, tmp_path: Path) -> None:
+def test_only_the_owner_can_open_the_folder_but_results_follow_the_umask(
+    server: SimulatorServer, tmp_path: Path
+) -> None:
     folder = Folder(tmp_path / "data", server)
     put = tmp_path / "result.csv"
     assert folder.run("demo", "--payments", "50", before=set_the_usual_umask).code == 0
@@ -399,7 +401,7 @@ def test_nobody_else_can_open_the_folder_but_results_are_the_users(server: Simul
     assert stat.S_IMODE(put.stat().st_mode) == 0o644
 
 
-def test_a_folder_of_before_is_closed_and_a_shared_file_stays_shared(folder: Folder) -> None:
+def test_an_older_folder_is_closed_and_a_shared_file_stays_shared(folder: Folder) -> None:
     for path in (folder.path, *folder.path.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     said = folder.run("query", COUNT)
@@ -413,7 +415,7 @@ def test_a_folder_of_before_is_closed_and_a_shared_file_stays_shared(folder: Fol
     assert stat.S_IMODE(folder.settings.published_path.stat().st_mode) == 0o640
 
 
-def test_a_folder_with_other_things_keeps_its_mode(folder: Folder) -> None:
+def test_a_folder_with_other_files_keeps_its_mode(folder: Folder) -> None:
     other = folder.path / "of somebody else"
     other.touch()
     for path in (folder.path, *folder.path.rglob("*")):

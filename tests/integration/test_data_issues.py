@@ -273,7 +273,7 @@ def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
     return settings
 
 
-def test_odd_data_stop_no_build_and_are_named(settings: Settings, tmp_path: Path) -> None:
+def test_odd_data_do_not_stop_a_build_and_are_listed(settings: Settings, tmp_path: Path) -> None:
     """Build after each; the rates hold the other payments, and a full build gives the same."""
     for name, (payloads, _, _) in ODD.items():
         load(settings, orjson.loads(orjson.dumps(payloads).replace(b"odd", name.encode())))
@@ -312,7 +312,7 @@ def test_odd_data_stop_no_build_and_are_named(settings: Settings, tmp_path: Path
     assert invoke_dbt(settings, ["test", *TABLES_AND_TESTS, "--exclude-resource-type", "unit_test"]).success
 
 
-def test_an_issue_that_is_gone_is_listed_no_longer(settings: Settings) -> None:
+def test_a_resolved_issue_is_no_longer_listed(settings: Settings) -> None:
     """Also if another one comes in the same build, and the number of rows stays the same."""
     load(settings, [*recovered("odd"), intent("later"), charge("later")])
     pipeline.build(settings)
@@ -406,7 +406,7 @@ def histories(draw: st.DrawFn) -> list[list[Payload]]:
     max_examples=CASES, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
 )
 @given(histories())
-def test_no_contradiction_of_the_data_fails_a_build(built_folder: BuiltFolder, loads: list[list[Payload]]) -> None:
+def test_contradictory_data_never_fail_a_build(built_folder: BuiltFolder, loads: list[list[Payload]]) -> None:
     with TemporaryDirectory() as folder:
         settings = Settings(recoup_data_dir=built_folder.copy(Path(folder) / "data"))
         for payloads in loads:
@@ -416,7 +416,7 @@ def test_no_contradiction_of_the_data_fails_a_build(built_folder: BuiltFolder, l
             assert find_full_refresh_differences(settings, Path(folder) / "again") == []
 
 
-def test_what_comes_after_a_payment_of_a_later_date_belongs_to_it(settings: Settings, tmp_path: Path) -> None:
+def test_a_payment_that_arrives_late_links_to_an_earlier_dated_one(settings: Settings, tmp_path: Path) -> None:
     """A build passes over old rows, but over none of a changed payment, in whatever order they come."""
     paid, failed, success = recovered("odd", created=MIDNIGHT + 40 * DAY)
     expanded = success | {"payment_method": {"id": "pm_1", "object": "payment_method"}}
@@ -431,7 +431,7 @@ def test_what_comes_after_a_payment_of_a_later_date_belongs_to_it(settings: Sett
     assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
-def test_a_refund_that_names_the_charge_of_another_payment_is_the_same_in_every_build(
+def test_a_refund_that_names_another_payments_charge_is_built_the_same_every_time(
     settings: Settings, tmp_path: Path
 ) -> None:
     """What the charge tells must not depend on whether its own payment has changed as well."""

@@ -67,7 +67,7 @@ RECOVERED = "is_in_scope AND recovery_status = 'recovered'"
         ("by another payment", "recovery_scope = 'cross_intent'", RECOVERED, "recovery_episodes", 0.38, 0.60),
     ],
 )
-def test_the_demo_is_as_real_accounts_are(
+def test_the_demo_resembles_real_accounts(
     name: str, of: str, among: str, table: str, low: float, high: float, marts: duckdb.DuckDBPyConnection
 ) -> None:
     assert low <= share(marts, of, among, table) <= high, name
@@ -86,7 +86,7 @@ def test_the_headline_is_the_true_rate(account: SimulatedAccount, marts: duckdb.
     assert lower < share < upper < lower + 0.1
 
 
-def test_each_further_try_succeeds_more_seldom_and_cards_fail_as_they_do(marts: duckdb.DuckDBPyConnection) -> None:
+def test_later_attempts_succeed_less_often_and_cards_fail_as_real_cards_do(marts: duckdb.DuckDBPyConnection) -> None:
     succeeded: Rows = marts.execute(
         """SELECT sum(succeeded_count) / sum(retry_count) FROM marts.retry_performance
            WHERE attempt_number BETWEEN 2 AND 4 GROUP BY attempt_number ORDER BY attempt_number"""
@@ -101,7 +101,7 @@ def test_each_further_try_succeeds_more_seldom_and_cards_fail_as_they_do(marts: 
     assert failing("card_wallet IS NOT NULL") < failing("card_wallet IS NULL AND card_brand IS NOT NULL")
 
 
-def test_recovered_payments_are_paid_by_what_their_payers_meant(
+def test_recovered_payments_have_the_method_that_the_story_gave_them(
     account: SimulatedAccount, marts: duckdb.DuckDBPyConnection
 ) -> None:
     """Both ways: whom the marts name as payer pays that debt, and debts that another payment paid are found."""

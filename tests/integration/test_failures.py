@@ -62,7 +62,7 @@ def test_a_key_in_a_setting_that_is_shown_is_refused(name: str, tmp_path: Path) 
     assert name.upper() in said.text
 
 
-def test_a_key_that_stands_in_a_description_already_is_not_listed(tmp_path: Path, holding_secrets: set[Path]) -> None:
+def test_a_key_stored_in_a_description_is_not_listed(tmp_path: Path, holding_secrets: set[Path]) -> None:
     holding_secrets.add(tmp_path / "integrations.toml")
     (tmp_path / "integrations.toml").write_text(f'[shop]\ndescription = "ours {KEY}"\n')
     for command in (("list",), ("show", "shop")):
@@ -83,7 +83,7 @@ def test_a_key_that_stands_in_a_description_already_is_not_listed(tmp_path: Path
         ("STRIPE_WEBHOOK_SECRETS", "{"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_a_sentence(name: str, value: str, tmp_path: Path) -> None:
+def test_an_invalid_setting_is_one_sentence(name: str, value: str, tmp_path: Path) -> None:
     is_a_sentence(run_recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name: value}))
 
 
@@ -102,7 +102,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("folder", ["/proc/nosuch/data", "/dev/null"])
-def test_a_data_folder_that_cannot_be_made_is_a_sentence(folder: str, command: list[str]) -> None:
+def test_a_data_folder_that_cannot_be_created_is_one_sentence(folder: str, command: list[str]) -> None:
     said = run_recoup(*command, RECOUP_DATA_DIR=folder)
     is_a_sentence(said)
     assert folder.removesuffix("/data") in said.text
@@ -111,7 +111,7 @@ def test_a_data_folder_that_cannot_be_made_is_a_sentence(folder: str, command: l
 DEMO_STATE = '{"seed": 1, "payments": 5, "now": 0}'
 
 
-def test_a_damaged_state_of_the_demo_is_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_demo_state_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     clocks = ("null", "-5", "1e400", "9" * 20, '"17"', "true")
     shops = (f'{{"seed": 1, "payments": 5, "now": 2000000000, "shop": {shop}}}' for shop in ('"nosuch"', "null", "[]"))
@@ -133,7 +133,7 @@ def test_an_integration_whose_secrets_cannot_be_copied_is_not_renamed(tmp_path: 
     assert [each.name for each in Integrations(Settings(recoup_data_dir=tmp_path)).all()] == ["shop"]
 
 
-def test_the_integration_of_the_variable_is_not_asked_about_before_it_is_refused(tmp_path: Path) -> None:
+def test_removing_the_integration_of_the_variable_is_refused_without_a_question(tmp_path: Path) -> None:
     said = run_recoup(
         "integrations", "remove", "default", typed="y\n", RECOUP_DATA_DIR=str(tmp_path), STRIPE_API_KEY=KEY
     )
@@ -171,7 +171,7 @@ def run(command: str, folder: Path, **variables: str) -> subprocess.CompletedPro
         ("recoup integrations remove nosuch <&-", {}, 1),
     ],
 )
-def test_a_terminal_that_lacks_something_is_no_traceback(
+def test_a_limited_terminal_causes_no_traceback(
     command: str, variables: dict[str, str], code: int, tmp_path: Path
 ) -> None:
     done = run(command, tmp_path, **variables)
@@ -217,7 +217,7 @@ def make(project: Path, target: str, typed: str = "") -> tuple[int, str, set[str
     return done.returncode, done.stdout, left
 
 
-def test_make_clean_keeps_what_stripe_cannot_give_again_and_says_so(project: Path) -> None:
+def test_make_clean_keeps_data_that_stripe_no_longer_has_and_says_so(project: Path) -> None:
     code, said, left = make(project, "clean")
     assert (code, left) == (0, KEPT)
     for kept in ("secrets", "integrations.toml", "webhook_queue.sqlite"):
@@ -230,7 +230,7 @@ def api_key_of(project: Path) -> str:
 
 
 @pytest.mark.parametrize("typed", ["", "no\n", "y\n", "YES please\n"])
-def test_everything_is_deleted_only_after_a_yes(typed: str, project: Path) -> None:
+def test_everything_is_deleted_only_after_confirmation(typed: str, project: Path) -> None:
     code, said, left = make(project, "cleanall", typed)
     assert code != 0
     assert "Nothing was deleted." in said

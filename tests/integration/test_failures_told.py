@@ -163,7 +163,7 @@ def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
     return settings
 
 
-def test_events_alone_give_the_verdict_of_the_charge(settings: Settings, tmp_path: Path) -> None:
+def test_events_alone_give_the_same_outcome_as_the_charge(settings: Settings, tmp_path: Path) -> None:
     expected = {name: refusal.verdict for name, refusal in KINDS.items()}
     lost = {name for name, refusal in KINDS.items() if refusal.verdict[0] == "failed"}
     build(settings, [told(name, refusal) for name, refusal in KINDS.items()])
@@ -175,7 +175,7 @@ def test_events_alone_give_the_verdict_of_the_charge(settings: Settings, tmp_pat
     assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
-def test_two_event_objects_of_one_failure_are_one_attempt_in_any_order(settings: Settings, tmp_path: Path) -> None:
+def test_two_events_of_one_failure_are_one_attempt_in_any_order(settings: Settings, tmp_path: Path) -> None:
     """The copy comes a second later, in the same build or in a later one; another try half a minute on is another."""
     orders = list(itertools.permutations(((0, "b"), (1, "a"), (30, "c"))))
     for arrivals in zip(*orders, strict=True):
@@ -197,7 +197,7 @@ def test_two_event_objects_of_one_failure_are_one_attempt_in_any_order(settings:
     assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
-def test_an_option_of_the_method_holds_the_money_until_it_is_captured(settings: Settings) -> None:
+def test_manual_capture_set_on_the_method_holds_the_money_until_capture(settings: Settings) -> None:
     """Of the terminal `manual_preferred` as well; an option of another method changes nothing."""
     options = {
         "card": {"card": {"capture_method": "manual"}},
@@ -214,7 +214,7 @@ def test_an_option_of_the_method_holds_the_money_until_it_is_captured(settings: 
     assert dict(rows) == {"card": True, "terminal": True, "other": False, "odd": False, "neighbour": False}
 
 
-def test_a_hold_that_expired_is_called_so_by_both_of_stripe_s_words(settings: Settings) -> None:
+def test_both_cancellation_reasons_for_an_expired_hold_are_recognized(settings: Settings) -> None:
     for reason in ("automatic", "expired", "abandoned"):
         held = charge(reason, 2, captured=False, amount_captured=0)
         gone = intent(
@@ -236,7 +236,7 @@ def test_a_hold_that_expired_is_called_so_by_both_of_stripe_s_words(settings: Se
     }
 
 
-def test_a_saved_wallet_is_charged_without_its_owner(settings: Settings) -> None:
+def test_a_charge_of_a_saved_wallet_is_off_session(settings: Settings) -> None:
     """A code or a challenge shows that the customer was there; a wallet alone does not."""
     shown: dict[str, Payload] = {
         "wallet": {"wallet": {"type": "apple_pay"}},

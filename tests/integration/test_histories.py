@@ -969,13 +969,13 @@ def read(built_folder: BuiltFolder, shared_folder: Path) -> Read:
     ("name", "way"),
     [pytest.param(name, way, id=f"{way}: {name}") for name, history in HISTORIES.items() for way in history.ways],
 )
-def test_the_published_tables_judge_it_right(name: str, way: str, read: Read) -> None:
+def test_the_published_tables_show_what_is_expected(name: str, way: str, read: Read) -> None:
     tables = read(name, way)
     said = [each for expectation in HISTORIES[name].expected for each in expectation(tables)]
     assert not said, "\n".join(said)
 
 
-def test_no_history_shares_an_id_or_a_payer_with_another() -> None:
+def test_histories_share_no_id_and_no_payer() -> None:
     """They stand in one account: what one links to may not be a payment of another."""
     seen: dict[str, str] = {}
     for name, history in HISTORIES.items():

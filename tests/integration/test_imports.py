@@ -61,13 +61,13 @@ def test_help_imports_neither_an_engine_nor_the_settings(tmp_path: Path) -> None
         pytest.param([["webhooks", "--help"], ["webhooks", "enable"]], id="webhooks"),
     ],
 )
-def test_a_group_imports_no_engine_for_what_stands_in_files(commands: Sequence[Sequence[str]], tmp_path: Path) -> None:
+def test_a_command_that_only_reads_files_imports_no_engine(commands: Sequence[Sequence[str]], tmp_path: Path) -> None:
     codes, modules = run(commands, tmp_path)
     assert codes == [0, 0]
     assert modules & HEAVY == set()
 
 
-def test_a_query_that_is_shown_imports_duckdb_alone(tmp_path: Path) -> None:
+def test_showing_a_query_imports_only_duckdb(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "recovery.duckdb")) as connection:
         connection.execute("CREATE SCHEMA marts")
         connection.execute("CREATE TABLE marts.payment_attempts AS FROM range(60)")

@@ -81,7 +81,7 @@ def change(settings: Settings, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_a_build_writes_anew_only_what_was_touched(server: SimulatorServer, settings: Settings) -> None:
+def test_a_build_writes_only_changed_rows(server: SimulatorServer, settings: Settings) -> None:
     before = read_tables(settings.warehouse_path)
     pipeline.build(settings)
     assert read_tables(settings.warehouse_path) == before, "nothing was loaded"
@@ -99,9 +99,7 @@ def test_a_build_writes_anew_only_what_was_touched(server: SimulatorServer, sett
     assert touched_count < payments / 4
 
 
-def test_what_a_part_of_the_models_has_built_already_the_next_build_completes(
-    server: SimulatorServer, settings: Settings, tmp_path: Path
-) -> None:
+def test_a_build_completes_a_partial_build(server: SimulatorServer, settings: Settings, tmp_path: Path) -> None:
     """As after failures in the middle, or when somebody builds some models by hand."""
     for selection in PARTS:
         server.account.now += DAY
@@ -129,7 +127,7 @@ def patch(settings: Settings, table: str, what: str, which: str) -> None:
         run_plan(connection, replace(plan, tests=()))  # what is patched need not make sense
 
 
-def test_whoever_leaves_an_order_or_a_card_leaves_nothing_behind(settings: Settings, tmp_path: Path) -> None:
+def test_payments_that_leave_an_order_or_card_leave_no_rows_behind(settings: Settings, tmp_path: Path) -> None:
     """Payments join and leave an order; attempts that leave a card change the verdict on those that stay."""
     patch(settings, "payment_intents", OF_ONE_ORDER, "hash(changed.id) % 2 = 0")
     patch(settings, "charges", OF_ONE_CARD, f"(hash(changed.id) % 2 = 0 OR {DECLINED})")
@@ -138,7 +136,7 @@ def test_whoever_leaves_an_order_or_a_card_leaves_nothing_behind(settings: Setti
     assert find_full_refresh_differences(settings, tmp_path / "anew") == []
 
 
-def test_another_dbt_project_builds_everything_anew(settings: Settings) -> None:
+def test_a_changed_dbt_project_builds_everything_again(settings: Settings) -> None:
     before = read_models(settings)
     change(settings, "UPDATE marts.payment_intents SET status = 'canceled'")
     pipeline.build(settings)
@@ -148,7 +146,7 @@ def test_another_dbt_project_builds_everything_anew(settings: Settings) -> None:
     assert read_models(settings) == before
 
 
-def test_tables_of_a_release_without_loads_are_built_anew(settings: Settings) -> None:
+def test_tables_from_a_release_without_load_ids_are_built_again(settings: Settings) -> None:
     before = read_models(settings)
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute("DELETE FROM sync.model_builds; DELETE FROM sync.loads; CREATE TABLE sync.builds (i INT)")
@@ -161,7 +159,7 @@ def test_tables_of_a_release_without_loads_are_built_anew(settings: Settings) ->
     assert read_models(settings) == before
 
 
-def test_rows_that_fail_their_tests_stop_every_build_until_they_are_mended(
+def test_rows_that_fail_a_test_stop_every_build_until_they_are_corrected(
     server: SimulatorServer, settings: Settings
 ) -> None:
     before = read_tables(settings.warehouse_path)
@@ -185,7 +183,7 @@ def test_rows_that_fail_their_tests_stop_every_build_until_they_are_mended(
     assert ask(settings, "SELECT count(*) FROM sync.loads WHERE build_id IS NULL") == [(0,)]
 
 
-def test_rows_that_dbt_wrote_by_hand_are_tested_by_the_next_build_although_nothing_was_loaded(
+def test_the_next_build_tests_rows_of_a_manual_dbt_run(
     settings: Settings,
 ) -> None:
     assert invoke_dbt(settings, ["run", "--select", "payment_attempts"]).success
@@ -199,7 +197,7 @@ def test_rows_that_dbt_wrote_by_hand_are_tested_by_the_next_build_although_nothi
         pipeline.build(settings)
 
 
-def test_what_was_built_again_by_hand_reaches_the_models_after_it_although_nothing_was_loaded(
+def test_a_manual_dbt_run_reaches_the_downstream_models_in_the_next_build(
     settings: Settings,
 ) -> None:
     before = read_models(settings)
@@ -211,13 +209,13 @@ def test_what_was_built_again_by_hand_reaches_the_models_after_it_although_nothi
     assert read_models(settings) == before
 
 
-def test_a_page_for_people_is_no_part_of_the_project_and_a_description_is() -> None:
+def test_descriptions_belong_to_the_project_and_readmes_do_not() -> None:
     files = {path.relative_to(DBT_PROJECT_DIR).as_posix() for path in dbt_runner._project_files()}
     assert {"models/columns.md", "dbt_project.yml", "seeds/currencies.csv", "profiles.yml"} <= files
     assert not {"README.md", "DECISIONLOG.md"} & files
 
 
-def test_by_hand_dbt_tests_all_rows(settings: Settings) -> None:
+def test_a_manual_dbt_test_tests_all_rows(settings: Settings) -> None:
     change(settings, "UPDATE marts.payment_attempts SET attempt_number = attempt_number + 1 WHERE attempt_number > 1")
     pipeline.build(settings)
     found = invoke_dbt(settings, ["test", "--select", "payment_attempts"])

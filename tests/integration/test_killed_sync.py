@@ -74,7 +74,7 @@ def kill_when(settings: Settings, is_time: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("requests", [2, 13])
-def test_killed_while_it_reads(
+def test_a_sync_killed_while_it_reads_resumes(
     requests: int, server: SimulatorServer, undisturbed: Path, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server, built=True)
@@ -88,7 +88,7 @@ def test_killed_while_it_reads(
     assert_same(settings, undisturbed)
 
 
-def test_killed_while_it_builds_the_models(
+def test_a_sync_killed_while_it_builds_the_models_resumes(
     server: SimulatorServer, undisturbed: Path, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server)
@@ -99,7 +99,7 @@ def test_killed_while_it_builds_the_models(
     assert_same(settings, undisturbed)
 
 
-def test_killed_twice_in_a_later_sync(make_settings: MakeSettings) -> None:
+def test_a_later_sync_killed_twice_resumes(make_settings: MakeSettings) -> None:
     account = SimulatedAccount(seed=12, payments=700, days=60)
     with SimulatorServer(account) as server:
         settings, reference = make_settings(server, built=True), make_settings(server, folder="reference", built=True)

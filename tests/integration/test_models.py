@@ -181,7 +181,7 @@ def test_the_unit_tests_of_the_models_pass(built: Settings) -> None:
     assert [name for name, status in found.items() if status != "pass"] == []
 
 
-def test_every_invariant_has_corruptions_that_it_must_notice() -> None:
+def test_every_invariant_has_a_corruption_to_notice() -> None:
     assert set(CORRUPTIONS) == {path.stem for path in (DBT_PROJECT_DIR / "tests").glob("*.sql")}
 
 
@@ -205,7 +205,7 @@ def test_models_build_on_empty_tables_and_again(tmp_path: Path) -> None:
     assert published.rows["marts.recovery_episodes"] == 0
 
 
-def test_no_clock_but_the_watermark_decides_anything(built: Settings) -> None:
+def test_only_the_watermark_is_used_as_the_current_time(built: Settings) -> None:
     compiled = list((built.dbt_target_dir / "compiled" / "recoup" / "models").rglob("*.sql"))
     assert len(compiled) > 15
     for path in compiled:
@@ -213,7 +213,7 @@ def test_no_clock_but_the_watermark_decides_anything(built: Settings) -> None:
         assert not CLOCK.search(sql), path.name
 
 
-def test_every_column_of_every_mart_says_what_it_means(built: Settings) -> None:
+def test_every_mart_column_has_a_description(built: Settings) -> None:
     pipeline.publish_marts(built)
     with duckdb.connect(str(built.published_path), read_only=True) as connection:
         silent = connection.execute(
@@ -243,7 +243,7 @@ def test_raw_rows_in_any_order_give_the_same_tables(built: Settings, tmp_path: P
     assert read_models(copy) == read_models(built)
 
 
-def test_no_total_depends_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:
+def test_totals_do_not_depend_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:
     """Only days do."""
     copy = built.model_copy(update={"recoup_data_dir": tmp_path})
     shutil.copyfile(built.warehouse_path, copy.warehouse_path)
@@ -272,7 +272,7 @@ def totals(warehouse: Path) -> tuple[list[Any], list[Any]]:
         return totals, days.fetchall()
 
 
-def test_every_measure_and_rate_of_the_semantic_layer_is_what_the_marts_say(built: Settings) -> None:
+def test_every_measure_and_rate_of_the_semantic_layer_equals_the_marts(built: Settings) -> None:
     manifest = json.loads(ensure_manifest(built).read_text(encoding="utf-8"))
     with duckdb.connect(str(built.warehouse_path), read_only=True) as connection:
         ask = connection.execute
@@ -354,9 +354,7 @@ def with_vars(values: dict[str, Any], *command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PROJECT_VARS)
-def test_a_wrong_var_is_told_in_a_sentence_that_says_which_what_it_must_be_and_what_it_is(
-    name: str, built: Settings
-) -> None:
+def test_an_invalid_var_is_explained_with_its_name_rule_and_value(name: str, built: Settings) -> None:
     rule, wrong = WRONG[name]
     for value in (wrong[0], "x" * 500 if wrong is SWITCH else wrong[3]):
         done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted"))
@@ -367,7 +365,7 @@ def test_a_wrong_var_is_told_in_a_sentence_that_says_which_what_it_must_be_and_w
         assert told.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), told
 
 
-def test_each_var_has_a_rule_that_its_own_value_keeps_and_no_wrong_kind(built: Settings) -> None:
+def test_each_var_has_a_rule_that_accepts_its_default_and_rejects_other_types(built: Settings) -> None:
     assert list(PROJECT_VARS) == list(WRONG)
     values = {name: [*wrong, PROJECT_VARS[name]] for name, (_, wrong) in WRONG.items()}
     inline = """{% for name, values in var('values').items() %}{% for value in values -%}
@@ -382,7 +380,7 @@ def test_each_var_has_a_rule_that_its_own_value_keeps_and_no_wrong_kind(built: S
     assert told == expected
 
 
-def test_dbt_parses_a_project_whose_vars_are_all_wrong_and_then_says_so(
+def test_dbt_parses_a_project_with_invalid_vars_and_then_explains_them(
     built: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """If a wrong var broke the parse, Dagster would have no definitions, and dbt would tell an error of Jinja."""
@@ -397,23 +395,23 @@ def test_dbt_parses_a_project_whose_vars_are_all_wrong_and_then_says_so(
         assert told.count("The dbt var ") == 1, told
 
 
-def test_models_read_vars_only_where_they_are_checked() -> None:
+def test_models_read_vars_only_through_the_checking_macro() -> None:
     files = [each for folder in ("models", "macros", "tests") for each in (DBT_PROJECT_DIR / folder).rglob("*.sql")]
     assert [each.name for each in files if re.search(r"\bvar\(", each.read_text())] == ["check_vars.sql"]
 
 
-def test_no_key_of_metadata_need_be_given(built: Settings) -> None:
+def test_metadata_keys_are_optional(built: Settings) -> None:
     """Orders are then named by invoices and order references alone."""
     values: dict[str, Any] = {"recovery_link_metadata_keys": [], "recovery_retry_metadata_keys": []}
     done = invoke_dbt(built, with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty"))
     assert done.success, failure_text(done, built)
 
 
-def test_source_freshness_can_be_asked(built: Settings) -> None:
+def test_source_freshness_works(built: Settings) -> None:
     assert set(statuses(built, "source", "freshness").values()) == {"pass"}
 
 
-def test_the_manifest_is_parsed_anew_only_after_a_change(built: Settings) -> None:
+def test_the_manifest_is_parsed_again_only_after_a_change(built: Settings) -> None:
     def stamp() -> Any:
         return ensure_manifest(built).stat().st_mtime_ns
 
@@ -439,7 +437,7 @@ STRANGE: list[Any] = [
 ]
 
 
-def test_no_payload_however_strange_stops_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strange_payloads_do_not_stop_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One event that cannot be would otherwise keep everybody from the marts, for good.
 
     The rows are stored as by a version without checks, whose warehouse goes on to be built.

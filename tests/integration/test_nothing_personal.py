@@ -46,9 +46,7 @@ def answered() -> str:
     return orjson.dumps(bodies).decode()
 
 
-def test_nothing_of_a_cardholder_and_no_key_is_stored(
-    answered: str, make_settings: MakeSettings, tmp_path: Path
-) -> None:
+def test_no_personal_data_and_no_key_is_stored(answered: str, make_settings: MakeSettings, tmp_path: Path) -> None:
     assert all(marker in answered for marker in PERSONAL_MARKERS), "the simulator answers with each kind"
     account = SimulatedAccount(seed=21, payments=500, days=40)
     with SimulatorServer(account) as server:

@@ -54,7 +54,7 @@ def published(
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *ANSWERS, *IN_TEXT])
-def test_a_query_of_the_readme_has_an_answer(query: str, published: duckdb.DuckDBPyConnection) -> None:
+def test_every_query_of_the_readme_returns_rows(query: str, published: duckdb.DuckDBPyConnection) -> None:
     assert published.execute(query).fetchall()
 
 
@@ -89,7 +89,7 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 120
 
 
-def test_the_link_for_a_key_asks_for_what_is_required_and_no_more() -> None:
+def test_the_key_link_requests_exactly_the_required_permissions() -> None:
     required = [each.permission for each in RESOURCES if each.is_required]
     assert set(required) == {"rak_payment_intent_read", "rak_charge_read", "rak_event_read", "rak_dispute_read"}
     for livemode in (True, False):

@@ -48,7 +48,7 @@ def read_by_webhooks(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_published_rates_are_the_true_ones_in_each_kind_of_shop(
+def test_the_published_rates_equal_the_truth_in_each_kind_of_shop(
     seed: int, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     """Failed payments, linked and strict rates, amounts at risk, recovered and received."""

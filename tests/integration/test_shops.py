@@ -30,7 +30,7 @@ PERSONAL_METADATA = ("customer_email", "customer_name", "phone")
 
 
 @pytest.mark.parametrize("shop", SHOPS)
-def test_the_raw_tables_are_the_account(shop: str, make_settings: MakeSettings) -> None:
+def test_the_raw_tables_equal_the_account(shop: str, make_settings: MakeSettings) -> None:
     """After a first sync, and after another one ten days later."""
     account = SimulatedAccount(1, 150, 40, shop=shop, tie_order="shuffled")
     first_sync = account.now

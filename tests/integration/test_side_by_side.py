@@ -30,7 +30,7 @@ def servers() -> Iterator[list[SimulatorServer]]:
         yield [stack.enter_context(SimulatorServer(account)) for account in accounts]
 
 
-def test_syncs_beside_a_build_come_to_the_same_tables(servers: list[SimulatorServer], tmp_path: Path) -> None:
+def test_syncs_during_a_build_give_the_same_tables(servers: list[SimulatorServer], tmp_path: Path) -> None:
     together, one_by_one = tmp_path / "together", tmp_path / "one_by_one"
     with ExitStack() as stack:
         syncs = [stack.enter_context(run_sync_process(server, together)) for server in servers]
@@ -57,7 +57,7 @@ def test_a_second_sync_of_the_same_account_waits_for_the_first(servers: list[Sim
         assert first.wait() == 0
 
 
-def test_connected_accounts_are_read_side_by_side_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+def test_connected_accounts_sync_in_parallel_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     """Five integrations of one platform's key: itself and four connected, two of which Stripe refuses all the time."""
     platform, *connected = (SimulatedAccount(seed=seed, payments=100, days=60) for seed in range(71, 76))
     with SimulatorServer(platform, connected=connected) as server, ExitStack() as stack:

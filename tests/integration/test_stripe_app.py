@@ -213,7 +213,7 @@ def test_the_command_prints_a_link_and_needs_no_key(app: App) -> None:
     assert "STRIPE_APP_CLIENT_ID is not set" in failed.stderr
 
 
-def test_what_is_connected_by_the_app_is_listed_renamed_and_has_no_key_to_set(app: App) -> None:
+def test_an_app_integration_can_be_listed_and_renamed_and_has_no_key_to_set(app: App) -> None:
     app.connect()
     variables = {"PYTHONPATH": str(PROJECT_ROOT), "RECOUP_DATA_DIR": str(app.settings.recoup_data_dir)}
 
@@ -239,7 +239,7 @@ def test_what_is_connected_by_the_app_is_listed_renamed_and_has_no_key_to_set(ap
     assert not app.path("store").exists()
 
 
-def test_an_app_that_is_not_published_is_authorized_by_its_whole_link(app: App) -> None:
+def test_an_unpublished_app_is_authorized_by_its_full_link(app: App) -> None:
     link = f"{app.server.url}/oauth/v2/chnlink_61abc/authorize?client_id={CLIENT_ID}"
     settings = app.settings.model_copy(update={"stripe_app_client_id": link})
     url = authorize_url(settings, "shop")
@@ -257,7 +257,7 @@ def sent_back(app: App, name: str = "shop") -> dict[str, str]:
     return dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
 
 
-def test_a_link_is_good_once(app: App) -> None:
+def test_a_link_works_once(app: App) -> None:
     back = sent_back(app)
     assert callback(app, **back).status_code == 200
     before = app.exchanges()
@@ -266,7 +266,7 @@ def test_a_link_is_good_once(app: App) -> None:
     assert "it was already used, or was not created here" in again.text
 
 
-def test_a_link_is_good_for_ten_minutes(app: App) -> None:
+def test_a_link_expires_after_ten_minutes(app: App) -> None:
     back = sent_back(app)
     (pending,) = app.settings.authorizations_dir.iterdir()
     kept = json.loads(pending.read_text())
@@ -277,7 +277,7 @@ def test_a_link_is_good_for_ten_minutes(app: App) -> None:
     assert "recoup connect --app --name shop" in late.text
 
 
-def test_what_is_stored_of_a_link_makes_no_link(app: App) -> None:
+def test_the_stored_state_cannot_be_used_as_a_link(app: App) -> None:
     back = sent_back(app)
     (pending,) = app.settings.authorizations_dir.iterdir()
     assert back["state"] not in pending.read_text() + pending.name
@@ -294,7 +294,7 @@ def test_what_is_stored_of_a_link_makes_no_link(app: App) -> None:
     assert callback(app, **back).status_code == 200
 
 
-def test_whoever_denies_it_is_told_so_and_nothing_is_kept(app: App) -> None:
+def test_denied_access_is_reported_and_stores_nothing(app: App) -> None:
     app.server.app.denies = True
     page = app.visit()
     assert page.status_code == 400
@@ -303,7 +303,7 @@ def test_whoever_denies_it_is_told_so_and_nothing_is_kept(app: App) -> None:
     assert Integrations(app.settings).all() == []
 
 
-def test_a_used_code_is_refused_in_words(app: App) -> None:
+def test_a_used_code_is_refused_with_an_explanation(app: App) -> None:
     code = sent_back(app)["code"]
     form = {"grant_type": "authorization_code", "code": code}
     assert requests.post(app.server.url + TOKEN_PATH, data=form, auth=(SECRET_KEY, ""), timeout=20).status_code == 200
@@ -312,7 +312,7 @@ def test_a_used_code_is_refused_in_words(app: App) -> None:
     assert "Stripe does not accept the code of this authorization: it was already used" in page.text
 
 
-def test_an_account_is_connected_once_whatever_reads_it(app: App) -> None:
+def test_an_account_cannot_be_connected_by_the_app_twice(app: App) -> None:
     app.connect("shop")
     page = app.visit("twin")
     assert page.status_code == 400
@@ -321,7 +321,7 @@ def test_an_account_is_connected_once_whatever_reads_it(app: App) -> None:
     assert [each.name for each in Integrations(app.settings).all()] == ["shop"]
 
 
-def test_an_account_that_has_a_key_is_not_connected_again(app: App) -> None:
+def test_an_account_with_a_key_is_not_connected_by_the_app(app: App) -> None:
     keyed = app.settings.model_copy(update={"stripe_api_key": SecretStr(DEFAULT_API_KEY)})
     with socket.create_server(("127.0.0.1", 0)) as listening:
         base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -333,7 +333,7 @@ def test_an_account_that_has_a_key_is_not_connected_again(app: App) -> None:
     assert "Integration &#x27;default&#x27; (STRIPE_API_KEY) reads this account already." in page.text
 
 
-def test_tokens_whose_integration_was_not_written_any_more_are_in_nobodys_way(app: App) -> None:
+def test_orphaned_tokens_do_not_block_a_new_connection(app: App) -> None:
     """As after a kill between the two files."""
     app.connect()
     app.settings.integrations_path.unlink()
@@ -342,7 +342,7 @@ def test_tokens_whose_integration_was_not_written_any_more_are_in_nobodys_way(ap
     pipeline.extract(app.settings, integration="shop")
 
 
-def test_a_name_stays_with_its_account(app: App) -> None:
+def test_a_name_cannot_be_reused_for_another_account(app: App) -> None:
     app.connect("shop")
     before = app.tokens()
     app.server.app.account_id = other_account(app).id
@@ -352,7 +352,7 @@ def test_a_name_stays_with_its_account(app: App) -> None:
     assert app.tokens() == before
 
 
-def test_a_name_with_a_key_is_not_the_apps(app: App) -> None:
+def test_a_name_with_a_key_cannot_be_used_for_the_app(app: App) -> None:
     settings = app.settings
     settings.integrations_path.parent.mkdir(parents=True, exist_ok=True)
     settings.integrations_path.write_text('[shop]\naccount_id = "acct_1"\n')
@@ -380,7 +380,7 @@ def test_a_wrong_key_of_the_app_is_named(
     assert not app.path().exists()
 
 
-def test_the_page_stays_nowhere_and_leads_nowhere(app: App) -> None:
+def test_the_callback_page_is_not_cached_and_loads_nothing(app: App) -> None:
     page = app.visit()
     assert page.headers["Cache-Control"] == "no-store"
     assert page.headers["Referrer-Policy"] == "no-referrer"
@@ -391,7 +391,7 @@ def test_the_page_stays_nowhere_and_leads_nowhere(app: App) -> None:
     assert callback(app, **back).status_code == 200
 
 
-def test_a_token_that_stripe_calls_expired_is_renewed(app: App) -> None:
+def test_an_expired_token_is_renewed(app: App) -> None:
     app.connect()
     first = app.tokens()
     app.server.account.now += HOUR
@@ -404,7 +404,7 @@ def test_a_token_that_stripe_calls_expired_is_renewed(app: App) -> None:
 
 
 @pytest.mark.parametrize("age", [RENEW_AFTER_SECONDS, -60])
-def test_a_token_is_renewed_before_it_ends_or_where_the_clock_went_back(app: App, age: float) -> None:
+def test_a_token_is_renewed_before_it_expires_or_if_the_clock_went_back(app: App, age: float) -> None:
     app.connect()
     app.change(issued_at=time.time() - age)
     app.server.requests.clear()
@@ -416,7 +416,7 @@ def test_a_token_is_renewed_before_it_ends_or_where_the_clock_went_back(app: App
     assert (app.exchanges(), app.reads()) == (1, 0)
 
 
-def test_a_young_token_is_used_as_it_is(app: App) -> None:
+def test_a_fresh_token_is_not_renewed(app: App) -> None:
     app.connect()
     app.change(issued_at=time.time() - RENEW_AFTER_SECONDS + 60)
     app.server.requests.clear()
@@ -424,7 +424,7 @@ def test_a_young_token_is_used_as_it_is(app: App) -> None:
     assert app.server.requests.total == 0
 
 
-def test_a_sync_outlives_its_token(app: App) -> None:
+def test_a_token_that_expires_during_a_sync_is_renewed(app: App) -> None:
     """The hour is over while a page is on its way, in two of the lists."""
     app.connect()
     for path in ("/v1/charges", "/v1/refunds"):
@@ -437,7 +437,7 @@ def test_a_sync_outlives_its_token(app: App) -> None:
     assert again.counts.keys() <= report.counts.keys()
 
 
-def test_who_knows_the_account_does_not_change_with_its_tokens(app: App) -> None:
+def test_renewing_a_token_does_not_change_the_recorded_integration(app: App) -> None:
     app.connect()
     known = set()
     for _ in range(3):
@@ -449,7 +449,7 @@ def test_who_knows_the_account_does_not_change_with_its_tokens(app: App) -> None
     assert (integration, account_id) == ("shop", app.server.account.id)
 
 
-def test_nothing_is_asked_to_know_what_is_connected(app: App) -> None:
+def test_listing_integrations_sends_no_request(app: App) -> None:
     app.connect()
     app.change(issued_at=0.0)
     app.server.requests.clear()
@@ -459,7 +459,7 @@ def test_nothing_is_asked_to_know_what_is_connected(app: App) -> None:
     assert app.server.requests.total == 0
 
 
-def test_processes_that_need_a_new_token_at_once_ask_for_one(app: App) -> None:
+def test_processes_that_need_a_new_token_renew_it_once(app: App) -> None:
     app.connect()
     app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     app.server.requests.clear()
@@ -470,7 +470,7 @@ def test_processes_that_need_a_new_token_at_once_ask_for_one(app: App) -> None:
     assert app.exchanges() == 1
 
 
-def test_threads_whose_token_is_refused_at_once_ask_for_one(app: App) -> None:
+def test_threads_whose_token_is_refused_renew_it_once(app: App) -> None:
     app.connect()
     key = AppKey(app.settings, "shop")
     refused, found = key(), []
@@ -494,7 +494,7 @@ def killed(app: App, process: subprocess.Popen[str]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(app: App) -> None:
+def test_a_kill_after_stripe_renewed_the_tokens_is_reported_and_repaired_by_one_link(app: App) -> None:
     app.connect()
     pipeline.extract(app.settings, integration="shop")
     app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
@@ -515,7 +515,7 @@ def test_a_kill_after_stripe_has_rolled_the_pair_is_told_and_mended_by_one_link(
     assert [each.name for each in Integrations(app.settings).all()] == ["shop"]
 
 
-def test_a_kill_before_stripe_has_rolled_the_pair_costs_nothing(app: App) -> None:
+def test_a_kill_before_stripe_renewed_the_tokens_loses_nothing(app: App) -> None:
     app.connect()
     app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
@@ -527,7 +527,7 @@ def test_a_kill_before_stripe_has_rolled_the_pair_costs_nothing(app: App) -> Non
     assert AppKey(app.settings, "shop")().get_secret_value() == app.tokens()["access_token"] != before["access_token"]
 
 
-def test_on_a_full_disk_stripe_is_not_asked_to_roll_the_pair(app: App) -> None:
+def test_a_full_disk_prevents_a_token_renewal(app: App) -> None:
     """A file that may not have a byte fails as one for which there is no room."""
     app.connect()
     app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
@@ -541,7 +541,7 @@ def test_on_a_full_disk_stripe_is_not_asked_to_roll_the_pair(app: App) -> None:
     assert AppKey(app.settings, "shop")().get_secret_value() != before["access_token"]
 
 
-def test_while_stripe_is_down_the_pair_stays(app: App) -> None:
+def test_an_outage_at_stripe_keeps_the_tokens(app: App) -> None:
     app.connect()
     app.change(issued_at=time.time() - RENEW_AFTER_SECONDS)
     before = app.tokens()
@@ -552,7 +552,7 @@ def test_while_stripe_is_down_the_pair_stays(app: App) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"account_id": "acct_1"}'])
-def test_a_damaged_file_is_told_and_mended_by_one_link(app: App, damage: str) -> None:
+def test_a_damaged_token_file_is_reported_and_repaired_by_one_link(app: App, damage: str) -> None:
     app.connect()
     app.path().write_text(damage)
     with pytest.raises(NotAuthorized) as told:
@@ -567,7 +567,7 @@ def disconnected_on(app: App) -> str:
     return f"Integration 'shop' was disconnected at Stripe on {day}. {AGAIN}"
 
 
-def test_a_sync_that_finds_the_app_uninstalled_says_so_and_so_do_all_after_it(app: App) -> None:
+def test_every_sync_after_an_uninstall_says_so(app: App) -> None:
     app.connect()
     app.server.app.deauthorize(app.server.account.id)
     said = disconnected_on(app)
@@ -588,7 +588,9 @@ def deliver_deauthorizations(app: App) -> str:
     return app.server.deliverer.register(WebhookEndpoint(url, enabled_events=(DEAUTHORIZED_EVENT,), connect=True))
 
 
-def test_stripes_event_ends_it_before_a_sync_and_the_others_go_on(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deauthorization_event_ends_one_integration_and_keeps_the_others(
+    app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
     app.connect()
     app.server.app.account_id = other_account(app).id
     app.connect("second")
@@ -610,7 +612,7 @@ def test_stripes_event_ends_it_before_a_sync_and_the_others_go_on(app: App, caps
     assert f"The app works: {other_account(app).id}, test mode" in shown
 
 
-def test_an_event_of_before_does_not_end_what_was_authorized_since(app: App) -> None:
+def test_an_old_deauthorization_event_does_not_end_a_newer_authorization(app: App) -> None:
     """Stripe repeats a delivery for up to three days."""
     app.connect()
     account = app.server.account
@@ -627,7 +629,7 @@ def test_an_event_of_before_does_not_end_what_was_authorized_since(app: App) -> 
     pipeline.extract(app.settings, integration="shop")
 
 
-def test_another_apps_event_ends_nothing(app: App) -> None:
+def test_a_deauthorization_of_another_app_is_ignored(app: App) -> None:
     app.connect()
     endpoint = deliver_deauthorizations(app)
     app.server.account.now += 60
@@ -639,7 +641,7 @@ def test_another_apps_event_ends_nothing(app: App) -> None:
     assert app.tokens()["disconnected_at"] is None
 
 
-def test_no_secret_is_anywhere_but_in_its_file(
+def test_secrets_are_stored_only_in_their_own_file(
     app: App,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],

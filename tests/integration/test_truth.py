@@ -47,7 +47,7 @@ def rows_of(published: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize(("seeds", "passes"), [((1,), PASSES[-2:]), ((2, 3, 4, 5), PASSES)], ids=["alone", "together"])
-def test_every_number_equals_the_truth_at_every_look(
+def test_every_number_equals_the_truth_after_every_sync(
     seeds: tuple[int, ...], passes: tuple[int, ...], make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     """Of an account alone in its warehouse, and of several that share one and know nothing of each other.
@@ -80,7 +80,7 @@ def test_every_number_equals_the_truth_at_every_look(
 
 
 @pytest.mark.parametrize("shop", ["split_tender", "changed_currency", "checkout_guests", "vouchers", "bank_transfers"])
-def test_every_number_equals_the_truth_in_kinds_of_shop(shop: str, make_settings: MakeSettings) -> None:
+def test_every_number_equals_the_truth_in_each_kind_of_shop(shop: str, make_settings: MakeSettings) -> None:
     """Parts of a debt, other currencies, what Stripe writes where orders belong, and payments without instruments.
 
     Events are read before they age out, so that every instant is known.

@@ -131,7 +131,7 @@ def load(settings: Settings, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["list", "webhook"])
-def test_only_who_was_sent_to_authenticate_can_abandon_it(
+def test_only_customers_asked_to_authenticate_can_abandon_authentication(
     source: str, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
@@ -162,7 +162,7 @@ def test_only_who_was_sent_to_authenticate_can_abandon_it(
 
 
 @pytest.mark.parametrize("shop", ["vouchers", "bank_transfers"])
-def test_payments_wait_for_what_the_story_says(shop: str, make_settings: MakeSettings, tmp_path: Path) -> None:
+def test_waiting_payments_equal_the_truth(shop: str, make_settings: MakeSettings, tmp_path: Path) -> None:
     """At each of three syncs. No address, reference or secret of what the customers were shown is stored."""
     account = SimulatedAccount(2, 400, 60, shop=shop, tie_order="shuffled")
     syncs: list[int] = []

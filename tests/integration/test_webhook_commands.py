@@ -88,7 +88,7 @@ def test_the_address_stays_the_same_and_says_what_to_do(tmp_path: Path) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in files), "only their owner may read them"
 
 
-def test_a_secret_is_set_rolled_and_never_shown(tmp_path: Path) -> None:
+def test_a_secret_can_be_set_and_rolled_and_is_never_shown(tmp_path: Path) -> None:
     assert recoup(tmp_path, "webhooks", "secret", typed=f"{SECRET}\n").stdout == "The signing secret is set.\n"
     rolled = recoup(tmp_path, "webhooks", "secret", typed=NEWER)
     assert rolled.stdout == "The signing secret is set. The previous one is valid for another 24 hours.\n"
@@ -102,7 +102,7 @@ def test_a_secret_is_set_rolled_and_never_shown(tmp_path: Path) -> None:
     assert "nothing" not in wrong.stderr
 
 
-def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one_before_still_does(
+def test_a_new_secret_works_at_once_and_the_previous_one_still_works(
     tmp_path: Path,
 ) -> None:
     port = find_free_port()
@@ -128,7 +128,7 @@ def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one
     assert process.returncode == 0, "Ctrl-C is no failure"
 
 
-def test_giant_bodies_leave_the_receivers_memory_as_it_was(tmp_path: Path) -> None:
+def test_giant_bodies_do_not_grow_the_receivers_memory(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
     port = find_free_port()
     url = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
@@ -164,7 +164,7 @@ def test_serve_says_which_port_is_taken_and_starts_nothing(tmp_path: Path) -> No
     assert "Check that --host is an address of this machine." in nowhere.stderr
 
 
-def test_what_was_put_aside_is_shown_with_what_to_do_and_can_be_tried_again(tmp_path: Path) -> None:
+def test_quarantined_events_are_shown_with_a_remedy_and_can_be_retried(tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path)
     queue = Queue(settings.queue_url)
     queue.put([Delivery("default", "evt_1", "no json", datetime.now(UTC))])
@@ -177,7 +177,7 @@ def test_what_was_put_aside_is_shown_with_what_to_do_and_can_be_tried_again(tmp_
     assert recoup(tmp_path, "webhooks", "requeue").stdout == "The quarantine is empty.\n"
 
 
-def test_damaged_secret_files_are_made_anew_or_count_as_none(tmp_path: Path) -> None:
+def test_damaged_secret_files_are_created_again_or_ignored(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
     for name, content in (("webhook_token", ""), ("webhook_secret", "junk")):
         (tmp_path / "secrets" / "default" / name).write_text(content)
@@ -188,7 +188,7 @@ def test_damaged_secret_files_are_made_anew_or_count_as_none(tmp_path: Path) -> 
     assert len(address.rpartition("/")[2]) >= 32
 
 
-def test_no_log_holds_the_address_also_under_another_server(tmp_path: Path) -> None:
+def test_no_log_contains_the_secret_address_under_any_server(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
     port = find_free_port()
     told = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
@@ -209,7 +209,7 @@ def test_no_log_holds_the_address_also_under_another_server(tmp_path: Path) -> N
     assert address.rpartition("/")[2] not in logged
 
 
-def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_sample_without_a_receiver_says_what_is_missing(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
     told = recoup(tmp_path, "webhooks", "test", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{find_free_port()}")
     assert told.returncode == 1
@@ -226,7 +226,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, 
         yield folder / "demo", ui, port
 
 
-def test_the_live_demo_shows_payments_fail_and_come_back(live: tuple[Path, int, int]) -> None:
+def test_the_live_demo_shows_failures_and_recoveries(live: tuple[Path, int, int]) -> None:
     folder, ui, _ = live
     deadline = time.monotonic() + 150
     while "  failed   " not in (told := (folder.parent / "output.log").read_text()):
@@ -236,7 +236,7 @@ def test_the_live_demo_shows_payments_fail_and_come_back(live: tuple[Path, int, 
     assert requests.get(f"http://127.0.0.1:{ui}/server_info", timeout=20).status_code == 200
 
 
-def test_a_sample_is_followed_into_the_table_while_everything_runs(live: tuple[Path, int, int]) -> None:
+def test_a_sample_event_is_followed_into_the_table(live: tuple[Path, int, int]) -> None:
     folder, _, port = live
     told = recoup(
         folder,

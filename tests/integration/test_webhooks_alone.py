@@ -171,7 +171,7 @@ def episodes_as_told(synced: Settings) -> Table:
     }
 
 
-def test_the_account_holds_every_case_in_question(account: Account) -> None:
+def test_the_account_contains_every_case(account: Account) -> None:
     found = attempts(account.synced).values()
     shown = episodes(account.synced).values()
     assert {row["outcome"] for row in found} == {"succeeded", "authorized", "processing", "failed", "blocked"}
@@ -188,7 +188,9 @@ def test_the_account_holds_every_case_in_question(account: Account) -> None:
     assert not any(row["is_attempted_at_estimated"] or row["is_resolved_at_estimated"] for row in found)
 
 
-def test_events_alone_tell_what_the_charges_tell(account: Account, built_folder: BuiltFolder, tmp_path: Path) -> None:
+def test_events_alone_give_the_same_marts_as_charges(
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
     returned, linked = account.returned, account.linked_by_instrument
@@ -208,7 +210,9 @@ def test_events_alone_tell_what_the_charges_tell(account: Account, built_folder:
     assert without(episodes(settings), payments=linked) == without(episodes_as_told(account.synced), payments=linked)
 
 
-def test_what_is_left_open_is_null_and_counted(account: Account, built_folder: BuiltFolder, tmp_path: Path) -> None:
+def test_values_unknown_from_events_are_null_and_counted(
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
     left_open = read(settings, f"attempt_id, {ONLY_A_CHARGE_TELLS}", "payment_attempts")
@@ -220,7 +224,7 @@ def test_what_is_left_open_is_null_and_counted(account: Account, built_folder: B
     assert coverage["charge_count"] == coverage["succeeded_without_charge_count"] == 0
 
 
-def test_nothing_changes_when_the_charges_come_but_what_was_left_open(
+def test_charges_change_only_values_that_were_unknown(
     account: Account, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
@@ -241,7 +245,7 @@ def test_nothing_changes_when_the_charges_come_but_what_was_left_open(
     assert episodes(settings) == episodes(account.synced)
 
 
-def test_without_the_event_of_an_authorization_only_its_time_is_missing(
+def test_a_missing_authorization_event_leaves_only_the_time_unknown(
     account: Account, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     """What was captured, or canceled, was authorized before: the attempt is there, and its time marked as estimated."""
@@ -266,7 +270,7 @@ def test_without_the_event_of_an_authorization_only_its_time_is_missing(
     assert without(episodes(settings), payments=gone) == without(episodes(account.synced), payments=gone)
 
 
-def test_neither_the_order_of_arrival_nor_the_way_matters(
+def test_marts_do_not_depend_on_arrival_order_or_route(
     account: Account, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     straight, shuffled = (

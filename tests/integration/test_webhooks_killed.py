@@ -124,7 +124,7 @@ def answers(url: str) -> Callable[[], bool]:
     return is_up
 
 
-def test_a_receiver_killed_under_load_has_every_event_it_acknowledged_once(tmp_path: Path) -> None:
+def test_a_receiver_killed_under_load_keeps_every_acknowledged_event_once(tmp_path: Path) -> None:
     port, chance = find_free_port(), random.Random(4)
     address = f"http://127.0.0.1:{port}/webhooks/stripe/{token(tmp_path)}"
     numbers = iter(range(1_500))
@@ -163,7 +163,7 @@ def ingest_until_killed(folder: str, killed_at: int) -> None:
 
 
 @pytest.mark.parametrize("killed_at", range(1, 8))
-def test_a_run_killed_at_any_edge_of_a_transaction_loses_and_doubles_nothing(killed_at: int, tmp_path: Path) -> None:
+def test_a_run_killed_around_any_transaction_loses_and_duplicates_nothing(killed_at: int, tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     queue = Queue(settings.queue_url)
     put(queue, *[make_event(number) for number in range(50)])
@@ -181,7 +181,7 @@ def test_a_run_killed_at_any_edge_of_a_transaction_loses_and_doubles_nothing(kil
     assert (stats.queued, done, stats.quarantined) == (0, 50, 0)
 
 
-def test_dagster_killed_with_a_run_under_way_goes_on_after_its_restart(tmp_path: Path) -> None:
+def test_dagster_killed_during_a_run_continues_after_a_restart(tmp_path: Path) -> None:
     """Nothing that was acknowledged is missing from the published marts, and nothing is there twice."""
     port, ui = find_free_port(), find_free_port()
     command = ["serve", "--port", str(ui), "--receiver-port", str(port)]

@@ -63,7 +63,7 @@ def accounts_in(settings: Settings) -> set[str]:
         return {account for (account,) in connection.execute("SELECT account_id FROM raw_stripe.charges").fetchall()}
 
 
-def test_each_run_reads_the_account_of_its_partition_and_no_other(
+def test_each_run_reads_only_the_account_of_its_partition(
     instance: dg.DagsterInstance, settings: Settings, shop: SimulatorServer, club: SimulatorServer
 ) -> None:
     shop.requests.clear()
@@ -78,7 +78,7 @@ def test_each_run_reads_the_account_of_its_partition_and_no_other(
     assert club.requests.total == 3, "it goes on from its own checkpoint"
 
 
-def test_one_that_fails_says_why_and_leaves_the_other_alone(
+def test_a_failing_integration_says_why_and_does_not_affect_the_other(
     instance: dg.DagsterInstance, settings: Settings, shop: SimulatorServer, club: SimulatorServer
 ) -> None:
     club.keys.put(CLUB, ApiKey(state="expired"))
@@ -113,7 +113,7 @@ def tell_of_a_costly_sync(instance: dg.DagsterInstance, integration: str) -> Non
     instance.report_runless_asset_event(told)
 
 
-def test_a_tick_requests_a_run_for_each_and_passes_over_one_that_has_read_too_much(
+def test_a_tick_requests_a_run_for_each_integration_within_its_allowance(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     loaded = build_defs(settings=settings)
@@ -126,7 +126,7 @@ def test_a_tick_requests_a_run_for_each_and_passes_over_one_that_has_read_too_mu
     assert "club: The last sync made 40 requests." in why
 
 
-def test_what_was_connected_or_removed_since_the_code_was_loaded_does_not_hold_up_the_others(
+def test_integrations_added_or_removed_after_loading_do_not_block_the_others(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     loaded = build_defs(settings=settings)
@@ -145,7 +145,7 @@ def key_check(instance: dg.DagsterInstance, settings: Settings) -> dg.AssetCheck
     return found
 
 
-def test_the_check_of_the_keys_names_the_one_that_stopped_working_and_says_why(
+def test_the_key_check_names_failing_integrations_and_says_why(
     instance: dg.DagsterInstance, settings: Settings, shop: SimulatorServer, club: SimulatorServer
 ) -> None:
     good = key_check(instance, settings)

@@ -47,7 +47,7 @@ def test_the_first_tick_runs(
     ("poll", "allowance", "share", "hours"),
     [(3, 10_000, 0.25, 0.864), (40, 10_000, 0.25, 11.52), (40, 10_000, 0.5, 5.76), (40, 400_000, 0.25, 0.288)],
 )
-def test_ticks_are_passed_over_to_keep_within_the_share_of_stripes_allocation(
+def test_ticks_are_skipped_to_stay_within_the_share_of_stripes_allowance(
     poll: int,
     allowance: int,
     share: float,
@@ -83,7 +83,7 @@ def record_run(
     return instance.create_run_for_job(job, status=status, tags={"dagster/partition": partition}).run_id
 
 
-def test_a_tick_is_passed_over_while_a_sync_of_the_integration_is_under_way(
+def test_a_tick_is_skipped_while_the_integration_syncs(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server)
@@ -99,7 +99,7 @@ def test_a_tick_is_passed_over_while_a_sync_of_the_integration_is_under_way(
     assert tick(instance, settings, timedelta()) is None
 
 
-def test_a_run_that_has_ended_or_is_of_another_job_or_integration_holds_up_no_sync(
+def test_only_unfinished_runs_of_the_same_job_and_integration_block_a_sync(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
@@ -113,7 +113,7 @@ def test_a_run_that_has_ended_or_is_of_another_job_or_integration_holds_up_no_sy
     ("days", "passed", "severity"),
     [(0, True, "WARN"), (19, True, "WARN"), (21, False, "WARN"), (31, False, "ERROR")],
 )
-def test_a_feed_that_nobody_reads_is_told_of_before_its_events_are_lost(
+def test_an_unread_feed_fails_its_check_before_events_are_lost(
     days: int,
     passed: bool,
     severity: str,

@@ -91,7 +91,7 @@ def _nothing() -> None:
     """Stands for a run of the job in the instance's history."""
 
 
-def test_the_sensor_says_that_nothing_waits(instance: dg.DagsterInstance, settings: Settings) -> None:
+def test_the_sensor_reports_an_empty_queue(instance: dg.DagsterInstance, settings: Settings) -> None:
     assert tick(instance, settings) == "The webhook queue is empty."
 
 
@@ -128,14 +128,12 @@ def test_after_a_failed_run_the_sensor_waits_longer_each_time(
         assert f"The last {attempt} runs failed." in str(tick(instance, settings))
 
 
-def test_a_queue_that_cannot_be_read_is_a_reason_and_no_failure(
-    instance: dg.DagsterInstance, settings: Settings
-) -> None:
+def test_an_unreadable_queue_is_a_skip_reason_and_no_failure(instance: dg.DagsterInstance, settings: Settings) -> None:
     (settings.recoup_data_dir / "webhook_queue.sqlite").write_bytes(b"no database at all, but long enough" * 100)
     assert "cannot be used: file is not a database." in str(tick(instance, settings))
 
 
-def test_a_run_carries_the_queue_into_the_marts_also_before_any_sync(
+def test_a_run_publishes_queued_events_even_before_any_sync(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
 ) -> None:
     delivered = deliver(queue, server.account)
@@ -170,7 +168,7 @@ def published_payments(settings: Settings) -> dict[str, str]:
     return dict(found)
 
 
-def test_a_tick_carries_events_to_the_published_file_without_a_run(
+def test_a_tick_publishes_events_without_a_run(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
 ) -> None:
     before = published_payments(settings)
@@ -188,7 +186,7 @@ def test_a_tick_carries_events_to_the_published_file_without_a_run(
     assert evaluate(instance, built).asset_events == [], "nothing is left"
 
 
-def test_what_was_loaded_before_a_kill_is_built_by_the_first_tick_of_the_next_code_server(
+def test_the_first_tick_after_a_kill_builds_loaded_events(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
 ) -> None:
     assert evaluate(instance, built).asset_events == []
@@ -201,7 +199,7 @@ def test_what_was_loaded_before_a_kill_is_built_by_the_first_tick_of_the_next_co
     assert len(published_payments(settings)) > len(before)
 
 
-def test_a_tick_whose_test_fails_says_so_changes_nothing_and_leaves_it_to_a_run(
+def test_a_tick_with_a_failed_test_publishes_nothing_and_requests_a_run(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
 ) -> None:
     before, marts = published_payments(settings), "SELECT count(*), sum(_load_id) FROM marts.payment_attempts"
@@ -268,7 +266,7 @@ def sync_build_publish(settings: Settings) -> None:
     pipeline.publish_marts(settings)
 
 
-def test_a_large_backlog_is_left_to_a_run(
+def test_a_large_backlog_requests_a_run(
     instance: dg.DagsterInstance,
     server: SimulatorServer,
     queue: Queue,
@@ -280,7 +278,7 @@ def test_a_large_backlog_is_left_to_a_run(
     assert len(evaluate(instance, built).run_requests) == 1
 
 
-def test_without_a_key_and_an_account_events_wait_and_the_run_says_what_to_set(
+def test_a_run_without_a_key_or_account_keeps_events_and_says_what_to_set(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
 ) -> None:
     deliver(queue, server.account, 3)
@@ -299,7 +297,7 @@ def checks(result: dg.ExecuteInProcessResult) -> CheckResults:
     return {each.check_name: (each.passed, str(each.description)) for each in result.get_asset_check_evaluations()}
 
 
-def test_the_checks_see_what_is_put_aside_what_waits_and_what_is_forged(
+def test_the_checks_report_quarantined_waiting_and_forged_events(
     instance: dg.DagsterInstance, settings: Settings, queue: Queue
 ) -> None:
     watch: Callable[[], CheckResults] = lambda: checks(  # noqa: E731

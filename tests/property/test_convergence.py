@@ -216,7 +216,7 @@ bounded = settings(
 )
 
 
-def test_every_way_ends_in_the_same_tables(tmp_path: Path) -> None:
+def test_polls_and_webhooks_end_in_the_same_tables(tmp_path: Path) -> None:
     @bounded
     @given(history=histories)
     def run(history: History) -> None:
@@ -234,7 +234,7 @@ def test_every_way_ends_in_the_same_tables(tmp_path: Path) -> None:
     run()
 
 
-def test_what_is_pushed_gives_the_same_tables_in_any_order_and_the_truth_where_seconds_do_not_tie(
+def test_webhooks_alone_give_the_same_tables_in_any_order(
     tmp_path: Path,
 ) -> None:
     """Without any poll."""
@@ -289,7 +289,7 @@ def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict
 
 
 @pytest.mark.parametrize("case", range(BUILT_CASES))
-def test_every_way_ends_in_the_same_marts(case: int, built_folder: BuiltFolder, tmp_path: Path) -> None:
+def test_polls_and_webhooks_end_in_the_same_marts(case: int, built_folder: BuiltFolder, tmp_path: Path) -> None:
     """What is only pushed is built piece by piece, the others at once: what was polled by dbt."""
     types, doubled = (FIVE, 0.3) if case % 2 else (EVERY, 1.0)
     history = History(70 + case, 150, 12, [1, 600][case % 2], (0, 3, 5), types, 3, doubled, 0.3)

@@ -127,7 +127,7 @@ def built(built_folder: BuiltFolder, folder: Path, batches: Sequence[Sequence[di
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(batches=histories())
-def test_links_are_the_same_in_parts_and_at_once(
+def test_links_are_the_same_whether_built_in_parts_or_at_once(
     built_folder: BuiltFolder, batches: list[list[tuple[int, int, Version]]]
 ) -> None:
     """Payments that change their customer, card, order, price or outcome link as if they had always been so."""

@@ -256,7 +256,7 @@ def shops(tmp_path: Path, built_folder: BuiltFolder) -> Iterator[Callable[[Simul
 
 
 @pytest.mark.parametrize("history", range(-(-CASES // STEPS)))
-def test_one_clean_sync_after_any_kill_brings_the_marts_to_the_truth(
+def test_one_clean_sync_after_any_kill_makes_the_marts_equal_the_truth(
     history: int,
     shops: Callable[[SimulatedAccount], Shop],
     full_models: Sequence[tuple[str, str]],
@@ -279,7 +279,7 @@ def test_one_clean_sync_after_any_kill_brings_the_marts_to_the_truth(
 
 
 @pytest.mark.parametrize("table", ["refunds", "charges", "disputes"])
-def test_what_a_sync_loaded_before_it_was_killed_is_not_lost_to_a_webhook(
+def test_rows_loaded_by_a_killed_sync_are_built_after_a_webhook(
     table: str,
     shops: Callable[[SimulatedAccount], Shop],
     full_models: Sequence[tuple[str, str]],
