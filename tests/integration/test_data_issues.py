@@ -416,7 +416,7 @@ def test_contradictory_data_never_fail_a_build(built_folder: BuiltFolder, loads:
             assert find_full_refresh_differences(settings, Path(folder) / "again") == []
 
 
-def test_a_payment_that_arrives_late_links_to_an_earlier_dated_one(settings: Settings, tmp_path: Path) -> None:
+def test_charges_dated_before_their_payment_belong_to_it(settings: Settings, tmp_path: Path) -> None:
     """A build passes over old rows, but over none of a changed payment, in whatever order they come."""
     paid, failed, success = recovered("odd", created=MIDNIGHT + 40 * DAY)
     expanded = success | {"payment_method": {"id": "pm_1", "object": "payment_method"}}

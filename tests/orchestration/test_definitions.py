@@ -1,4 +1,4 @@
-"""What Dagster finds, without a key and without a run."""
+"""Dagster's definitions, without a key and without a run."""
 
 import subprocess
 import sys
@@ -72,7 +72,7 @@ def test_jobs_select_their_assets_and_share_one_pool(defs: dg.Definitions) -> No
     for job in ("sync_stripe", "ingest_webhooks"):
         for op in defs.resolve_job_def(job).all_node_defs:
             assert isinstance(op, dg.OpDefinition)
-            assert op.pool == (None if op.name == "extract" else "warehouse"), f"{op.name}: a sync gives way by itself"
+            assert op.pool == (None if op.name == "extract" else "warehouse"), f"{op.name}: a sync yields by itself"
 
 
 def test_syncs_and_webhooks_are_separate_jobs_that_do_not_block_each_other(defs: dg.Definitions) -> None:

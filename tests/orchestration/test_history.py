@@ -1,4 +1,4 @@
-"""Cleaning of a real Dagster home: what is old goes, with its space; what counts, or is unfinished, stays."""
+"""Cleaning a real Dagster home: old history is deleted and its space freed; newest and unfinished entries stay."""
 
 import os
 import sqlite3
@@ -29,25 +29,25 @@ MADE, FED = AssetKey(["test", "made"]), AssetKey(["test", "fed"])
 
 @dg.asset(key=MADE, check_specs=[dg.AssetCheckSpec("holds", asset=MADE)])
 def made() -> Iterator[dg.MaterializeResult[Any]]:
-    """Stand for any asset with a check."""
+    """Represent any asset with a check."""
     yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(check_name="holds", passed=True)])
 
 
 @dg.op
 def empty() -> int:
-    """Stand for any step."""
+    """Represent any step."""
     return 1
 
 
 @dg.job(executor_def=dg.in_process_executor)
 def empty_job() -> None:
-    """Stand for any job."""
+    """Represent any job."""
     empty()
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings whose Dagster home is that of the instance."""
+    """Return settings whose Dagster home is that of the instance."""
     return Settings(recoup_data_dir=tmp_path)
 
 
@@ -116,7 +116,7 @@ def count(settings: Settings, table: str, where: str = "true") -> int:
 
 
 def fed_days(instance: dg.DagsterInstance) -> list[float]:
-    """The figures of the materializations that Dagster still knows, newest first."""
+    """Return the figures of the materializations that Dagster still has, newest first."""
     records = instance.fetch_materializations(FED, limit=100).records
     return [
         float(str(each.asset_materialization.metadata["days"].value)) for each in records if each.asset_materialization
@@ -220,7 +220,7 @@ def test_the_next_cleaning_finishes_a_killed_one(instance: dg.DagsterInstance, s
 def test_cleaning_frees_space_while_dagster_has_the_files_open(
     instance: dg.DagsterInstance, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first cleaning rewrites the small file, and the next give pages back without that."""
+    """Check that the first cleaning rewrites the small file and later ones free pages without a rewrite."""
     path = settings.dagster_home / EVENT_LOG
     empty_size = path.stat().st_size
     for days in (40, 80):
@@ -240,7 +240,7 @@ def test_cleaning_frees_space_while_dagster_has_the_files_open(
 
 
 def test_runs_leave_few_bytes_and_no_files_of_their_own(instance: dg.DagsterInstance, settings: Settings) -> None:
-    """By default Dagster 1.13 leaves 130 kB in a database of its own, and captured logs beside it."""
+    """Check against Dagster 1.13's default: 130 kB per run in its own database, and captured logs beside it."""
 
     @dg.op(out=dg.Out(dg.Nothing))
     def silent() -> None: ...
@@ -289,7 +289,7 @@ def test_an_older_home_keeps_working_and_its_event_logs_are_removed(tmp_path: Pa
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as former:
         finished = empty_job.execute_in_process(instance=former).run_id
         orphan = former.create_run_for_job(empty_job, status=dg.DagsterRunStatus.STARTED).run_id
-    assert clean(settings) == NOTHING, "the layout is in use until Recoup's settings are there"
+    assert clean(settings) == NOTHING, "the old layout is used until Recoup's settings exist"
     with only_dagster(settings), environment_of(settings), dg.DagsterInstance.get() as instance:
         assert {run.run_id: run.status.value for run in instance.get_runs()} == {
             finished: "SUCCESS",

@@ -1,4 +1,4 @@
-"""Several accounts in Dagster: each is a partition that syncs, fails and waits by itself; a check tries their keys."""
+"""Several accounts in Dagster: each is a partition that syncs, fails and waits separately; a check tests all keys."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ def club() -> Iterator[SimulatorServer]:
 
 @pytest.fixture
 def settings(shop: SimulatorServer, club: SimulatorServer, tmp_path: Path) -> Iterator[Settings]:
-    """Two integrations, and no STRIPE_API_KEY."""
+    """Yield settings with two integrations and no STRIPE_API_KEY."""
     with StripeRouter(shop, club) as stripe:
         made = Settings(recoup_data_dir=tmp_path / "data", stripe_api_base=stripe.url)
         for name, key, server in (("shop", SHOP, shop), ("club", CLUB, club)):
@@ -51,7 +51,7 @@ def connect(settings: Settings, name: str, key: str, account_id: str) -> None:
 
 
 def read(instance: dg.DagsterInstance, settings: Settings, integration: str) -> dg.ExecuteInProcessResult:
-    """A run of `sync_stripe` for one integration, without its models."""
+    """Run `sync_stripe` for one integration, without its models."""
     job = build_defs(settings=settings).resolve_job_def("sync_stripe")
     return job.execute_in_process(
         instance=instance, partition_key=integration, op_selection=["extract"], raise_on_error=False
@@ -75,7 +75,7 @@ def test_each_run_reads_only_the_account_of_its_partition(
         assert instance.get_materialized_partitions(key) == {"shop", "club"}
     club.requests.clear()
     assert read(instance, settings, "club").success
-    assert club.requests.total == 3, "it goes on from its own checkpoint"
+    assert club.requests.total == 3, "it continues from its own checkpoint"
 
 
 def test_a_failing_integration_says_why_and_does_not_affect_the_other(
@@ -97,20 +97,20 @@ def test_a_run_without_an_integration_is_refused(settings: Settings) -> None:
 
 
 def tick(instance: dg.DagsterInstance, loaded: dg.Definitions) -> str:
-    """The partitions that a tick in an hour requests, or why it requests none."""
+    """Return the partitions that a tick in an hour requests, or why it requests none."""
     repository = loaded.get_repository_def()
     with dg.build_schedule_context(
         instance=instance, scheduled_execution_time=datetime.now(UTC) + timedelta(hours=1), repository_def=repository
     ) as context:
-        told = repository.get_schedule_def("sync_stripe_schedule").evaluate_tick(context)
-    requested = [request.tags["dagster/partition"] for request in told.run_requests or []]
-    return " ".join(requested) or str(told.skip_message)
+        result = repository.get_schedule_def("sync_stripe_schedule").evaluate_tick(context)
+    requested = [request.tags["dagster/partition"] for request in result.run_requests or []]
+    return " ".join(requested) or str(result.skip_message)
 
 
-def tell_of_a_costly_sync(instance: dg.DagsterInstance, integration: str) -> None:
+def report_costly_sync(instance: dg.DagsterInstance, integration: str) -> None:
     figures = {"requests_of_a_poll": 40, "read_allowance_of_30_days": 10_000}
-    told = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition=integration)
-    instance.report_runless_asset_event(told)
+    event = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition=integration)
+    instance.report_runless_asset_event(event)
 
 
 def test_a_tick_requests_a_run_for_each_integration_within_its_allowance(
@@ -118,9 +118,9 @@ def test_a_tick_requests_a_run_for_each_integration_within_its_allowance(
 ) -> None:
     loaded = build_defs(settings=settings)
     assert tick(instance, loaded) == "shop club"
-    tell_of_a_costly_sync(instance, "shop")
+    report_costly_sync(instance, "shop")
     assert tick(instance, loaded) == "club"
-    tell_of_a_costly_sync(instance, "club")
+    report_costly_sync(instance, "club")
     why = tick(instance, loaded)
     assert "shop: The last sync made 40 requests." in why
     assert "club: The last sync made 40 requests." in why

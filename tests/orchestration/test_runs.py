@@ -42,7 +42,7 @@ def metadata(instance: dg.DagsterInstance, *path: str) -> dict[str, Any]:
 
 
 def failures(result: dg.ExecuteInProcessResult) -> str:
-    """What the failed steps say for themselves."""
+    """Return the error messages of the failed steps."""
     return "\n".join(
         str(event.step_failure_data.user_failure_data.description)
         for event in result.all_events
@@ -187,7 +187,7 @@ def test_a_failed_test_keeps_the_published_file(
 def test_runs_that_write_the_warehouse_wait_for_each_other(
     instance: dg.DagsterInstance,
 ) -> None:
-    """One slot for all steps that write the warehouse, whatever the job."""
+    """Check that all steps that write the warehouse, in any job, share one slot."""
     pools = instance.event_log_storage
     pools.initialize_concurrency_limit_to_default("warehouse")
     assert pools.get_concurrency_info("warehouse").slot_count == 1

@@ -1,4 +1,4 @@
-"""When syncs run by themselves, and what tells that they have not run."""
+"""When scheduled syncs run, and the check that reports that they have not run."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,13 +21,13 @@ def server() -> Iterator[SimulatorServer]:
         yield running
 
 
-def tell_of_a_sync(instance: dg.DagsterInstance, **figures: Any) -> None:
+def report_sync(instance: dg.DagsterInstance, **figures: Any) -> None:
     told = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition="default")
     instance.report_runless_asset_event(told)
 
 
 def tick(instance: dg.DagsterInstance, settings: Settings, after: timedelta) -> str | None:
-    """Why the tick is passed over; None where it runs."""
+    """Return why a tick is skipped, or None if it requests a run."""
     repository = build_defs(settings=settings).get_repository_def()
     schedule = repository.get_schedule_def("sync_stripe_schedule")
     at = datetime.now(UTC) + after
@@ -56,9 +56,9 @@ def test_ticks_are_skipped_to_stay_within_the_share_of_stripes_allowance(
     server: SimulatorServer,
     make_settings: MakeSettings,
 ) -> None:
-    """30 days times the requests of a sync, over the share of the allowance: the distance between two syncs."""
+    """Skip ticks until 30 days times the requests of a sync, over the share of the allowance, have passed."""
     settings = make_settings(server).model_copy(update={"recoup_read_share": share})
-    tell_of_a_sync(instance, requests_of_a_poll=poll, read_allowance_of_30_days=allowance)
+    report_sync(instance, requests_of_a_poll=poll, read_allowance_of_30_days=allowance)
     why = tick(instance, settings, timedelta(hours=hours * 0.98))
     assert why is not None
     assert f"The last sync made {poll} requests." in why
@@ -68,18 +68,18 @@ def test_ticks_are_skipped_to_stay_within_the_share_of_stripes_allowance(
 
 @dg.job(name="sync_stripe")
 def _sync_stripe() -> None:
-    """Stands for a run of the job in the instance's history."""
+    """Represent a run of the job in the instance's history."""
 
 
 @dg.job(name="ingest_webhooks")
 def _ingest_webhooks() -> None:
-    """Stands for a run of another job."""
+    """Represent a run of another job."""
 
 
 def record_run(
     instance: dg.DagsterInstance, job: dg.JobDefinition, status: dg.DagsterRunStatus, partition: str = "default"
 ) -> str:
-    """The id of a run in the instance's history."""
+    """Add a run to the instance's history and return its id."""
     return instance.create_run_for_job(job, status=status, tags={"dagster/partition": partition}).run_id
 
 

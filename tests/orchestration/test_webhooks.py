@@ -1,4 +1,4 @@
-"""What is pushed, in Dagster: the sensor that sees it, the run that loads it, the checks that watch over it."""
+"""Webhook events in Dagster: the sensor that finds them, the run that loads them, and the checks."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -88,7 +88,7 @@ def record_run(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.
 
 @dg.job(name="ingest_webhooks")
 def _nothing() -> None:
-    """Stands for a run of the job in the instance's history."""
+    """Represent a run of the job in the instance's history."""
 
 
 def test_the_sensor_reports_an_empty_queue(instance: dg.DagsterInstance, settings: Settings) -> None:
@@ -155,7 +155,7 @@ def test_a_run_publishes_queued_events_even_before_any_sync(
 def built(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built_folder: BuiltFolder
 ) -> dg.SensorDefinition:
-    """The sensor of a code server, after a run has built the models from the first events."""
+    """Return the sensor of a code server after a run has built the models from the first events."""
     built_folder.copy(settings.recoup_data_dir)
     deliver(queue, server.account, FIRST_EVENTS)
     assert run(instance, settings).success
@@ -219,7 +219,7 @@ def test_a_tick_with_a_failed_test_publishes_nothing_and_requests_a_run(
 def test_events_are_published_during_a_first_sync_and_no_run_fails(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
 ) -> None:
-    """The sync has read the payments and waits for Stripe's charges while a first build and further batches pass."""
+    """Load and build events while the sync, which has read the payments, waits for Stripe's charges."""
     account = server.account
     server.faults.add(Fault("slow", times=10**6, path="/v1/charges", seconds=600))
     with run_sync_process(server, settings.recoup_data_dir) as sync:

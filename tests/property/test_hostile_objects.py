@@ -1,4 +1,4 @@
-"""Objects that are not what Stripe documents: by webhook, list or feed, none stops a build or displaces a good one."""
+"""Objects that differ from Stripe's documentation: none stops a build or replaces a good object, however it arrives."""
 
 import copy
 import json
@@ -57,7 +57,7 @@ def paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def mutated(chance: random.Random, node: Any, others: Sequence[Any]) -> Any:
-    """A copy with one to three fields replaced by nasty values, by another object's, or removed."""
+    """Return a copy with one to three fields removed or replaced by nasty values or by those of another object."""
     made = copy.deepcopy(node)
     for _ in range(chance.randint(1, 3)):
         shallow = [path for path in paths(made) if path]
@@ -81,7 +81,7 @@ def mutated(chance: random.Random, node: Any, others: Sequence[Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def objects() -> dict[str, list[dict[str, Any]]]:
-    """Objects of each kind as Stripe shows them, most of them of failed and recovered payments."""
+    """Return objects of each kind as Stripe shows them, most of them of failed and recovered payments."""
     account = SimulatedAccount(seed=11, payments=300, days=20)
     account.now += 40 * 86_400
     renderer = Renderer(account)
@@ -95,7 +95,7 @@ def objects() -> dict[str, list[dict[str, Any]]]:
 
 
 def good(objects: dict[str, list[dict[str, Any]]], number: int) -> tuple[str, dict[str, Any]]:
-    """The id of a failed payment that nothing else names, and its event."""
+    """Return the id of a failed payment that no other object mentions, and its event."""
     intent = copy.deepcopy(
         next(each for each in objects["payment_intents"] if each["status"] == "requires_payment_method")
     )
@@ -123,7 +123,7 @@ def carried_in(event: Any) -> Any:
 
 
 def bodies(chance: random.Random, objects: dict[str, list[dict[str, Any]]], number: int) -> Iterator[tuple[str, Any]]:
-    """Hostile objects, each with the table that it pretends to be of, and events of them."""
+    """Draw hostile objects, each with the table that it claims to belong to, and events that carry them."""
     pools = {table: all_of[: 25 if chance.random() < 0.5 else None] for table, all_of in objects.items()}
     for nth in range(40):
         table = chance.choice(list(OBJECT_TABLES))

@@ -1,4 +1,4 @@
-"""Payments of few customers, cards, orders and prices: how they arrive changes no link."""
+"""Links between payments with few customers, cards, orders and prices do not depend on the order of arrival."""
 
 import os
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ NOW: Final = MIDNIGHT + 120 * DAY
 STARTS: Final = sorted(
     days * DAY + seconds for days in (0, 1, 2, 3, 7, 8, 14, 28, 30, 31, 60) for seconds in (0, 5, 12, 61, HOUR)
 )
-"""Seconds after midnight: days and months apart, and within the pauses that decide."""
+"""Seconds after midnight: months and days apart, and around the limits that decide."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What Stripe shows of a payment at some time; a later version replaces it."""
+    """A payment as Stripe shows it at some time. A later version replaces it."""
 
     customer: str | None
     card: str | None
@@ -130,7 +130,7 @@ def built(built_folder: BuiltFolder, folder: Path, batches: Sequence[Sequence[di
 def test_links_are_the_same_whether_built_in_parts_or_at_once(
     built_folder: BuiltFolder, batches: list[list[tuple[int, int, Version]]]
 ) -> None:
-    """Payments that change their customer, card, order, price or outcome link as if they had always been so."""
+    """Link payments that change their customer, card, order, price or outcome as if they had always been so."""
     parts = [[each for entry in batch for each in shown(*entry)] for batch in batches]
     last = {each["id"]: each for batch in parts for each in batch}
     with TemporaryDirectory() as folder:
@@ -147,7 +147,7 @@ def test_links_are_the_same_whether_built_in_parts_or_at_once(
 
 
 def assert_one_to_one(settings: Settings) -> None:
-    """Each payment follows one that began earlier, and at most one success follows a payment."""
+    """Check that each payment follows an earlier one and that at most one success follows a payment."""
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
         wrong = connection.execute(
             """SELECT later.payment_intent_id FROM marts.payment_intents later

@@ -1,9 +1,9 @@
-"""After a kill, a failed test or a build of some models, one clean sync brings the marts to the truth.
+"""After a kill, a failed test or a build of some models, one clean sync makes the marts equal the truth.
 
-A history is a random account and a list of steps. In a step time passes, and some parts of the pipeline run on what
-came by poll or by webhook. They may be killed at an edge: before or after a transaction or a file's replacement. A
-clean sync follows. Then the published marts are compared with the simulator's truth, and the models with a build of
-everything. Each step is a case; RECOUP_CASES sets their number, and `make soak` runs thousands.
+A history is a random account and a list of steps. In a step, time passes and some parts of the pipeline run on the
+polled or pushed changes. They may be killed before or after a transaction or the replacement of a file. A clean sync
+follows. Then the published marts are compared with the simulator's truth, and the models with a full build. Each step
+is a case; RECOUP_CASES sets their number, and `make soak` runs thousands.
 """
 
 import multiprocessing
@@ -42,9 +42,9 @@ from tests.support.truth import find_differences, read_rows
 
 CASES = int(os.environ.get("RECOUP_CASES", "104"))
 STEPS = 13
-"""Steps of a history; as many cases."""
+"""The number of steps in a history, each of which is a case."""
 COMPARED_STEPS = 4
-"""The tables are compared with a full build after every fourth step and the last: rows that are lost stay lost."""
+"""Compare with a full build after every fourth step and the last: lost rows stay lost until then."""
 
 HOUR, DAY = 3_600, 86_400
 MOST_EDGES = 14
@@ -58,7 +58,7 @@ forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pa
 
 @dataclass(frozen=True)
 class Step:
-    """Let seconds pass, then run the named parts of the pipeline in a process that may be killed at an edge.
+    """A time to pass, then parts of the pipeline to run in a process that may be killed.
 
     `pushed` is the share of new events that come by webhook. `has_failing_test` makes every build fail.
     """
@@ -121,7 +121,7 @@ class Shop:
         self._pushed_through = self.account.opened_at - 1
 
     def push(self, share: float, chance: random.Random) -> None:
-        """Put a share of the events since the last push into the queue, in any order, some of them twice."""
+        """Put a share of the events since the last push into the queue, in random order, some of them twice."""
         happened = self.account.events_between(self._pushed_through, self.account.now)
         self._pushed_through = self.account.now
         chosen = [event for event in happened if event.event_type in FIVE and chance.random() < share]
@@ -215,7 +215,7 @@ def carry_on(settings: Settings, chance: random.Random) -> None:
 
 
 def build_some_models(settings: Settings, chance: random.Random) -> None:
-    """Build some models as `dbt run --select` does, also if nothing has changed; the others stay as they are."""
+    """Build some models as `dbt run --select` does, even if nothing has changed, and leave the others."""
     plan = stored_plan(settings)
     assert plan is not None
     chosen = tuple(model for model in plan.models if chance.random() < 0.4)
@@ -285,13 +285,13 @@ def test_rows_loaded_by_a_killed_sync_are_built_after_a_webhook(
     full_models: Sequence[tuple[str, str]],
     tmp_path: Path,
 ) -> None:
-    """A sync loads rows and is killed before its build; a webhook comes; more syncs follow."""
+    """Kill a sync after it loaded rows and before its build, then ingest a webhook event and sync again."""
     account = SimulatedAccount(seed=34, payments=400, days=60)
     shop = shops(account)
     shop.sync()
     account.now += 12 * DAY
     loaded = pipeline.extract(shop.settings).counts[table].written
-    assert loaded > 0, "the account has none: choose another seed"
+    assert loaded > 0, "the account has none; choose another seed"
     account.now += HOUR
     shop.push(1.0, random.Random(1))
     carry_on(shop.settings, random.Random(2))

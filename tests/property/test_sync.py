@@ -1,6 +1,6 @@
-"""Whatever happens: any history, clock, fault or kill ends in Stripe's own state, and no row is ever older than before.
+"""Any history, clock, fault or kill ends in Stripe's own state, and no row is ever replaced by an older one.
 
-CASES examples are divided among the tests of CHUNKS; `make soak` asks for thousands.
+CASES examples are divided among the tests of CHUNKS; `make soak` runs thousands.
 """
 
 import multiprocessing
@@ -38,7 +38,7 @@ CHUNKS = 8
 HOUR, DAY = 3_600, 86_400
 
 SHRINKING_SECONDS = 60
-"""How long a failing history is made smaller: Hypothesis's own five minutes are all of a test's time in CI."""
+"""How long Hypothesis may shrink a failing history. Its default of five minutes is a test's whole time limit in CI."""
 
 TOLD = {
     "payment_intents": ("status", "amount", "amount_received", "canceled_at", "cancellation_reason", "latest_charge"),
@@ -46,7 +46,7 @@ TOLD = {
     "refunds": ("status", "amount", "charge"),
     "disputes": ("status", "amount", "charge", "reason"),
 }
-"""Fields of which every change has an event. Others (metadata, say) are known as of the last look at the object."""
+"""Fields whose every change has an event. Others, such as metadata, are known as of the last read of the object."""
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pandas_compat", "_strptime", "netrc"])
@@ -54,10 +54,10 @@ forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pa
 
 @dataclass(frozen=True)
 class Step:
-    """Time passes; then a sync, with faults, killed at a transaction's edge or not.
+    """A time to pass, then a sync, with faults, that may be killed around a transaction.
 
-    An answer that is slow moves the clock only where nobody is killed: the server would answer a dead process later on,
-    and move the clock while the test looks at it.
+    A slow answer moves the clock only if the sync is not killed. Otherwise the server would answer the dead process
+    later and move the clock while the test reads it.
     """
 
     pause: int
@@ -97,14 +97,14 @@ def sync(url: str, connection: duckdb.DuckDBPyConnection, batch_pages: int) -> N
 
 
 def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
-    """The body of a child process."""
+    """Run a sync in a child process that is killed."""
     engine.transaction = KillPoints(killed_at).transaction  # type: ignore[assignment]
     with open_warehouse(path, options=LOADING_OPTIONS) as connection:
         sync(url, connection, batch_pages)
 
 
 def sync_and_kill(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
-    """A sync in a process of its own, which is killed unless it has ended before."""
+    """Run a sync in a child process, which is killed unless it ends earlier."""
     child = forks.Process(target=sync_until_killed, args=(url, path, batch_pages, killed_at))
     child.start()
     child.join()
@@ -112,12 +112,12 @@ def sync_and_kill(url: str, path: Path, batch_pages: int, killed_at: int) -> Non
 
 
 def versions(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], tuple[Any, str]]:
-    """How new each row is."""
+    """Return the version of each row."""
     found = {}
     for stream in OBJECT_STREAMS:
         rows = connection.execute(f"SELECT id, _as_of, _precedence FROM raw_stripe.{stream.name}").fetchall()
         for object_id, as_of, precedence in rows:
-            assert (stream.name, object_id) not in found, "nothing is there twice"
+            assert (stream.name, object_id) not in found, "no object is stored twice"
             found[stream.name, object_id] = (as_of, precedence)
     return found
 
@@ -137,10 +137,10 @@ def assert_equals_stripe(connection: duckdb.DuckDBPyConnection, account: Simulat
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
     told_of = account.list_entries("events", at, created=(first_sync - EVENT_RETENTION_SECONDS, at))
     events = {entry.id: entry for entry in told_of if entry.event_type in wanted}
-    assert len(stored) == len(set(stored)), "no event is there twice"
+    assert len(stored) == len(set(stored)), "no event is stored twice"
     assert set(stored) <= events.keys()
     for missing in events.keys() - set(stored):
-        assert account.is_aged_out(events[missing], at), "only what nobody could have read any more is missing"
+        assert account.is_aged_out(events[missing], at), "only events that Stripe no longer lists are missing"
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -202,7 +202,9 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path: Path, mon
                         sync(server.url, connection, batch_pages)
                     after = versions(connection)
                 server.faults.clear()
-                assert all(after[key] >= newest for key, newest in before.items()), "no row is older than before"
+                assert all(after[key] >= newest for key, newest in before.items()), (
+                    "no row was replaced by an older one"
+                )
                 before = after
             account.events_late = 0
             with open_warehouse(path, options=LOADING_OPTIONS) as connection:
