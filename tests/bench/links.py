@@ -1,8 +1,8 @@
 """How often a link between two PaymentIntents is right, by link_confidence and tier, in simulated shops.
 
-`python -m tests.bench.links [NAME ...]`: the kinds or variants of shop that are named, without arguments all of them.
-RECOUP_BENCH_SEEDS and RECOUP_BENCH_SHOP set the seeds and the payments. A link is right if both PaymentIntents were
-for one debt. The figures are in dbt_project/DECISIONLOG.md, the classes in dbt_project/macros/link_confidence.sql.
+`python -m tests.bench.links [NAME ...]`: the named kinds or variants of shop, or all of them. RECOUP_BENCH_SEEDS and
+RECOUP_BENCH_SHOP set the seeds and the payments. A link is right if both PaymentIntents were for one debt. The figures
+are in dbt_project/DECISIONLOG.md, the classes in dbt_project/macros/link_confidence.sql.
 """
 
 import sys
@@ -22,7 +22,7 @@ from orchestration.config.settings import Settings
 from tests.bench.shops import SEEDS, VARIANTS, read_by_syncs, settings_of, unpaced
 
 PROMISED: Final = {"exact": 0.995, "high": 0.98, "medium": 0.9, "low": 0.0}
-"""The least share of links of each confidence that is right."""
+"""The smallest share of right links of each confidence."""
 
 Class = tuple[str, str]
 """Confidence and tier of links."""
@@ -51,7 +51,7 @@ def counted(name: str, seed: int, folder: Path) -> Mapping[tuple[Class, bool], i
 
 
 def table_of(shops: Mapping[str, Mapping[tuple[Class, bool], int]]) -> Table:
-    """Return the table of all classes, with the shop in which each is the least often right."""
+    """Return the table of all classes, each with the shop in which it is right least often."""
     table = Table("confidence", "tier", "links", "right", "shops", "least right in", "")
     found = {link_class for shop in shops.values() for link_class, _ in shop}
     for confidence, tier in sorted(found, key=lambda each: ([*PROMISED].index(each[0]), each[1])):

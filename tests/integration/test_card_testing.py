@@ -40,7 +40,7 @@ def server(account: SimulatedAccount) -> Iterator[SimulatorServer]:
 
 @pytest.fixture(scope="module")
 def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The settings of a synced account whose models are built."""
+    """Return the settings of a synced account whose models are built."""
     folder = tmp_path_factory.mktemp("built")
     settings = Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
     pipeline.extract(settings)
@@ -54,7 +54,7 @@ def ask(settings: Settings, query: str) -> Rows:
 
 
 def rewrite(settings: Settings, what: str, which: str) -> None:
-    """Load the charges that meet the condition `which` again, with the fields `what` merged into them, and build."""
+    """Load the charges that meet the condition `which` again, changed by the fields `what`, and build."""
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute(
             f"""UPDATE raw_stripe.charges
@@ -62,7 +62,7 @@ def rewrite(settings: Settings, what: str, which: str) -> None:
                 WHERE {which}"""
         )
         record_new_loads(connection, "charges")
-        run_plan(connection, replace(load_plan(settings), tests=()))  # what is rewritten need not make sense
+        run_plan(connection, replace(load_plan(settings), tests=()))  # the rewritten charges need not be consistent
 
 
 def flagged(settings: Settings) -> set[str]:
@@ -96,7 +96,7 @@ def test_rates_exclude_card_tests_which_are_counted(built: Settings) -> None:
 
 
 def test_a_burst_that_is_read_in_parts_is_flagged_as_a_whole(make_settings: MakeSettings, tmp_path: Path) -> None:
-    """Syncs begin in the middle of bursts: the first tests are flagged by what follows."""
+    """Sync in the middle of bursts: the first tests are flagged because of the later ones."""
     account = SimulatedAccount(4, 120, 20, shop="card_testing", tie_order="shuffled")
     begun_at, ended_at = account.now, account.now + 10 * DAY
     debts = account.truth(ended_at).debts

@@ -84,7 +84,7 @@ def connected(server: SimulatorServer, data: Path) -> dict[str, str]:
     return variables
 
 
-def saved(data: Path) -> dict[str, Any]:
+def read_saved(data: Path) -> dict[str, Any]:
     """What is kept: the integrations and the names of the files with secrets."""
     path = data / "integrations.toml"
     integrations = tomllib.loads(path.read_text()) if path.exists() else {}
@@ -95,19 +95,19 @@ def saved(data: Path) -> dict[str, Any]:
 NOTHING: dict[str, Any] = {"integrations": {}, "secrets": []}
 
 
-def screen(said: CommandResult, address: str) -> str:
+def screen(result: CommandResult, address: str) -> str:
     """What stood on the screen, but for what differs from run to run: the address, the clock, how long it waited."""
-    text = re.sub(r"\[\d\d/\d\d/\d\d \d\d:\d\d:\d\d\]", "[mm/dd/yy hh:mm:ss]", said.screen)
+    text = re.sub(r"\[\d\d/\d\d/\d\d \d\d:\d\d:\d\d\]", "[mm/dd/yy hh:mm:ss]", result.screen)
     return re.sub(r"\d\.\d s\.", "0.0 s.", text.replace(address, "{address}"))
 
 
-def nothing_of(key: str, said: CommandResult) -> None:
+def assert_key_is_masked(key: str, result: CommandResult) -> None:
     """Nothing of the key is told but its prefix and its last four characters."""
-    told = said.out + said.err
-    assert "Traceback" not in told
+    shown = result.out + result.err
+    assert "Traceback" not in shown
     body = key.rpartition("_")[2]
-    told = told.replace(mask_key(SecretStr(key)), "")
-    assert [body[at : at + 5] for at in range(len(body) - 4) if body[at : at + 5] in told] == []
+    shown = shown.replace(mask_key(SecretStr(key)), "")
+    assert [body[at : at + 5] for at in range(len(body) - 4) if body[at : at + 5] in shown] == []
 
 
 KEY_PLACE = """The API key starts with rk_live_ or rk_test_
@@ -193,11 +193,11 @@ https://dashboard.stripe.com/apikeys.""",
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_unusable_key_is_explained_and_not_saved(fault: str, server: SimulatorServer, data: Path) -> None:
     key, expected = FAULTS[fault]
-    said = run_recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
-    assert (said.code, said.out, screen(said, server.url)) == (1, "", expected)
-    assert len(said.screen.splitlines()) <= ONE_SCREEN
-    assert saved(data) == NOTHING
-    nothing_of(key, said)
+    result = run_recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
+    assert (result.code, result.out, screen(result, server.url)) == (1, "", expected)
+    assert len(result.screen.splitlines()) <= ONE_SCREEN
+    assert read_saved(data) == NOTHING
+    assert_key_is_masked(key, result)
 
 
 class _SignInPage(http.server.BaseHTTPRequestHandler):
@@ -247,13 +247,13 @@ def faulty(server: SimulatorServer, fault: Fault) -> Iterator[str]:
 
 
 @contextmanager
-def nobody() -> Iterator[str]:
+def unused_address() -> Iterator[str]:
     yield f"http://127.0.0.1:{find_free_port()}"
 
 
 NETWORKS: dict[str, tuple[Callable[[SimulatorServer, Path], Any], str]] = {
     "no network": (
-        lambda server, folder: nobody(),
+        lambda server, folder: unused_address(),
         """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: the connection is refused.
                              Trying again in 0.0 s.
 {address} cannot be reached: the connection is refused. Check this
@@ -300,11 +300,11 @@ def test_a_network_error_is_explained_and_nothing_is_saved(
 ) -> None:
     enter, expected = NETWORKS[network]
     with enter(server, tmp_path / "certificates") as address:
-        said = run_recoup("connect", "--name", "shop", typed=GOOD, STRIPE_API_BASE=address, RECOUP_DATA_DIR=str(data))
-    assert (said.code, said.out, screen(said, address)) == (1, "", expected)
-    assert len(said.screen.splitlines()) <= ONE_SCREEN
-    assert saved(data) == NOTHING
-    nothing_of(GOOD, said)
+        result = run_recoup("connect", "--name", "shop", typed=GOOD, STRIPE_API_BASE=address, RECOUP_DATA_DIR=str(data))
+    assert (result.code, result.out, screen(result, address)) == (1, "", expected)
+    assert len(result.screen.splitlines()) <= ONE_SCREEN
+    assert read_saved(data) == NOTHING
+    assert_key_is_masked(GOOD, result)
 
 
 READABLE = """      resource              group      needed for, or missing permission
@@ -398,33 +398,33 @@ def works(key: str, account_id: str) -> str:
 def test_a_working_key_lists_its_permissions_and_is_saved_if_they_suffice(
     key: str, code: int, is_saved: bool, lines: list[str], server: SimulatorServer, data: Path
 ) -> None:
-    said = run_recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
-    assert said.screen == "\n".join([works(key, server.account.id), *lines])
-    assert said.code == code
-    assert all(len(line) <= 80 for line in said.screen.splitlines() if line != LINK)
+    result = run_recoup("connect", "--name", "shop", typed=key, STRIPE_API_BASE=server.url, RECOUP_DATA_DIR=str(data))
+    assert result.screen == "\n".join([works(key, server.account.id), *lines])
+    assert result.code == code
+    assert all(len(line) <= 80 for line in result.screen.splitlines() if line != LINK)
     table = {"account_id": server.account.id, "description": "", "livemode": False}
-    assert saved(data) == (
+    assert read_saved(data) == (
         {"integrations": {"shop": table}, "secrets": ["secrets/shop/api_key"]} if is_saved else NOTHING
     )
-    nothing_of(key, said)
+    assert_key_is_masked(key, result)
 
 
 @pytest.mark.parametrize(("key", "code"), [(LACKING, 3), (UNKNOWN, 1)])
 def test_save_anyway_saves_an_unusable_key(key: str, code: int, server: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(data)}
-    said = run_recoup("connect", "--name", "shop", "--save-anyway", typed=key, **variables)
-    assert said.code == code
-    assert said.screen.endswith(SAVED)
-    assert saved(data)["secrets"] == ["secrets/shop/api_key"]
+    result = run_recoup("connect", "--name", "shop", "--save-anyway", typed=key, **variables)
+    assert result.code == code
+    assert result.screen.endswith(SAVED)
+    assert read_saved(data)["secrets"] == ["secrets/shop/api_key"]
     assert (data / "secrets" / "shop" / "api_key").read_text() == f"{key}\n"
-    nothing_of(key, said)
+    assert_key_is_masked(key, result)
 
 
 def test_unusable_keys_may_belong_to_different_accounts(data: Path) -> None:
     variables = {"STRIPE_API_BASE": f"http://127.0.0.1:{find_free_port()}", "RECOUP_DATA_DIR": str(data)}
     for name, key in (("shop", GOOD), ("club", UNKNOWN)):
         assert run_recoup("connect", "--name", name, "--save-anyway", typed=key, **variables).code == 1
-    assert saved(data)["integrations"].keys() == {"shop", "club"}
+    assert read_saved(data)["integrations"].keys() == {"shop", "club"}
 
 
 def test_a_key_is_read_from_a_text_file(
@@ -442,11 +442,11 @@ def test_a_key_is_read_from_a_text_file(
     assert (missing.code, " ".join(missing.err.split())[-42:]) == (1, "cannot be used: no such file or directory.")
 
 
-@pytest.mark.parametrize("stated", [{}, {"STRIPE_ACCOUNT_ID": "its own"}], ids=["told by Stripe", "stated"])
+@pytest.mark.parametrize("stated", [{}, {"STRIPE_ACCOUNT_ID": "its own"}], ids=["known from Stripe", "stated"])
 def test_a_connected_account_cannot_be_connected_by_another_key(
     stated: dict[str, str], server: SimulatorServer, connected: dict[str, str], data: Path
 ) -> None:
-    before = saved(data)
+    before = read_saved(data)
     again = run_recoup("connect", "--name", "club", typed=SECRET_KEY, **connected)
     assert (again.code, again.err.split(" To give")[0]) == (
         1,
@@ -456,7 +456,7 @@ def test_a_connected_account_cannot_be_connected_by_another_key(
     default |= dict.fromkeys(stated, server.account.id)
     beside = run_recoup("connect", "--name", "club", typed=SECRET_KEY, **default)
     assert (beside.code, beside.err) == (1, "Integration 'default' (STRIPE_API_KEY) reads this account already.\n")
-    assert (saved(data), saved(data / "other")) == (before, NOTHING)
+    assert (read_saved(data), read_saved(data / "other")) == (before, NOTHING)
 
 
 def test_an_unusable_key_does_not_block_another_account(server: SimulatorServer, data: Path) -> None:
@@ -490,11 +490,11 @@ def test_check_continues_after_a_failure_and_exits_with_the_worst_code(
 ) -> None:
     run_recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
     run_recoup("connect", "--name", "last", "--save-anyway", typed=REVOKED, **connected)
-    said = run_recoup("check", **connected)
-    assert said.code == 1
-    assert [line for line in said.screen.splitlines() if line in ("shop", "club", "last")] == ["shop", "club", "last"]
-    assert "rk_test_…none, from secrets/club/api_key: Stripe does not accept this API key." in said.text
-    assert "rk_test_…gone, from secrets/last/api_key: This API key no longer has access" in said.text
+    result = run_recoup("check", **connected)
+    assert result.code == 1
+    assert [line for line in result.screen.splitlines() if line in ("shop", "club", "last")] == ["shop", "club", "last"]
+    assert "rk_test_…none, from secrets/club/api_key: Stripe does not accept this API key." in result.text
+    assert "rk_test_…gone, from secrets/last/api_key: This API key no longer has access" in result.text
     assert run_recoup("check", "shop", **connected).code == 0
 
 
@@ -505,9 +505,9 @@ recoup connect"""
 
 def test_test_and_live_mode_are_never_mixed(connected: dict[str, str], data: Path) -> None:
     """By another key, and by a hand in the file."""
-    said = run_recoup("integrations", "set-key", "shop", typed=LIVE, **connected)
-    assert (said.code, said.screen) == (1, MIXED_UP)
-    nothing_of(LIVE, said)
+    result = run_recoup("integrations", "set-key", "shop", typed=LIVE, **connected)
+    assert (result.code, result.screen) == (1, MIXED_UP)
+    assert_key_is_masked(LIVE, result)
     assert (data / "secrets" / "shop" / "api_key").read_text() == f"{GOOD}\n"
     path = data / "integrations.toml"
     path.write_text(path.read_text().replace("livemode = false", "livemode = true"))
@@ -515,9 +515,9 @@ def test_test_and_live_mode_are_never_mixed(connected: dict[str, str], data: Pat
 key that begins with rk_live_, or connect the account's test mode as another
 integration: recoup connect"""
     for command in ("check", "sync"):
-        said = run_recoup(command, **connected)
-        assert said.code == 1
-        assert " ".join(mixed.split()) in said.text
+        result = run_recoup(command, **connected)
+        assert result.code == 1
+        assert " ".join(mixed.split()) in result.text
     assert not (data / "recovery.duckdb").exists()
 
 
@@ -525,16 +525,16 @@ integration: recoup connect"""
 def test_an_insufficient_key_does_not_replace_a_sufficient_one(
     key: str, code: int, connected: dict[str, str], data: Path
 ) -> None:
-    said = run_recoup("integrations", "set-key", "shop", typed=key, **connected)
-    assert said.code == code
+    result = run_recoup("integrations", "set-key", "shop", typed=key, **connected)
+    assert result.code == code
     assert (data / "secrets" / "shop" / "api_key").read_text() == f"{GOOD}\n"
-    nothing_of(key, said)
+    assert_key_is_masked(key, result)
 
 
 def test_a_key_from_the_environment_is_not_replaced_by_a_file(connected: dict[str, str]) -> None:
     variables = connected | {"STRIPE_API_KEYS__SHOP": GOOD}
-    said = run_recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables)
-    assert (said.code, said.screen) == (
+    result = run_recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables)
+    assert (result.code, result.screen) == (
         1,
         "The key of 'shop' is set by STRIPE_API_KEYS__SHOP. Change it there.",
     )
@@ -555,8 +555,8 @@ def test_integrations_are_listed_shown_and_removed(
         ["default", "not", "yet", "known", "live", "-"],
         ["shop", server.account.id, "test", "-", "[/]", "ours"],
     ]
-    told = run_recoup("integrations", "show", "shop", **connected).screen
-    assert [" ".join(line.split()) for line in told.splitlines()] == [
+    shown = run_recoup("integrations", "show", "shop", **connected).screen
+    assert [" ".join(line.split()) for line in shown.splitlines()] == [
         "name shop",
         "description [/] ours",
         f"account {server.account.id}",
@@ -566,7 +566,7 @@ def test_integrations_are_listed_shown_and_removed(
         "data through -",
     ]
     assert run_recoup("integrations", "remove", "shop", "--yes", **connected).code == 0
-    assert saved(data) == NOTHING
+    assert read_saved(data) == NOTHING
     assert "No account is connected." in run_recoup("integrations", "list", **connected).text
 
 
@@ -594,9 +594,9 @@ def test_webhook_commands_need_a_name_if_there_are_several_integrations(connecte
 def test_invalid_settings_of_several_accounts_are_one_sentence(
     variables: dict[str, str], sentence: str, data: Path
 ) -> None:
-    said = run_recoup("check", RECOUP_DATA_DIR=str(data), **variables)
-    assert said.code == 1
-    assert sentence in said.text
+    result = run_recoup("check", RECOUP_DATA_DIR=str(data), **variables)
+    assert result.code == 1
+    assert sentence in result.text
 
 
 def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer, data: Path) -> None:
@@ -607,7 +607,7 @@ def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer,
         [*RECOUP, "connect"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
     )
     os.close(theirs)
-    told = ""
+    shown = ""
     for question, answer in (
         ("Name, such as", "Shop!"),
         ("Name, such as", VISIBLE),
@@ -616,47 +616,47 @@ def test_a_key_that_is_typed_in_a_terminal_is_not_shown(server: SimulatorServer,
         ("hidden:", LACKING),
         ("[y/N]", "n"),
     ):
-        told += until_asked(ours, question)
+        shown += read_until(ours, question)
         while question == "hidden:" and termios.tcgetattr(ours)[3] & termios.ECHO:
             time.sleep(0.01)
         os.write(ours, f"{answer}\n".encode())
-    told += until_asked(ours, None)
+    shown += read_until(ours, None)
     os.close(ours)
     assert process.wait(30) == 3
-    assert "shop" in told, "what is typed is echoed but for the key"
-    assert "A name consists of lowercase letters" in told
-    assert "The name looks like an API key" in told
-    assert told.count(VISIBLE) == 1, "the terminal echoes it; Recoup does not repeat it"
-    assert "Description" not in told
-    assert "This is a publishable key" in told
-    assert LACKING not in told
-    nothing_of(LACKING, CommandResult(3, told, ""))
-    assert CHARGES_MISSING in told
-    assert saved(data) == NOTHING
+    assert "shop" in shown, "what is typed is echoed but for the key"
+    assert "A name consists of lowercase letters" in shown
+    assert "The name looks like an API key" in shown
+    assert shown.count(VISIBLE) == 1, "the terminal echoes it; Recoup does not repeat it"
+    assert "Description" not in shown
+    assert "This is a publishable key" in shown
+    assert LACKING not in shown
+    assert_key_is_masked(LACKING, CommandResult(3, shown, ""))
+    assert CHARGES_MISSING in shown
+    assert read_saved(data) == NOTHING
 
 
-def until_asked(terminal: int, question: str | None) -> str:
+def read_until(terminal: int, question: str | None) -> str:
     """What is on the terminal up to the question; without one, up to its end."""
-    told = ""
-    while question is None or question not in told:
+    shown = ""
+    while question is None or question not in shown:
         try:
             read = os.read(terminal, 4_096).decode(errors="replace")
         except OSError:  # the process has closed it
             read = ""
         if not read:
-            assert question is None, told
+            assert question is None, shown
             break
-        told += read
-    return told
+        shown += read
+    return shown
 
 
 def test_a_binary_file_in_the_secrets_folder_is_one_sentence(data: Path, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "tls.der").write_bytes(b"\x30\x82\xff\xfe")
-    said = run_recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
-    assert said.code == 1
-    assert said.text.startswith("Invalid settings (from the environment, .env or RECOUP_SECRETS_DIR):")
-    assert said.text.endswith("tls.der is not text, as secrets are")
+    result = run_recoup("check", RECOUP_DATA_DIR=str(data), RECOUP_SECRETS_DIR=str(tmp_path / "secrets"))
+    assert result.code == 1
+    assert result.text.startswith("Invalid settings (from the environment, .env or RECOUP_SECRETS_DIR):")
+    assert result.text.endswith("tls.der is not text, as secrets are")
 
 
 PLATFORM = "rk_test_51QzXwVuKpRmNhGqTb7plat"
@@ -682,17 +682,17 @@ def test_a_platform_is_connected_with_the_accounts_that_match_its_patterns(
     platform: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
-    said = run_recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
+    result = run_recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
     connected = sorted(platform.gates.keys() - {platform.account.id})
-    assert (said.code, " yes  accounts *            Connect    the account's id" in said.screen) == (0, True)
+    assert (result.code, " yes  accounts *            Connect    the account's id" in result.screen) == (0, True)
     names = ["market", *(f"market_{account_id.removeprefix('acct_').lower()}" for account_id in connected)]
-    assert sorted(saved(data)["integrations"]) == names
-    assert saved(data)["secrets"] == ["secrets/market/api_key"]
+    assert sorted(read_saved(data)["integrations"]) == names
+    assert read_saved(data)["secrets"] == ["secrets/market/api_key"]
     listed = run_recoup("integrations", "list", **variables).out.splitlines()[1:]
     ids = [platform.account.id, *connected]
     assert {tuple(line.split()[:3]) for line in listed} == set(zip(names, ids, ["test"] * 3, strict=True))
-    of_platform = run_recoup("integrations", "set-key", names[1], typed=PLATFORM, **variables)
-    assert of_platform.text == (
+    connected_name = run_recoup("integrations", "set-key", names[1], typed=PLATFORM, **variables)
+    assert connected_name.text == (
         f"'{names[1]}' is read with the key of its platform: recoup integrations set-key market"
     )
     enabled = run_recoup("webhooks", "enable", **variables)
@@ -713,24 +713,24 @@ def test_a_key_without_connect_permissions_is_not_saved_for_a_platform(
     key: str, sentence: str, platform: SimulatorServer, data: Path
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
-    said = run_recoup("connect", "--name", "market", "--connected", "*", typed=key, **variables)
-    assert (said.code, sentence in said.text, saved(data)) == (3, True, NOTHING)
+    result = run_recoup("connect", "--name", "market", "--connected", "*", typed=key, **variables)
+    assert (result.code, sentence in result.text, read_saved(data)) == (3, True, NOTHING)
     assert run_recoup("connect", "--name", "market", typed=key, **variables).code == 0, (
         "without its accounts it is enough"
     )
-    nothing_of(key, said)
+    assert_key_is_masked(key, result)
 
 
 def test_patterns_that_match_no_connected_account_are_not_saved(platform: SimulatorServer, data: Path) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
     command = ("connect", "--name", "market", "--connected", "nosuch*")
-    said = run_recoup(*command, typed=PLATFORM, **variables)
-    assert (said.code, "matches 'nosuch*'" in said.text, saved(data)) == (1, True, NOTHING)
+    result = run_recoup(*command, typed=PLATFORM, **variables)
+    assert (result.code, "matches 'nosuch*'" in result.text, read_saved(data)) == (1, True, NOTHING)
     assert run_recoup(*command, "--save-anyway", typed=PLATFORM, **variables).code == 0
-    assert saved(data)["integrations"]["market"]["connected"] == ["nosuch*"]
+    assert read_saved(data)["integrations"]["market"]["connected"] == ["nosuch*"]
     assert run_recoup("integrations", "discover", "market", "--connected", "*", **variables).code == 0
-    assert saved(data)["integrations"]["market"]["connected"] == ["*"]
-    assert len(saved(data)["integrations"]) == 3
+    assert read_saved(data)["integrations"]["market"]["connected"] == ["*"]
+    assert len(read_saved(data)["integrations"]) == 3
 
 
 def test_discover_lists_added_accounts_although_one_cannot_be_added(platform: SimulatorServer, data: Path) -> None:
@@ -739,11 +739,11 @@ def test_discover_lists_added_accounts_although_one_cannot_be_added(platform: Si
     data.mkdir()
     (data / "integrations.toml").write_text(f'[mine]\naccount_id = "{taken}"\nlivemode = false\n')
     run_recoup("connect", "--name", "market", typed=PLATFORM, **variables)
-    said = run_recoup("integrations", "discover", "market", "--connected", "*", **variables)
-    assert said.code == 1
-    assert re.search(rf"{free}\W.* new$", said.screen, re.M)
-    assert f"{taken}: Integration 'mine'" in said.text
-    assert f"market_{free.removeprefix('acct_').lower()}" in saved(data)["integrations"]
+    result = run_recoup("integrations", "discover", "market", "--connected", "*", **variables)
+    assert result.code == 1
+    assert re.search(rf"{free}\W.* new$", result.screen, re.M)
+    assert f"{taken}: Integration 'mine'" in result.text
+    assert f"market_{free.removeprefix('acct_').lower()}" in read_saved(data)["integrations"]
 
 
 def test_a_key_without_connect_permissions_does_not_replace_one_with_them(
@@ -751,24 +751,25 @@ def test_a_key_without_connect_permissions_does_not_replace_one_with_them(
 ) -> None:
     variables = {"STRIPE_API_BASE": platform.url, "RECOUP_DATA_DIR": str(data)}
     run_recoup("connect", "--name", "market", "--connected", "*", typed=PLATFORM, **variables)
-    said = run_recoup("integrations", "set-key", "market", typed=ITSELF_ALONE, **variables)
-    assert (said.code, "The key was not changed." in said.text) == (3, True)
-    nothing_else = run_recoup("integrations", "discover", "market", "--connected", "nobody", **variables)
+    result = run_recoup("integrations", "set-key", "market", typed=ITSELF_ALONE, **variables)
+    assert (result.code, "The key was not changed." in result.text) == (3, True)
+    nothing_else = run_recoup("integrations", "discover", "market", "--connected", "unmatched", **variables)
     assert (nothing_else.code, "None of the 2 connected accounts has" in nothing_else.text) == (1, True)
-    assert saved(data)["integrations"]["market"]["connected"] == ["*"]
-    of_platform = next(name for name in saved(data)["integrations"] if name != "market")
+    assert read_saved(data)["integrations"]["market"]["connected"] == ["*"]
+    connected_name = next(name for name in read_saved(data)["integrations"] if name != "market")
     assert (
-        "recoup integrations discover market" in run_recoup("integrations", "discover", of_platform, **variables).text
+        "recoup integrations discover market"
+        in run_recoup("integrations", "discover", connected_name, **variables).text
     )
-    assert "that of market" in run_recoup("integrations", "show", of_platform, **variables).text
+    assert "that of market" in run_recoup("integrations", "show", connected_name, **variables).text
 
 
 def test_a_key_of_a_connected_account_cannot_be_set_for_another_integration(
     connected: dict[str, str], data: Path
 ) -> None:
     run_recoup("connect", "--name", "club", "--save-anyway", typed=UNKNOWN, **connected)
-    said = run_recoup("integrations", "set-key", "club", typed=SECRET_KEY, **connected)
-    assert (said.code, "Integration 'shop' (secrets/shop/api_key) reads this account already." in said.text) == (
+    result = run_recoup("integrations", "set-key", "club", typed=SECRET_KEY, **connected)
+    assert (result.code, "Integration 'shop' (secrets/shop/api_key) reads this account already." in result.text) == (
         1,
         True,
     )
@@ -780,7 +781,7 @@ def test_a_key_that_never_worked_can_be_replaced(server: SimulatorServer, data: 
     run_recoup("connect", "--name", "shop", "--save-anyway", typed=GOOD, **variables)
     variables["STRIPE_API_BASE"] = server.url
     assert run_recoup("integrations", "set-key", "shop", typed=SECRET_KEY, **variables).code == 0
-    assert saved(data)["integrations"]["shop"]["account_id"] == server.account.id
+    assert read_saved(data)["integrations"]["shop"]["account_id"] == server.account.id
 
 
 def test_a_faulty_integration_does_not_stop_the_others(shops: tuple["Shops", CommandResult], tmp_path: Path) -> None:
@@ -789,18 +790,18 @@ def test_a_faulty_integration_does_not_stop_the_others(shops: tuple["Shops", Com
     path = tmp_path / "data" / "integrations.toml"
     path.write_text("[again]\n" + path.read_text())
     variables = made.variables | {"RECOUP_DATA_DIR": str(tmp_path / "data"), "STRIPE_API_KEYS__AGAIN": ONE}
-    said = run_recoup("sync", **variables)
-    assert (said.code, said.err) == (1, "Not synced (see above): again.\n")
-    assert "Integration 'one' (secrets/one/api_key) is read with this key already." in said.text
-    assert "Failed payments of acct_1Two (test mode)" in said.out
+    result = run_recoup("sync", **variables)
+    assert (result.code, result.err) == (1, "Not synced (see above): again.\n")
+    assert "Integration 'one' (secrets/one/api_key) is read with this key already." in result.text
+    assert "Failed payments of acct_1Two (test mode)" in result.out
 
 
 def test_a_rename_names_the_variables_to_rename(connected: dict[str, str]) -> None:
     secret = "whsec_" + "a" * 32
-    said = run_recoup("integrations", "rename", "shop", "store", **connected, STRIPE_WEBHOOK_SECRETS__SHOP=secret)
+    result = run_recoup("integrations", "rename", "shop", "store", **connected, STRIPE_WEBHOOK_SECRETS__SHOP=secret)
     assert (
         "Its signing secret is in STRIPE_WEBHOOK_SECRETS__SHOP. Rename that to STRIPE_WEBHOOK_SECRETS__STORE."
-        in said.text
+        in result.text
     )
 
 
@@ -811,8 +812,8 @@ def test_binary_input_and_no_tty_fail_without_a_traceback(
     path = tmp_path / "key.txt"
     holding_secrets.add(path)
     path.write_bytes(GOOD.encode("utf-16"))  # as PowerShell writes one
-    said = run_recoup("connect", "--name", "shop", "--description", "caf\udce9", "--key-file", str(path), **variables)
-    assert (said.code, saved(data)["integrations"]["shop"]["description"]) == (0, "caf?")
+    result = run_recoup("connect", "--name", "shop", "--description", "caf\udce9", "--key-file", str(path), **variables)
+    assert (result.code, read_saved(data)["integrations"]["shop"]["description"]) == (0, "caf?")
     assert run_recoup("connect", typed=GOOD, **variables).err == "The integration needs a name: --name shop_eu\n"
     long = run_recoup("connect", "--name", "a" * 40, "--connected", "*", typed=GOOD, **variables)
     assert long.text.startswith("The name of a platform must have at most 36 characters")
@@ -833,18 +834,18 @@ def test_a_new_integration_does_not_inherit_secrets_of_an_old_one_with_its_name(
     token = (data / "secrets" / "shop" / "webhook_token").read_text()
     (data / "integrations.toml").write_text("")
     assert run_recoup("connect", "--name", "shop", typed=GOOD, **connected).code == 0
-    assert saved(data)["secrets"] == ["secrets/shop/api_key"]
+    assert read_saved(data)["secrets"] == ["secrets/shop/api_key"]
     assert token not in run_recoup("webhooks", "enable", "shop", **connected).out
 
 
 def test_the_plan_estimates_each_account(shops: tuple["Shops", CommandResult]) -> None:
     made, _ = shops
     made.second.keys.put(TWO, ApiKey(state="expired"))
-    said = run_recoup("sync", "--plan", **made.variables)
+    result = run_recoup("sync", "--plan", **made.variables)
     made.second.keys.put(TWO, ApiKey(None))
-    assert (said.code, said.err) == (1, "Not estimated (see above): two.\n")
-    assert said.screen.splitlines()[0].startswith("two: This API key has expired or was rolled")
-    assert re.search(r"^ one +\d+ +\d+ +0:00:01 *$", said.out, re.MULTILINE)
+    assert (result.code, result.err) == (1, "Not estimated (see above): two.\n")
+    assert result.screen.splitlines()[0].startswith("two: This API key has expired or was rolled")
+    assert re.search(r"^ one +\d+ +\d+ +0:00:01 *$", result.out, re.MULTILINE)
 
 
 ONE, TWO = "rk_test_51QzXwVuKpRmNhGqTb7ones", "rk_test_51QzXwVuKpRmNhGqTb7twos"
@@ -888,9 +889,9 @@ def shops(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -
         made.connect("one", ONE)
         made.connect("two", TWO)
         second.keys.put(TWO, ApiKey(state="expired"))
-        said = run_recoup("sync", **made.variables)
+        result = run_recoup("sync", **made.variables)
         second.keys.put(TWO, ApiKey(None))
-        yield made, said
+        yield made, result
 
 
 @pytest.fixture
@@ -902,21 +903,21 @@ def both(shops: tuple[Shops, CommandResult], tmp_path: Path) -> Shops:
 
 
 def test_a_failing_account_does_not_stop_the_other(shops: tuple[Shops, CommandResult]) -> None:
-    made, said = shops
-    assert (said.code, said.err) == (1, "Not synced (see above): two.\n")
-    assert "two\nReading from Stripe\n  This API key has expired or was rolled" in said.screen
-    assert "Failed payments of acct_1One (test mode)" in said.out
+    made, result = shops
+    assert (result.code, result.err) == (1, "Not synced (see above): two.\n")
+    assert "two\nReading from Stripe\n  This API key has expired or was rolled" in result.screen
+    assert "Failed payments of acct_1One (test mode)" in result.out
     assert all(made.marts("acct_1One").values())
     assert not any(made.marts("acct_1Two").values())
 
 
 def test_two_accounts_whose_customers_and_cards_collide_never_mix(both: Shops) -> None:
     alone = both.marts("acct_1One")
-    said = run_recoup("sync", **both.variables)
-    assert said.code == 0
-    assert [line for line in said.out.splitlines() if line in ("one", "two")] == ["one", "two"]
+    result = run_recoup("sync", **both.variables)
+    assert result.code == 0
+    assert [line for line in result.out.splitlines() if line in ("one", "two")] == ["one", "two"]
     for account in ("acct_1One", "acct_1Two"):
-        assert f"Failed payments of {account} (test mode)" in said.out
+        assert f"Failed payments of {account} (test mode)" in result.out
         assert both.marts(account) == alone
 
 
@@ -924,8 +925,8 @@ def test_a_new_key_of_the_same_account_does_not_read_everything_again(both: Shop
     rolled = "rk_test_51QzXwVuKpRmNhGqTb7next"
     both.first.keys.put(rolled, ApiKey(None))
     pipeline.extract(both.settings, integration="one")
-    said = run_recoup("integrations", "set-key", "one", typed=rolled, **both.variables)
-    assert (said.code, said.out.splitlines()[-1]) == (0, "one now uses this key.")
+    result = run_recoup("integrations", "set-key", "one", typed=rolled, **both.variables)
+    assert (result.code, result.out.splitlines()[-1]) == (0, "one now uses this key.")
     both.first.keys.remove(ONE)
     try:
         both.first.requests.clear()

@@ -1,4 +1,4 @@
-"""Data of Stripe's that are odd: no build fails, the payment is named with its issues, its neighbours are right."""
+"""Odd data from Stripe: no build fails, the payment is listed with its issues, and other payments stay right."""
 
 import copy
 import os
@@ -134,8 +134,8 @@ ODD: dict[str, tuple[list[Payload], set[str], bool]] = {
         [
             *recovered("odd"),
             refund("odd", 1, payment_intent=None),
-            refund("nobody", 1, payment_intent=None, charge="ch_legacy"),
-            refund("nobody", 2, payment_intent="pi_nobody"),
+            refund("unrelated", 1, payment_intent=None, charge="ch_legacy"),
+            refund("unrelated", 2, payment_intent="pi_unrelated"),
         ],
         set(),
         False,
@@ -216,19 +216,19 @@ ODD: dict[str, tuple[list[Payload], set[str], bool]] = {
 
 
 def sound(payload: Payload) -> Payload:
-    """Return what the loader needs to know of an object, without what its checks might refuse."""
+    """Return the fields of an object that the loader needs, without those that its checks might refuse."""
     kept = ("object", "id", "created", "status", "last_payment_error")
     return {"amount": 1, "currency": "usd"} | {name: copy.deepcopy(payload[name]) for name in kept if name in payload}
 
 
 def unchecked(payload: Payload) -> ObjectRow:
-    """Return the row of an object as a version without checks stored it: the models withstand that, too."""
+    """Return the row of an object as a version without checks stored it, which the models must accept too."""
     made = object_row(sound(payload), as_of=NOW, read_no_later_than=NOW, api_version=API_VERSION, source="list")
     return made._replace(payload=stored_json(payload))
 
 
 def unchecked_event(event: Payload) -> EventRow:
-    """Return the rows of an event in the same way."""
+    """Return the rows of an event as a version without checks stored them."""
     carried = event["data"]["object"]
     made = event_row(event | {"data": {"object": sound(carried)}}, "event")
     assert made.carried is not None
@@ -237,7 +237,7 @@ def unchecked_event(event: Payload) -> EventRow:
 
 
 def load(settings: Settings, payloads: Sequence[Payload]) -> None:
-    """Load objects as a list shows them, and events as they are polled; the streams are complete to `NOW`."""
+    """Load objects as from lists, and events as from polls. The streams are complete to `NOW`."""
     events = [unchecked_event(each) for each in payloads if each["object"] == "event"]
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
         loader = Loader(connection, AccountKey("acct_1", False), API_VERSION)
@@ -266,7 +266,7 @@ def issues_of(settings: Settings, name: str) -> dict[str, bool]:
 
 @pytest.fixture
 def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
-    """A data folder with one payment that is as it should be."""
+    """Return the settings of a data folder with one normal payment."""
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     load(settings, recovered("neighbour"))
     pipeline.build(settings)
@@ -274,7 +274,7 @@ def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
 
 
 def test_odd_data_do_not_stop_a_build_and_are_listed(settings: Settings, tmp_path: Path) -> None:
-    """Build after each; the rates hold the other payments, and a full build gives the same."""
+    """Build after each load. The rates include the other payments, and a full build gives the same tables."""
     for name, (payloads, _, _) in ODD.items():
         load(settings, orjson.loads(orjson.dumps(payloads).replace(b"odd", name.encode())))
         assert not pipeline.build(settings).is_full, name
@@ -313,7 +313,7 @@ def test_odd_data_do_not_stop_a_build_and_are_listed(settings: Settings, tmp_pat
 
 
 def test_a_resolved_issue_is_no_longer_listed(settings: Settings) -> None:
-    """Also if another one comes in the same build, and the number of rows stays the same."""
+    """Check it also if another issue appears in the same build, so that the number of rows stays the same."""
     load(settings, [*recovered("odd"), intent("later"), charge("later")])
     pipeline.build(settings)
     assert issues_of(settings, "odd") == {}
@@ -367,8 +367,8 @@ ODD_REVERSALS = {
     "currency": CURRENCIES,
     "status": st.sampled_from(["succeeded", "lost", "brand_new", None]),
     "reason": st.sampled_from(["insufficient_funds", "fraudulent", "brand_new"]),
-    "payment_intent": st.sampled_from(["pi_a", "pi_b", "pi_nobody", None]),
-    "charge": st.sampled_from(["ch_a_1", "ch_a_2", "ch_b_1", "ch_nobody", None]),
+    "payment_intent": st.sampled_from(["pi_a", "pi_b", "pi_unrelated", None]),
+    "charge": st.sampled_from(["ch_a_1", "ch_a_2", "ch_b_1", "ch_unrelated", None]),
 }
 
 
@@ -392,8 +392,8 @@ def histories(draw: st.DrawFn) -> list[list[Payload]]:
         carried = [("charge.failed", each) for each in tried] + [("charge.captured", each) for each in tried]
         for kind in ("succeeded", "canceled", "processing", "amount_capturable_updated"):
             latest = draw(st.sampled_from([f"ch_{name}_1", f"ch_{name}_2", None]))
-            told = odd(intent(name, created=begun, latest_charge=latest), ODD_INTENTS)
-            carried.append((f"payment_intent.{kind}", told))
+            odd_intent = odd(intent(name, created=begun, latest_charge=latest), ODD_INTENTS)
+            carried.append((f"payment_intent.{kind}", odd_intent))
         for number, (kind, each) in enumerate(carried):
             event = {"object": "event", "id": f"evt_{number}_{name}", "created": draw(INSTANTS), "type": kind}
             made.append(event | {"data": {"object": each}})
@@ -417,7 +417,7 @@ def test_contradictory_data_never_fail_a_build(built_folder: BuiltFolder, loads:
 
 
 def test_charges_dated_before_their_payment_belong_to_it(settings: Settings, tmp_path: Path) -> None:
-    """A build passes over old rows, but over none of a changed payment, in whatever order they come."""
+    """Check that a build, which skips old rows, skips none of a changed payment, in any order of arrival."""
     paid, failed, success = recovered("odd", created=MIDNIGHT + 40 * DAY)
     expanded = success | {"payment_method": {"id": "pm_1", "object": "payment_method"}}
     later = [each | {"id": each["id"] + "_later", "payment_intent": "pi_later"} for each in (failed, success)]
@@ -434,7 +434,7 @@ def test_charges_dated_before_their_payment_belong_to_it(settings: Settings, tmp
 def test_a_refund_that_names_another_payments_charge_is_built_the_same_every_time(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """What the charge tells must not depend on whether its own payment has changed as well."""
+    """Check that the refund does not depend on whether the charge's own payment has changed too."""
     partly = [*recovered("odd")[:2], charge("odd", 2, amount_captured=1)]
     reversal = refund("new", 1, charge="ch_odd_2", balance_transaction=None)
     for payloads in (partly, [*recovered("new"), reversal]):

@@ -1,4 +1,4 @@
-"""The demo's account in the marts: figures as accounts with several kinds of shop have them, and the payers' links."""
+"""The demo's account in the marts: figures like those of real accounts, and links between payments of one payer."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -74,7 +74,7 @@ def test_the_demo_resembles_real_accounts(
 
 
 def test_the_headline_is_the_true_rate(account: SimulatedAccount, marts: duckdb.DuckDBPyConnection) -> None:
-    """Of the debts that the stories tell of, whatever the rules make of them."""
+    """Compare with the debts of the stories, independently of the models' rules."""
     ((share, lower, upper, failed),) = marts.execute(
         """SELECT recovery_rate, recovery_rate_lower, recovery_rate_upper, failed_count FROM marts.recovery_rates
            WHERE period = 'all_time' AND is_all_currencies"""
@@ -104,7 +104,7 @@ def test_later_attempts_succeed_less_often_and_cards_fail_as_real_cards_do(marts
 def test_recovered_payments_have_the_method_that_the_story_gave_them(
     account: SimulatedAccount, marts: duckdb.DuckDBPyConnection
 ) -> None:
-    """Both ways: whom the marts name as payer pays that debt, and debts that another payment paid are found."""
+    """Check that each payment named by the marts pays that debt, and that no debt paid by another payment is missed."""
     truth = account.truth(account.now)
     debt_of = {payment: debt for debt in truth.debts for payment in debt.payment_intent_ids}
     recovered = dict(

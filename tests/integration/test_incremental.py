@@ -1,4 +1,4 @@
-"""What a build does anew: what was touched, and nothing else; everything, where the dbt project is another one."""
+"""Incremental builds write only changed rows; a changed dbt project builds everything again."""
 
 import shutil
 from collections.abc import Iterator
@@ -30,10 +30,10 @@ PARTS = (
     "int_charges_inferred_from_events int_payment_intents_linked",
 )
 OF_ONE_ORDER = """json_object('metadata', json_object('order_id', epoch(created)::BIGINT // 259200))"""
-"""Whatever was begun within the same three days."""
+"""Everything that began within the same three days."""
 
 OF_ANOTHER = """json_object('customer', other -> '$.customer', 'amount', other -> '$.amount')"""
-"""For whom and for how much another payment is; for no order."""
+"""The customer and amount of another payment; not its order."""
 
 OF_ONE_CARD = """json_object('amount', 700, 'currency', 'usd',
     'payment_method_details', json_object('card', json_object('fingerprint', 'shared')))"""
@@ -54,7 +54,7 @@ def server() -> Iterator[SimulatorServer]:
 
 @pytest.fixture(scope="module")
 def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The warehouse of a synced account, built."""
+    """Return the data folder of a synced account whose models are built."""
     folder = tmp_path_factory.mktemp("built")
     settings = Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
     pipeline.extract(settings)
@@ -64,7 +64,7 @@ def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def settings(built: Path, server: SimulatorServer, make_settings: MakeSettings) -> Settings:
-    """A copy of it for this test alone."""
+    """Return settings of a copy of that folder for one test."""
     settings = make_settings(server)
     settings.warehouse_path.parent.mkdir()
     shutil.copy(built, settings.warehouse_path)
@@ -100,17 +100,17 @@ def test_a_build_writes_only_changed_rows(server: SimulatorServer, settings: Set
 
 
 def test_a_build_completes_a_partial_build(server: SimulatorServer, settings: Settings, tmp_path: Path) -> None:
-    """As after failures in the middle, or when somebody builds some models by hand."""
+    """Build some models only, as after a failure in the middle or by a manual dbt run."""
     for selection in PARTS:
         server.account.now += DAY
         pipeline.extract(settings)
         assert invoke_dbt(settings, ["run", "--select", *selection.split()]).success
     pipeline.build(settings)
-    assert find_full_refresh_differences(settings, tmp_path / "anew") == []
+    assert find_full_refresh_differences(settings, tmp_path / "rebuilt") == []
 
 
 def patch(settings: Settings, table: str, what: str, which: str) -> None:
-    """Load some objects anew, with something else in them, and build."""
+    """Load some objects again with changed fields, and build."""
     change(
         settings,
         f"""UPDATE raw_stripe.{table} AS changed
@@ -124,23 +124,23 @@ def patch(settings: Settings, table: str, what: str, which: str) -> None:
     with open_warehouse(settings.warehouse_path) as connection:
         record_new_loads(connection, table)
         plan = load_plan(settings)
-        run_plan(connection, replace(plan, tests=()))  # what is patched need not make sense
+        run_plan(connection, replace(plan, tests=()))  # the changed objects need not be consistent
 
 
 def test_payments_that_leave_an_order_or_card_leave_no_rows_behind(settings: Settings, tmp_path: Path) -> None:
-    """Payments join and leave an order; attempts that leave a card change the verdict on those that stay."""
+    """Check payments that join and leave an order, and attempts that leave a card and so change the rest."""
     patch(settings, "payment_intents", OF_ONE_ORDER, "hash(changed.id) % 2 = 0")
     patch(settings, "charges", OF_ONE_CARD, f"(hash(changed.id) % 2 = 0 OR {DECLINED})")
     patch(settings, "payment_intents", OF_ANOTHER, "hash(changed.id) % 6 = 0")
     patch(settings, "charges", OF_NO_CARD, f"hash(changed.id) % 3 = 0 AND {DECLINED} AND {ALONE}")
-    assert find_full_refresh_differences(settings, tmp_path / "anew") == []
+    assert find_full_refresh_differences(settings, tmp_path / "rebuilt") == []
 
 
 def test_a_changed_dbt_project_builds_everything_again(settings: Settings) -> None:
     before = read_models(settings)
     change(settings, "UPDATE marts.payment_intents SET status = 'canceled'")
     pipeline.build(settings)
-    assert read_models(settings) != before, "these rows were not touched by any load"
+    assert read_models(settings) != before, "no load changed these rows"
     change(settings, "UPDATE sync.model_builds SET fingerprint = 'another text'")
     pipeline.build(settings)
     assert read_models(settings) == before

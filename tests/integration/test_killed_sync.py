@@ -1,4 +1,4 @@
-"""A run that is killed at any instruction leaves whole pages, and the next one ends where an undisturbed one ends."""
+"""A run that is killed leaves whole pages, and the next run ends where an undisturbed one ends."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from tests.support.truth import read_tables
 
 DAY = 86_400
 OF_THE_RUN = {"_loaded_at", "_load_id", "load_id", "_updated_at"}
-"""When, by this machine's clock, and by which load a row came may differ."""
+"""Columns that may differ: the time of this machine, and the load that wrote a row."""
 
 _OF_EACH_RUN = {
     "sync.reads",
@@ -29,7 +29,7 @@ _OF_EACH_RUN = {
     "sync.published_file",
     "sync.published_tables",
 }
-"""Tables of what each run did: requests, loads, builds, published files. All others must be equal."""
+"""Tables about the runs themselves: requests, loads, builds, published files. All others must be equal."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def server() -> Iterator[SimulatorServer]:
 
 @pytest.fixture(scope="module")
 def undisturbed(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an account that was synced without a disturbance."""
+    """Return the data folder of an account that was synced without a kill."""
     folder = built_folder.copy(tmp_path_factory.mktemp("undisturbed"))
     run(Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder))  # type: ignore[arg-type]
     return folder
@@ -53,7 +53,7 @@ def run(settings: Settings) -> None:
 
 
 def kill_when(settings: Settings, is_time: Callable[[], bool]) -> None:
-    """Start `recoup sync` and kill it without notice as soon as it is time."""
+    """Start `recoup sync` and kill it as soon as the condition is met."""
     assert settings.stripe_api_key is not None
     process = subprocess.Popen(
         [*RECOUP, "sync"],
@@ -69,8 +69,8 @@ def kill_when(settings: Settings, is_time: Callable[[], bool]) -> None:
     while not is_time() and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    said, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, f"it had ended before it was killed: {said.decode()}"
+    result, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"the sync ended before it was killed: {result.decode()}"
 
 
 @pytest.mark.parametrize("requests", [2, 13])

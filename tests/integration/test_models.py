@@ -1,4 +1,4 @@
-"""The dbt project by itself: its unit tests, invariants that notice wrong tables, empty warehouses, descriptions."""
+"""The dbt project: its unit tests, invariants that notice wrong tables, empty warehouses, descriptions."""
 
 import itertools
 import json
@@ -154,7 +154,7 @@ CORRUPTIONS = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A synced account and its models."""
+    """Return the settings of a synced account whose models are built."""
     folder = tmp_path_factory.mktemp("built")
     with SimulatorServer(SimulatedAccount(seed=21, payments=600, days=90)) as server:
         settings = Settings(
@@ -168,7 +168,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def statuses(settings: Settings, *arguments: str) -> dict[str, str]:
-    """Dbt's verdict on each node of a command."""
+    """Return dbt's status of each node of a command."""
     done = invoke_dbt(settings, arguments)
     assert done.exception is None, done.exception
     nodes = [result for result in done.result.results if result.node.resource_type != "operation"]
@@ -244,7 +244,7 @@ def test_raw_rows_in_any_order_give_the_same_tables(built: Settings, tmp_path: P
 
 
 def test_totals_do_not_depend_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:
-    """Only days do."""
+    """Check that only figures by day depend on it."""
     copy = built.model_copy(update={"recoup_data_dir": tmp_path})
     shutil.copyfile(built.warehouse_path, copy.warehouse_path)
     zone = ("--vars", "{reporting_time_zone: Pacific/Auckland}")
@@ -255,7 +255,7 @@ def test_totals_do_not_depend_on_the_reporting_time_zone(built: Settings, tmp_pa
 
 
 def totals(warehouse: Path) -> tuple[list[Any], list[Any]]:
-    """What the cohorts, the days and the episodes add up to; and the cohorts by day."""
+    """Return the totals of the cohorts, days and episodes, and the cohorts by day."""
     measures = "count(*), sum(at_risk_amount), sum(recovered_amount), sum(recovered_amount_net)"
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         ask = connection.execute
@@ -295,7 +295,7 @@ def test_every_measure_and_rate_of_the_semantic_layer_equals_the_marts(built: Se
             "SELECT sum(retry_count), sum(succeeded_count) FROM marts.retry_performance"
         ).fetchall()
     assert all(value is not None for value in found.values()), found
-    assert found["matured_failed_count"] >= failed > 0, "a day's cohort is matured with the last of it"
+    assert found["matured_failed_count"] >= failed > 0, "a day's cohort has matured when its last payment has"
     assert found["matured_recovered_count"] >= recovered >= strict
     assert (found["matured_failed_count"], found["matured_recovered_count"]) == (rates_failed, rates_recovered)
     assert found["matured_recovered_strict_count"] == rates_strict
@@ -309,7 +309,7 @@ def test_every_measure_and_rate_of_the_semantic_layer_equals_the_marts(built: Se
 
 
 def aggregate(measure: dict[str, Any]) -> str:
-    """What MetricFlow makes of a measure, in DuckDB's SQL."""
+    """Return a measure as MetricFlow computes it, in DuckDB's SQL."""
     expression = measure["expr"] or measure["name"]
     kinds = {"sum": "sum({})", "average": "avg({})", "count_distinct": "count(DISTINCT {})"}
     if measure["agg"] == "percentile":
@@ -359,10 +359,10 @@ def test_an_invalid_var_is_explained_with_its_name_rule_and_value(name: str, bui
     for value in (wrong[0], "x" * 500 if wrong is SWITCH else wrong[3]):
         done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted"))
         assert not done.success, value
-        told = failure_text(done, built)
-        assert told.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), told
+        message = failure_text(done, built)
+        assert message.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), message
         shown = json.dumps(value)
-        assert told.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), told
+        assert message.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), message
 
 
 def test_each_var_has_a_rule_that_accepts_its_default_and_rejects_other_types(built: Settings) -> None:
@@ -373,17 +373,20 @@ def test_each_var_has_a_rule_that_accepts_its_default_and_rejects_other_types(bu
     {% endfor %}{% endfor %}"""
     done = invoke_dbt(built, with_vars({"values": values}, "compile", "--inline", inline))
     assert done.success, failure_text(done, built)
-    told = [line.split() for line in done.result.results[0].node.compiled_code.splitlines() if line.strip()]
+    message = [line.split() for line in done.result.results[0].node.compiled_code.splitlines() if line.strip()]
     expected = [
         [name, str(position == len(each) - 1)] for name, each in values.items() for position in range(len(each))
     ]
-    assert told == expected
+    assert message == expected
 
 
 def test_dbt_parses_a_project_with_invalid_vars_and_then_explains_them(
     built: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """If a wrong var broke the parse, Dagster would have no definitions, and dbt would tell an error of Jinja."""
+    """Check that invalid vars do not break the parse.
+
+    Otherwise Dagster would have no definitions, and dbt would show Jinja's error.
+    """
     settings = Settings(recoup_data_dir=tmp_path)
     shutil.copy(built.warehouse_path, settings.warehouse_path)
     for position in (0, 3):
@@ -391,8 +394,8 @@ def test_dbt_parses_a_project_with_invalid_vars_and_then_explains_them(
         assert run_dbt_command(settings, with_vars(values, "parse")) == 0
         capfd.readouterr()
         assert run_dbt_command(settings, with_vars(values, "build")) != 0
-        told = capfd.readouterr().out
-        assert told.count("The dbt var ") == 1, told
+        message = capfd.readouterr().out
+        assert message.count("The dbt var ") == 1, message
 
 
 def test_models_read_vars_only_through_the_checking_macro() -> None:
@@ -401,7 +404,7 @@ def test_models_read_vars_only_through_the_checking_macro() -> None:
 
 
 def test_metadata_keys_are_optional(built: Settings) -> None:
-    """Orders are then named by invoices and order references alone."""
+    """Check that orders are then identified by invoices and order references alone."""
     values: dict[str, Any] = {"recovery_link_metadata_keys": [], "recovery_retry_metadata_keys": []}
     done = invoke_dbt(built, with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty"))
     assert done.success, failure_text(done, built)
@@ -438,9 +441,9 @@ STRANGE: list[Any] = [
 
 
 def test_strange_payloads_do_not_stop_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One event that cannot be would otherwise keep everybody from the marts, for good.
+    """Check that one impossible event does not block the marts for good.
 
-    The rows are stored as by a version without checks, whose warehouse goes on to be built.
+    The rows are stored as by a version without checks, whose warehouse is still built.
     """
     monkeypatch.setattr(rows_module, "_reject_if", lambda fault: None)
     fields = ["currency", "status", "canceled_at", "latest_charge", "customer", "amount_received", "last_payment_error"]
@@ -453,7 +456,7 @@ def test_strange_payloads_do_not_stop_the_models(tmp_path: Path, monkeypatch: py
         intent = {"id": f"pi_{number}", "object": "payment_intent", "amount": 500, "created": 1_767_225_600}
         intent |= {"currency": "eur", "status": "requires_payment_method", "last_payment_error": error, field: value}
         event = {"id": f"evt_{number}", "object": "event", "created": 1_767_225_601, "data": {"object": intent}}
-        with suppress(TypeError):  # what has no place in a row is put aside before it comes here
+        with suppress(TypeError):  # what does not fit into a row was quarantined before
             rows.append(event_row(event | {"type": "payment_intent.payment_failed"}, "webhook"))
     with open_warehouse(settings.warehouse_path) as connection:
         Loader(connection, AccountKey("acct_1", False), API_VERSION).load_events(rows)

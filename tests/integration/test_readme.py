@@ -1,4 +1,4 @@
-"""What the READMEs say can be done: queries run; tables, files, headings, commands and make targets exist."""
+"""The READMEs' claims: queries run; tables, files, headings, commands and make targets exist."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ README, OPERATING = PAGES["README.md"], PAGES["orchestration/README.md"]
 ALL = "\n".join(PAGES.values())
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", ALL, re.S))
 QUERIES = re.findall(r'recoup query "(.+?)"', SHELL.replace('"…"', ""), re.S)
-ANSWERS = [query for query in re.findall(r"```sql\n(.*?)```", ALL, re.S) if "{{" not in query]  # a model is no query
+ANSWERS = [query for query in re.findall(r"```sql\n(.*?)```", ALL, re.S) if "{{" not in query]  # a model is not a query
 IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
 
@@ -39,7 +39,7 @@ IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 def published(
     built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The analysts' file of a small account."""
+    """Yield the published file of a small account."""
     with SimulatorServer(SimulatedAccount(seed=31, payments=2_000, days=60, shop=DEMO_SHOP)) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
@@ -110,6 +110,8 @@ def test_every_make_target_of_the_readme_exists() -> None:
 def test_every_recoup_command_of_the_readme_exists() -> None:
     named = set(re.findall(r"(?:\.venv/bin/|`|^)recoup ([a-z][a-z-]+)", ALL, re.M))
     program = "from orchestration.cli import main; main()"
-    said = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True).stdout
+    result = subprocess.run(
+        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert {"sync", "demo", "dev", "query", "dbt"} <= named
-    assert [name for name in named if not re.search(rf"^\W*{name}\b", said, re.M)] == []
+    assert [name for name in named if not re.search(rf"^\W*{name}\b", result, re.M)] == []

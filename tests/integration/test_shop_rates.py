@@ -1,4 +1,4 @@
-"""The published recovery rates of each kind of shop against its truth: `python -m tests.bench.shops` with less.
+"""The published recovery rates of each kind of shop against the truth: a smaller `python -m tests.bench.shops`.
 
 `pytest -s` prints the table; so does a failure. Accounts are small: a limit in per cent allows for two payments (one
 for the strict rate, the two largest debts for amounts). See `Comparison.violations`.
@@ -30,7 +30,7 @@ PAYMENTS, DAYS = 600, 180
 def read_by_webhooks(
     seed: int, shop: str | None, parameters: Mapping[str, Any] | None, folder: Path
 ) -> SimulatedAccount:
-    """Load the events that Stripe has forgotten since, as webhooks brought them; then sync once.
+    """Load the events that Stripe no longer lists as webhooks brought them, then sync once.
 
     A sync costs more CPU time than all these events.
     """
@@ -51,11 +51,11 @@ def read_by_webhooks(
 def test_the_published_rates_equal_the_truth_in_each_kind_of_shop(
     seed: int, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    """Failed payments, linked and strict rates, amounts at risk, recovered and received."""
+    """Compare failed payments, linked and strict rates, and amounts at risk, recovered and received."""
     compared = comparisons(KINDS, [seed], read_by_webhooks, built_folder.copy(tmp_path))
     shown = show(compared)
     print(shown)
-    assert [each.name for each in compared if each.true.failed < 20] == [], "too few failed payments to say anything"
+    assert [each.name for each in compared if each.true.failed < 20] == [], "too few failed payments to compare"
     wrong = [f"{each.name}: {violation}" for each in compared for violation in each.violations()]
     assert wrong == [], shown
 

@@ -1,4 +1,4 @@
-"""Syncs of several accounts, and builds, side by side on one warehouse: nobody waits for what another one waits for."""
+"""Syncs of several accounts, and builds, in parallel on one warehouse: none waits for another's requests."""
 
 import time
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_a_second_sync_of_the_same_account_waits_for_the_first(servers: list[Sim
 
 
 def test_connected_accounts_sync_in_parallel_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
-    """Five integrations of one platform's key: itself and four connected, two of which Stripe refuses all the time."""
+    """Sync five integrations of one platform's key: the platform and four connected accounts, two refused by Stripe."""
     platform, *connected = (SimulatedAccount(seed=seed, payments=100, days=60) for seed in range(71, 76))
     with SimulatorServer(platform, connected=connected) as server, ExitStack() as stack:
         settings = settings_of(server, tmp_path).model_copy(update={"stripe_api_key": None})
@@ -74,7 +74,7 @@ def test_connected_accounts_sync_in_parallel_and_a_failing_one_stops_no_other(tm
         ]
         assert [process.wait() for process in others] == [0, 0, 0]
         assert refused.wait() == 1
-        assert turned_away.poll() in (None, 1), "it tries for a minute"
+        assert turned_away.poll() in (None, 1), "it retries for a minute"
         with open_warehouse(settings.warehouse_path) as warehouse:
             counted = "SELECT account_id, count(*) FROM raw_stripe.payment_intents GROUP BY ALL"
             found = dict(warehouse.execute(counted).fetchall())

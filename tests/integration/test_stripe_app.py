@@ -503,9 +503,9 @@ def test_a_kill_after_stripe_renewed_the_tokens_is_reported_and_repaired_by_one_
     app.server.faults.add(Fault("slow", path=TOKEN_PATH, seconds=5))
     killed(app, app.process(PRINT_TOKEN))
     assert app.tokens() == before
-    with pytest.raises(NotAuthorized) as told:
+    with pytest.raises(NotAuthorized) as error:
         pipeline.extract(app.settings, integration="shop")
-    assert str(told.value) == (
+    assert str(error.value) == (
         "Stripe no longer accepts the tokens of integration 'shop', because they are a year old, the app was "
         f"uninstalled, or a run was killed while it renewed them. {AGAIN}"
     )
@@ -534,8 +534,8 @@ def test_a_full_disk_prevents_a_token_renewal(app: App) -> None:
     before = app.tokens()
     app.server.requests.clear()
     no_room = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
-    _, said = app.process(no_room + PRINT_TOKEN).communicate(timeout=60)
-    assert "OSError" in said
+    _, result = app.process(no_room + PRINT_TOKEN).communicate(timeout=60)
+    assert "OSError" in result
     assert (app.tokens(), app.exchanges()) == (before, 0)
     assert [path.name for path in app.path().parent.iterdir() if path.name.startswith(".")] == []
     assert AppKey(app.settings, "shop")().get_secret_value() != before["access_token"]
@@ -555,9 +555,9 @@ def test_an_outage_at_stripe_keeps_the_tokens(app: App) -> None:
 def test_a_damaged_token_file_is_reported_and_repaired_by_one_link(app: App, damage: str) -> None:
     app.connect()
     app.path().write_text(damage)
-    with pytest.raises(NotAuthorized) as told:
+    with pytest.raises(NotAuthorized) as error:
         pipeline.extract(app.settings, integration="shop")
-    assert str(told.value) == f"There are no tokens of integration 'shop'. {AGAIN}"
+    assert str(error.value) == f"There are no tokens of integration 'shop'. {AGAIN}"
     app.connect()
     pipeline.extract(app.settings, integration="shop")
 
@@ -570,11 +570,11 @@ def disconnected_on(app: App) -> str:
 def test_every_sync_after_an_uninstall_says_so(app: App) -> None:
     app.connect()
     app.server.app.deauthorize(app.server.account.id)
-    said = disconnected_on(app)
+    expected = disconnected_on(app)
     for _ in range(2):
-        with pytest.raises(NotAuthorized) as told:
+        with pytest.raises(NotAuthorized) as error:
             pipeline.extract(app.settings, integration="shop")
-        assert str(told.value) == said
+        assert str(error.value) == expected
         app.server.requests.clear()
         app.server.account.now += 5 * 86_400
     assert app.server.requests.total == 0
@@ -596,7 +596,7 @@ def test_a_deauthorization_event_ends_one_integration_and_keeps_the_others(
     app.connect("second")
     endpoint = deliver_deauthorizations(app)
     app.server.account.now += 60
-    said = disconnected_on(app)
+    expected = disconnected_on(app)
     app.server.app.deauthorize(app.server.account.id)
     until(lambda: app.server.deliverer.counts()[endpoint].delivered == 1)
     assert app.tokens()["disconnected_at"] == app.server.account.now
@@ -608,7 +608,7 @@ def test_a_deauthorization_event_ends_one_integration_and_keeps_the_others(
     assert pipeline.extract(app.settings, integration="second").account.account_id == other_account(app).id
     assert check_each(app.settings, ["shop", "second"]) == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert said in shown
+    assert expected in shown
     assert f"The app works: {other_account(app).id}, test mode" in shown
 
 
@@ -663,15 +663,15 @@ def test_secrets_are_stored_only_in_their_own_file(
     app.server.app.deauthorize(app.server.account.id)
     errors = []
     for _ in range(2):
-        with pytest.raises(NotAuthorized) as told:
+        with pytest.raises(NotAuthorized) as error:
             pipeline.extract(app.settings, integration="shop")
-        errors.append(f"{told.value!r} {told.value.__cause__} {told.value.__context__}")
+        errors.append(f"{error.value!r} {error.value.__cause__} {error.value.__context__}")
     seen += [last["access_token"], last["refresh_token"], SECRET_KEY]
     assert "GET /oauth/stripe/callback?…" in caplog.text
     printed = capfd.readouterr()
-    told_texts = [caplog.text, page.text, printed.out, printed.err, *errors, repr(app.settings)]
+    texts = [caplog.text, page.text, printed.out, printed.err, *errors, repr(app.settings)]
     files = [path for path in app.settings.recoup_data_dir.rglob("*") if path.is_file() and path != app.path()]
     assert files
     for secret in seen:
-        assert not [text for text in told_texts if secret in text]
+        assert not [text for text in texts if secret in text]
         assert not [path for path in files if secret.encode() in path.read_bytes()]

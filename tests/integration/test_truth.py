@@ -1,4 +1,4 @@
-"""The whole way on accounts that live on: every published number is the simulator's own, at every look."""
+"""The whole pipeline on accounts that live on: after every sync, every published number equals the simulator's."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -15,14 +15,14 @@ from tests.support.truth import find_differences, find_full_refresh_differences,
 
 HOUR, DAY = 3_600, 86_400
 PASSES = (0, 5 * HOUR + 17, 9 * DAY, 33 * DAY + 1, 2 * DAY)
-"""Seconds between one look and the next: a pause of minutes and of weeks, and one longer than events are kept."""
+"""Seconds between syncs: minutes, weeks, and longer than Stripe keeps events."""
 
 TIE_ORDERS = {1: "forward", 2: "reverse", 3: "shuffled", 4: "shuffled", 5: "reverse"}
-"""By seed."""
+"""The order of events with equal times, by seed of the account."""
 
 
 def run(accounts: list[Settings]) -> int:
-    """Sync each account into the one warehouse, build, publish. Returns the raw rows that were written."""
+    """Sync each account into the one warehouse, build and publish. Return the number of raw rows written."""
     reports = [pipeline.extract(settings) for settings in accounts]
     assert [report.missing for report in reports] == [{} for _ in accounts]
     pipeline.build(accounts[0])
@@ -31,7 +31,7 @@ def run(accounts: list[Settings]) -> int:
 
 
 def part_of(published: Path, account_id: str, folder: Path) -> Settings:
-    """What the published file says of one account, as a file of its own."""
+    """Return the part of the published file that belongs to one account, as its own file."""
     settings = Settings(recoup_data_dir=folder)
     folder.mkdir()
     with duckdb.connect(str(settings.published_path)) as part:
@@ -50,11 +50,10 @@ def rows_of(published: Path) -> Counter[str]:
 def test_every_number_equals_the_truth_after_every_sync(
     seeds: tuple[int, ...], passes: tuple[int, ...], make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    """Of an account alone in its warehouse, and of several that share one and know nothing of each other.
+    """Compare an account alone in its warehouse, and several independent accounts that share one.
 
-    dbt makes the first build of the one that is alone; the plan makes all others.
-
-    At the end, what five builds have left is what one build makes of it all.
+    dbt makes the first build of the single account; the compiled plan makes all others. At the end, five incremental
+    builds must equal one full build.
     """
     accounts = [SimulatedAccount(seed, 900, 75, tie_order=TIE_ORDERS[seed]) for seed in seeds]  # type: ignore[arg-type]
     syncs: list[int] = []
@@ -73,7 +72,7 @@ def test_every_number_equals_the_truth_after_every_sync(
             assert sum((rows_of(part.published_path) for part in parts), Counter()) == rows_of(published)
             for account, part in zip(accounts, parts, strict=True):
                 assert find_differences(account, part, syncs)[:10] == [], f"seed {account.seed}"
-        assert find_full_refresh_differences(settings[0], tmp_path / "anew") == []
+        assert find_full_refresh_differences(settings[0], tmp_path / "rebuilt") == []
         before = read_tables(published)
         assert run(settings) == 0
     assert read_tables(published) == before
@@ -81,9 +80,9 @@ def test_every_number_equals_the_truth_after_every_sync(
 
 @pytest.mark.parametrize("shop", ["split_tender", "changed_currency", "checkout_guests", "vouchers", "bank_transfers"])
 def test_every_number_equals_the_truth_in_each_kind_of_shop(shop: str, make_settings: MakeSettings) -> None:
-    """Parts of a debt, other currencies, what Stripe writes where orders belong, and payments without instruments.
+    """Compare partial payments, other currencies, order references in odd fields, and payments without instructions.
 
-    Events are read before they age out, so that every instant is known.
+    Events are read before Stripe forgets them, so that every time is known.
     """
     account = SimulatedAccount(6, 400, 28, shop=shop)
     syncs: list[int] = []

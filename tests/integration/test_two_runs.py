@@ -1,4 +1,4 @@
-"""Two runs on one warehouse: whoever comes second waits, also where dbt finds the file taken by itself."""
+"""Two runs on one warehouse: the second waits, even if dbt itself finds the file locked."""
 
 import subprocess
 import sys

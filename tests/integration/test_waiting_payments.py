@@ -27,7 +27,7 @@ TRANSFER: Final = "display_bank_transfer_instructions"
 QR_CODE: Final = {"expires_at": LATER, "image_url_png": "https://qr.stripe.com/x.png"}
 
 Verdict = tuple[str, int | None, bool]
-"""What it waits for, until when, whether that is over."""
+"""What a payment waits for, until when, and whether that time is over."""
 
 CASES: Final[dict[str, tuple[str | None, Any, list[str], Verdict | None]]] = {
     "redirect": ("redirect_to_url", {"url": "https://hooks.stripe.com/x"}, ["card"], None),
@@ -79,7 +79,7 @@ CASES: Final[dict[str, tuple[str | None, Any, list[str], Verdict | None]]] = {
     "malformed": ("boleto_display_details", {"expires_at": "soon"}, ["boleto"], ("voucher", None, False)),
     "malformed_details": ("boleto_display_details", ["x"], ["boleto"], ("voucher", None, False)),
 }
-"""By name: type and details of the next action, the payment method types, and the verdict; None is abandoned."""
+"""By name: the type and details of the next action, the payment method types, and the expected row. None: abandoned."""
 
 
 def intent(name: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def asked(name: str) -> dict[str, Any]:
 
 
 def load(settings: Settings, source: str) -> None:
-    """Load each case as a list of PaymentIntents shows it or as its webhook event does; known through `NOW`."""
+    """Load each case as a list or its webhook event shows it. The streams are complete to `NOW`."""
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
         loader = Loader(connection, ACCOUNT, API_VERSION)
         if source == "webhook":
@@ -163,7 +163,7 @@ def test_only_customers_asked_to_authenticate_can_abandon_authentication(
 
 @pytest.mark.parametrize("shop", ["vouchers", "bank_transfers"])
 def test_waiting_payments_equal_the_truth(shop: str, make_settings: MakeSettings, tmp_path: Path) -> None:
-    """At each of three syncs. No address, reference or secret of what the customers were shown is stored."""
+    """Compare after each of three syncs. No address, reference or secret shown to the customers may be stored."""
     account = SimulatedAccount(2, 400, 60, shop=shop, tie_order="shuffled")
     syncs: list[int] = []
     with SimulatorServer(account) as server:
@@ -181,7 +181,7 @@ def test_waiting_payments_equal_the_truth(shop: str, make_settings: MakeSettings
                FROM marts.waiting_payments"""
         ).fetchall()[0]
     assert waiting > 3
-    assert abandoned == 0, "nobody pays by a card that asks for 3-D Secure in these shops"
+    assert abandoned == 0, "no customer of these shops has a card that requires 3-D Secure"
     assert types == [{"vouchers": "voucher", "bank_transfers": "bank_transfer"}[shop]]
     secrets = ("hosted_voucher_url", "hosted_instructions_url", "payments.stripe.com", "_secret_", "payment_code")
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as warehouse:

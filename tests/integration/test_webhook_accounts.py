@@ -1,4 +1,4 @@
-"""Which accounts an endpoint may write, from the signed request to the marts."""
+"""The accounts that an endpoint may write, from the signed request to the marts."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ from tests.unit.webhooks.conftest import make_event
 from tests.unit.webhooks.test_receiver import serving, signed
 
 SECRETS = {"shop": "whsec_" + "s" * 32, "shop_a": "whsec_" + "a" * 32, "other": "whsec_" + "o" * 32}
-"""A Connect platform, the one account of it that was chosen, and an account that has nothing to do with them."""
+"""A Connect platform, its one chosen connected account, and an unrelated account."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Endpoints:
         assert (answer.status_code, answer.json()) == (200, {"received": True, "stored": 1})
 
     def publish(self) -> list[tuple[Any, ...]]:
-        """Load, build, and return the payments of the marts."""
+        """Load and build; return the payments of the marts."""
         pipeline.ingest(self.settings)
         pipeline.build(self.settings)
         with duckdb.connect(str(self.settings.warehouse_path), read_only=True) as warehouse:
@@ -104,8 +104,8 @@ def test_an_endpoint_writes_only_its_own_and_the_chosen_accounts(
     assert endpoints.passed_over() == {"other_account": 10}
     endpoints.send("shop", make_event(99, account="acct_b"))
     endpoints.publish()
-    told = [record.getMessage() for record in caplog.records if record.name == ingest.__name__]
-    assert len(told) == 10, "each account of each endpoint once"
+    messages = [record.getMessage() for record in caplog.records if record.name == ingest.__name__]
+    assert len(messages) == 10, "each account of each endpoint is logged once"
 
 
 def test_events_of_the_other_mode_are_ignored(endpoints: Endpoints) -> None:
@@ -145,7 +145,7 @@ def test_an_object_with_a_changed_creation_time_updates_its_row(created: int, en
 
 @pytest.mark.parametrize("of", ["event", "object"])
 def test_future_dated_events_go_to_quarantine_and_overwrite_nothing(of: str, endpoints: Endpoints) -> None:
-    """Two days are granted to clocks that differ. Of a simulated account, which has its own time, any date is taken."""
+    """Check that clocks may differ by two days. A simulated account has its own time, so any date is accepted."""
     now = int(time.time())
     endpoints.send("shop", make_event(1, created=now))
     ahead = now + 3 * 86_400

@@ -1,7 +1,7 @@
-"""The marts from a PaymentIntent's events alone, held against those of an account that was read in full.
+"""Marts from a PaymentIntent's events alone, compared with those of an account that was read in full.
 
-A webhook tells of a failure minutes or hours before its charge is read. What it tells must be right then, and must stay
-as it is when the charge comes.
+A webhook event reports a failure minutes or hours before the charge is read. The marts must be right then, and must not
+change when the charge arrives.
 """
 
 import random
@@ -29,7 +29,7 @@ DAY = 86_400
 FIVE = tuple(
     f"payment_intent.{what}" for what in ("canceled", "payment_failed", "processing", "requires_action", "succeeded")
 )
-"""What an endpoint for payments commonly listens to."""
+"""Event types to which an endpoint for payments commonly subscribes."""
 ALL = (*FIVE, "payment_intent.created", "payment_intent.amount_capturable_updated")
 DISPUTES = ("charge.dispute.created", "charge.dispute.closed")
 
@@ -44,8 +44,8 @@ EPISODE = """episode_id, recovering_attempt_id, currency, first_failure_code, fi
     failed_attempt_count, attempts_to_recovery, at_risk_amount, recovered_amount, exclusion_reason, is_in_scope,
     nullif(lost_reason, 'window_ended') AS lost_reason, is_first_failed_at_estimated, is_first_succeeded_at_estimated,
     is_partially_recovered, first_failed_at, first_succeeded_at, window_ends_at, canceled_at"""
-"""Of what a mart says; the end of a window is judged by `data_through_at`, which only a sync knows."""
-ONLY_A_CHARGE_TELLS = """outcome_type, outcome_reason, network_status, risk_level, card_network, card_cvc_check,
+"""Columns of an episode. The end of a window is left out: it depends on `data_through_at`, which only a sync knows."""
+ONLY_FROM_CHARGES = """outcome_type, outcome_reason, network_status, risk_level, card_network, card_cvc_check,
     three_d_secure_result, three_d_secure_result_reason, three_d_secure_flow"""
 
 Table = dict[str, dict[str, Any]]
@@ -53,25 +53,25 @@ Table = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Account:
-    """A simulated account, and the marts of a warehouse that was synced from it often enough to miss no event."""
+    """A simulated account, and the marts of a warehouse that was synced often enough to miss no event."""
 
     simulated: SimulatedAccount
     synced: Settings
 
     @property
     def returned(self) -> set[str]:
-        """Payments of which only a dispute tells that they failed."""
+        """Return payments whose failure only a dispute shows."""
         return {row["payment_intent_id"] for row in attempts(self.synced).values() if row["is_returned"]}
 
     @property
     def linked_by_instrument(self) -> set[str]:
-        """Payments that only the card or account links, of which an event of a success does not tell."""
+        """Return payments linked only by their card or bank account, which the event of a success does not contain."""
         intents = read(self.synced, "payment_intent_id, episode_id, link_tier, customer_id", "payment_intents").values()
         of_guests = {row["episode_id"] for row in intents if row["link_tier"] == "card" and row["customer_id"] is None}
         return {row["payment_intent_id"] for row in intents if row["episode_id"] in of_guests}
 
     def with_their_episodes(self, payments: set[str]) -> set[str]:
-        """The payments, and all others of their episodes."""
+        """Return the payments and all others of their episodes."""
         intents = read(self.synced, "payment_intent_id, episode_id", "payment_intents").values()
         episodes = {row["episode_id"] for row in intents if row["payment_intent_id"] in payments}
         return {row["payment_intent_id"] for row in intents if row["episode_id"] in episodes}
@@ -107,7 +107,7 @@ def load(
     source: Literal["event", "webhook"] = "webhook",
     charges: Iterable[str] = (),
 ) -> None:
-    """Bring events and charges, as they are now, into the warehouse, a few at a time, and build the models."""
+    """Load events and charges, as they are now, a few at a time, and build the models."""
     simulated, now = account.simulated, account.simulated.now
     with open_warehouse(settings.warehouse_path) as warehouse, transaction(warehouse):
         loader = Loader(warehouse, AccountKey(simulated.id, simulated.livemode), API_VERSION)
@@ -152,16 +152,19 @@ def without(table: Table, columns: Iterable[str] = (), payments: Iterable[str] =
     }
 
 
-def attempts_as_told(synced: Settings) -> Table:
-    """An error has no word for a block by Radar but `fraudulent`; why it blocked stands on the charge."""
+def attempts_known_from_events(synced: Settings) -> Table:
+    """Return the attempts as events show them: an error names a block by Radar only `fraudulent`, without its rule."""
     return {
         key: row | ({"failure_code": "fraudulent"} if row["outcome"] == "blocked" else {})
         for key, row in attempts(synced).items()
     }
 
 
-def episodes_as_told(synced: Settings) -> Table:
-    """A success does not tell the method, which shows where the bank takes back what had succeeded."""
+def episodes_known_from_events(synced: Settings) -> Table:
+    """Return the episodes as events show them.
+
+    A success lacks the payment method, which shows whether the bank can return the payment.
+    """
     returned = {
         (row["payment_intent_id"], row["resolved_at"]) for row in attempts(synced).values() if row["is_returned"]
     }
@@ -194,20 +197,22 @@ def test_events_alone_give_the_same_marts_as_charges(
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
     returned, linked = account.returned, account.linked_by_instrument
-    synced, told = attempts_as_told(account.synced), attempts(settings)
+    synced, from_events = attempts_known_from_events(account.synced), attempts(settings)
     assert linked
     gone = account.with_their_episodes(returned) | linked
-    assert without(told, payments=gone) == without(synced, payments=gone)
-    assert {told[key]["outcome"] for key, row in synced.items() if row["is_returned"]} == {"succeeded"}
+    assert without(from_events, payments=gone) == without(synced, payments=gone)
+    assert {from_events[key]["outcome"] for key, row in synced.items() if row["is_returned"]} == {"succeeded"}
     assert without(episodes(settings), payments=gone) == without(episodes(account.synced), payments=gone)
 
-    failures = [key for key, row in told.items() if row["outcome"] in ("failed", "blocked")]
+    failures = [key for key, row in from_events.items() if row["outcome"] in ("failed", "blocked")]
     instruments, true_instruments = (read(each, INSTRUMENT, "payment_attempts") for each in (settings, account.synced))
     assert [instruments[key] for key in failures] == [true_instruments[key] for key in failures]
 
     load(account, settings, account.events(DISPUTES))
     assert without(attempts(settings), payments=linked) == without(synced, payments=linked)
-    assert without(episodes(settings), payments=linked) == without(episodes_as_told(account.synced), payments=linked)
+    assert without(episodes(settings), payments=linked) == without(
+        episodes_known_from_events(account.synced), payments=linked
+    )
 
 
 def test_values_unknown_from_events_are_null_and_counted(
@@ -215,7 +220,7 @@ def test_values_unknown_from_events_are_null_and_counted(
 ) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
-    left_open = read(settings, f"attempt_id, {ONLY_A_CHARGE_TELLS}", "payment_attempts")
+    left_open = read(settings, f"attempt_id, {ONLY_FROM_CHARGES}", "payment_attempts")
     assert {value for row in left_open.values() for name, value in row.items() if name != "attempt_id"} == {None}
     by_charge = read(settings, "attempt_id, charge_id, is_charge_known", "payment_attempts").values()
     assert all(row["is_charge_known"] is (None if row["charge_id"] is None else False) for row in by_charge)
@@ -229,14 +234,14 @@ def test_charges_change_only_values_that_were_unknown(
 ) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events([*ALL, *DISPUTES]))
-    told, synced = attempts(settings), attempts(account.synced)
+    from_events, synced = attempts(settings), attempts(account.synced)
     charges = sorted(row["charge_id"] for row in synced.values() if row["charge_id"])
     some = set(random.Random(5).sample(charges, len(charges) // 2))
 
     load(account, settings, [], charges=some)
     columns, linked = ["first_payment_method_type"], account.linked_by_instrument
-    half_told = {key: synced[key] if key in some else row for key, row in told.items()}
-    assert without(attempts(settings), payments=linked) == without(half_told, payments=linked)
+    half_updated = {key: synced[key] if key in some else row for key, row in from_events.items()}
+    assert without(attempts(settings), payments=linked) == without(half_updated, payments=linked)
     assert without(episodes(settings), columns, linked) == without(episodes(account.synced), columns, linked)
 
     load(account, settings, [], charges=charges)
@@ -248,10 +253,10 @@ def test_charges_change_only_values_that_were_unknown(
 def test_a_missing_authorization_event_leaves_only_the_time_unknown(
     account: Account, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    """What was captured, or canceled, was authorized before: the attempt is there, and its time marked as estimated."""
+    """Check that a captured or canceled payment still has its authorization as an attempt with an estimated time."""
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(FIVE))
-    synced, alone = attempts_as_told(account.synced), attempts(settings)
+    synced, alone = attempts_known_from_events(account.synced), attempts(settings)
     by_hand = {intent.id for intent in account.simulated.intents.values() if intent.capture_method == "manual"}
     estimated = {key for key, row in alone.items() if row["is_attempted_at_estimated"]}
     held = {

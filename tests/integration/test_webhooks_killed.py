@@ -1,4 +1,4 @@
-"""Real kills: of the receiver under load, of a run at each edge of a transaction, of Dagster while a run goes on."""
+"""Real kills: of the receiver under load, of a run around each transaction, of Dagster during a run."""
 
 import json
 import multiprocessing
@@ -46,7 +46,10 @@ def settings_of(folder: Path) -> Settings:
 
 
 class Sender:
-    """As Stripe: sends until it gets a 2xx, each try signed anew. `acknowledged` is what it may rely on."""
+    """Send each event until the receiver returns 2xx, and sign each try, as Stripe does.
+
+    `acknowledged` lists the accepted events.
+    """
 
     def __init__(self, address: str, numbers: Iterator[int]) -> None:
         self._address, self._numbers = address, numbers
@@ -77,7 +80,7 @@ class Sender:
 
 @contextmanager
 def process(arguments: list[str], folder: Path, is_up: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
-    """A command in a session of its own, once it is up; all of it is killed at the end."""
+    """Run a command in its own session; yield when it is up, and kill all its processes at the end."""
     with (folder / "output.log").open("ab") as output:
         running = subprocess.Popen(
             [*RECOUP, *arguments],
@@ -99,10 +102,10 @@ def process(arguments: list[str], folder: Path, is_up: Callable[[], bool]) -> It
 
 
 def kill(running: subprocess.Popen[bytes]) -> None:
-    """The process and all that descends from it, at once, as when the machine goes down."""
-    told = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    """Kill a process and all its descendants at once, as when the machine loses power."""
+    listing = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     children: dict[int, list[int]] = {}
-    for line in told.splitlines():
+    for line in listing.splitlines():
         pid, parent = map(int, line.split())
         children.setdefault(parent, []).append(pid)
     doomed = [running.pid]
@@ -156,7 +159,7 @@ def token(folder: Path) -> str:
 
 
 def ingest_until_killed(folder: str, killed_at: int) -> None:
-    """The body of a child process."""
+    """Ingest in a child process that is killed."""
     ingest.transaction = KillPoints(killed_at).transaction  # type: ignore[assignment]
     ingest.BATCH_SIZE = 20  # type: ignore[misc]
     pipeline.ingest(settings_of(Path(folder)))
@@ -182,7 +185,7 @@ def test_a_run_killed_around_any_transaction_loses_and_duplicates_nothing(killed
 
 
 def test_dagster_killed_during_a_run_continues_after_a_restart(tmp_path: Path) -> None:
-    """Nothing that was acknowledged is missing from the published marts, and nothing is there twice."""
+    """Check that every acknowledged event is in the published marts exactly once."""
     port, ui = find_free_port(), find_free_port()
     command = ["serve", "--port", str(ui), "--receiver-port", str(port)]
     is_up = answers(f"http://127.0.0.1:{port}/healthz")

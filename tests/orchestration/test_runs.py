@@ -63,10 +63,10 @@ def test_a_sync_reports_its_figures_and_a_second_one_changes_nothing(
     settings = make_settings(server)
     result = run(instance, settings)
     assert result.success
-    told = metadata(instance, "stripe", "payment_intents")
-    assert told["rows_read"] >= told["rows_written"] == told["dagster/row_count"] > 250
-    assert told["data_through"] == told["watermark"] == server.account.now
-    assert told["preview"].startswith("| account_id |")
+    reported = metadata(instance, "stripe", "payment_intents")
+    assert reported["rows_read"] >= reported["rows_written"] == reported["dagster/row_count"] > 250
+    assert reported["data_through"] == reported["watermark"] == server.account.now
+    assert reported["preview"].startswith("| account_id |")
     of_run = metadata(instance, "sync", "streams")
     assert of_run["requests"] > 6
     assert of_run["missing_permissions"] == "none"

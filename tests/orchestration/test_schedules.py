@@ -22,8 +22,8 @@ def server() -> Iterator[SimulatorServer]:
 
 
 def report_sync(instance: dg.DagsterInstance, **figures: Any) -> None:
-    told = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition="default")
-    instance.report_runless_asset_event(told)
+    event = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition="default")
+    instance.report_runless_asset_event(event)
 
 
 def tick(instance: dg.DagsterInstance, settings: Settings, after: timedelta) -> str | None:

@@ -30,7 +30,7 @@ from orchestration.warehouse.redact import redact, stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.property.test_sync import told
+from tests.property.test_sync import fields_with_events
 from tests.support.borrowed_warehouse import BorrowedWarehouse
 from tests.support.built_folder import BuiltFolder
 
@@ -164,7 +164,7 @@ def raw(way: Way) -> dict[str, Any]:
     ask = way.warehouse.execute
     found: dict[str, Any] = {
         table: {
-            object_id: told(table, orjson.loads(text))
+            object_id: fields_with_events(table, orjson.loads(text))
             for object_id, text in ask(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
         }
         for table in OBJECT_TABLES
@@ -258,9 +258,9 @@ def test_webhooks_alone_give_the_same_tables_in_any_order(
                 way.close()
         assert first == second
         certain = {key: payload for key, payload, is_doubted in first["payment_intents"] if not is_doubted}
-        assert {key: told("payment_intents", orjson.loads(payload)) for key, payload in certain.items()} == {
-            key: expected[key] for key in certain
-        }
+        assert {
+            key: fields_with_events("payment_intents", orjson.loads(payload)) for key, payload in certain.items()
+        } == {key: expected[key] for key in certain}
 
     run()
 
@@ -282,7 +282,7 @@ def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict
     renderer, last = Renderer(account), {}
     for event in sorted(events, key=lambda each: each.created):
         if event.event_type.startswith("payment_intent."):
-            last[event.intent.id] = told(
+            last[event.intent.id] = fields_with_events(
                 "payment_intents", renderer.render("events", event, account.now)["data"]["object"]
             )
     return last

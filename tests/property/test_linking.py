@@ -59,11 +59,11 @@ def histories(draw: st.DrawFn) -> list[list[tuple[int, int, Version]]]:
     starts = draw(st.lists(st.sampled_from(STARTS), min_size=count, max_size=count))
     versions = [draw(st.lists(VERSIONS, min_size=1, max_size=2)) for _ in range(count)]
     batches: list[list[tuple[int, int, Version]]] = [[], [], []]
-    for number, (start, told) in enumerate(zip(starts, versions, strict=True)):
-        first = draw(st.integers(0, 2 if len(told) == 1 else 1))
-        batches[first].append((number, start, told[0]))
-        if len(told) == 2:
-            batches[draw(st.integers(first + 1, 2))].append((number, start, told[1]))
+    for number, (start, payment_versions) in enumerate(zip(starts, versions, strict=True)):
+        first = draw(st.integers(0, 2 if len(payment_versions) == 1 else 1))
+        batches[first].append((number, start, payment_versions[0]))
+        if len(payment_versions) == 2:
+            batches[draw(st.integers(first + 1, 2))].append((number, start, payment_versions[1]))
     return batches
 
 

@@ -44,7 +44,7 @@ CASES = int(os.environ.get("RECOUP_CASES", "104"))
 STEPS = 13
 """The number of steps in a history, each of which is a case."""
 COMPARED_STEPS = 4
-"""Compare with a full build after every fourth step and the last: lost rows stay lost until then."""
+"""Compare with a full build after every fourth step and the last. Lost rows stay lost, so it still finds them."""
 
 HOUR, DAY = 3_600, 86_400
 MOST_EDGES = 14

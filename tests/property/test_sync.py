@@ -122,7 +122,7 @@ def versions(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], tup
     return found
 
 
-def told(table: str, payload: dict[str, Any]) -> dict[str, Any]:
+def fields_with_events(table: str, payload: dict[str, Any]) -> dict[str, Any]:
     return {name: payload.get(name) for name in TOLD[table]}
 
 
@@ -130,9 +130,9 @@ def assert_equals_stripe(connection: duckdb.DuckDBPyConnection, account: Simulat
     at, renderer = account.now, Renderer(account)
     for table in OBJECT_TABLES:
         listed = account.list_entries(table, at, created=(0, at))
-        expected = {entry.id: told(table, renderer.render(table, entry, at)) for entry in listed}
+        expected = {entry.id: fields_with_events(table, renderer.render(table, entry, at)) for entry in listed}
         rows = connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
-        assert {object_id: told(table, orjson.loads(text)) for object_id, text in rows} == expected, table
+        assert {object_id: fields_with_events(table, orjson.loads(text)) for object_id, text in rows} == expected, table
     stored = [event_id for (event_id,) in connection.execute("SELECT id FROM raw_stripe.events").fetchall()]
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
     told_of = account.list_entries("events", at, created=(first_sync - EVENT_RETENTION_SECONDS, at))
@@ -202,9 +202,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path: Path, mon
                         sync(server.url, connection, batch_pages)
                     after = versions(connection)
                 server.faults.clear()
-                assert all(after[key] >= newest for key, newest in before.items()), (
-                    "no row was replaced by an older one"
-                )
+                assert all(after[key] >= newest for key, newest in before.items()), "no row became older"
                 before = after
             account.events_late = 0
             with open_warehouse(path, options=LOADING_OPTIONS) as connection:

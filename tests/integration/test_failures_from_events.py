@@ -1,4 +1,4 @@
-"""Failures as a webhook alone tells them, and as their charges do: one verdict, whichever came first."""
+"""Failures known from webhook events alone and from charges: the same outcome, whichever comes first."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ REVERSED = {"type": "blocked", "network_status": "reversed_after_approval", "rea
 
 @dataclass(frozen=True)
 class Refusal:
-    """One kind of refusal: what the charge says, what the error in the event says, and the verdict."""
+    """A kind of refusal: the charge, the error in the event, and the expected outcome and class."""
 
     code: str
     outcome: dict[str, Any]
@@ -101,32 +101,32 @@ def card(name: str, checks: dict[str, str] | None = None) -> Payload:
     return {"type": "card", "card": details}
 
 
-def refused(name: str, refusal: Refusal) -> Payload:
-    """The charge of a refusal."""
+def refused_charge(name: str, refusal: Refusal) -> Payload:
+    """Return the charge of a refusal."""
     details = card(name, refusal.checks)
     return charge(name, failure_code=refusal.code, outcome=refusal.outcome, payment_method_details=details)
 
 
 def event(name: str, event_id: str, at: int, error: dict[str, Any], **fields: Any) -> Payload:
-    """A payment_intent.payment_failed event that shows this error."""
+    """Return a payment_intent.payment_failed event with this error."""
     whole = {"type": "card_error", "payment_method": {"id": f"pm_{name}"} | card(name)} | error
     carried = intent(name, last_payment_error=whole, **fields)
     made = {"object": "event", "id": event_id, "created": at, "type": "payment_intent.payment_failed"}
     return made | {"api_version": VERSION, "data": {"object": carried}}
 
 
-def told(name: str, refusal: Refusal) -> Payload:
-    """The event of a refusal, which shows the charge's id and code, and no outcome."""
+def failure_event(name: str, refusal: Refusal) -> Payload:
+    """Return the event of a refusal, which has the charge's id and code and no outcome."""
     return event(name, f"evt_{name}", MIDNIGHT - 29, {"code": refusal.code, "charge": f"ch_{name}_1"} | refusal.error)
 
 
 def unauthenticated(name: str, event_id: str, at: int, **error: Any) -> Payload:
-    """An event of a failure that made no charge."""
+    """Return an event of a failure that made no charge."""
     return event(name, event_id, at, {"code": "payment_intent_authentication_failure"} | error)
 
 
-def verdicts(settings: Settings) -> dict[str, tuple[str, str | None]]:
-    """Outcome and class of each attempt whose payment is not the neighbour."""
+def read_outcomes(settings: Settings) -> dict[str, tuple[str, str | None]]:
+    """Return the outcome and class of each attempt whose payment is not the neighbour."""
     rows = published(
         settings,
         """SELECT payment_intent_id[4:], outcome, failure_class FROM marts.payment_attempts
@@ -141,7 +141,7 @@ def failed_payments(settings: Settings) -> set[str]:
 
 
 def attempts_of(settings: Settings) -> list[tuple[str, int]]:
-    """Ids of attempts without a charge, and their seconds after midnight."""
+    """Return the ids of attempts without a charge, and their seconds after midnight."""
     rows = published(
         settings,
         f"""SELECT attempt_id, CAST(epoch(attempted_at) AS BIGINT) - {MIDNIGHT} FROM marts.payment_attempts
@@ -157,7 +157,7 @@ def build(settings: Settings, payloads: Sequence[Payload] | Iterable[Payload]) -
 
 @pytest.fixture
 def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
-    """A data folder with one payment that was recovered."""
+    """Return the settings of a data folder with one recovered payment."""
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     build(settings, recovered("neighbour"))
     return settings
@@ -166,17 +166,17 @@ def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
 def test_events_alone_give_the_same_outcome_as_the_charge(settings: Settings, tmp_path: Path) -> None:
     expected = {name: refusal.verdict for name, refusal in KINDS.items()}
     lost = {name for name, refusal in KINDS.items() if refusal.verdict[0] == "failed"}
-    build(settings, [told(name, refusal) for name, refusal in KINDS.items()])
-    assert verdicts(settings) == expected
+    build(settings, [failure_event(name, refusal) for name, refusal in KINDS.items()])
+    assert read_outcomes(settings) == expected
     assert failed_payments(settings) == lost
-    build(settings, [each for name, refusal in KINDS.items() for each in (intent(name), refused(name, refusal))])
-    assert verdicts(settings) == expected
+    build(settings, [each for name, refusal in KINDS.items() for each in (intent(name), refused_charge(name, refusal))])
+    assert read_outcomes(settings) == expected
     assert failed_payments(settings) == lost
     assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
 def test_two_events_of_one_failure_are_one_attempt_in_any_order(settings: Settings, tmp_path: Path) -> None:
-    """The copy comes a second later, in the same build or in a later one; another try half a minute on is another."""
+    """Check a copy one second later, in the same or a later build. Half a minute later it is another attempt."""
     orders = list(itertools.permutations(((0, "b"), (1, "a"), (30, "c"))))
     for arrivals in zip(*orders, strict=True):
         build(
@@ -198,7 +198,7 @@ def test_two_events_of_one_failure_are_one_attempt_in_any_order(settings: Settin
 
 
 def test_manual_capture_set_on_the_method_holds_the_money_until_capture(settings: Settings) -> None:
-    """Of the terminal `manual_preferred` as well; an option of another method changes nothing."""
+    """Check also the terminal's `manual_preferred`. Options of another payment method change nothing."""
     options = {
         "card": {"card": {"capture_method": "manual"}},
         "terminal": {"card_present": {"capture_method": "manual_preferred"}},
@@ -237,7 +237,7 @@ def test_both_cancellation_reasons_for_an_expired_hold_are_recognized(settings: 
 
 
 def test_a_charge_of_a_saved_wallet_is_off_session(settings: Settings) -> None:
-    """A code or a challenge shows that the customer was there; a wallet alone does not."""
+    """Check that a security code or a challenge shows the customer's presence, and a wallet alone does not."""
     shown: dict[str, Payload] = {
         "wallet": {"wallet": {"type": "apple_pay"}},
         "code": {"checks": {"cvc_check": "pass"}},
