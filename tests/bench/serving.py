@@ -61,7 +61,7 @@ class Served:
 
     def pids(self) -> dict[int, str]:
         """Return its processes with their roles; empty without /proc."""
-        return {pid: _role(pid) for pid in descendants(self.process.pid)} | {self.process.pid: "receiver"}
+        return {pid: _role(pid) for pid in list_descendants(self.process.pid)} | {self.process.pid: "receiver"}
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def serve(settings: Settings, variables: Mapping[str, str]) -> Iterator[Served]:
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Interrupt `recoup serve`, wait for it, and kill its remaining processes."""
-    family = {pid: _started_at(pid) for pid in descendants(process.pid)}
+    family = {pid: _started_at(pid) for pid in list_descendants(process.pid)}
     process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + _SHUTDOWN_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -153,7 +153,7 @@ def _count(path: Path, query: str) -> int:
             return 0
 
 
-def descendants(pid: int) -> list[int]:
+def list_descendants(pid: int) -> list[int]:
     """Return the ids of all child processes of a process, and of their children; empty without /proc."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):

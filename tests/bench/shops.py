@@ -216,7 +216,7 @@ def read_by_syncs(seed: int, shop: str | None, parameters: Mapping[str, Any] | N
     payments = PAYMENTS * DAYS_BETWEEN_SYNCS // DAYS
     account = SimulatedAccount(seed, payments, DAYS_BETWEEN_SYNCS, shop=shop, shop_parameters=parameters)
     with SimulatorServer(account) as server:
-        settings = settings_of(folder, server.url)
+        settings = make_settings(folder, server.url)
         pipeline.extract(settings)
         while account.now < account.opened_at + DAYS * DAY:
             account.now += DAYS_BETWEEN_SYNCS * DAY
@@ -224,25 +224,25 @@ def read_by_syncs(seed: int, shop: str | None, parameters: Mapping[str, Any] | N
     return account
 
 
-def settings_of(folder: Path, url: str = "http://127.0.0.1:9") -> Settings:
+def make_settings(folder: Path, url: str = "http://127.0.0.1:9") -> Settings:
     """Return the settings of a data folder and of the server of the account."""
     return Settings(stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=url, recoup_data_dir=folder)
 
 
-def comparisons(names: Iterable[str], seeds: Sequence[int], read: Read, folder: Path) -> list[Comparison]:
+def compare_shops(names: Iterable[str], seeds: Sequence[int], read: Read, folder: Path) -> list[Comparison]:
     """Read an account of each name and seed into one data folder, build and publish once, and compare each of them."""
     accounts = []
     for name in names:
         kind, parameters = VARIANTS.get(name, (name, None))
         shop = None if kind == PLAIN else kind
         accounts += [(name, kind, read(seed, shop, parameters, folder)) for seed in seeds]
-    settings = settings_of(folder)
+    settings = make_settings(folder)
     pipeline.build(settings)
     pipeline.publish_marts(settings)
     return [compare(name, kind, account, settings) for name, kind, account in accounts]
 
 
-def table_of(compared: Iterable[Comparison]) -> Table:
+def format_table(compared: Iterable[Comparison]) -> Table:
     """Return the table of all comparisons; values that exceed a limit are marked."""
     columns = ("kind of shop", "seed", "failed", "published", "diff", "true", "linked", "diff", "strict", "diff")
     table = Table(*columns, "amounts", "")
@@ -265,7 +265,7 @@ def table_of(compared: Iterable[Comparison]) -> Table:
 
 
 @contextmanager
-def unpaced(folder: Path) -> Iterator[BuiltFolder]:
+def without_rate_limit(folder: Path) -> Iterator[BuiltFolder]:
     """Read without Stripe's rate limit, and yield a data folder whose models are built on empty tables."""
     kept = folder / "plan.json"
     with pytest.MonkeyPatch.context() as patched:
@@ -283,12 +283,12 @@ def main(arguments: Sequence[str] = ()) -> None:
         sys.exit(f"There is no kind of shop {unknown[0]}. Choose one of: {', '.join((*KINDS, *VARIANTS))}")
     names = [*names, *(VARIANTS if "--variants" in arguments else ())] or [*KINDS]
     compared: list[Comparison] = []
-    with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as built_folder:
+    with tempfile.TemporaryDirectory() as shared, without_rate_limit(Path(shared)) as built_folder:
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
-                compared += comparisons([name], SEEDS, read_by_syncs, built_folder.copy(Path(folder)))
+                compared += compare_shops([name], SEEDS, read_by_syncs, built_folder.copy(Path(folder)))
             console.print(f"{name} done", style="dim")
-    console.print(table_of(compared))
+    console.print(format_table(compared))
     console.print(
         "30-day rates of failed payments in scope that have matured, as published; differences in percentage points.\n"
         "Amounts: the largest difference as a share of what was at risk in its currency."

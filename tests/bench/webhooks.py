@@ -232,7 +232,7 @@ def _status(connection: socket.socket) -> int:
     return int(match[1])
 
 
-def prepared(event: dict[str, Any], path: str) -> bytes:
+def prepare_request(event: dict[str, Any], path: str) -> bytes:
     """Return the bytes of the request. Its signature is valid for five minutes."""
     body = json.dumps(event)
     header = stripe.WebhookSignature.generate_signature_header(body, SECRET)
@@ -246,7 +246,7 @@ def receiver(settings: Settings, kind: str) -> dict[str, Any]:
     """Measure at a steady rate, then at full speed, and count the missing events at the end."""
     with serving(settings, kind) as (url, pid):
         address = urlsplit(url)
-        requests = [prepared(event, address.path) for event in events(RATE * SECONDS + FASTEST_COUNT)]
+        requests = [prepare_request(event, address.path) for event in events(RATE * SECONDS + FASTEST_COUNT)]
         steady = Sender(address, requests[: RATE * SECONDS], RATE)
         steady.run()
         fastest = Sender(address, requests[RATE * SECONDS :], None)
@@ -399,7 +399,9 @@ def _to_marts(settings: Settings, served: Served, rate: float, pushed: Sequence[
     token = WebhookFiles(settings).enable().token.get_secret_value()
     address = urlsplit(f"http://127.0.0.1:{served.receiver_port}/webhooks/stripe/{token}")
     intents = {event["data"]["object"]["id"]: number for number, event in enumerate(pushed)}
-    sender = Sender(address, [prepared(event, address.path) for event in pushed], rate, connections=1 + int(rate / 5))
+    sender = Sender(
+        address, [prepare_request(event, address.path) for event in pushed], rate, connections=1 + int(rate / 5)
+    )
     cpu, batches = _code_server_cpu(served), batch_count(settings)
     took: dict[str, float] = {}
     seen: int | None = None

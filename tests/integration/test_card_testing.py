@@ -65,7 +65,7 @@ def rewrite(settings: Settings, what: str, which: str) -> None:
         run_plan(connection, replace(load_plan(settings), tests=()))  # the rewritten charges need not be consistent
 
 
-def flagged(settings: Settings) -> set[str]:
+def query_flagged(settings: Settings) -> set[str]:
     rows = ask(settings, "SELECT attempt_id FROM marts.payment_attempts WHERE is_card_testing")
     return {attempt_id for (attempt_id,) in rows}
 
@@ -92,7 +92,7 @@ def test_rates_exclude_card_tests_which_are_counted(built: Settings) -> None:
     episodes = "WITH episodes AS (SELECT * FROM marts.recovery_episodes WHERE {})"
     assert ask(built, f"{episodes.format('is_in_scope')} {in_scope}") == [(False,)]
     assert ask(built, f"{episodes.format(IS_EXCLUDED)} {in_scope}") == [(True,)]
-    assert ask(built, "SELECT card_testing_attempt_count FROM marts.data_coverage") == [(len(flagged(built)),)]
+    assert ask(built, "SELECT card_testing_attempt_count FROM marts.data_coverage") == [(len(query_flagged(built)),)]
 
 
 def test_a_burst_that_is_read_in_parts_is_flagged_as_a_whole(make_settings: MakeSettings, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_burst_that_is_read_in_parts_is_flagged_as_a_whole(make_settings: Make
             account.now = at
             pipeline.extract(settings)
             pipeline.build(settings)
-            counts.append(len(flagged(settings)))
+            counts.append(len(query_flagged(settings)))
         assert counts[0] < counts[-1]
         assert find_full_refresh_differences(settings, tmp_path / "full") == []
 
@@ -121,7 +121,7 @@ def test_attempts_that_join_or_leave_a_burst_change_its_other_attempts(
     settings = make_settings(server)
     settings.warehouse_path.parent.mkdir(exist_ok=True)
     shutil.copy(built.warehouse_path, settings.warehouse_path)
-    verdicts = [flagged(settings)]
+    verdicts = [query_flagged(settings)]
     for what, which in (
         (SAME_CARD, f"hash(id) % 2 = 0 AND {SMALL}"),
         (CUSTOMER_OF_THE_DAY, f"hash(id) % 3 = 0 AND {SMALL}"),
@@ -129,6 +129,6 @@ def test_attempts_that_join_or_leave_a_burst_change_its_other_attempts(
         (TINY, "hash(id) % 5 = 0"),
     ):
         rewrite(settings, what, which)
-        verdicts.append(flagged(settings))
+        verdicts.append(query_flagged(settings))
         assert verdicts[-1] != verdicts[-2]
         assert find_full_refresh_differences(settings, tmp_path / "full") == []

@@ -74,37 +74,37 @@ def serve(folder: Path) -> AbstractContextManager[Running]:
     return recoup(folder, "serve", "--receiver-port", str(find_free_port()))
 
 
-def killed(running: Running) -> None:
+def kill_command(running: Running) -> None:
     running.process.kill()
     wait_until(running.is_gone, ENDED_WITHIN)
 
 
-def killed_while_dagster_hangs(running: Running) -> None:
+def kill_command_while_dagster_hangs(running: Running) -> None:
     os.kill(running.dagster(), signal.SIGSTOP)
     running.process.kill()
 
 
-def killed_together_with_dagster_dev(running: Running) -> None:
+def kill_command_and_dagster_dev(running: Running) -> None:
     dagster = running.dagster()
     running.process.kill()
     os.kill(dagster, signal.SIGKILL)
     assert running.family & list_parents().keys(), "the webserver and the daemon still run"
 
 
-def hung_up(running: Running) -> None:
+def close_terminal(running: Running) -> None:
     """Close the terminal."""
     running.process.send_signal(signal.SIGHUP)
     wait_until(running.is_gone, ENDED_WITHIN)
 
 
-def without_dagster_dev(running: Running) -> None:
+def kill_dagster_dev(running: Running) -> None:
     os.kill(running.dagster(), signal.SIGKILL)
     wait_until(running.is_gone, ENDED_WITHIN)
     assert running.process.returncode == 1
     assert "Dagster has ended (exit code -9)" in running.output.read_text()
 
 
-ENDS = (killed_while_dagster_hangs, killed_together_with_dagster_dev, killed, hung_up, without_dagster_dev)
+ENDS = (kill_command_while_dagster_hangs, kill_command_and_dagster_dev, kill_command, close_terminal, kill_dagster_dev)
 
 
 @pytest.mark.timeout(900)
@@ -124,7 +124,7 @@ def test_serve_starts_again_after_every_kind_of_end(tmp_path: Path) -> None:
 def test_killing_dev_ends_dagster_and_the_simulated_account(tmp_path: Path) -> None:
     with recoup(tmp_path, "dev", "--payments", "100") as dev:
         assert len(dev.family) >= 6, "the simulated account ends too"
-        killed(dev)
+        kill_command(dev)
 
 
 def test_the_ui_answers_only_its_own_pages_and_local_scripts(tmp_path: Path, subtests: pytest.Subtests) -> None:

@@ -215,22 +215,24 @@ ODD: dict[str, tuple[list[Payload], set[str], bool]] = {
 }
 
 
-def sound(payload: Payload) -> Payload:
+def keep_loader_fields(payload: Payload) -> Payload:
     """Return the fields of an object that the loader needs, without those that its checks might refuse."""
     kept = ("object", "id", "created", "status", "last_payment_error")
     return {"amount": 1, "currency": "usd"} | {name: copy.deepcopy(payload[name]) for name in kept if name in payload}
 
 
-def unchecked(payload: Payload) -> ObjectRow:
+def make_unchecked_row(payload: Payload) -> ObjectRow:
     """Return the row of an object as a version without checks stored it, which the models must accept too."""
-    made = object_row(sound(payload), as_of=NOW, read_no_later_than=NOW, api_version=API_VERSION, source="list")
+    made = object_row(
+        keep_loader_fields(payload), as_of=NOW, read_no_later_than=NOW, api_version=API_VERSION, source="list"
+    )
     return made._replace(payload=stored_json(payload))
 
 
-def unchecked_event(event: Payload) -> EventRow:
+def make_unchecked_event_rows(event: Payload) -> EventRow:
     """Return the rows of an event as a version without checks stored them."""
     carried = event["data"]["object"]
-    made = event_row(event | {"data": {"object": sound(carried)}}, "event")
+    made = event_row(event | {"data": {"object": keep_loader_fields(carried)}}, "event")
     assert made.carried is not None
     stored = made.carried._replace(payload=stored_json(carried))
     return made._replace(payload=stored_json(event), carried=stored)
@@ -238,11 +240,11 @@ def unchecked_event(event: Payload) -> EventRow:
 
 def load(settings: Settings, payloads: Sequence[Payload]) -> None:
     """Load objects as from lists, and events as from polls. The streams are complete to `NOW`."""
-    events = [unchecked_event(each) for each in payloads if each["object"] == "event"]
+    events = [make_unchecked_event_rows(each) for each in payloads if each["object"] == "event"]
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
         loader = Loader(connection, AccountKey("acct_1", False), API_VERSION)
         for table in OBJECT_TABLES:
-            loader.load_objects(table, [unchecked(each) for each in payloads if f"{each['object']}s" == table])
+            loader.load_objects(table, [make_unchecked_row(each) for each in payloads if f"{each['object']}s" == table])
         loader.load_events(events)
         connection.execute("DELETE FROM sync.streams")
         connection.execute(
@@ -253,15 +255,15 @@ def load(settings: Settings, payloads: Sequence[Payload]) -> None:
         )
 
 
-def published(settings: Settings, query: str) -> list[Any]:
+def query_published(settings: Settings, query: str) -> list[Any]:
     pipeline.publish_marts(settings)
     with duckdb.connect(str(settings.published_path), read_only=True) as connection:
         return connection.execute(query).fetchall()
 
 
-def issues_of(settings: Settings, name: str) -> dict[str, bool]:
+def query_issues(settings: Settings, name: str) -> dict[str, bool]:
     query = f"SELECT issue, is_excluded_from_rates FROM marts.data_issues WHERE payment_intent_id = 'pi_{name}'"
-    return dict(published(settings, query))
+    return dict(query_published(settings, query))
 
 
 @pytest.fixture
@@ -316,7 +318,7 @@ def test_a_resolved_issue_is_no_longer_listed(settings: Settings) -> None:
     """Check it also if another issue appears in the same build, so that the number of rows stays the same."""
     load(settings, [*recovered("odd"), intent("later"), charge("later")])
     pipeline.build(settings)
-    assert issues_of(settings, "odd") == {}
+    assert query_issues(settings, "odd") == {}
     load(settings, [intent("odd", currency="eur"), *recovered("late")])
     with open_warehouse(settings.warehouse_path) as connection:  # a later version of the payment wins by its time
         connection.execute(
@@ -324,7 +326,7 @@ def test_a_resolved_issue_is_no_longer_listed(settings: Settings) -> None:
                    _load_id = (SELECT max(load_id) FROM sync.loads) WHERE id = 'pi_odd'"""
         )
     pipeline.build(settings)
-    assert issues_of(settings, "odd") == {"currency_changed": False}
+    assert query_issues(settings, "odd") == {"currency_changed": False}
     load(settings, [intent("new", status="requires_review"), charge("new")])
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute(
@@ -332,9 +334,9 @@ def test_a_resolved_issue_is_no_longer_listed(settings: Settings) -> None:
                    _load_id = (SELECT max(load_id) FROM sync.loads) WHERE id = 'pi_odd'"""
         )
     pipeline.build(settings)
-    assert issues_of(settings, "odd") == {}
-    assert issues_of(settings, "new") == {"status_unknown": True}
-    reasons = dict(published(settings, "SELECT episode_id, exclusion_reason FROM marts.recovery_episodes"))
+    assert query_issues(settings, "odd") == {}
+    assert query_issues(settings, "new") == {"status_unknown": True}
+    reasons = dict(query_published(settings, "SELECT episode_id, exclusion_reason FROM marts.recovery_episodes"))
     assert (reasons["pi_odd"], reasons["pi_new"]) == (None, "data_issue")
 
 
@@ -425,7 +427,7 @@ def test_charges_dated_before_their_payment_belong_to_it(settings: Settings, tmp
         load(settings, payloads)
         pipeline.build(settings)
     query = "SELECT charge_id, payment_method_id FROM marts.payment_attempts WHERE charge_id LIKE 'ch_odd%' ORDER BY 1"
-    assert published(settings, query) == [
+    assert query_published(settings, query) == [
         ("ch_odd_1", None), ("ch_odd_1_later", None), ("ch_odd_2", "pm_1"), ("ch_odd_2_later", None)
     ]  # fmt: skip
     assert find_full_refresh_differences(settings, tmp_path / "again") == []

@@ -52,7 +52,7 @@ def ask(url: str, query: str, **variables: Any) -> Any:
 
 
 @contextmanager
-def started(command: list[str], port: int, folder: Path, **variables: str) -> Iterator[str]:
+def run_server(command: list[str], port: int, folder: Path, **variables: str) -> Iterator[str]:
     """Run a server as a shell starts it. SIGTERM must end it and all processes that it started."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))}
     environment |= {"RECOUP_DATA_DIR": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -87,7 +87,7 @@ def recoup_dev(folder: Path) -> Any:
     port = find_free_port()
     program = "from orchestration.cli import main; main()"
     command = [sys.executable, "-c", program, "dev", "--port", str(port), "--payments", "400", "--speed", "0"]
-    return started(command, port, folder)
+    return run_server(command, port, folder)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +222,6 @@ def test_plain_dagster_dev_finds_everything_through_the_workspace(tmp_path: Path
     port = find_free_port()
     command = [sys.executable, "-m", "dagster", "dev", "-p", str(port)]
     jobs = "query { repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }"
-    with started(command, port, tmp_path, DAGSTER_HOME=home) as url:
+    with run_server(command, port, tmp_path, DAGSTER_HOME=home) as url:
         (repository,) = ask(url, jobs)["repositoriesOrError"]["nodes"]
     assert {"sync_stripe", "rebuild_marts"} <= {job["name"] for job in repository["jobs"]}

@@ -19,7 +19,7 @@ KEY = f"rk_test_{BODY}"
 PLAIN = [name for name, field in Settings.model_fields.items() if "SecretStr" not in str(field.annotation)]
 
 
-def is_a_sentence(result: CommandResult, code: int = 1) -> None:
+def assert_one_sentence(result: CommandResult, code: int = 1) -> None:
     """Check what every failure must have."""
     assert result.code == code, result.screen
     assert 0 < len(result.screen.splitlines()) <= ONE_SCREEN
@@ -50,7 +50,7 @@ def is_a_sentence(result: CommandResult, code: int = 1) -> None:
 )
 def test_a_key_in_an_argument_is_refused_and_stored_nowhere(command: list[str], key: str, tmp_path: Path) -> None:
     result = run_recoup(*(each.format(key) for each in command), typed=KEY, RECOUP_DATA_DIR=str(tmp_path / "data"))
-    is_a_sentence(result, 2)
+    assert_one_sentence(result, 2)
     assert "Roll it" in result.text
     assert not (tmp_path / "data").exists()
 
@@ -58,7 +58,7 @@ def test_a_key_in_an_argument_is_refused_and_stored_nowhere(command: list[str], 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_key_in_a_setting_that_is_shown_is_refused(name: str, tmp_path: Path) -> None:
     result = run_recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name.upper(): KEY})
-    is_a_sentence(result)
+    assert_one_sentence(result)
     assert name.upper() in result.text
 
 
@@ -88,7 +88,7 @@ def test_a_key_stored_in_a_description_is_not_listed(tmp_path: Path, holding_sec
     ],
 )
 def test_an_invalid_setting_is_one_sentence(name: str, value: str, tmp_path: Path) -> None:
-    is_a_sentence(run_recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name: value}))
+    assert_one_sentence(run_recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name: value}))
 
 
 COMMANDS = [
@@ -108,7 +108,7 @@ COMMANDS = [
 @pytest.mark.parametrize("folder", ["/proc/nosuch/data", "/dev/null"])
 def test_a_data_folder_that_cannot_be_created_is_one_sentence(folder: str, command: list[str]) -> None:
     result = run_recoup(*command, RECOUP_DATA_DIR=folder)
-    is_a_sentence(result)
+    assert_one_sentence(result)
     assert folder.removesuffix("/data") in result.text
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_demo_state_is_one_sentence(tmp_path: Path) -> None:
     for text in texts:
         (tmp_path / "demo" / "simulator.json").write_text(text)
         result = run_recoup("demo", "--payments", "50", RECOUP_DATA_DIR=str(tmp_path))
-        is_a_sentence(result)
+        assert_one_sentence(result)
         assert "Delete the demo's folder" in result.text
 
 
@@ -132,7 +132,7 @@ def test_an_integration_whose_secrets_cannot_be_copied_is_not_renamed(tmp_path: 
     (tmp_path / "secrets" / "shop").mkdir(parents=True)
     os.mkfifo(tmp_path / "secrets" / "shop" / "pipe")
     result = run_recoup("integrations", "rename", "shop", "store", RECOUP_DATA_DIR=str(tmp_path))
-    is_a_sentence(result)
+    assert_one_sentence(result)
     assert re.search(r"cannot be copied: [^\[\]()]*named pipe", result.text)
     assert [each.name for each in Integrations(Settings(recoup_data_dir=tmp_path)).all()] == ["shop"]
 
@@ -141,7 +141,7 @@ def test_removing_the_integration_of_the_variable_is_refused_without_a_question(
     result = run_recoup(
         "integrations", "remove", "default", typed="y\n", RECOUP_DATA_DIR=str(tmp_path), STRIPE_API_KEY=KEY
     )
-    is_a_sentence(result)
+    assert_one_sentence(result)
     assert result.text == "`default` is the integration of STRIPE_API_KEY: change the variable instead."
 
 

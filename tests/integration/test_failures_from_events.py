@@ -10,7 +10,7 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.config.settings import Settings
-from tests.integration.test_data_issues import DAY, MIDNIGHT, Payload, charge, intent, load, published, recovered
+from tests.integration.test_data_issues import DAY, MIDNIGHT, Payload, charge, intent, load, query_published, recovered
 from tests.support.built_folder import BuiltFolder
 from tests.support.truth import find_full_refresh_differences
 
@@ -127,7 +127,7 @@ def unauthenticated(name: str, event_id: str, at: int, **error: Any) -> Payload:
 
 def read_outcomes(settings: Settings) -> dict[str, tuple[str, str | None]]:
     """Return the outcome and class of each attempt whose payment is not the neighbour."""
-    rows = published(
+    rows = query_published(
         settings,
         """SELECT payment_intent_id[4:], outcome, failure_class FROM marts.payment_attempts
            WHERE outcome IN ('failed', 'blocked') AND payment_intent_id <> 'pi_neighbour'""",
@@ -136,13 +136,13 @@ def read_outcomes(settings: Settings) -> dict[str, tuple[str, str | None]]:
 
 
 def failed_payments(settings: Settings) -> set[str]:
-    rows = published(settings, "SELECT episode_id[4:] FROM marts.recovery_episodes")
+    rows = query_published(settings, "SELECT episode_id[4:] FROM marts.recovery_episodes")
     return {name for (name,) in rows} - {"neighbour"}
 
 
-def attempts_of(settings: Settings) -> list[tuple[str, int]]:
+def query_attempts(settings: Settings) -> list[tuple[str, int]]:
     """Return the ids of attempts without a charge, and their seconds after midnight."""
-    rows = published(
+    rows = query_published(
         settings,
         f"""SELECT attempt_id, CAST(epoch(attempted_at) AS BIGINT) - {MIDNIGHT} FROM marts.payment_attempts
             WHERE attempt_source <> 'charge' ORDER BY attempted_at, attempt_id""",
@@ -186,14 +186,14 @@ def test_two_events_of_one_failure_are_one_attempt_in_any_order(settings: Settin
                 for number, (seconds, event_id) in enumerate(arrivals)
             ],
         )
-    assert attempts_of(settings) == [
+    assert query_attempts(settings) == [
         (f"pi_shop{number}:evt_{event_id}{number}", seconds)
         for seconds, event_id in ((0, "a"), (30, "c"))
         for number in range(6)
     ]
     build(settings, [unauthenticated("other_card", "evt_x", MIDNIGHT + DAY)])
     build(settings, [unauthenticated("other_card", "evt_y", MIDNIGHT + DAY, payment_method={"id": "pm_second"})])
-    assert [name for name, _ in attempts_of(settings)][-2:] == ["pi_other_card:evt_x", "pi_other_card:evt_y"]
+    assert [name for name, _ in query_attempts(settings)][-2:] == ["pi_other_card:evt_x", "pi_other_card:evt_y"]
     assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
@@ -210,7 +210,9 @@ def test_manual_capture_set_on_the_method_holds_the_money_until_capture(settings
         paid = recovered(name, capture_method="automatic_async", payment_method_options=asked)
         load(settings, [paid[0], paid[1], paid[2] | {"payment_method_details": method}])
     pipeline.build(settings)
-    rows = published(settings, "SELECT episode_id[4:], is_first_succeeded_at_estimated FROM marts.recovery_episodes")
+    rows = query_published(
+        settings, "SELECT episode_id[4:], is_first_succeeded_at_estimated FROM marts.recovery_episodes"
+    )
     assert dict(rows) == {"card": True, "terminal": True, "other": False, "odd": False, "neighbour": False}
 
 
@@ -227,7 +229,7 @@ def test_both_cancellation_reasons_for_an_expired_hold_are_recognized(settings: 
         )
         load(settings, [gone, charge(reason), held])
     pipeline.build(settings)
-    rows = published(settings, "SELECT episode_id[4:], lost_reason FROM marts.recovery_episodes")
+    rows = query_published(settings, "SELECT episode_id[4:], lost_reason FROM marts.recovery_episodes")
     assert dict(rows) == {
         "automatic": "authorization_expired",
         "expired": "authorization_expired",
@@ -249,7 +251,7 @@ def test_a_charge_of_a_saved_wallet_is_off_session(settings: Settings) -> None:
         paid[2]["payment_method_details"]["card"] |= details
         load(settings, paid)
     pipeline.build(settings)
-    rows = published(settings, "SELECT episode_id[4:], recovery_initiator FROM marts.recovery_episodes")
+    rows = query_published(settings, "SELECT episode_id[4:], recovery_initiator FROM marts.recovery_episodes")
     assert {name: initiator for name, initiator in rows if initiator} == {
         "code": "customer_likely",
         "challenge": "customer_likely",

@@ -15,13 +15,13 @@ DAY = 86_400
 FORBIDDEN = (*PERSONAL_MARKERS, "client_secret", DEFAULT_API_KEY)
 
 
-def exported(database: Path, into: Path) -> None:
+def export_database(database: Path, into: Path) -> None:
     """Return the contents of a database, uncompressed."""
     with duckdb.connect(str(database), read_only=True) as connection:
         connection.execute(f"EXPORT DATABASE '{into}' (FORMAT csv)")
 
 
-def found_in(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
+def find_words(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
     """Return the files under a folder that contain any of the words."""
     hits = {
         str(path.relative_to(folder)): [word for word in words if word.encode() in path.read_bytes()]
@@ -57,9 +57,9 @@ def test_no_personal_data_and_no_key_is_stored(answered: str, make_settings: Mak
             pipeline.build(settings)
             pipeline.publish_marts(settings)
 
-    assert found_in(settings.recoup_data_dir, FORBIDDEN) == {}
+    assert find_words(settings.recoup_data_dir, FORBIDDEN) == {}
     for database in (settings.warehouse_path, settings.published_path):
         into = tmp_path / f"{database.name}.csv"
-        exported(database, into)
-        assert found_in(into, (*PERSONAL_MARKERS, '"client_secret"', DEFAULT_API_KEY)) == {}
-        assert found_in(into, ("pi_3",)), "the export contains the tables"
+        export_database(database, into)
+        assert find_words(into, (*PERSONAL_MARKERS, '"client_secret"', DEFAULT_API_KEY)) == {}
+        assert find_words(into, ("pi_3",)), "the export contains the tables"

@@ -21,7 +21,7 @@ from orchestration.warehouse.checkpoints import AccountKey
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
-from tests.bench.shops import Comparison, comparisons, settings_of, table_of
+from tests.bench.shops import Comparison, compare_shops, format_table, make_settings
 from tests.support.built_folder import BuiltFolder
 
 PAYMENTS, DAYS = 600, 180
@@ -38,12 +38,12 @@ def read_by_webhooks(
     renderer, now = Renderer(account), account.now
     listed = account.list_entries("events", now, created=(0, now - EVENT_RETENTION))
     events = [renderer.render("events", entry, now) for entry in listed if entry.event_type in DEFAULT_ENABLED_EVENTS]
-    with open_warehouse(settings_of(folder).warehouse_path) as warehouse, transaction(warehouse):
+    with open_warehouse(make_settings(folder).warehouse_path) as warehouse, transaction(warehouse):
         Loader(warehouse, AccountKey(account.id, account.livemode), API_VERSION).load_events(
             [event_row(event, "webhook") for event in events]
         )
     with SimulatorServer(account) as server:
-        pipeline.extract(settings_of(folder, server.url))
+        pipeline.extract(make_settings(folder, server.url))
     return account
 
 
@@ -52,7 +52,7 @@ def test_the_published_rates_equal_the_truth_in_each_kind_of_shop(
     seed: int, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     """Compare failed payments, linked and strict rates, and amounts at risk, recovered and received."""
-    compared = comparisons(KINDS, [seed], read_by_webhooks, built_folder.copy(tmp_path))
+    compared = compare_shops(KINDS, [seed], read_by_webhooks, built_folder.copy(tmp_path))
     shown = show(compared)
     print(shown)
     assert [each.name for each in compared if each.true.failed < 20] == [], "too few failed payments to compare"
@@ -63,5 +63,5 @@ def test_the_published_rates_equal_the_truth_in_each_kind_of_shop(
 def show(compared: Sequence[Comparison]) -> str:
     """Return the table as text."""
     text = io.StringIO()
-    Console(file=text, width=120, highlight=False).print(table_of(compared))
+    Console(file=text, width=120, highlight=False).print(format_table(compared))
     return text.getvalue()

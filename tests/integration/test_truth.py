@@ -30,7 +30,7 @@ def run(accounts: list[Settings]) -> int:
     return sum(report.written for report in reports)
 
 
-def part_of(published: Path, account_id: str, folder: Path) -> Settings:
+def extract_account(published: Path, account_id: str, folder: Path) -> Settings:
     """Return the part of the published file that belongs to one account, as its own file."""
     settings = Settings(recoup_data_dir=folder)
     folder.mkdir()
@@ -42,7 +42,7 @@ def part_of(published: Path, account_id: str, folder: Path) -> Settings:
     return settings
 
 
-def rows_of(published: Path) -> Counter[str]:
+def count_rows(published: Path) -> Counter[str]:
     return Counter({name: len(rows) for name, rows in read_tables(published).items() if name.startswith("marts.")})
 
 
@@ -67,9 +67,10 @@ def test_every_number_equals_the_truth_after_every_sync(
             syncs.append(accounts[0].now)
             run(settings)
             parts = [
-                part_of(published, account.id, tmp_path / f"{account.id} at {account.now}") for account in accounts
+                extract_account(published, account.id, tmp_path / f"{account.id} at {account.now}")
+                for account in accounts
             ]
-            assert sum((rows_of(part.published_path) for part in parts), Counter()) == rows_of(published)
+            assert sum((count_rows(part.published_path) for part in parts), Counter()) == count_rows(published)
             for account, part in zip(accounts, parts, strict=True):
                 assert find_differences(account, part, syncs)[:10] == [], f"seed {account.seed}"
         assert find_full_refresh_differences(settings[0], tmp_path / "rebuilt") == []

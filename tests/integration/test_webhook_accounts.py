@@ -51,7 +51,7 @@ class Endpoints:
                 "SELECT account_id, livemode, payment_intent_id, amount FROM marts.payment_intents ORDER BY ALL"
             ).fetchall()
 
-    def passed_over(self) -> dict[str, int]:
+    def count_ignored(self) -> dict[str, int]:
         with closing(Queue(self.settings.queue_url)) as queue:
             return queue.passed_over(since=days_ago(1))
 

@@ -66,13 +66,15 @@ class Account:
     @property
     def linked_by_instrument(self) -> set[str]:
         """Return payments linked only by their card or bank account, which the event of a success does not contain."""
-        intents = read(self.synced, "payment_intent_id, episode_id, link_tier, customer_id", "payment_intents").values()
+        intents = read_mart(
+            self.synced, "payment_intent_id, episode_id, link_tier, customer_id", "payment_intents"
+        ).values()
         of_guests = {row["episode_id"] for row in intents if row["link_tier"] == "card" and row["customer_id"] is None}
         return {row["payment_intent_id"] for row in intents if row["episode_id"] in of_guests}
 
     def with_their_episodes(self, payments: set[str]) -> set[str]:
         """Return the payments and all others of their episodes."""
-        intents = read(self.synced, "payment_intent_id, episode_id", "payment_intents").values()
+        intents = read_mart(self.synced, "payment_intent_id, episode_id", "payment_intents").values()
         episodes = {row["episode_id"] for row in intents if row["payment_intent_id"] in payments}
         return {row["payment_intent_id"] for row in intents if row["episode_id"] in episodes}
 
@@ -123,7 +125,7 @@ def load(
     pipeline.build(settings)
 
 
-def read(settings: Settings, columns: str, table: str) -> Table:
+def read_mart(settings: Settings, columns: str, table: str) -> Table:
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as warehouse:
         found = warehouse.execute(f"SELECT {columns} FROM marts.{table}")
         names = [column[0] for column in found.description]
@@ -131,11 +133,11 @@ def read(settings: Settings, columns: str, table: str) -> Table:
 
 
 def attempts(settings: Settings) -> Table:
-    return read(settings, ATTEMPT, "payment_attempts")
+    return read_mart(settings, ATTEMPT, "payment_attempts")
 
 
 def episodes(settings: Settings) -> Table:
-    return read(settings, EPISODE, "recovery_episodes")
+    return read_mart(settings, EPISODE, "recovery_episodes")
 
 
 def marts(settings: Settings) -> dict[str, Any]:
@@ -205,7 +207,9 @@ def test_events_alone_give_the_same_marts_as_charges(
     assert without(episodes(settings), payments=gone) == without(episodes(account.synced), payments=gone)
 
     failures = [key for key, row in from_events.items() if row["outcome"] in ("failed", "blocked")]
-    instruments, true_instruments = (read(each, INSTRUMENT, "payment_attempts") for each in (settings, account.synced))
+    instruments, true_instruments = (
+        read_mart(each, INSTRUMENT, "payment_attempts") for each in (settings, account.synced)
+    )
     assert [instruments[key] for key in failures] == [true_instruments[key] for key in failures]
 
     load(account, settings, account.events(DISPUTES))
@@ -220,11 +224,11 @@ def test_values_unknown_from_events_are_null_and_counted(
 ) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
-    left_open = read(settings, f"attempt_id, {ONLY_FROM_CHARGES}", "payment_attempts")
+    left_open = read_mart(settings, f"attempt_id, {ONLY_FROM_CHARGES}", "payment_attempts")
     assert {value for row in left_open.values() for name, value in row.items() if name != "attempt_id"} == {None}
-    by_charge = read(settings, "attempt_id, charge_id, is_charge_known", "payment_attempts").values()
+    by_charge = read_mart(settings, "attempt_id, charge_id, is_charge_known", "payment_attempts").values()
     assert all(row["is_charge_known"] is (None if row["charge_id"] is None else False) for row in by_charge)
-    (coverage,) = read(settings, "*", "data_coverage").values()
+    (coverage,) = read_mart(settings, "*", "data_coverage").values()
     assert coverage["attempts_of_unknown_charges_count"] == sum(row["charge_id"] is not None for row in by_charge)
     assert coverage["charge_count"] == coverage["succeeded_without_charge_count"] == 0
 
@@ -246,7 +250,9 @@ def test_charges_change_only_values_that_were_unknown(
 
     load(account, settings, [], charges=charges)
     everything = "attempt_id, * EXCLUDE (attempt_id, _load_id)"
-    assert read(settings, everything, "payment_attempts") == read(account.synced, everything, "payment_attempts")
+    assert read_mart(settings, everything, "payment_attempts") == read_mart(
+        account.synced, everything, "payment_attempts"
+    )
     assert episodes(settings) == episodes(account.synced)
 
 

@@ -117,7 +117,7 @@ def kill(running: subprocess.Popen[bytes]) -> None:
     running.wait()
 
 
-def answers(url: str) -> Callable[[], bool]:
+def make_health_check(url: str) -> Callable[[], bool]:
     def is_up() -> bool:
         try:
             return requests.get(url, timeout=2).status_code == 200
@@ -143,9 +143,9 @@ def test_a_receiver_killed_under_load_keeps_every_acknowledged_event_once(tmp_pa
 
     senders = [Sender(address, shared()) for _ in range(8)]
     for _ in range(4):
-        with process(["receive", "--port", str(port)], tmp_path, answers(f"http://127.0.0.1:{port}/healthz")):
+        with process(["receive", "--port", str(port)], tmp_path, make_health_check(f"http://127.0.0.1:{port}/healthz")):
             time.sleep(chance.uniform(0.05, 0.4))
-    with process(["receive", "--port", str(port)], tmp_path, answers(f"http://127.0.0.1:{port}/healthz")):
+    with process(["receive", "--port", str(port)], tmp_path, make_health_check(f"http://127.0.0.1:{port}/healthz")):
         acknowledged = [event_id for sender in senders for event_id in sender.join()]
     assert len(acknowledged) == 1_500
     queue = Queue(settings_of(tmp_path).queue_url)
@@ -188,7 +188,7 @@ def test_dagster_killed_during_a_run_continues_after_a_restart(tmp_path: Path) -
     """Check that every acknowledged event is in the published marts exactly once."""
     port, ui = find_free_port(), find_free_port()
     command = ["serve", "--port", str(ui), "--receiver-port", str(port)]
-    is_up = answers(f"http://127.0.0.1:{port}/healthz")
+    is_up = make_health_check(f"http://127.0.0.1:{port}/healthz")
     address = f"http://127.0.0.1:{port}/webhooks/stripe/{token(tmp_path)}"
     settings = settings_of(tmp_path)
     queue = Queue(settings.queue_url)

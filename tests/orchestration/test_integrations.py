@@ -58,7 +58,7 @@ def read(instance: dg.DagsterInstance, settings: Settings, integration: str) -> 
     )
 
 
-def accounts_in(settings: Settings) -> set[str]:
+def read_accounts(settings: Settings) -> set[str]:
     with open_warehouse(settings.warehouse_path) as connection:
         return {account for (account,) in connection.execute("SELECT account_id FROM raw_stripe.charges").fetchall()}
 
@@ -68,9 +68,9 @@ def test_each_run_reads_only_the_account_of_its_partition(
 ) -> None:
     shop.requests.clear()
     assert read(instance, settings, "club").success
-    assert (shop.requests.total, accounts_in(settings)) == (0, {club.account.id})
+    assert (shop.requests.total, read_accounts(settings)) == (0, {club.account.id})
     assert read(instance, settings, "shop").success
-    assert accounts_in(settings) == {club.account.id, shop.account.id}
+    assert read_accounts(settings) == {club.account.id, shop.account.id}
     for key in RAW:
         assert instance.get_materialized_partitions(key) == {"shop", "club"}
     club.requests.clear()
@@ -87,7 +87,7 @@ def test_a_failing_integration_says_why_and_does_not_affect_the_other(
     (why,) = [event for event in failed.all_events if event.is_step_failure]
     assert "This API key has expired or was rolled" in str(why.step_failure_data.user_failure_data)
     assert read(instance, settings, "shop").success
-    assert accounts_in(settings) == {shop.account.id}
+    assert read_accounts(settings) == {shop.account.id}
 
 
 def test_a_run_without_an_integration_is_refused(settings: Settings) -> None:
@@ -139,7 +139,7 @@ def test_integrations_added_or_removed_after_loading_do_not_block_the_others(
     assert tick(instance, loaded) == "shop was removed. club was removed."
 
 
-def key_check(instance: dg.DagsterInstance, settings: Settings) -> dg.AssetCheckEvaluation:
+def run_key_check(instance: dg.DagsterInstance, settings: Settings) -> dg.AssetCheckEvaluation:
     result = build_defs(settings=settings).resolve_job_def("check_sync").execute_in_process(instance=instance)
     (found,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "every_key_works"]
     return found
@@ -148,17 +148,17 @@ def key_check(instance: dg.DagsterInstance, settings: Settings) -> dg.AssetCheck
 def test_the_key_check_names_failing_integrations_and_says_why(
     instance: dg.DagsterInstance, settings: Settings, shop: SimulatorServer, club: SimulatorServer
 ) -> None:
-    good = key_check(instance, settings)
+    good = run_key_check(instance, settings)
     assert (good.passed, good.severity, good.description) == (True, dg.AssetCheckSeverity.ERROR, None)
     assert {name: value.value for name, value in good.metadata.items()} == {
         "shop": f"{shop.account.id} can be read.",
         "club": f"{club.account.id} can be read.",
     }
     club.keys.put(CLUB, ApiKey(("payment_intent_read", "event_read", "charge_read")))
-    lacking = key_check(instance, settings)
+    lacking = run_key_check(instance, settings)
     assert (lacking.passed, lacking.description) == (False, "club: The key lacks rak_dispute_read.")
     shop.keys.put(SHOP, ApiKey(state="revoked"))
-    both = key_check(instance, settings)
+    both = run_key_check(instance, settings)
     assert not both.passed
     assert str(both.description).startswith("shop: This API key no longer has access to the account")
     assert str(both.description).endswith("club: The key lacks rak_dispute_read.")

@@ -159,7 +159,7 @@ def delivery(account: SimulatedAccount, event: Entry) -> Delivery:
     return Delivery("default", event.id, payload, datetime.now(UTC))
 
 
-def raw(way: Way) -> dict[str, Any]:
+def read_raw(way: Way) -> dict[str, Any]:
     """Return what all ways must agree on: the events, and the fields of each object that have events."""
     ask = way.warehouse.execute
     found: dict[str, Any] = {
@@ -175,7 +175,7 @@ def raw(way: Way) -> dict[str, Any]:
     return found | {"events": events, "doubted": doubted}
 
 
-def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, built: Sequence[str] = ()) -> None:
+def run_history(history: History, server: SimulatorServer, ways: dict[str, Way], *, built: Sequence[str] = ()) -> None:
     """Let time pass and load the changes into each warehouse in its own way; build the `built` ones after each sync."""
     account, chance = server.account, random.Random(history.seed)
     start, held = account.opened_at - 1, []
@@ -196,7 +196,7 @@ def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, bui
     ways["both"].push(held, history)
 
 
-def ways_of(
+def make_ways(
     folder: Path, server: SimulatorServer, seed: int, built_folder: BuiltFolder | None = None
 ) -> dict[str, Way]:
     """Return the ways by name. All data folders except that of the polls begin as copies of the built folder."""
@@ -221,11 +221,11 @@ def test_polls_and_webhooks_end_in_the_same_tables(tmp_path: Path) -> None:
     @given(history=histories)
     def run(history: History) -> None:
         with SimulatorServer(history.account()) as server, TemporaryDirectory(dir=tmp_path) as folder:
-            ways = ways_of(Path(folder), server, history.seed)
-            walk(history, server, ways)
+            ways = make_ways(Path(folder), server, history.seed)
+            run_history(history, server, ways)
             for way in ways.values():
                 way.poll()
-            tables = {name: raw(way) for name, way in ways.items()}
+            tables = {name: read_raw(way) for name, way in ways.items()}
             for way in ways.values():
                 way.close()
         assert tables["both"] == tables["poll"]
@@ -252,7 +252,7 @@ def test_webhooks_alone_give_the_same_tables_in_any_order(
             ]
             for way in ways:
                 way.push(events, history)
-            first, second = map(complete, ways)
+            first, second = map(read_stable_columns, ways)
             expected = expected_intents(account, events)
             for way in ways:
                 way.close()
@@ -265,7 +265,7 @@ def test_webhooks_alone_give_the_same_tables_in_any_order(
     run()
 
 
-def complete(way: Way) -> dict[str, list[Any]]:
+def read_stable_columns(way: Way) -> dict[str, list[Any]]:
     """Return each column that does not depend on when and how often something was loaded."""
     ask = way.warehouse.execute
     found = {
@@ -294,8 +294,8 @@ def test_polls_and_webhooks_end_in_the_same_marts(case: int, built_folder: Built
     types, doubled = (FIVE, 0.3) if case % 2 else (EVERY, 1.0)
     history = History(70 + case, 150, 12, [1, 600][case % 2], (0, 3, 5), types, 3, doubled, 0.3)
     with SimulatorServer(history.account()) as server:
-        ways = ways_of(tmp_path, server, history.seed, built_folder)
-        walk(history, server, ways, built=("push",))
+        ways = make_ways(tmp_path, server, history.seed, built_folder)
+        run_history(history, server, ways, built=("push",))
         for way in ways.values():
             way.poll()
         ways["push"].build()

@@ -56,7 +56,7 @@ def paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from paths(child, (*path, key))
 
 
-def mutated(chance: random.Random, node: Any, others: Sequence[Any]) -> Any:
+def mutate(chance: random.Random, node: Any, others: Sequence[Any]) -> Any:
     """Return a copy with one to three fields removed or replaced by nasty values or by those of another object."""
     made = copy.deepcopy(node)
     for _ in range(chance.randint(1, 3)):
@@ -127,10 +127,10 @@ def bodies(chance: random.Random, objects: dict[str, list[dict[str, Any]]], numb
     pools = {table: all_of[: 25 if chance.random() < 0.5 else None] for table, all_of in objects.items()}
     for nth in range(40):
         table = chance.choice(list(OBJECT_TABLES))
-        carried = mutated(chance, chance.choice(pools[table]), pools[table])
+        carried = mutate(chance, chance.choice(pools[table]), pools[table])
         kind = chance.choice(KINDS[table] if chance.random() < 0.8 else EVERY_KIND)
         event = event_of(carried, kind, f"evt_bad{number}x{nth}")
-        yield table, mutated(chance, event, [event]) if chance.random() < 0.3 else event
+        yield table, mutate(chance, event, [event]) if chance.random() < 0.3 else event
 
 
 def answered(listed: list[Any]) -> Answer:

@@ -67,7 +67,7 @@ def histories(draw: st.DrawFn) -> list[list[tuple[int, int, Version]]]:
     return batches
 
 
-def shown(number: int, start: int, version: Version) -> list[dict[str, Any]]:
+def render_version(number: int, start: int, version: Version) -> list[dict[str, Any]]:
     """Return the payment's objects in that version."""
     name, at = f"p{number:02}", MIDNIGHT + start
     status = {"failed": "requires_payment_method", "failed_and_succeeded": "succeeded"}.get(
@@ -111,7 +111,7 @@ def load(settings: Settings, payloads: Sequence[dict[str, Any]], as_of: int) -> 
             loader.load_objects(table, rows)
 
 
-def built(built_folder: BuiltFolder, folder: Path, batches: Sequence[Sequence[dict[str, Any]]]) -> Settings:
+def build_batches(built_folder: BuiltFolder, folder: Path, batches: Sequence[Sequence[dict[str, Any]]]) -> Settings:
     """Return a data folder into which the batches were loaded one after the other, with a build after each."""
     settings = Settings(recoup_data_dir=built_folder.copy(folder))
     for number, batch in enumerate(batches):
@@ -131,11 +131,11 @@ def test_links_are_the_same_whether_built_in_parts_or_at_once(
     built_folder: BuiltFolder, batches: list[list[tuple[int, int, Version]]]
 ) -> None:
     """Link payments that change their customer, card, order, price or outcome as if they had always been so."""
-    parts = [[each for entry in batch for each in shown(*entry)] for batch in batches]
+    parts = [[each for entry in batch for each in render_version(*entry)] for batch in batches]
     last = {each["id"]: each for batch in parts for each in batch}
     with TemporaryDirectory() as folder:
-        in_parts = built(built_folder, Path(folder) / "parts", [batch for batch in parts if batch])
-        at_once = built(built_folder, Path(folder) / "once", [list(last.values())])
+        in_parts = build_batches(built_folder, Path(folder) / "parts", [batch for batch in parts if batch])
+        at_once = build_batches(built_folder, Path(folder) / "once", [list(last.values())])
         found, expected = read_models(in_parts), read_models(at_once)
         assert [
             table

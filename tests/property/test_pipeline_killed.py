@@ -134,7 +134,7 @@ class Shop:
         payload = stored_json(redact(orjson.loads(webhook_payload(self.account, event))))
         return Delivery("default", event.id, payload, datetime.now(UTC))
 
-    def interrupted(self, step: Step) -> None:
+    def run_interrupted(self, step: Step) -> None:
         """Run the parts of a step in a separate process that may be killed."""
         child = forks.Process(target=run_parts, args=(self.settings.recoup_data_dir, self.server.url, step))
         child.start()

@@ -134,7 +134,7 @@ class _SignInPage(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served(certificate: Path | None = None) -> Iterator[str]:
+def serve_sign_in_page(certificate: Path | None = None) -> Iterator[str]:
     """Yield the address of the page on this machine, over TLS if there is a certificate, which no authority signed."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _SignInPage) as running:
         if certificate is not None:
@@ -148,7 +148,7 @@ def served(certificate: Path | None = None) -> Iterator[str]:
         running.shutdown()
 
 
-def self_signed(folder: Path) -> Path:
+def create_certificate(folder: Path) -> Path:
     folder.mkdir()
     path = folder / "self_signed.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
@@ -159,7 +159,7 @@ def self_signed(folder: Path) -> Path:
 
 
 @contextmanager
-def faulty(server: SimulatorServer, fault: Fault) -> Iterator[str]:
+def add_fault(server: SimulatorServer, fault: Fault) -> Iterator[str]:
     server.faults.add(fault)
     yield server.url
 
@@ -179,14 +179,14 @@ machine's network, its firewall and its proxy, and STRIPE_API_BASE if it is set.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "TLS": (
-        lambda server, folder: served(self_signed(folder)),
+        lambda server, folder: serve_sign_in_page(create_certificate(folder)),
         """No trusted TLS connection to {address} could be made. Check this
 machine's date and time; if a proxy or firewall decrypts the traffic, set
 REQUESTS_CA_BUNDLE to the PEM file of its certificate authority.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "Stripe down": (
-        lambda server, folder: faulty(server, Fault("server_error", times=99, status=503)),
+        lambda server, folder: add_fault(server, Fault("server_error", times=99, status=503)),
         """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: HTTP 503. Trying again in
                              0.0 s.
 {address} gave no usable answer to GET /v1/payment_intents in 2
@@ -194,14 +194,14 @@ tries. Last: HTTP 503. Try again later; https://status.stripe.com lists outages.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "rate limits all the time": (
-        lambda server, folder: faulty(server, Fault("rate_limit", times=99)),
+        lambda server, folder: add_fault(server, Fault("rate_limit", times=99)),
         """{address} gave no usable answer to GET /v1/payment_intents in 2
 tries. Last: Stripe's rate limit (global-rate). Try again later;
 https://status.stripe.com lists outages.
 Nothing was saved. To save it anyway, add --save-anyway.""",
     ),
     "not Stripe": (
-        lambda server, folder: served(),
+        lambda server, folder: serve_sign_in_page(),
         """[mm/dd/yy hh:mm:ss] WARNING  GET /v1/payment_intents: its answer is not JSON.
                              Trying again in 0.0 s.
 {address} does not answer as Stripe does: its answer is not JSON. A
