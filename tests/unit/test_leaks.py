@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.config.settings import PROJECT_ROOT
-from tests.support.leaks import find_leaks as leaks_in
-from tests.support.leaks import find_secrets as secrets_in
+from tests.support.leaks import find_leaks, find_secrets
 
 SECRETS = [
     "rk_test_51HabcXYZ",
@@ -29,14 +28,14 @@ def test_a_whole_secret_is_seen_wherever_it_stands(secret: str) -> None:
         f"\0\x01{secret}\n",
         f"GET /v1/charges?k={secret}&",
     ):
-        assert secrets_in(text.encode()) == [secret]
+        assert find_secrets(text.encode()) == [secret]
 
 
 @pytest.mark.parametrize(
     "text", ["rk_live_…wXYZ", "rk_test_**********wXYZ", "rk_live_… or rk_test_…", "whsec_…", "task_test_something_else"]
 )
 def test_what_may_be_shown_of_a_secret_is_none(text: str) -> None:
-    assert secrets_in(text.encode()) == []
+    assert find_secrets(text.encode()) == []
 
 
 def test_files_are_looked_through_but_where_secrets_are_kept(tmp_path: Path, holding_secrets: set[Path]) -> None:
@@ -44,7 +43,7 @@ def test_files_are_looked_through_but_where_secrets_are_kept(tmp_path: Path, hol
     for name in ("data/secrets/shop/api_key", "data/dagster/run.db", ".env", "log"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"\xff\x00" + SECRETS[0].encode())
-    assert leaks_in(tmp_path, except_for=[tmp_path / ".env"]) == {
+    assert find_leaks(tmp_path, except_for=[tmp_path / ".env"]) == {
         "data/dagster/run.db": [SECRETS[0]],
         "log": [SECRETS[0]],
     }
