@@ -1,6 +1,6 @@
 """A simulated Stripe, the receiver, and a data folder for the tests of the Stripe App.
 
-They work over real HTTP with the simulated account in Stripe's place. Kills are of real processes.
+They work over real HTTP with the simulated account in Stripe's place. Real processes are killed.
 """
 
 import json
