@@ -1,7 +1,7 @@
 """Speed and memory, each as a ratio to a baseline measured in the same run: `make bench`.
 
-The baseline is what one would write without Recoup: the official SDK's auto-paging into a pandas DataFrame into DuckDB.
-Each case is a process of its own against one simulated account in another, so that none disturbs the other's memory.
+The baseline is what one would write without Recoup: the official SDK's auto-paging into a pandas DataFrame and DuckDB.
+Each case has its own process, and the simulated account another, so that neither disturbs the other's memory.
 """
 
 import json
@@ -32,7 +32,7 @@ STREAMS: Final = ("payment_intents", "charges", "refunds", "disputes", "events")
 
 
 def auto_paging(url: str, folder: Path) -> int:
-    """All objects through the SDK's objects, a DataFrame a stream, one table each."""
+    """Read all objects with the SDK: one DataFrame and one table for each stream."""
     client = stripe.StripeClient(DEFAULT_API_KEY, base_addresses={"api": url})
     count = 0
     with duckdb.connect(str(folder / "baseline.duckdb")) as connection:
@@ -46,22 +46,22 @@ def auto_paging(url: str, folder: Path) -> int:
 
 
 def first_sync(url: str, folder: Path) -> int:
-    """The first sync of an account into raw tables, checkpoints and all."""
+    """Sync an account for the first time, with raw tables and checkpoints."""
     return sum(counts.read for counts in pipeline.extract(_settings(url, folder)).counts.values())
 
 
 def idle_sync(url: str, folder: Path) -> int:
-    """A sync when nothing has changed."""
+    """Sync when nothing has changed."""
     return sum(counts.read for counts in pipeline.extract(_settings(url, folder)).counts.values())
 
 
 def build(url: str, folder: Path) -> int:
-    """Models and tests on the synced account."""
+    """Build and test the models of the synced account."""
     return sum(pipeline.build(_settings(url, folder)).nodes.values())
 
 
 def publish(url: str, folder: Path) -> int:
-    """The analysts' file."""
+    """Publish the analysts' file."""
     return sum(pipeline.publish_marts(_settings(url, folder)).rows.values())
 
 
@@ -88,14 +88,14 @@ def run_case(name: str, url: str, folder: Path) -> None:
 
 
 def measure(name: str, url: str, folder: Path) -> dict[str, Any]:
-    """Run one case in a process of its own."""
+    """Run one case in its own process."""
     command = [sys.executable, "-m", "tests.bench", name, url, str(folder)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
-    """Print every case's figures, and its ratio to the baseline where they do the same work."""
+    """Print every case's figures, and the ratio to the baseline if both do the same work."""
     console = Console(width=120)
     table = Table("case", *(f"{name}" for name in ("items", "seconds", "CPU s", "peak MiB", "time ÷ baseline")))
     state = SimulatorState(seed=1, payments=PAYMENTS, now=OPENED_AT + FIRST_DAYS * 86_400)

@@ -1,8 +1,8 @@
-"""Accounts side by side: what one that Stripe turns away all the time costs the others.
+"""Parallel accounts: how much an account that Stripe always refuses slows down the others.
 
-Two accounts of live mode, one of them a platform with three connected ones, each in a process of its own under the
-limits and the latency of its own. The baseline is the same without the one that fails.
-`python -m tests.bench.accounts`; `make bench` runs it as well.
+Two live accounts, one of them a platform with three connected accounts, each in its own process with its own limits and
+latency. The baseline is the same without the failing account. `python -m tests.bench.accounts`; `make bench` runs it as
+well.
 """
 
 import os
@@ -36,13 +36,13 @@ FAULTS: Final[Mapping[str, Fault | None]] = {
 
 
 def extract(name: str) -> None:
-    """Sync an integration in this process, by the settings of its environment."""
+    """Sync an integration in this process, with the settings of its environment."""
     pipeline.extract(Settings(), integration=name)
 
 
 @contextmanager
 def accounts() -> Iterator[Sequence[SimulatorServer]]:
-    """The platform with its connected accounts, and the other one."""
+    """Yield the platform with its connected accounts, and the other account."""
     platform, *connected, shop = (
         SimulatedAccount(seed=seed, payments=PAYMENTS, days=180, livemode=True) for seed in range(81, 86)
     )
@@ -56,7 +56,7 @@ def accounts() -> Iterator[Sequence[SimulatorServer]]:
 
 
 def seconds_of(servers: Sequence[SimulatorServer], fault: Fault | None) -> float:
-    """First syncs side by side, one of which may fail all the time: until the last of the others has ended."""
+    """Run first syncs in parallel, one of which may always fail; return the seconds until the last other one ends."""
     market, shop = servers
     failing, *connected = list(market.gates)[1:]
     market.gates[failing].faults.clear()
@@ -75,7 +75,7 @@ def seconds_of(servers: Sequence[SimulatorServer], fault: Fault | None) -> float
         others = [stack.enter_context(_extracting(name, urls, folder)) for name in ("market", "shop", *connected)]
         assert [process.wait() for process in others] == [0] * len(others)
         seconds = time.perf_counter() - started
-        assert failed is None or failed.poll() != 0, "it fails"
+        assert failed is None or failed.poll() != 0, "the refused sync must fail"
     return seconds
 
 
@@ -92,7 +92,7 @@ def _extracting(name: str, urls: Mapping[str, str], folder: str) -> Iterator[sub
 
 
 def main() -> None:
-    """Print how long the others take without and with one that fails."""
+    """Print how long the others take without and with a failing account."""
     console = Console(width=120)
     table = Table(f"first syncs side by side, {PAYMENTS:,} payments each", "seconds of the four", "time ÷ baseline")
     baseline = 0.0

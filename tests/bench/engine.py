@@ -1,6 +1,6 @@
 """The sync engine against Stripe's documented limits and latency, beside the SDK's auto-paging on the same server.
 
-Each reading is a process of its own; the simulated account runs in another. RECOUP_BENCH_LARGE (500,000 payments unless
+Each measurement has its own process; the simulated account runs in another. RECOUP_BENCH_LARGE (500,000 payments unless
 it is set; 0 leaves it out) is the size of the account whose memory is compared with that of 50,000.
 """
 
@@ -37,7 +37,7 @@ from orchestration.sync.readers import Page, Reading, Rows
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import ObjectRow, object_row
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse
 
 SMALL: Final = 50_000
 LARGE: Final = int(os.environ.get("RECOUP_BENCH_LARGE", "500000"))
@@ -51,11 +51,11 @@ ENDPOINTS: Final = {
     "/v1/disputes": ("disputes",),
     "/v1/events": ("events WHERE type LIKE 'payment_intent.%'", "events WHERE type NOT LIKE 'payment_intent.%'"),
 }
-"""What each endpoint's lists and feeds are stored as."""
+"""The table of each endpoint's lists and feeds."""
 
 
 def auto_paging(url: str) -> dict[str, float]:
-    """The SDK's own way through one list, as far as it takes to know its rate."""
+    """Read one list with the SDK, long enough to know its rate."""
     client = stripe.StripeClient(DEFAULT_LIVE_API_KEY, base_addresses={"api": url})
     started = time.perf_counter()
     for number, _ in enumerate(client.v1.payment_intents.list(params={"limit": 100}).auto_paging_iter(), start=1):
@@ -65,7 +65,7 @@ def auto_paging(url: str) -> dict[str, float]:
 
 
 def sync(url: str) -> dict[str, float]:
-    """Measure the first sync of all streams, with a live key: its rate, what it took, and the peak of memory.
+    """Measure the first sync of all streams with a live key: its rate, requests and peak memory.
 
     `time_ratio` is over the time that the endpoint with the most pages needs alone at Stripe's limit; `requests_ratio`
     is over the fewest requests that pages of 100 allow.
@@ -73,7 +73,7 @@ def sync(url: str) -> dict[str, float]:
     client = StripeClient(SecretStr(DEFAULT_LIVE_API_KEY), api_base=url)
     with tempfile.TemporaryDirectory() as folder, _warehouse(folder) as connection:
         started = time.perf_counter()
-        report = sync_account(client, HeldWarehouse(connection))
+        report = sync_account(client, BorrowedWarehouse(connection))
         seconds = time.perf_counter() - started
         counts = {
             path: [connection.execute(f"SELECT count(*) FROM raw_stripe.{each}").fetchall()[0][0] for each in stored]
@@ -98,7 +98,7 @@ def _warehouse(folder: str) -> AbstractContextManager[Any]:
 
 @dataclass(eq=False)
 class _Bodies:
-    """A source whose answers are there already, as the bytes of pages."""
+    """A source whose answers are ready as the bytes of pages."""
 
     bodies: deque[bytes]
     asked: int = 0
@@ -129,7 +129,7 @@ class _Bodies:
 
 
 def load() -> dict[str, float]:
-    """Bytes of pages to committed rows by the engine's own threads, without HTTP."""
+    """Turn bytes of pages into committed rows with the engine's threads, without HTTP."""
     account = SimulatedAccount(seed=1, payments=60_000)
     renderer = Renderer(account)
     entries = list(account.list_entries("payment_intents", account.now, created=(0, account.now)))
@@ -138,7 +138,7 @@ def load() -> dict[str, float]:
     client = StripeClient(SecretStr(DEFAULT_LIVE_API_KEY))
     del account, renderer, entries
     gc.collect()
-    gc.freeze()  # the account that the pages were made from is no part of a sync's memory
+    gc.freeze()  # the account that made the pages does not belong to a sync's memory
     with tempfile.TemporaryDirectory() as folder, _warehouse(folder) as connection:
         started = time.perf_counter()
         with Reading(client, [_Bodies(pages)]) as reading:
@@ -150,14 +150,14 @@ def load() -> dict[str, float]:
 
 
 def measure(case: str, *arguments: str) -> dict[str, Any]:
-    """Run a case in a process of its own."""
+    """Run a case in its own process."""
     command = [sys.executable, "-m", "tests.bench.engine", case, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def readings() -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
-    """Name, figures and baseline of each reading."""
+    """Yield the name, figures and baseline of each measurement."""
     for payments, latencies in ((SMALL, LATENCIES), (LARGE, LATENCIES[:1])):
         if not payments:
             continue

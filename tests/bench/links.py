@@ -1,8 +1,8 @@
 """How often a link between two PaymentIntents is right, by link_confidence and tier, in simulated shops.
 
-`python -m tests.bench.links [NAME ...]`: the kinds or variants of shop that are named, without arguments all of them.
-RECOUP_BENCH_SEEDS and RECOUP_BENCH_SHOP set the seeds and the payments. A link is right if both PaymentIntents were
-for one debt. The figures are in dbt_project/DECISIONLOG.md, the classes in dbt_project/macros/link_confidence.sql.
+`python -m tests.bench.links [NAME ...]`: the named kinds or variants of shop, or all of them. RECOUP_BENCH_SEEDS and
+RECOUP_BENCH_SHOP set the seeds and the payments. A link is right if both PaymentIntents were for one debt. The figures
+are in dbt_project/DECISIONLOG.md, the classes in dbt_project/macros/link_confidence.sql.
 """
 
 import sys
@@ -19,16 +19,16 @@ from rich.table import Table
 from orchestration import pipeline
 from orchestration.cli.demo import KINDS, PLAIN
 from orchestration.config.settings import Settings
-from tests.bench.shops import SEEDS, VARIANTS, read_by_syncs, settings_of, unpaced
+from tests.bench.shops import SEEDS, VARIANTS, make_settings, read_by_syncs, without_rate_limit
 
 PROMISED: Final = {"exact": 0.995, "high": 0.98, "medium": 0.9, "low": 0.0}
-"""The least share of links of each confidence that is right."""
+"""The smallest share of right links of each confidence."""
 
 Class = tuple[str, str]
 """Confidence and tier of links."""
 
 
-def links_of(settings: Settings) -> Iterator[tuple[Class, str, str]]:
+def read_links(settings: Settings) -> Iterator[tuple[Class, str, str]]:
     """Yield the class of each link, and the two PaymentIntents that it links."""
     with duckdb.connect(str(settings.published_path), read_only=True) as published:
         rows = published.execute(
@@ -39,19 +39,19 @@ def links_of(settings: Settings) -> Iterator[tuple[Class, str, str]]:
         yield (confidence, tier), predecessor_id, payment_intent_id
 
 
-def counted(name: str, seed: int, folder: Path) -> Mapping[tuple[Class, bool], int]:
+def count_links(name: str, seed: int, folder: Path) -> Mapping[tuple[Class, bool], int]:
     """Return how many links of each class are right, and how many are wrong, in one shop."""
     kind, parameters = VARIANTS.get(name, (name, None))
     account = read_by_syncs(seed, None if kind == PLAIN else kind, parameters, folder)
-    settings = settings_of(folder)
+    settings = make_settings(folder)
     pipeline.build(settings)
     pipeline.publish_marts(settings)
     debt_of = {each: debt.id for debt in account.truth(account.now).debts for each in debt.payment_intent_ids}
-    return Counter((link_class, debt_of[one] == debt_of[other]) for link_class, one, other in links_of(settings))
+    return Counter((link_class, debt_of[one] == debt_of[other]) for link_class, one, other in read_links(settings))
 
 
-def table_of(shops: Mapping[str, Mapping[tuple[Class, bool], int]]) -> Table:
-    """Return the table of all classes, with the shop in which each is the least often right."""
+def format_table(shops: Mapping[str, Mapping[tuple[Class, bool], int]]) -> Table:
+    """Return the table of all classes, each with the shop in which it is right least often."""
     table = Table("confidence", "tier", "links", "right", "shops", "least right in", "")
     found = {link_class for shop in shops.values() for link_class, _ in shop}
     for confidence, tier in sorted(found, key=lambda each: ([*PROMISED].index(each[0]), each[1])):
@@ -81,13 +81,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     if unknown:
         sys.exit(f"There is no kind of shop {unknown[0]}. Choose one of: {', '.join((*KINDS, *VARIANTS))}")
     shops = {}
-    with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as template:
+    with tempfile.TemporaryDirectory() as shared, without_rate_limit(Path(shared)) as built_folder:
         for name in arguments or (*KINDS, *VARIANTS):
             for seed in SEEDS:
                 with tempfile.TemporaryDirectory() as folder:
-                    shops[f"{name} {seed}"] = counted(name, seed, template.copy(Path(folder)))
+                    shops[f"{name} {seed}"] = count_links(name, seed, built_folder.copy(Path(folder)))
             console.print(f"{name} done", style="dim")
-    console.print(table_of(shops))
+    console.print(format_table(shops))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The models after 1,000 changed payments, on a history of 20,000, 200,000 and 2 million attempts; and in full.
+"""Builds after 1,000 changed payments, and full builds, on histories of 20,000, 200,000 and 2 million attempts.
 
-One simulated account is synced once. Its raw rows are then taken several times over, each time under other ids, orders
-and cards, until the history is long enough; RECOUP_BENCH_ATTEMPTS (2,000,000 unless it is set) is the longest. The
-changed payments are held back from the tables at first: nine of ten the newest, the rest from any time.
+One simulated account is synced once. Its raw rows are copied several times with other ids, orders and cards until the
+history is long enough; RECOUP_BENCH_ATTEMPTS (2,000,000 unless it is set) is the longest. The changed payments are
+first held back from the tables: nine of ten are the newest, the rest of any age.
 """
 
 import json
@@ -28,7 +28,7 @@ from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
 from orchestration.warehouse.connection import create_tables, open_warehouse
-from tests.ledger import enter_new_loads
+from tests.support.load_ledger import record_new_loads
 
 PAYMENTS: Final = 20_000
 SIZES: Final = (20_000, 200_000, int(os.environ.get("RECOUP_BENCH_ATTEMPTS", "2000000")))
@@ -43,11 +43,11 @@ KEYS: Final = {
     "events": (("id", "object_id"), "coalesce(payload ->> '$.data.object.payment_intent', object_id)"),
     "last_payment_errors": (("id", "payment_intent_id"), "payment_intent_id"),
 }
-"""The ids among a raw table's columns, and the PaymentIntent that a row is about."""
+"""The id columns of a raw table, and the PaymentIntent that a row belongs to."""
 
 
 def multiply(folder: Path, attempts: int) -> None:
-    """Lengthen the history to so many attempts, in the order in which they were made, a day at a time."""
+    """Lengthen the history to so many attempts, in the order in which they were made, one day at a time."""
     with open_warehouse(_settings(folder).warehouse_path) as connection:
         times = round(attempts / _number(connection, "SELECT count(*) FROM raw_stripe.charges"))
         for table in KEYS:
@@ -71,12 +71,12 @@ def multiply(folder: Path, attempts: int) -> None:
 
 
 def _renamed(column: str, start: str) -> str:
-    """The column with the number of the copy after every such start."""
+    """Return the column with the number of the copy after every such prefix."""
     return f"regexp_replace({column}, '{start}', '\\1' || copy || 'x', 'g')"
 
 
 def hold_back(folder: Path) -> None:
-    """Take everything about the payments that are to change out of the tables."""
+    """Remove all rows of the payments that will change."""
     with _with_held(folder) as connection:
         connection.execute(
             f"""CREATE TABLE held.payments AS
@@ -90,13 +90,13 @@ def hold_back(folder: Path) -> None:
 
 
 def bring_back(folder: Path) -> None:
-    """Load them, as a sync would."""
+    """Load the removed rows, as a sync would."""
     with _with_held(folder) as connection:
         load_id = _number(connection, "SELECT nextval('sync.load_ids')")
         for table in KEYS:
             loaded = f"SELECT * REPLACE ({load_id} AS _load_id) FROM held.{table}"
             connection.execute(f"INSERT INTO raw_stripe.{table} {loaded}")
-            enter_new_loads(connection, table)
+            record_new_loads(connection, table)
 
 
 @contextmanager
@@ -112,17 +112,17 @@ def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 def first_build(folder: Path) -> dict[str, float]:
-    """Build everything with dbt, as the first time: parse, models, tests, and the plan."""
+    """Build everything with dbt for the first time: parse, models, tests, and the plan."""
     return {"full": _timed(lambda: pipeline.build(_settings(folder)))}
 
 
 def first_publish(folder: Path) -> dict[str, float]:
-    """Make the analysts' file from nothing."""
+    """Publish the analysts' file for the first time."""
     return {"publish": _timed(lambda: pipeline.publish_marts(_settings(folder)))}
 
 
 def later_builds(folder: Path) -> dict[str, float]:
-    """Build by the plan: after an hour without a change, then after the changed payments, and publish that."""
+    """Build with the plan after an hour without changes, then after the changed payments, and publish that."""
     with open_warehouse(_settings(folder).warehouse_path) as connection:
         connection.execute("UPDATE sync.streams SET complete_through = complete_through + INTERVAL '1 hour'")
     idle = _timed(lambda: pipeline.build(_settings(folder)))
@@ -136,7 +136,7 @@ def later_builds(folder: Path) -> dict[str, float]:
 
 
 def prepare(folder: Path, attempts: str) -> dict[str, float]:
-    """The history, without the payments that are to change."""
+    """Prepare the history without the payments that will change."""
     multiply(folder, int(attempts))
     hold_back(folder)
     return {}
@@ -158,14 +158,14 @@ def _settings(folder: Path, url: str = "http://localhost") -> Settings:
 
 
 def measure(case: str, folder: Path, *arguments: str) -> dict[str, float]:
-    """Run one case in a process of its own, whose memory is given back: its seconds, and the peak of memory in MiB."""
+    """Run one case in its own process; return its seconds and its peak memory in MiB."""
     command = [sys.executable, "-m", "tests.bench.models", case, str(folder), *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def measure_size(attempts: int, synced: Path, folder: Path) -> dict[str, float]:
-    """All cases on a history of so many attempts."""
+    """Measure all cases on a history of so many attempts."""
     shutil.copytree(synced, folder)
     measure("prepare", folder, str(attempts))
     figures: dict[str, float] = {}
@@ -177,7 +177,7 @@ def measure_size(attempts: int, synced: Path, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the figures of each size, and their ratios to those of the smallest."""
+    """Print the figures of each size and their ratios to those of the smallest."""
     console = Console(width=140)
     columns = (
         *("full s", "peak MiB", "publish s", "file MiB"),

@@ -1,6 +1,6 @@
-"""What the benchmarks of `recoup serve` share: an account that is synced, the processes, and a shutdown that is sure.
+"""Start, watch and end `recoup serve` for benchmarks, on a synced account.
 
-Belongs here: starting, watching and ending `recoup serve`. Does not: what is sent to it (`webhooks`, `soak`).
+What is sent to it belongs to `webhooks` and `soak`.
 """
 
 import os
@@ -20,11 +20,11 @@ from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
-from tests.processes import RECOUP, free_port
+from tests.support.processes import RECOUP, find_free_port
 
 PAYMENTS: Final = int(os.environ.get("RECOUP_BENCH_PAYMENTS", "20000"))
 ACCOUNT: Final = SimulatorState(seed=1, payments=PAYMENTS, now=OPENED_AT + FIRST_DAYS * 86_400)
-"""The account that is synced before anything is pushed: a build costs more the longer the history is."""
+"""The account that is synced before webhook events are sent. A build costs more the longer the history is."""
 
 _SHUTDOWN_SECONDS: Final = 60.0
 _ROLES: Final = {
@@ -39,11 +39,11 @@ _ROLES: Final = {
     " grpc ": "code server",
     "orchestration.cli.dagster_dev": "dagster dev",
 }
-"""Part of a command line, and the role of its process. The first part that fits decides."""
+"""Part of a command line, and the role of its process. The first matching part decides."""
 
 
 class ServeEnded(RuntimeError):
-    """`recoup serve` has ended by itself. The text holds its exit code and what it printed last."""
+    """Raised if `recoup serve` has ended by itself. The text has its exit code and its last output."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,24 @@ class Served:
     output: Path
 
     def check(self) -> None:
-        """Raise ServeEnded if it does not run any more."""
+        """Raise ServeEnded if `recoup serve` no longer runs."""
         if (code := self.process.poll()) is not None:
             raise ServeEnded(f"recoup serve has ended (exit code {code}): {self.output.read_text()[-1_000:]}")
 
     def pids(self) -> dict[int, str]:
-        """Return its processes with their roles. Empty where there is no /proc."""
-        return {pid: _role(pid) for pid in descendants(self.process.pid)} | {self.process.pid: "receiver"}
+        """Return its processes with their roles; empty without /proc."""
+        return {pid: _role(pid) for pid in list_descendants(self.process.pid)} | {self.process.pid: "receiver"}
 
 
 @contextmanager
 def serve(settings: Settings, variables: Mapping[str, str]) -> Iterator[Served]:
-    """Run `recoup serve` on the data folder while the context lasts; none of its processes outlives the context.
+    """Run `recoup serve` on the data folder while the context lasts, and end all its processes.
 
-    It has a session of its own, so that Ctrl-C reaches it through this context alone.
+    It has its own session, so that Ctrl-C reaches it only through this context.
     """
-    port = free_port()
+    port = find_free_port()
     output = settings.recoup_data_dir.with_name(f"{settings.recoup_data_dir.name}.serve.log")
-    command = [*RECOUP, "serve", "--port", str(free_port()), "--receiver-port", str(port)]
+    command = [*RECOUP, "serve", "--port", str(find_free_port()), "--receiver-port", str(port)]
     environment = {**os.environ, "RECOUP_DATA_DIR": str(settings.recoup_data_dir), **variables}
     with output.open("wb") as log:
         process = subprocess.Popen(
@@ -85,8 +85,8 @@ def serve(settings: Settings, variables: Mapping[str, str]) -> Iterator[Served]:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Interrupt it, wait for it, and kill what is left of it."""
-    family = {pid: _started_at(pid) for pid in descendants(process.pid)}
+    """Interrupt `recoup serve`, wait for it, and kill its remaining processes."""
+    family = {pid: _started_at(pid) for pid in list_descendants(process.pid)}
     process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + _SHUTDOWN_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -113,25 +113,25 @@ def settings_for(url: str, folder: Path) -> Settings:
 
 
 def wait_until(
-    is_so: Callable[[], bool], served: Served | None = None, *, seconds: float = 120.0, every: float = 0.2
+    condition: Callable[[], bool], served: Served | None = None, *, seconds: float = 120.0, every: float = 0.2
 ) -> None:
-    """Wait until something is so, looking `every` so many seconds.
+    """Wait until the condition is met, checking it `every` so many seconds.
 
     Raises:
-        ServeEnded: `recoup serve` has ended meanwhile.
-        TimeoutError: it is not so after that many seconds.
+        ServeEnded: `recoup serve` ended before.
+        TimeoutError: the condition was not met within `seconds`.
     """
     deadline = time.monotonic() + seconds
-    while not is_so():
+    while not condition():
         if served is not None:
             served.check()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"Nothing happened in {seconds:.0f} seconds.")
+            raise TimeoutError(f"The condition was not met within {seconds:.0f} seconds.")
         time.sleep(every)
 
 
 def has_ticked(settings: Settings) -> bool:
-    """Return whether a tick has ended: Dagster's processes are all there."""
+    """Return whether a tick has ended, so that all of Dagster's processes run."""
     ended = "SELECT count(*) FROM job_ticks WHERE status IN ('SKIPPED', 'SUCCESS')"
     return bool(_count(settings.dagster_home / "schedules" / "schedules.db", ended))
 
@@ -143,7 +143,7 @@ def batch_count(settings: Settings) -> int:
 
 
 def _count(path: Path, query: str) -> int:
-    """Count rows of one of Dagster's databases; 0 before it is there."""
+    """Count rows of one of Dagster's databases; 0 before it exists."""
     if not path.exists():
         return 0
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
@@ -153,8 +153,8 @@ def _count(path: Path, query: str) -> int:
             return 0
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes that this one has started, and theirs. Empty where there is no /proc."""
+def list_descendants(pid: int) -> list[int]:
+    """Return the ids of all child processes of a process, and of their children; empty without /proc."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         if (fields := _stat(int(path.name))) is not None:
@@ -166,13 +166,13 @@ def descendants(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time (user and system) of a running process; 0 where it has ended or there is no /proc."""
+    """Return the CPU time (user and system) of a running process; 0 if it has ended or there is no /proc."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a running process; 0 where it has ended or there is no /proc."""
+    """Return the resident memory of a running process; 0 if it has ended or there is no /proc."""
     fields = _stat(pid)
     return int(fields[21]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
 

@@ -1,7 +1,7 @@
 """How far the published recovery rates are from the truth, in each kind of shop and with other parameters.
 
-`python -m tests.bench.shops [NAME ...] [--variants]`: the kinds or variants that are named, all `VARIANTS`, or without
-arguments all kinds, as `make bench` does. RECOUP_BENCH_SEEDS and RECOUP_BENCH_SHOP set the seeds and the payments.
+`python -m tests.bench.shops [NAME ...] [--variants]`: the named kinds or variants, all `VARIANTS`, or without arguments
+all kinds, as `make bench` does. RECOUP_BENCH_SEEDS and RECOUP_BENCH_SHOP set the seeds and the payments.
 """
 
 import os
@@ -28,13 +28,13 @@ from orchestration.simulator import DEFAULT_API_KEY, Debt, SimulatedAccount, Sim
 from orchestration.simulator.world.calibration import DAY, HOUR
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor
-from tests.template import Template, shared_template
+from tests.support.built_folder import BuiltFolder, ensure_built_folder
 
 SEEDS: Final = tuple(map(int, os.environ.get("RECOUP_BENCH_SEEDS", "1 2 3").split()))
 PAYMENTS: Final = int(os.environ.get("RECOUP_BENCH_SHOP", "2000"))
 DAYS: Final = 180
 DAYS_BETWEEN_SYNCS: Final = 18
-"""Below 30: Stripe forgets events after 30 days, and then nobody knows of a failure without a charge any more."""
+"""Below 30, since Stripe keeps events for 30 days, and only an event shows a failure without a charge."""
 
 VARIANTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "biweekly_plan": ("weekly_plan", {"interval_days": 14}),
@@ -59,7 +59,7 @@ VARIANTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "card_testing_6": ("card_testing", {"testing_batch": 6}),
     "card_testing_40": ("card_testing", {"testing_batch": 40}),
 }
-"""Other parameters: the kind of shop, and what distinguishes this one from others of its kind."""
+"""Variants: a kind of shop, and the parameters that differ from those of its kind."""
 
 _MOST_RATE_POINTS: Final = {"daily_price": 0.05}
 _RATE_POINTS: Final = 0.02
@@ -67,14 +67,14 @@ _STRICT_POINTS: Final = 0.005
 _FAILED_SHARE: Final = 0.02
 _AMOUNT_SHARE: Final = 0.05
 _SINGLE_PAYMENTS: Final = 2
-"""Payments, and debts of an amount, that may differ in a small account although they are a larger share of it."""
+"""Payments, and debts of an amount, that may differ in a small account even if they are a larger share of it."""
 _FEWEST_DEBTS: Final = 20
-"""Failed debts of a currency from which on its amounts are compared."""
+"""The number of failed debts of a currency from which its amounts are compared."""
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """What failed in a currency: how much of it was at risk, recovered within 30 days, and received by now."""
+    """Failed amounts of a currency: at risk, recovered within 30 days, and received by now."""
 
     at_risk: int = 0
     recovered: int = 0
@@ -83,7 +83,7 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Figures:
-    """The failed payments in scope that have matured: their number, their rates, and the amounts of each currency."""
+    """The matured failed payments in scope: their number, their rates, and the amounts of each currency."""
 
     failed: int
     rate: float
@@ -207,15 +207,16 @@ def compare(name: str, kind: str, account: SimulatedAccount, settings: Settings)
 
 
 Read = Callable[[int, str | None, Mapping[str, Any] | None, Path], SimulatedAccount]
-"""Reads an account of a seed, a kind of shop and its parameters into a data folder, and returns it."""
+"""A function that reads an account, by seed, kind of shop and parameters, into a data folder and returns the account.
+"""
 
 
 def read_by_syncs(seed: int, shop: str | None, parameters: Mapping[str, Any] | None, folder: Path) -> SimulatedAccount:
-    """Sync a young account, and again every 18 days of its time, as Recoup would if it had been there all the time."""
+    """Sync a young account, and again every 18 days of its time, as if Recoup had always run."""
     payments = PAYMENTS * DAYS_BETWEEN_SYNCS // DAYS
     account = SimulatedAccount(seed, payments, DAYS_BETWEEN_SYNCS, shop=shop, shop_parameters=parameters)
     with SimulatorServer(account) as server:
-        settings = settings_of(folder, server.url)
+        settings = make_settings(folder, server.url)
         pipeline.extract(settings)
         while account.now < account.opened_at + DAYS * DAY:
             account.now += DAYS_BETWEEN_SYNCS * DAY
@@ -223,26 +224,26 @@ def read_by_syncs(seed: int, shop: str | None, parameters: Mapping[str, Any] | N
     return account
 
 
-def settings_of(folder: Path, url: str = "http://127.0.0.1:9") -> Settings:
-    """Return the settings of a data folder, and of the server that has the account."""
+def make_settings(folder: Path, url: str = "http://127.0.0.1:9") -> Settings:
+    """Return the settings of a data folder and of the server of the account."""
     return Settings(stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=url, recoup_data_dir=folder)
 
 
-def comparisons(names: Iterable[str], seeds: Sequence[int], read: Read, folder: Path) -> list[Comparison]:
+def compare_shops(names: Iterable[str], seeds: Sequence[int], read: Read, folder: Path) -> list[Comparison]:
     """Read an account of each name and seed into one data folder, build and publish once, and compare each of them."""
     accounts = []
     for name in names:
         kind, parameters = VARIANTS.get(name, (name, None))
         shop = None if kind == PLAIN else kind
         accounts += [(name, kind, read(seed, shop, parameters, folder)) for seed in seeds]
-    settings = settings_of(folder)
+    settings = make_settings(folder)
     pipeline.build(settings)
     pipeline.publish_marts(settings)
     return [compare(name, kind, account, settings) for name, kind, account in accounts]
 
 
-def table_of(compared: Iterable[Comparison]) -> Table:
-    """Return the table of the proof; what exceeds a limit is marked."""
+def format_table(compared: Iterable[Comparison]) -> Table:
+    """Return the table of all comparisons; values that exceed a limit are marked."""
     columns = ("kind of shop", "seed", "failed", "published", "diff", "true", "linked", "diff", "strict", "diff")
     table = Table(*columns, "amounts", "")
     for each in compared:
@@ -264,13 +265,13 @@ def table_of(compared: Iterable[Comparison]) -> Table:
 
 
 @contextmanager
-def unpaced(folder: Path) -> Iterator[Template]:
-    """Read without Stripe's pace, and begin each data folder with models that are built on empty tables."""
+def without_rate_limit(folder: Path) -> Iterator[BuiltFolder]:
+    """Read without Stripe's rate limit, and yield a data folder whose models are built on empty tables."""
     kept = folder / "plan.json"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plan, "_path", lambda settings: kept)
         patched.setattr(client, "Governor", lambda *, livemode, wait: Governor(livemode=livemode, wait=lambda _: None))
-        yield shared_template(folder, kept)
+        yield ensure_built_folder(folder, kept)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -282,12 +283,12 @@ def main(arguments: Sequence[str] = ()) -> None:
         sys.exit(f"There is no kind of shop {unknown[0]}. Choose one of: {', '.join((*KINDS, *VARIANTS))}")
     names = [*names, *(VARIANTS if "--variants" in arguments else ())] or [*KINDS]
     compared: list[Comparison] = []
-    with tempfile.TemporaryDirectory() as shared, unpaced(Path(shared)) as template:
+    with tempfile.TemporaryDirectory() as shared, without_rate_limit(Path(shared)) as built_folder:
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
-                compared += comparisons([name], SEEDS, read_by_syncs, template.copy(Path(folder)))
+                compared += compare_shops([name], SEEDS, read_by_syncs, built_folder.copy(Path(folder)))
             console.print(f"{name} done", style="dim")
-    console.print(table_of(compared))
+    console.print(format_table(compared))
     console.print(
         "30-day rates of failed payments in scope that have matured, as published; differences in percentage points.\n"
         "Amounts: the largest difference as a share of what was at risk in its currency."

@@ -1,11 +1,11 @@
-"""A soak of `recoup serve`: what grows on disk and in memory while a simulated account pushes events for a long time.
+"""A soak of `recoup serve`: growth on disk and in memory while a simulated account sends events for a long time.
 
-The account lives in fast motion, its events are pushed, and syncs run by their schedule. Every fifteen seconds sizes
-and memory are sampled. At the end a last sync is made, and the published marts are compared with the account's truth.
+The account lives in fast motion, its events are sent, and syncs run by their schedule. Sizes and memory are sampled
+every fifteen seconds. At the end a last sync runs, and the published marts are compared with the account's truth.
 `python -m tests.bench.soak`, or `make soak-serve`; RECOUP_SOAK_SECONDS says how long.
 
-It fails if a tick or a run failed, or if the data are wrong at the end; never because of timing. Ctrl-C ends it early:
-what was seen until then is compared and printed all the same.
+It fails if a tick or a run failed, or if the data are wrong at the end; never because of timing. Ctrl-C ends it early
+and still compares and prints what was seen.
 """
 
 import os
@@ -42,7 +42,7 @@ from tests.bench.serving import (
     sync_build_publish,
     wait_until,
 )
-from tests.truth import differences
+from tests.support.truth import find_differences
 
 SECONDS: Final = float(os.environ.get("RECOUP_SOAK_SECONDS", "1200"))
 SPEED: Final = float(os.environ.get("RECOUP_SOAK_SPEED", "600"))
@@ -69,12 +69,12 @@ console = Console(width=140, highlight=False)
 
 
 class SoakFailed(Exception):
-    """Something went wrong that has nothing to do with timing. The text says what."""
+    """Raised if something failed that does not depend on timing. The text says what."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was there at one instant. `at` is in unix seconds; `bytes_kept` is by part, memory and CPU by role.
+    """The sizes at one instant. `at` is in unix seconds; `bytes_kept` is by part, memory and CPU by role.
 
     `batch_bytes` are Dagster's rows for the webhook sensor: events without a run, and ticks. `batch_count` counts the
     materializations of the events' asset.
@@ -101,7 +101,7 @@ class Watch:
     published_at: list[float] = field(default_factory=list)
 
     def run(self, seconds: float) -> None:
-        """Watch for so many seconds, or until interrupted, and take a sample at the end, too."""
+        """Watch for so many seconds, or until interrupted, and take a last sample."""
         until = time.time() + seconds
         due = time.time()
         with suppress(KeyboardInterrupt):
@@ -115,7 +115,7 @@ class Watch:
         self.samples.append(take_sample(self.settings, self.served))
 
     def look_for_publication(self) -> None:
-        """Note when the published file was replaced: the instant of the rename is its change time."""
+        """Record when the published file was replaced: the time of the rename is its change time."""
         changed_at = self.settings.published_path.stat().st_ctime
         if not self.published_at or changed_at > self.published_at[-1]:
             self.published_at.append(changed_at)
@@ -180,7 +180,7 @@ def take_sample(settings: Settings, served: Served) -> Sample:
 
 
 def _sizes(folder: Path, patterns: Sequence[str]) -> list[int]:
-    """Return the sizes of the files there. A file may vanish at any moment."""
+    """Return the sizes of the files in a folder. A file may vanish at any moment."""
     sizes = []
     for pattern in patterns:
         for path in folder.glob(pattern):
@@ -207,7 +207,7 @@ def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def soak(folder: Path) -> tuple[Watch, list[str]]:
-    """Let the account live for so long, and return what was seen, and what is wrong."""
+    """Let the account live for so many seconds; return what was seen and what is wrong."""
     with simulator_process(ACCOUNT, speed=0.0) as url:
         settings = settings_for(url, folder)
         sync_build_publish(settings)
@@ -228,12 +228,12 @@ def soak(folder: Path) -> tuple[Watch, list[str]]:
         pipeline.build(settings)
         pipeline.publish_marts(settings)
     account = SimulatedAccount(ACCOUNT.seed, ACCOUNT.payments, FIRST_DAYS)
-    found = differences(account, settings, [ACCOUNT.now, now])
+    found = find_differences(account, settings, [ACCOUNT.now, now])
     return watch, wrong + found[:10] + ([f"and {len(found) - 10} more differences"] if len(found) > 10 else [])
 
 
 def _live(settings: Settings, served: Served, url: str) -> Watch:
-    """Push events while the account lives, then wait until everything that was begun has ended."""
+    """Send events while the account lives, then wait until all started work has ended."""
     token_files = WebhookFiles(settings).enable()
     base = settings.model_copy(update={"recoup_webhook_base_url": f"http://127.0.0.1:{served.receiver_port}"})
     endpoint = {"url": webhook_url(base, token_files), "secret": DEFAULT_WEBHOOK_SECRET}
@@ -249,7 +249,7 @@ def _live(settings: Settings, served: Served, url: str) -> Watch:
         return _is_delivered(url) and _is_drained(settings) and not _has_unfinished_runs(settings)
 
     wait_until(is_done, served, seconds=300)
-    wait_until(lambda: time.time() % 60 < 45, served)  # a schedule does not begin a run in this moment
+    wait_until(lambda: time.time() % 60 < 45, served)  # no schedule starts a run at this moment
     return watch
 
 
@@ -271,7 +271,7 @@ def _has_unfinished_runs(settings: Settings) -> bool:
 
 
 def _failures(settings: Settings) -> list[str]:
-    """Return what failed: ticks, runs, and events that were put aside."""
+    """Return what failed: ticks, runs, and quarantined events."""
     ticks = _rows(_ticks_path(settings), "SELECT tick_body FROM job_ticks WHERE status = 'FAILURE'")
     runs = _rows(_runs_path(settings), "SELECT pipeline_name, run_id FROM runs WHERE status IN ('FAILURE', 'CANCELED')")
     aside = _rows(settings.queue_path, "SELECT event_id, reason FROM webhook_queue WHERE state = 'quarantined'")

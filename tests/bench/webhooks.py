@@ -1,8 +1,8 @@
-"""Webhooks: what a receiver keeps up with, how soon it answers, how fast a backlog is loaded, when the marts show it.
+"""Webhooks: the receiver's rate and latency, the loading of a backlog, and the delay until the marts show an event.
 
 The baseline of the receiver is what Stripe's documentation shows: `construct_event`, and a commit for each event. That
-of the backlog is a transaction for each event. `python -m tests.bench.webhooks`; `make bench` runs it last.
-`python -m tests.bench.webhooks marts` measures the way to the marts alone.
+of the backlog is a transaction for each event. `python -m tests.bench.webhooks`; `make bench` runs it last. `python -m
+tests.bench.webhooks marts` measures only the delay until the marts show an event.
 """
 
 import json
@@ -60,8 +60,8 @@ from tests.bench.serving import (
     sync_build_publish,
     wait_until,
 )
-from tests.postgres import Postgres
-from tests.processes import RECOUP, free_port
+from tests.support.postgres import Postgres
+from tests.support.processes import RECOUP, find_free_port
 
 SECRET: Final = "whsec_" + "b" * 32
 RATE: Final = 500
@@ -71,10 +71,10 @@ CONNECTIONS: Final = 32
 BACKLOG: Final = int(os.environ.get("RECOUP_BENCH_BACKLOG", "100000"))
 MART_SECONDS: Final = float(os.environ.get("RECOUP_BENCH_MART_SECONDS", "60"))
 MART_RATES: Final = ((1.0, MART_SECONDS, 5.0), (50.0, MART_SECONDS, 10.0))
-"""Events a second, for how many seconds, and the aim for the p95 of their way to the marts."""
+"""Events per second, for how many seconds, and the target for the p95 of the delay until the marts show them."""
 
 _PATIENCE_SECONDS: Final = 300.0
-"""How long after the last event its publication may take."""
+"""Seconds after the last event within which it must be published."""
 
 _ANSWER: Final = re.compile(
     rb"HTTP/1\.1 (\d+) .*?\r\ncontent-length: (\d+)(?=\r\n).*?\r\n\r\n", re.DOTALL | re.IGNORECASE
@@ -84,9 +84,9 @@ console = Console(width=140, highlight=False)
 
 
 def events(count: int) -> Iterator[dict[str, Any]]:
-    """Different events of Stripe's size, made of those of a simulated account.
+    """Make different events of Stripe's size from those of a simulated account.
 
-    Each is about a payment and a charge of its own, which no other simulated account has.
+    Each has its own payment and charge, which no other simulated account has.
     """
     account = SimulatedAccount(seed=2, payments=800, days=30)
     renderer = Renderer(account)
@@ -109,7 +109,7 @@ def events(count: int) -> Iterator[dict[str, Any]]:
 
 
 def naive(path: str) -> Starlette:
-    """As the documentation has it."""
+    """Receive events as Stripe's documentation shows."""
     connection = sqlite3.connect(path, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -126,8 +126,8 @@ def naive(path: str) -> Starlette:
 
 @contextmanager
 def serving(settings: Settings, kind: str) -> Iterator[tuple[str, int]]:
-    """Run a receiver in a process of its own and yield its address and process id."""
-    port = free_port()
+    """Run a receiver in its own process and yield its address and process id."""
+    port = find_free_port()
     command = [
         sys.executable,
         "-m",
@@ -165,7 +165,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 @dataclass
 class Sender:
-    """Post prepared requests over keep-alive connections, again where one is not answered with 200.
+    """Post prepared requests over keep-alive connections, and repeat those not answered with 200.
 
     One thread serves all connections, each with one request at a time (no pipelining), so that the sender takes as
     little as possible of the cores that it shares with the receiver. `took` is in seconds, from when each was due;
@@ -195,7 +195,7 @@ class Sender:
                     connection.sendall(self.requests[number])
                     pending[connection] = number, due
                 for key, _ in selector.select(None if now >= due or not idle else due - now):
-                    if key.fileobj not in pending:  # the server has closed a connection that was idle for long
+                    if key.fileobj not in pending:  # the server closed an idle connection
                         selector.unregister(key.fileobj)
                         idle.remove(key.fileobj)  # type: ignore[arg-type]
                         idle.append(self._connect())
@@ -222,7 +222,7 @@ class Sender:
 
 
 def _status(connection: socket.socket) -> int:
-    """Read one answer as a whole and return its status."""
+    """Read one whole answer and return its status."""
     answer = connection.recv(65_536)
     while not (match := _ANSWER.match(answer)) or len(answer) < match.end() + int(match[2]):
         part = connection.recv(65_536)
@@ -232,8 +232,8 @@ def _status(connection: socket.socket) -> int:
     return int(match[1])
 
 
-def prepared(event: dict[str, Any], path: str) -> bytes:
-    """Return the request as it goes over the wire. Its signature counts for five minutes."""
+def prepare_request(event: dict[str, Any], path: str) -> bytes:
+    """Return the bytes of the request. Its signature is valid for five minutes."""
     body = json.dumps(event)
     header = stripe.WebhookSignature.generate_signature_header(body, SECRET)
     lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json; charset=utf-8"]
@@ -243,10 +243,10 @@ def prepared(event: dict[str, Any], path: str) -> bytes:
 
 
 def receiver(settings: Settings, kind: str) -> dict[str, Any]:
-    """Measure at a steady rate, then as fast as it goes, and count what is missing at the end."""
+    """Measure at a steady rate, then at full speed, and count the missing events at the end."""
     with serving(settings, kind) as (url, pid):
         address = urlsplit(url)
-        requests = [prepared(event, address.path) for event in events(RATE * SECONDS + FASTEST_COUNT)]
+        requests = [prepare_request(event, address.path) for event in events(RATE * SECONDS + FASTEST_COUNT)]
         steady = Sender(address, requests[: RATE * SECONDS], RATE)
         steady.run()
         fastest = Sender(address, requests[RATE * SECONDS :], None)
@@ -312,7 +312,7 @@ def print_receivers(folder: Path, postgres: Postgres) -> None:
 
 
 def backlog(folder: str, count: str, batch: str) -> dict[str, float]:
-    """Load a queue of so many events, so many in a transaction."""
+    """Load a queue of so many events, with so many in each transaction."""
     ingest.BATCH_SIZE = int(batch)  # type: ignore[misc]
     settings = Settings(recoup_data_dir=Path(folder), stripe_account_id="acct_bench")
     queue = Queue(settings.queue_url)
@@ -332,7 +332,7 @@ def backlog(folder: str, count: str, batch: str) -> dict[str, float]:
 
 
 def print_backlog(folder: Path) -> None:
-    """Events a second of a backlog, beside a transaction for each event."""
+    """Print the events per second of a backlog, beside a transaction for each event."""
     table = Table("backlog", "events", "seconds", "events/s", "of baseline", "peak MiB")
     baseline: float | None = None
     for name, count, batch in (("a transaction each", 400, 1), ("Recoup", BACKLOG, ingest.BATCH_SIZE)):
@@ -358,7 +358,7 @@ def print_backlog(folder: Path) -> None:
 
 
 def print_marts(folder: Path) -> None:
-    """Print how long after its 2xx an event shows in the published marts, while Dagster runs, on a synced account."""
+    """Print the delay from an event's 2xx to the published marts, while Dagster runs, on a synced account."""
     table = Table("from the 2xx to the marts", "events", "sent/s", "p50 s", "p95 s", "longest s", "aim for p95")
     for column in ("batches", "CPU s/batch", "CPU s/event"):
         table.add_column(column)
@@ -395,11 +395,13 @@ def _synced_account(folder: Path) -> str:
 
 
 def _to_marts(settings: Settings, served: Served, rate: float, pushed: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Push the events at this rate, and wait until the last of them is published."""
+    """Send the events at this rate, and wait until the last of them is published."""
     token = WebhookFiles(settings).enable().token.get_secret_value()
     address = urlsplit(f"http://127.0.0.1:{served.receiver_port}/webhooks/stripe/{token}")
     intents = {event["data"]["object"]["id"]: number for number, event in enumerate(pushed)}
-    sender = Sender(address, [prepared(event, address.path) for event in pushed], rate, connections=1 + int(rate / 5))
+    sender = Sender(
+        address, [prepare_request(event, address.path) for event in pushed], rate, connections=1 + int(rate / 5)
+    )
     cpu, batches = _code_server_cpu(served), batch_count(settings)
     took: dict[str, float] = {}
     seen: int | None = None
@@ -437,7 +439,7 @@ def _published(settings: Settings) -> set[str]:
 
 
 def main() -> None:
-    """Print all of it."""
+    """Print all figures."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         postgres_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recoup-pg-")))

@@ -16,8 +16,8 @@ from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, Simulator
 from orchestration.simulator.world.calibration import DAY
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
-from tests.ledger import enter_new_loads
-from tests.truth import Rows, differences_from_full_refresh
+from tests.support.load_ledger import record_new_loads
+from tests.support.truth import Rows, find_full_refresh_differences
 
 SMALL = "(payload ->> '$.amount')::BIGINT <= 200"
 CUSTOMER_OF_THE_DAY = """json_object('customer', 'cus_' || epoch(created)::BIGINT // 86400)"""
@@ -40,7 +40,7 @@ def server(account: SimulatedAccount) -> Iterator[SimulatorServer]:
 
 @pytest.fixture(scope="module")
 def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The settings of a synced account whose models are built."""
+    """Return the settings of a synced account whose models are built."""
     folder = tmp_path_factory.mktemp("built")
     settings = Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
     pipeline.extract(settings)
@@ -54,23 +54,23 @@ def ask(settings: Settings, query: str) -> Rows:
 
 
 def rewrite(settings: Settings, what: str, which: str) -> None:
-    """Load the charges that meet the condition `which` again, with the fields `what` merged into them, and build."""
+    """Load the charges that meet the condition `which` again, changed by the fields `what`, and build."""
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute(
             f"""UPDATE raw_stripe.charges
                 SET payload = json_merge_patch(payload, {what}), _load_id = (SELECT nextval('sync.load_ids'))
                 WHERE {which}"""
         )
-        enter_new_loads(connection, "charges")
-        run_plan(connection, replace(load_plan(settings), tests=()))  # what is rewritten need not make sense
+        record_new_loads(connection, "charges")
+        run_plan(connection, replace(load_plan(settings), tests=()))  # the rewritten charges need not be consistent
 
 
-def flagged(settings: Settings) -> set[str]:
+def query_flagged(settings: Settings) -> set[str]:
     rows = ask(settings, "SELECT attempt_id FROM marts.payment_attempts WHERE is_card_testing")
     return {attempt_id for (attempt_id,) in rows}
 
 
-def test_tests_are_flagged_and_honest_failures_are_not(account: SimulatedAccount, built: Settings) -> None:
+def test_card_tests_are_flagged_and_honest_failures_are_not(account: SimulatedAccount, built: Settings) -> None:
     debts = account.truth(account.now).debts
     tests = {payment for debt in debts if not debt.is_in_scope for payment in debt.payment_intent_ids}
     failed: dict[str, bool] = dict(
@@ -87,16 +87,16 @@ def test_tests_are_flagged_and_honest_failures_are_not(account: SimulatedAccount
     assert found <= tests
 
 
-def test_only_honest_failures_are_in_the_rates_and_tests_are_counted(built: Settings) -> None:
+def test_rates_exclude_card_tests_which_are_counted(built: Settings) -> None:
     in_scope = "SELECT bool_or(is_card_testing) FROM marts.payment_attempts SEMI JOIN episodes USING (episode_id)"
     episodes = "WITH episodes AS (SELECT * FROM marts.recovery_episodes WHERE {})"
     assert ask(built, f"{episodes.format('is_in_scope')} {in_scope}") == [(False,)]
     assert ask(built, f"{episodes.format(IS_EXCLUDED)} {in_scope}") == [(True,)]
-    assert ask(built, "SELECT card_testing_attempt_count FROM marts.data_coverage") == [(len(flagged(built)),)]
+    assert ask(built, "SELECT card_testing_attempt_count FROM marts.data_coverage") == [(len(query_flagged(built)),)]
 
 
 def test_a_burst_that_is_read_in_parts_is_flagged_as_a_whole(make_settings: MakeSettings, tmp_path: Path) -> None:
-    """Syncs begin in the middle of bursts: the first tests are flagged by what follows."""
+    """Sync in the middle of bursts: the first tests are flagged because of the later ones."""
     account = SimulatedAccount(4, 120, 20, shop="card_testing", tie_order="shuffled")
     begun_at, ended_at = account.now, account.now + 10 * DAY
     debts = account.truth(ended_at).debts
@@ -110,18 +110,18 @@ def test_a_burst_that_is_read_in_parts_is_flagged_as_a_whole(make_settings: Make
             account.now = at
             pipeline.extract(settings)
             pipeline.build(settings)
-            counts.append(len(flagged(settings)))
+            counts.append(len(query_flagged(settings)))
         assert counts[0] < counts[-1]
-        assert differences_from_full_refresh(settings, tmp_path / "full") == []
+        assert find_full_refresh_differences(settings, tmp_path / "full") == []
 
 
-def test_attempts_that_leave_a_burst_or_join_it_change_their_neighbors(
+def test_attempts_that_join_or_leave_a_burst_change_its_other_attempts(
     built: Settings, make_settings: MakeSettings, server: SimulatorServer, tmp_path: Path
 ) -> None:
     settings = make_settings(server)
     settings.warehouse_path.parent.mkdir(exist_ok=True)
     shutil.copy(built.warehouse_path, settings.warehouse_path)
-    verdicts = [flagged(settings)]
+    verdicts = [query_flagged(settings)]
     for what, which in (
         (SAME_CARD, f"hash(id) % 2 = 0 AND {SMALL}"),
         (CUSTOMER_OF_THE_DAY, f"hash(id) % 3 = 0 AND {SMALL}"),
@@ -129,6 +129,6 @@ def test_attempts_that_leave_a_burst_or_join_it_change_their_neighbors(
         (TINY, "hash(id) % 5 = 0"),
     ):
         rewrite(settings, what, which)
-        verdicts.append(flagged(settings))
+        verdicts.append(query_flagged(settings))
         assert verdicts[-1] != verdicts[-2]
-        assert differences_from_full_refresh(settings, tmp_path / "full") == []
+        assert find_full_refresh_differences(settings, tmp_path / "full") == []

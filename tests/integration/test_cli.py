@@ -1,4 +1,4 @@
-"""The `recoup` command as its user meets it: every expected fault is a sentence on one screen, and loses nothing."""
+"""The `recoup` command: every expected error is one sentence on one screen and loses nothing."""
 
 import json
 import os
@@ -24,16 +24,16 @@ from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import invoke_dbt
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
-from tests.leaks import secrets_in
-from tests.processes import RECOUP
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
+from tests.support.leaks import find_secrets
+from tests.support.processes import RECOUP
 
 ONE_SCREEN = 24
 
 
 @dataclass
-class Said:
-    """What a command printed, and its exit code."""
+class CommandResult:
+    """The exit code of a command and what it printed."""
 
     code: int
     out: str
@@ -62,26 +62,26 @@ def environment(server: SimulatorServer, tmp_path: Path) -> dict[str, str]:
     }
 
 
-Recoup = Callable[..., Said]
+Recoup = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def recoup(environment: dict[str, str]) -> Recoup:
-    def run(*arguments: str, **variables: str) -> Said:
+    def run(*arguments: str, **variables: str) -> CommandResult:
         done = subprocess.run(
             [*RECOUP, *arguments], env=environment | variables, capture_output=True, text=True, check=False
         )
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
-        assert not secrets_in((done.stderr + done.stdout).encode())
-        return Said(done.returncode, done.stdout, done.stderr)
+        assert not find_secrets((done.stderr + done.stdout).encode())
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def synced(server: SimulatorServer, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder after a sync."""
-    folder = template.copy(tmp_path_factory.mktemp("synced"))
+def synced(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder after a sync."""
+    folder = built_folder.copy(tmp_path_factory.mktemp("synced"))
     variables = {"STRIPE_API_KEY": DEFAULT_API_KEY, "STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(folder)}
     subprocess.run([*RECOUP, "sync"], env=os.environ | variables, check=True, capture_output=True)
     return folder
@@ -100,11 +100,11 @@ def synced(server: SimulatorServer, template: Template, tmp_path_factory: pytest
     ],
 )
 def test_a_sync_that_cannot_work_says_why(variables: dict[str, str], sentence: str, recoup: Recoup) -> None:
-    said = recoup("sync", **variables)
-    assert said.code == 1
-    assert sentence in said.text
-    assert len(said.err.splitlines()) <= ONE_SCREEN
-    assert variables.get("STRIPE_API_KEY") in (None, "") or variables["STRIPE_API_KEY"] not in said.text
+    result = recoup("sync", **variables)
+    assert result.code == 1
+    assert sentence in result.text
+    assert len(result.err.splitlines()) <= ONE_SCREEN
+    assert variables.get("STRIPE_API_KEY") in (None, "") or variables["STRIPE_API_KEY"] not in result.text
 
 
 @pytest.mark.parametrize(
@@ -119,25 +119,23 @@ def test_a_sync_that_cannot_work_says_why(variables: dict[str, str], sentence: s
         ("sync --full-refresh --created-from 2026-01-31", "not for both"),
     ],
 )
-def test_a_command_that_is_none_says_so_and_ends_with_code_2(command: str, sentence: str, recoup: Recoup) -> None:
-    said = recoup(*shlex.split(command))
-    assert said.code == 2
-    assert sentence in " ".join(re.sub("[│╭╮╰╯─]", " ", said.text).split())
-    assert len(said.err.splitlines()) <= ONE_SCREEN
+def test_an_unknown_command_exits_with_code_2(command: str, sentence: str, recoup: Recoup) -> None:
+    result = recoup(*shlex.split(command))
+    assert result.code == 2
+    assert sentence in " ".join(re.sub("[│╭╮╰╯─]", " ", result.text).split())
+    assert len(result.err.splitlines()) <= ONE_SCREEN
 
 
 def test_a_damaged_published_file_is_named(recoup: Recoup, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "recovery.duckdb").write_bytes(b"damaged" * 1_000)
-    said = recoup("query", "select 1")
-    assert said.code == 1
-    assert "recovery.duckdb" in said.text.replace(" ", "")
-    assert "is damaged. Publish it again: recoup sync" in said.text
+    result = recoup("query", "select 1")
+    assert result.code == 1
+    assert "recovery.duckdb" in result.text.replace(" ", "")
+    assert "is damaged. Publish it again: recoup sync" in result.text
 
 
-def test_interrupted_while_the_models_are_built_it_says_so(
-    synced: Path, environment: dict[str, str], recoup: Recoup
-) -> None:
+def test_an_interrupted_build_says_so(synced: Path, environment: dict[str, str], recoup: Recoup) -> None:
     log = synced / "dbt" / "logs" / "dbt.log"
     with duckdb.connect(str(synced / "warehouse.duckdb")) as connection:
         connection.execute("UPDATE sync.model_builds SET fingerprint = 'of another state of the project'")
@@ -159,7 +157,7 @@ def test_interrupted_while_the_models_are_built_it_says_so(
     assert recoup("sync", RECOUP_DATA_DIR=str(synced)).code == 0
 
 
-def test_another_kind_of_server_is_no_stripe(recoup: Recoup, tmp_path: Path) -> None:
+def test_a_server_that_is_not_stripe_is_an_error(recoup: Recoup, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
         cwd=tmp_path,
@@ -170,60 +168,58 @@ def test_another_kind_of_server_is_no_stripe(recoup: Recoup, tmp_path: Path) -> 
     assert process.stdout is not None
     port = process.stdout.readline().split("port ")[1].split()[0]
     try:
-        said = recoup("sync", STRIPE_API_BASE=f"http://127.0.0.1:{port}")
+        result = recoup("sync", STRIPE_API_BASE=f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         process.wait()
         process.stdout.close()
-    assert said.code == 1
-    assert f"http://127.0.0.1:{port}" in said.text
-    assert len(said.err.splitlines()) <= ONE_SCREEN
+    assert result.code == 1
+    assert f"http://127.0.0.1:{port}" in result.text
+    assert len(result.err.splitlines()) <= ONE_SCREEN
 
 
-def test_a_missing_permission_is_named_and_has_an_exit_code_of_its_own(
-    recoup: Recoup, template: Template, tmp_path: Path
+def test_a_missing_permission_is_named_and_has_its_own_exit_code(
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    template.copy(tmp_path / "data")
-    said = recoup("sync", STRIPE_API_KEY="rk_test_lacking")
-    assert said.code == 3
-    assert "NOT READ: charges. The key lacks rak_charge_read" in said.text
+    built_folder.copy(tmp_path / "data")
+    result = recoup("sync", STRIPE_API_KEY="rk_test_lacking")
+    assert result.code == 3
+    assert "NOT READ: charges. The key lacks rak_charge_read" in result.text
 
 
-def test_a_sync_sums_up_says_where_nothing_changed_and_suggests_what_can_be_typed_as_it_stands(
+def test_a_sync_prints_a_summary_and_commands_that_work_as_printed(
     synced: Path, recoup: Recoup, environment: dict[str, str]
 ) -> None:
     folder = {"RECOUP_DATA_DIR": str(synced)}
-    said = recoup("sync", **folder)
-    assert said.code == 0
-    assert "Failed payments of acct_" in said.out
+    result = recoup("sync", **folder)
+    assert result.code == 0
+    assert "Failed payments of acct_" in result.out
     for title in ("to date", "failed", "recovered", "in recovery", "lost", "at risk"):
-        assert title in said.out
-    assert str(synced / "recovery.duckdb") in said.out
-    assert "Nothing has changed since the last sync." in said.out
-    assert "Not compared with the last run" not in said.out
-    assert "since last run" not in said.out, "nothing has changed"
-    (line,) = [line for line in said.out.splitlines() if " query " in line]
+        assert title in result.out
+    assert str(synced / "recovery.duckdb") in result.out
+    assert "Nothing has changed since the last sync." in result.out
+    assert "Not compared with the last run" not in result.out
+    assert "since last run" not in result.out, "nothing has changed"
+    (line,) = [line for line in result.out.splitlines() if " query " in line]
     command = line.strip().removeprefix("SQL on the tables").strip()
     done = subprocess.run(command, shell=True, env=environment | folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "marts.recovery_rates" in done.stdout
 
 
-def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_payments(
-    synced: Path, recoup: Recoup
-) -> None:
-    said = recoup("sync", RECOUP_DATA_DIR=str(synced))
+def test_the_headline_shows_the_matured_rate_interval_and_payments_of_the_mart(synced: Path, recoup: Recoup) -> None:
+    result = recoup("sync", RECOUP_DATA_DIR=str(synced))
     with duckdb.connect(str(synced / "recovery.duckdb"), read_only=True) as connection:
         rates = connection.execute(
             """SELECT currency, recovery_rate, recovery_rate_lower, recovery_rate_upper, failed_count,
                       failed_count_to_date
                FROM marts.recovery_rates WHERE period = 'all_time'"""
         ).fetchall()
-    screen = said.out[said.out.index("Failed payments of ") : said.out.index("Tables for analysts")]
+    screen = result.out[result.out.index("Failed payments of ") : result.out.index("Tables for analysts")]
     assert max(map(len, screen.splitlines())) <= 80
     shown = [re.findall(r"[\d.,]+", line) for line in screen.splitlines() if "% (" in line and "strict" not in line]
     rated = [row for row in rates if row[1] is not None]
-    assert len(shown) == len(rated) > 2, "one line for all currencies, and one for each that has matured payments"
+    assert len(shown) == len(rated) > 2, "one line for all currencies, and one for each with matured payments"
     for _, share, lower, upper, failed, to_date in rated:
         figures = [f"{100 * each:.1f}" for each in (share, lower, upper)]
         assert any(line[-4:] == [*figures, f"{failed:,}"] for line in shown), screen
@@ -244,7 +240,7 @@ def test_the_headline_is_the_matured_rate_of_the_mart_with_its_interval_and_its_
 
 @pytest.fixture(scope="module")
 def short_window(synced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same data folder, whose marts dbt has built with a recovery window of one day: recoveries are late."""
+    """Return a copy of the data folder that dbt built with a recovery window of one day: recoveries are late."""
     folder = tmp_path_factory.mktemp("short_window")
     shutil.copytree(synced, folder, dirs_exist_ok=True)
     command = ["run", "--select", "int_episodes_summarized+", "--full-refresh", "--vars", "{recovery_window_days: 1}"]
@@ -253,9 +249,7 @@ def short_window(synced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_the_counts_and_amounts_to_date_are_those_of_the_mart(
-    short_window: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_counts_and_amounts_to_date_equal_the_mart(short_window: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(recoup_data_dir=short_window)
     run._print_summary(run._summary(settings), run.Summary())
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -273,38 +267,36 @@ def test_the_counts_and_amounts_to_date_are_those_of_the_mart(
         assert [name, *(run.format_amount(amount, exponent) for amount in figures[5:])] in shown
 
 
-def test_after_a_build_with_other_vars_the_last_run_is_not_compared(
+def test_a_build_with_other_vars_is_not_compared_with_the_last_run(
     short_window: Path, recoup: Recoup, tmp_path: Path
 ) -> None:
     shutil.copytree(short_window, tmp_path / "data", dirs_exist_ok=True)
-    said = recoup("sync")
-    assert said.code == 0, said.text
-    assert "Not compared with the last run: dbt's vars, models or tables have changed." in said.out
-    assert "since last run" not in said.out
+    result = recoup("sync")
+    assert result.code == 0, result.text
+    assert "Not compared with the last run: dbt's vars, models or tables have changed." in result.out
+    assert "since last run" not in result.out
     assert "Not compared" not in recoup("sync").out
 
 
-def test_a_young_account_is_told_that_no_rate_can_be_known_yet(
-    template: Template, tmp_path: Path, recoup: Recoup
-) -> None:
-    template.copy(tmp_path / "data")
+def test_a_young_account_has_no_rate_yet(built_folder: BuiltFolder, tmp_path: Path, recoup: Recoup) -> None:
+    built_folder.copy(tmp_path / "data")
     with SimulatorServer(SimulatedAccount(seed=34, payments=200, days=20)) as young:
-        said = recoup("sync", STRIPE_API_BASE=young.url)
-    assert said.code == 0, said.text
+        result = recoup("sync", STRIPE_API_BASE=young.url)
+    assert result.code == 0, result.text
     with duckdb.connect(str(tmp_path / "data" / "recovery.duckdb"), read_only=True) as connection:
         ((failed, recovered),) = connection.execute(
             """SELECT count(*), count(*) FILTER (recovery_status = 'recovered')
                FROM marts.recovery_episodes WHERE is_in_scope"""
         ).fetchall()
     assert 0 < recovered < failed
-    assert f"No failed payment is 30 days old yet; of {failed} to date {recovered} were recovered." in said.out
-    assert "%" not in said.out[said.out.index("Failed payments of ") :]
+    assert f"No failed payment is 30 days old yet; of {failed} to date {recovered} were recovered." in result.out
+    assert "%" not in result.out[result.out.index("Failed payments of ") :]
 
 
 def test_a_result_that_is_too_wide_for_the_terminal_is_shown_row_by_row(
     synced: Path, environment: dict[str, str]
 ) -> None:
-    """In a terminal of 80 columns; a pipe gets whole lines."""
+    """Check a terminal of 80 columns; a pipe gets whole lines."""
     sql = "from marts.recovery_episodes order by episode_id limit 12"
     variables = environment | {"RECOUP_DATA_DIR": str(synced)}
     shown = subprocess.run(
@@ -337,8 +329,8 @@ def test_show_tables_lists_the_published_tables_marts_first(synced: Path, recoup
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(int(rows),)]
 
 
-def test_a_warehouse_that_another_process_holds_is_named(environment: dict[str, str], tmp_path: Path) -> None:
-    """The wait for it is shortened here; what is said is the same."""
+def test_a_warehouse_locked_by_another_process_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    """Shorten the wait for the warehouse. The message stays the same."""
     with open_warehouse(tmp_path / "data" / "warehouse.duckdb"):
         command = (
             "import orchestration.warehouse.connection as c; c._connect.__globals__['DEFAULT_WAIT_SECONDS'] = 0.1;"
@@ -358,28 +350,28 @@ def test_a_warehouse_that_another_process_holds_is_named(environment: dict[str, 
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_no_database_is_named(recoup: Recoup, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_named(recoup: Recoup, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "warehouse.duckdb").write_text("not a database" * 1000)
-    said = recoup("sync")
-    assert said.code == 1
-    assert "cannot be opened as a DuckDB database" in said.text
+    result = recoup("sync")
+    assert result.code == 1
+    assert "cannot be opened as a DuckDB database" in result.text
 
 
 def test_a_data_folder_that_is_a_file_is_named(recoup: Recoup, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    said = recoup("sync")
-    assert said.code == 1
-    assert str(tmp_path / "data") in said.text.replace(" ", "")
+    result = recoup("sync")
+    assert result.code == 1
+    assert str(tmp_path / "data") in result.text.replace(" ", "")
 
 
 def test_queries_before_the_first_sync_say_what_to_do(recoup: Recoup) -> None:
-    said = recoup("query", "from marts.recovery_episodes")
-    assert said.code == 1
-    assert "does not exist yet. Run `recoup sync`" in said.text
+    result = recoup("query", "from marts.recovery_episodes")
+    assert result.code == 1
+    assert "does not exist yet. Run `recoup sync`" in result.text
 
 
-def test_a_query_is_shown_and_written(recoup: Recoup, synced: Path, tmp_path: Path) -> None:
+def test_a_query_result_is_shown_and_written(recoup: Recoup, synced: Path, tmp_path: Path) -> None:
     sql = "select currency, count(*) as payments from marts.payment_intents group by all order by all"
     folder = {"RECOUP_DATA_DIR": str(synced)}
     assert "usd" in recoup("query", sql, **folder).out
@@ -429,21 +421,21 @@ def test_a_long_result_says_how_many_rows_are_not_shown(recoup: Recoup, synced: 
     ],
 )
 def test_a_query_that_cannot_work_says_why(sql: str, sentence: str, recoup: Recoup, synced: Path) -> None:
-    said = recoup("query", sql, RECOUP_DATA_DIR=str(synced))
-    assert said.code == 1
-    assert sentence in said.text
+    result = recoup("query", sql, RECOUP_DATA_DIR=str(synced))
+    assert result.code == 1
+    assert sentence in result.text
 
 
 def test_a_result_that_cannot_be_written_says_why(recoup: Recoup, synced: Path, tmp_path: Path) -> None:
-    said = recoup("query", "select 1", "--csv", str(tmp_path / "no" / "such.csv"), RECOUP_DATA_DIR=str(synced))
-    assert said.code == 1
-    assert "non-existent directory" in said.text
+    result = recoup("query", "select 1", "--csv", str(tmp_path / "no" / "such.csv"), RECOUP_DATA_DIR=str(synced))
+    assert result.code == 1
+    assert "non-existent directory" in result.text
 
 
-def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
-    server: SimulatorServer, environment: dict[str, str], recoup: Recoup, template: Template, tmp_path: Path
+def test_an_interrupted_sync_says_so_and_resumes_the_next_time(
+    server: SimulatorServer, environment: dict[str, str], recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    template.copy(tmp_path / "data")
+    built_folder.copy(tmp_path / "data")
     server.faults.add(Fault("slow", times=1_000, path="/v1/payment_intents", seconds=1.0))
     server.requests.clear()
     process = subprocess.Popen(
@@ -462,9 +454,11 @@ def test_interrupted_in_mid_sync_it_says_so_and_goes_on_the_next_time(
     assert recoup("sync").code == 0
 
 
-def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, template: Template, tmp_path: Path) -> None:
+def test_the_demo_refuses_another_account_in_the_same_folder(
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
     last = {"seed": 5, "payments": 150, "now": OPENED_AT + FIRST_DAYS * 86_400}
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data" / "demo"))
     settings.simulator_state_path.write_text(json.dumps(last))
     other = recoup("demo", "--payments", "150", "--seed", "6")
     assert other.code == 0
@@ -472,25 +466,23 @@ def test_the_demo_says_so_when_another_account_is_asked_for(recoup: Recoup, temp
     assert f"This is another simulated account than in the last run {difference}." in other.text
 
 
-def test_a_demo_of_a_former_version_stays_the_account_that_it_was(
-    recoup: Recoup, template: Template, tmp_path: Path
+def test_a_demo_from_an_older_version_keeps_its_account(
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    """Its state names no kind of shop."""
+    """Check a state that names no kind of shop."""
     now = OPENED_AT + FIRST_DAYS * 86_400
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data" / "demo"))
     settings.simulator_state_path.write_text(json.dumps({"seed": 5, "payments": 150, "now": now}))
-    said = recoup("demo", "--payments", "150", "--seed", "5")
-    assert said.code == 0
-    assert "another simulated account" not in said.text
+    result = recoup("demo", "--payments", "150", "--seed", "5")
+    assert result.code == 0
+    assert "another simulated account" not in result.text
     assert accounts(settings) == [SimulatedAccount(5, 150).id]
     kept = {"seed": 5, "payments": 150, "now": now + 86_400, "shop": "plain"}
     assert json.loads(settings.simulator_state_path.read_text()) == kept
 
 
-def test_the_demo_is_of_the_kind_that_is_asked_for_and_stays_so(
-    recoup: Recoup, template: Template, tmp_path: Path
-) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data" / "demo"))
+def test_the_demo_keeps_the_requested_kind_of_shop(recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path) -> None:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data" / "demo"))
     for given in ([], ["--shop", "one_off"], []):
         assert recoup("demo", "--payments", "150", *given).code == 0
     both = [SimulatedAccount(1, 150, shop=shop).id for shop in ("mixed", "one_off")]
@@ -506,7 +498,7 @@ def accounts(settings: Settings) -> list[str]:
 
 
 @pytest.mark.parametrize("end", ["| head -1", ">&-", ">/dev/full", "| true"])
-def test_a_result_that_nobody_reads_is_no_traceback(end: str, synced: Path, environment: dict[str, str]) -> None:
+def test_a_closed_pipe_causes_no_traceback(end: str, synced: Path, environment: dict[str, str]) -> None:
     query = "select '…' as a, repeat('x', 3000) as b from range(5000)"
     line = f'"{RECOUP[0]}" {RECOUP[1]} "{RECOUP[2]}" query "{query}" {end}'
     variables = environment | {"RECOUP_DATA_DIR": str(synced), "PYTHONIOENCODING": "ascii"}
@@ -516,13 +508,15 @@ def test_a_result_that_nobody_reads_is_no_traceback(end: str, synced: Path, envi
     assert done.returncode == (1 if end == ">/dev/full" else 0)
 
 
-def test_the_demo_stays_out_of_the_folder_of_real_accounts(recoup: Recoup, template: Template, tmp_path: Path) -> None:
+def test_the_demo_does_not_touch_the_data_of_real_accounts(
+    recoup: Recoup, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
-    template.copy(data / "demo")
-    said = recoup("demo", "--payments", "150")
-    assert said.code == 0
+    built_folder.copy(data / "demo")
+    result = recoup("demo", "--payments", "150")
+    assert result.code == 0
     assert [each.name for each in data.iterdir()] == ["demo"]
-    assert f"RECOUP_DATA_DIR={data / 'demo'} " in said.out, "an account is connected, so commands show that one"
+    assert f"RECOUP_DATA_DIR={data / 'demo'} " in result.out, "an account is connected, so commands show that one"
     count = "select count(*) as payments from marts.payment_intents"
     of_account = recoup("query", count)
     assert of_account.code == 1
@@ -533,9 +527,9 @@ def test_the_demo_stays_out_of_the_folder_of_real_accounts(recoup: Recoup, templ
 
 
 def test_every_command_explains_itself(recoup: Recoup) -> None:
-    said = recoup("--help")
-    assert said.code == 0
+    result = recoup("--help")
+    assert result.code == 0
     for command in ("sync", "demo", "dev", "query", "dbt", "dagster-home"):
-        assert command in said.out
+        assert command in result.out
         if command != "dbt":
             assert recoup(command, "--help").code == 0

@@ -1,4 +1,4 @@
-"""Dagster as `recoup serve` and `recoup dev` run it: it ends with them, however they end, and its UI is guarded."""
+"""Dagster as `recoup serve` and `recoup dev` run it: it ends when they do, and its UI is protected."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from orchestration.config.settings import PROJECT_ROOT
-from tests.processes import RECOUP, answers, descendants, free_port, parents, until
+from tests.support.processes import RECOUP, find_free_port, is_dagster_up, list_descendants, list_parents, wait_until
 
 STARTED_WITHIN = 120.0
 ENDED_WITHIN = 60.0
@@ -24,7 +24,7 @@ PROXY = "recoup.example.com"
 
 @dataclass
 class Running:
-    """A `recoup` command that runs Dagster, and all that it has started."""
+    """A `recoup` command that runs Dagster, and all processes that it started."""
 
     process: "subprocess.Popen[bytes]"
     port: int
@@ -36,98 +36,98 @@ class Running:
         return int((self.output.parent / "data" / "dagster" / "processes.lock").read_text())
 
     def is_gone(self) -> bool:
-        """Return whether the command and all that it has started have ended."""
-        return self.process.poll() is not None and not self.family & parents().keys()
+        """Return whether the command and all processes that it started have ended."""
+        return self.process.poll() is not None and not self.family & list_parents().keys()
 
 
 @contextmanager
 def recoup(folder: Path, *command: str) -> Iterator[Running]:
-    """Run the command until its UI answers and the daemon is there, and leave nothing of it behind."""
-    port, output = free_port(), folder / "output.log"
+    """Run the command until its UI and daemon are up, and kill all its processes at the end."""
+    port, output = find_free_port(), folder / "output.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))}
     environment |= {"RECOUP_DATA_DIR": str(folder / "data"), "RECOUP_UI_HOSTS": PROXY}
-    with output.open("wb") as said:
+    with output.open("wb") as result:
         process = subprocess.Popen(
             [*RECOUP, *command, "--port", str(port)],
             cwd=PROJECT_ROOT,
             env=environment,
-            stdout=said,
-            stderr=said,
+            stdout=result,
+            stderr=result,
             start_new_session=True,
         )
     running = Running(process, port, output, set())
     try:
-        until(lambda: answers(f"http://127.0.0.1:{port}") or process.poll() is not None, STARTED_WITHIN)
+        wait_until(lambda: is_dagster_up(f"http://127.0.0.1:{port}") or process.poll() is not None, STARTED_WITHIN)
         assert process.poll() is None, output.read_text()
-        running.family = descendants(process.pid)
+        running.family = list_descendants(process.pid)
         assert len(running.family) >= 5, "dagster dev, code server and its proxy, webserver, daemon"
         yield running
     finally:
-        for pid in running.family | descendants(process.pid) | {process.pid}:
-            if pid in parents():
+        for pid in running.family | list_descendants(process.pid) | {process.pid}:
+            if pid in list_parents():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         process.wait()
 
 
 def serve(folder: Path) -> AbstractContextManager[Running]:
-    return recoup(folder, "serve", "--receiver-port", str(free_port()))
+    return recoup(folder, "serve", "--receiver-port", str(find_free_port()))
 
 
-def killed(running: Running) -> None:
+def kill_command(running: Running) -> None:
     running.process.kill()
-    until(running.is_gone, ENDED_WITHIN)
+    wait_until(running.is_gone, ENDED_WITHIN)
 
 
-def killed_while_dagster_hangs(running: Running) -> None:
+def kill_command_while_dagster_hangs(running: Running) -> None:
     os.kill(running.dagster(), signal.SIGSTOP)
     running.process.kill()
 
 
-def killed_together_with_dagster_dev(running: Running) -> None:
+def kill_command_and_dagster_dev(running: Running) -> None:
     dagster = running.dagster()
     running.process.kill()
     os.kill(dagster, signal.SIGKILL)
-    assert running.family & parents().keys(), "the webserver and the daemon live on"
+    assert running.family & list_parents().keys(), "the webserver and the daemon still run"
 
 
-def hung_up(running: Running) -> None:
-    """The terminal was closed."""
+def close_terminal(running: Running) -> None:
+    """Close the terminal."""
     running.process.send_signal(signal.SIGHUP)
-    until(running.is_gone, ENDED_WITHIN)
+    wait_until(running.is_gone, ENDED_WITHIN)
 
 
-def without_dagster_dev(running: Running) -> None:
+def kill_dagster_dev(running: Running) -> None:
     os.kill(running.dagster(), signal.SIGKILL)
-    until(running.is_gone, ENDED_WITHIN)
+    wait_until(running.is_gone, ENDED_WITHIN)
     assert running.process.returncode == 1
     assert "Dagster has ended (exit code -9)" in running.output.read_text()
 
 
-ENDS = (killed_while_dagster_hangs, killed_together_with_dagster_dev, killed, hung_up, without_dagster_dev)
+ENDS = (kill_command_while_dagster_hangs, kill_command_and_dagster_dev, kill_command, close_terminal, kill_dagster_dev)
 
 
 @pytest.mark.timeout(900)
-def test_the_next_serve_starts_and_nothing_of_the_last_is_left(tmp_path: Path) -> None:
-    """One test, since each start takes long and serves two ends."""
+def test_serve_starts_again_after_every_kind_of_end(tmp_path: Path) -> None:
+    """Test all kinds of end in one test, since each slow start serves two of them."""
     with ExitStack() as stack:
         last = stack.enter_context(serve(tmp_path))
         for end in ENDS:
             end(last)
             running = stack.enter_context(serve(tmp_path))
-            until(last.is_gone, ENDED_WITHIN)
+            wait_until(last.is_gone, ENDED_WITHIN)
             last = running
         last.process.terminate()
-        until(last.is_gone, ENDED_WITHIN)
+        wait_until(last.is_gone, ENDED_WITHIN)
 
 
-def test_a_killed_dev_takes_dagster_and_the_simulated_account_along(tmp_path: Path) -> None:
+def test_killing_dev_ends_dagster_and_the_simulated_account(tmp_path: Path) -> None:
     with recoup(tmp_path, "dev", "--payments", "100") as dev:
-        assert len(dev.family) >= 6, "the simulated account as well"
-        killed(dev)
+        assert len(dev.family) >= 6, "the simulated account ends too"
+        kill_command(dev)
 
 
-def test_the_ui_answers_its_own_pages_and_scripts_only(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_the_ui_answers_only_its_own_pages_and_local_scripts(tmp_path: Path, subtests: pytest.Subtests) -> None:
     with serve(tmp_path) as running:
         own = f"127.0.0.1:{running.port}"
         page = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -176,7 +176,7 @@ def test_the_ui_answers_its_own_pages_and_scripts_only(tmp_path: Path, subtests:
 
 
 def get(port: int, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
-    """Return the status, the body and the headers of an answer. Nothing is sent but these headers."""
+    """Return the status, body and headers of a response. Only the given headers are sent."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     connection.putrequest("GET", path, skip_host="Host" in headers, skip_accept_encoding=True)
     for name, value in headers.items():
@@ -189,7 +189,7 @@ def get(port: int, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
 
 
 def websocket_status(url: str, origin: str | None) -> int:
-    """Return 101 if a websocket is opened and answers, else the status of the refusal."""
+    """Return 101 if a websocket opens and answers, or else the status of the refusal."""
     try:
         with connect(
             url,

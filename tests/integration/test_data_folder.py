@@ -1,4 +1,4 @@
-"""The data folder, by the `recoup` command: any name, damaged or locked files, a full disk, and who may open it."""
+"""The data folder: any name, damaged or locked files, a full disk, and permissions."""
 
 import os
 import resource
@@ -21,8 +21,8 @@ from orchestration.cli.dev import prepare_dagster_home
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.processes import RECOUP
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import RECOUP
 
 COUNT = "select count(*) as n from marts.recovery_episodes"
 HOLD = """
@@ -33,19 +33,19 @@ sys.stdin.readline()
 """
 
 DAMAGED_TEXTS = (b"", bytes(500), b'{"a": [1, ')
-"""Empty, zeroed and torn."""
+"""Contents of damaged files: empty, zeroed and torn."""
 
 
 @dataclass
-class Said:
-    """What a command printed, and its exit code."""
+class CommandResult:
+    """The exit code of a command and what it printed."""
 
     code: int
     text: str
 
 
 class Folder:
-    """A data folder with the command that works on it."""
+    """A data folder and the command that works on it."""
 
     def __init__(self, path: Path, server: SimulatorServer) -> None:
         self.path = path
@@ -57,7 +57,7 @@ class Folder:
             "COLUMNS": "1000",
         }
 
-    def run(self, *arguments: str, before: Callable[[], None] | None = None) -> Said:
+    def run(self, *arguments: str, before: Callable[[], None] | None = None) -> CommandResult:
         done = subprocess.run(
             [*RECOUP, *arguments],
             env=self._environment,
@@ -67,18 +67,18 @@ class Folder:
             preexec_fn=before,
         )
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        return Said(done.returncode, " ".join((done.stdout + done.stderr).split()))
+        return CommandResult(done.returncode, " ".join((done.stdout + done.stderr).split()))
 
     def synced(self) -> str:
-        """Sync, which must succeed, and return the number of episodes."""
-        said = self.run("sync")
-        assert said.code == 0, said.text
+        """Sync successfully and return the number of episodes."""
+        result = self.run("sync")
+        assert result.code == 0, result.text
         return self.episodes()
 
     def episodes(self) -> str:
-        said = self.run("query", COUNT)
-        assert said.code == 0, said.text
-        return said.text
+        result = self.run("query", COUNT)
+        assert result.code == 0, result.text
+        return result.text
 
     @property
     def settings(self) -> Settings:
@@ -92,15 +92,15 @@ def server() -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def synced(server: SimulatorServer, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Folder(template.copy(tmp_path_factory.mktemp("synced") / "data"), server)
+def synced(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Folder(built_folder.copy(tmp_path_factory.mktemp("synced") / "data"), server)
     folder.synced()
     return folder.path
 
 
 @pytest.fixture
 def folder(synced: Path, server: SimulatorServer, tmp_path: Path) -> Folder:
-    """A folder after a sync."""
+    """Return a data folder after a sync."""
     return Folder(Path(shutil.copytree(synced, tmp_path / "data")), server)
 
 
@@ -119,14 +119,14 @@ NASTY = "a%b%41#&+'\"; $x{{y}}{z}[1]*\\ü"
     + [unicodedata.normalize(form, "Zürich") for form in ("NFC", "NFD")],
 )
 def test_the_data_folder_may_have_any_name(
-    name: str, server: SimulatorServer, template: Template, tmp_path: Path
+    name: str, server: SimulatorServer, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    folder = Folder(template.copy(tmp_path / "outside" / name), server)
+    folder = Folder(built_folder.copy(tmp_path / "outside" / name), server)
     put_event(folder.settings, 1)
     folder.synced()
     assert "quarantined 1" in folder.run("webhooks", "status").text.replace("  ", " ")
     assert folder.run("clean").code == 0
-    assert [path.name for path in (tmp_path / "outside").iterdir()] == [name], "everything is in the folder"
+    assert [path.name for path in (tmp_path / "outside").iterdir()] == [name], "all files are in the folder"
     home = prepare_dagster_home(folder.settings)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("DAGSTER_HOME", str(home))
@@ -137,7 +137,7 @@ def test_the_data_folder_may_have_any_name(
     assert [path.name for path in (tmp_path / "outside").iterdir()] == [name]
 
 
-def test_dbt_builds_in_a_folder_of_the_strangest_name(server: SimulatorServer, tmp_path: Path) -> None:
+def test_dbt_builds_in_a_folder_with_a_strange_name(server: SimulatorServer, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "outside" / NASTY, server)
     assert folder.synced().endswith(folder.episodes())
     assert folder.run("dbt", "compile", "--select", "recovery_cohorts").code == 0
@@ -145,14 +145,14 @@ def test_dbt_builds_in_a_folder_of_the_strangest_name(server: SimulatorServer, t
 
 
 def test_a_folder_that_duckdb_cannot_write_to_is_refused(server: SimulatorServer, tmp_path: Path) -> None:
-    said = Folder(tmp_path / "a?b", server).run("sync")
-    assert said.code == 1
-    assert "RECOUP_DATA_DIR: DuckDB cannot write to a folder with a ? in its path" in said.text
+    result = Folder(tmp_path / "a?b", server).run("sync")
+    assert result.code == 1
+    assert "RECOUP_DATA_DIR: DuckDB cannot write to a folder with a ? in its path" in result.text
 
 
 @pytest.fixture
-def _held(folder: Folder) -> Iterator[None]:
-    """Somebody has the published file open for writing."""
+def _opened_elsewhere(folder: Folder) -> Iterator[None]:
+    """Open the published file for writing in another process."""
     command = [sys.executable, "-c", HOLD, str(folder.settings.published_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -161,14 +161,14 @@ def _held(folder: Folder) -> Iterator[None]:
         holder.communicate("close\n")
 
 
-@pytest.mark.usefixtures("_held")
-def test_a_published_file_that_is_open_elsewhere_stops_no_sync(folder: Folder) -> None:
-    said = folder.run("query", COUNT)
-    assert said.code == 1
-    assert "has " + str(folder.settings.published_path) + " open for writing." in said.text
-    said = folder.run("sync")
-    assert said.code == 0
-    assert "Failed payments of acct_" in said.text
+@pytest.mark.usefixtures("_opened_elsewhere")
+def test_a_published_file_open_elsewhere_does_not_stop_a_sync(folder: Folder) -> None:
+    result = folder.run("query", COUNT)
+    assert result.code == 1
+    assert "has " + str(folder.settings.published_path) + " open for writing." in result.text
+    result = folder.run("sync")
+    assert result.code == 0
+    assert "Failed payments of acct_" in result.text
     assert folder.run("integrations", "list").code == 0
 
 
@@ -176,12 +176,12 @@ def test_a_published_file_that_is_open_elsewhere_stops_no_sync(folder: Folder) -
 def test_a_damaged_published_file_is_published_again(content: bytes, folder: Folder) -> None:
     before = folder.episodes()
     folder.settings.published_path.write_bytes(content)
-    said = folder.run("query", COUNT)
-    assert (said.code, said.text.endswith("is damaged. Publish it again: recoup sync")) == (1, True)
+    result = folder.run("query", COUNT)
+    assert (result.code, result.text.endswith("is damaged. Publish it again: recoup sync")) == (1, True)
     assert folder.synced() == before
 
 
-def test_after_a_loss_of_power_a_sync_goes_on_with_what_was_on_the_disk(folder: Folder) -> None:
+def test_a_sync_continues_after_a_power_loss(folder: Folder) -> None:
     before = folder.episodes()
     script = (
         "import os, sys; from pathlib import Path; from orchestration.warehouse.connection import open_warehouse\n"
@@ -192,26 +192,26 @@ def test_after_a_loss_of_power_a_sync_goes_on_with_what_was_on_the_disk(folder: 
     subprocess.run([sys.executable, "-c", script, str(folder.settings.warehouse_path)], check=False)
     wal = folder.path / "warehouse.duckdb.wal"
     wal.write_bytes(wal.read_bytes() + bytes(4096))
-    said = folder.run("sync")
-    assert said.code == 0, said.text
-    assert "warehouse.duckdb.wal was damaged and is now" in said.text
-    assert "`recoup sync` reads from Stripe what is missing." in said.text
+    result = folder.run("sync")
+    assert result.code == 0, result.text
+    assert "warehouse.duckdb.wal was damaged and is now" in result.text
+    assert "`recoup sync` reads from Stripe what is missing." in result.text
     assert folder.episodes() == before
 
 
 @pytest.mark.parametrize("content", [b"", bytes(100_000)], ids=["empty", "zeroed"])
-def test_a_damaged_warehouse_is_replaced_by_command_and_read_again(content: bytes, folder: Folder) -> None:
+def test_a_damaged_warehouse_is_replaced_by_repair_and_read_again(content: bytes, folder: Folder) -> None:
     before, warehouse = folder.episodes(), folder.settings.warehouse_path
     warehouse.write_bytes(content)
-    said = folder.run("sync")
-    assert said.code == 1
-    assert f"{warehouse} is damaged. `recoup repair` moves it aside" in said.text
+    result = folder.run("sync")
+    assert result.code == 1
+    assert f"{warehouse} is damaged. `recoup repair` moves it aside" in result.text
     assert folder.episodes() == before, "analysts have their file"
-    said = folder.run("repair")
-    assert said.code == 0, said.text
+    result = folder.run("repair")
+    assert result.code == 0, result.text
     (aside,) = folder.path.glob("warehouse.duckdb.damaged-*")
     assert aside.read_bytes() == content
-    assert str(aside) in said.text
+    assert str(aside) in result.text
     assert folder.synced() == before
     assert "All databases in" in folder.run("repair").text
 
@@ -219,8 +219,8 @@ def test_a_damaged_warehouse_is_replaced_by_command_and_read_again(content: byte
 GARBAGE = b"\x9c\xfe\x07\xb1" * 2_000
 
 
-def test_whatever_is_no_database_any_more_is_moved_aside_at_once(folder: Folder) -> None:
-    """Files cut within their first bytes, and heads overwritten with garbage: one call repairs all, and says so."""
+def test_repair_moves_all_destroyed_databases_aside_at_once(folder: Folder) -> None:
+    """Check files cut within their first bytes and headers overwritten with garbage: one call repairs and names all."""
     before, settings = folder.episodes(), folder.settings
     folder.run("webhooks", "status")
     cut = {settings.warehouse_path: GARBAGE, settings.queue_path: b"SQLite for", settings.published_path: b"\x9c\xfe"}
@@ -228,54 +228,55 @@ def test_whatever_is_no_database_any_more_is_moved_aside_at_once(folder: Folder)
     history.parent.mkdir(parents=True)
     for path, content in {**cut, history: GARBAGE}.items():
         path.write_bytes(content + path.read_bytes()[64:] if path == settings.warehouse_path else content)
-    said = folder.run("sync")
-    assert (said.code, "`recoup repair` moves it aside" in said.text) == (1, True)
-    said = folder.run("repair")
-    assert (said.code, said.text.count("was damaged.")) == (0, 4)
+    result = folder.run("sync")
+    assert (result.code, "`recoup repair` moves it aside" in result.text) == (1, True)
+    result = folder.run("repair")
+    assert (result.code, result.text.count("was damaged.")) == (0, 4)
     assert folder.synced() == before
 
 
-def test_what_cannot_be_repaired_hides_nothing_that_was(folder: Folder) -> None:
+def test_a_failed_repair_still_lists_what_was_repaired(folder: Folder) -> None:
     folder.settings.queue_path.write_text("a text that somebody put here\n")
     folder.settings.warehouse_path.write_bytes(b"")
-    said = folder.run("repair")
-    assert said.code == 1
-    assert f"{folder.settings.warehouse_path} was damaged." in said.text
-    assert "webhook_queue.sqlite is not a database. Move it elsewhere" in said.text
-    assert "All databases" not in said.text
+    result = folder.run("repair")
+    assert result.code == 1
+    assert f"{folder.settings.warehouse_path} was damaged." in result.text
+    assert "webhook_queue.sqlite is not a database. Move it elsewhere" in result.text
+    assert "All databases" not in result.text
 
 
-def test_a_folder_in_the_place_of_a_file_is_named_or_replaced(folder: Folder) -> None:
-    """A container makes one for a file that it was to mount and that is not there."""
+def test_a_folder_in_place_of_a_file_is_named_or_replaced(folder: Folder) -> None:
+    """Check the folder that a container creates for a mounted file that does not exist."""
     settings, before = folder.settings, folder.episodes()
     for path in (settings.queue_path, settings.published_path):
         path.unlink(missing_ok=True)
         path.mkdir()
     for command in (["webhooks", "status"], ["repair"]):
-        said = folder.run(*command)
-        assert (said.code, str(settings.queue_path) in said.text, "folder" in said.text) == (1, True, True)
+        result = folder.run(*command)
+        assert (result.code, str(settings.queue_path) in result.text, "folder" in result.text) == (1, True, True)
     settings.queue_path.rmdir()
     assert folder.synced() == before
     settings.published_path.unlink()
     (settings.published_path / "notes").mkdir(parents=True)
-    said = folder.run("sync")
-    assert said.code == 1
+    result = folder.run("sync")
+    assert result.code == 1
     assert (
-        f"{settings.published_path} cannot be used: directory not empty. There is a folder in the place of" in said.text
+        f"{settings.published_path} cannot be used: directory not empty. There is a folder in the place of"
+        in result.text
     )
 
 
-def test_links_in_a_circle_are_named(folder: Folder, server: SimulatorServer, tmp_path: Path) -> None:
+def test_circular_symbolic_links_are_named(folder: Folder, server: SimulatorServer, tmp_path: Path) -> None:
     folder.settings.published_path.unlink()
     folder.settings.published_path.symlink_to("recovery.duckdb")
     (tmp_path / "circle").symlink_to("circle")
-    for said in (folder.run("sync"), Folder(tmp_path / "circle", server).run("webhooks", "status")):
-        assert said.code == 1
-        assert "cannot be used: " in said.text
+    for result in (folder.run("sync"), Folder(tmp_path / "circle", server).run("webhooks", "status")):
+        assert result.code == 1
+        assert "cannot be used: " in result.text
 
 
-def test_damage_deep_in_the_files_is_found(folder: Folder) -> None:
-    """Blocks of rows, which opening does not read."""
+def test_damage_deep_in_a_file_is_found(folder: Folder) -> None:
+    """Check damaged blocks of rows, which opening does not read."""
     before, settings = folder.episodes(), folder.settings
     for path in (settings.warehouse_path, settings.published_path):
         content = bytearray(path.read_bytes())
@@ -295,9 +296,9 @@ def test_a_damaged_queue_is_replaced_with_the_events_that_can_be_read(folder: Fo
     content = bytearray(settings.queue_path.read_bytes())
     content[len(content) - 8_192 :] = b"\xff" * 8_192
     settings.queue_path.write_bytes(content)
-    said = folder.run("repair")
-    assert said.code == 0, said.text
-    assert "webhook_queue.sqlite was damaged. A new one holds" in said.text
+    result = folder.run("repair")
+    assert result.code == 0, result.text
+    assert "webhook_queue.sqlite was damaged. A new one holds" in result.text
     (aside,) = folder.path.glob("webhook_queue.sqlite.damaged-*")
     assert aside.read_bytes() == bytes(content)
     with closing(Queue(settings.queue_url)) as queue:
@@ -310,9 +311,9 @@ def test_a_damaged_sqlite_file_is_named_with_its_remedy(name: str, content: byte
     path = folder.path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    said = folder.run("webhooks", "status") if name.startswith("webhook") else folder.run("clean")
-    assert said.code == 1
-    assert "recoup repair" in said.text
+    result = folder.run("webhooks", "status") if name.startswith("webhook") else folder.run("clean")
+    assert result.code == 1
+    assert "recoup repair" in result.text
     assert folder.run("repair").code == 0
     assert [each.read_bytes() for each in path.parent.glob(f"{path.name}.damaged-*")] == [content]
     assert folder.run("webhooks", "status").code == folder.run("clean").code == 0
@@ -321,9 +322,9 @@ def test_a_damaged_sqlite_file_is_named_with_its_remedy(name: str, content: byte
 def test_a_file_that_is_no_database_is_not_repaired(folder: Folder) -> None:
     for path in (folder.settings.queue_path, folder.settings.warehouse_path):
         path.write_text("a text that somebody put here\n" * 100)
-        said = folder.run("repair")
-        assert said.code == 1
-        assert str(path) in said.text
+        result = folder.run("repair")
+        assert result.code == 1
+        assert str(path) in result.text
         path.unlink()
     assert not list(folder.path.glob("*.damaged-*"))
 
@@ -335,15 +336,15 @@ def test_a_file_that_is_no_database_is_not_repaired(folder: Folder) -> None:
         *[(name, text) for name in ("dbt/target/manifest.json", "integrations.toml") for text in DAMAGED_TEXTS],
     ],
 )
-def test_other_files_that_are_damaged_are_made_again_or_named(name: str, content: bytes, folder: Folder) -> None:
+def test_other_damaged_files_are_created_again_or_named(name: str, content: bytes, folder: Folder) -> None:
     path = folder.path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    said = folder.run("sync")
-    assert said.code == 0 or str(path) in said.text
+    result = folder.run("sync")
+    assert result.code == 0 or str(path) in result.text
 
 
-def test_a_full_disk_is_an_error_that_loses_nothing(folder: Folder) -> None:
+def test_a_full_disk_loses_nothing(folder: Folder) -> None:
     before = folder.episodes()
     largest = max(path.stat().st_size for path in folder.path.rglob("*") if path.is_file())
     (folder.path / "webhook_queue.sqlite").unlink(missing_ok=True)
@@ -352,26 +353,26 @@ def test_a_full_disk_is_an_error_that_loses_nothing(folder: Folder) -> None:
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 4, largest // 4))
 
-    said = folder.run("sync", "--full-refresh", before=fill)
-    assert said.code == 1
-    assert not list(folder.path.glob("*.damaged-*")), "a full disk is no damage"
+    result = folder.run("sync", "--full-refresh", before=fill)
+    assert result.code == 1
+    assert not list(folder.path.glob("*.damaged-*")), "a full disk is not damage"
     assert folder.synced() == before
 
 
 def drop_the_right_to_write_everywhere() -> None:
-    """Let root be told `permission denied`, as any other user is."""
+    """Make root subject to permissions, as any other user is."""
     import ctypes
 
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
-def test_what_may_not_be_written_is_named_and_not_called_damaged(folder: Folder) -> None:
+def test_a_read_only_file_is_named_and_not_called_damaged(folder: Folder) -> None:
     wal = folder.path / "warehouse.duckdb.wal"
     folder.settings.warehouse_path.chmod(0o400)
-    said = folder.run("sync", before=drop_the_right_to_write_everywhere)
-    assert said.code == 1
-    assert "ermission denied" in said.text
+    result = folder.run("sync", before=drop_the_right_to_write_everywhere)
+    assert result.code == 1
+    assert "ermission denied" in result.text
     assert not list(folder.path.glob("*.damaged-*"))
     assert not wal.exists()
 
@@ -388,7 +389,9 @@ def set_the_usual_umask() -> None:
     os.umask(0o022)
 
 
-def test_nobody_else_can_open_the_folder_but_results_are_the_users(server: SimulatorServer, tmp_path: Path) -> None:
+def test_only_the_owner_can_open_the_folder_but_results_follow_the_umask(
+    server: SimulatorServer, tmp_path: Path
+) -> None:
     folder = Folder(tmp_path / "data", server)
     put = tmp_path / "result.csv"
     assert folder.run("demo", "--payments", "50", before=set_the_usual_umask).code == 0
@@ -399,11 +402,11 @@ def test_nobody_else_can_open_the_folder_but_results_are_the_users(server: Simul
     assert stat.S_IMODE(put.stat().st_mode) == 0o644
 
 
-def test_a_folder_of_before_is_closed_and_a_shared_file_stays_shared(folder: Folder) -> None:
+def test_an_older_folder_is_closed_and_a_shared_file_stays_shared(folder: Folder) -> None:
     for path in (folder.path, *folder.path.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    said = folder.run("query", COUNT)
-    assert "Other users of this machine could read" in said.text
+    result = folder.run("query", COUNT)
+    assert "Other users of this machine could read" in result.text
     assert open_to_others(folder.path) == []
     folder.path.chmod(0o710)
     folder.settings.published_path.chmod(0o640)
@@ -413,7 +416,7 @@ def test_a_folder_of_before_is_closed_and_a_shared_file_stays_shared(folder: Fol
     assert stat.S_IMODE(folder.settings.published_path.stat().st_mode) == 0o640
 
 
-def test_a_folder_with_other_things_keeps_its_mode(folder: Folder) -> None:
+def test_a_folder_with_other_files_keeps_its_mode(folder: Folder) -> None:
     other = folder.path / "of somebody else"
     other.touch()
     for path in (folder.path, *folder.path.rglob("*")):

@@ -1,4 +1,4 @@
-"""Data of Stripe's that are odd: no build fails, the payment is named with its issues, its neighbours are right."""
+"""Odd data from Stripe: no build fails, the payment is listed with its issues, and other payments stay right."""
 
 import copy
 import os
@@ -23,7 +23,8 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.redact import stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, event_row, object_row
-from tests.integration.histories import (
+from tests.support.built_folder import BuiltFolder
+from tests.support.payment_histories import (
     DAY,
     MIDNIGHT,
     Payload,
@@ -35,8 +36,7 @@ from tests.integration.histories import (
     recovered,
     refund,
 )
-from tests.template import Template
-from tests.truth import differences_from_full_refresh
+from tests.support.truth import find_full_refresh_differences
 
 CASES = int(os.environ.get("RECOUP_BUILT_CASES", "3"))
 NOW = MIDNIGHT + 90 * DAY
@@ -134,8 +134,8 @@ ODD: dict[str, tuple[list[Payload], set[str], bool]] = {
         [
             *recovered("odd"),
             refund("odd", 1, payment_intent=None),
-            refund("nobody", 1, payment_intent=None, charge="ch_legacy"),
-            refund("nobody", 2, payment_intent="pi_nobody"),
+            refund("unrelated", 1, payment_intent=None, charge="ch_legacy"),
+            refund("unrelated", 2, payment_intent="pi_unrelated"),
         ],
         set(),
         False,
@@ -215,34 +215,36 @@ ODD: dict[str, tuple[list[Payload], set[str], bool]] = {
 }
 
 
-def sound(payload: Payload) -> Payload:
-    """Return what the loader needs to know of an object, without what its checks might refuse."""
+def keep_loader_fields(payload: Payload) -> Payload:
+    """Return the fields of an object that the loader needs, without those that its checks might refuse."""
     kept = ("object", "id", "created", "status", "last_payment_error")
     return {"amount": 1, "currency": "usd"} | {name: copy.deepcopy(payload[name]) for name in kept if name in payload}
 
 
-def unchecked(payload: Payload) -> ObjectRow:
-    """Return the row of an object as a version without checks stored it: the models withstand that, too."""
-    made = object_row(sound(payload), as_of=NOW, read_no_later_than=NOW, api_version=API_VERSION, source="list")
+def make_unchecked_row(payload: Payload) -> ObjectRow:
+    """Return the row of an object as a version without checks stored it, which the models must accept too."""
+    made = object_row(
+        keep_loader_fields(payload), as_of=NOW, read_no_later_than=NOW, api_version=API_VERSION, source="list"
+    )
     return made._replace(payload=stored_json(payload))
 
 
-def unchecked_event(event: Payload) -> EventRow:
-    """Return the rows of an event in the same way."""
+def make_unchecked_event_rows(event: Payload) -> EventRow:
+    """Return the rows of an event as a version without checks stored them."""
     carried = event["data"]["object"]
-    made = event_row(event | {"data": {"object": sound(carried)}}, "event")
+    made = event_row(event | {"data": {"object": keep_loader_fields(carried)}}, "event")
     assert made.carried is not None
     stored = made.carried._replace(payload=stored_json(carried))
     return made._replace(payload=stored_json(event), carried=stored)
 
 
 def load(settings: Settings, payloads: Sequence[Payload]) -> None:
-    """Load objects as a list shows them, and events as they are polled; the streams are complete to `NOW`."""
-    events = [unchecked_event(each) for each in payloads if each["object"] == "event"]
+    """Load objects as from lists, and events as from polls. The streams are complete to `NOW`."""
+    events = [make_unchecked_event_rows(each) for each in payloads if each["object"] == "event"]
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
         loader = Loader(connection, AccountKey("acct_1", False), API_VERSION)
         for table in OBJECT_TABLES:
-            loader.load_objects(table, [unchecked(each) for each in payloads if f"{each['object']}s" == table])
+            loader.load_objects(table, [make_unchecked_row(each) for each in payloads if f"{each['object']}s" == table])
         loader.load_events(events)
         connection.execute("DELETE FROM sync.streams")
         connection.execute(
@@ -253,28 +255,28 @@ def load(settings: Settings, payloads: Sequence[Payload]) -> None:
         )
 
 
-def published(settings: Settings, query: str) -> list[Any]:
+def query_published(settings: Settings, query: str) -> list[Any]:
     pipeline.publish_marts(settings)
     with duckdb.connect(str(settings.published_path), read_only=True) as connection:
         return connection.execute(query).fetchall()
 
 
-def issues_of(settings: Settings, name: str) -> dict[str, bool]:
+def query_issues(settings: Settings, name: str) -> dict[str, bool]:
     query = f"SELECT issue, is_excluded_from_rates FROM marts.data_issues WHERE payment_intent_id = 'pi_{name}'"
-    return dict(published(settings, query))
+    return dict(query_published(settings, query))
 
 
 @pytest.fixture
-def settings(template: Template, tmp_path: Path) -> Settings:
-    """A data folder with one payment that is as it should be."""
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
+    """Return the settings of a data folder with one normal payment."""
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     load(settings, recovered("neighbour"))
     pipeline.build(settings)
     return settings
 
 
-def test_odd_data_stop_no_build_and_are_named(settings: Settings, tmp_path: Path) -> None:
-    """Build after each; the rates hold the other payments, and a full build gives the same."""
+def test_odd_data_do_not_stop_a_build_and_are_listed(settings: Settings, tmp_path: Path) -> None:
+    """Build after each load. The rates include the other payments, and a full build gives the same tables."""
     for name, (payloads, _, _) in ODD.items():
         load(settings, orjson.loads(orjson.dumps(payloads).replace(b"odd", name.encode())))
         assert not pipeline.build(settings).is_full, name
@@ -308,15 +310,15 @@ def test_odd_data_stop_no_build_and_are_named(settings: Settings, tmp_path: Path
         assert reasons.get(f"pi_{name}") == ("data_issue" if is_out and f"pi_{name}" in reasons else None), name
     assert listed == counted == sum(map(len, found.values()))
     assert (failed, left_out) == (sum(each is None for each in reasons.values()), sum(map(bool, reasons.values())))
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []
     assert invoke_dbt(settings, ["test", *TABLES_AND_TESTS, "--exclude-resource-type", "unit_test"]).success
 
 
-def test_an_issue_that_is_gone_is_listed_no_longer(settings: Settings) -> None:
-    """Also if another one comes in the same build, and the number of rows stays the same."""
+def test_a_resolved_issue_is_no_longer_listed(settings: Settings) -> None:
+    """Check it also if another issue appears in the same build, so that the number of rows stays the same."""
     load(settings, [*recovered("odd"), intent("later"), charge("later")])
     pipeline.build(settings)
-    assert issues_of(settings, "odd") == {}
+    assert query_issues(settings, "odd") == {}
     load(settings, [intent("odd", currency="eur"), *recovered("late")])
     with open_warehouse(settings.warehouse_path) as connection:  # a later version of the payment wins by its time
         connection.execute(
@@ -324,7 +326,7 @@ def test_an_issue_that_is_gone_is_listed_no_longer(settings: Settings) -> None:
                    _load_id = (SELECT max(load_id) FROM sync.loads) WHERE id = 'pi_odd'"""
         )
     pipeline.build(settings)
-    assert issues_of(settings, "odd") == {"currency_changed": False}
+    assert query_issues(settings, "odd") == {"currency_changed": False}
     load(settings, [intent("new", status="requires_review"), charge("new")])
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute(
@@ -332,9 +334,9 @@ def test_an_issue_that_is_gone_is_listed_no_longer(settings: Settings) -> None:
                    _load_id = (SELECT max(load_id) FROM sync.loads) WHERE id = 'pi_odd'"""
         )
     pipeline.build(settings)
-    assert issues_of(settings, "odd") == {}
-    assert issues_of(settings, "new") == {"status_unknown": True}
-    reasons = dict(published(settings, "SELECT episode_id, exclusion_reason FROM marts.recovery_episodes"))
+    assert query_issues(settings, "odd") == {}
+    assert query_issues(settings, "new") == {"status_unknown": True}
+    reasons = dict(query_published(settings, "SELECT episode_id, exclusion_reason FROM marts.recovery_episodes"))
     assert (reasons["pi_odd"], reasons["pi_new"]) == (None, "data_issue")
 
 
@@ -367,8 +369,8 @@ ODD_REVERSALS = {
     "currency": CURRENCIES,
     "status": st.sampled_from(["succeeded", "lost", "brand_new", None]),
     "reason": st.sampled_from(["insufficient_funds", "fraudulent", "brand_new"]),
-    "payment_intent": st.sampled_from(["pi_a", "pi_b", "pi_nobody", None]),
-    "charge": st.sampled_from(["ch_a_1", "ch_a_2", "ch_b_1", "ch_nobody", None]),
+    "payment_intent": st.sampled_from(["pi_a", "pi_b", "pi_unrelated", None]),
+    "charge": st.sampled_from(["ch_a_1", "ch_a_2", "ch_b_1", "ch_unrelated", None]),
 }
 
 
@@ -392,8 +394,8 @@ def histories(draw: st.DrawFn) -> list[list[Payload]]:
         carried = [("charge.failed", each) for each in tried] + [("charge.captured", each) for each in tried]
         for kind in ("succeeded", "canceled", "processing", "amount_capturable_updated"):
             latest = draw(st.sampled_from([f"ch_{name}_1", f"ch_{name}_2", None]))
-            told = odd(intent(name, created=begun, latest_charge=latest), ODD_INTENTS)
-            carried.append((f"payment_intent.{kind}", told))
+            odd_intent = odd(intent(name, created=begun, latest_charge=latest), ODD_INTENTS)
+            carried.append((f"payment_intent.{kind}", odd_intent))
         for number, (kind, each) in enumerate(carried):
             event = {"object": "event", "id": f"evt_{number}_{name}", "created": draw(INSTANTS), "type": kind}
             made.append(event | {"data": {"object": each}})
@@ -406,18 +408,18 @@ def histories(draw: st.DrawFn) -> list[list[Payload]]:
     max_examples=CASES, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
 )
 @given(histories())
-def test_no_contradiction_of_the_data_fails_a_build(template: Template, loads: list[list[Payload]]) -> None:
+def test_contradictory_data_never_fail_a_build(built_folder: BuiltFolder, loads: list[list[Payload]]) -> None:
     with TemporaryDirectory() as folder:
-        settings = Settings(recoup_data_dir=template.copy(Path(folder) / "data"))
+        settings = Settings(recoup_data_dir=built_folder.copy(Path(folder) / "data"))
         for payloads in loads:
             load(settings, payloads)
             assert not pipeline.build(settings).is_full
         if loads[0]:
-            assert differences_from_full_refresh(settings, Path(folder) / "again") == []
+            assert find_full_refresh_differences(settings, Path(folder) / "again") == []
 
 
-def test_what_comes_after_a_payment_of_a_later_date_belongs_to_it(settings: Settings, tmp_path: Path) -> None:
-    """A build passes over old rows, but over none of a changed payment, in whatever order they come."""
+def test_charges_dated_before_their_payment_belong_to_it(settings: Settings, tmp_path: Path) -> None:
+    """Check that a build, which skips old rows, skips none of a changed payment, in any order of arrival."""
     paid, failed, success = recovered("odd", created=MIDNIGHT + 40 * DAY)
     expanded = success | {"payment_method": {"id": "pm_1", "object": "payment_method"}}
     later = [each | {"id": each["id"] + "_later", "payment_intent": "pi_later"} for each in (failed, success)]
@@ -425,19 +427,19 @@ def test_what_comes_after_a_payment_of_a_later_date_belongs_to_it(settings: Sett
         load(settings, payloads)
         pipeline.build(settings)
     query = "SELECT charge_id, payment_method_id FROM marts.payment_attempts WHERE charge_id LIKE 'ch_odd%' ORDER BY 1"
-    assert published(settings, query) == [
+    assert query_published(settings, query) == [
         ("ch_odd_1", None), ("ch_odd_1_later", None), ("ch_odd_2", "pm_1"), ("ch_odd_2_later", None)
     ]  # fmt: skip
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
-def test_a_refund_that_names_the_charge_of_another_payment_is_the_same_in_every_build(
+def test_a_refund_that_names_another_payments_charge_is_built_the_same_every_time(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """What the charge tells must not depend on whether its own payment has changed as well."""
+    """Check that the refund does not depend on whether the charge's own payment has changed too."""
     partly = [*recovered("odd")[:2], charge("odd", 2, amount_captured=1)]
     reversal = refund("new", 1, charge="ch_odd_2", balance_transaction=None)
     for payloads in (partly, [*recovered("new"), reversal]):
         load(settings, payloads)
         pipeline.build(settings)
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []

@@ -1,4 +1,4 @@
-"""The demo's account in the marts: figures as accounts with several kinds of shop have them, and the payers' links."""
+"""The demo's account in the marts: figures like those of real accounts, and links between payments of one payer."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,8 +10,8 @@ from orchestration import pipeline
 from orchestration.cli.demo import DEMO_SHOP, FIRST_DAYS
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SimulatedAccount, SimulatorServer
-from tests.template import Template
-from tests.truth import Rows
+from tests.support.built_folder import BuiltFolder
+from tests.support.truth import Rows
 
 SEED, PAYMENTS = 1, 6_000
 DAY = 86_400
@@ -26,13 +26,13 @@ def account() -> SimulatedAccount:
 
 @pytest.fixture(scope="module")
 def marts(
-    account: SimulatedAccount, template: Template, tmp_path_factory: pytest.TempPathFactory
+    account: SimulatedAccount, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     with SimulatorServer(account) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
             stripe_api_base=server.url,
-            recoup_data_dir=template.copy(tmp_path_factory.mktemp("demo")),
+            recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("demo")),
         )
         pipeline.extract(settings)
     pipeline.build(settings)
@@ -67,14 +67,14 @@ RECOVERED = "is_in_scope AND recovery_status = 'recovered'"
         ("by another payment", "recovery_scope = 'cross_intent'", RECOVERED, "recovery_episodes", 0.38, 0.60),
     ],
 )
-def test_the_demo_is_as_real_accounts_are(
+def test_the_demo_resembles_real_accounts(
     name: str, of: str, among: str, table: str, low: float, high: float, marts: duckdb.DuckDBPyConnection
 ) -> None:
     assert low <= share(marts, of, among, table) <= high, name
 
 
 def test_the_headline_is_the_true_rate(account: SimulatedAccount, marts: duckdb.DuckDBPyConnection) -> None:
-    """Of the debts that the stories tell of, whatever the rules make of them."""
+    """Compare with the debts of the stories, independently of the models' rules."""
     ((share, lower, upper, failed),) = marts.execute(
         """SELECT recovery_rate, recovery_rate_lower, recovery_rate_upper, failed_count FROM marts.recovery_rates
            WHERE period = 'all_time' AND is_all_currencies"""
@@ -86,7 +86,7 @@ def test_the_headline_is_the_true_rate(account: SimulatedAccount, marts: duckdb.
     assert lower < share < upper < lower + 0.1
 
 
-def test_each_further_try_succeeds_more_seldom_and_cards_fail_as_they_do(marts: duckdb.DuckDBPyConnection) -> None:
+def test_later_attempts_succeed_less_often_and_cards_fail_as_real_cards_do(marts: duckdb.DuckDBPyConnection) -> None:
     succeeded: Rows = marts.execute(
         """SELECT sum(succeeded_count) / sum(retry_count) FROM marts.retry_performance
            WHERE attempt_number BETWEEN 2 AND 4 GROUP BY attempt_number ORDER BY attempt_number"""
@@ -101,10 +101,10 @@ def test_each_further_try_succeeds_more_seldom_and_cards_fail_as_they_do(marts: 
     assert failing("card_wallet IS NOT NULL") < failing("card_wallet IS NULL AND card_brand IS NOT NULL")
 
 
-def test_recovered_payments_are_paid_by_what_their_payers_meant(
+def test_recovered_payments_have_the_method_that_the_story_gave_them(
     account: SimulatedAccount, marts: duckdb.DuckDBPyConnection
 ) -> None:
-    """Both ways: whom the marts name as payer pays that debt, and debts that another payment paid are found."""
+    """Check that each payment named by the marts pays that debt, and that no debt paid by another payment is missed."""
     truth = account.truth(account.now)
     debt_of = {payment: debt for debt in truth.debts for payment in debt.payment_intent_ids}
     recovered = dict(

@@ -20,8 +20,8 @@ import requests
 from playwright.sync_api import Page, sync_playwright
 
 from orchestration.config.settings import PROJECT_ROOT
-from tests.processes import RECOUP, answers, free_port, until
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import RECOUP, find_free_port, is_dagster_up, wait_until
 
 STARTED_WITHIN = 120.0
 RUN_ENDED_WITHIN = 180.0
@@ -52,30 +52,30 @@ def ask(url: str, query: str, **variables: Any) -> Any:
 
 
 @contextmanager
-def started(command: list[str], port: int, folder: Path, **variables: str) -> Iterator[str]:
-    """A server as a shell starts it, until SIGTERM, which must end it and all that it started."""
+def run_server(command: list[str], port: int, folder: Path, **variables: str) -> Iterator[str]:
+    """Run a server as a shell starts it. SIGTERM must end it and all processes that it started."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))}
     environment |= {"RECOUP_DATA_DIR": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     log = folder / "dev.log"
     folder.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as said:
+    with log.open("ab") as result:
         process = subprocess.Popen(
             command,
             cwd=PROJECT_ROOT,
             env=environment | variables,
-            stdout=said,
+            stdout=result,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: answers(url) or process.poll() is not None, STARTED_WITHIN)
+        wait_until(lambda: is_dagster_up(url) or process.poll() is not None, STARTED_WITHIN)
         assert process.poll() is None, log.read_text()
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-        until(lambda: not members(process.pid), 30)
+        wait_until(lambda: not members(process.pid), 30)
 
 
 def members(session: int) -> list[str]:
@@ -84,26 +84,26 @@ def members(session: int) -> list[str]:
 
 
 def recoup_dev(folder: Path) -> Any:
-    port = free_port()
+    port = find_free_port()
     program = "from orchestration.cli import main; main()"
     command = [sys.executable, "-c", program, "dev", "--port", str(port), "--payments", "400", "--speed", "0"]
-    return started(command, port, folder)
+    return run_server(command, port, folder)
 
 
 @pytest.fixture(scope="module")
-def folder(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("dev")
-    template.copy(data / "demo")
+    built_folder.copy(data / "demo")
     return data
 
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    """The UI, after one run of sync_stripe; the server has been stopped and started since."""
+    """Yield the address of the UI after one run of sync_stripe and a restart of the server."""
     with recoup_dev(folder) as first:
         run_id = ask(first, LAUNCH, job="sync_stripe")["launchRun"]["run"]["runId"]
         ended = {"SUCCESS", "FAILURE", "CANCELED"}
-        until(lambda: ask(first, STATUS, id=run_id)["runOrError"]["status"] in ended, RUN_ENDED_WITHIN)
+        wait_until(lambda: ask(first, STATUS, id=run_id)["runOrError"]["status"] in ended, RUN_ENDED_WITHIN)
         assert ask(first, STATUS, id=run_id)["runOrError"]["status"] == "SUCCESS"
     with recoup_dev(folder) as second:
         yield second
@@ -111,7 +111,7 @@ def url(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(url: str) -> Iterator[Page]:
-    """A page that may talk to this machine only, and whose scripts must not complain."""
+    """Yield a page that may only reach this machine and whose scripts must log no errors."""
     complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -126,7 +126,7 @@ def page(url: str) -> Iterator[Page]:
 
 
 def test_the_ui_shows_runs_tables_and_checks(url: str, page: Page, tmp_path: Path, subtests: pytest.Subtests) -> None:
-    """One test, since each worker that has a part of it would start a server of its own."""
+    """Test all pages in one test, since each parallel worker would start its own server."""
     for look in (history_that_outlives_the_server, asset_graph, graph_of_the_marts, mart, raw_table, foreign_page):
         with subtests.test(look.__name__):
             look(url, page)
@@ -150,7 +150,7 @@ def asset_graph(url: str, page: Page) -> None:
 
 def graph_of_the_marts(url: str, page: Page) -> None:
     page.goto(f"{url}/locations/recoup/asset-groups/marts/lineage")
-    some_mart = re.compile("^(recovery|payment|retry|decline|data|card)_")  # not all fit the page
+    some_mart = re.compile("^(recovery|payment|retry|decline|data|card)_")  # not all fit on the page
     page.get_by_text(some_mart).first.wait_for(timeout=60_000)
     page.get_by_text("Checks").first.wait_for(timeout=60_000)
 
@@ -168,7 +168,7 @@ def raw_table(url: str, page: Page) -> None:
 
 
 def foreign_page(url: str, page: Page) -> None:
-    """A page on another port sends what starts a run, in each way in which a page can send it unasked."""
+    """Check that a page on another port cannot start a run, in any way in which a page can send requests."""
     mutation = quote('mutation { setConcurrencyLimit(concurrencyKey: "foreign", limit: 1) }')
     target = f"{url}/graphql?query={mutation}"
     content = f"""<img src="{target}"><iframe name="framed" src="{url}/runs"></iframe>
@@ -188,7 +188,7 @@ def foreign_page(url: str, page: Page) -> None:
 
 @contextmanager
 def serving(content: str) -> Iterator[str]:
-    """The address of a server on a port of its own that answers with this page."""
+    """Yield the address of a server that answers with this page."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -204,7 +204,7 @@ def serving(content: str) -> Iterator[str]:
 
 
 def screenshots(tmp_path: Path) -> Path:
-    """Where pictures go: pytest's own folder, or RECOUP_SCREENSHOTS for who wants to look at them."""
+    """Return the folder for screenshots: pytest's own, or RECOUP_SCREENSHOTS for a person who wants to see them."""
     kept = Path(os.environ.get("RECOUP_SCREENSHOTS", tmp_path))
     kept.mkdir(parents=True, exist_ok=True)
     return kept
@@ -219,9 +219,9 @@ def test_plain_dagster_dev_finds_everything_through_the_workspace(tmp_path: Path
         text=True,
         check=True,
     ).stdout.strip()
-    port = free_port()
+    port = find_free_port()
     command = [sys.executable, "-m", "dagster", "dev", "-p", str(port)]
     jobs = "query { repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }"
-    with started(command, port, tmp_path, DAGSTER_HOME=home) as url:
+    with run_server(command, port, tmp_path, DAGSTER_HOME=home) as url:
         (repository,) = ask(url, jobs)["repositoriesOrError"]["nodes"]
     assert {"sync_stripe", "rebuild_marts"} <= {job["name"] for job in repository["jobs"]}

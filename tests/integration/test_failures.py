@@ -1,4 +1,4 @@
-"""Failures as a person meets them: an exit code, few lines, no traceback, no key, whatever is wrong."""
+"""Failures as a user sees them: an exit code, few lines, no traceback and no key, whatever is wrong."""
 
 import os
 import re
@@ -10,8 +10,8 @@ import pytest
 
 from orchestration.accounts.registry import Integrations
 from orchestration.config.settings import PROJECT_ROOT, Settings
-from tests.commands import Said, recoup
-from tests.processes import RECOUP
+from tests.support.processes import RECOUP
+from tests.support.run_command import CommandResult, run_recoup
 
 ONE_SCREEN = 24
 BODY = "51QzXwVuKpRmNhGqTb7"
@@ -19,12 +19,12 @@ KEY = f"rk_test_{BODY}"
 PLAIN = [name for name, field in Settings.model_fields.items() if "SecretStr" not in str(field.annotation)]
 
 
-def is_a_sentence(said: Said, code: int = 1) -> None:
-    """Check what holds for every failure."""
-    assert said.code == code, said.screen
-    assert 0 < len(said.screen.splitlines()) <= ONE_SCREEN
-    assert "Traceback" not in said.screen
-    assert BODY not in said.screen
+def assert_one_sentence(result: CommandResult, code: int = 1) -> None:
+    """Check what every failure must have."""
+    assert result.code == code, result.screen
+    assert 0 < len(result.screen.splitlines()) <= ONE_SCREEN
+    assert "Traceback" not in result.screen
+    assert BODY not in result.screen
 
 
 @pytest.mark.parametrize("key", [KEY, f" 'SK_LIVE_{BODY}' ", f"key: whsec_{BODY}", f"rk_live_51Qz\n  XwVuKpRm{BODY}"])
@@ -49,25 +49,29 @@ def is_a_sentence(said: Said, code: int = 1) -> None:
     ids=" ".join,
 )
 def test_a_key_in_an_argument_is_refused_and_stored_nowhere(command: list[str], key: str, tmp_path: Path) -> None:
-    said = recoup(*(each.format(key) for each in command), typed=KEY, RECOUP_DATA_DIR=str(tmp_path / "data"))
-    is_a_sentence(said, 2)
-    assert "Roll it" in said.text
+    result = run_recoup(*(each.format(key) for each in command), typed=KEY, RECOUP_DATA_DIR=str(tmp_path / "data"))
+    assert_one_sentence(result, 2)
+    assert "Roll it" in result.text
     assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_key_in_a_setting_that_is_shown_is_refused(name: str, tmp_path: Path) -> None:
-    said = recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name.upper(): KEY})
-    is_a_sentence(said)
-    assert name.upper() in said.text
+    result = run_recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name.upper(): KEY})
+    assert_one_sentence(result)
+    assert name.upper() in result.text
 
 
-def test_a_key_that_stands_in_a_description_already_is_not_listed(tmp_path: Path, holding_secrets: set[Path]) -> None:
+def test_a_key_stored_in_a_description_is_not_listed(tmp_path: Path, holding_secrets: set[Path]) -> None:
     holding_secrets.add(tmp_path / "integrations.toml")
     (tmp_path / "integrations.toml").write_text(f'[shop]\ndescription = "ours {KEY}"\n')
     for command in (("list",), ("show", "shop")):
-        said = recoup("integrations", *command, RECOUP_DATA_DIR=str(tmp_path))
-        assert (said.code, BODY in said.screen, "ours (a key, not shown: roll it)" in said.text) == (0, False, True)
+        result = run_recoup("integrations", *command, RECOUP_DATA_DIR=str(tmp_path))
+        assert (result.code, BODY in result.screen, "ours (a key, not shown: roll it)" in result.text) == (
+            0,
+            False,
+            True,
+        )
 
 
 @pytest.mark.parametrize(
@@ -83,8 +87,8 @@ def test_a_key_that_stands_in_a_description_already_is_not_listed(tmp_path: Path
         ("STRIPE_WEBHOOK_SECRETS", "{"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_a_sentence(name: str, value: str, tmp_path: Path) -> None:
-    is_a_sentence(recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name: value}))
+def test_an_invalid_setting_is_one_sentence(name: str, value: str, tmp_path: Path) -> None:
+    assert_one_sentence(run_recoup("integrations", "list", **{"RECOUP_DATA_DIR": str(tmp_path), name: value}))
 
 
 COMMANDS = [
@@ -102,41 +106,43 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("folder", ["/proc/nosuch/data", "/dev/null"])
-def test_a_data_folder_that_cannot_be_made_is_a_sentence(folder: str, command: list[str]) -> None:
-    said = recoup(*command, RECOUP_DATA_DIR=folder)
-    is_a_sentence(said)
-    assert folder.removesuffix("/data") in said.text
+def test_a_data_folder_that_cannot_be_created_is_one_sentence(folder: str, command: list[str]) -> None:
+    result = run_recoup(*command, RECOUP_DATA_DIR=folder)
+    assert_one_sentence(result)
+    assert folder.removesuffix("/data") in result.text
 
 
 DEMO_STATE = '{"seed": 1, "payments": 5, "now": 0}'
 
 
-def test_a_damaged_state_of_the_demo_is_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_demo_state_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     clocks = ("null", "-5", "1e400", "9" * 20, '"17"', "true")
     shops = (f'{{"seed": 1, "payments": 5, "now": 2000000000, "shop": {shop}}}' for shop in ('"nosuch"', "null", "[]"))
     texts = ("{", "[]", '{"seed": 1}', "[" * 9_999, *(DEMO_STATE.replace("0", clock) for clock in clocks), *shops)
     for text in texts:
         (tmp_path / "demo" / "simulator.json").write_text(text)
-        said = recoup("demo", "--payments", "50", RECOUP_DATA_DIR=str(tmp_path))
-        is_a_sentence(said)
-        assert "Delete the demo's folder" in said.text
+        result = run_recoup("demo", "--payments", "50", RECOUP_DATA_DIR=str(tmp_path))
+        assert_one_sentence(result)
+        assert "Delete the demo's folder" in result.text
 
 
 def test_an_integration_whose_secrets_cannot_be_copied_is_not_renamed(tmp_path: Path) -> None:
     (tmp_path / "integrations.toml").write_text("[shop]\n")
     (tmp_path / "secrets" / "shop").mkdir(parents=True)
     os.mkfifo(tmp_path / "secrets" / "shop" / "pipe")
-    said = recoup("integrations", "rename", "shop", "store", RECOUP_DATA_DIR=str(tmp_path))
-    is_a_sentence(said)
-    assert re.search(r"cannot be copied: [^\[\]()]*named pipe", said.text)
+    result = run_recoup("integrations", "rename", "shop", "store", RECOUP_DATA_DIR=str(tmp_path))
+    assert_one_sentence(result)
+    assert re.search(r"cannot be copied: [^\[\]()]*named pipe", result.text)
     assert [each.name for each in Integrations(Settings(recoup_data_dir=tmp_path)).all()] == ["shop"]
 
 
-def test_the_integration_of_the_variable_is_not_asked_about_before_it_is_refused(tmp_path: Path) -> None:
-    said = recoup("integrations", "remove", "default", typed="y\n", RECOUP_DATA_DIR=str(tmp_path), STRIPE_API_KEY=KEY)
-    is_a_sentence(said)
-    assert said.text == "`default` is the integration of STRIPE_API_KEY: change the variable instead."
+def test_removing_the_integration_of_the_variable_is_refused_without_a_question(tmp_path: Path) -> None:
+    result = run_recoup(
+        "integrations", "remove", "default", typed="y\n", RECOUP_DATA_DIR=str(tmp_path), STRIPE_API_KEY=KEY
+    )
+    assert_one_sentence(result)
+    assert result.text == "`default` is the integration of STRIPE_API_KEY: change the variable instead."
 
 
 def run(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
@@ -169,15 +175,15 @@ def run(command: str, folder: Path, **variables: str) -> subprocess.CompletedPro
         ("recoup integrations remove nosuch <&-", {}, 1),
     ],
 )
-def test_a_terminal_that_lacks_something_is_no_traceback(
+def test_a_limited_terminal_causes_no_traceback(
     command: str, variables: dict[str, str], code: int, tmp_path: Path
 ) -> None:
     done = run(command, tmp_path, **variables)
-    said = (done.stdout + done.stderr).decode("utf-8", "replace")
-    assert done.returncode == code, said
-    assert "Traceback" not in said
-    assert "Error" not in said.replace("─ Error ─", "").replace("- Error -", "")
-    assert len(said.splitlines()) <= ONE_SCREEN
+    result = (done.stdout + done.stderr).decode("utf-8", "replace")
+    assert done.returncode == code, result
+    assert "Traceback" not in result
+    assert "Error" not in result.replace("─ Error ─", "").replace("- Error -", "")
+    assert len(result.splitlines()) <= ONE_SCREEN
 
 
 KEPT = {
@@ -191,7 +197,7 @@ KEPT = {
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the Makefile beside a data folder with something of everything."""
+    """Return a copy of the Makefile beside a data folder with every kind of file."""
     shutil.copy(PROJECT_ROOT / "Makefile", tmp_path)
     for name in ("secrets/shop/api_key", "demo/warehouse.duckdb", "dagster/history/runs.db", "dbt/target/plan.json"):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -215,11 +221,11 @@ def make(project: Path, target: str, typed: str = "") -> tuple[int, str, set[str
     return done.returncode, done.stdout, left
 
 
-def test_make_clean_keeps_what_stripe_cannot_give_again_and_says_so(project: Path) -> None:
-    code, said, left = make(project, "clean")
+def test_make_clean_keeps_data_that_stripe_no_longer_has_and_says_so(project: Path) -> None:
+    code, result, left = make(project, "clean")
     assert (code, left) == (0, KEPT)
     for kept in ("secrets", "integrations.toml", "webhook_queue.sqlite"):
-        assert f"Kept: data/{kept}\n" in said
+        assert f"Kept: data/{kept}\n" in result
     assert api_key_of(project) == "x"
 
 
@@ -228,10 +234,10 @@ def api_key_of(project: Path) -> str:
 
 
 @pytest.mark.parametrize("typed", ["", "no\n", "y\n", "YES please\n"])
-def test_everything_is_deleted_only_after_a_yes(typed: str, project: Path) -> None:
-    code, said, left = make(project, "cleanall", typed)
+def test_everything_is_deleted_only_after_confirmation(typed: str, project: Path) -> None:
+    code, result, left = make(project, "cleanall", typed)
     assert code != 0
-    assert "Nothing was deleted." in said
+    assert "Nothing was deleted." in result
     assert left > KEPT
-    code, said, left = make(project, "cleanall", "yes\n")
+    code, result, left = make(project, "cleanall", "yes\n")
     assert (code, left) == (0, {"README.md"})

@@ -1,8 +1,8 @@
-"""Single histories that are easily judged wrong, and what the published tables must say of them.
+"""Single histories that are easily evaluated wrong, and what the published tables must show.
 
-Each kind of mistake has the history that showed it, and others of its kind with the verdict that follows from the same
+Each kind of mistake has the history that showed it, and others of its kind with the result that follows from the same
 rule. A history is read by poll, by webhook alone, or both: some are older than Stripe's events, and the event of a
-success tells no card.
+success names no card.
 """
 
 import fcntl
@@ -16,24 +16,24 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.config.settings import Settings
-from tests.integration.histories import (
+from tests.support.built_folder import BuiltFolder
+from tests.support.payment_histories import (
     DAY,
     HOUR,
     MINUTE,
     Payment,
     bank_account,
     card,
-    deliver,
-    poll,
+    deliver_events,
+    sync_payments,
 )
-from tests.template import Template
 
 NOW: Final = 1_795_176_000
-"""2026-11-20 12:00:00 UTC, when all are looked at."""
+"""2026-11-20 12:00:00 UTC, when all histories are read."""
 START: Final = NOW - 12 * DAY
-"""When most begin: events still tell of it, and the window of 30 days is open."""
+"""When most histories begin: Stripe still lists their events, and the window of 30 days is open."""
 LONG_AGO: Final = 1_785_574_800
-"""2026-08-01 09:00:00 UTC: Stripe lists no event of then, and the window is over."""
+"""2026-08-01 09:00:00 UTC: Stripe no longer lists events of that time, and the window is over."""
 MIDNIGHT: Final = 1_794_182_400
 """2026-11-09 00:00:00 UTC."""
 
@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 
 class Tables:
-    """What was published, by PaymentIntent."""
+    """The published rows, by PaymentIntent."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -58,7 +58,7 @@ class Tables:
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
     def listed(self, table: str) -> set[str]:
-        """The PaymentIntents that have a row in a table."""
+        """Return the PaymentIntents that have a row in a table."""
         return {row["payment_intent_id"] for row in self.rows(table)}
 
     def episode_of(self, name: str) -> Row | None:
@@ -66,7 +66,7 @@ class Tables:
 
 
 Expectation = Callable[[Tables], Iterable[str]]
-"""Yields what is otherwise than expected."""
+"""Yields the differences from what is expected."""
 
 
 def _differences(subject: str, row: Row, columns: Row) -> Iterator[str]:
@@ -77,7 +77,7 @@ def _differences(subject: str, row: Row, columns: Row) -> Iterator[str]:
 
 
 def expect(name: str, **columns: Any) -> Expectation:
-    """The payment failed, and its episode says so. A set stands for one of its values."""
+    """Expect that the payment failed and that its episode has these values. A set stands for one of its values."""
 
     def check(tables: Tables) -> Iterator[str]:
         episode = tables.episode_of(name)
@@ -90,7 +90,7 @@ def expect(name: str, **columns: Any) -> Expectation:
 
 
 def no_episode(*names: str) -> Expectation:
-    """The payments never failed, or not so that it counts, and belong to no failure of another."""
+    """Expect that the payments have no episode and belong to no failure of another payment."""
 
     def check(tables: Tables) -> Iterator[str]:
         for name in names:
@@ -101,7 +101,7 @@ def no_episode(*names: str) -> Expectation:
 
 
 def together(*names: str) -> Expectation:
-    """The payments are of one debt."""
+    """Expect that the payments belong to one debt."""
 
     def check(tables: Tables) -> Iterator[str]:
         if len({tables.payments[f"pi_{name}"]["episode_id"] for name in names}) > 1:
@@ -111,7 +111,7 @@ def together(*names: str) -> Expectation:
 
 
 def apart(*names: str) -> Expectation:
-    """Each of the payments is of another debt."""
+    """Expect that each of the payments belongs to another debt."""
 
     def check(tables: Tables) -> Iterator[str]:
         if len({tables.payments[f"pi_{name}"]["episode_id"] for name in names}) < len(names):
@@ -121,25 +121,25 @@ def apart(*names: str) -> Expectation:
 
 
 def recovered(failed: str, by: str, after: int, **columns: Any) -> Expectation:
-    """The payment that failed was recovered by another one, or by itself, so many seconds later."""
+    """Expect that the payment failed and was recovered, by itself or another payment, so many seconds later."""
     days = pytest.approx(after / DAY, abs=3 / DAY)
     facts = {"recovery_status": "recovered", "recovering_payment_intent_id": f"pi_{by}", "days_to_recovery": days}
     return expect(failed, **facts, duplicate_success_count=0, **columns)
 
 
 def open_until_now(*names: str) -> Expectation:
-    """Each of the payments failed, nothing came in for it, and its window is open."""
+    """Expect that each of the payments failed, that none was recovered, and that their windows are open."""
     facts = {"recovery_status": "in_recovery", "recovered_amount": 0, "duplicate_success_count": 0}
     return every(apart(*names), *(expect(name, **facts) for name in names))
 
 
 def lost(name: str) -> Expectation:
-    """The payment failed, and nothing came in for it until its window ended."""
+    """Expect that the payment failed and was not recovered before its window ended."""
     return expect(name, recovery_status="lost_expired", recovered_amount=0, duplicate_success_count=0)
 
 
 def attempts(name: str, *wanted: Row) -> Expectation:
-    """The payment was tried so often, and each attempt, in their order, says so."""
+    """Expect that many attempts of the payment, in their order, with these values."""
 
     def check(tables: Tables) -> Iterator[str]:
         made = [row for row in tables.rows("payment_attempts") if row["payment_intent_id"] == f"pi_{name}"]
@@ -169,12 +169,12 @@ def not_listed_in(table: str, name: str) -> Expectation:
 
 
 def exactly_one_of(*expectations: Expectation) -> Expectation:
-    """One of these holds, and the others do not."""
+    """Expect that exactly one of these holds."""
 
     def check(tables: Tables) -> Iterator[str]:
-        said = [list(each(tables)) for each in expectations]
-        if sum(not each for each in said) != 1:
-            yield f"{sum(not each for each in said)} of {len(said)} hold, not 1: {said}"
+        result = [list(each(tables)) for each in expectations]
+        if sum(not each for each in result) != 1:
+            yield f"{sum(not each for each in result)} of {len(result)} hold, not 1: {result}"
 
     return check
 
@@ -195,7 +195,7 @@ def no_day_below_zero(tables: Tables) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class History:
-    """Payments, and what must be said of them. One that is `alone` has an account and a build of its own.
+    """Payments and what is expected of them. One that is `alone` has its own account and build.
 
     It could stop the publishing of every table, which other payments of its day or currency might hide.
     """
@@ -211,12 +211,12 @@ def order(number: str, **others: str) -> dict[str, Any]:
 
 
 def reference(value: str) -> dict[str, Any]:
-    """What Checkout fills in with a product, unless the merchant says what the order is."""
+    """Return what Checkout fills in with a product if the merchant does not name the order."""
     return {"payment_details": {"customer_reference": None, "order_reference": value}}
 
 
 def every_so_often(name: str, amount: int, interval: int, count: int, *, before: int, customer: str) -> list[Payment]:
-    """Payments that the customer made once in each interval before an instant."""
+    """Return payments that the customer made once in each interval before an instant."""
     return [
         Payment(f"{name}{number}", amount, at=before - number * interval, customer=customer).paid()
         for number in range(1, count + 1)
@@ -523,7 +523,7 @@ PARTS: dict[str, History] = {
 
 
 def waiting(name: str, action: str, method: str, **shown: Any) -> History:
-    """A payment that waits for money that comes by another way."""
+    """Return a payment that waits for money that arrives in another way."""
     made = Payment(name, 5000, at=NOW - 5 * DAY, customer=f"cus_{name}", currency="eur", payment_method_types=[method])
     return History(
         [made.waits(action, **shown)],
@@ -532,7 +532,7 @@ def waiting(name: str, action: str, method: str, **shown: Any) -> History:
 
 
 def asked(name: str, action: str) -> History:
-    """A customer who was sent to authenticate five days ago and did not come back. Without a sync no time is over."""
+    """Return a payment whose customer was asked to authenticate five days ago and left. Only a sync ends a window."""
     return History(
         [Payment(name, 5000, at=NOW - 5 * DAY, customer=f"cus_{name}").waits(action)],
         [no_episode(name), listed_in("abandoned_authentications", name), not_listed_in("waiting_payments", name)],
@@ -578,7 +578,7 @@ STATES: dict[str, History] = {
         [
             Payment("hand", 9100, at=START, customer="cus_hand", **CARD_OPTIONS)
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .captured(2 * DAY),
         ],
         [recovered("hand", by="hand", after=2 * DAY, is_first_succeeded_at_estimated=False)],
@@ -587,7 +587,7 @@ STATES: dict[str, History] = {
         [
             Payment("manu", 9150, at=START, customer="cus_manu", capture_method="manual")
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .captured(2 * DAY),
         ],
         [recovered("manu", by="manu", after=2 * DAY, is_first_succeeded_at_estimated=False)],
@@ -596,7 +596,7 @@ STATES: dict[str, History] = {
         [
             Payment("oldm", 9160, at=LONG_AGO, customer="cus_oldm", capture_method="manual")
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .captured(2 * DAY),
         ],
         [expect("oldm", recovery_status="recovered", is_first_succeeded_at_estimated=True)],
@@ -606,7 +606,7 @@ STATES: dict[str, History] = {
         [
             Payment("hold", 9200, at=START, customer="cus_hold", **CARD_OPTIONS)
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .lapsed(7 * DAY, "automatic"),
         ],
         [expect("hold", recovery_status="lost_canceled", lost_reason="authorization_expired", recovered_amount=0)],
@@ -615,7 +615,7 @@ STATES: dict[str, History] = {
         [
             Payment(name, 10_000, at=START, customer=f"cus_{name}", capture_method="manual")
             .declined()
-            .held(MINUTE, is_told=False)
+            .authorized(MINUTE, has_event=False)
             .lapsed(7 * DAY, reason)
             for name, reason in (("c42a", "automatic"), ("c42b", "expired"))
         ],
@@ -637,24 +637,24 @@ STATES: dict[str, History] = {
         [
             Payment("letgo", 10_300, at=START, customer="cus_letgo", capture_method="manual")
             .declined()
-            .held(MINUTE)
+            .authorized(MINUTE)
             .canceled(DAY, "requested_by_customer"),
         ],
         [expect("letgo", recovery_status="lost_canceled", lost_reason="requested_by_customer")],
     ),
     "c20: two events of one failure": History(
-        [Payment("c20", 2000, at=START, customer="cus_c20").unauthenticated(MINUTE).told_again()],
+        [Payment("c20", 2000, at=START, customer="cus_c20").unauthenticated(MINUTE).repeats_event()],
         [
             expect("c20", attempt_count=1, failed_attempt_count=1),
             attempts("c20", {"outcome": "failed", "failure_class": "authentication_failed"}),
         ],
     ),
     "two events of one failure, a second apart": History(
-        [Payment("apart", 2050, at=START, customer="cus_apart").unauthenticated(MINUTE).told_again(1)],
+        [Payment("apart", 2050, at=START, customer="cus_apart").unauthenticated(MINUTE).repeats_event(1)],
         [expect("apart", attempt_count=1, failed_attempt_count=1)],
     ),
     "two events of one decline": History(
-        [Payment("again", 2060, at=START, customer="cus_again").declined(MINUTE).told_again(1)],
+        [Payment("again", 2060, at=START, customer="cus_again").declined(MINUTE).repeats_event(1)],
         [attempts("again", {"outcome": "failed", "failure_class": "declined"})],
     ),
     "two failures of a minute are two": History(
@@ -665,9 +665,9 @@ STATES: dict[str, History] = {
         [
             Payment("twice", 2100, at=START, customer="cus_twice")
             .unauthenticated(MINUTE)
-            .told_again()
+            .repeats_event()
             .unauthenticated(HOUR)
-            .told_again()
+            .repeats_event()
             .paid(2 * HOUR),
         ],
         [
@@ -679,7 +679,7 @@ STATES: dict[str, History] = {
 
 
 def two_tries(name: str, amount: int, first: Row, second: Row, **taken: Any) -> list[Payment]:
-    """A failure and, five minutes later, a success of the same amount, each with fields of its own."""
+    """Return a failure and a success of the same amount five minutes later, each with its own fields."""
     return [
         Payment(f"{name}a", amount, at=START, **{**taken, **first}).declined(decline_code="incorrect_cvc"),
         Payment(f"{name}b", amount, at=START + 5 * MINUTE, **{**taken, **second}).paid(),
@@ -739,14 +739,14 @@ IDENTITY: dict[str, History] = {
 
 
 def two_guests(name: str, value: str) -> History:
-    """Guests who buy the same within minutes: what Stripe filled in makes no order of it."""
+    """Return payments of guests who buy the same within minutes. What Stripe filled in does not make them one order."""
     return History(
         two_tries(name, 4900, {}, {}, **reference(value)), [open_until_now(f"{name}a"), no_episode(f"{name}b")]
     )
 
 
 def one_guest(name: str, value: str) -> History:
-    """A guest who tries again with another card: what the merchant wrote makes one order of it."""
+    """Return two attempts of a guest with two cards. The merchant's reference makes them one order."""
     return History(
         two_tries(name, 4950, {}, {}, **reference(value)), [recovered(f"{name}a", by=f"{name}b", after=5 * MINUTE)]
     )
@@ -787,14 +787,16 @@ OTHER_PURCHASES: dict[str, History] = {
     ),
     "a payment on hold": History(
         [
-            Payment("onha", 52_000, at=START, customer="cus_onh", capture_method="manual").held(),
+            Payment("onha", 52_000, at=START, customer="cus_onh", capture_method="manual").authorized(),
             Payment("onhb", 52_000, at=START + DAY, customer="cus_onh").declined(),
         ],
         [open_until_now("onhb"), expect("onhb", at_risk_amount=52_000), no_episode("onha")],
     ),
     "a payment on hold that is captured later": History(
         [
-            Payment("capa", 53_000, at=START, customer="cus_cap", capture_method="manual").held().captured(3 * DAY),
+            Payment("capa", 53_000, at=START, customer="cus_cap", capture_method="manual")
+            .authorized()
+            .captured(3 * DAY),
             Payment("capb", 53_000, at=START + DAY, customer="cus_cap").declined(),
         ],
         [open_until_now("capb"), expect("capb", at_risk_amount=53_000), no_episode("capa")],
@@ -802,12 +804,12 @@ OTHER_PURCHASES: dict[str, History] = {
 }
 
 
-def checked(name: str, check: str, code: str, rule: str, *, is_told: bool) -> Payment:
-    """A rule blocks what the bank has approved, since a check failed; forty seconds later the input is right."""
-    wrong, right = (card(name, checks={check: said}) for said in ("fail", "pass"))
+def checked(name: str, check: str, code: str, rule: str, *, has_event: bool) -> Payment:
+    """Return a payment that a rule blocks after a failed check; forty seconds later the input is right."""
+    wrong, right = (card(name, checks={check: result}) for result in ("fail", "pass"))
     made = Payment(name, 8800, at=START, customer=f"cus_{name}", method=wrong)
     made.blocked("rule", code=code, network_status="reversed_after_approval", risk_level="normal", rule=rule)
-    if not is_told:
+    if not has_event:
         made.events.clear()
     return made.paid(40, right)
 
@@ -818,16 +820,16 @@ def blocked(name: str, reason: str, **fields: Any) -> Payment:
 
 BLOCKS: dict[str, History] = {
     "d04: a rule on the security code": History(
-        [checked("d04", "cvc_check", "incorrect_cvc", "block_if_cvc_fails", is_told=False)],
+        [checked("d04", "cvc_check", "incorrect_cvc", "block_if_cvc_fails", has_event=False)],
         [recovered("d04", by="d04", after=40, is_in_scope=True), expect("d04", failed_attempt_count=1)],
         (POLL,),
     ),
     "a rule on the security code, as an event tells": History(
-        [checked("cvc", "cvc_check", "incorrect_cvc", "block_if_cvc_fails", is_told=True)],
+        [checked("cvc", "cvc_check", "incorrect_cvc", "block_if_cvc_fails", has_event=True)],
         [recovered("cvc", by="cvc", after=40, is_in_scope=True), expect("cvc", failed_attempt_count=1)],
     ),
     "a rule on the postal code": History(
-        [checked("zip", "address_postal_code_check", "incorrect_zip", "block_if_zip_fails", is_told=True)],
+        [checked("zip", "address_postal_code_check", "incorrect_zip", "block_if_zip_fails", has_event=True)],
         [recovered("zip", by="zip", after=40, is_in_scope=True), expect("zip", failed_attempt_count=1)],
     ),
     **{
@@ -888,25 +890,25 @@ CURRENCY_AND_CLOCK: dict[str, History] = {
         ],
         is_alone=True,
     ),
-    "b2: canceled before midnight, the failure told after": History(
+    "b2: canceled before midnight, the event of the failure after": History(
         [
             Payment("b2", 5000, at=MIDNIGHT - MINUTE, customer="cus_b2")
             .unauthenticated(MINUTE + 1)
-            .canceled(MINUTE - 1, "abandoned", told_after=MINUTE + 2),
+            .canceled(MINUTE - 1, "abandoned", event_after=MINUTE + 2),
         ],
         [expect("b2", recovery_status="lost_canceled", lost_reason="abandoned"), no_day_below_zero],
         is_alone=True,
     ),
-    "canceled before midnight, the decline of a charge told after": History(
+    "canceled before midnight, the event of a declined charge after": History(
         [
             Payment("nite", 5000, at=MIDNIGHT - MINUTE, customer="cus_nite")
             .declined(MINUTE + 1)
-            .canceled(MINUTE - 1, "abandoned", told_after=MINUTE + 3),
+            .canceled(MINUTE - 1, "abandoned", event_after=MINUTE + 3),
         ],
         [expect("nite", recovery_status="lost_canceled", lost_reason="abandoned"), no_day_below_zero],
         is_alone=True,
     ),
-    "paid before midnight, the failure told after": History(
+    "paid before midnight, the event of the failure after": History(
         [
             Payment("paid", 5000, at=MIDNIGHT - MINUTE, customer="cus_paid")
             .unauthenticated(MINUTE + 1)
@@ -930,19 +932,19 @@ Read = Callable[[str, str], Tables]
 
 
 def publish(settings: Settings, histories: Iterable[History], way: str) -> None:
-    """Bring what is read in this way into a warehouse, by one load and one build, and publish it."""
+    """Load the payments in this way, by one load and one build, and publish them."""
     payments = [payment for each in histories if way in each.ways for payment in each.payments]
     if way == POLL:
-        poll(settings, payments, NOW)
+        sync_payments(settings, payments, NOW)
     else:
-        deliver(settings, payments)
+        deliver_events(settings, payments)
     pipeline.build(settings)
     pipeline.publish_marts(settings)
 
 
 @pytest.fixture(scope="module")
-def read(template: Template, shared_folder: Path) -> Read:
-    """Return what is published of all histories that share an account, or of one that is alone.
+def read(built_folder: BuiltFolder, shared_folder: Path) -> Read:
+    """Return the published rows of all histories that share an account, or of one that is alone.
 
     Each is built once for all workers.
     """
@@ -956,7 +958,7 @@ def read(template: Template, shared_folder: Path) -> Read:
         with (shared_folder / f"{settings.recoup_data_dir.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not settings.published_path.exists():
-                template.copy(settings.recoup_data_dir)
+                built_folder.copy(settings.recoup_data_dir)
                 publish(settings, histories.values(), way)
         return Tables(settings)
 
@@ -967,14 +969,14 @@ def read(template: Template, shared_folder: Path) -> Read:
     ("name", "way"),
     [pytest.param(name, way, id=f"{way}: {name}") for name, history in HISTORIES.items() for way in history.ways],
 )
-def test_the_published_tables_judge_it_right(name: str, way: str, read: Read) -> None:
+def test_the_published_tables_show_what_is_expected(name: str, way: str, read: Read) -> None:
     tables = read(name, way)
-    said = [each for expectation in HISTORIES[name].expected for each in expectation(tables)]
-    assert not said, "\n".join(said)
+    result = [each for expectation in HISTORIES[name].expected for each in expectation(tables)]
+    assert not result, "\n".join(result)
 
 
-def test_no_history_shares_an_id_or_a_payer_with_another() -> None:
-    """They stand in one account: what one links to may not be a payment of another."""
+def test_histories_share_no_id_and_no_payer() -> None:
+    """Check it because they share one account: a history must not link to a payment of another."""
     seen: dict[str, str] = {}
     for name, history in HISTORIES.items():
         for payment in history.payments:

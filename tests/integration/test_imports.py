@@ -1,4 +1,4 @@
-"""What a command imports: each module on these lists costs every start 0.1 to 2.6 seconds of CPU."""
+"""The imports of each command. Each module on these lists costs every start 0.1 to 2.6 seconds of CPU."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def run(commands: Sequence[Sequence[str]], data: Path) -> tuple[list[int], set[str]]:
-    """Return the exit code of each command and the packages that all of them together imported, in one process."""
+    """Run the commands in one process; return the exit code of each and the packages that they imported together."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, json.dumps(commands)],
         env={"PATH": "/usr/bin:/bin", "HOME": str(data), "RECOUP_DATA_DIR": str(data), "PYTHONPATH": str(PROJECT_ROOT)},
@@ -61,13 +61,13 @@ def test_help_imports_neither_an_engine_nor_the_settings(tmp_path: Path) -> None
         pytest.param([["webhooks", "--help"], ["webhooks", "enable"]], id="webhooks"),
     ],
 )
-def test_a_group_imports_no_engine_for_what_stands_in_files(commands: Sequence[Sequence[str]], tmp_path: Path) -> None:
+def test_a_command_that_only_reads_files_imports_no_engine(commands: Sequence[Sequence[str]], tmp_path: Path) -> None:
     codes, modules = run(commands, tmp_path)
     assert codes == [0, 0]
     assert modules & HEAVY == set()
 
 
-def test_a_query_that_is_shown_imports_duckdb_alone(tmp_path: Path) -> None:
+def test_showing_a_query_imports_only_duckdb(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "recovery.duckdb")) as connection:
         connection.execute("CREATE SCHEMA marts")
         connection.execute("CREATE TABLE marts.payment_attempts AS FROM range(60)")
@@ -79,7 +79,7 @@ def test_a_query_that_is_shown_imports_duckdb_alone(tmp_path: Path) -> None:
 
 
 def test_a_sync_imports_neither_dagster_nor_the_queue(tmp_path: Path) -> None:
-    """Without a key it ends before DuckDB 1.5 imports pandas, which it does for the first value in a query."""
+    """Sync without a key, which ends before DuckDB 1.5 imports pandas for the first value in a query."""
     codes, modules = run([["sync"]], tmp_path)
     assert codes == [1]
     assert {"duckdb", "stripe"} <= modules

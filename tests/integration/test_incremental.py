@@ -1,4 +1,4 @@
-"""What a build does anew: what was touched, and nothing else; everything, where the dbt project is another one."""
+"""Incremental builds write only changed rows; a changed dbt project builds everything again."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from orchestration.pipeline.plan import load_plan
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
-from tests.ledger import enter_new_loads
-from tests.truth import Rows, contents, differences_from_full_refresh, model_contents
+from tests.support.load_ledger import record_new_loads
+from tests.support.truth import Rows, find_full_refresh_differences, read_models, read_tables
 
 DAY = 86_400
 PARTS = (
@@ -30,10 +30,10 @@ PARTS = (
     "int_charges_inferred_from_events int_payment_intents_linked",
 )
 OF_ONE_ORDER = """json_object('metadata', json_object('order_id', epoch(created)::BIGINT // 259200))"""
-"""Whatever was begun within the same three days."""
+"""Everything that began within the same three days."""
 
 OF_ANOTHER = """json_object('customer', other -> '$.customer', 'amount', other -> '$.amount')"""
-"""For whom and for how much another payment is; for no order."""
+"""The customer and amount of another payment; not its order."""
 
 OF_ONE_CARD = """json_object('amount', 700, 'currency', 'usd',
     'payment_method_details', json_object('card', json_object('fingerprint', 'shared')))"""
@@ -54,7 +54,7 @@ def server() -> Iterator[SimulatorServer]:
 
 @pytest.fixture(scope="module")
 def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The warehouse of a synced account, built."""
+    """Return the data folder of a synced account whose models are built."""
     folder = tmp_path_factory.mktemp("built")
     settings = Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
     pipeline.extract(settings)
@@ -64,7 +64,7 @@ def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def settings(built: Path, server: SimulatorServer, make_settings: MakeSettings) -> Settings:
-    """A copy of it for this test alone."""
+    """Return settings of a copy of that folder for one test."""
     settings = make_settings(server)
     settings.warehouse_path.parent.mkdir()
     shutil.copy(built, settings.warehouse_path)
@@ -81,10 +81,10 @@ def change(settings: Settings, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_a_build_writes_anew_only_what_was_touched(server: SimulatorServer, settings: Settings) -> None:
-    before = contents(settings.warehouse_path)
+def test_a_build_writes_only_changed_rows(server: SimulatorServer, settings: Settings) -> None:
+    before = read_tables(settings.warehouse_path)
     pipeline.build(settings)
-    assert contents(settings.warehouse_path) == before, "nothing was loaded"
+    assert read_tables(settings.warehouse_path) == before, "nothing was loaded"
     ((newest,),) = ask(settings, "SELECT max(_load_id) FROM marts.payment_attempts")
     server.account.now += DAY
     assert pipeline.extract(settings).written
@@ -99,20 +99,18 @@ def test_a_build_writes_anew_only_what_was_touched(server: SimulatorServer, sett
     assert touched_count < payments / 4
 
 
-def test_what_a_part_of_the_models_has_built_already_the_next_build_completes(
-    server: SimulatorServer, settings: Settings, tmp_path: Path
-) -> None:
-    """As after failures in the middle, or when somebody builds some models by hand."""
+def test_a_build_completes_a_partial_build(server: SimulatorServer, settings: Settings, tmp_path: Path) -> None:
+    """Build some models only, as after a failure in the middle or by a manual dbt run."""
     for selection in PARTS:
         server.account.now += DAY
         pipeline.extract(settings)
         assert invoke_dbt(settings, ["run", "--select", *selection.split()]).success
     pipeline.build(settings)
-    assert differences_from_full_refresh(settings, tmp_path / "anew") == []
+    assert find_full_refresh_differences(settings, tmp_path / "rebuilt") == []
 
 
 def patch(settings: Settings, table: str, what: str, which: str) -> None:
-    """Load some objects anew, with something else in them, and build."""
+    """Load some objects again with changed fields, and build."""
     change(
         settings,
         f"""UPDATE raw_stripe.{table} AS changed
@@ -124,32 +122,32 @@ def patch(settings: Settings, table: str, what: str, which: str) -> None:
             WHERE changed.id = neighbours.id AND {which}""",
     )
     with open_warehouse(settings.warehouse_path) as connection:
-        enter_new_loads(connection, table)
+        record_new_loads(connection, table)
         plan = load_plan(settings)
-        run_plan(connection, replace(plan, tests=()))  # what is patched need not make sense
+        run_plan(connection, replace(plan, tests=()))  # the changed objects need not be consistent
 
 
-def test_whoever_leaves_an_order_or_a_card_leaves_nothing_behind(settings: Settings, tmp_path: Path) -> None:
-    """Payments join and leave an order; attempts that leave a card change the verdict on those that stay."""
+def test_payments_that_leave_an_order_or_card_leave_no_rows_behind(settings: Settings, tmp_path: Path) -> None:
+    """Check payments that join and leave an order, and attempts that leave a card and so change the rest."""
     patch(settings, "payment_intents", OF_ONE_ORDER, "hash(changed.id) % 2 = 0")
     patch(settings, "charges", OF_ONE_CARD, f"(hash(changed.id) % 2 = 0 OR {DECLINED})")
     patch(settings, "payment_intents", OF_ANOTHER, "hash(changed.id) % 6 = 0")
     patch(settings, "charges", OF_NO_CARD, f"hash(changed.id) % 3 = 0 AND {DECLINED} AND {ALONE}")
-    assert differences_from_full_refresh(settings, tmp_path / "anew") == []
+    assert find_full_refresh_differences(settings, tmp_path / "rebuilt") == []
 
 
-def test_another_dbt_project_builds_everything_anew(settings: Settings) -> None:
-    before = model_contents(settings)
+def test_a_changed_dbt_project_builds_everything_again(settings: Settings) -> None:
+    before = read_models(settings)
     change(settings, "UPDATE marts.payment_intents SET status = 'canceled'")
     pipeline.build(settings)
-    assert model_contents(settings) != before, "these rows were not touched by any load"
+    assert read_models(settings) != before, "no load changed these rows"
     change(settings, "UPDATE sync.model_builds SET fingerprint = 'another text'")
     pipeline.build(settings)
-    assert model_contents(settings) == before
+    assert read_models(settings) == before
 
 
-def test_tables_of_a_release_without_loads_are_built_anew(settings: Settings) -> None:
-    before = model_contents(settings)
+def test_tables_from_a_release_without_load_ids_are_built_again(settings: Settings) -> None:
+    before = read_models(settings)
     with open_warehouse(settings.warehouse_path) as connection:
         connection.execute("DELETE FROM sync.model_builds; DELETE FROM sync.loads; CREATE TABLE sync.builds (i INT)")
         for schema, table in connection.execute(
@@ -158,34 +156,34 @@ def test_tables_of_a_release_without_loads_are_built_anew(settings: Settings) ->
         ).fetchall():
             connection.execute(f"ALTER TABLE {schema}.{table} DROP COLUMN _load_id")
     pipeline.build(settings)
-    assert model_contents(settings) == before
+    assert read_models(settings) == before
 
 
-def test_rows_that_fail_their_tests_stop_every_build_until_they_are_mended(
+def test_rows_that_fail_a_test_stop_every_build_until_they_are_corrected(
     server: SimulatorServer, settings: Settings
 ) -> None:
-    before = contents(settings.warehouse_path)
+    before = read_tables(settings.warehouse_path)
     server.account.now += DAY
     pipeline.extract(settings)
     twice = "SELECT * REPLACE (1000000 AS _load_id) FROM marts.payment_attempts LIMIT 1"
     change(settings, f"INSERT INTO marts.payment_attempts {twice}")
-    broken = contents(settings.warehouse_path)
+    broken = read_tables(settings.warehouse_path)
     for _ in range(2):
         with pytest.raises(ModelsFailed, match="unique_combination_payment_attempts") as failed:
             pipeline.build(settings)
         assert "Nothing was changed" in str(failed.value)
-        assert contents(settings.warehouse_path) == broken, "a build is one transaction"
+        assert read_tables(settings.warehouse_path) == broken, "a build is one transaction"
     change(settings, "DELETE FROM marts.payment_attempts")
     with pytest.raises(ModelsFailed, match="no_row_is_lost_on_the_way_to_the_marts"):
         pipeline.build(settings)
     assert invoke_dbt(settings, ["build", "--full-refresh", *TABLES_AND_TESTS]).success
     pipeline.build(settings)
-    after = contents(settings.warehouse_path)
+    after = read_tables(settings.warehouse_path)
     assert after["sync.model_builds"] != before["sync.model_builds"]
     assert ask(settings, "SELECT count(*) FROM sync.loads WHERE build_id IS NULL") == [(0,)]
 
 
-def test_rows_that_dbt_wrote_by_hand_are_tested_by_the_next_build_although_nothing_was_loaded(
+def test_the_next_build_tests_rows_of_a_manual_dbt_run(
     settings: Settings,
 ) -> None:
     assert invoke_dbt(settings, ["run", "--select", "payment_attempts"]).success
@@ -199,25 +197,25 @@ def test_rows_that_dbt_wrote_by_hand_are_tested_by_the_next_build_although_nothi
         pipeline.build(settings)
 
 
-def test_what_was_built_again_by_hand_reaches_the_models_after_it_although_nothing_was_loaded(
+def test_a_manual_dbt_run_reaches_the_downstream_models_in_the_next_build(
     settings: Settings,
 ) -> None:
-    before = model_contents(settings)
+    before = read_models(settings)
     for table in ("intermediate.int_payment_attempts_unioned", "marts.payment_attempts"):
         change(settings, f"UPDATE {table} SET amount = amount + 1")
     mended = ["run", "--full-refresh", "--select", "int_payment_attempts_unioned"]
     assert invoke_dbt(settings, mended).success
     pipeline.build(settings)
-    assert model_contents(settings) == before
+    assert read_models(settings) == before
 
 
-def test_a_page_for_people_is_no_part_of_the_project_and_a_description_is() -> None:
+def test_descriptions_belong_to_the_project_and_readmes_do_not() -> None:
     files = {path.relative_to(DBT_PROJECT_DIR).as_posix() for path in dbt_runner._project_files()}
     assert {"models/columns.md", "dbt_project.yml", "seeds/currencies.csv", "profiles.yml"} <= files
     assert not {"README.md", "DECISIONLOG.md"} & files
 
 
-def test_by_hand_dbt_tests_all_rows(settings: Settings) -> None:
+def test_a_manual_dbt_test_tests_all_rows(settings: Settings) -> None:
     change(settings, "UPDATE marts.payment_attempts SET attempt_number = attempt_number + 1 WHERE attempt_number > 1")
     pipeline.build(settings)
     found = invoke_dbt(settings, ["test", "--select", "payment_attempts"])

@@ -1,4 +1,4 @@
-"""A run that is killed at any instruction leaves whole pages, and the next one ends where an undisturbed one ends."""
+"""A run that is killed leaves whole pages, and the next run ends where an undisturbed one ends."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
-from tests.processes import RECOUP
-from tests.template import Template
-from tests.truth import contents
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import RECOUP
+from tests.support.truth import read_tables
 
 DAY = 86_400
 OF_THE_RUN = {"_loaded_at", "_load_id", "load_id", "_updated_at"}
-"""When, by this machine's clock, and by which load a row came may differ."""
+"""Columns that may differ: the time of this machine, and the load that wrote a row."""
 
 _OF_EACH_RUN = {
     "sync.reads",
@@ -29,7 +29,7 @@ _OF_EACH_RUN = {
     "sync.published_file",
     "sync.published_tables",
 }
-"""Tables of what each run did: requests, loads, builds, published files. All others must be equal."""
+"""Tables about the runs themselves: requests, loads, builds, published files. All others must be equal."""
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def server() -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server: SimulatorServer, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an account that was synced without a disturbance."""
-    folder = template.copy(tmp_path_factory.mktemp("undisturbed"))
+def undisturbed(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data folder of an account that was synced without a kill."""
+    folder = built_folder.copy(tmp_path_factory.mktemp("undisturbed"))
     run(Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder))  # type: ignore[arg-type]
     return folder
 
@@ -53,7 +53,7 @@ def run(settings: Settings) -> None:
 
 
 def kill_when(settings: Settings, is_time: Callable[[], bool]) -> None:
-    """Start `recoup sync` and kill it without notice as soon as it is time."""
+    """Start `recoup sync` and kill it as soon as the condition is met."""
     assert settings.stripe_api_key is not None
     process = subprocess.Popen(
         [*RECOUP, "sync"],
@@ -69,12 +69,12 @@ def kill_when(settings: Settings, is_time: Callable[[], bool]) -> None:
     while not is_time() and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    said, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, f"it had ended before it was killed: {said.decode()}"
+    result, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"the sync ended before it was killed: {result.decode()}"
 
 
 @pytest.mark.parametrize("requests", [2, 13])
-def test_killed_while_it_reads(
+def test_a_sync_killed_while_it_reads_resumes(
     requests: int, server: SimulatorServer, undisturbed: Path, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server, built=True)
@@ -88,7 +88,7 @@ def test_killed_while_it_reads(
     assert_same(settings, undisturbed)
 
 
-def test_killed_while_it_builds_the_models(
+def test_a_sync_killed_while_it_builds_the_models_resumes(
     server: SimulatorServer, undisturbed: Path, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server)
@@ -99,7 +99,7 @@ def test_killed_while_it_builds_the_models(
     assert_same(settings, undisturbed)
 
 
-def test_killed_twice_in_a_later_sync(make_settings: MakeSettings) -> None:
+def test_a_later_sync_killed_twice_resumes(make_settings: MakeSettings) -> None:
     account = SimulatedAccount(seed=12, payments=700, days=60)
     with SimulatorServer(account) as server:
         settings, reference = make_settings(server, built=True), make_settings(server, folder="reference", built=True)
@@ -118,7 +118,7 @@ def test_killed_twice_in_a_later_sync(make_settings: MakeSettings) -> None:
 
 def assert_same(settings: Settings, folder: Path) -> None:
     for path in (settings.warehouse_path, settings.published_path):
-        found, expected = (contents(each, without=OF_THE_RUN) for each in (path, folder / path.name))
+        found, expected = (read_tables(each, without=OF_THE_RUN) for each in (path, folder / path.name))
         for tables in (found, expected):
             for name in _OF_EACH_RUN & tables.keys():
                 del tables[name]

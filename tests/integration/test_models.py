@@ -1,4 +1,4 @@
-"""The dbt project by itself: its unit tests, invariants that notice wrong tables, empty warehouses, descriptions."""
+"""The dbt project: its unit tests, invariants that notice wrong tables, empty warehouses, descriptions."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ from orchestration.warehouse import rows as rows_module
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
-from tests.truth import model_contents
+from tests.support.truth import read_models
 
 GOOD = {"pass", "success", "warn"}
 
@@ -154,7 +154,7 @@ CORRUPTIONS = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A synced account and its models."""
+    """Return the settings of a synced account whose models are built."""
     folder = tmp_path_factory.mktemp("built")
     with SimulatorServer(SimulatedAccount(seed=21, payments=600, days=90)) as server:
         settings = Settings(
@@ -168,7 +168,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def statuses(settings: Settings, *arguments: str) -> dict[str, str]:
-    """Dbt's verdict on each node of a command."""
+    """Return dbt's status of each node of a command."""
     done = invoke_dbt(settings, arguments)
     assert done.exception is None, done.exception
     nodes = [result for result in done.result.results if result.node.resource_type != "operation"]
@@ -181,7 +181,7 @@ def test_the_unit_tests_of_the_models_pass(built: Settings) -> None:
     assert [name for name, status in found.items() if status != "pass"] == []
 
 
-def test_every_invariant_has_corruptions_that_it_must_notice() -> None:
+def test_every_invariant_has_a_corruption_to_notice() -> None:
     assert set(CORRUPTIONS) == {path.stem for path in (DBT_PROJECT_DIR / "tests").glob("*.sql")}
 
 
@@ -205,7 +205,7 @@ def test_models_build_on_empty_tables_and_again(tmp_path: Path) -> None:
     assert published.rows["marts.recovery_episodes"] == 0
 
 
-def test_no_clock_but_the_watermark_decides_anything(built: Settings) -> None:
+def test_only_the_watermark_is_used_as_the_current_time(built: Settings) -> None:
     compiled = list((built.dbt_target_dir / "compiled" / "recoup" / "models").rglob("*.sql"))
     assert len(compiled) > 15
     for path in compiled:
@@ -213,7 +213,7 @@ def test_no_clock_but_the_watermark_decides_anything(built: Settings) -> None:
         assert not CLOCK.search(sql), path.name
 
 
-def test_every_column_of_every_mart_says_what_it_means(built: Settings) -> None:
+def test_every_mart_column_has_a_description(built: Settings) -> None:
     pipeline.publish_marts(built)
     with duckdb.connect(str(built.published_path), read_only=True) as connection:
         silent = connection.execute(
@@ -240,11 +240,11 @@ def test_raw_rows_in_any_order_give_the_same_tables(built: Settings, tmp_path: P
             connection.execute(f"DELETE FROM raw_stripe.{table}")
             connection.execute(f"INSERT INTO raw_stripe.{table} FROM rows_of; DROP TABLE rows_of")
     assert set(statuses(copy, "run", "--full-refresh").values()) == {"success"}
-    assert model_contents(copy) == model_contents(built)
+    assert read_models(copy) == read_models(built)
 
 
-def test_no_total_depends_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:
-    """Only days do."""
+def test_totals_do_not_depend_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:
+    """Check that only figures by day depend on it."""
     copy = built.model_copy(update={"recoup_data_dir": tmp_path})
     shutil.copyfile(built.warehouse_path, copy.warehouse_path)
     zone = ("--vars", "{reporting_time_zone: Pacific/Auckland}")
@@ -255,7 +255,7 @@ def test_no_total_depends_on_the_reporting_time_zone(built: Settings, tmp_path: 
 
 
 def totals(warehouse: Path) -> tuple[list[Any], list[Any]]:
-    """What the cohorts, the days and the episodes add up to; and the cohorts by day."""
+    """Return the totals of the cohorts, days and episodes, and the cohorts by day."""
     measures = "count(*), sum(at_risk_amount), sum(recovered_amount), sum(recovered_amount_net)"
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         ask = connection.execute
@@ -272,7 +272,7 @@ def totals(warehouse: Path) -> tuple[list[Any], list[Any]]:
         return totals, days.fetchall()
 
 
-def test_every_measure_and_rate_of_the_semantic_layer_is_what_the_marts_say(built: Settings) -> None:
+def test_every_measure_and_rate_of_the_semantic_layer_equals_the_marts(built: Settings) -> None:
     manifest = json.loads(ensure_manifest(built).read_text(encoding="utf-8"))
     with duckdb.connect(str(built.warehouse_path), read_only=True) as connection:
         ask = connection.execute
@@ -295,7 +295,7 @@ def test_every_measure_and_rate_of_the_semantic_layer_is_what_the_marts_say(buil
             "SELECT sum(retry_count), sum(succeeded_count) FROM marts.retry_performance"
         ).fetchall()
     assert all(value is not None for value in found.values()), found
-    assert found["matured_failed_count"] >= failed > 0, "a day's cohort is matured with the last of it"
+    assert found["matured_failed_count"] >= failed > 0, "a day's cohort has matured when its last payment has"
     assert found["matured_recovered_count"] >= recovered >= strict
     assert (found["matured_failed_count"], found["matured_recovered_count"]) == (rates_failed, rates_recovered)
     assert found["matured_recovered_strict_count"] == rates_strict
@@ -309,7 +309,7 @@ def test_every_measure_and_rate_of_the_semantic_layer_is_what_the_marts_say(buil
 
 
 def aggregate(measure: dict[str, Any]) -> str:
-    """What MetricFlow makes of a measure, in DuckDB's SQL."""
+    """Return a measure as MetricFlow computes it, in DuckDB's SQL."""
     expression = measure["expr"] or measure["name"]
     kinds = {"sum": "sum({})", "average": "avg({})", "count_distinct": "count(DISTINCT {})"}
     if measure["agg"] == "percentile":
@@ -354,20 +354,18 @@ def with_vars(values: dict[str, Any], *command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PROJECT_VARS)
-def test_a_wrong_var_is_told_in_a_sentence_that_says_which_what_it_must_be_and_what_it_is(
-    name: str, built: Settings
-) -> None:
+def test_an_invalid_var_is_explained_with_its_name_rule_and_value(name: str, built: Settings) -> None:
     rule, wrong = WRONG[name]
     for value in (wrong[0], "x" * 500 if wrong is SWITCH else wrong[3]):
         done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted"))
         assert not done.success, value
-        told = failure_text(done, built)
-        assert told.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), told
+        message = failure_text(done, built)
+        assert message.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), message
         shown = json.dumps(value)
-        assert told.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), told
+        assert message.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), message
 
 
-def test_each_var_has_a_rule_that_its_own_value_keeps_and_no_wrong_kind(built: Settings) -> None:
+def test_each_var_has_a_rule_that_accepts_its_default_and_rejects_other_types(built: Settings) -> None:
     assert list(PROJECT_VARS) == list(WRONG)
     values = {name: [*wrong, PROJECT_VARS[name]] for name, (_, wrong) in WRONG.items()}
     inline = """{% for name, values in var('values').items() %}{% for value in values -%}
@@ -375,17 +373,20 @@ def test_each_var_has_a_rule_that_its_own_value_keeps_and_no_wrong_kind(built: S
     {% endfor %}{% endfor %}"""
     done = invoke_dbt(built, with_vars({"values": values}, "compile", "--inline", inline))
     assert done.success, failure_text(done, built)
-    told = [line.split() for line in done.result.results[0].node.compiled_code.splitlines() if line.strip()]
+    message = [line.split() for line in done.result.results[0].node.compiled_code.splitlines() if line.strip()]
     expected = [
         [name, str(position == len(each) - 1)] for name, each in values.items() for position in range(len(each))
     ]
-    assert told == expected
+    assert message == expected
 
 
-def test_dbt_parses_a_project_whose_vars_are_all_wrong_and_then_says_so(
+def test_dbt_parses_a_project_with_invalid_vars_and_then_explains_them(
     built: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """If a wrong var broke the parse, Dagster would have no definitions, and dbt would tell an error of Jinja."""
+    """Check that invalid vars do not break the parse.
+
+    Otherwise Dagster would have no definitions, and dbt would show Jinja's error.
+    """
     settings = Settings(recoup_data_dir=tmp_path)
     shutil.copy(built.warehouse_path, settings.warehouse_path)
     for position in (0, 3):
@@ -393,27 +394,27 @@ def test_dbt_parses_a_project_whose_vars_are_all_wrong_and_then_says_so(
         assert run_dbt_command(settings, with_vars(values, "parse")) == 0
         capfd.readouterr()
         assert run_dbt_command(settings, with_vars(values, "build")) != 0
-        told = capfd.readouterr().out
-        assert told.count("The dbt var ") == 1, told
+        message = capfd.readouterr().out
+        assert message.count("The dbt var ") == 1, message
 
 
-def test_models_read_vars_only_where_they_are_checked() -> None:
+def test_models_read_vars_only_through_the_checking_macro() -> None:
     files = [each for folder in ("models", "macros", "tests") for each in (DBT_PROJECT_DIR / folder).rglob("*.sql")]
     assert [each.name for each in files if re.search(r"\bvar\(", each.read_text())] == ["check_vars.sql"]
 
 
-def test_no_key_of_metadata_need_be_given(built: Settings) -> None:
-    """Orders are then named by invoices and order references alone."""
+def test_metadata_keys_are_optional(built: Settings) -> None:
+    """Check that orders are then identified by invoices and order references alone."""
     values: dict[str, Any] = {"recovery_link_metadata_keys": [], "recovery_retry_metadata_keys": []}
     done = invoke_dbt(built, with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty"))
     assert done.success, failure_text(done, built)
 
 
-def test_source_freshness_can_be_asked(built: Settings) -> None:
+def test_source_freshness_works(built: Settings) -> None:
     assert set(statuses(built, "source", "freshness").values()) == {"pass"}
 
 
-def test_the_manifest_is_parsed_anew_only_after_a_change(built: Settings) -> None:
+def test_the_manifest_is_parsed_again_only_after_a_change(built: Settings) -> None:
     def stamp() -> Any:
         return ensure_manifest(built).stat().st_mtime_ns
 
@@ -439,10 +440,10 @@ STRANGE: list[Any] = [
 ]
 
 
-def test_no_payload_however_strange_stops_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One event that cannot be would otherwise keep everybody from the marts, for good.
+def test_strange_payloads_do_not_stop_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that one impossible event does not block the marts for good.
 
-    The rows are stored as by a version without checks, whose warehouse goes on to be built.
+    The rows are stored as by a version without checks, whose warehouse is still built.
     """
     monkeypatch.setattr(rows_module, "_reject_if", lambda fault: None)
     fields = ["currency", "status", "canceled_at", "latest_charge", "customer", "amount_received", "last_payment_error"]
@@ -455,7 +456,7 @@ def test_no_payload_however_strange_stops_the_models(tmp_path: Path, monkeypatch
         intent = {"id": f"pi_{number}", "object": "payment_intent", "amount": 500, "created": 1_767_225_600}
         intent |= {"currency": "eur", "status": "requires_payment_method", "last_payment_error": error, field: value}
         event = {"id": f"evt_{number}", "object": "event", "created": 1_767_225_601, "data": {"object": intent}}
-        with suppress(TypeError):  # what has no place in a row is put aside before it comes here
+        with suppress(TypeError):  # what does not fit into a row was quarantined before
             rows.append(event_row(event | {"type": "payment_intent.payment_failed"}, "webhook"))
     with open_warehouse(settings.warehouse_path) as connection:
         Loader(connection, AccountKey("acct_1", False), API_VERSION).load_events(rows)

@@ -1,4 +1,4 @@
-"""No client secret, no API key and nothing of a cardholder reaches the disk."""
+"""No client secret, no API key and no personal data of a cardholder reach the disk."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ DAY = 86_400
 FORBIDDEN = (*PERSONAL_MARKERS, "client_secret", DEFAULT_API_KEY)
 
 
-def exported(database: Path, into: Path) -> None:
-    """What a database holds, uncompressed."""
+def export_database(database: Path, into: Path) -> None:
+    """Return the contents of a database, uncompressed."""
     with duckdb.connect(str(database), read_only=True) as connection:
         connection.execute(f"EXPORT DATABASE '{into}' (FORMAT csv)")
 
 
-def found_in(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
-    """The files under a folder that contain any of the words."""
+def find_words(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the files under a folder that contain any of the words."""
     hits = {
         str(path.relative_to(folder)): [word for word in words if word.encode() in path.read_bytes()]
         for path in folder.rglob("*")
@@ -33,7 +33,7 @@ def found_in(folder: Path, words: tuple[str, ...]) -> dict[str, list[str]]:
 
 @pytest.fixture
 def answered() -> str:
-    """What Stripe would show a reader of the account, which is what must not be kept."""
+    """Return what Stripe shows a reader of the account, which must not be stored."""
     with SimulatorServer(SimulatedAccount(seed=21, payments=500, days=40)) as server:
         bodies = [
             requests.get(
@@ -46,10 +46,8 @@ def answered() -> str:
     return orjson.dumps(bodies).decode()
 
 
-def test_nothing_of_a_cardholder_and_no_key_is_stored(
-    answered: str, make_settings: MakeSettings, tmp_path: Path
-) -> None:
-    assert all(marker in answered for marker in PERSONAL_MARKERS), "the simulator answers with each kind"
+def test_no_personal_data_and_no_key_is_stored(answered: str, make_settings: MakeSettings, tmp_path: Path) -> None:
+    assert all(marker in answered for marker in PERSONAL_MARKERS), "the simulator shows each kind"
     account = SimulatedAccount(seed=21, payments=500, days=40)
     with SimulatorServer(account) as server:
         settings = make_settings(server, built=True)
@@ -59,9 +57,9 @@ def test_nothing_of_a_cardholder_and_no_key_is_stored(
             pipeline.build(settings)
             pipeline.publish_marts(settings)
 
-    assert found_in(settings.recoup_data_dir, FORBIDDEN) == {}
+    assert find_words(settings.recoup_data_dir, FORBIDDEN) == {}
     for database in (settings.warehouse_path, settings.published_path):
         into = tmp_path / f"{database.name}.csv"
-        exported(database, into)
-        assert found_in(into, (*PERSONAL_MARKERS, '"client_secret"', DEFAULT_API_KEY)) == {}
-        assert found_in(into, ("pi_3",)), "the export holds the tables"
+        export_database(database, into)
+        assert find_words(into, (*PERSONAL_MARKERS, '"client_secret"', DEFAULT_API_KEY)) == {}
+        assert find_words(into, ("pi_3",)), "the export contains the tables"

@@ -1,4 +1,4 @@
-"""What the READMEs say can be done: queries run; tables, files, headings, commands and make targets exist."""
+"""The READMEs' claims: queries run; tables, files, headings, commands and make targets exist."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import permissions_link
 from orchestration.stripe_api.key_check import RESOURCES
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 
 PAGES = {
     name: (PROJECT_ROOT / name).read_text(encoding="utf-8")
@@ -31,18 +31,20 @@ README, OPERATING = PAGES["README.md"], PAGES["orchestration/README.md"]
 ALL = "\n".join(PAGES.values())
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", ALL, re.S))
 QUERIES = re.findall(r'recoup query "(.+?)"', SHELL.replace('"…"', ""), re.S)
-ANSWERS = [query for query in re.findall(r"```sql\n(.*?)```", ALL, re.S) if "{{" not in query]  # a model is no query
+ANSWERS = [query for query in re.findall(r"```sql\n(.*?)```", ALL, re.S) if "{{" not in query]  # a model is not a query
 IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
 
 @pytest.fixture(scope="module")
-def published(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The analysts' file of a small account."""
+def published(
+    built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield the published file of a small account."""
     with SimulatorServer(SimulatedAccount(seed=31, payments=2_000, days=60, shop=DEMO_SHOP)) as server:
         settings = Settings(
             stripe_api_key=DEFAULT_API_KEY,  # type: ignore[arg-type]
             stripe_api_base=server.url,
-            recoup_data_dir=template.copy(tmp_path_factory.mktemp("readme")),
+            recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("readme")),
         )
         pipeline.extract(settings)
     pipeline.build(settings)
@@ -52,7 +54,7 @@ def published(template: Template, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *ANSWERS, *IN_TEXT])
-def test_a_query_of_the_readme_has_an_answer(query: str, published: duckdb.DuckDBPyConnection) -> None:
+def test_every_query_of_the_readme_returns_rows(query: str, published: duckdb.DuckDBPyConnection) -> None:
     assert published.execute(query).fetchall()
 
 
@@ -87,7 +89,7 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 120
 
 
-def test_the_link_for_a_key_asks_for_what_is_required_and_no_more() -> None:
+def test_the_key_link_requests_exactly_the_required_permissions() -> None:
     required = [each.permission for each in RESOURCES if each.is_required]
     assert set(required) == {"rak_payment_intent_read", "rak_charge_read", "rak_event_read", "rak_dispute_read"}
     for livemode in (True, False):
@@ -108,6 +110,8 @@ def test_every_make_target_of_the_readme_exists() -> None:
 def test_every_recoup_command_of_the_readme_exists() -> None:
     named = set(re.findall(r"(?:\.venv/bin/|`|^)recoup ([a-z][a-z-]+)", ALL, re.M))
     program = "from orchestration.cli import main; main()"
-    said = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True).stdout
+    result = subprocess.run(
+        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert {"sync", "demo", "dev", "query", "dbt"} <= named
-    assert [name for name in named if not re.search(rf"^\W*{name}\b", said, re.M)] == []
+    assert [name for name in named if not re.search(rf"^\W*{name}\b", result, re.M)] == []

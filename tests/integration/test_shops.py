@@ -1,4 +1,4 @@
-"""Each kind of shop over HTTP: what a sync stores is the account, by lists and by events."""
+"""Each kind of shop over HTTP: what a sync stores equals the account, by lists and by events."""
 
 import duckdb
 import orjson
@@ -24,14 +24,14 @@ SHOWN = {
     "refunds": ("status", "amount", "charge"),
     "disputes": ("status", "amount", "charge", "reason"),
 }  # fmt: skip
-"""Fields that a sync keeps as they are."""
+"""Fields that a sync stores unchanged."""
 
 PERSONAL_METADATA = ("customer_email", "customer_name", "phone")
 
 
 @pytest.mark.parametrize("shop", SHOPS)
-def test_the_raw_tables_are_the_account(shop: str, make_settings: MakeSettings) -> None:
-    """After a first sync, and after another one ten days later."""
+def test_the_raw_tables_equal_the_account(shop: str, make_settings: MakeSettings) -> None:
+    """Compare after a first sync and after another one ten days later."""
     account = SimulatedAccount(1, 150, 40, shop=shop, tie_order="shuffled")
     first_sync = account.now
     with SimulatorServer(account) as server:
@@ -51,7 +51,7 @@ def test_the_raw_tables_are_the_account(shop: str, make_settings: MakeSettings) 
 
 
 def stored_differently(account: SimulatedAccount, warehouse: str) -> list[str]:
-    """Objects that the warehouse has not, or not as the account shows them now."""
+    """Return the objects that the warehouse lacks or stores differently from what the account shows now."""
     renderer, at = Renderer(account), account.now
     wrong = []
     with duckdb.connect(warehouse, read_only=True) as connection:
@@ -73,7 +73,7 @@ def stored_differently(account: SimulatedAccount, warehouse: str) -> list[str]:
 
 
 def _kept(value: object) -> object:
-    """An object without its empty fields and personal data, since a sync stores neither."""
+    """Return an object without its empty fields and personal data, which a sync does not store."""
     if isinstance(value, dict):
         items = ((key, _kept(each)) for key, each in value.items() if key not in PERSONAL_METADATA)
         return {key: kept for key, kept in items if kept is not None} or None

@@ -1,4 +1,4 @@
-"""The whole way on accounts that live on: every published number is the simulator's own, at every look."""
+"""The whole pipeline on accounts that live on: after every sync, every published number equals the simulator's."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -11,18 +11,18 @@ from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
-from tests.truth import contents, differences, differences_from_full_refresh
+from tests.support.truth import find_differences, find_full_refresh_differences, read_tables
 
 HOUR, DAY = 3_600, 86_400
 PASSES = (0, 5 * HOUR + 17, 9 * DAY, 33 * DAY + 1, 2 * DAY)
-"""Seconds between one look and the next: a pause of minutes and of weeks, and one longer than events are kept."""
+"""Seconds between syncs: minutes, weeks, and longer than Stripe keeps events."""
 
 TIE_ORDERS = {1: "forward", 2: "reverse", 3: "shuffled", 4: "shuffled", 5: "reverse"}
-"""By seed."""
+"""The order of events with equal times, by seed of the account."""
 
 
 def run(accounts: list[Settings]) -> int:
-    """Sync each account into the one warehouse, build, publish. Returns the raw rows that were written."""
+    """Sync each account into the one warehouse, build and publish. Return the number of raw rows written."""
     reports = [pipeline.extract(settings) for settings in accounts]
     assert [report.missing for report in reports] == [{} for _ in accounts]
     pipeline.build(accounts[0])
@@ -30,8 +30,8 @@ def run(accounts: list[Settings]) -> int:
     return sum(report.written for report in reports)
 
 
-def part_of(published: Path, account_id: str, folder: Path) -> Settings:
-    """What the published file says of one account, as a file of its own."""
+def extract_account(published: Path, account_id: str, folder: Path) -> Settings:
+    """Return the part of the published file that belongs to one account, as its own file."""
     settings = Settings(recoup_data_dir=folder)
     folder.mkdir()
     with duckdb.connect(str(settings.published_path)) as part:
@@ -42,19 +42,18 @@ def part_of(published: Path, account_id: str, folder: Path) -> Settings:
     return settings
 
 
-def rows_of(published: Path) -> Counter[str]:
-    return Counter({name: len(rows) for name, rows in contents(published).items() if name.startswith("marts.")})
+def count_rows(published: Path) -> Counter[str]:
+    return Counter({name: len(rows) for name, rows in read_tables(published).items() if name.startswith("marts.")})
 
 
 @pytest.mark.parametrize(("seeds", "passes"), [((1,), PASSES[-2:]), ((2, 3, 4, 5), PASSES)], ids=["alone", "together"])
-def test_every_number_equals_the_truth_at_every_look(
+def test_every_number_equals_the_truth_after_every_sync(
     seeds: tuple[int, ...], passes: tuple[int, ...], make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    """Of an account alone in its warehouse, and of several that share one and know nothing of each other.
+    """Compare an account alone in its warehouse, and several independent accounts that share one.
 
-    dbt makes the first build of the one that is alone; the plan makes all others.
-
-    At the end, what five builds have left is what one build makes of it all.
+    dbt makes the first build of the single account; the compiled plan makes all others. At the end, five incremental
+    builds must equal one full build.
     """
     accounts = [SimulatedAccount(seed, 900, 75, tie_order=TIE_ORDERS[seed]) for seed in seeds]  # type: ignore[arg-type]
     syncs: list[int] = []
@@ -68,22 +67,23 @@ def test_every_number_equals_the_truth_at_every_look(
             syncs.append(accounts[0].now)
             run(settings)
             parts = [
-                part_of(published, account.id, tmp_path / f"{account.id} at {account.now}") for account in accounts
+                extract_account(published, account.id, tmp_path / f"{account.id} at {account.now}")
+                for account in accounts
             ]
-            assert sum((rows_of(part.published_path) for part in parts), Counter()) == rows_of(published)
+            assert sum((count_rows(part.published_path) for part in parts), Counter()) == count_rows(published)
             for account, part in zip(accounts, parts, strict=True):
-                assert differences(account, part, syncs)[:10] == [], f"seed {account.seed}"
-        assert differences_from_full_refresh(settings[0], tmp_path / "anew") == []
-        before = contents(published)
+                assert find_differences(account, part, syncs)[:10] == [], f"seed {account.seed}"
+        assert find_full_refresh_differences(settings[0], tmp_path / "rebuilt") == []
+        before = read_tables(published)
         assert run(settings) == 0
-    assert contents(published) == before
+    assert read_tables(published) == before
 
 
 @pytest.mark.parametrize("shop", ["split_tender", "changed_currency", "checkout_guests", "vouchers", "bank_transfers"])
-def test_every_number_equals_the_truth_in_kinds_of_shop(shop: str, make_settings: MakeSettings) -> None:
-    """Parts of a debt, other currencies, what Stripe writes where orders belong, and payments without instruments.
+def test_every_number_equals_the_truth_in_each_kind_of_shop(shop: str, make_settings: MakeSettings) -> None:
+    """Compare partial payments, other currencies, order references in odd fields, and payments without instructions.
 
-    Events are read before they age out, so that every instant is known.
+    Events are read before Stripe forgets them, so that every time is known.
     """
     account = SimulatedAccount(6, 400, 28, shop=shop)
     syncs: list[int] = []
@@ -93,4 +93,4 @@ def test_every_number_equals_the_truth_in_kinds_of_shop(shop: str, make_settings
             account.now += pause
             syncs.append(account.now)
             run([settings])
-            assert differences(account, settings, syncs)[:10] == []
+            assert find_differences(account, settings, syncs)[:10] == []

@@ -1,4 +1,4 @@
-"""Two runs on one warehouse: whoever comes second waits, also where dbt finds the file taken by itself."""
+"""Two runs on one warehouse: the second waits, even if dbt itself finds the file locked."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from orchestration.pipeline import builder
 from orchestration.pipeline.dbt_runner import EventCallback, WarehouseLocked, build_with_dbt, project_fingerprint
 
 
-def test_dbt_that_finds_the_warehouse_taken_says_so(tmp_path: Path) -> None:
+def test_dbt_says_so_if_the_warehouse_is_locked(tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path)
     process = f"""
 import sys
@@ -31,9 +31,7 @@ with open_warehouse(Path({str(settings.warehouse_path)!r})):
     assert holder.returncode == 0
 
 
-def test_a_build_that_finds_the_warehouse_taken_waits_for_it_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_build_waits_if_the_warehouse_is_locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     taken = iter([True, True, False])
 
     def build(settings: Settings, fingerprint: str, callbacks: list[EventCallback]) -> dict[str, int]:

@@ -16,8 +16,8 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
 from tests.conftest import MakeSettings
-from tests.template import Template
-from tests.truth import waiting_differences
+from tests.support.built_folder import BuiltFolder
+from tests.support.truth import find_waiting_differences
 
 NOW: Final = 1_780_000_000
 ASKED: Final = NOW - 2 * DAY
@@ -27,7 +27,7 @@ TRANSFER: Final = "display_bank_transfer_instructions"
 QR_CODE: Final = {"expires_at": LATER, "image_url_png": "https://qr.stripe.com/x.png"}
 
 Verdict = tuple[str, int | None, bool]
-"""What it waits for, until when, whether that is over."""
+"""What a payment waits for, until when, and whether that time is over."""
 
 CASES: Final[dict[str, tuple[str | None, Any, list[str], Verdict | None]]] = {
     "redirect": ("redirect_to_url", {"url": "https://hooks.stripe.com/x"}, ["card"], None),
@@ -79,7 +79,7 @@ CASES: Final[dict[str, tuple[str | None, Any, list[str], Verdict | None]]] = {
     "malformed": ("boleto_display_details", {"expires_at": "soon"}, ["boleto"], ("voucher", None, False)),
     "malformed_details": ("boleto_display_details", ["x"], ["boleto"], ("voucher", None, False)),
 }
-"""By name: type and details of the next action, the payment method types, and the verdict; None is abandoned."""
+"""By name: the type and details of the next action, the payment method types, and the expected row. None: abandoned."""
 
 
 def intent(name: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def asked(name: str) -> dict[str, Any]:
 
 
 def load(settings: Settings, source: str) -> None:
-    """Load each case as a list of PaymentIntents shows it or as its webhook event does; known through `NOW`."""
+    """Load each case as a list or its webhook event shows it. The streams are complete to `NOW`."""
     with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
         loader = Loader(connection, ACCOUNT, API_VERSION)
         if source == "webhook":
@@ -131,8 +131,10 @@ def load(settings: Settings, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["list", "webhook"])
-def test_only_who_was_sent_to_authenticate_can_abandon_it(source: str, template: Template, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+def test_only_customers_asked_to_authenticate_can_abandon_authentication(
+    source: str, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     load(settings, source)
     pipeline.build(settings)
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as warehouse:
@@ -160,8 +162,8 @@ def test_only_who_was_sent_to_authenticate_can_abandon_it(source: str, template:
 
 
 @pytest.mark.parametrize("shop", ["vouchers", "bank_transfers"])
-def test_payments_wait_for_what_the_story_says(shop: str, make_settings: MakeSettings, tmp_path: Path) -> None:
-    """At each of three syncs. No address, reference or secret of what the customers were shown is stored."""
+def test_waiting_payments_equal_the_truth(shop: str, make_settings: MakeSettings, tmp_path: Path) -> None:
+    """Compare after each of three syncs. No address, reference or secret shown to the customers may be stored."""
     account = SimulatedAccount(2, 400, 60, shop=shop, tie_order="shuffled")
     syncs: list[int] = []
     with SimulatorServer(account) as server:
@@ -172,14 +174,14 @@ def test_payments_wait_for_what_the_story_says(shop: str, make_settings: MakeSet
             pipeline.extract(settings)
             pipeline.build(settings)
             pipeline.publish_marts(settings)
-            assert waiting_differences(account, settings, syncs) == []
+            assert find_waiting_differences(account, settings, syncs) == []
     with duckdb.connect(str(settings.published_path), read_only=True) as published:
         waiting, abandoned, types = published.execute(
             """SELECT count(*), (SELECT count(*) FROM marts.abandoned_authentications), list(DISTINCT waiting_for)
                FROM marts.waiting_payments"""
         ).fetchall()[0]
     assert waiting > 3
-    assert abandoned == 0, "nobody pays by a card that asks for 3-D Secure in these shops"
+    assert abandoned == 0, "no customer of these shops has a card that requires 3-D Secure"
     assert types == [{"vouchers": "voucher", "bank_transfers": "bank_transfer"}[shop]]
     secrets = ("hosted_voucher_url", "hosted_instructions_url", "payments.stripe.com", "_secret_", "payment_code")
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as warehouse:

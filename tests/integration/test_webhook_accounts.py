@@ -1,4 +1,4 @@
-"""Which accounts an endpoint may write, from the signed request to the marts."""
+"""The accounts that an endpoint may write, from the signed request to the marts."""
 
 import json
 import logging
@@ -23,10 +23,10 @@ from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue, days_ago
 from tests.engines.webhooks.conftest import make_event
 from tests.engines.webhooks.test_receiver import serving, signed
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 
 SECRETS = {"shop": "whsec_" + "s" * 32, "shop_a": "whsec_" + "a" * 32, "other": "whsec_" + "o" * 32}
-"""A Connect platform, the one account of it that was chosen, and an account that has nothing to do with them."""
+"""A Connect platform, its one chosen connected account, and an unrelated account."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Endpoints:
         assert (answer.status_code, answer.json()) == (200, {"received": True, "stored": 1})
 
     def publish(self) -> list[tuple[Any, ...]]:
-        """Load, build, and return the payments of the marts."""
+        """Load and build; return the payments of the marts."""
         pipeline.ingest(self.settings)
         pipeline.build(self.settings)
         with duckdb.connect(str(self.settings.warehouse_path), read_only=True) as warehouse:
@@ -51,14 +51,14 @@ class Endpoints:
                 "SELECT account_id, livemode, payment_intent_id, amount FROM marts.payment_intents ORDER BY ALL"
             ).fetchall()
 
-    def passed_over(self) -> dict[str, int]:
+    def count_ignored(self) -> dict[str, int]:
         with closing(Queue(self.settings.queue_url)) as queue:
             return queue.passed_over(since=days_ago(1))
 
 
 @pytest.fixture
-def endpoints(template: Template, tmp_path: Path, holding_secrets: set[Path]) -> Iterator[Endpoints]:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+def endpoints(built_folder: BuiltFolder, tmp_path: Path, holding_secrets: set[Path]) -> Iterator[Endpoints]:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     holding_secrets.add(settings.secrets_dir)
     integrations = Integrations(settings)
     integrations.add(Integration("shop", SecretStr("rk_test_" + "s" * 24), "", account_id="acct_own", livemode=False))
@@ -77,7 +77,7 @@ def of_amount(event: dict[str, Any], amount: int, **changes: Any) -> dict[str, A
     return event | {"data": {"object": event["data"]["object"] | {"amount": amount} | changes}}
 
 
-def test_an_endpoint_writes_its_own_account_and_the_chosen_ones_and_no_other(
+def test_an_endpoint_writes_only_its_own_and_the_chosen_accounts(
     endpoints: Endpoints, caplog: pytest.LogCaptureFixture
 ) -> None:
     endpoints.send("shop", make_event(1))
@@ -104,11 +104,11 @@ def test_an_endpoint_writes_its_own_account_and_the_chosen_ones_and_no_other(
     assert endpoints.passed_over() == {"other_account": 10}
     endpoints.send("shop", make_event(99, account="acct_b"))
     endpoints.publish()
-    told = [record.getMessage() for record in caplog.records if record.name == ingest.__name__]
-    assert len(told) == 10, "each account of each endpoint once"
+    messages = [record.getMessage() for record in caplog.records if record.name == ingest.__name__]
+    assert len(messages) == 10, "each account of each endpoint is logged once"
 
 
-def test_events_of_the_other_mode_are_passed_over(endpoints: Endpoints) -> None:
+def test_events_of_the_other_mode_are_ignored(endpoints: Endpoints) -> None:
     endpoints.send("shop", make_event(1, livemode=True))
     endpoints.send("shop", make_event(2, livemode=True, account="acct_a"))
     endpoints.send("other", make_event(3))
@@ -116,7 +116,7 @@ def test_events_of_the_other_mode_are_passed_over(endpoints: Endpoints) -> None:
     assert endpoints.passed_over() == {"other_account": 3}
 
 
-def test_no_account_overwrites_the_payment_of_another_and_one_id_may_be_in_both(endpoints: Endpoints) -> None:
+def test_accounts_never_overwrite_each_other_even_with_equal_ids(endpoints: Endpoints) -> None:
     endpoints.send("shop", make_event(1))
     endpoints.publish()
     later = make_event(2, account="acct_own", created=1_767_300_000, livemode=False)
@@ -127,7 +127,7 @@ def test_no_account_overwrites_the_payment_of_another_and_one_id_may_be_in_both(
 
 
 @pytest.mark.parametrize("created", [1_767_225_599, 1_767_225_601, 1_400_000_000, 1_790_000_000])
-def test_another_created_of_the_same_id_updates_its_row(created: int, endpoints: Endpoints) -> None:
+def test_an_object_with_a_changed_creation_time_updates_its_row(created: int, endpoints: Endpoints) -> None:
     endpoints.send("shop", make_event(1))
     endpoints.publish()
     later = make_event(2, created=1_767_300_000)
@@ -144,8 +144,8 @@ def test_another_created_of_the_same_id_updates_its_row(created: int, endpoints:
 
 
 @pytest.mark.parametrize("of", ["event", "object"])
-def test_what_is_dated_in_the_future_goes_to_quarantine_and_outranks_nothing(of: str, endpoints: Endpoints) -> None:
-    """Two days are granted to clocks that differ. Of a simulated account, which has its own time, any date is taken."""
+def test_future_dated_events_go_to_quarantine_and_overwrite_nothing(of: str, endpoints: Endpoints) -> None:
+    """Check that clocks may differ by two days. A simulated account has its own time, so any date is accepted."""
     now = int(time.time())
     endpoints.send("shop", make_event(1, created=now))
     ahead = now + 3 * 86_400
@@ -158,7 +158,7 @@ def test_what_is_dated_in_the_future_goes_to_quarantine_and_outranks_nothing(of:
     assert (event_id, reason) == ("evt_2", "The event is dated in the future.")
 
 
-def test_after_a_rename_events_that_waited_are_still_loaded(endpoints: Endpoints) -> None:
+def test_queued_events_are_loaded_after_a_rename(endpoints: Endpoints) -> None:
     endpoints.send("shop", make_event(1))
     endpoints.send("shop", make_event(2, account="acct_a"))
     endpoints.send("shop", make_event(3, account="acct_b"))
@@ -167,7 +167,7 @@ def test_after_a_rename_events_that_waited_are_still_loaded(endpoints: Endpoints
 
 
 @pytest.mark.parametrize("prefix", ["evt", "pi", "ch", "cus"])
-def test_a_test_event_of_the_dashboard_reaches_no_table(prefix: str, endpoints: Endpoints) -> None:
+def test_a_dashboard_test_event_reaches_no_table(prefix: str, endpoints: Endpoints) -> None:
     event = make_event(1) if prefix != "evt" else make_event(1, id="evt_00000000000000")
     if prefix != "evt":
         event = of_amount(event, 2_000, id=f"{prefix}_00000000000000")

@@ -1,4 +1,4 @@
-"""`recoup webhooks …`, `receive`, `serve` and `demo --live` as they are typed."""
+"""The commands `recoup webhooks …`, `receive`, `serve` and `demo --live`, each in its own process."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ import requests
 
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.leaks import secrets_in
-from tests.processes import RECOUP, free_port
+from tests.support.leaks import find_secrets
+from tests.support.processes import RECOUP, find_free_port
 
 SECRET, NEWER = "whsec_" + "c" * 32, "whsec_" + "d" * 32
 
@@ -36,7 +36,7 @@ def recoup(folder: Path, *arguments: str, typed: str = "", **variables: str) -> 
         text=True,
         check=False,
     )
-    assert not secrets_in((done.stdout + done.stderr).encode())
+    assert not find_secrets((done.stdout + done.stderr).encode())
     return done
 
 
@@ -85,10 +85,10 @@ def test_the_address_stays_the_same_and_says_what_to_do(tmp_path: Path) -> None:
     again = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL="https://hooks.example.com")
     assert address in again.stdout
     files = list((tmp_path / "secrets").rglob("*"))
-    assert all(path.stat().st_mode & 0o077 == 0 for path in files), "only their owner may read them"
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files), "only the owner may read them"
 
 
-def test_a_secret_is_set_rolled_and_never_shown(tmp_path: Path) -> None:
+def test_a_secret_can_be_set_and_rolled_and_is_never_shown(tmp_path: Path) -> None:
     assert recoup(tmp_path, "webhooks", "secret", typed=f"{SECRET}\n").stdout == "The signing secret is set.\n"
     rolled = recoup(tmp_path, "webhooks", "secret", typed=NEWER)
     assert rolled.stdout == "The signing secret is set. The previous one is valid for another 24 hours.\n"
@@ -102,10 +102,10 @@ def test_a_secret_is_set_rolled_and_never_shown(tmp_path: Path) -> None:
     assert "nothing" not in wrong.stderr
 
 
-def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one_before_still_does(
+def test_a_new_secret_works_at_once_and_the_previous_one_still_works(
     tmp_path: Path,
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     base = {"RECOUP_WEBHOOK_BASE_URL": f"http://127.0.0.1:{port}"}
     with running(tmp_path, "receive", "--port", str(port)) as process:
         wait_for(f"http://127.0.0.1:{port}/healthz", process, tmp_path)
@@ -117,20 +117,20 @@ def test_a_secret_that_is_set_while_the_receiver_runs_counts_at_once_and_the_one
             assert lost.stdout.startswith("Received and on disk")
             assert "nothing has loaded it" in lost.stderr
         old = recoup(tmp_path, "webhooks", "test", "--wait", "0", **base, STRIPE_WEBHOOK_SECRET=SECRET)
-        assert old.stdout.startswith("Received and on disk"), "signed with the secret before"
+        assert old.stdout.startswith("Received and on disk"), "signed with the previous secret"
         wrong = recoup(tmp_path, "webhooks", "test", **base, STRIPE_WEBHOOK_SECRET="whsec_" + "x" * 32)
         assert "The receiver answered 400" in wrong.stderr
         second = recoup(tmp_path, "receive", "--port", str(port))
         assert second.returncode == 1
         assert second.stderr.startswith(f"Port {port} of 127.0.0.1 cannot be used")
-        told = recoup(tmp_path, "webhooks", "status").stdout
-        assert "3, the oldest for" in told
-    assert process.returncode == 0, "Ctrl-C is no failure"
+        shown = recoup(tmp_path, "webhooks", "status").stdout
+        assert "3, the oldest for" in shown
+    assert process.returncode == 0, "Ctrl-C is not a failure"
 
 
-def test_giant_bodies_leave_the_receivers_memory_as_it_was(tmp_path: Path) -> None:
+def test_giant_bodies_do_not_grow_the_receivers_memory(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
-    port = free_port()
+    port = find_free_port()
     url = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
     (address,) = [word for word in url.split() if word.startswith("http://127.0.0.1")]
     body = b'{"x": "' + b"x" * (1024 * 1024 - 20) + b'"}'
@@ -148,51 +148,51 @@ def test_giant_bodies_leave_the_receivers_memory_as_it_was(tmp_path: Path) -> No
 
 
 def resident(pid: int) -> float:
-    """Mebibytes of memory."""
-    told = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
-    return int(told.stdout) / 1024
+    """Return the resident memory of a process in mebibytes."""
+    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    return int(shown.stdout) / 1024
 
 
 def test_serve_says_which_port_is_taken_and_starts_nothing(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = recoup(tmp_path, "serve", "--port", str(port), "--receiver-port", str(free_port()))
+        refused = recoup(tmp_path, "serve", "--port", str(port), "--receiver-port", str(find_free_port()))
         assert refused.returncode == 1
         assert refused.stderr.startswith(f"Port {port} cannot be used for the UI")
     assert recoup(tmp_path, "receive", "--port", "99999").returncode == 2
-    nowhere = recoup(tmp_path, "receive", "--host", "203.0.113.7", "--port", str(free_port()))
+    nowhere = recoup(tmp_path, "receive", "--host", "203.0.113.7", "--port", str(find_free_port()))
     assert "Check that --host is an address of this machine." in nowhere.stderr
 
 
-def test_what_was_put_aside_is_shown_with_what_to_do_and_can_be_tried_again(tmp_path: Path) -> None:
+def test_quarantined_events_are_shown_with_a_remedy_and_can_be_retried(tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path)
     queue = Queue(settings.queue_url)
     queue.put([Delivery("default", "evt_1", "no json", datetime.now(UTC))])
     queue.finish([], {each.seq: "The body is not JSON." for each in queue.take(1)})
     queue.close()
-    told = recoup(tmp_path, "webhooks", "status").stdout
-    assert "The body is not JSON." in told
-    assert "recoup webhooks requeue" in told
+    shown = recoup(tmp_path, "webhooks", "status").stdout
+    assert "The body is not JSON." in shown
+    assert "recoup webhooks requeue" in shown
     assert recoup(tmp_path, "webhooks", "requeue").stdout == "1 events are queued again.\n"
     assert recoup(tmp_path, "webhooks", "requeue").stdout == "The quarantine is empty.\n"
 
 
-def test_damaged_secret_files_are_made_anew_or_count_as_none(tmp_path: Path) -> None:
+def test_damaged_secret_files_are_created_again_or_ignored(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
     for name, content in (("webhook_token", ""), ("webhook_secret", "junk")):
         (tmp_path / "secrets" / "default" / name).write_text(content)
-    told = recoup(tmp_path, "webhooks", "enable")
-    assert told.returncode == 0
-    assert "Signing secrets: none yet" in told.stdout
-    (address,) = [word for word in told.stdout.split() if word.startswith("http://127.0.0.1")]
+    shown = recoup(tmp_path, "webhooks", "enable")
+    assert shown.returncode == 0
+    assert "Signing secrets: none yet" in shown.stdout
+    (address,) = [word for word in shown.stdout.split() if word.startswith("http://127.0.0.1")]
     assert len(address.rpartition("/")[2]) >= 32
 
 
-def test_no_log_holds_the_address_also_under_another_server(tmp_path: Path) -> None:
+def test_no_log_contains_the_secret_address_under_any_server(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
-    port = free_port()
-    told = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
-    (address,) = [word for word in told.split() if word.startswith("http://127.0.0.1")]
+    port = find_free_port()
+    shown = recoup(tmp_path, "webhooks", "enable", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}").stdout
+    (address,) = [word for word in shown.split() if word.startswith("http://127.0.0.1")]
     command = [sys.executable, "-m", "uvicorn", "--factory", "orchestration.web.app:receiver", "--port", str(port)]
     with (tmp_path / "output.log").open("w") as output:
         process = subprocess.Popen(
@@ -209,49 +209,49 @@ def test_no_log_holds_the_address_also_under_another_server(tmp_path: Path) -> N
     assert address.rpartition("/")[2] not in logged
 
 
-def test_without_a_receiver_the_sample_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_sample_without_a_receiver_says_what_is_missing(tmp_path: Path) -> None:
     recoup(tmp_path, "webhooks", "secret", typed=SECRET)
-    told = recoup(tmp_path, "webhooks", "test", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{free_port()}")
-    assert told.returncode == 1
-    assert "No receiver answers at" in told.stderr
+    shown = recoup(tmp_path, "webhooks", "test", RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{find_free_port()}")
+    assert shown.returncode == 1
+    assert "No receiver answers at" in shown.stderr
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, int]]:
-    """The live demo, up."""
-    folder, ui, port = tmp_path_factory.mktemp("live"), free_port(), free_port()
+    """Yield a running live demo."""
+    folder, ui, port = tmp_path_factory.mktemp("live"), find_free_port(), find_free_port()
     command = ["demo", "--live", "--payments", "10000", "--port", str(ui), "--receiver-port", str(port)]
     with running(folder, *command) as process:
         wait_for(f"http://127.0.0.1:{port}/healthz", process, folder)
         yield folder / "demo", ui, port
 
 
-def test_the_live_demo_shows_payments_fail_and_come_back(live: tuple[Path, int, int]) -> None:
+def test_the_live_demo_shows_failures_and_recoveries(live: tuple[Path, int, int]) -> None:
     folder, ui, _ = live
     deadline = time.monotonic() + 150
-    while "  failed   " not in (told := (folder.parent / "output.log").read_text()):
-        assert time.monotonic() < deadline, told[-3000:] + (folder / "dagster" / "dagster.log").read_text()[-3000:]
+    while "  failed   " not in (shown := (folder.parent / "output.log").read_text()):
+        assert time.monotonic() < deadline, shown[-3000:] + (folder / "dagster" / "dagster.log").read_text()[-3000:]
         time.sleep(0.5)
-    assert "A simulated day now takes" in told
+    assert "A simulated day now takes" in shown
     assert requests.get(f"http://127.0.0.1:{ui}/server_info", timeout=20).status_code == 200
 
 
-def test_a_sample_is_followed_into_the_table_while_everything_runs(live: tuple[Path, int, int]) -> None:
+def test_a_sample_event_is_followed_into_the_table(live: tuple[Path, int, int]) -> None:
     folder, _, port = live
-    told = recoup(
+    shown = recoup(
         folder,
         "webhooks",
         "test",
         RECOUP_WEBHOOK_BASE_URL=f"http://127.0.0.1:{port}",
         STRIPE_WEBHOOK_SECRET="whsec_simulated_account_signs_everything",
     )
-    assert told.returncode == 0, told.stderr
-    assert "In raw_stripe.webhook_events" in told.stdout
+    assert shown.returncode == 0, shown.stderr
+    assert "In raw_stripe.webhook_events" in shown.stdout
 
 
 def test_a_second_dagster_on_the_same_folder_is_refused(live: tuple[Path, int, int]) -> None:
     folder, _, _ = live
-    serve = ["serve", "--port", str(free_port()), "--receiver-port", str(free_port())]
+    serve = ["serve", "--port", str(find_free_port()), "--receiver-port", str(find_free_port())]
     for data, command in ((folder, serve), (folder.parent, ["dev"])):
         refused = recoup(data, *command)
         assert refused.returncode == 1

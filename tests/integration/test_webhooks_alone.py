@@ -1,7 +1,7 @@
-"""The marts from a PaymentIntent's events alone, held against those of an account that was read in full.
+"""Marts from a PaymentIntent's events alone, compared with those of an account that was read in full.
 
-A webhook tells of a failure minutes or hours before its charge is read. What it tells must be right then, and must stay
-as it is when the charge comes.
+A webhook event reports a failure minutes or hours before the charge is read. The marts must be right then, and must not
+change when the charge arrives.
 """
 
 import random
@@ -22,14 +22,14 @@ from orchestration.simulator.world.account import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
-from tests.template import Template
-from tests.truth import contents
+from tests.support.built_folder import BuiltFolder
+from tests.support.truth import read_tables
 
 DAY = 86_400
 FIVE = tuple(
     f"payment_intent.{what}" for what in ("canceled", "payment_failed", "processing", "requires_action", "succeeded")
 )
-"""What an endpoint for payments commonly listens to."""
+"""Event types to which an endpoint for payments commonly subscribes."""
 ALL = (*FIVE, "payment_intent.created", "payment_intent.amount_capturable_updated")
 DISPUTES = ("charge.dispute.created", "charge.dispute.closed")
 
@@ -44,8 +44,8 @@ EPISODE = """episode_id, recovering_attempt_id, currency, first_failure_code, fi
     failed_attempt_count, attempts_to_recovery, at_risk_amount, recovered_amount, exclusion_reason, is_in_scope,
     nullif(lost_reason, 'window_ended') AS lost_reason, is_first_failed_at_estimated, is_first_succeeded_at_estimated,
     is_partially_recovered, first_failed_at, first_succeeded_at, window_ends_at, canceled_at"""
-"""Of what a mart says; the end of a window is judged by `data_through_at`, which only a sync knows."""
-ONLY_A_CHARGE_TELLS = """outcome_type, outcome_reason, network_status, risk_level, card_network, card_cvc_check,
+"""Columns of an episode. The end of a window is left out: it depends on `data_through_at`, which only a sync knows."""
+ONLY_FROM_CHARGES = """outcome_type, outcome_reason, network_status, risk_level, card_network, card_cvc_check,
     three_d_secure_result, three_d_secure_result_reason, three_d_secure_flow"""
 
 Table = dict[str, dict[str, Any]]
@@ -53,26 +53,28 @@ Table = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Account:
-    """A simulated account, and the marts of a warehouse that was synced from it often enough to miss no event."""
+    """A simulated account, and the marts of a warehouse that was synced often enough to miss no event."""
 
     simulated: SimulatedAccount
     synced: Settings
 
     @property
     def returned(self) -> set[str]:
-        """Payments of which only a dispute tells that they failed."""
+        """Return payments whose failure only a dispute shows."""
         return {row["payment_intent_id"] for row in attempts(self.synced).values() if row["is_returned"]}
 
     @property
     def linked_by_instrument(self) -> set[str]:
-        """Payments that only the card or account links, of which an event of a success does not tell."""
-        intents = read(self.synced, "payment_intent_id, episode_id, link_tier, customer_id", "payment_intents").values()
+        """Return payments linked only by their card or bank account, which the event of a success does not contain."""
+        intents = read_mart(
+            self.synced, "payment_intent_id, episode_id, link_tier, customer_id", "payment_intents"
+        ).values()
         of_guests = {row["episode_id"] for row in intents if row["link_tier"] == "card" and row["customer_id"] is None}
         return {row["payment_intent_id"] for row in intents if row["episode_id"] in of_guests}
 
     def with_their_episodes(self, payments: set[str]) -> set[str]:
-        """The payments, and all others of their episodes."""
-        intents = read(self.synced, "payment_intent_id, episode_id", "payment_intents").values()
+        """Return the payments and all others of their episodes."""
+        intents = read_mart(self.synced, "payment_intent_id, episode_id", "payment_intents").values()
         episodes = {row["episode_id"] for row in intents if row["payment_intent_id"] in payments}
         return {row["payment_intent_id"] for row in intents if row["episode_id"] in episodes}
 
@@ -83,13 +85,13 @@ class Account:
 
 
 @pytest.fixture(scope="module")
-def account(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Account:
+def account(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Account:
     simulated = SimulatedAccount(seed=12, payments=400, days=20)
     with SimulatorServer(simulated) as server:
         settings = Settings(
             stripe_api_key="rk_test_simulated_account_reads_everything",  # type: ignore[arg-type]
             stripe_api_base=server.url,
-            recoup_data_dir=template.copy(tmp_path_factory.mktemp("synced")),
+            recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("synced")),
         )
         for _ in range(3):
             pipeline.extract(settings)
@@ -107,7 +109,7 @@ def load(
     source: Literal["event", "webhook"] = "webhook",
     charges: Iterable[str] = (),
 ) -> None:
-    """Bring events and charges, as they are now, into the warehouse, a few at a time, and build the models."""
+    """Load events and charges, as they are now, a few at a time, and build the models."""
     simulated, now = account.simulated, account.simulated.now
     with open_warehouse(settings.warehouse_path) as warehouse, transaction(warehouse):
         loader = Loader(warehouse, AccountKey(simulated.id, simulated.livemode), API_VERSION)
@@ -123,7 +125,7 @@ def load(
     pipeline.build(settings)
 
 
-def read(settings: Settings, columns: str, table: str) -> Table:
+def read_mart(settings: Settings, columns: str, table: str) -> Table:
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as warehouse:
         found = warehouse.execute(f"SELECT {columns} FROM marts.{table}")
         names = [column[0] for column in found.description]
@@ -131,15 +133,15 @@ def read(settings: Settings, columns: str, table: str) -> Table:
 
 
 def attempts(settings: Settings) -> Table:
-    return read(settings, ATTEMPT, "payment_attempts")
+    return read_mart(settings, ATTEMPT, "payment_attempts")
 
 
 def episodes(settings: Settings) -> Table:
-    return read(settings, EPISODE, "recovery_episodes")
+    return read_mart(settings, EPISODE, "recovery_episodes")
 
 
 def marts(settings: Settings) -> dict[str, Any]:
-    tables = contents(settings.warehouse_path)
+    tables = read_tables(settings.warehouse_path)
     return {name: rows for name, rows in tables.items() if name.startswith("marts.")}
 
 
@@ -152,16 +154,19 @@ def without(table: Table, columns: Iterable[str] = (), payments: Iterable[str] =
     }
 
 
-def attempts_as_told(synced: Settings) -> Table:
-    """An error has no word for a block by Radar but `fraudulent`; why it blocked stands on the charge."""
+def attempts_known_from_events(synced: Settings) -> Table:
+    """Return the attempts as events show them: an error names a block by Radar only `fraudulent`, without its rule."""
     return {
         key: row | ({"failure_code": "fraudulent"} if row["outcome"] == "blocked" else {})
         for key, row in attempts(synced).items()
     }
 
 
-def episodes_as_told(synced: Settings) -> Table:
-    """A success does not tell the method, which shows where the bank takes back what had succeeded."""
+def episodes_known_from_events(synced: Settings) -> Table:
+    """Return the episodes as events show them.
+
+    A success lacks the payment method, which shows whether the bank can return the payment.
+    """
     returned = {
         (row["payment_intent_id"], row["resolved_at"]) for row in attempts(synced).values() if row["is_returned"]
     }
@@ -171,7 +176,7 @@ def episodes_as_told(synced: Settings) -> Table:
     }
 
 
-def test_the_account_holds_every_case_in_question(account: Account) -> None:
+def test_the_account_contains_every_case(account: Account) -> None:
     found = attempts(account.synced).values()
     shown = episodes(account.synced).values()
     assert {row["outcome"] for row in found} == {"succeeded", "authorized", "processing", "failed", "blocked"}
@@ -188,66 +193,76 @@ def test_the_account_holds_every_case_in_question(account: Account) -> None:
     assert not any(row["is_attempted_at_estimated"] or row["is_resolved_at_estimated"] for row in found)
 
 
-def test_events_alone_tell_what_the_charges_tell(account: Account, template: Template, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path))
+def test_events_alone_give_the_same_marts_as_charges(
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
     returned, linked = account.returned, account.linked_by_instrument
-    synced, told = attempts_as_told(account.synced), attempts(settings)
+    synced, from_events = attempts_known_from_events(account.synced), attempts(settings)
     assert linked
     gone = account.with_their_episodes(returned) | linked
-    assert without(told, payments=gone) == without(synced, payments=gone)
-    assert {told[key]["outcome"] for key, row in synced.items() if row["is_returned"]} == {"succeeded"}
+    assert without(from_events, payments=gone) == without(synced, payments=gone)
+    assert {from_events[key]["outcome"] for key, row in synced.items() if row["is_returned"]} == {"succeeded"}
     assert without(episodes(settings), payments=gone) == without(episodes(account.synced), payments=gone)
 
-    failures = [key for key, row in told.items() if row["outcome"] in ("failed", "blocked")]
-    instruments, true_instruments = (read(each, INSTRUMENT, "payment_attempts") for each in (settings, account.synced))
+    failures = [key for key, row in from_events.items() if row["outcome"] in ("failed", "blocked")]
+    instruments, true_instruments = (
+        read_mart(each, INSTRUMENT, "payment_attempts") for each in (settings, account.synced)
+    )
     assert [instruments[key] for key in failures] == [true_instruments[key] for key in failures]
 
     load(account, settings, account.events(DISPUTES))
     assert without(attempts(settings), payments=linked) == without(synced, payments=linked)
-    assert without(episodes(settings), payments=linked) == without(episodes_as_told(account.synced), payments=linked)
+    assert without(episodes(settings), payments=linked) == without(
+        episodes_known_from_events(account.synced), payments=linked
+    )
 
 
-def test_what_is_left_open_is_null_and_counted(account: Account, template: Template, tmp_path: Path) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path))
+def test_values_unknown_from_events_are_null_and_counted(
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(ALL))
-    left_open = read(settings, f"attempt_id, {ONLY_A_CHARGE_TELLS}", "payment_attempts")
+    left_open = read_mart(settings, f"attempt_id, {ONLY_FROM_CHARGES}", "payment_attempts")
     assert {value for row in left_open.values() for name, value in row.items() if name != "attempt_id"} == {None}
-    by_charge = read(settings, "attempt_id, charge_id, is_charge_known", "payment_attempts").values()
+    by_charge = read_mart(settings, "attempt_id, charge_id, is_charge_known", "payment_attempts").values()
     assert all(row["is_charge_known"] is (None if row["charge_id"] is None else False) for row in by_charge)
-    (coverage,) = read(settings, "*", "data_coverage").values()
+    (coverage,) = read_mart(settings, "*", "data_coverage").values()
     assert coverage["attempts_of_unknown_charges_count"] == sum(row["charge_id"] is not None for row in by_charge)
     assert coverage["charge_count"] == coverage["succeeded_without_charge_count"] == 0
 
 
-def test_nothing_changes_when_the_charges_come_but_what_was_left_open(
-    account: Account, template: Template, tmp_path: Path
+def test_charges_change_only_values_that_were_unknown(
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    settings = Settings(recoup_data_dir=template.copy(tmp_path))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events([*ALL, *DISPUTES]))
-    told, synced = attempts(settings), attempts(account.synced)
+    from_events, synced = attempts(settings), attempts(account.synced)
     charges = sorted(row["charge_id"] for row in synced.values() if row["charge_id"])
     some = set(random.Random(5).sample(charges, len(charges) // 2))
 
     load(account, settings, [], charges=some)
     columns, linked = ["first_payment_method_type"], account.linked_by_instrument
-    half_told = {key: synced[key] if key in some else row for key, row in told.items()}
-    assert without(attempts(settings), payments=linked) == without(half_told, payments=linked)
+    half_updated = {key: synced[key] if key in some else row for key, row in from_events.items()}
+    assert without(attempts(settings), payments=linked) == without(half_updated, payments=linked)
     assert without(episodes(settings), columns, linked) == without(episodes(account.synced), columns, linked)
 
     load(account, settings, [], charges=charges)
     everything = "attempt_id, * EXCLUDE (attempt_id, _load_id)"
-    assert read(settings, everything, "payment_attempts") == read(account.synced, everything, "payment_attempts")
+    assert read_mart(settings, everything, "payment_attempts") == read_mart(
+        account.synced, everything, "payment_attempts"
+    )
     assert episodes(settings) == episodes(account.synced)
 
 
-def test_without_the_event_of_an_authorization_only_its_time_is_missing(
-    account: Account, template: Template, tmp_path: Path
+def test_a_missing_authorization_event_leaves_only_the_time_unknown(
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    """What was captured, or canceled, was authorized before: the attempt is there, and its time marked as estimated."""
-    settings = Settings(recoup_data_dir=template.copy(tmp_path))
+    """Check that a captured or canceled payment still has its authorization as an attempt with an estimated time."""
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
     load(account, settings, account.events(FIVE))
-    synced, alone = attempts_as_told(account.synced), attempts(settings)
+    synced, alone = attempts_known_from_events(account.synced), attempts(settings)
     by_hand = {intent.id for intent in account.simulated.intents.values() if intent.capture_method == "manual"}
     estimated = {key for key, row in alone.items() if row["is_attempted_at_estimated"]}
     held = {
@@ -266,8 +281,12 @@ def test_without_the_event_of_an_authorization_only_its_time_is_missing(
     assert without(episodes(settings), payments=gone) == without(episodes(account.synced), payments=gone)
 
 
-def test_neither_the_order_of_arrival_nor_the_way_matters(account: Account, template: Template, tmp_path: Path) -> None:
-    straight, shuffled = (Settings(recoup_data_dir=template.copy(tmp_path / name)) for name in ("straight", "shuffled"))
+def test_marts_do_not_depend_on_arrival_order_or_route(
+    account: Account, built_folder: BuiltFolder, tmp_path: Path
+) -> None:
+    straight, shuffled = (
+        Settings(recoup_data_dir=built_folder.copy(tmp_path / name)) for name in ("straight", "shuffled")
+    )
     load(account, straight, account.events(ALL), source="webhook")
     events = account.events(ALL)
     random.Random(6).shuffle(events)

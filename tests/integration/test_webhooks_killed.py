@@ -1,4 +1,4 @@
-"""Real kills: of the receiver under load, of a run at each edge of a transaction, of Dagster while a run goes on."""
+"""Real kills: of the receiver under load, of a run around each transaction, of Dagster during a run."""
 
 import json
 import multiprocessing
@@ -26,7 +26,7 @@ from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue
 from tests.engines.webhooks.conftest import make_event
 from tests.engines.webhooks.test_ingest import put
-from tests.processes import RECOUP, Edges, free_port
+from tests.support.processes import RECOUP, KillPoints, find_free_port
 
 SECRET = "whsec_" + "k" * 32
 forks = multiprocessing.get_context("forkserver")
@@ -46,7 +46,10 @@ def settings_of(folder: Path) -> Settings:
 
 
 class Sender:
-    """As Stripe: sends until it gets a 2xx, each try signed anew. `acknowledged` is what it may rely on."""
+    """Send each event until the receiver returns 2xx, and sign each try, as Stripe does.
+
+    `acknowledged` lists the accepted events.
+    """
 
     def __init__(self, address: str, numbers: Iterator[int]) -> None:
         self._address, self._numbers = address, numbers
@@ -77,7 +80,7 @@ class Sender:
 
 @contextmanager
 def process(arguments: list[str], folder: Path, is_up: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
-    """A command in a session of its own, once it is up; all of it is killed at the end."""
+    """Run a command in its own session; yield when it is up, and kill all its processes at the end."""
     with (folder / "output.log").open("ab") as output:
         running = subprocess.Popen(
             [*RECOUP, *arguments],
@@ -99,10 +102,10 @@ def process(arguments: list[str], folder: Path, is_up: Callable[[], bool]) -> It
 
 
 def kill(running: subprocess.Popen[bytes]) -> None:
-    """The process and all that descends from it, at once, as when the machine goes down."""
-    told = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    """Kill a process and all its descendants at once, as when the machine loses power."""
+    listing = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     children: dict[int, list[int]] = {}
-    for line in told.splitlines():
+    for line in listing.splitlines():
         pid, parent = map(int, line.split())
         children.setdefault(parent, []).append(pid)
     doomed = [running.pid]
@@ -114,7 +117,7 @@ def kill(running: subprocess.Popen[bytes]) -> None:
     running.wait()
 
 
-def answers(url: str) -> Callable[[], bool]:
+def make_health_check(url: str) -> Callable[[], bool]:
     def is_up() -> bool:
         try:
             return requests.get(url, timeout=2).status_code == 200
@@ -124,8 +127,8 @@ def answers(url: str) -> Callable[[], bool]:
     return is_up
 
 
-def test_a_receiver_killed_under_load_has_every_event_it_acknowledged_once(tmp_path: Path) -> None:
-    port, chance = free_port(), random.Random(4)
+def test_a_receiver_killed_under_load_keeps_every_acknowledged_event_once(tmp_path: Path) -> None:
+    port, chance = find_free_port(), random.Random(4)
     address = f"http://127.0.0.1:{port}/webhooks/stripe/{token(tmp_path)}"
     numbers = iter(range(1_500))
     lock = threading.Lock()
@@ -140,9 +143,9 @@ def test_a_receiver_killed_under_load_has_every_event_it_acknowledged_once(tmp_p
 
     senders = [Sender(address, shared()) for _ in range(8)]
     for _ in range(4):
-        with process(["receive", "--port", str(port)], tmp_path, answers(f"http://127.0.0.1:{port}/healthz")):
+        with process(["receive", "--port", str(port)], tmp_path, make_health_check(f"http://127.0.0.1:{port}/healthz")):
             time.sleep(chance.uniform(0.05, 0.4))
-    with process(["receive", "--port", str(port)], tmp_path, answers(f"http://127.0.0.1:{port}/healthz")):
+    with process(["receive", "--port", str(port)], tmp_path, make_health_check(f"http://127.0.0.1:{port}/healthz")):
         acknowledged = [event_id for sender in senders for event_id in sender.join()]
     assert len(acknowledged) == 1_500
     queue = Queue(settings_of(tmp_path).queue_url)
@@ -156,14 +159,14 @@ def token(folder: Path) -> str:
 
 
 def ingest_until_killed(folder: str, killed_at: int) -> None:
-    """The body of a child process."""
-    ingest.transaction = Edges(killed_at).transaction  # type: ignore[assignment]
+    """Ingest in a child process that is killed."""
+    ingest.transaction = KillPoints(killed_at).transaction  # type: ignore[assignment]
     ingest.BATCH_SIZE = 20  # type: ignore[misc]
     pipeline.ingest(settings_of(Path(folder)))
 
 
 @pytest.mark.parametrize("killed_at", range(1, 8))
-def test_a_run_killed_at_any_edge_of_a_transaction_loses_and_doubles_nothing(killed_at: int, tmp_path: Path) -> None:
+def test_a_run_killed_around_any_transaction_loses_and_duplicates_nothing(killed_at: int, tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     queue = Queue(settings.queue_url)
     put(queue, *[make_event(number) for number in range(50)])
@@ -181,11 +184,11 @@ def test_a_run_killed_at_any_edge_of_a_transaction_loses_and_doubles_nothing(kil
     assert (stats.queued, done, stats.quarantined) == (0, 50, 0)
 
 
-def test_dagster_killed_with_a_run_under_way_goes_on_after_its_restart(tmp_path: Path) -> None:
-    """Nothing that was acknowledged is missing from the published marts, and nothing is there twice."""
-    port, ui = free_port(), free_port()
+def test_dagster_killed_during_a_run_continues_after_a_restart(tmp_path: Path) -> None:
+    """Check that every acknowledged event is in the published marts exactly once."""
+    port, ui = find_free_port(), find_free_port()
     command = ["serve", "--port", str(ui), "--receiver-port", str(port)]
-    is_up = answers(f"http://127.0.0.1:{port}/healthz")
+    is_up = make_health_check(f"http://127.0.0.1:{port}/healthz")
     address = f"http://127.0.0.1:{port}/webhooks/stripe/{token(tmp_path)}"
     settings = settings_of(tmp_path)
     queue = Queue(settings.queue_url)

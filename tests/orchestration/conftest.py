@@ -1,4 +1,4 @@
-"""A real Dagster instance in a folder of its own, with Recoup's own instance settings."""
+"""A real Dagster instance in its own folder, with Recoup's instance settings."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 from orchestration.config.settings import PROJECT_ROOT, Settings
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 
 INSTANCE = yaml.safe_load((PROJECT_ROOT / "orchestration" / "dagster.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """History under `dagster` in the test's folder, where a test can look at its bytes."""
+    """Yield an instance that writes its history to `dagster` in the test's folder, where a test can read the files."""
     home = tmp_path / "dagster"
     home.mkdir()
     with dg.instance_for_test(temp_dir=str(home), overrides=INSTANCE) as running:
@@ -24,8 +24,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture(autouse=True)
-def _parsed_already(template: Template, tmp_path: Path) -> None:
-    """Tests whose state is under `data` do not parse the dbt project again."""
+def _copied_manifest(built_folder: BuiltFolder, tmp_path: Path) -> None:
+    """Copy dbt's manifest into `data`, so that tests with that data folder do not parse the dbt project again."""
     target = Settings(recoup_data_dir=tmp_path / "data").dbt_target_dir
     target.mkdir(parents=True)
-    shutil.copyfile(template.manifest, target / "manifest.json")
+    shutil.copyfile(built_folder.manifest, target / "manifest.json")

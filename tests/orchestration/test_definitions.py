@@ -1,4 +1,4 @@
-"""What Dagster finds, without a key and without a run."""
+"""Dagster's definitions, without a key and without a run."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_assets_are_named_after_their_tables_and_grouped_by_stage(defs: dg.Defin
     assert groups.keys() == {"raw", "staging", "intermediate", "marts", "semantic", "published"}
 
 
-def test_every_model_reaches_back_to_what_was_read_and_on_to_what_is_published(defs: dg.Definitions) -> None:
+def test_every_model_lies_between_raw_tables_and_published_marts(defs: dg.Definitions) -> None:
     graph = defs.resolve_asset_graph()
     published = graph.get(dg.AssetKey(["published", "recovery"]))
     assert {dg.AssetKey(["marts", table]) for table in MARTS} <= published.parent_keys
@@ -65,17 +65,17 @@ def test_every_model_reaches_back_to_what_was_read_and_on_to_what_is_published(d
     assert events.parent_keys == {dg.AssetKey(["stripe", "events"]), dg.AssetKey(["stripe", "webhook_events"])}
 
 
-def test_jobs_and_pool(defs: dg.Definitions) -> None:
+def test_jobs_select_their_assets_and_share_one_pool(defs: dg.Definitions) -> None:
     assert {job.name for job in defs.resolve_all_job_defs()} >= {"sync_stripe", "rebuild_marts", "ingest_webhooks"}
     rebuilt = defs.resolve_job_def("rebuild_marts").asset_layer.selected_asset_keys
     assert not [key for key in rebuilt if key.path[0] in ("stripe", "sync")]
     for job in ("sync_stripe", "ingest_webhooks"):
         for op in defs.resolve_job_def(job).all_node_defs:
             assert isinstance(op, dg.OpDefinition)
-            assert op.pool == (None if op.name == "extract" else "warehouse"), f"{op.name}: a sync gives way by itself"
+            assert op.pool == (None if op.name == "extract" else "warehouse"), f"{op.name}: a sync yields by itself"
 
 
-def test_polls_and_pushes_are_jobs_of_their_own_that_do_not_hold_each_other_up(defs: dg.Definitions) -> None:
+def test_syncs_and_webhooks_are_separate_jobs_that_do_not_block_each_other(defs: dg.Definitions) -> None:
     def selected(job: str) -> set[str]:
         return {"/".join(key.path) for key in defs.resolve_job_def(job).asset_layer.selected_asset_keys}
 
@@ -85,7 +85,7 @@ def test_polls_and_pushes_are_jobs_of_their_own_that_do_not_hold_each_other_up(d
 
 
 @pytest.mark.parametrize("key", [None, "rk_test_abc"])
-def test_the_schedule_runs_by_itself_only_with_a_key(key: str | None, settings: Settings) -> None:
+def test_the_schedule_is_on_by_default_only_with_a_key(key: str | None, settings: Settings) -> None:
     changed = settings.model_copy(
         update={"stripe_api_key": SecretStr(key) if key else None, "recoup_sync_cron": "*/15 * * * *"}
     )

@@ -1,4 +1,4 @@
-"""Cleaning of a real Dagster home: what is old goes, with its space; what counts, or is unfinished, stays."""
+"""Cleaning a real Dagster home: old history is deleted and its space freed; newest and unfinished entries stay."""
 
 import os
 import sqlite3
@@ -29,25 +29,25 @@ MADE, FED = AssetKey(["test", "made"]), AssetKey(["test", "fed"])
 
 @dg.asset(key=MADE, check_specs=[dg.AssetCheckSpec("holds", asset=MADE)])
 def made() -> Iterator[dg.MaterializeResult[Any]]:
-    """Stand for any asset with a check."""
+    """Represent any asset with a check."""
     yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(check_name="holds", passed=True)])
 
 
 @dg.op
 def empty() -> int:
-    """Stand for any step."""
+    """Represent any step."""
     return 1
 
 
 @dg.job(executor_def=dg.in_process_executor)
 def empty_job() -> None:
-    """Stand for any job."""
+    """Represent any job."""
     empty()
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings whose Dagster home is that of the instance."""
+    """Return settings whose Dagster home is that of the instance."""
     return Settings(recoup_data_dir=tmp_path)
 
 
@@ -116,14 +116,14 @@ def count(settings: Settings, table: str, where: str = "true") -> int:
 
 
 def fed_days(instance: dg.DagsterInstance) -> list[float]:
-    """The figures of the materializations that Dagster still knows, newest first."""
+    """Return the figures of the materializations that Dagster still has, newest first."""
     records = instance.fetch_materializations(FED, limit=100).records
     return [
         float(str(each.asset_materialization.metadata["days"].value)) for each in records if each.asset_materialization
     ]
 
 
-def test_old_finished_runs_are_gone_with_their_events_and_folders_and_new_ones_stay(
+def test_cleaning_removes_old_finished_runs_and_keeps_new_ones(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     old, new = run_empty(instance, settings, LIMIT_DAYS + 1), run_empty(instance, settings, LIMIT_DAYS - 1)
@@ -142,7 +142,7 @@ def test_old_finished_runs_are_gone_with_their_events_and_folders_and_new_ones_s
 @pytest.mark.parametrize(
     "status", [each for each in dg.DagsterRunStatus if each.value not in ("SUCCESS", "FAILURE", "CANCELED")]
 )
-def test_an_unfinished_run_is_kept_however_old(
+def test_cleaning_keeps_unfinished_runs(
     status: dg.DagsterRunStatus, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     run = instance.create_run_for_job(empty_job)
@@ -155,7 +155,7 @@ def test_an_unfinished_run_is_kept_however_old(
     assert count(settings, "event_logs", f"run_id = '{run.run_id}'") == 1
 
 
-def test_the_newest_materialization_and_check_of_an_asset_stay_visible_after_their_run_is_gone(
+def test_cleaning_keeps_the_newest_materialization_and_check_of_an_asset(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     make_asset(instance, settings, 50)
@@ -175,7 +175,7 @@ def test_the_newest_materialization_and_check_of_an_asset_stay_visible_after_the
     assert latest.evaluation.passed
 
 
-def test_old_events_without_a_run_go_but_for_the_newest_of_each_partition(
+def test_cleaning_keeps_the_newest_runless_event_of_each_partition(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     for days in (90, 80):
@@ -189,7 +189,7 @@ def test_old_events_without_a_run_go_but_for_the_newest_of_each_partition(
     assert report.event_count == 4
 
 
-def test_ticks_are_kept_for_the_limit_skipped_ones_for_a_day_and_the_newest_for_ever(
+def test_cleaning_keeps_skipped_ticks_for_a_day_others_for_the_limit_and_the_newest(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     add_ticks(settings, "SUCCESS", [40, 31, 29])
@@ -210,19 +210,17 @@ def test_cleaning_twice_changes_nothing(instance: dg.DagsterInstance, settings: 
     assert clean(settings) == NOTHING
 
 
-def test_a_cleaning_that_was_killed_after_the_runs_is_finished_by_the_next(
-    instance: dg.DagsterInstance, settings: Settings
-) -> None:
+def test_the_next_cleaning_finishes_a_killed_one(instance: dg.DagsterInstance, settings: Settings) -> None:
     old = run_empty(instance, settings, 40)
     instance.run_storage.delete_run(old)
     assert clean(settings).event_count > 5
     assert count(settings, "event_logs") == 0
 
 
-def test_space_comes_back_while_dagster_has_the_files_open(
+def test_cleaning_frees_space_while_dagster_has_the_files_open(
     instance: dg.DagsterInstance, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first cleaning rewrites the small file, and the next give pages back without that."""
+    """Check that the first cleaning rewrites the small file and later ones free pages without a rewrite."""
     path = settings.dagster_home / EVENT_LOG
     empty_size = path.stat().st_size
     for days in (40, 80):
@@ -241,8 +239,8 @@ def test_space_comes_back_while_dagster_has_the_files_open(
         monkeypatch.setattr(history, "_MAX_FULL_VACUUM_BYTES", 0)
 
 
-def test_runs_leave_no_file_each_and_few_bytes(instance: dg.DagsterInstance, settings: Settings) -> None:
-    """By default Dagster 1.13 leaves 130 kB in a database of its own, and captured logs beside it."""
+def test_runs_leave_few_bytes_and_no_files_of_their_own(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """Check against Dagster 1.13's default: 130 kB per run in its own database, and captured logs beside it."""
 
     @dg.op(out=dg.Out(dg.Nothing))
     def silent() -> None: ...
@@ -263,7 +261,7 @@ def test_runs_leave_no_file_each_and_few_bytes(instance: dg.DagsterInstance, set
     assert sum(after.values()) - sum(before.values()) < 5 * 40_000
 
 
-def test_two_processes_write_events_at_once(tmp_path: Path) -> None:
+def test_two_processes_can_write_events_at_once(tmp_path: Path) -> None:
     home = prepare_dagster_home(Settings(recoup_data_dir=tmp_path))
     code = (
         "import dagster as dg, sys\n"
@@ -284,14 +282,14 @@ def test_two_processes_write_events_at_once(tmp_path: Path) -> None:
     assert count(Settings(recoup_data_dir=tmp_path), "event_logs") == 300
 
 
-def test_a_home_of_the_former_layout_goes_on_and_its_event_logs_are_removed(tmp_path: Path) -> None:
+def test_an_older_home_keeps_working_and_its_event_logs_are_removed(tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "home")
     settings.dagster_home.mkdir(parents=True)
     (settings.dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as former:
         finished = empty_job.execute_in_process(instance=former).run_id
         orphan = former.create_run_for_job(empty_job, status=dg.DagsterRunStatus.STARTED).run_id
-    assert clean(settings) == NOTHING, "the layout is in use until Recoup's settings are there"
+    assert clean(settings) == NOTHING, "the old layout is used until Recoup's settings exist"
     with only_dagster(settings), environment_of(settings), dg.DagsterInstance.get() as instance:
         assert {run.run_id: run.status.value for run in instance.get_runs()} == {
             finished: "SUCCESS",
@@ -309,7 +307,7 @@ def environment_of(settings: Settings) -> Iterator[None]:
         yield
 
 
-def test_a_log_is_rotated_under_a_writer_that_has_it_open(tmp_path: Path) -> None:
+def test_a_log_is_rotated_while_a_writer_has_it_open(tmp_path: Path) -> None:
     path = tmp_path / "dagster.log"
     with path.open("ab", buffering=0) as writer:
         for number in range(6):
@@ -326,7 +324,7 @@ def test_a_log_is_rotated_under_a_writer_that_has_it_open(tmp_path: Path) -> Non
     assert rotate_log(tmp_path / "none.log") == NOTHING
 
 
-def test_the_job_reports_what_it_has_deleted_and_leaves_no_file(
+def test_the_cleaning_job_reports_what_it_deleted_and_leaves_no_file(
     instance: dg.DagsterInstance, settings: Settings, tmp_path: Path
 ) -> None:
     defs = build_defs(settings=Settings(recoup_data_dir=tmp_path / "data"))
@@ -344,7 +342,7 @@ def test_the_job_reports_what_it_has_deleted_and_leaves_no_file(
     assert (schedule.job_name, schedule.execution_timezone) == ("clean_history", "UTC")
 
 
-def test_the_command_works_where_dagster_was_never_started_and_says_what_it_freed(
+def test_the_cleaning_command_works_without_dagster_and_says_what_it_freed(
     instance: dg.DagsterInstance, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_clean(Settings(recoup_data_dir=tmp_path / "nothing"))
@@ -357,7 +355,7 @@ def test_the_command_works_where_dagster_was_never_started_and_says_what_it_free
     assert len(second.splitlines()) <= 10
 
 
-def test_a_home_with_empty_or_missing_databases_is_left_alone(tmp_path: Path) -> None:
+def test_cleaning_ignores_empty_or_missing_databases(tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path)
     for name in ("history/runs.db", EVENT_LOG, "schedules/schedules.db"):
         path = settings.dagster_home / name

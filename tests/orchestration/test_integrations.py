@@ -1,4 +1,4 @@
-"""Several accounts in Dagster: each is a partition that syncs, fails and waits by itself; a check tries their keys."""
+"""Several accounts in Dagster: each is a partition that syncs, fails and waits separately; a check tests all keys."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from orchestration.config.settings import Settings
 from orchestration.definitions import build_defs
 from orchestration.simulator import ApiKey, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
-from tests.accounts import OneStripe
+from tests.support.stripe_router import StripeRouter
 
 SHOP, CLUB = "rk_test_51QzXwVuKpRmNhGqTb7shop", "rk_test_51QzXwVuKpRmNhGqTb7club"
 RAW = [dg.AssetKey(["sync", "streams"])] + [
@@ -36,8 +36,8 @@ def club() -> Iterator[SimulatorServer]:
 
 @pytest.fixture
 def settings(shop: SimulatorServer, club: SimulatorServer, tmp_path: Path) -> Iterator[Settings]:
-    """Two integrations, and no STRIPE_API_KEY."""
-    with OneStripe(shop, club) as stripe:
+    """Yield settings with two integrations and no STRIPE_API_KEY."""
+    with StripeRouter(shop, club) as stripe:
         made = Settings(recoup_data_dir=tmp_path / "data", stripe_api_base=stripe.url)
         for name, key, server in (("shop", SHOP, shop), ("club", CLUB, club)):
             server.keys.put(key, ApiKey(None))
@@ -51,34 +51,34 @@ def connect(settings: Settings, name: str, key: str, account_id: str) -> None:
 
 
 def read(instance: dg.DagsterInstance, settings: Settings, integration: str) -> dg.ExecuteInProcessResult:
-    """A run of `sync_stripe` for one integration, without its models."""
+    """Run `sync_stripe` for one integration, without its models."""
     job = build_defs(settings=settings).resolve_job_def("sync_stripe")
     return job.execute_in_process(
         instance=instance, partition_key=integration, op_selection=["extract"], raise_on_error=False
     )
 
 
-def accounts_in(settings: Settings) -> set[str]:
+def read_accounts(settings: Settings) -> set[str]:
     with open_warehouse(settings.warehouse_path) as connection:
         return {account for (account,) in connection.execute("SELECT account_id FROM raw_stripe.charges").fetchall()}
 
 
-def test_each_run_reads_the_account_of_its_partition_and_no_other(
+def test_each_run_reads_only_the_account_of_its_partition(
     instance: dg.DagsterInstance, settings: Settings, shop: SimulatorServer, club: SimulatorServer
 ) -> None:
     shop.requests.clear()
     assert read(instance, settings, "club").success
-    assert (shop.requests.total, accounts_in(settings)) == (0, {club.account.id})
+    assert (shop.requests.total, read_accounts(settings)) == (0, {club.account.id})
     assert read(instance, settings, "shop").success
-    assert accounts_in(settings) == {club.account.id, shop.account.id}
+    assert read_accounts(settings) == {club.account.id, shop.account.id}
     for key in RAW:
         assert instance.get_materialized_partitions(key) == {"shop", "club"}
     club.requests.clear()
     assert read(instance, settings, "club").success
-    assert club.requests.total == 3, "it goes on from its own checkpoint"
+    assert club.requests.total == 3, "it continues from its own checkpoint"
 
 
-def test_one_that_fails_says_why_and_leaves_the_other_alone(
+def test_a_failing_integration_says_why_and_does_not_affect_the_other(
     instance: dg.DagsterInstance, settings: Settings, shop: SimulatorServer, club: SimulatorServer
 ) -> None:
     club.keys.put(CLUB, ApiKey(state="expired"))
@@ -87,7 +87,7 @@ def test_one_that_fails_says_why_and_leaves_the_other_alone(
     (why,) = [event for event in failed.all_events if event.is_step_failure]
     assert "This API key has expired or was rolled" in str(why.step_failure_data.user_failure_data)
     assert read(instance, settings, "shop").success
-    assert accounts_in(settings) == {shop.account.id}
+    assert read_accounts(settings) == {shop.account.id}
 
 
 def test_a_run_without_an_integration_is_refused(settings: Settings) -> None:
@@ -97,36 +97,36 @@ def test_a_run_without_an_integration_is_refused(settings: Settings) -> None:
 
 
 def tick(instance: dg.DagsterInstance, loaded: dg.Definitions) -> str:
-    """The partitions that a tick in an hour requests, or why it requests none."""
+    """Return the partitions that a tick in an hour requests, or why it requests none."""
     repository = loaded.get_repository_def()
     with dg.build_schedule_context(
         instance=instance, scheduled_execution_time=datetime.now(UTC) + timedelta(hours=1), repository_def=repository
     ) as context:
-        told = repository.get_schedule_def("sync_stripe_schedule").evaluate_tick(context)
-    requested = [request.tags["dagster/partition"] for request in told.run_requests or []]
-    return " ".join(requested) or str(told.skip_message)
+        result = repository.get_schedule_def("sync_stripe_schedule").evaluate_tick(context)
+    requested = [request.tags["dagster/partition"] for request in result.run_requests or []]
+    return " ".join(requested) or str(result.skip_message)
 
 
-def tell_of_a_costly_sync(instance: dg.DagsterInstance, integration: str) -> None:
+def report_costly_sync(instance: dg.DagsterInstance, integration: str) -> None:
     figures = {"requests_of_a_poll": 40, "read_allowance_of_30_days": 10_000}
-    told = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition=integration)
-    instance.report_runless_asset_event(told)
+    event = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition=integration)
+    instance.report_runless_asset_event(event)
 
 
-def test_a_tick_requests_a_run_for_each_and_passes_over_one_that_has_read_too_much(
+def test_a_tick_requests_a_run_for_each_integration_within_its_allowance(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     loaded = build_defs(settings=settings)
     assert tick(instance, loaded) == "shop club"
-    tell_of_a_costly_sync(instance, "shop")
+    report_costly_sync(instance, "shop")
     assert tick(instance, loaded) == "club"
-    tell_of_a_costly_sync(instance, "club")
+    report_costly_sync(instance, "club")
     why = tick(instance, loaded)
     assert "shop: The last sync made 40 requests." in why
     assert "club: The last sync made 40 requests." in why
 
 
-def test_what_was_connected_or_removed_since_the_code_was_loaded_does_not_hold_up_the_others(
+def test_integrations_added_or_removed_after_loading_do_not_block_the_others(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     loaded = build_defs(settings=settings)
@@ -139,26 +139,26 @@ def test_what_was_connected_or_removed_since_the_code_was_loaded_does_not_hold_u
     assert tick(instance, loaded) == "shop was removed. club was removed."
 
 
-def key_check(instance: dg.DagsterInstance, settings: Settings) -> dg.AssetCheckEvaluation:
+def run_key_check(instance: dg.DagsterInstance, settings: Settings) -> dg.AssetCheckEvaluation:
     result = build_defs(settings=settings).resolve_job_def("check_sync").execute_in_process(instance=instance)
     (found,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "every_key_works"]
     return found
 
 
-def test_the_check_of_the_keys_names_the_one_that_stopped_working_and_says_why(
+def test_the_key_check_names_failing_integrations_and_says_why(
     instance: dg.DagsterInstance, settings: Settings, shop: SimulatorServer, club: SimulatorServer
 ) -> None:
-    good = key_check(instance, settings)
+    good = run_key_check(instance, settings)
     assert (good.passed, good.severity, good.description) == (True, dg.AssetCheckSeverity.ERROR, None)
     assert {name: value.value for name, value in good.metadata.items()} == {
         "shop": f"{shop.account.id} can be read.",
         "club": f"{club.account.id} can be read.",
     }
     club.keys.put(CLUB, ApiKey(("payment_intent_read", "event_read", "charge_read")))
-    lacking = key_check(instance, settings)
+    lacking = run_key_check(instance, settings)
     assert (lacking.passed, lacking.description) == (False, "club: The key lacks rak_dispute_read.")
     shop.keys.put(SHOP, ApiKey(state="revoked"))
-    both = key_check(instance, settings)
+    both = run_key_check(instance, settings)
     assert not both.passed
     assert str(both.description).startswith("shop: This API key no longer has access to the account")
     assert str(both.description).endswith("club: The key lacks rak_dispute_read.")

@@ -14,7 +14,7 @@ from orchestration.definitions import build_defs
 from orchestration.simulator import DEFAULT_API_KEY, PERSONAL_MARKERS, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
-from tests.ledger import enter_new_loads
+from tests.support.load_ledger import record_new_loads
 
 NOT_CHARGES = ["payment_intent_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read"]
 
@@ -42,7 +42,7 @@ def metadata(instance: dg.DagsterInstance, *path: str) -> dict[str, Any]:
 
 
 def failures(result: dg.ExecuteInProcessResult) -> str:
-    """What the failed steps say for themselves."""
+    """Return the error messages of the failed steps."""
     return "\n".join(
         str(event.step_failure_data.user_failure_data.description)
         for event in result.all_events
@@ -57,16 +57,16 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     }
 
 
-def test_a_sync_tells_what_an_analyst_wants_to_know_and_a_second_one_changes_nothing(
+def test_a_sync_reports_its_figures_and_a_second_one_changes_nothing(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server)
     result = run(instance, settings)
     assert result.success
-    told = metadata(instance, "stripe", "payment_intents")
-    assert told["rows_read"] >= told["rows_written"] == told["dagster/row_count"] > 250
-    assert told["data_through"] == told["watermark"] == server.account.now
-    assert told["preview"].startswith("| account_id |")
+    reported = metadata(instance, "stripe", "payment_intents")
+    assert reported["rows_read"] >= reported["rows_written"] == reported["dagster/row_count"] > 250
+    assert reported["data_through"] == reported["watermark"] == server.account.now
+    assert reported["preview"].startswith("| account_id |")
     of_run = metadata(instance, "sync", "streams")
     assert of_run["requests"] > 6
     assert of_run["missing_permissions"] == "none"
@@ -91,7 +91,7 @@ def test_a_sync_tells_what_an_analyst_wants_to_know_and_a_second_one_changes_not
     assert metadata(instance, "sync", "streams")["requests"] == 3
 
 
-def test_no_warning_and_nothing_secret_or_personal_is_left_by_runs(
+def test_runs_leave_no_warning_secret_or_personal_data(
     instance: dg.DagsterInstance,
     server: SimulatorServer,
     make_settings: MakeSettings,
@@ -123,7 +123,7 @@ def test_rebuild_marts_needs_no_stripe(
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "nothing has changed"
 
 
-def test_one_mart_can_be_made_by_itself(
+def test_one_mart_can_be_built_alone(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server, built=True)
@@ -142,7 +142,7 @@ def test_without_a_key_a_run_says_which_variable_to_set(instance: dg.DagsterInst
     assert failures(result).startswith("STRIPE_API_KEY is not set.")
 
 
-def test_a_key_that_stripe_does_not_know_fails_the_run_in_one_sentence(
+def test_an_unknown_key_fails_the_run_with_one_sentence(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     result = run(instance, make_settings(server, key="rk_test_unknown"))
@@ -151,7 +151,7 @@ def test_a_key_that_stripe_does_not_know_fails_the_run_in_one_sentence(
     assert not result.get_asset_materialization_events()
 
 
-def test_a_missing_permission_fails_its_own_check_and_nothing_else(
+def test_a_missing_permission_fails_only_its_own_check(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server, built=True).model_copy(update={"stripe_api_key": SecretStr("rk_test_lacking")})
@@ -165,7 +165,7 @@ def test_a_missing_permission_fails_its_own_check_and_nothing_else(
     assert metadata(instance, "sync", "streams")["missing_permissions"] == "rak_charge_read"
 
 
-def test_a_failed_test_keeps_the_published_file_as_it_was(
+def test_a_failed_test_keeps_the_published_file(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server, built=True)
@@ -177,17 +177,17 @@ def test_a_failed_test_keeps_the_published_file_as_it_was(
                SELECT * EXCLUDE (copy) REPLACE (nextval('sync.load_ids') AS _load_id)
                FROM (FROM raw_stripe.charges LIMIT 1) CROSS JOIN range(2) AS copies (copy)"""
         )
-        enter_new_loads(connection, "charges")
+        record_new_loads(connection, "charges")
     result = run(instance, settings, "rebuild_marts")
     assert not result.success
     assert re.search(r"unique_combination_stg_stripe__charges\w+: ", failures(result))
     assert settings.published_path.read_bytes() == before
 
 
-def test_a_run_that_is_under_way_makes_the_next_one_wait(
+def test_runs_that_write_the_warehouse_wait_for_each_other(
     instance: dg.DagsterInstance,
 ) -> None:
-    """One slot for all steps that write the warehouse, whatever the job."""
+    """Check that all steps that write the warehouse, in any job, share one slot."""
     pools = instance.event_log_storage
     pools.initialize_concurrency_limit_to_default("warehouse")
     assert pools.get_concurrency_info("warehouse").slot_count == 1

@@ -1,4 +1,4 @@
-"""When syncs run by themselves, and what tells that they have not run."""
+"""When scheduled syncs run, and the check that reports that they have not run."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,13 +21,13 @@ def server() -> Iterator[SimulatorServer]:
         yield running
 
 
-def tell_of_a_sync(instance: dg.DagsterInstance, **figures: Any) -> None:
-    told = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition="default")
-    instance.report_runless_asset_event(told)
+def report_sync(instance: dg.DagsterInstance, **figures: Any) -> None:
+    event = dg.AssetMaterialization(["sync", "streams"], metadata=figures, partition="default")
+    instance.report_runless_asset_event(event)
 
 
 def tick(instance: dg.DagsterInstance, settings: Settings, after: timedelta) -> str | None:
-    """Why the tick is passed over; None where it runs."""
+    """Return why a tick is skipped, or None if it requests a run."""
     repository = build_defs(settings=settings).get_repository_def()
     schedule = repository.get_schedule_def("sync_stripe_schedule")
     at = datetime.now(UTC) + after
@@ -47,7 +47,7 @@ def test_the_first_tick_runs(
     ("poll", "allowance", "share", "hours"),
     [(3, 10_000, 0.25, 0.864), (40, 10_000, 0.25, 11.52), (40, 10_000, 0.5, 5.76), (40, 400_000, 0.25, 0.288)],
 )
-def test_ticks_are_passed_over_to_keep_within_the_share_of_stripes_allocation(
+def test_ticks_are_skipped_to_stay_within_the_share_of_stripes_allowance(
     poll: int,
     allowance: int,
     share: float,
@@ -56,9 +56,9 @@ def test_ticks_are_passed_over_to_keep_within_the_share_of_stripes_allocation(
     server: SimulatorServer,
     make_settings: MakeSettings,
 ) -> None:
-    """30 days times the requests of a sync, over the share of the allowance: the distance between two syncs."""
+    """Skip ticks until 30 days times the requests of a sync, over the share of the allowance, have passed."""
     settings = make_settings(server).model_copy(update={"recoup_read_share": share})
-    tell_of_a_sync(instance, requests_of_a_poll=poll, read_allowance_of_30_days=allowance)
+    report_sync(instance, requests_of_a_poll=poll, read_allowance_of_30_days=allowance)
     why = tick(instance, settings, timedelta(hours=hours * 0.98))
     assert why is not None
     assert f"The last sync made {poll} requests." in why
@@ -68,22 +68,22 @@ def test_ticks_are_passed_over_to_keep_within_the_share_of_stripes_allocation(
 
 @dg.job(name="sync_stripe")
 def _sync_stripe() -> None:
-    """Stands for a run of the job in the instance's history."""
+    """Represent a run of the job in the instance's history."""
 
 
 @dg.job(name="ingest_webhooks")
 def _ingest_webhooks() -> None:
-    """Stands for a run of another job."""
+    """Represent a run of another job."""
 
 
 def record_run(
     instance: dg.DagsterInstance, job: dg.JobDefinition, status: dg.DagsterRunStatus, partition: str = "default"
 ) -> str:
-    """The id of a run in the instance's history."""
+    """Add a run to the instance's history and return its id."""
     return instance.create_run_for_job(job, status=status, tags={"dagster/partition": partition}).run_id
 
 
-def test_a_tick_is_passed_over_while_a_sync_of_the_integration_is_under_way(
+def test_a_tick_is_skipped_while_the_integration_syncs(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(server)
@@ -99,7 +99,7 @@ def test_a_tick_is_passed_over_while_a_sync_of_the_integration_is_under_way(
     assert tick(instance, settings, timedelta()) is None
 
 
-def test_a_run_that_has_ended_or_is_of_another_job_or_integration_holds_up_no_sync(
+def test_only_unfinished_runs_of_the_same_job_and_integration_block_a_sync(
     instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
 ) -> None:
     for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
@@ -113,7 +113,7 @@ def test_a_run_that_has_ended_or_is_of_another_job_or_integration_holds_up_no_sy
     ("days", "passed", "severity"),
     [(0, True, "WARN"), (19, True, "WARN"), (21, False, "WARN"), (31, False, "ERROR")],
 )
-def test_a_feed_that_nobody_reads_is_told_of_before_its_events_are_lost(
+def test_an_unread_feed_fails_its_check_before_events_are_lost(
     days: int,
     passed: bool,
     severity: str,

@@ -1,4 +1,4 @@
-"""What is pushed, in Dagster: the sensor that sees it, the run that loads it, the checks that watch over it."""
+"""Webhook events in Dagster: the sensor that finds them, the run that loads them, and the checks."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +18,9 @@ from orchestration.simulator.stripe.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.conftest import MakeSettings
-from tests.processes import extracting
-from tests.template import Template
-from tests.truth import differences
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import run_sync_process
+from tests.support.truth import find_differences
 
 FIRST_EVENTS = 40
 PUSHED = {f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "canceled")}
@@ -88,10 +88,10 @@ def record_run(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.
 
 @dg.job(name="ingest_webhooks")
 def _nothing() -> None:
-    """Stands for a run of the job in the instance's history."""
+    """Represent a run of the job in the instance's history."""
 
 
-def test_the_sensor_says_that_nothing_waits(instance: dg.DagsterInstance, settings: Settings) -> None:
+def test_the_sensor_reports_an_empty_queue(instance: dg.DagsterInstance, settings: Settings) -> None:
     assert tick(instance, settings) == "The webhook queue is empty."
 
 
@@ -128,22 +128,25 @@ def test_after_a_failed_run_the_sensor_waits_longer_each_time(
         assert f"The last {attempt} runs failed." in str(tick(instance, settings))
 
 
-def test_a_queue_that_cannot_be_read_is_a_reason_and_no_failure(
-    instance: dg.DagsterInstance, settings: Settings
-) -> None:
+def test_an_unreadable_queue_is_a_skip_reason_and_no_failure(instance: dg.DagsterInstance, settings: Settings) -> None:
     (settings.recoup_data_dir / "webhook_queue.sqlite").write_bytes(b"no database at all, but long enough" * 100)
     assert "cannot be used: file is not a database." in str(tick(instance, settings))
 
 
-def test_a_run_carries_the_queue_into_the_marts_also_before_any_sync(
+def test_a_run_publishes_queued_events_even_before_any_sync(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
 ) -> None:
     delivered = deliver(queue, server.account)
     assert run(instance, settings).success
-    told = figures(instance)
-    assert (told["taken"], told["ingested"], told["duplicates"], told["quarantined"]) == (delivered, delivered, 0, 0)
-    assert (told["queued_now"], told["queue_age_seconds"]) == (0, 0.0)
-    assert told["dagster/row_count"] == delivered
+    reported = figures(instance)
+    assert (reported["taken"], reported["ingested"], reported["duplicates"], reported["quarantined"]) == (
+        delivered,
+        delivered,
+        0,
+        0,
+    )
+    assert (reported["queued_now"], reported["queue_age_seconds"]) == (0, 0.0)
+    assert reported["dagster/row_count"] == delivered
     truth = {payment.id: payment.status for payment in server.account.truth(server.account.now).payments}
     with open_warehouse(settings.warehouse_path) as connection:
         known = dict(connection.execute("SELECT payment_intent_id, status FROM marts.payment_intents").fetchall())
@@ -155,10 +158,10 @@ def test_a_run_carries_the_queue_into_the_marts_also_before_any_sync(
 
 @pytest.fixture
 def built(
-    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, template: Template
+    instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built_folder: BuiltFolder
 ) -> dg.SensorDefinition:
-    """The sensor of a code server, after a run has built the models from the first events."""
-    template.copy(settings.recoup_data_dir)
+    """Return the sensor of a code server after a run has built the models from the first events."""
+    built_folder.copy(settings.recoup_data_dir)
     deliver(queue, server.account, FIRST_EVENTS)
     assert run(instance, settings).success
     return build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
@@ -170,7 +173,7 @@ def published_payments(settings: Settings) -> dict[str, str]:
     return dict(found)
 
 
-def test_a_tick_carries_events_to_the_published_file_without_a_run(
+def test_a_tick_publishes_events_without_a_run(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
 ) -> None:
     before = published_payments(settings)
@@ -188,7 +191,7 @@ def test_a_tick_carries_events_to_the_published_file_without_a_run(
     assert evaluate(instance, built).asset_events == [], "nothing is left"
 
 
-def test_what_was_loaded_before_a_kill_is_built_by_the_first_tick_of_the_next_code_server(
+def test_the_first_tick_after_a_kill_builds_loaded_events(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
 ) -> None:
     assert evaluate(instance, built).asset_events == []
@@ -201,7 +204,7 @@ def test_what_was_loaded_before_a_kill_is_built_by_the_first_tick_of_the_next_co
     assert len(published_payments(settings)) > len(before)
 
 
-def test_a_tick_whose_test_fails_says_so_changes_nothing_and_leaves_it_to_a_run(
+def test_a_tick_with_a_failed_test_publishes_nothing_and_requests_a_run(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
 ) -> None:
     before, marts = published_payments(settings), "SELECT count(*), sum(_load_id) FROM marts.payment_attempts"
@@ -221,10 +224,10 @@ def test_a_tick_whose_test_fails_says_so_changes_nothing_and_leaves_it_to_a_run(
 def test_events_are_published_during_a_first_sync_and_no_run_fails(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
 ) -> None:
-    """The sync has read the payments and waits for Stripe's charges while a first build and further batches pass."""
+    """Load and build events while the sync, which has read the payments, waits for Stripe's charges."""
     account = server.account
     server.faults.add(Fault("slow", times=10**6, path="/v1/charges", seconds=600))
-    with extracting(server, settings.recoup_data_dir) as sync:
+    with run_sync_process(server, settings.recoup_data_dir) as sync:
         _wait_for_payments(settings)
         delivered = deliver(queue, account, most=FIRST_EVENTS)
         sensor = build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
@@ -242,7 +245,7 @@ def test_events_are_published_during_a_first_sync_and_no_run_fails(
         assert statuses == {dg.DagsterRunStatus.SUCCESS}
     server.faults.clear()
     sync_build_publish(settings)
-    assert differences(account, settings, [account.now]) == []
+    assert find_differences(account, settings, [account.now]) == []
 
 
 def _wait_for_payments(settings: Settings) -> None:
@@ -268,7 +271,7 @@ def sync_build_publish(settings: Settings) -> None:
     pipeline.publish_marts(settings)
 
 
-def test_a_large_backlog_is_left_to_a_run(
+def test_a_large_backlog_requests_a_run(
     instance: dg.DagsterInstance,
     server: SimulatorServer,
     queue: Queue,
@@ -280,7 +283,7 @@ def test_a_large_backlog_is_left_to_a_run(
     assert len(evaluate(instance, built).run_requests) == 1
 
 
-def test_without_a_key_and_an_account_events_wait_and_the_run_says_what_to_set(
+def test_a_run_without_a_key_or_account_keeps_events_and_says_what_to_set(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue
 ) -> None:
     deliver(queue, server.account, 3)
@@ -299,7 +302,7 @@ def checks(result: dg.ExecuteInProcessResult) -> CheckResults:
     return {each.check_name: (each.passed, str(each.description)) for each in result.get_asset_check_evaluations()}
 
 
-def test_the_checks_see_what_is_put_aside_what_waits_and_what_is_forged(
+def test_the_checks_report_quarantined_waiting_and_forged_events(
     instance: dg.DagsterInstance, settings: Settings, queue: Queue
 ) -> None:
     watch: Callable[[], CheckResults] = lambda: checks(  # noqa: E731

@@ -1,4 +1,4 @@
-"""By poll, by push, by both; shuffled, doubled, late, in parts, killed between: the same tables, and the same marts."""
+"""Polls, webhooks or both, with shuffled, repeated, late and interrupted deliveries, give the same tables and marts."""
 
 import os
 import random
@@ -30,9 +30,9 @@ from orchestration.warehouse.redact import redact, stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.held import HeldWarehouse
-from tests.property.test_sync import told
-from tests.template import Template
+from tests.property.test_sync import fields_with_events
+from tests.support.borrowed_warehouse import BorrowedWarehouse
+from tests.support.built_folder import BuiltFolder
 
 CASES = int(os.environ.get("RECOUP_CASES", "24"))
 BUILT_CASES = int(os.environ.get("RECOUP_BUILT_CASES", "2"))
@@ -53,7 +53,7 @@ MARTS = (
 
 @dataclass(frozen=True)
 class History:
-    """An account, when it is looked at (days), and what befalls the events on their way."""
+    """An account, the days on which it is synced, and what happens to the events on their way."""
 
     seed: int
     payments: int
@@ -81,20 +81,20 @@ histories = st.builds(
     doubled=st.sampled_from([0.0, 0.3, 1.0]),
     late=st.sampled_from([0.0, 0.3, 1.0]),
 )
-"""Less than thirty days in all, so that every way in can know everything."""
+"""The total is less than thirty days, so that polls and webhooks alike can know everything."""
 
 
 class Way:
-    """A warehouse, and how the account's changes come into it. It stays open until a run on it is killed."""
+    """A warehouse and the way in which changes reach it. The connection stays open until a run is killed."""
 
     def __init__(
-        self, path: Path, server: SimulatorServer, chance: random.Random, template: Template | None = None
+        self, path: Path, server: SimulatorServer, chance: random.Random, built_folder: BuiltFolder | None = None
     ) -> None:
         self._server, self._chance = server, chance
         self.settings = Settings(recoup_data_dir=path)
         path.mkdir(parents=True)
-        if template:
-            template.copy(path)
+        if built_folder:
+            built_folder.copy(path)
         self._queue = Queue(self.settings.queue_url)
         self._opened = ExitStack()
         self._open()
@@ -108,10 +108,10 @@ class Way:
     def poll(self) -> None:
         client = StripeClient(SecretStr(DEFAULT_API_KEY), api_base=self._server.url, retry=RetryPolicy(tries=4))
         with closing(client):
-            sync_account(client, HeldWarehouse(self.warehouse))
+            sync_account(client, BorrowedWarehouse(self.warehouse))
 
     def push(self, events: Sequence[Entry], history: History) -> None:
-        """Deliver in a random order, some twice, in parts with a run after each, which is killed once in a while."""
+        """Deliver in random order and in parts, some events twice, with a run after each part. Some runs are killed."""
         account = self._server.account
         sent = [
             each
@@ -133,7 +133,7 @@ class Way:
         ingest_queue(self.warehouse, queue, account_of=lambda _: account_id, pinned_version=API_VERSION)
 
     def build(self) -> None:
-        """What was loaded since the last build."""
+        """Build what was loaded since the last build."""
         self._opened.close()
         pipeline.build(self.settings)
         self._open()
@@ -144,7 +144,7 @@ class Way:
 
 
 class Killed(BaseException):
-    """The run ends after its commit."""
+    """Raised to end a run after its commit."""
 
 
 class Unfinished(Queue):
@@ -159,24 +159,24 @@ def delivery(account: SimulatedAccount, event: Entry) -> Delivery:
     return Delivery("default", event.id, payload, datetime.now(UTC))
 
 
-def raw(way: Way) -> dict[str, Any]:
-    """What all ways must agree on: every object's fields of which events tell, and which events there are."""
+def read_raw(way: Way) -> dict[str, Any]:
+    """Return what all ways must agree on: the events, and the fields of each object that have events."""
     ask = way.warehouse.execute
     found: dict[str, Any] = {
         table: {
-            object_id: told(table, orjson.loads(text))
+            object_id: fields_with_events(table, orjson.loads(text))
             for object_id, text in ask(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
         }
         for table in OBJECT_TABLES
     }
     events = ask("SELECT id, type, created, object_id FROM raw_stripe.events ORDER BY id").fetchall()
-    assert len({row[0] for row in events}) == len(events), "no event is there twice"
+    assert len({row[0] for row in events}) == len(events), "no event is stored twice"
     doubted = ask("SELECT count(*) FROM raw_stripe.payment_intents WHERE _needs_read").fetchone()
     return found | {"events": events, "doubted": doubted}
 
 
-def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, built: Sequence[str] = ()) -> None:
-    """Let time pass, and bring it into each warehouse in its own way; after each look, the `built` ones are built."""
+def run_history(history: History, server: SimulatorServer, ways: dict[str, Way], *, built: Sequence[str] = ()) -> None:
+    """Let time pass and load the changes into each warehouse in its own way; build the `built` ones after each sync."""
     account, chance = server.account, random.Random(history.seed)
     start, held = account.opened_at - 1, []
     for look in history.looks:
@@ -196,10 +196,12 @@ def walk(history: History, server: SimulatorServer, ways: dict[str, Way], *, bui
     ways["both"].push(held, history)
 
 
-def ways_of(folder: Path, server: SimulatorServer, seed: int, template: Template | None = None) -> dict[str, Way]:
-    """Return the ways by name. Their folders, but for that of the polls, begin as copies of the template."""
+def make_ways(
+    folder: Path, server: SimulatorServer, seed: int, built_folder: BuiltFolder | None = None
+) -> dict[str, Way]:
+    """Return the ways by name. All data folders except that of the polls begin as copies of the built folder."""
     return {
-        name: Way(folder / name, server, random.Random(seed + n), None if name == "poll" else template)
+        name: Way(folder / name, server, random.Random(seed + n), None if name == "poll" else built_folder)
         for n, name in enumerate(("poll", "both", "push"))
     }
 
@@ -214,16 +216,16 @@ bounded = settings(
 )
 
 
-def test_every_way_ends_in_the_same_tables(tmp_path: Path) -> None:
+def test_polls_and_webhooks_end_in_the_same_tables(tmp_path: Path) -> None:
     @bounded
     @given(history=histories)
     def run(history: History) -> None:
         with SimulatorServer(history.account()) as server, TemporaryDirectory(dir=tmp_path) as folder:
-            ways = ways_of(Path(folder), server, history.seed)
-            walk(history, server, ways)
+            ways = make_ways(Path(folder), server, history.seed)
+            run_history(history, server, ways)
             for way in ways.values():
                 way.poll()
-            tables = {name: raw(way) for name, way in ways.items()}
+            tables = {name: read_raw(way) for name, way in ways.items()}
             for way in ways.values():
                 way.close()
         assert tables["both"] == tables["poll"]
@@ -232,10 +234,10 @@ def test_every_way_ends_in_the_same_tables(tmp_path: Path) -> None:
     run()
 
 
-def test_what_is_pushed_gives_the_same_tables_in_any_order_and_the_truth_where_seconds_do_not_tie(
+def test_webhooks_alone_give_the_same_tables_in_any_order(
     tmp_path: Path,
 ) -> None:
-    """Without any poll."""
+    """Compare tables filled by webhooks alone, and the truth unless two events have the same second."""
 
     @bounded
     @given(history=histories)
@@ -250,21 +252,21 @@ def test_what_is_pushed_gives_the_same_tables_in_any_order_and_the_truth_where_s
             ]
             for way in ways:
                 way.push(events, history)
-            first, second = map(complete, ways)
+            first, second = map(read_stable_columns, ways)
             expected = expected_intents(account, events)
             for way in ways:
                 way.close()
         assert first == second
         certain = {key: payload for key, payload, is_doubted in first["payment_intents"] if not is_doubted}
-        assert {key: told("payment_intents", orjson.loads(payload)) for key, payload in certain.items()} == {
-            key: expected[key] for key in certain
-        }
+        assert {
+            key: fields_with_events("payment_intents", orjson.loads(payload)) for key, payload in certain.items()
+        } == {key: expected[key] for key in certain}
 
     run()
 
 
-def complete(way: Way) -> dict[str, list[Any]]:
-    """Every column that does not tell when and how often something was loaded."""
+def read_stable_columns(way: Way) -> dict[str, list[Any]]:
+    """Return each column that does not depend on when and how often something was loaded."""
     ask = way.warehouse.execute
     found = {
         table: ask(f"SELECT id, payload, _needs_read FROM raw_stripe.{table} ORDER BY id").fetchall()
@@ -276,24 +278,24 @@ def complete(way: Way) -> dict[str, list[Any]]:
 
 
 def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """Each payment as the last event about it shows it."""
+    """Return each payment as its last event shows it."""
     renderer, last = Renderer(account), {}
     for event in sorted(events, key=lambda each: each.created):
         if event.event_type.startswith("payment_intent."):
-            last[event.intent.id] = told(
+            last[event.intent.id] = fields_with_events(
                 "payment_intents", renderer.render("events", event, account.now)["data"]["object"]
             )
     return last
 
 
 @pytest.mark.parametrize("case", range(BUILT_CASES))
-def test_every_way_ends_in_the_same_marts(case: int, template: Template, tmp_path: Path) -> None:
-    """What is only pushed is built piece by piece, the others at once: what was polled by dbt."""
+def test_polls_and_webhooks_end_in_the_same_marts(case: int, built_folder: BuiltFolder, tmp_path: Path) -> None:
+    """Build the webhook warehouse in parts, the others at once: the polled one by dbt."""
     types, doubled = (FIVE, 0.3) if case % 2 else (EVERY, 1.0)
     history = History(70 + case, 150, 12, [1, 600][case % 2], (0, 3, 5), types, 3, doubled, 0.3)
     with SimulatorServer(history.account()) as server:
-        ways = ways_of(tmp_path, server, history.seed, template)
-        walk(history, server, ways, built=("push",))
+        ways = make_ways(tmp_path, server, history.seed, built_folder)
+        run_history(history, server, ways, built=("push",))
         for way in ways.values():
             way.poll()
         ways["push"].build()
@@ -310,7 +312,7 @@ def test_every_way_ends_in_the_same_marts(case: int, template: Template, tmp_pat
 
 
 def marts(settings: Settings) -> dict[str, list[Any]]:
-    """But for the stamps of their loads, which are not the same ones."""
+    """Return the marts without their load ids, which differ between the ways."""
     columns = "COLUMNS(name -> name <> '_load_id')"
     with open_warehouse(settings.warehouse_path) as connection:
         return {

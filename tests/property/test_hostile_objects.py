@@ -1,4 +1,4 @@
-"""Objects that are not what Stripe documents: by webhook, list or feed, none stops a build or displaces a good one."""
+"""Objects that differ from Stripe's documentation: none stops a build or replaces a good object, however it arrives."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow
 from orchestration.web.app import receiver
 from orchestration.webhooks.queue import Queue
 from tests.engines.webhooks.test_receiver import serving, signed
-from tests.template import Template
+from tests.support.built_folder import BuiltFolder
 
 CASES = int(os.environ.get("RECOUP_HOSTILE_CASES", "4"))
 SECRET = "whsec_" + "h" * 32
@@ -56,8 +56,8 @@ def paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from paths(child, (*path, key))
 
 
-def mutated(chance: random.Random, node: Any, others: Sequence[Any]) -> Any:
-    """A copy with one to three fields replaced by nasty values, by another object's, or removed."""
+def mutate(chance: random.Random, node: Any, others: Sequence[Any]) -> Any:
+    """Return a copy with one to three fields removed or replaced by nasty values or by those of another object."""
     made = copy.deepcopy(node)
     for _ in range(chance.randint(1, 3)):
         shallow = [path for path in paths(made) if path]
@@ -81,7 +81,7 @@ def mutated(chance: random.Random, node: Any, others: Sequence[Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def objects() -> dict[str, list[dict[str, Any]]]:
-    """Objects of each kind as Stripe shows them, most of them of failed and recovered payments."""
+    """Return objects of each kind as Stripe shows them, most of them of failed and recovered payments."""
     account = SimulatedAccount(seed=11, payments=300, days=20)
     account.now += 40 * 86_400
     renderer = Renderer(account)
@@ -95,7 +95,7 @@ def objects() -> dict[str, list[dict[str, Any]]]:
 
 
 def good(objects: dict[str, list[dict[str, Any]]], number: int) -> tuple[str, dict[str, Any]]:
-    """The id of a failed payment that nothing else names, and its event."""
+    """Return the id of a failed payment that no other object mentions, and its event."""
     intent = copy.deepcopy(
         next(each for each in objects["payment_intents"] if each["status"] == "requires_payment_method")
     )
@@ -123,14 +123,14 @@ def carried_in(event: Any) -> Any:
 
 
 def bodies(chance: random.Random, objects: dict[str, list[dict[str, Any]]], number: int) -> Iterator[tuple[str, Any]]:
-    """Hostile objects, each with the table that it pretends to be of, and events of them."""
+    """Draw hostile objects, each with the table that it claims to belong to, and events that carry them."""
     pools = {table: all_of[: 25 if chance.random() < 0.5 else None] for table, all_of in objects.items()}
     for nth in range(40):
         table = chance.choice(list(OBJECT_TABLES))
-        carried = mutated(chance, chance.choice(pools[table]), pools[table])
+        carried = mutate(chance, chance.choice(pools[table]), pools[table])
         kind = chance.choice(KINDS[table] if chance.random() < 0.8 else EVERY_KIND)
         event = event_of(carried, kind, f"evt_bad{number}x{nth}")
-        yield table, mutated(chance, event, [event]) if chance.random() < 0.3 else event
+        yield table, mutate(chance, event, [event]) if chance.random() < 0.3 else event
 
 
 def answered(listed: list[Any]) -> Answer:
@@ -140,10 +140,10 @@ def answered(listed: list[Any]) -> Answer:
 
 
 def test_no_object_stops_a_build_or_displaces_a_good_one(
-    objects: dict[str, list[dict[str, Any]]], template: Template, tmp_path: Path, holding_secrets: set[Path]
+    objects: dict[str, list[dict[str, Any]]], built_folder: BuiltFolder, tmp_path: Path, holding_secrets: set[Path]
 ) -> None:
     settings_of = Settings(
-        recoup_data_dir=template.copy(tmp_path / "data"),
+        recoup_data_dir=built_folder.copy(tmp_path / "data"),
         stripe_account_id="acct_1",
         stripe_webhook_secret=SecretStr(SECRET),
         recoup_webhook_events=",".join(EVERY_KIND),

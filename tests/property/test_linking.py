@@ -1,4 +1,4 @@
-"""Payments of few customers, cards, orders and prices: how they arrive changes no link."""
+"""Links between payments with few customers, cards, orders and prices do not depend on the order of arrival."""
 
 import os
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import object_row
-from tests.integration.histories import DAY, HOUR, MIDNIGHT, charge, intent
-from tests.template import Template
-from tests.truth import model_contents
+from tests.support.built_folder import BuiltFolder
+from tests.support.payment_histories import DAY, HOUR, MIDNIGHT, charge, intent
+from tests.support.truth import read_models
 
 CASES: Final = int(os.environ.get("RECOUP_LINKED_CASES", "5"))
 NOW: Final = MIDNIGHT + 120 * DAY
 STARTS: Final = sorted(
     days * DAY + seconds for days in (0, 1, 2, 3, 7, 8, 14, 28, 30, 31, 60) for seconds in (0, 5, 12, 61, HOUR)
 )
-"""Seconds after midnight: days and months apart, and within the pauses that decide."""
+"""Seconds after midnight: months and days apart, and around the limits that decide."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What Stripe shows of a payment at some time; a later version replaces it."""
+    """A payment as Stripe shows it at some time. A later version replaces it."""
 
     customer: str | None
     card: str | None
@@ -59,15 +59,15 @@ def histories(draw: st.DrawFn) -> list[list[tuple[int, int, Version]]]:
     starts = draw(st.lists(st.sampled_from(STARTS), min_size=count, max_size=count))
     versions = [draw(st.lists(VERSIONS, min_size=1, max_size=2)) for _ in range(count)]
     batches: list[list[tuple[int, int, Version]]] = [[], [], []]
-    for number, (start, told) in enumerate(zip(starts, versions, strict=True)):
-        first = draw(st.integers(0, 2 if len(told) == 1 else 1))
-        batches[first].append((number, start, told[0]))
-        if len(told) == 2:
-            batches[draw(st.integers(first + 1, 2))].append((number, start, told[1]))
+    for number, (start, payment_versions) in enumerate(zip(starts, versions, strict=True)):
+        first = draw(st.integers(0, 2 if len(payment_versions) == 1 else 1))
+        batches[first].append((number, start, payment_versions[0]))
+        if len(payment_versions) == 2:
+            batches[draw(st.integers(first + 1, 2))].append((number, start, payment_versions[1]))
     return batches
 
 
-def shown(number: int, start: int, version: Version) -> list[dict[str, Any]]:
+def render_version(number: int, start: int, version: Version) -> list[dict[str, Any]]:
     """Return the payment's objects in that version."""
     name, at = f"p{number:02}", MIDNIGHT + start
     status = {"failed": "requires_payment_method", "failed_and_succeeded": "succeeded"}.get(
@@ -111,9 +111,9 @@ def load(settings: Settings, payloads: Sequence[dict[str, Any]], as_of: int) -> 
             loader.load_objects(table, rows)
 
 
-def built(template: Template, folder: Path, batches: Sequence[Sequence[dict[str, Any]]]) -> Settings:
+def build_batches(built_folder: BuiltFolder, folder: Path, batches: Sequence[Sequence[dict[str, Any]]]) -> Settings:
     """Return a data folder into which the batches were loaded one after the other, with a build after each."""
-    settings = Settings(recoup_data_dir=template.copy(folder))
+    settings = Settings(recoup_data_dir=built_folder.copy(folder))
     for number, batch in enumerate(batches):
         load(settings, batch, NOW + number)
         pipeline.build(settings)
@@ -127,16 +127,16 @@ def built(template: Template, folder: Path, batches: Sequence[Sequence[dict[str,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(batches=histories())
-def test_links_are_the_same_in_parts_and_at_once(
-    template: Template, batches: list[list[tuple[int, int, Version]]]
+def test_links_are_the_same_whether_built_in_parts_or_at_once(
+    built_folder: BuiltFolder, batches: list[list[tuple[int, int, Version]]]
 ) -> None:
-    """Payments that change their customer, card, order, price or outcome link as if they had always been so."""
-    parts = [[each for entry in batch for each in shown(*entry)] for batch in batches]
+    """Link payments that change their customer, card, order, price or outcome as if they had always been so."""
+    parts = [[each for entry in batch for each in render_version(*entry)] for batch in batches]
     last = {each["id"]: each for batch in parts for each in batch}
     with TemporaryDirectory() as folder:
-        in_parts = built(template, Path(folder) / "parts", [batch for batch in parts if batch])
-        at_once = built(template, Path(folder) / "once", [list(last.values())])
-        found, expected = model_contents(in_parts), model_contents(at_once)
+        in_parts = build_batches(built_folder, Path(folder) / "parts", [batch for batch in parts if batch])
+        at_once = build_batches(built_folder, Path(folder) / "once", [list(last.values())])
+        found, expected = read_models(in_parts), read_models(at_once)
         assert [
             table
             for table in found.keys() | expected.keys()
@@ -147,7 +147,7 @@ def test_links_are_the_same_in_parts_and_at_once(
 
 
 def assert_one_to_one(settings: Settings) -> None:
-    """Each payment follows one that began earlier, and at most one success follows a payment."""
+    """Check that each payment follows an earlier one and that at most one success follows a payment."""
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
         wrong = connection.execute(
             """SELECT later.payment_intent_id FROM marts.payment_intents later

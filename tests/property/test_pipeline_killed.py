@@ -1,9 +1,9 @@
-"""After a kill, a failed test or a build of some models, one clean sync brings the marts to the truth.
+"""After a kill, a failed test or a build of some models, one clean sync makes the marts equal the truth.
 
-A history is a random account and a list of steps. In a step time passes, and some parts of the pipeline run on what
-came by poll or by webhook. They may be killed at an edge: before or after a transaction or a file's replacement. A
-clean sync follows. Then the published marts are compared with the simulator's truth, and the models with a build of
-everything. Each step is a case; RECOUP_CASES sets their number, and `make soak` runs thousands.
+A history is a random account and a list of steps. In a step, time passes and some parts of the pipeline run on the
+polled or pushed changes. They may be killed before or after a transaction or the replacement of a file. A clean sync
+follows. Then the published marts are compared with the simulator's truth, and the models with a full build. Each step
+is a case; RECOUP_CASES sets their number, and `make soak` runs thousands.
 """
 
 import multiprocessing
@@ -36,15 +36,15 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.redact import redact, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
-from tests.processes import Edges
-from tests.template import Template
-from tests.truth import differences, rows_of
+from tests.support.built_folder import BuiltFolder
+from tests.support.processes import KillPoints
+from tests.support.truth import find_differences, read_rows
 
 CASES = int(os.environ.get("RECOUP_CASES", "104"))
 STEPS = 13
-"""Steps of a history; as many cases."""
+"""The number of steps in a history, each of which is a case."""
 COMPARED_STEPS = 4
-"""The tables are compared with a full build after every fourth step and the last: rows that are lost stay lost."""
+"""Compare with a full build after every fourth step and the last. Lost rows stay lost, so it still finds them."""
 
 HOUR, DAY = 3_600, 86_400
 MOST_EDGES = 14
@@ -58,7 +58,7 @@ forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pa
 
 @dataclass(frozen=True)
 class Step:
-    """Let seconds pass, then run the named parts of the pipeline in a process that may be killed at an edge.
+    """A time to pass, then parts of the pipeline to run in a process that may be killed.
 
     `pushed` is the share of new events that come by webhook. `has_failing_test` makes every build fail.
     """
@@ -95,9 +95,9 @@ def random_step(chance: random.Random) -> Step:
 
 
 @pytest.fixture(scope="session")
-def full_models(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
+def full_models(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
     """Return each model's table with the SQL that builds all of it, compiled by dbt, in the order of the graph."""
-    settings = Settings(recoup_data_dir=template.copy(tmp_path_factory.mktemp("full_models")))
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("full_models")))
     plan = stored_plan(settings)
     assert plan is not None
     _, manifest = dbt_runner._parse(settings)
@@ -111,8 +111,8 @@ def full_models(template: Template, tmp_path_factory: pytest.TempPathFactory) ->
 class Shop:
     """Hold a simulated account, its data folder, and the times of its completed syncs."""
 
-    def __init__(self, folder: Path, template: Template, server: SimulatorServer) -> None:
-        template.copy(folder)
+    def __init__(self, folder: Path, built_folder: BuiltFolder, server: SimulatorServer) -> None:
+        built_folder.copy(folder)
         self.server, self.account = server, server.account
         self.settings = Settings(
             stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=server.url, recoup_data_dir=folder
@@ -121,7 +121,7 @@ class Shop:
         self._pushed_through = self.account.opened_at - 1
 
     def push(self, share: float, chance: random.Random) -> None:
-        """Put a share of the events since the last push into the queue, in any order, some of them twice."""
+        """Put a share of the events since the last push into the queue, in random order, some of them twice."""
         happened = self.account.events_between(self._pushed_through, self.account.now)
         self._pushed_through = self.account.now
         chosen = [event for event in happened if event.event_type in FIVE and chance.random() < share]
@@ -134,7 +134,7 @@ class Shop:
         payload = stored_json(redact(orjson.loads(webhook_payload(self.account, event))))
         return Delivery("default", event.id, payload, datetime.now(UTC))
 
-    def interrupted(self, step: Step) -> None:
+    def run_interrupted(self, step: Step) -> None:
         """Run the parts of a step in a separate process that may be killed."""
         child = forks.Process(target=run_parts, args=(self.settings.recoup_data_dir, self.server.url, step))
         child.start()
@@ -152,7 +152,7 @@ class Shop:
 
     def differences_from_truth(self) -> list[str]:
         """Return the first differences between the published marts and the simulator's truth."""
-        return list(differences(self.account, self.settings, self.syncs)[:5])
+        return list(find_differences(self.account, self.settings, self.syncs)[:5])
 
     def differences_from_full_build(self, full_models: Sequence[tuple[str, str]], folder: Path) -> list[str]:
         """Return the tables, and the published marts, that differ from a build of everything."""
@@ -163,16 +163,16 @@ class Shop:
         with open_warehouse(copy.warehouse_path) as connection:
             # Rows are few: threads cost more than they save.
             connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-            built = rows_of(connection, without={"_load_id"}, only=tables)
+            built = read_rows(connection, without={"_load_id"}, only=tables)
             connection.execute("BEGIN")
             for table, sql in full_models:
                 connection.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
-            expected = rows_of(connection, without={"_load_id"}, only=tables)
+            expected = read_rows(connection, without={"_load_id"}, only=tables)
             connection.execute("ROLLBACK")
         shutil.rmtree(folder)
         with duckdb.connect(str(self.settings.published_path), read_only=True) as published:
             marts = [table for table in tables if table.startswith("marts.")]
-            shown = rows_of(published, without={"_load_id"}, only=marts)
+            shown = read_rows(published, without={"_load_id"}, only=marts)
         return [
             *(table for table in tables if built[table] != expected[table]),
             *(f"published {table}" for table in marts if shown[table] != expected[table]),
@@ -181,11 +181,11 @@ class Shop:
 
 def run_parts(folder: Path, url: str, step: Step) -> None:
     """Run the parts of a step in the child process, until it is killed."""
-    edges = Edges(step.killed_at)
+    kill_points = KillPoints(step.killed_at)
     for module in (engine, ingest, builder, publish):
-        module.transaction = edges.transaction  # type: ignore[attr-defined]
-    publish.os.replace = edges.around(os.replace)  # type: ignore[attr-defined]
-    Queue.finish = edges.around(Queue.finish)  # type: ignore[method-assign]
+        module.transaction = kill_points.transaction  # type: ignore[attr-defined]
+    publish.os.replace = kill_points.wrap(os.replace)  # type: ignore[attr-defined]
+    Queue.finish = kill_points.wrap(Queue.finish)  # type: ignore[method-assign]
     client.Governor = lambda *, livemode, wait: Governor(livemode=livemode, wait=lambda _: None)  # type: ignore
     settings = Settings(stripe_api_key=SecretStr(DEFAULT_API_KEY), stripe_api_base=url, recoup_data_dir=folder)
     chance = random.Random(step.seed)
@@ -215,7 +215,7 @@ def carry_on(settings: Settings, chance: random.Random) -> None:
 
 
 def build_some_models(settings: Settings, chance: random.Random) -> None:
-    """Build some models as `dbt run --select` does, also if nothing has changed; the others stay as they are."""
+    """Build some models as `dbt run --select` does, even if nothing has changed, and leave the others."""
     plan = stored_plan(settings)
     assert plan is not None
     chosen = tuple(model for model in plan.models if chance.random() < 0.4)
@@ -241,14 +241,14 @@ RUN: dict[str, Callable[[Settings, random.Random], object]] = {
 
 
 @pytest.fixture
-def shops(tmp_path: Path, template: Template) -> Iterator[Callable[[SimulatedAccount], Shop]]:
+def shops(tmp_path: Path, built_folder: BuiltFolder) -> Iterator[Callable[[SimulatedAccount], Shop]]:
     servers: list[SimulatorServer] = []
 
     def make(account: SimulatedAccount) -> Shop:
         server = SimulatorServer(account)
         server.__enter__()
         servers.append(server)
-        return Shop(tmp_path / f"shop_{len(servers)}", template, server)
+        return Shop(tmp_path / f"shop_{len(servers)}", built_folder, server)
 
     yield make
     for server in servers:
@@ -256,7 +256,7 @@ def shops(tmp_path: Path, template: Template) -> Iterator[Callable[[SimulatedAcc
 
 
 @pytest.mark.parametrize("history", range(-(-CASES // STEPS)))
-def test_one_clean_sync_after_any_kill_brings_the_marts_to_the_truth(
+def test_one_clean_sync_after_any_kill_makes_the_marts_equal_the_truth(
     history: int,
     shops: Callable[[SimulatedAccount], Shop],
     full_models: Sequence[tuple[str, str]],
@@ -279,19 +279,19 @@ def test_one_clean_sync_after_any_kill_brings_the_marts_to_the_truth(
 
 
 @pytest.mark.parametrize("table", ["refunds", "charges", "disputes"])
-def test_what_a_sync_loaded_before_it_was_killed_is_not_lost_to_a_webhook(
+def test_rows_loaded_by_a_killed_sync_are_built_after_a_webhook(
     table: str,
     shops: Callable[[SimulatedAccount], Shop],
     full_models: Sequence[tuple[str, str]],
     tmp_path: Path,
 ) -> None:
-    """A sync loads rows and is killed before its build; a webhook comes; more syncs follow."""
+    """Kill a sync after it loaded rows and before its build, then ingest a webhook event and sync again."""
     account = SimulatedAccount(seed=34, payments=400, days=60)
     shop = shops(account)
     shop.sync()
     account.now += 12 * DAY
     loaded = pipeline.extract(shop.settings).counts[table].written
-    assert loaded > 0, "the account has none: choose another seed"
+    assert loaded > 0, "the account has none; choose another seed"
     account.now += HOUR
     shop.push(1.0, random.Random(1))
     carry_on(shop.settings, random.Random(2))

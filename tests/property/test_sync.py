@@ -1,6 +1,6 @@
-"""Whatever happens: any history, clock, fault or kill ends in Stripe's own state, and no row is ever older than before.
+"""Any history, clock, fault or kill ends in Stripe's own state, and no row is ever replaced by an older one.
 
-CASES examples are divided among the tests of CHUNKS; `make soak` asks for thousands.
+CASES examples are divided among the tests of CHUNKS; `make soak` runs thousands.
 """
 
 import multiprocessing
@@ -30,15 +30,15 @@ from orchestration.sync import readers as reading
 from orchestration.sync.streams import EVENT_RETENTION_SECONDS, OBJECT_STREAMS
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.rows import OBJECT_TABLES
-from tests.held import HeldWarehouse
-from tests.processes import Edges
+from tests.support.borrowed_warehouse import BorrowedWarehouse
+from tests.support.processes import KillPoints
 
 CASES = int(os.environ.get("RECOUP_CASES", "304"))
 CHUNKS = 8
 HOUR, DAY = 3_600, 86_400
 
 SHRINKING_SECONDS = 60
-"""How long a failing history is made smaller: Hypothesis's own five minutes are all of a test's time in CI."""
+"""How long Hypothesis may shrink a failing history. Its default of five minutes is a test's whole time limit in CI."""
 
 TOLD = {
     "payment_intents": ("status", "amount", "amount_received", "canceled_at", "cancellation_reason", "latest_charge"),
@@ -46,7 +46,7 @@ TOLD = {
     "refunds": ("status", "amount", "charge"),
     "disputes": ("status", "amount", "charge", "reason"),
 }
-"""Fields of which every change has an event. Others (metadata, say) are known as of the last look at the object."""
+"""Fields whose every change has an event. Others, such as metadata, are known as of the last read of the object."""
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pandas_compat", "_strptime", "netrc"])
@@ -54,10 +54,10 @@ forks.set_forkserver_preload([__name__, "pandas", "pyarrow.dataset", "pyarrow.pa
 
 @dataclass(frozen=True)
 class Step:
-    """Time passes; then a sync, with faults, killed at a transaction's edge or not.
+    """A time to pass, then a sync, with faults, that may be killed around a transaction.
 
-    An answer that is slow moves the clock only where nobody is killed: the server would answer a dead process later on,
-    and move the clock while the test looks at it.
+    A slow answer moves the clock only if the sync is not killed. Otherwise the server would answer the dead process
+    later and move the clock while the test reads it.
     """
 
     pause: int
@@ -93,18 +93,18 @@ def sync(url: str, connection: duckdb.DuckDBPyConnection, batch_pages: int) -> N
     )
     with pytest.MonkeyPatch.context() as patched, closing(client):
         patched.setattr(reading, "BATCH_PAGES", batch_pages)
-        sync_account(client, HeldWarehouse(connection))
+        sync_account(client, BorrowedWarehouse(connection))
 
 
 def sync_until_killed(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
-    """The body of a child process."""
-    engine.transaction = Edges(killed_at).transaction  # type: ignore[assignment]
+    """Run a sync in a child process that is killed."""
+    engine.transaction = KillPoints(killed_at).transaction  # type: ignore[assignment]
     with open_warehouse(path, options=LOADING_OPTIONS) as connection:
         sync(url, connection, batch_pages)
 
 
 def sync_and_kill(url: str, path: Path, batch_pages: int, killed_at: int) -> None:
-    """A sync in a process of its own, which is killed unless it has ended before."""
+    """Run a sync in a child process, which is killed unless it ends earlier."""
     child = forks.Process(target=sync_until_killed, args=(url, path, batch_pages, killed_at))
     child.start()
     child.join()
@@ -112,17 +112,17 @@ def sync_and_kill(url: str, path: Path, batch_pages: int, killed_at: int) -> Non
 
 
 def versions(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], tuple[Any, str]]:
-    """How new each row is."""
+    """Return the version of each row."""
     found = {}
     for stream in OBJECT_STREAMS:
         rows = connection.execute(f"SELECT id, _as_of, _precedence FROM raw_stripe.{stream.name}").fetchall()
         for object_id, as_of, precedence in rows:
-            assert (stream.name, object_id) not in found, "nothing is there twice"
+            assert (stream.name, object_id) not in found, "no object is stored twice"
             found[stream.name, object_id] = (as_of, precedence)
     return found
 
 
-def told(table: str, payload: dict[str, Any]) -> dict[str, Any]:
+def fields_with_events(table: str, payload: dict[str, Any]) -> dict[str, Any]:
     return {name: payload.get(name) for name in TOLD[table]}
 
 
@@ -130,17 +130,17 @@ def assert_equals_stripe(connection: duckdb.DuckDBPyConnection, account: Simulat
     at, renderer = account.now, Renderer(account)
     for table in OBJECT_TABLES:
         listed = account.list_entries(table, at, created=(0, at))
-        expected = {entry.id: told(table, renderer.render(table, entry, at)) for entry in listed}
+        expected = {entry.id: fields_with_events(table, renderer.render(table, entry, at)) for entry in listed}
         rows = connection.execute(f"SELECT id, payload FROM raw_stripe.{table}").fetchall()
-        assert {object_id: told(table, orjson.loads(text)) for object_id, text in rows} == expected, table
+        assert {object_id: fields_with_events(table, orjson.loads(text)) for object_id, text in rows} == expected, table
     stored = [event_id for (event_id,) in connection.execute("SELECT id FROM raw_stripe.events").fetchall()]
     wanted = {kind for stream in OBJECT_STREAMS for kind in stream.event_types}
     told_of = account.list_entries("events", at, created=(first_sync - EVENT_RETENTION_SECONDS, at))
     events = {entry.id: entry for entry in told_of if entry.event_type in wanted}
-    assert len(stored) == len(set(stored)), "no event is there twice"
+    assert len(stored) == len(set(stored)), "no event is stored twice"
     assert set(stored) <= events.keys()
     for missing in events.keys() - set(stored):
-        assert account.is_aged_out(events[missing], at), "only what nobody could have read any more is missing"
+        assert account.is_aged_out(events[missing], at), "only events that Stripe no longer lists are missing"
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -202,7 +202,7 @@ def test_every_history_ends_in_stripes_own_state(chunk: int, tmp_path: Path, mon
                         sync(server.url, connection, batch_pages)
                     after = versions(connection)
                 server.faults.clear()
-                assert all(after[key] >= newest for key, newest in before.items()), "no row is older than before"
+                assert all(after[key] >= newest for key, newest in before.items()), "no row became older"
                 before = after
             account.events_late = 0
             with open_warehouse(path, options=LOADING_OPTIONS) as connection:

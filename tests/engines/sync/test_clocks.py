@@ -18,7 +18,7 @@ from orchestration.stripe_api.client import RetryPolicy
 from orchestration.stripe_api.clock import MAX_CLOCK_DIFFERENCE_SECONDS, StripeClock, parse_date
 from orchestration.sync import SyncReport, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 TABLES = ("payment_intents", "charges", "refunds", "disputes", "events")
@@ -55,7 +55,7 @@ def sync(server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection, own: int
         own_clock=clock,
     )
     try:
-        return sync_account(client, HeldWarehouse(warehouse))
+        return sync_account(client, BorrowedWarehouse(warehouse))
     finally:
         client.close()
 

@@ -22,7 +22,7 @@ from orchestration.warehouse.checkpoints import Checkpoint, OpenWindow, write_ch
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse
 
 DAY = 86_400
 PERMISSIONS = ("payment_intent_read", "charge_read", "dispute_read", "event_read", "accounts_kyc_id_numbers_read")
@@ -59,7 +59,7 @@ def sync(warehouse: duckdb.DuckDBPyConnection) -> Sync:
             SecretStr(key), api_base=server.url, retry=RetryPolicy(tries=4), sleep=lambda seconds: None
         )
         try:
-            return sync_account(client, HeldWarehouse(warehouse), **options)
+            return sync_account(client, BorrowedWarehouse(warehouse), **options)
         finally:
             client.close()
 

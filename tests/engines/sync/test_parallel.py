@@ -21,7 +21,7 @@ from orchestration.sync.streams import EVENTS_PATH
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse
 
 DAY = 86_400
 ACCOUNT = AccountKey("acct_1", True)
@@ -71,7 +71,7 @@ def sync(
 ) -> tuple[SyncReport, WatchedClient]:
     with closing(WatchedClient(server.url, key)) as client:
         client.before = lambda request: before(client, request)
-        return sync_account(client, HeldWarehouse(warehouse)), client
+        return sync_account(client, BorrowedWarehouse(warehouse)), client
 
 
 def once(action: Callable[[], object], *, at: Callable[[WatchedClient, Request], bool]) -> Any:

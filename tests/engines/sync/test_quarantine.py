@@ -16,7 +16,7 @@ from orchestration.stripe_api import StripeClient, StripeUnavailable
 from orchestration.stripe_api.client import RetryPolicy
 from orchestration.sync import SyncReport, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse
 
 DAY = 86_400
 TABLES = ("payment_intents", "charges", "refunds", "disputes", "events")
@@ -49,7 +49,7 @@ def sync(server: SimulatorServer, warehouse: duckdb.DuckDBPyConnection, **option
     key = SecretStr(DEFAULT_API_KEY)
     client = StripeClient(key, api_base=server.url, retry=policy, sleep=lambda seconds: None, **options)
     try:
-        return sync_account(client, HeldWarehouse(warehouse))
+        return sync_account(client, BorrowedWarehouse(warehouse))
     finally:
         client.close()
 

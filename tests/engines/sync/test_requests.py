@@ -15,7 +15,7 @@ from orchestration.stripe_api import StripeClient
 from orchestration.stripe_api.rate_limits import Governor
 from orchestration.sync import Progress, SyncReport, SyncRequest, estimate, plan_sync, sync_account
 from orchestration.warehouse.connection import LOADING_OPTIONS, open_warehouse
-from tests.held import HeldWarehouse
+from tests.support.borrowed_warehouse import BorrowedWarehouse
 
 DAY = 86_400
 OBJECTS = ("payment_intents", "charges", "refunds", "disputes")
@@ -62,11 +62,11 @@ def corrupt_since(warehouse: duckdb.DuckDBPyConnection) -> set[int]:
 def test_a_full_refresh_lists_everything_again(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    sync_account(client, HeldWarehouse(warehouse))
+    sync_account(client, BorrowedWarehouse(warehouse))
     corrupt_payment_intents(warehouse)
     server.account.now += 60
     server.requests.clear()
-    report = sync_account(client, HeldWarehouse(warehouse), request=SyncRequest(full_refresh=True))
+    report = sync_account(client, BorrowedWarehouse(warehouse), request=SyncRequest(full_refresh=True))
     assert corrupt_since(warehouse) == set()
     assert all(listed(server).values())
     assert report.relisted_feeds == []
@@ -75,11 +75,11 @@ def test_a_full_refresh_lists_everything_again(
 def test_only_objects_in_the_requested_range_are_listed_again(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    sync_account(client, HeldWarehouse(warehouse))
+    sync_account(client, BorrowedWarehouse(warehouse))
     corrupt_payment_intents(warehouse)
     server.account.now += 60
     since, until = server.account.now - 40 * DAY, server.account.now - 20 * DAY
-    sync_account(client, HeldWarehouse(warehouse), request=SyncRequest(created=(since, until)))
+    sync_account(client, BorrowedWarehouse(warehouse), request=SyncRequest(created=(since, until)))
     left = corrupt_since(warehouse)
     assert left
     assert not [created for created in left if since <= created < until]
@@ -118,7 +118,7 @@ def test_a_plan_takes_few_requests_and_is_right_within_a_factor_of_two(
     assert plan.requests_made <= 40
     assert warehouse.execute("SELECT count(*) FROM raw_stripe.payment_intents").fetchone() == (0,)
     server.requests.clear()
-    sync_account(client, HeldWarehouse(warehouse))
+    sync_account(client, BorrowedWarehouse(warehouse))
     assert plan.requests / 2 <= server.requests.total <= plan.requests * 2
     planned = {stream.stream: stream.requests for stream in plan.streams}
     for name in ("payment_intents", "charges"):
@@ -128,18 +128,18 @@ def test_a_plan_takes_few_requests_and_is_right_within_a_factor_of_two(
 def test_a_plan_after_a_sync_has_the_three_requests_of_an_idle_sync(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    sync_account(client, HeldWarehouse(warehouse))
+    sync_account(client, BorrowedWarehouse(warehouse))
     assert plan_sync(client, warehouse).requests == 3
 
 
 def test_a_plan_after_a_long_pause_counts_the_requests_of_a_full_listing(
     server: SimulatorServer, client: StripeClient, warehouse: duckdb.DuckDBPyConnection
 ) -> None:
-    sync_account(client, HeldWarehouse(warehouse))
+    sync_account(client, BorrowedWarehouse(warehouse))
     server.account.now += 40 * DAY
     planned = {stream.stream: stream for stream in plan_sync(client, warehouse).streams}
     server.requests.clear()
-    sync_account(client, HeldWarehouse(warehouse))
+    sync_account(client, BorrowedWarehouse(warehouse))
     for name in ("payment_intents", "charges"):
         assert planned[name].objects is not None
         assert planned[name].requests / 2 <= listed(server)[name] <= planned[name].requests * 2
@@ -150,7 +150,7 @@ def test_every_request_is_counted_by_day_and_endpoint(
 ) -> None:
     for pause in (0, 60, DAY):
         server.account.now += pause
-        report = sync_account(client, HeldWarehouse(warehouse))
+        report = sync_account(client, BorrowedWarehouse(warehouse))
     rows = warehouse.execute("SELECT endpoint, sum(requests) FROM sync.reads GROUP BY endpoint").fetchall()
     assert dict(rows) == dict(server.requests.by_endpoint)
     assert warehouse.execute("SELECT count(DISTINCT day) FROM sync.reads").fetchone() == (2,)
@@ -161,7 +161,7 @@ def test_every_request_is_counted_by_day_and_endpoint(
 
 def test_progress_reports_the_pages_that_are_left(client: StripeClient, warehouse: duckdb.DuckDBPyConnection) -> None:
     reports: list[Progress] = []
-    report: SyncReport = sync_account(client, HeldWarehouse(warehouse), observe=reports.append)
+    report: SyncReport = sync_account(client, BorrowedWarehouse(warehouse), observe=reports.append)
     assert reports[-1].requests.requests == report.requests.requests
     assert min(each.pages_left for each in reports) == 0
     rows = [sum(counts.read for counts in each.counts.values()) for each in reports]

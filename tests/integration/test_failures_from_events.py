@@ -1,4 +1,4 @@
-"""Failures as a webhook alone tells them, and as their charges do: one verdict, whichever came first."""
+"""Failures known from webhook events alone and from charges: the same outcome, whichever comes first."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,9 @@ import pytest
 
 from orchestration import pipeline
 from orchestration.config.settings import Settings
-from tests.integration.test_data_issues import DAY, MIDNIGHT, Payload, charge, intent, load, published, recovered
-from tests.template import Template
-from tests.truth import differences_from_full_refresh
+from tests.integration.test_data_issues import DAY, MIDNIGHT, Payload, charge, intent, load, query_published, recovered
+from tests.support.built_folder import BuiltFolder
+from tests.support.truth import find_full_refresh_differences
 
 VERSION = "2026-10-28.endive"
 BANK = {"type": "issuer_declined", "network_status": "declined_by_network"}
@@ -22,7 +22,7 @@ REVERSED = {"type": "blocked", "network_status": "reversed_after_approval", "rea
 
 @dataclass(frozen=True)
 class Refusal:
-    """One kind of refusal: what the charge says, what the error in the event says, and the verdict."""
+    """A kind of refusal: the charge, the error in the event, and the expected outcome and class."""
 
     code: str
     outcome: dict[str, Any]
@@ -101,33 +101,33 @@ def card(name: str, checks: dict[str, str] | None = None) -> Payload:
     return {"type": "card", "card": details}
 
 
-def refused(name: str, refusal: Refusal) -> Payload:
-    """The charge of a refusal."""
+def refused_charge(name: str, refusal: Refusal) -> Payload:
+    """Return the charge of a refusal."""
     details = card(name, refusal.checks)
     return charge(name, failure_code=refusal.code, outcome=refusal.outcome, payment_method_details=details)
 
 
 def event(name: str, event_id: str, at: int, error: dict[str, Any], **fields: Any) -> Payload:
-    """A payment_intent.payment_failed event that shows this error."""
+    """Return a payment_intent.payment_failed event with this error."""
     whole = {"type": "card_error", "payment_method": {"id": f"pm_{name}"} | card(name)} | error
     carried = intent(name, last_payment_error=whole, **fields)
     made = {"object": "event", "id": event_id, "created": at, "type": "payment_intent.payment_failed"}
     return made | {"api_version": VERSION, "data": {"object": carried}}
 
 
-def told(name: str, refusal: Refusal) -> Payload:
-    """The event of a refusal, which shows the charge's id and code, and no outcome."""
+def failure_event(name: str, refusal: Refusal) -> Payload:
+    """Return the event of a refusal, which has the charge's id and code and no outcome."""
     return event(name, f"evt_{name}", MIDNIGHT - 29, {"code": refusal.code, "charge": f"ch_{name}_1"} | refusal.error)
 
 
 def unauthenticated(name: str, event_id: str, at: int, **error: Any) -> Payload:
-    """An event of a failure that made no charge."""
+    """Return an event of a failure that made no charge."""
     return event(name, event_id, at, {"code": "payment_intent_authentication_failure"} | error)
 
 
-def verdicts(settings: Settings) -> dict[str, tuple[str, str | None]]:
-    """Outcome and class of each attempt whose payment is not the neighbour."""
-    rows = published(
+def read_outcomes(settings: Settings) -> dict[str, tuple[str, str | None]]:
+    """Return the outcome and class of each attempt whose payment is not the neighbour."""
+    rows = query_published(
         settings,
         """SELECT payment_intent_id[4:], outcome, failure_class FROM marts.payment_attempts
            WHERE outcome IN ('failed', 'blocked') AND payment_intent_id <> 'pi_neighbour'""",
@@ -136,13 +136,13 @@ def verdicts(settings: Settings) -> dict[str, tuple[str, str | None]]:
 
 
 def failed_payments(settings: Settings) -> set[str]:
-    rows = published(settings, "SELECT episode_id[4:] FROM marts.recovery_episodes")
+    rows = query_published(settings, "SELECT episode_id[4:] FROM marts.recovery_episodes")
     return {name for (name,) in rows} - {"neighbour"}
 
 
-def attempts_of(settings: Settings) -> list[tuple[str, int]]:
-    """Ids of attempts without a charge, and their seconds after midnight."""
-    rows = published(
+def query_attempts(settings: Settings) -> list[tuple[str, int]]:
+    """Return the ids of attempts without a charge, and their seconds after midnight."""
+    rows = query_published(
         settings,
         f"""SELECT attempt_id, CAST(epoch(attempted_at) AS BIGINT) - {MIDNIGHT} FROM marts.payment_attempts
             WHERE attempt_source <> 'charge' ORDER BY attempted_at, attempt_id""",
@@ -156,27 +156,27 @@ def build(settings: Settings, payloads: Sequence[Payload] | Iterable[Payload]) -
 
 
 @pytest.fixture
-def settings(template: Template, tmp_path: Path) -> Settings:
-    """A data folder with one payment that was recovered."""
-    settings = Settings(recoup_data_dir=template.copy(tmp_path / "data"))
+def settings(built_folder: BuiltFolder, tmp_path: Path) -> Settings:
+    """Return the settings of a data folder with one recovered payment."""
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     build(settings, recovered("neighbour"))
     return settings
 
 
-def test_events_alone_give_the_verdict_of_the_charge(settings: Settings, tmp_path: Path) -> None:
+def test_events_alone_give_the_same_outcome_as_the_charge(settings: Settings, tmp_path: Path) -> None:
     expected = {name: refusal.verdict for name, refusal in KINDS.items()}
     lost = {name for name, refusal in KINDS.items() if refusal.verdict[0] == "failed"}
-    build(settings, [told(name, refusal) for name, refusal in KINDS.items()])
-    assert verdicts(settings) == expected
+    build(settings, [failure_event(name, refusal) for name, refusal in KINDS.items()])
+    assert read_outcomes(settings) == expected
     assert failed_payments(settings) == lost
-    build(settings, [each for name, refusal in KINDS.items() for each in (intent(name), refused(name, refusal))])
-    assert verdicts(settings) == expected
+    build(settings, [each for name, refusal in KINDS.items() for each in (intent(name), refused_charge(name, refusal))])
+    assert read_outcomes(settings) == expected
     assert failed_payments(settings) == lost
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
-def test_two_event_objects_of_one_failure_are_one_attempt_in_any_order(settings: Settings, tmp_path: Path) -> None:
-    """The copy comes a second later, in the same build or in a later one; another try half a minute on is another."""
+def test_two_events_of_one_failure_are_one_attempt_in_any_order(settings: Settings, tmp_path: Path) -> None:
+    """Check a copy one second later, in the same or a later build. Half a minute later it is another attempt."""
     orders = list(itertools.permutations(((0, "b"), (1, "a"), (30, "c"))))
     for arrivals in zip(*orders, strict=True):
         build(
@@ -186,19 +186,19 @@ def test_two_event_objects_of_one_failure_are_one_attempt_in_any_order(settings:
                 for number, (seconds, event_id) in enumerate(arrivals)
             ],
         )
-    assert attempts_of(settings) == [
+    assert query_attempts(settings) == [
         (f"pi_shop{number}:evt_{event_id}{number}", seconds)
         for seconds, event_id in ((0, "a"), (30, "c"))
         for number in range(6)
     ]
     build(settings, [unauthenticated("other_card", "evt_x", MIDNIGHT + DAY)])
     build(settings, [unauthenticated("other_card", "evt_y", MIDNIGHT + DAY, payment_method={"id": "pm_second"})])
-    assert [name for name, _ in attempts_of(settings)][-2:] == ["pi_other_card:evt_x", "pi_other_card:evt_y"]
-    assert differences_from_full_refresh(settings, tmp_path / "again") == []
+    assert [name for name, _ in query_attempts(settings)][-2:] == ["pi_other_card:evt_x", "pi_other_card:evt_y"]
+    assert find_full_refresh_differences(settings, tmp_path / "again") == []
 
 
-def test_an_option_of_the_method_holds_the_money_until_it_is_captured(settings: Settings) -> None:
-    """Of the terminal `manual_preferred` as well; an option of another method changes nothing."""
+def test_manual_capture_set_on_the_method_holds_the_money_until_capture(settings: Settings) -> None:
+    """Check also the terminal's `manual_preferred`. Options of another payment method change nothing."""
     options = {
         "card": {"card": {"capture_method": "manual"}},
         "terminal": {"card_present": {"capture_method": "manual_preferred"}},
@@ -210,11 +210,13 @@ def test_an_option_of_the_method_holds_the_money_until_it_is_captured(settings: 
         paid = recovered(name, capture_method="automatic_async", payment_method_options=asked)
         load(settings, [paid[0], paid[1], paid[2] | {"payment_method_details": method}])
     pipeline.build(settings)
-    rows = published(settings, "SELECT episode_id[4:], is_first_succeeded_at_estimated FROM marts.recovery_episodes")
+    rows = query_published(
+        settings, "SELECT episode_id[4:], is_first_succeeded_at_estimated FROM marts.recovery_episodes"
+    )
     assert dict(rows) == {"card": True, "terminal": True, "other": False, "odd": False, "neighbour": False}
 
 
-def test_a_hold_that_expired_is_called_so_by_both_of_stripe_s_words(settings: Settings) -> None:
+def test_both_cancellation_reasons_for_an_expired_hold_are_recognized(settings: Settings) -> None:
     for reason in ("automatic", "expired", "abandoned"):
         held = charge(reason, 2, captured=False, amount_captured=0)
         gone = intent(
@@ -227,7 +229,7 @@ def test_a_hold_that_expired_is_called_so_by_both_of_stripe_s_words(settings: Se
         )
         load(settings, [gone, charge(reason), held])
     pipeline.build(settings)
-    rows = published(settings, "SELECT episode_id[4:], lost_reason FROM marts.recovery_episodes")
+    rows = query_published(settings, "SELECT episode_id[4:], lost_reason FROM marts.recovery_episodes")
     assert dict(rows) == {
         "automatic": "authorization_expired",
         "expired": "authorization_expired",
@@ -236,8 +238,8 @@ def test_a_hold_that_expired_is_called_so_by_both_of_stripe_s_words(settings: Se
     }
 
 
-def test_a_saved_wallet_is_charged_without_its_owner(settings: Settings) -> None:
-    """A code or a challenge shows that the customer was there; a wallet alone does not."""
+def test_a_charge_of_a_saved_wallet_is_off_session(settings: Settings) -> None:
+    """Check that a security code or a challenge shows the customer's presence, and a wallet alone does not."""
     shown: dict[str, Payload] = {
         "wallet": {"wallet": {"type": "apple_pay"}},
         "code": {"checks": {"cvc_check": "pass"}},
@@ -249,7 +251,7 @@ def test_a_saved_wallet_is_charged_without_its_owner(settings: Settings) -> None
         paid[2]["payment_method_details"]["card"] |= details
         load(settings, paid)
     pipeline.build(settings)
-    rows = published(settings, "SELECT episode_id[4:], recovery_initiator FROM marts.recovery_episodes")
+    rows = query_published(settings, "SELECT episode_id[4:], recovery_initiator FROM marts.recovery_episodes")
     assert {name: initiator for name, initiator in rows if initiator} == {
         "code": "customer_likely",
         "challenge": "customer_likely",

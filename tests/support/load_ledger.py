@@ -1,10 +1,10 @@
-"""Raw rows that a test writes without the loader."""
+"""Record in the ledger the raw rows that a test writes without the loader."""
 
 import duckdb
 
 
-def enter_new_loads(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Enter the loads of a raw table that the ledger does not know, as the loader does for rows that it writes."""
+def record_new_loads(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Add the loads of a raw table that the ledger lacks, as the loader does for the rows that it writes."""
     connection.execute(
         f"""INSERT INTO sync.loads (load_id, table_name, loaded_at)
             SELECT DISTINCT _load_id, '{table}', now()::TIMESTAMP FROM raw_stripe.{table}

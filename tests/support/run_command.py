@@ -1,4 +1,4 @@
-"""The `recoup` command in this process, with what it prints at 80 columns: a second cheaper than one of its own."""
+"""Run the `recoup` command in this process, 80 columns wide. A process of its own would take a second longer."""
 
 import io
 import logging
@@ -10,7 +10,7 @@ import pytest
 
 from orchestration.cli import app, connect, integrations, run, webhook_queue, webhook_sample, webhooks
 from orchestration.config.settings import Settings
-from tests.leaks import secrets_in
+from tests.support.leaks import find_secrets
 
 CONSOLES = (
     app.errors,
@@ -19,8 +19,8 @@ CONSOLES = (
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command printed, and its exit code."""
+class CommandResult:
+    """The exit code of a command and what it printed."""
 
     code: int
     out: str
@@ -28,16 +28,23 @@ class Said:
 
     @property
     def screen(self) -> str:
-        """Its lines without the blanks behind them."""
+        """Return the printed lines without trailing spaces."""
         return "\n".join(line.rstrip() for line in (self.out + self.err).splitlines())
 
     @property
     def text(self) -> str:
+        """Return the printed words, separated by single spaces."""
         return " ".join(self.screen.split())
 
 
-def recoup(*arguments: str, typed: str = "", **variables: str) -> Said:
-    """Run it as from a script: what is typed comes from a pipe. It never shows a whole secret."""
+def run_recoup(*arguments: str, typed: str = "", **variables: str) -> CommandResult:
+    """Run the command with `typed` as its piped input, and check that it shows no whole secret.
+
+    Args:
+        arguments: what follows `recoup` on the command line.
+        typed: the standard input.
+        variables: the environment variables; no other setting reaches the command.
+    """
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
         for name in Settings.model_fields:
@@ -52,6 +59,6 @@ def recoup(*arguments: str, typed: str = "", **variables: str) -> Said:
             patched.setattr(console, "width", 80)
         with pytest.raises(SystemExit) as end:
             app.main()
-    said = Said(int(end.value.code or 0), out.getvalue(), err.getvalue())
-    assert not secrets_in((said.out + said.err).encode())
-    return said
+    result = CommandResult(int(end.value.code or 0), out.getvalue(), err.getvalue())
+    assert not find_secrets((result.out + result.err).encode())
+    return result

@@ -1,4 +1,4 @@
-"""A warehouse that the test itself holds open, to look into it between syncs."""
+"""A warehouse on a connection that the test keeps open, so that it can read the tables between syncs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +8,16 @@ import duckdb
 from orchestration.warehouse.connection import Warehouse
 
 
-class HeldWarehouse(Warehouse):
-    """The test's own connection. Nobody waits for it."""
+class BorrowedWarehouse(Warehouse):
+    """Use the test's own connection. No other process waits for it."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
     def pause(self) -> None:
-        """Nothing to do."""
+        """Do nothing, since no process waits for the connection."""
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        """Whoever holds the connection sees to that."""
+        """Do nothing, since the test is the only user of the connection."""
         yield

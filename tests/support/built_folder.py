@@ -1,6 +1,7 @@
-"""A data folder whose models are built on empty tables: where tests begin that do not care how a first build is done.
+"""A data folder whose models are built on empty tables, for tests that do not test the first build.
 
-The first build of a folder, by dbt, costs up to 14 seconds of CPU; each later one, by the compiled plan, about one.
+The first build of a folder is done by dbt and takes up to 14 CPU seconds. Each later build uses the compiled plan and
+takes about one.
 """
 
 import fcntl
@@ -16,15 +17,15 @@ _MANIFEST: Final = "manifest.json"
 _PLAN: Final = "plan.json"
 
 
-class Template:
-    """The data folder `path`: a warehouse built on empty tables, the compiled plan, and dbt's manifest."""
+class BuiltFolder:
+    """The data folder `path`, with a warehouse built on empty tables, the compiled plan, and dbt's manifest."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def manifest(self) -> Path:
-        """The file of dbt's manifest."""
+        """Return the path of dbt's manifest."""
         return Settings(recoup_data_dir=self.path).dbt_target_dir / _MANIFEST
 
     def copy(self, folder: Path) -> Path:
@@ -33,20 +34,22 @@ class Template:
         return folder
 
 
-def shared_template(shared: Path, plan: Path) -> Template:
-    """Return the template in a folder that all workers share; the first worker that asks makes it.
+def ensure_built_folder(shared: Path, plan: Path) -> BuiltFolder:
+    """Return the built folder in a folder that all workers share. The first worker that asks builds it.
 
-    `plan` is where this process keeps the compiled plan.
+    Args:
+        shared: the folder that all workers share.
+        plan: the path of this process's compiled plan.
     """
-    template = shared / "template"
-    with (shared / "template.lock").open("w") as lock:
+    path = shared / "built_folder"
+    with (shared / "built_folder.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not template.exists():
-            _make(shared / "unfinished_template", plan).rename(template)
-    return Template(template)
+        if not path.exists():
+            _build(shared / "unfinished_folder", plan).rename(path)
+    return BuiltFolder(path)
 
 
-def _make(folder: Path, plan: Path) -> Path:
+def _build(folder: Path, plan: Path) -> Path:
     settings = Settings(recoup_data_dir=folder / "built")
     pipeline.build(settings)
     made = Settings(recoup_data_dir=folder / "kept")

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests, in a folder of its own, on a socket of its own. It fails where there is none."""
+"""A PostgreSQL server for tests, with its own folder and socket. It fails if PostgreSQL is not installed."""
 
 import os
 import shutil
@@ -9,17 +9,21 @@ from pathlib import Path
 
 import psycopg
 
-PLACES = [Path("/usr/bin"), Path("/usr/local/bin"), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+PROGRAM_FOLDERS = [
+    Path("/usr/bin"),
+    Path("/usr/local/bin"),
+    *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
+]
 
 
 class Postgres:
-    """A server while the context lasts. As root it runs as `postgres`, since PostgreSQL refuses to run as root."""
+    """Run a server while the context lasts: as user `postgres` if the tests run as root, which PostgreSQL refuses."""
 
     def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self._is_durable = is_durable
-        self._bin = _programs()
+        self._bin = _find_programs()
         self._folder = folder
-        self._numbers = count()
+        self._database_numbers = count()
 
     def __enter__(self) -> "Postgres":
         if os.getuid() == 0:
@@ -35,8 +39,8 @@ class Postgres:
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
 
     def new_database(self) -> str:
-        """The address of an empty database, as SQLAlchemy writes it."""
-        name = f"recoup_{next(self._numbers)}"
+        """Create an empty database and return its SQLAlchemy URL."""
+        name = f"recoup_{next(self._database_numbers)}"
         with psycopg.connect(f"host={self._folder} user=postgres dbname=postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
         return f"postgresql+psycopg://postgres@/{name}?host={self._folder}"
@@ -48,9 +52,9 @@ class Postgres:
         assert done.returncode == 0, f"{program}: {done.stderr or done.stdout}"
 
 
-def _programs() -> Path:
+def _find_programs() -> Path:
     on_path = shutil.which("initdb")
-    places = [Path(on_path).resolve().parent, *PLACES] if on_path else PLACES
-    found = next((place for place in places if (place / "initdb").exists() and (place / "pg_ctl").exists()), None)
-    assert found is not None, "No PostgreSQL server is installed; .ci/install-postgres installs one."
+    folders = [Path(on_path).resolve().parent, *PROGRAM_FOLDERS] if on_path else PROGRAM_FOLDERS
+    found = next((folder for folder in folders if (folder / "initdb").exists() and (folder / "pg_ctl").exists()), None)
+    assert found is not None, "PostgreSQL is not installed: run .ci/install-postgres."
     return found

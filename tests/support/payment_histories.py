@@ -1,4 +1,4 @@
-"""Payments as Stripe shows them, told step by step, and two ways to bring them into a warehouse: poll and webhook."""
+"""Payments as Stripe shows them, made step by step, and two ways to load them: by sync and by webhook."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ def intent(name: str, **fields: Any) -> Payload:
 
 
 def charge(name: str, number: int = 1, **fields: Any) -> Payload:
-    """A charge of the payment `name`: the first is declined, the others succeed."""
+    """Return a charge of the payment `name`. By default the first is declined and the others succeed."""
     made: Payload = {
         "object": "charge",
         "id": f"ch_{name}_{number}",
@@ -63,7 +63,7 @@ def charge(name: str, number: int = 1, **fields: Any) -> Payload:
 
 
 def recovered(name: str, **fields: Any) -> list[Payload]:
-    """A payment that failed once and was paid."""
+    """Return the objects of a payment that failed once and was then paid."""
     paid = intent(name, status="succeeded", amount_received=5000, latest_charge=f"ch_{name}_2", **fields)
     return [paid, charge(name), charge(name, 2)]
 
@@ -88,13 +88,13 @@ def dispute(name: str, **fields: Any) -> Payload:
 
 
 def event(event_id: str, kind: str, at: int, carried: Payload) -> Payload:
-    """An event that carries the object as it is now."""
+    """Return an event with a copy of the object as it is now."""
     made = {"object": "event", "id": event_id, "created": at, "type": kind}
     return made | {"data": {"object": copy.deepcopy(carried)}}
 
 
 def failed_event(name: str, at: int, **fields: Any) -> Payload:
-    """A payment_intent.payment_failed event of a failure that made no charge."""
+    """Return a payment_intent.payment_failed event for a failure that made no charge."""
     error = {"type": "card_error", "code": "payment_intent_authentication_failure"}
     carried = intent(name, last_payment_error=error, **fields)
     return event(f"evt_{name}_{at}", "payment_intent.payment_failed", at, carried)
@@ -105,25 +105,25 @@ def canceled(name: str, at: int, **fields: Any) -> Payload:
 
 
 def card(fingerprint: str, kind: str = "card", **fields: Any) -> Payload:
-    """A card as `payment_method_details` shows it; `kind` is `card_present` at a terminal."""
+    """Return a card as `payment_method_details` shows it; `kind` is `card_present` at a terminal."""
     shown = {"brand": "visa", "network": "visa", "funding": "credit", "country": "US", "fingerprint": fingerprint}
     return {"type": kind, kind: shown | {"exp_month": 5, "exp_year": 2029, "last4": "4242"} | fields}
 
 
 def bank_account(fingerprint: str) -> Payload:
-    """An account that ACH Direct Debit takes from."""
+    """Return a bank account that ACH Direct Debit debits."""
     return {"type": "us_bank_account", "us_bank_account": {"fingerprint": fingerprint, "last4": "6789"}}
 
 
 class Payment:
-    """A PaymentIntent, told step by step: each step changes it, makes its charge, and the events that tell of it.
+    """A PaymentIntent, made step by step. Each step changes it and makes its charge and its events.
 
     Args:
-        name: what the ids are made of.
-        at: when it is created; the steps say how many seconds `after` they happen.
+        name: part of all ids.
+        at: when it is created. Each step happens `after` so many seconds.
         customer: the id of the customer; a guest has none.
-        method: what it is paid with, unless a step says otherwise; each customer, and each guest's payment, has a card.
-        fields: of the PaymentIntent, in Stripe's words.
+        method: the payment method unless a step names another; by default the card of the customer or of the guest.
+        fields: more fields of the PaymentIntent, named as Stripe names them.
     """
 
     def __init__(
@@ -146,79 +146,79 @@ class Payment:
 
     @property
     def objects(self) -> list[Payload]:
-        """What Stripe lists of the payment in the end."""
+        """Return all objects of the payment that Stripe lists after the last step."""
         return [self.intent, *self.charges, *self.refunds, *self.events]
 
     def declined(
         self, after: int = 0, decline_code: str = "insufficient_funds", method: Payload | None = None
     ) -> "Payment":
-        """The issuer declines."""
+        """Make a charge that the issuer declines."""
         outcome = {"type": "issuer_declined", "reason": decline_code, "network_status": "declined_by_network"}
         made = self._charge(after, method, status="failed", failure_code="card_declined", outcome=outcome)
         return self._failed(after + 1, "card_declined", decline_code, made)
 
     def blocked(self, reason: str, after: int = 0, code: str = "card_declined", **fields: Any) -> "Payment":
-        """Stripe blocks the charge for a reason of its own, or of the merchant's rule. `fields` are of the outcome."""
+        """Make a charge that Stripe or a rule of the merchant blocks. `fields` belong to the outcome."""
         outcome = {"type": "blocked", "reason": reason, "network_status": "not_sent_to_network"} | fields
         made = self._charge(after, None, status="failed", failure_code=code, outcome=outcome)
         return self._failed(after + 1, code, "fraudulent" if code == "card_declined" else None, made)
 
     def unauthenticated(self, after: int = 0) -> "Payment":
-        """3-D Secure fails, which makes no charge."""
+        """Fail the authentication by 3-D Secure, which makes no charge."""
         return self._failed(after, "payment_intent_authentication_failure", None, None)
 
-    def told_again(self, after: int = 0) -> "Payment":
-        """Stripe makes a second event of the last step, so many seconds after the first."""
-        told = self.events[-1]
-        again = {"id": f"evt_{self.name}_{len(self.events) + 1}", "created": told["created"] + after}
-        self.events.append(copy.deepcopy(told) | again)
+    def repeats_event(self, after: int = 0) -> "Payment":
+        """Add a second event for the last step, so many seconds after the first."""
+        first = self.events[-1]
+        changes = {"id": f"evt_{self.name}_{len(self.events) + 1}", "created": first["created"] + after}
+        self.events.append(copy.deepcopy(first) | changes)
         return self
 
     def paid(self, after: int = 0, method: Payload | None = None, **fields: Any) -> "Payment":
-        """Authorized and captured at once."""
+        """Make a charge that is authorized and captured at once."""
         self._charge(after, method, captured=True, amount_captured=self.intent["amount"], **fields)
         return self._succeeded(after + 1)
 
-    def held(self, after: int = 0, *, is_told: bool = True) -> "Payment":
-        """Authorized, and not captured."""
+    def authorized(self, after: int = 0, *, has_event: bool = True) -> "Payment":
+        """Make a charge that is authorized and not captured."""
         self._charge(after, None, captured=False)
         self._becomes("requires_capture", amount_capturable=self.intent["amount"], last_payment_error=None)
-        return self._tell("amount_capturable_updated", after + 1) if is_told else self
+        return self._add_event("amount_capturable_updated", after + 1) if has_event else self
 
     def captured(self, after: int) -> "Payment":
         self.charges[-1] |= {"captured": True, "amount_captured": self.intent["amount"]}
         return self._succeeded(after)
 
     def debited(self, after: int = 0) -> "Payment":
-        """The bank has some days to say that it does not pay."""
+        """Make a bank debit, which the bank may return for some days."""
         self._charge(after, None, status="pending")
         self._becomes("processing", last_payment_error=None)
-        return self._tell("processing", after + 1)
+        return self._add_event("processing", after + 1)
 
     def settled(self, after: int) -> "Payment":
         self.charges[-1] |= {"status": "succeeded", "captured": True, "amount_captured": self.intent["amount"]}
         return self._succeeded(after)
 
     def waits(self, action: str, after: int = 0, **shown: Any) -> "Payment":
-        """The customer has something to do: `action` is the type of `next_action`."""
+        """Wait for the customer to act: `action` is the type of `next_action`."""
         self._becomes("requires_action", next_action={"type": action, action: shown}, last_payment_error=None)
-        return self._tell("requires_action", after)
+        return self._add_event("requires_action", after)
 
-    def canceled(self, after: int, reason: str | None, told_after: int | None = None) -> "Payment":
+    def canceled(self, after: int, reason: str | None, event_after: int | None = None) -> "Payment":
         self._becomes("canceled", canceled_at=self.at + after, cancellation_reason=reason, amount_capturable=0)
-        return self._tell("canceled", after if told_after is None else told_after)
+        return self._add_event("canceled", after if event_after is None else event_after)
 
     def lapsed(self, after: int, reason: str) -> "Payment":
-        """The hold of the last charge ends without a capture."""
-        held = self.charges[-1]
-        held |= {"amount_refunded": held["amount"], "refunded": True}
-        facts = {"amount": held["amount"], "currency": held["currency"], "reason": "expired_uncaptured_charge"}
-        self.refunds.append(refund(self.name, 1, charge=held["id"], created=self.at + after, **facts))
+        """End the authorization of the last charge without a capture."""
+        last = self.charges[-1]
+        last |= {"amount_refunded": last["amount"], "refunded": True}
+        facts = {"amount": last["amount"], "currency": last["currency"], "reason": "expired_uncaptured_charge"}
+        self.refunds.append(refund(self.name, 1, charge=last["id"], created=self.at + after, **facts))
         self.refunds[-1]["balance_transaction"] = None
         return self.canceled(after, reason)
 
     def becomes(self, **fields: Any) -> "Payment":
-        """Change the PaymentIntent, as the merchant may before it is paid. No event tells of it."""
+        """Change fields of the PaymentIntent, as a merchant may before it is paid. This makes no event."""
         self.intent |= fields
         return self
 
@@ -243,17 +243,17 @@ class Payment:
         error = {"type": "card_error", "code": code, "decline_code": decline_code, "payment_method": method}
         error |= {"charge": charged["id"]} if charged else {}
         self._becomes("requires_payment_method", last_payment_error=error, payment_method=None)
-        return self._tell("payment_failed", after)
+        return self._add_event("payment_failed", after)
 
     def _succeeded(self, after: int) -> "Payment":
         received = {"amount_received": self.intent["amount"], "amount_capturable": 0, "last_payment_error": None}
         self._becomes("succeeded", **received)
-        return self._tell("succeeded", after)
+        return self._add_event("succeeded", after)
 
-    def _tell(self, what: str, after: int) -> "Payment":
+    def _add_event(self, kind: str, after: int) -> "Payment":
         event_id = f"evt_{self.name}_{len(self.events) + 1}"
-        told = event(event_id, f"payment_intent.{what}", self.at + after, self.intent)
-        self.events.append(told | {"api_version": API_VERSION, "livemode": False, "pending_webhooks": 0})
+        made = event(event_id, f"payment_intent.{kind}", self.at + after, self.intent)
+        self.events.append(made | {"api_version": API_VERSION, "livemode": False, "pending_webhooks": 0})
         return self
 
 
@@ -262,7 +262,7 @@ def _id_of(details: Payload) -> str:
 
 
 class GivenAccount(SimulatedAccount):
-    """An account that holds the objects given, as they are, and nothing else. `GivenRenderer` shows them."""
+    """An account that holds exactly the given objects. `GivenRenderer` shows them."""
 
     def __init__(self, objects: Iterable[Payload], now: int) -> None:
         super().__init__(payments=0, days=1, opened_at=now - DAY)
@@ -278,17 +278,17 @@ class GivenAccount(SimulatedAccount):
 
 
 class GivenRenderer:
-    """Shows each object as it was given."""
+    """Show each object exactly as it was given."""
 
     def __init__(self, account: SimulatedAccount, *, is_connected: bool = False) -> None:
-        """Take what the simulator's own renderer takes."""
+        """Accept the arguments of the simulator's renderer."""
 
     def render(self, resource: Resource, entry: Entry, at: int) -> Payload:
         return copy.deepcopy(entry.intent)  # type: ignore[return-value]
 
 
-def poll(settings: Settings, payments: Sequence[Payment], now: int) -> None:
-    """Sync the payments once, over HTTP, from an account whose clock says `now`."""
+def sync_payments(settings: Settings, payments: Sequence[Payment], now: int) -> None:
+    """Sync the payments once, over HTTP, from an account whose clock shows `now`."""
     objects = [each for payment in payments for each in payment.objects]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("orchestration.simulator.server.api.Renderer", GivenRenderer)
@@ -299,11 +299,11 @@ def poll(settings: Settings, payments: Sequence[Payment], now: int) -> None:
     assert report.written >= len([each for each in objects if each["object"] != "event"])
 
 
-def deliver(settings: Settings, payments: Sequence[Payment]) -> None:
-    """Send the events of the payments to the webhook endpoint, in the order in which they happened, and ingest them."""
-    told = {"recoup_webhook_events": f"{WEBHOOK_EVENTS},payment_intent.amount_capturable_updated"}
+def deliver_events(settings: Settings, payments: Sequence[Payment]) -> None:
+    """Send the events of the payments to the webhook endpoint, ordered by `created`, and ingest them."""
+    subscribed = {"recoup_webhook_events": f"{WEBHOOK_EVENTS},payment_intent.amount_capturable_updated"}
     known = {"stripe_account_id": "acct_1", "stripe_webhook_secret": SecretStr(SECRET)}
-    reached = settings.model_copy(update=told | known)
+    reached = settings.model_copy(update=subscribed | known)
     token = WebhookFiles(reached).enable().token.get_secret_value()
     events = sorted((each for payment in payments for each in payment.events), key=lambda each: each["created"])
     with serving(receiver(reached)) as url, requests.Session() as session:

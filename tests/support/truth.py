@@ -1,7 +1,7 @@
-"""The published tables held against the simulator's truth, number by number.
+"""Compare the published tables with the simulator's truth, number by number.
 
-Two readings that share nothing: the truth comes from the stories, the tables from JSON over HTTP and dbt. Only which
-PaymentIntents are one episode is taken from the tables; whether they are one debt, the kinds of shop test.
+The two share no code: the truth comes from the simulated stories, the tables from JSON over HTTP and dbt. Only the
+grouping of PaymentIntents into episodes is taken from the tables; the tests of the kinds of shop check it.
 """
 
 import shutil
@@ -29,12 +29,12 @@ OUTCOMES: Final = ("succeeded", "authorized", "processing", "failed", "blocked")
 Rows = list[tuple[Any, ...]]
 
 
-def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[int]) -> list[str]:
-    """Everything in which the published file differs from what a reader at `syncs` can know by the last of them."""
+def find_differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[int]) -> list[str]:
+    """Return all differences between the published file and what syncs at `syncs` can know by the last of them."""
     truth = account.truth(syncs[-1], syncs=syncs)
     with duckdb.connect(str(settings.published_path), read_only=True) as published:
         published.execute("SET threads = 1")  # rows are few: threads cost more than they save
-        episodes = _published_groups_evaluated(truth, published)
+        episodes = _evaluate_published_groups(truth, published)
         return [
             *_attempts(truth, published),
             *_payments(truth, published),
@@ -48,24 +48,24 @@ def differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[i
         ]
 
 
-def waiting_differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[int]) -> list[str]:
-    """The same of abandoned authentications and waiting payments alone, which depend on no link between payments."""
+def find_waiting_differences(account: SimulatedAccount, settings: Settings, syncs: Sequence[int]) -> list[str]:
+    """Return the differences in abandoned authentications and waiting payments, which need no linked payments."""
     with duckdb.connect(str(settings.published_path), read_only=True) as published:
         return _requiring_action(account.truth(syncs[-1], syncs=syncs), published)
 
 
-def contents(path: Path, *, without: Iterable[str] = ()) -> dict[str, Rows]:
-    """All rows of all tables of a DuckDB file, sorted, but for the columns named in `without`."""
+def read_tables(path: Path, *, without: Iterable[str] = ()) -> dict[str, Rows]:
+    """Return the sorted rows of all tables of a DuckDB file, except the columns named in `without`."""
     with duckdb.connect(str(path), read_only=True) as connection:
-        return rows_of(connection, without=without)
+        return read_rows(connection, without=without)
 
 
-def rows_of(
+def read_rows(
     connection: duckdb.DuckDBPyConnection, *, without: Iterable[str] = (), only: Iterable[str] | None = None
 ) -> dict[str, Rows]:
-    """All rows of the tables of the open database, sorted, but for the columns named in `without`.
+    """Return the sorted rows of the tables of the open database, except the columns named in `without`.
 
-    `only` names the tables, with their schema; by default all are read.
+    `only` names the tables to read, with their schema; by default all are read.
     """
     left_out, wanted = set(without), None if only is None else set(only)
     columns: dict[str, list[str]] = defaultdict(list)
@@ -83,25 +83,25 @@ def rows_of(
     }
 
 
-def differences_from_full_refresh(settings: Settings, folder: Path) -> list[str]:
-    """Tables of the warehouse that have other rows when a copy of it, in `folder`, is built anew as a whole."""
+def find_full_refresh_differences(settings: Settings, folder: Path) -> list[str]:
+    """Return the tables of the warehouse whose rows differ after a full refresh of a copy in `folder`."""
     copy = settings.model_copy(update={"recoup_data_dir": folder})
     folder.mkdir()
     shutil.copy(settings.warehouse_path, copy.warehouse_path)
     assert invoke_dbt(copy, ["run", "--full-refresh"]).success
-    built, anew = (model_contents(each) for each in (settings, copy))
+    built, rebuilt = (read_models(each) for each in (settings, copy))
     shutil.rmtree(folder)
-    return [table for table in built.keys() | anew.keys() if built.get(table) != anew.get(table)]
+    return [table for table in built.keys() | rebuilt.keys() if built.get(table) != rebuilt.get(table)]
 
 
-def model_contents(settings: Settings) -> dict[str, Rows]:
-    """All rows of all raw tables and models of the warehouse, but for the stamps and the books of loads and builds."""
-    found = contents(settings.warehouse_path, without={"_load_id"})
+def read_models(settings: Settings) -> dict[str, Rows]:
+    """Return the rows of all raw tables and models, without load ids and without the tables of loads and builds."""
+    found = read_tables(settings.warehouse_path, without={"_load_id"})
     return {table: rows for table, rows in found.items() if not table.startswith("sync.")}
 
 
 def _attempts(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
-    """By payment, in the order in which they were made."""
+    """Compare the attempts of each payment, in the order in which they were made."""
     expected: dict[str, Rows] = defaultdict(list)
     known: dict[str, Rows] = defaultdict(list)
     for attempt in truth.attempts:
@@ -140,9 +140,9 @@ def _attempts(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
             f"instants of attempts: {intent} is {instants[intent]}, truth {known[intent]}"
             for intent in known
             if not all(
-                told is None or told == shown
-                for row, seen in zip_longest(known[intent], instants[intent], fillvalue=(0, 0))
-                for told, shown in zip(row, seen, strict=True)
+                truth_value is None or truth_value == shown_value
+                for true_row, shown_row in zip_longest(known[intent], instants[intent], fillvalue=(0, 0))
+                for truth_value, shown_value in zip(true_row, shown_row, strict=True)
             )
         ),
     ]
@@ -182,12 +182,12 @@ def _histories(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _requiring_action(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
-    """Payments that wait for their customer or for money are in one of the two tables, and each in the right one."""
+    """Check that each payment that waits for its customer or for money is in the right one of two tables."""
     return [*_abandoned(truth, published), *_waiting(truth, published)]
 
 
 def _abandoned(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
-    """Who was asked to authenticate and has not for a day: the instant of asking, where the history is known."""
+    """Compare when customers were asked to authenticate who have not for a day, if the history is known."""
     known = {payment.id: payment.history[-1] for payment in truth.payments if payment.is_history_known}
     waits = {payment.id: payment.waiting_for for payment in truth.payments}
     expected = {
@@ -203,9 +203,10 @@ def _abandoned(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _waiting(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
-    """Who was shown what to pay, and has not paid: for what, until when, and since when if the history is known.
+    """Compare the payments whose customers were shown payment instructions and have not paid.
 
-    A payment that never failed may be linked to another one that did, and has then failed in the table as well.
+    Compared are what each waits for, until when, and since when if the history is known. A payment that never failed
+    may be linked to one that did; the table then shows it as failed too.
     """
     failed = {attempt.payment_intent_id for attempt in truth.attempts if attempt.is_knowable and attempt.failure_class}
     known = {payment.id: payment.history[-1][1] for payment in truth.payments if payment.is_history_known}
@@ -234,11 +235,11 @@ def _waiting(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
     return _unequal("waiting payments", expected, found)
 
 
-def _published_groups_evaluated(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[EpisodeTruth]:
-    """What should have become of the PaymentIntents that are published as one episode.
+def _evaluate_published_groups(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[EpisodeTruth]:
+    """Return the true episodes of the PaymentIntents that are published as one episode.
 
-    A PaymentIntent without an episode is a group of its own, so that its failure is missed if it has one. Ids that are
-    only published are left out, since the comparison of payments reports them.
+    A PaymentIntent without an episode is its own group, so that a failure that was not published is found. Ids that
+    are only published are left out, since the comparison of payments reports them.
     """
     groups = _by_id(
         published,
@@ -250,7 +251,7 @@ def _published_groups_evaluated(truth: Truth, published: duckdb.DuckDBPyConnecti
 
 
 def _episodes(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
-    """Where the order of several PaymentIntents cannot be known, a reader may see an episode that there is not."""
+    """Compare the episodes, except those of several PaymentIntents whose order cannot be known."""
     expected = {
         episode.id: (
             list(episode.payment_intent_ids),
@@ -307,22 +308,24 @@ def _episodes(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.
     return [
         *_unequal("episodes", expected, found),
         *(
-            f"instants of episodes: {episode} is {instants[episode]}, truth {told}"
-            for episode, told in known.items()
+            f"instants of episodes: {episode} is {instants[episode]}, truth {known_instants}"
+            for episode, known_instants in known.items()
             if episode in instants
-            and not all(one is None or one == other for one, other in zip(told, instants[episode], strict=True))
+            and not all(
+                one is None or one == other for one, other in zip(known_instants, instants[episode], strict=True)
+            )
         ),
     ]
 
 
 def _in_scope(episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[EpisodeTruth]:
-    """Those that the rates count. The rule for card testing has tests of its own; its published verdict is used."""
+    """Return the episodes that the rates count, with the published verdict on card testing, which has its own tests."""
     tests = _by_id(published, "SELECT episode_id FROM marts.recovery_episodes WHERE exclusion_reason = 'card_testing'")
     return [episode for episode in episodes if episode.is_in_scope and episode.id not in tests]
 
 
 def _summary(episodes: Sequence[EpisodeTruth]) -> dict[str, Counter[str]]:
-    """Per currency: counts and amounts at risk, also by status, and what was recovered."""
+    """Return by currency the counts and amounts at risk, in total and by status, and the recovered amounts."""
     totals: dict[str, Counter[str]] = defaultdict(Counter)
     for episode in episodes:
         status = episode.recovery_status
@@ -374,7 +377,7 @@ def _totals(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.Du
 
 
 def _cohorts(episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
-    """The cohorts, added up, are the failed payments once more."""
+    """Check that the cohorts add up to the failed payments."""
     names = ["failed", *STATUSES, "at_risk", *(f"at_risk_{status}" for status in STATUSES), "recovered_amount_net"]
     sums = ", ".join(
         [
@@ -399,9 +402,9 @@ def _cohorts(episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnect
 
 
 def _rates(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.DuckDBPyConnection) -> list[str]:
-    """The headline counts the matured failed payments, and those of them that were recovered within the window.
+    """Compare the headline: the matured failed payments, and those of them recovered within the window.
 
-    Where the instant of a failure cannot be known, neither can whether its window is over: either will do.
+    If the time of a failure cannot be known, neither can the end of its window: the counts may differ by that many.
     """
     in_scope = _in_scope(episodes, published)
     matured = [each for each in in_scope if each.first_failed_at + WINDOW <= truth.at]
