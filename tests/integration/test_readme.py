@@ -31,7 +31,12 @@ README, OPERATING = PAGES["README.md"], PAGES["orchestration/README.md"]
 ALL = "\n".join(PAGES.values())
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", ALL, re.S))
 QUERIES = re.findall(r'recoup query "(.+?)"', SHELL.replace('"…"', ""), re.S)
-ANSWERS = [query for query in re.findall(r"```sql\n(.*?)```", ALL, re.S) if "{{" not in query]  # a model is not a query
+ANSWERS = [
+    query
+    for name in ("README.md", "dbt_project/README.md")
+    for query in re.findall(r"```sql\n(.*?)```", PAGES[name], re.S)
+    if "{{" not in query  # a model is not a query
+]
 IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
 

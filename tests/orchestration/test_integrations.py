@@ -136,7 +136,7 @@ def test_integrations_added_or_removed_after_loading_do_not_block_the_others(
     Integrations(settings).remove("shop")
     assert tick(instance, loaded) == "club"
     Integrations(settings).remove("club")
-    assert tick(instance, loaded) == "shop was removed. club was removed."
+    assert tick(instance, loaded) == "shop is no longer connected. club is no longer connected."
 
 
 def run_key_check(instance: dg.DagsterInstance, settings: Settings) -> dg.AssetCheckEvaluation:

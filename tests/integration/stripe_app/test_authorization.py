@@ -77,7 +77,7 @@ def test_the_command_prints_a_link_and_needs_no_key(app: App) -> None:
     query = dict(parse_qsl(link.query))
     assert (query["client_id"], query["redirect_uri"]) == (CLIENT_ID, f"https://hooks.example.com{CALLBACK_PATH}")
     assert len(query["state"]) > 40
-    assert "Open this within 10 minutes" in done.stdout
+    assert "Open this link within 10 minutes" in done.stdout
     del variables["STRIPE_APP_CLIENT_ID"]
     failed = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
@@ -106,7 +106,7 @@ def test_an_app_integration_can_be_listed_and_renamed_and_has_no_key_to_set(app:
     recoup("rename", "shop", "store")
     assert "app from secrets/store/oauth.json" in recoup("show", "store")
     assert pipeline.extract(app.settings, integration="store").account.account_id == app.server.account.id
-    assert "the app is still installed at Stripe: uninstall it there." in recoup("remove", "store", "--yes")
+    assert "Uninstall the app at Stripe." in recoup("remove", "store", "--yes")
     assert not app.path("store").exists()
 
 
