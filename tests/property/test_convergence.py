@@ -34,7 +34,7 @@ from tests.property.test_sync import fields_with_events
 from tests.support.borrowed_warehouse import BorrowedWarehouse
 from tests.support.built_folder import BuiltFolder
 
-CASES = int(os.environ.get("RECOUP_CASES", "24"))
+CASES = int(os.environ.get("RECOUP_CASES", "12"))
 BUILT_CASES = int(os.environ.get("RECOUP_BUILT_CASES", "2"))
 DAY = 86_400
 FIVE = tuple(WEBHOOK_EVENTS.split(","))
