@@ -1,6 +1,7 @@
 """Recoup's Python code: Dagster at the root, engines in the folders.
 
 Files at the root define Dagster objects, and so does `assets`. Every other folder is an engine without Dagster.
+`cli` starts Dagster.
 
     definitions, assets, checks, jobs, schedules, sensors, resources    Dagster: one file for each kind of definition
 

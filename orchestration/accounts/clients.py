@@ -47,7 +47,7 @@ def open_client(
     Args:
         settings: The data folder and the address of Stripe.
         integration: The account to read. It need not be stored.
-        retry: When failed requests are repeated, if not as usual.
+        retry: How failed requests are repeated. None means the default of `StripeClient`.
         timeout: Seconds to wait for an answer.
 
     Raises:

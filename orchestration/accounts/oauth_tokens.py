@@ -128,7 +128,8 @@ class AppKey:
         Raises:
             NotAuthorized: The account no longer authorizes the app.
             StripeUnavailable: The token cannot be renewed now.
-            OSError: The token cannot be stored. Either Stripe was not asked yet, or the tokens are lost.
+            OSError: The token file cannot be written. Before the request to Stripe, nothing is lost. After it, the new
+                tokens are lost, and the account must authorize the app again.
         """
         known = self._known
         if known is None or not known.is_fresh or known.access_token == refused:

@@ -1,4 +1,4 @@
-"""The account key: the first two columns of every primary key."""
+"""An account in one mode: the first two columns of every table's unique key."""
 
 from dataclasses import dataclass
 

@@ -112,7 +112,7 @@ def _open_error_message(path: Path, message: str) -> str:
 
 def _print(relation: duckdb.DuckDBPyRelation) -> None:
     """Print a table. If it is too wide for the terminal, print each row with a line for each column."""
-    console = Console() if sys.stdout.isatty() else Console(width=_UNLIMITED_WIDTH)
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=_UNLIMITED_WIDTH)
     rows = relation.limit(SHOWN_ROWS + 1).fetchall()
     shown = rows[:SHOWN_ROWS]
     table = _as_table(relation, shown)

@@ -326,7 +326,7 @@ class _Run:
     def _set_measures(self, model: PlannedModel) -> None:
         """Set the session variables that later models read: the number of new rows and their oldest instants.
 
-        Rows can be new although this build did not write them: an incomplete build did.
+        Rows that an incomplete build wrote are also new to this build.
         """
         new = f'FROM "{model.schema}"."{model.name}" WHERE {_IS_NEW}'
         if model.name in self._models_to_count:

@@ -59,8 +59,7 @@ OVERLAP_SECONDS: Final = 300
 seconds, and Estuary allows a minute. Five minutes cost an idle sync no additional request."""
 
 SHORT_BACKFILL_SECONDS: Final = 1
-"""A backfill that takes no longer than this does not need another pass over the change feed. The next sync reads the
-events of that time."""
+"""After a backfill this short, phase 3 is skipped: the next sync reads those events."""
 
 RELIST_AFTER_SECONDS: Final = 86_400
 IDLE_RELIST_AFTER_SECONDS: Final = 7 * 86_400
@@ -68,7 +67,8 @@ IDLE_RELIST_AFTER_SECONDS: Final = 7 * 86_400
 applies if the change feed shows nothing new either. A listing takes one request for a hundred objects."""
 
 MAX_QUARANTINE_RETRIES: Final = 50
-"""QuarantinedObject objects that one sync reads again, those tried longest ago first. Each takes a request."""
+"""Largest number of quarantined objects that one sync reads again, each with one request. The one that was tried
+longest ago comes first."""
 
 IDLE_REQUESTS: Final = 1 + len(EVENT_FEEDS)
 """Requests of a sync if nothing has changed: the account, which also sets the clock, and one page of each feed."""
@@ -199,8 +199,8 @@ def sync_account(
 class _ReadTask:
     """A source to read, the table of its objects (None for events), and the checkpoint that its pages advance, if any.
 
-    `is_beside_backfill`: the task does not complete its change feed, because the backfill runs at the same time. A
-    later task completes it. `setback` is how far (seconds) Stripe's clock had been put back when the task was made.
+    `is_beside_backfill`: the task runs during the backfill, so it leaves its change feed incomplete. Phase 3 completes
+    it. `setback` is how far (seconds) Stripe's clock had been put back when the task was made.
     """
 
     stream: str
@@ -378,7 +378,7 @@ class _Sync:
         """Read the events that arrived during the backfill, and complete the change feeds.
 
         A feed that has already reached the present is completed without a request. A refused feed is requested again
-        only if one of its streams cannot be read, because losing that permission refuses the types of the whole feed.
+        only if one of its streams cannot be read: Stripe refuses the whole feed if one of its types is not allowed.
         """
         tasks: list[_ReadTask] = []
         for feed in EVENT_FEEDS:
@@ -570,8 +570,8 @@ class _Sync:
     def _refused_checkpoint(self, task: _ReadTask, refusal: AccessRefused) -> Checkpoint:
         """Return the checkpoint after a refusal.
 
-        A change feed keeps its progress. A list starts from the beginning once the key may read it, because until then
-        its change feed continues without it and does not record what it leaves out.
+        A change feed keeps its progress. A list starts from the beginning once the key may read it, because its
+        change feed skips the stream's events until then, and does not note which.
         """
         before = self._run.checkpoint(task.stream) if task.table is None else Checkpoint(task.stream)
         return replace(before, missing_permission=refusal.permission)

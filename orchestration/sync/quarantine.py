@@ -71,7 +71,7 @@ def _event_row(event: dict[str, Any]) -> EventRow:
     """Return the row of an event.
 
     Raises:
-        Rejected: it is not an event, or it carries an object from the future.
+        InvalidPayload: it is not an event, or it carries an object from the future.
     """
     _reject_unless(event.get("object") == "event", "Its `object` is not event.")
     row = event_row(event, "event")
@@ -96,7 +96,7 @@ def _read(payload: Any, read: Callable[[dict[str, Any]], Row]) -> Row | Unreadab
 class LocatedUnreadable:
     """An unreadable object and the range in which it was created, [floor, ceiling) in unix seconds.
 
-    `key` identifies it in the quarantine. `id` is its redact_id id, if it has one.
+    `key` identifies it in the quarantine. `id` is the object's id as it may be stored (`redact_id`), or None.
     """
 
     key: str
@@ -179,6 +179,6 @@ def redact_id(object_id: str | None) -> str | None:
 
 
 def _reject_unless(is_met: bool, reason: str) -> None:
-    """Raise `Rejected` with the reason unless the condition is met."""
+    """Raise `InvalidPayload` with the reason unless the condition is met."""
     if not is_met:
         raise InvalidPayload(reason)

@@ -38,7 +38,7 @@ MIN_PAGES_TO_CUT: Final = 4.0
 """Pages that a window must be expected to hold before it is cut: two round trips for each part."""
 
 PROBE_PAGES: Final = 16
-"""Largest distance, in pages, from the unread top of a window to a cut, for each page read so far in the list."""
+"""A cut is at most this many pages, times the pages read so far, below what has been read."""
 
 RECENT_PAGES: Final = 4
 """Latest pages of a window that its current density is measured on. One page may be a burst of objects; all pages
@@ -98,13 +98,13 @@ class Window:
 
     @property
     def pages_left(self) -> float:
-        """Return the number of pages left at the lower density, or 0 before the first page."""
+        """Return the smaller estimate of the pages left: by the latest pages or the whole window. At first it is 0."""
         seconds_per_page = self.max_seconds_per_page
         return self.seconds_left / seconds_per_page if seconds_per_page else 0.0
 
     @property
     def is_worth_cutting(self) -> bool:
-        """Return whether the window can be cut and, at its higher density, holds enough pages for two windows."""
+        """Return whether the window can be cut and, by the larger estimate, holds enough pages for two windows."""
         seconds_per_page = self.min_seconds_per_page
         # A single second cannot be cut.
         return seconds_per_page is not None and self.seconds_left >= max(2, MIN_PAGES_TO_CUT * seconds_per_page)

@@ -184,7 +184,7 @@ def test_a_missing_permission_is_named_and_has_its_own_exit_code(
     built_folder.copy(tmp_path / "data")
     result = recoup("sync", STRIPE_API_KEY="rk_test_lacking")
     assert result.code == 3
-    assert "NOT READ: charges. The key lacks rak_charge_read" in result.text
+    assert "NOT READ: charges, because the key lacks rak_charge_read" in result.text
 
 
 def test_a_sync_prints_a_summary_and_commands_that_work_as_printed(

@@ -147,7 +147,7 @@ def test_dbt_builds_in_a_folder_with_a_strange_name(server: SimulatorServer, tmp
 def test_a_folder_that_duckdb_cannot_write_to_is_refused(server: SimulatorServer, tmp_path: Path) -> None:
     result = Folder(tmp_path / "a?b", server).run("sync")
     assert result.code == 1
-    assert "RECOUP_DATA_DIR: DuckDB cannot write to a folder with a ? in its path" in result.text
+    assert "RECOUP_DATA_DIR: DuckDB cannot write to a path with a ? in it" in result.text
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def test_a_damaged_queue_is_replaced_with_the_events_that_can_be_read(folder: Fo
     settings.queue_path.write_bytes(content)
     result = folder.run("repair")
     assert result.code == 0, result.text
-    assert "webhook_queue.sqlite was damaged. A new one holds" in result.text
+    assert "webhook_queue.sqlite was damaged. A new queue holds" in result.text
     (aside,) = folder.path.glob("webhook_queue.sqlite.damaged-*")
     assert aside.read_bytes() == bytes(content)
     with closing(Queue(settings.queue_url)) as queue:

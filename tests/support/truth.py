@@ -187,7 +187,7 @@ def _requiring_action(truth: Truth, published: duckdb.DuckDBPyConnection) -> lis
 
 
 def _abandoned(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
-    """Compare when customers were asked to authenticate who have not for a day, if the history is known."""
+    """Compare the times of abandoned authentications. Payments whose history is not known are skipped."""
     known = {payment.id: payment.history[-1] for payment in truth.payments if payment.is_history_known}
     waits = {payment.id: payment.waiting_for for payment in truth.payments}
     expected = {

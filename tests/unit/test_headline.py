@@ -1,4 +1,4 @@
-"""The recovery rate and the summary as `recoup run` prints them."""
+"""The recovery rate and the summary as `recoup sync` prints them."""
 
 from dataclasses import replace
 
