@@ -270,7 +270,7 @@ def test_one_clean_sync_after_any_kill_makes_the_marts_equal_the_truth(
     for number, step in enumerate(steps_of_history):
         account.now += step.seconds
         shop.push(step.pushed, chance)
-        shop.interrupted(step)
+        shop.run_interrupted(step)
         shop.sync()
         assert shop.differences_from_truth() == [], steps_of_history[: number + 1]
         if number % COMPARED_STEPS == 0 or step is steps_of_history[-1]:
