@@ -3,16 +3,16 @@
 No file is deleted. A damaged file is renamed to `<name>.damaged-<UTC time>`.
 """
 
-import fcntl
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+
+from orchestration.base.locks import exclusive_lock
 
 _log = logging.getLogger(__name__)
 
@@ -95,12 +95,9 @@ def repair_wal(path: Path, message: str, *, is_first_try: bool) -> None:
     )
 
 
-@contextmanager
-def repair_lock(path: Path) -> Iterator[None]:
-    """Hold the lock that lets one process at a time repair this database."""
-    with path.with_name(f".{path.name}.repair.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def repair_lock(path: Path) -> AbstractContextManager[None]:
+    """Return the lock that lets one process at a time repair this database."""
+    return exclusive_lock(path.with_name(f".{path.name}.repair.lock"))
 
 
 def _copy_beginning(source: Path, target: Path, size: int) -> None:
