@@ -129,7 +129,7 @@ def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
             passed=not rejected,
             severity=dg.AssetCheckSeverity.WARN,
             description="If every delivery was rejected, the signing secret is wrong: set it with `recoup webhooks "
-            "secret`. If only some were, somebody else is calling the endpoint, or the secret was rolled."
+            "secret`. If only some were, another sender uses the endpoint, or the secret was rolled."
             if rejected
             else None,
             metadata=dict(sorted(rejected.items())),

@@ -23,7 +23,7 @@ FIRST_DAYS: Final = 180
 """Age of the account at the first run, in days."""
 
 PLAIN: Final = "plain"
-"""Name of the basic account, of which all kinds of shop are variants. Folders of earlier versions contain it."""
+"""Name of the basic account. All kinds of shop are variants of it. Folders of earlier versions contain it."""
 
 DEMO_SHOP: Final = "mixed"
 """The kind of shop of a new demo."""
@@ -109,7 +109,7 @@ def _next_state(path: Path, seed: int, payments: int, days: int, shop: str | Non
         return replace(last, now=last.now + days * DAY)
     print(
         f"This is another simulated account than in the last run ({requested}; before: {last}). "
-        "The tables contain both; account_id tells them apart."
+        "The tables contain both; filter by account_id."
     )
     return replace(requested, now=started_at)
 

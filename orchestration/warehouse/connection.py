@@ -35,7 +35,7 @@ _POLL_SECONDS: Final = 0.05
 
 
 class WarehouseError(RecoupError):
-    """The warehouse file cannot be used. The message tells a person what is wrong and what to do."""
+    """The warehouse file cannot be used. The message says what is wrong and what to do."""
 
 
 class WarehouseBusy(WarehouseError):

@@ -56,7 +56,7 @@ def accounts() -> Iterator[Sequence[SimulatorServer]]:
 
 
 def seconds_of(servers: Sequence[SimulatorServer], fault: Fault | None) -> float:
-    """Run first syncs in parallel, one of which may always fail; return the seconds until the last other one ends."""
+    """Run first syncs in parallel. One may always fail. Return the seconds until the last other one ends."""
     market, shop = servers
     failing, *connected = list(market.gates)[1:]
     market.gates[failing].faults.clear()

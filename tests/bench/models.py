@@ -47,7 +47,7 @@ KEYS: Final = {
 
 
 def multiply(folder: Path, attempts: int) -> None:
-    """Lengthen the history to so many attempts, in the order in which they were made, one day at a time."""
+    """Lengthen the history to this many attempts, in time order, one day at a time."""
     with open_warehouse(_settings(folder).warehouse_path) as connection:
         times = round(attempts / _number(connection, "SELECT count(*) FROM raw_stripe.charges"))
         for table in KEYS:

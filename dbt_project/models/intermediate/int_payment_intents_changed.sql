@@ -1,5 +1,5 @@
 {#
-    Incremental: a build writes one row for each PaymentIntent of which an object, event or error was loaded since the
+    Incremental: a build writes one row for each PaymentIntent with an object, event or error that was loaded since the
     last complete build. Other incremental models read these rows to find what they must write again.
 #}
 {{ config(

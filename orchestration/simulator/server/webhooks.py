@@ -45,7 +45,7 @@ class WebhookEndpoint:
         api_version: `api_version` of the events; None for that of the account.
         connect: whether it gets the events of connected accounts, with their `account`, instead of the account's own.
         duplicates: share of events that are delivered twice.
-        shuffle: events that are due at the same time and happened within so many seconds are sent in random order.
+        shuffle: events that are due at the same time and happened within this many seconds are sent in random order.
         delay: seconds by which delayed events are sent late.
         delayed: share of events that are delayed.
         lost: share of events that are never sent, except manually.
