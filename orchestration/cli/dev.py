@@ -1,6 +1,5 @@
 """`recoup dev`: Dagster's webserver and daemon, with a home that keeps the run history."""
 
-import fcntl
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from orchestration.base.errors import RecoupError
+from orchestration.base.locks import try_lock
 from orchestration.cli.folder import demo_settings, is_connected
 from orchestration.config.settings import PROJECT_ROOT, Settings, url_safe_path
 
@@ -53,7 +53,7 @@ def only_dagster(settings: Settings) -> Iterator[IO[str]]:
     """
     home = prepare_dagster_home(settings)
     with (home / "recoup.lock").open("w") as own, (home / "processes.lock").open("a+") as lock:
-        if not _try_lock(own) or not _take_over(lock):
+        if not try_lock(own) or not _take_over(lock):
             raise AlreadyRunning(
                 f"Another `recoup dev` or `recoup serve` already uses {settings.recoup_data_dir}. End it first, or set "
                 "RECOUP_DATA_DIR to another folder."
@@ -63,15 +63,6 @@ def only_dagster(settings: Settings) -> Iterator[IO[str]]:
         yield lock
 
 
-def _try_lock(file: IO[str]) -> bool:
-    """Lock the file and return True, or return False if another process holds the lock."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _take_over(lock: IO[str]) -> bool:
     """Kill the processes of an earlier Dagster without a parent, then lock the file that they kept locked.
 
@@ -79,7 +70,7 @@ def _take_over(lock: IO[str]) -> bool:
     group. No other group can have that number while one of these processes exists.
     """
     deadline = time.monotonic() + _STOP_SECONDS
-    while not _try_lock(lock):
+    while not try_lock(lock):
         lock.seek(0)
         if group := lock.read().strip():  # empty while Dagster starts
             with suppress(ProcessLookupError):

@@ -18,6 +18,7 @@ from typing import Final
 import duckdb
 
 from orchestration.base.errors import RecoupError
+from orchestration.base.locks import try_lock
 from orchestration.config.settings import Settings
 from orchestration.maintenance.history import EVENT_LOG
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseDamaged, open_warehouse, request_access
@@ -164,12 +165,8 @@ def _repair_history(settings: Settings) -> Sequence[RepairedDatabase]:
     if not damaged:
         return ()
     with (home / "recoup.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotRepairable(
-                f"{damaged[0]} is damaged. End `recoup serve` or `recoup dev`, then run: recoup repair"
-            ) from None
+        if not try_lock(lock):
+            raise NotRepairable(f"{damaged[0]} is damaged. End `recoup serve` or `recoup dev`, then run: recoup repair")
         remark = "Dagster creates a new one when it starts; earlier runs are no longer shown."
         return [RepairedDatabase(path, move_aside(path, *_companions(path)), remark) for path in damaged]
 

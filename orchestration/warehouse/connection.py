@@ -4,7 +4,6 @@ A process that waits for the warehouse holds a shared lock on a second file besi
 warehouse for a long time checks that lock, and releases the warehouse if another process waits.
 """
 
-import fcntl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.base.errors import RecoupError
+from orchestration.base.locks import try_lock
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, repair_lock, repair_wal
 from orchestration.warehouse.rows import OBJECT_TABLES
 
@@ -148,7 +148,7 @@ class Warehouse:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self._wait
         with self._path.with_name(f".{name.replace(' ', '_')}.lock").open("w") as lock:
-            while not _try_lock(lock.fileno(), fcntl.LOCK_EX):
+            while not try_lock(lock):
                 if time.monotonic() > deadline:
                     raise WarehouseBusy(f"Another {name} is under way. Wait for it to end; nothing is lost.")
                 time.sleep(_POLL_SECONDS)
@@ -160,7 +160,7 @@ def request_access(path: Path) -> Iterator[None]:
     """Ask long-running steps to release the warehouse, and not to open it again, while this context is open."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _waiters_path(path).open("w") as lock:
-        _try_lock(lock.fileno(), fcntl.LOCK_SH)
+        try_lock(lock, is_shared=True)
         yield
 
 
@@ -170,7 +170,7 @@ def _waiters_path(path: Path) -> Path:
 
 def _has_waiters(path: Path) -> bool:
     with _waiters_path(path).open("w") as lock:
-        return not _try_lock(lock.fileno(), fcntl.LOCK_EX)
+        return not try_lock(lock)
 
 
 def _yield_to_waiters(path: Path, wait: float) -> None:
@@ -178,14 +178,6 @@ def _yield_to_waiters(path: Path, wait: float) -> None:
     deadline = time.monotonic() + wait
     while _has_waiters(path) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-
-
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
