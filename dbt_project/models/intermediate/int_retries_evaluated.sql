@@ -1,4 +1,5 @@
 {#
+    Over 150 lines, since limits, waste and fees are one verdict: a fee depends on the limit and on the waste.
     Incremental: a build writes all rows of the PaymentIntents with an attempt that int_retry_windows has written again.
     A changed PaymentIntent whose attempts have lost their instrument loses its rows.
 #}
@@ -176,7 +177,7 @@ final as (
 
 select * from final
 {% if is_incremental() %}
-    -- Tombstones: a row for each changed PaymentIntent deletes rows of attempts that are gone.
+    -- Tombstones: a row of each changed PaymentIntent, in case all of its attempts have lost their instrument.
     union all by name
-    {{ changed_payment_intents(changed_models) }}
+    select * from ({{ changed_payment_intents(['int_retry_signals']) }})
 {% endif %}
