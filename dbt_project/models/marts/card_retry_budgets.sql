@@ -23,6 +23,7 @@ recent as (
         on attempts.account_id = accounts.account_id and attempts.livemode = accounts.livemode
     where
         attempts.network is not null
+        and attempts.amount is not null
         and attempts.attempted_at > accounts.data_through_at - interval '30 days'
         and attempts.attempted_at <= accounts.data_through_at
         -- A limit over all accounts lets DuckDB skip older rows.
