@@ -1,4 +1,5 @@
 {#
+    Over 150 lines, since it names the fifty columns of a charge.
     Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
     int_payment_intents_changed lists. A full build writes all rows.
 #}
@@ -95,10 +96,50 @@ unioned as (
 final as (
 
     select
-        charges.* exclude (amount, currency, customer_id, succeeded_at, failed_at, _load_id),
-        coalesce(charges.amount, payment_intents.amount) as amount,
-        coalesce(charges.currency, payment_intents.currency) as currency,
+        -- ids
+        charges.account_id,
+        charges.livemode,
+        charges.charge_id,
+        charges.payment_intent_id,
         coalesce(charges.customer_id, payment_intents.customer_id) as customer_id,
+        charges.payment_method_id,
+
+        -- strings
+        charges.evidence,
+        coalesce(charges.currency, payment_intents.currency) as currency,
+        charges.status,
+        charges.failure_code,
+        charges.outcome_type,
+        charges.outcome_reason,
+        charges.outcome_rule,
+        charges.network_status,
+        charges.advice_code,
+        charges.network_advice_code,
+        charges.network_decline_code,
+        charges.risk_level,
+        charges.payment_method_type,
+        charges.card_brand,
+        charges.card_funding,
+        charges.card_country,
+        charges.card_fingerprint,
+        charges.card_network,
+        charges.card_wallet,
+        charges.card_cvc_check,
+        charges.card_postal_code_check,
+        charges.three_d_secure_result,
+        charges.three_d_secure_result_reason,
+        charges.three_d_secure_flow,
+        charges.bank_account_fingerprint,
+        returns.return_reason,
+
+        -- numerics
+        coalesce(charges.amount, payment_intents.amount) as amount,
+        charges.captured_amount,
+        charges.card_exp_month,
+        charges.card_exp_year,
+
+        -- booleans
+        charges.is_captured,
         {{ is_captured_by_hand('payment_intents', 'charges.payment_method_type') }} as is_captured_by_hand,
         -- A success event does not name the payment method. A charge that was in processing before counts as a debit.
         coalesce(
@@ -110,13 +151,19 @@ final as (
         ), false)
         or coalesce(charge_events.was_pending, false)
         or charges.processing_at is not null as is_other_delayed_method,
+
+        -- timestamps
+        charges.created_at,
+        charges.processing_at,
+        charges.authorized_at,
         coalesce(charge_events.succeeded_at, charges.succeeded_at) as succeeded_at,
         coalesce(charge_events.failed_at, charges.failed_at) as failed_at,
         coalesce(
             charge_events.captured_at, case when is_captured_by_hand then charges.succeeded_at end
         ) as captured_at,
-        returns.return_reason,
         returns.returned_at,
+
+        -- the load
         {{ build_id() }} as _load_id
     from unioned as charges
     left join payment_intents

@@ -16,7 +16,7 @@ with attempts as (
 
     select
         *,
-        last_stop.attempted_at >= attempted_at - interval '30 days' as has_recent_stop,
+        last_stop['attempted_at'] >= attempted_at - interval '30 days' as has_recent_stop,
         last_visa_category_1_at >= attempted_at - interval '30 days' as has_recent_visa_category_1,
         previous_attempted_at >= attempted_at - interval '30 days' as is_soon_after_previous
     from {{ ref('int_retry_windows') }}
@@ -84,12 +84,12 @@ evaluated as (
             when
                 attempts.outcome in ('failed', 'blocked')
                 and attempts.has_recent_stop
-                and attempts.last_stop.card_expiry = attempts.card_expiry
+                and attempts.last_stop['card_expiry'] = attempts.card_expiry
                 and not (
-                    attempts.last_stop.failure_code = 'authentication_required'
+                    attempts.last_stop['failure_code'] = 'authentication_required'
                     and coalesce(attempts.three_d_secure_result = 'authenticated', false)
                 )
-                then attempts.last_stop.stop_signal
+                then attempts.last_stop['stop_signal']
         end as wasted_reason,
         exceeded_limits.rule_id as excess_rule_id,
         exceeded_limits.applies_to as excess_applies_to,
@@ -112,7 +112,7 @@ final as (
         evaluated.attempt_id,
         evaluated.payment_intent_id,
         evaluated.instrument_key,
-        case when evaluated.has_recent_stop then evaluated.last_stop.attempt_id end as prior_stop_signal_attempt_id,
+        case when evaluated.has_recent_stop then evaluated.last_stop['attempt_id'] end as prior_stop_signal_attempt_id,
 
         -- strings
         evaluated.network,

@@ -1,4 +1,5 @@
 {#
+    Over 150 lines, since it names forty columns.
     Incremental: for each card or bank account with a changed attempt, a build writes that attempt and all later ones.
     Earlier attempts decide about later ones, never the other way: nothing before the first changed attempt can change.
     An attempt that is gone, or has lost its instrument, loses its row.
@@ -83,15 +84,53 @@ with_earlier_attempts as (
 final as (
 
     select
-        *
-        exclude (_load_id),
+        -- ids
+        account_id,
+        livemode,
+        attempt_id,
+        payment_intent_id,
+        instrument_key,
+
+        -- strings
+        currency,
+        network,
+        card_country,
+        outcome,
+        advice_code,
+        network_decline_code,
+        three_d_secure_result,
+        stop_signal,
+        stop_signal_basis,
+        previous_outcome,
+        previous_advice_code,
+        last_stop,
+
+        -- numerics
+        amount,
+        visa_category,
+        card_expiry,
+        previous_card_expiry,
+        purchase_attempt_number,
         count(*) filter (where is_declined) over (
             partition by {{ instrument }} order by attempted_at
             range between interval '24 hours' preceding and current row
         ) as declines_24h,
         count(*) filter (where is_declined) over last_30_days as declines_30d_same_amount,
         count(*) filter (where is_unapproved) over last_30_days as unapproved_30d_same_amount,
+
+        -- booleans
+        is_declined,
+        is_unapproved,
+
+        -- timestamps
+        attempted_at,
+        min_retry_at,
+        earliest_retry_at,
+        previous_attempted_at,
+        last_visa_category_1_at,
         min(case when visa_category between 2 and 4 then attempted_at end) over last_30_days as first_visa_decline_at,
+
+        -- the load
         {{ build_id() }} as _load_id
     from with_earlier_attempts
     window last_30_days as (
