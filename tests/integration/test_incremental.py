@@ -25,7 +25,9 @@ PARTS = (
     "staging",
     "+int_payment_intents_summarized",
     "int_payment_intents_changed+1",
-    "int_retries_evaluated",
+    "int_retry_windows",
+    "int_retry_signals int_retries_evaluated",
+    "int_charge_evidence",
     "payment_attempts",
     "int_charges_inferred_from_events int_payment_intents_linked",
 )
