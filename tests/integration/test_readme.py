@@ -74,37 +74,37 @@ def test_the_readme_has_queries_and_names_exactly_the_published_marts(published:
     assert named == {name for (name,) in rows}
 
 
-@pytest.mark.parametrize(
-    ("title", "arguments"),
-    [
-        ("with --full-refresh", ["--full-refresh", "--select", "int_payment_attempts_unioned"]),
-        ("without --full-refresh", ["--select", "int_payment_attempts_unioned"]),
-        (
-            "by replace_keys",
-            [
-                "--inline",
-                """{{ get_incremental_replace_keys_sql({
-                    'unique_key': ['account_id', 'livemode', 'payment_intent_id'],
-                    'target_relation': 'intermediate.int_payment_attempts_unioned',
-                    'temp_relation': 'int_payment_attempts_unioned__dbt_tmp',
-                }) }}""",
-            ],
-        ),
-    ],
-)
-def test_the_compiled_sql_of_the_readme_is_what_dbt_compiles(
-    title: str, arguments: list[str], built_folder: BuiltFolder, tmp_path: Path
-) -> None:
-    def normalized(sql: str) -> str:
-        """Return the SQL without values that differ between builds, the database's name, quotes and white space."""
-        return re.sub(r"(?<=_load_id >= )\d+|(?<=limit )\d+|(?<=timestamp )'.*?'|\"warehouse\"\.|\"|\s", "", sql)
+def normalized(sql: str) -> str:
+    """Return the SQL without values that differ between builds, the database's name, quotes and white space."""
+    return re.sub(r"(?<=_load_id >= )\d+|(?<=limit )\d+|(?<=timestamp )'.*?'|\"warehouse\"\.|\"|\s", "", sql)
 
+
+def compiled_block(title: str) -> str:
     (shown,) = re.findall(rf"```sql\n-- Compiled {title}\n(.*?)```", PAGES["dbt_project/README.md"], re.S)
+    return normalized(shown)
+
+
+@pytest.mark.parametrize("arguments", [["--full-refresh"], []])
+def test_the_compiled_sql_of_the_readme_is_what_dbt_compiles(
+    arguments: list[str], built_folder: BuiltFolder, tmp_path: Path
+) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
-    done = invoke_dbt(settings, ["compile", *arguments])
+    done = invoke_dbt(settings, ["compile", *arguments, "--select", "int_payment_attempts_unioned"])
     assert done.success, failure_text(done, settings)
     compiled = normalized(done.result.results[0].node.compiled_code)
-    assert compiled.startswith(normalized(shown)), compiled
+    assert compiled.startswith(compiled_block(f"{'with' if arguments else 'without'} --full-refresh")), compiled
+
+
+def test_the_statements_of_the_strategy_are_in_the_readme() -> None:
+    macro = (DBT_PROJECT_DIR / "macros/strategies.sql").read_text("utf-8")
+    (body,) = re.findall(r"-%\}\n(    delete from .*?)\n    \{\{ 'where \(' ~ tombstone", macro, re.S)
+    for name, value in (
+        ("keys", "account_id, livemode, payment_intent_id"),
+        ("arg_dict['target_relation']", "intermediate.int_payment_attempts_unioned"),
+        ("arg_dict['temp_relation']", "int_payment_attempts_unioned__dbt_tmp"),
+    ):
+        body = body.replace(f"{{{{ {name} }}}}", value)
+    assert normalized(body) + ";" == compiled_block("by replace_keys")
 
 
 def test_the_source_of_the_compiled_sql_is_in_the_readme_as_it_is() -> None:
