@@ -661,7 +661,8 @@ select * from final
             -- Retries may come until the next payment is due.
             when rhythms.is_regular and rhythms.gap_count >= {{ rhythm_gap_count() }} then {{ 400 * 86400 }}
             -- A customer who often pays this price, at no regular interval, probably buys again instead of retrying.
-            when rhythms.gap_count >= {{ rhythm_gap_count() }} then least({{ gap_days * 86400 }}, {{ soon_after('rhythms.interval_seconds') }})
+            when rhythms.gap_count >= {{ rhythm_gap_count() }}
+                then least({{ gap_days * 86400 }}, {{ soon_after('rhythms.interval_seconds') }})
             else {{ gap_days * 86400 }}
         end
         and not coalesce(
