@@ -343,6 +343,8 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
     "card_testing_tiny_card_count": ("a whole number from 1", WHOLE),
     "exclude_card_testing": ("true or false", SWITCH),
     "recovery_retry_metadata_keys": ("a list of different names", KEYS),
+    "owner_name": ("text", TEXT),
+    "owner_email": ("text", TEXT),
     "is_plan": ("true or false", SWITCH),
     "fingerprint": ("text", TEXT),
 }
@@ -408,6 +410,46 @@ def test_metadata_keys_are_optional(built: Settings) -> None:
     values: dict[str, Any] = {"recovery_link_metadata_keys": [], "recovery_retry_metadata_keys": []}
     done = invoke_dbt(built, with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty"))
     assert done.success, failure_text(done, built)
+
+
+def test_only_models_that_other_groups_build_on_are_open_to_them(built: Settings) -> None:
+    manifest = json.loads(ensure_manifest(built).read_text(encoding="utf-8"))
+    models = {name: node for name, node in manifest["nodes"].items() if node["resource_type"] == "model"}
+    readers: dict[str, set[str]] = {name: set() for name in models}
+    for node in models.values():
+        for parent in set(node["depends_on"]["nodes"]) & models.keys():
+            readers[parent].add(node["group"])
+    expected = {
+        name: {"marts": "public", "intermediate": "protected" if readers[name] - {node["group"]} else "private"}.get(
+            node["fqn"][1], "protected"
+        )
+        for name, node in models.items()
+    }
+    assert {name: node["access"] for name, node in models.items()} == expected
+    assert {node["group"] for node in models.values()} == {group["name"] for group in manifest["groups"].values()}
+    owners = [each["owner"]["name"] for kind in ("groups", "exposures") for each in manifest[kind].values()]
+    assert set(owners) == {PROJECT_VARS["owner_name"]}
+
+
+def test_the_readme_lists_the_models_whose_unique_key_is_not_the_key_of_a_row(built: Settings) -> None:
+    manifest = json.loads(ensure_manifest(built).read_text(encoding="utf-8"))
+    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+    row_keys = {
+        test["attached_node"]: test["test_metadata"]["kwargs"]["combination_of_columns"]
+        for test in manifest["nodes"].values()
+        if (test.get("test_metadata") or {}).get("name") == "unique_combination_of_columns"
+    }
+    keyed = {node["unique_id"]: node for node in models if node["config"]["unique_key"]}
+    several = {node["name"] for name, node in keyed.items() if node["config"]["unique_key"] != row_keys[name]}
+    (paragraph,) = re.findall(
+        r"\*\*`unique_key` names(.*?)In all other models", (DBT_PROJECT_DIR / "README.md").read_text(), re.S
+    )
+    assert several == {word for word in re.findall(r"`(\w+)`", paragraph) if word != "merge"}
+    with duckdb.connect(str(built.warehouse_path), read_only=True) as connection:
+        for name in keyed.keys() - {node["unique_id"] for node in models if node["name"] in several}:
+            key = ", ".join(keyed[name]["config"]["unique_key"])
+            table = keyed[name]["relation_name"].split(".", 1)[1]
+            assert not connection.execute(f"SELECT {key} FROM {table} GROUP BY ALL HAVING count(*) > 1").fetchall()
 
 
 def test_source_freshness_works(built: Settings) -> None:

@@ -1,4 +1,6 @@
 {#
+    More than 150 lines, since the rows that a build reads and the rows that it writes follow from one window of time.
+
     Incremental: a build writes the attempts of changed PaymentIntents, and attempts made minutes before or after them
     whose flag changes. An attempt that is gone, or no longer small, loses its row.
 #}

@@ -1,8 +1,8 @@
 {#
-    Fails for rows without a row in `to` that has the same values in these columns. The columns include account and
-    mode.
+    Fails for rows without a row in `to` that has the same values in these columns. Like dbt's test `relationships`, but
+    for several columns, which include account and mode.
 #}
-{% test references(model, to, columns) %}
+{% test relationships_of_columns(model, to, columns) %}
 with child as (
     select * from {{ model }}
 )

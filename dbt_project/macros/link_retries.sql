@@ -20,9 +20,8 @@
 #}
 {% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
 {% set day = 86400 %}
-{% set visit = 6 * 3600 %}
-{% set minute = 60 %}
 {% set largest_compared = 5000 %}
+{% set spread = 'case when is_monthly then spread_of_months else spread end' %}
 
 {# A PaymentIntent that failed and was paid later may have been paid a second time by another one. #}
 {% set may_be_followed = 'is_open or has_failed' if finds_double_payments else 'is_open' %}
@@ -155,22 +154,17 @@ compared as (
     select
         *,
         bool_or(
-            is_paid and not has_failed and is_next_paid_at_once and next_started - started <= {{ minute }}
+            is_paid and not has_failed and is_next_paid_at_once and next_started - started <= {{ equal_payment_seconds() }}
         ) over (partition by group_hash) as has_equals
     from timed
 
 ),
 
--- A customer who pays twice within a minute has equal subscriptions. If the payment of one fails, payments of the
--- others begin within that minute and are not retries. So the pause before a retry is longer.
 members as {{ materialized() }} (
 
     select
         *,
-        case
-            when has_equals then {{ [minute, checked_var('link_pause_seconds')] | max }}
-            else {{ checked_var('link_pause_seconds') }}
-        end as pause_seconds
+        {{ pause_before_retry('has_equals') }} as pause_seconds
     from compared
 
 ),
@@ -190,8 +184,8 @@ gaps as (
     where
         is_paid
         and not has_failed
-        and next_started - started >= {{ visit }}
-        and coalesce(last_open_ended < started - {{ visit }}, true)
+        and next_started - started >= {{ visit_seconds() }}
+        and coalesce(last_open_ended < started - {{ visit_seconds() }}, true)
         and (
             not is_after_open
             or abs((next_started - started) - (started - previous_started)) <= (next_started - started) / 24.0
@@ -237,9 +231,7 @@ counted_by as (
 
 ),
 
--- A rhythm is regular if at least half of the gaps are within an eighth of the interval, and if there are at most fifty
--- PaymentIntents for each gap. Payments are due within the tolerance: three times the spread, and at least a 24th of
--- the interval (a twelfth if few gaps are known, since these have little spread by chance), but at most a quarter. In a
+-- Payments are due within the tolerance of the rhythm. A rhythm also needs a gap for at most fifty PaymentIntents. In a
 -- group of thousands too many would be compared with each other.
 rhythms as (
 
@@ -248,14 +240,8 @@ rhythms as (
         gap_count,
         interval_seconds,
         is_monthly,
-        least(
-            greatest(
-                interval_seconds / case when gap_count >= 4 then 24.0 else 12.0 end,
-                3 * case when is_monthly then spread_of_months else spread end
-            ),
-            interval_seconds / 4.0
-        ) as tolerance,
-        case when is_monthly then spread_of_months else spread end <= interval_seconds / 8.0
+        {{ rhythm_tolerance('gap_count', 'interval_seconds', spread) }} as tolerance,
+        {{ is_rhythm_regular('interval_seconds', spread) }}
         and member_count <= 50 * (gap_count + 1)
         and member_count <= {{ largest_compared }} as is_regular
     from counted_by
@@ -673,9 +659,10 @@ select * from final
         and {{ later }}.started <= {{ open }}.ended + case
             when {{ open }}.customer_id is null then {{ guest_gap_days * 86400 }}
             -- Retries may come until the next payment is due.
-            when rhythms.is_regular and rhythms.gap_count >= 3 then {{ 400 * 86400 }}
+            when rhythms.is_regular and rhythms.gap_count >= {{ rhythm_gap_count() }} then {{ 400 * 86400 }}
             -- A customer who often pays this price, at no regular interval, probably buys again instead of retrying.
-            when rhythms.gap_count >= 3 then least({{ gap_days * 86400 }}, rhythms.interval_seconds / 8.0)
+            when rhythms.gap_count >= {{ rhythm_gap_count() }}
+                then least({{ gap_days * 86400 }}, {{ soon_after('rhythms.interval_seconds') }})
             else {{ gap_days * 86400 }}
         end
         and not coalesce(
