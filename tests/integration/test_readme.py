@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.cli.demo import DEMO_SHOP, KINDS
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import permissions_link
 from orchestration.stripe_api.key_check import RESOURCES
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 
 PAGES = {

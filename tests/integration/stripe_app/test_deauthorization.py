@@ -6,9 +6,7 @@ import time
 import pytest
 import requests
 
-from orchestration import pipeline
 from orchestration.accounts.oauth_tokens import DEAUTHORIZED_EVENT, NotAuthorized
-from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.connect import check_each
 from orchestration.simulator import (
     DEFAULT_WEBHOOK_SECRET,
@@ -28,6 +26,7 @@ from tests.integration.stripe_app.conftest import (
     sent_back,
     wait_until,
 )
+from tests.support import pipeline
 
 
 def disconnected_on(app: App) -> str:
@@ -52,7 +51,7 @@ def test_every_sync_after_an_uninstall_says_so(app: App) -> None:
 
 def deliver_deauthorizations(app: App) -> str:
     """Register the app's webhook endpoint at Stripe."""
-    url = webhook_url(app.settings, WebhookFiles(app.settings).enable())
+    url = enabled_url(app.settings)
     return app.server.deliverer.register(WebhookEndpoint(url, enabled_events=(DEAUTHORIZED_EVENT,), connect=True))
 
 
@@ -89,7 +88,7 @@ def test_an_old_deauthorization_event_does_not_end_a_newer_authorization(app: Ap
     app.server.app.deauthorize(account.id)
     account.now += 60
     app.connect()
-    url = webhook_url(app.settings, WebhookFiles(app.settings).enable())
+    url = enabled_url(app.settings)
     signature = signature_header(late, [DEFAULT_WEBHOOK_SECRET], int(time.time()))
     answer = requests.post(url, data=late, headers={"Stripe-Signature": signature}, timeout=20)
     assert (answer.status_code, answer.json()["stored"]) == (200, 0)
