@@ -252,7 +252,7 @@ def short_window(synced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_the_counts_and_amounts_to_date_equal_the_mart(short_window: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(recoup_data_dir=short_window)
-    run._print_summary(run._summary(settings), run.Summary())
+    run._print_summary(run._summary(settings.warehouse_path), run.Summary())
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
         rates = connection.execute(

@@ -363,7 +363,7 @@ def test_an_invalid_var_is_explained_with_its_name_rule_and_value(name: str, bui
             make_build_options(built), with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted")
         )
         assert not done.success, value
-        message = failure_text(done, built)
+        message = failure_text(done, built.dbt_log_dir)
         assert message.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), message
         shown = json.dumps(value)
         assert message.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), message
@@ -376,7 +376,7 @@ def test_each_var_has_a_rule_that_accepts_its_default_and_rejects_other_types(bu
         {{ name }} {{ is_var_valid(value, var_rules()[name]) }}
     {% endfor %}{% endfor %}"""
     done = invoke_dbt(make_build_options(built), with_vars({"values": values}, "compile", "--inline", inline))
-    assert done.success, failure_text(done, built)
+    assert done.success, failure_text(done, built.dbt_log_dir)
     message = [line.split() for line in done.result.results[0].node.compiled_code.splitlines() if line.strip()]
     expected = [
         [name, str(position == len(each) - 1)] for name, each in values.items() for position in range(len(each))
@@ -395,9 +395,9 @@ def test_dbt_parses_a_project_with_invalid_vars_and_then_explains_them(
     shutil.copy(built.warehouse_path, settings.warehouse_path)
     for position in (0, 3):
         values = {name: wrong[position % len(wrong)] for name, (_, wrong) in WRONG.items()}
-        assert run_dbt_command(settings, with_vars(values, "parse")) == 0
+        assert run_dbt_command(make_build_options(settings), with_vars(values, "parse")) == 0
         capfd.readouterr()
-        assert run_dbt_command(settings, with_vars(values, "build")) != 0
+        assert run_dbt_command(make_build_options(settings), with_vars(values, "build")) != 0
         message = capfd.readouterr().out
         assert message.count("The dbt var ") == 1, message
 
@@ -413,7 +413,7 @@ def test_metadata_keys_are_optional(built: Settings) -> None:
     done = invoke_dbt(
         make_build_options(built), with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty")
     )
-    assert done.success, failure_text(done, built)
+    assert done.success, failure_text(done, built.dbt_log_dir)
 
 
 def test_source_freshness_works(built: Settings) -> None:

@@ -8,7 +8,13 @@ import pytest
 
 from orchestration.config.settings import Settings
 from orchestration.pipeline import builder
-from orchestration.pipeline.dbt_runner import EventCallback, WarehouseLocked, build_with_dbt, project_fingerprint
+from orchestration.pipeline.dbt_runner import (
+    BuildOptions,
+    EventCallback,
+    WarehouseLocked,
+    build_with_dbt,
+    project_fingerprint,
+)
 from orchestration.setup.pipeline import make_build_options
 from tests.support import pipeline
 
@@ -35,10 +41,10 @@ with open_warehouse(Path({str(settings.warehouse_path)!r})):
 def test_a_build_waits_if_the_warehouse_is_locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     taken = iter([True, True, False])
 
-    def build(settings: Settings, fingerprint: str, callbacks: list[EventCallback]) -> dict[str, int]:
+    def build(options: BuildOptions, fingerprint: str, callbacks: list[EventCallback]) -> dict[str, int]:
         if next(taken):
             raise WarehouseLocked("taken")
-        return build_with_dbt(make_build_options(settings), fingerprint, callbacks)
+        return build_with_dbt(options, fingerprint, callbacks)
 
     monkeypatch.setattr(builder, "build_with_dbt", build)
     assert pipeline.build(Settings(recoup_data_dir=tmp_path)).nodes["model"] > 20

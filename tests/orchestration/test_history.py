@@ -347,10 +347,11 @@ def test_the_cleaning_job_reports_what_it_deleted_and_leaves_no_file(
 def test_the_cleaning_command_works_without_dagster_and_says_what_it_freed(
     instance: dg.DagsterInstance, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_clean(Settings(recoup_data_dir=tmp_path / "nothing"))
+    nothing = Settings(recoup_data_dir=tmp_path / "nothing")
+    run_clean(nothing.dagster_home, nothing.warehouse_path, keep_days=30)
     assert not (tmp_path / "nothing").exists()
     run_empty(instance, settings, 40)
-    run_clean(settings)
+    run_clean(settings.dagster_home, settings.warehouse_path, keep_days=30)
     first, second = capsys.readouterr().out.split("Deleted history older than 30 days")[1:]
     assert [line.split()[1] for line in first.splitlines()[1:]] == ["0", "0", "0", "0", "0", "0.0"]
     assert second.splitlines()[1].split() == ["runs", "1"]

@@ -4,10 +4,9 @@ from typing import Any
 
 from orchestration import pipeline
 from orchestration.config.settings import Settings
-from orchestration.pipeline import *  # noqa: F403
 from orchestration.setup.connections import make_connections
 from orchestration.setup.pipeline import make_build_options, make_pipeline_inputs
-from orchestration.sync import SyncPlan, SyncReport
+from orchestration.sync import SyncReport
 from orchestration.warehouse.publish import PublishedFile
 from orchestration.webhooks.ingest import IngestReport
 from orchestration.webhooks.queue import Queue
@@ -15,10 +14,6 @@ from orchestration.webhooks.queue import Queue
 
 def extract(settings: Settings, *arguments: Any, **options: Any) -> SyncReport:
     return pipeline.extract(make_connections(settings), settings.warehouse_path, *arguments, **options)
-
-
-def estimate_sync(settings: Settings, *arguments: Any, **options: Any) -> SyncPlan:
-    return pipeline.estimate_sync(make_connections(settings), settings.warehouse_path, *arguments, **options)
 
 
 def ingest(settings: Settings, *, limit: int | None = None) -> IngestReport:
@@ -37,17 +32,5 @@ def build(settings: Settings, **options: Any) -> pipeline.Build:
     return pipeline.build(make_build_options(settings), **options)
 
 
-def build_by_plan(settings: Settings, **options: Any) -> pipeline.Build:
-    return pipeline.build_by_plan(make_build_options(settings), **options)
-
-
-def build_in_full(settings: Settings, **options: Any) -> pipeline.Build:
-    return pipeline.build_in_full(make_build_options(settings), **options)
-
-
 def publish_marts(settings: Settings) -> PublishedFile:
     return pipeline.publish_marts(settings.warehouse_path, settings.published_path)
-
-
-def recovery_rates(settings: Settings) -> Any:
-    return pipeline.recovery_rates(settings.warehouse_path)

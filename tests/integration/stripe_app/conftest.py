@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from orchestration.accounts.oauth_flow import CALLBACK_PATH, authorize_url
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.setup.connections import make_app_authorization
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.simulator import (
     DEFAULT_WEBHOOK_SECRET,
     AppOptions,
@@ -69,6 +70,10 @@ class App:
 
     def exchanges(self) -> int:
         return self.server.requests.by_endpoint[ENDPOINT]
+
+    def webhook_url(self) -> str:
+        endpoints = make_webhook_endpoints(self.settings)
+        return endpoints.url(endpoints.files().enable())
 
     def reads(self) -> int:
         return self.server.requests.total - self.exchanges()

@@ -232,12 +232,13 @@ def test_a_name_with_a_key_cannot_be_used_for_the_app(app: App) -> None:
         ({"stripe_app_secret_key": SecretStr("sk_test_wrong")}, 502, "Stripe does not accept STRIPE_APP_SECRET_KEY."),
     ],
 )
-def test_a_wrong_key_of_the_app_is_named(
-    app: App, changes: dict[str, Any], status: int, sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in changes.items():
-        monkeypatch.setattr(app.settings, name, value)
-    page = app.visit()
+def test_a_wrong_key_of_the_app_is_named(app: App, changes: dict[str, Any], status: int, sentence: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        wrong = app.settings.model_copy(update={"recoup_webhook_base_url": base_url, **changes})
+        app.server.app.options = AppOptions(CLIENT_ID, SECRET_KEY, [base_url + CALLBACK_PATH])
+        with serving(listening, wrong):
+            page = requests.get(authorize_url(make_app_authorization(wrong), "shop"), timeout=20)
     assert page.status_code == status
     assert sentence in page.text
     assert not app.path().exists()

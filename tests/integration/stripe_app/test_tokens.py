@@ -20,8 +20,8 @@ from tests.support import pipeline
 
 ONE_TRY = RetryPolicy(tries=1, first_tries=1)
 PRINT_TOKEN = """
-from orchestration.accounts.oauth_tokens import AppKey
 from orchestration.config.settings import Settings
+from orchestration.setup.connections import make_connections
 print(make_connections(Settings()).app_key("shop")().get_secret_value())
 """
 
