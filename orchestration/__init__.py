@@ -6,8 +6,9 @@ Files at the root define Dagster objects, and so does `assets`. Every other fold
     definitions, assets, checks, jobs, schedules, sensors, resources    Dagster: one file for each kind of definition
 
     cli            the `recoup` command
-    pipeline       the steps that Dagster and the command line share: extract, ingest, build, publish
     web            the webhook receiver, the OAuth callback page, the access guard of Dagster's UI
+    setup          makes the objects that the engines use from the settings
+    pipeline       the steps that Dagster and the command line share: extract, ingest, build, publish
     maintenance    deletes old history, and moves damaged databases aside
     accounts       connected accounts: their keys, tokens, webhook endpoints and API clients
     sync           the sync engine: streams, list windows, change feeds, checkpoints

@@ -5,10 +5,10 @@ from typing import Final
 
 import dagster as dg
 
-from orchestration.accounts.registry import Integrations
 from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE, integration_names
 from orchestration.config.settings import Settings
 from orchestration.sensors import UNFINISHED
+from orchestration.setup.registry import make_integrations
 from orchestration.stripe_api import seconds_between_polls
 
 _JOB: Final = "sync_stripe"
@@ -91,7 +91,7 @@ def clean_schedule() -> dg.ScheduleDefinition:
 
 
 def _running_if_connected(settings: Settings) -> dg.DefaultScheduleStatus:
-    return dg.DefaultScheduleStatus.RUNNING if Integrations(settings).all() else dg.DefaultScheduleStatus.STOPPED
+    return dg.DefaultScheduleStatus.RUNNING if make_integrations(settings).all() else dg.DefaultScheduleStatus.STOPPED
 
 
 def _running_reason(instance: dg.DagsterInstance, integration: str) -> str | None:

@@ -20,6 +20,8 @@ from orchestration.assets.webhooks import WEBHOOK_EVENTS, ingest_figures
 from orchestration.base.errors import RecoupError
 from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import ModelsFailed
+from orchestration.setup.connections import make_connections
+from orchestration.setup.pipeline import make_build_options
 from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseError
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
@@ -150,7 +152,14 @@ class _Tick:
         return None
 
     def _process_batch(self) -> None:
-        batch = pipeline.ingest_and_publish(self.settings, self.queue, limit=MAX_BATCH_EVENTS, wait=_BUSY_SECONDS)
+        batch = pipeline.ingest_and_publish(
+            make_connections(self.settings),
+            make_build_options(self.settings),
+            self.settings.published_path,
+            self.queue,
+            limit=MAX_BATCH_EVENTS,
+            wait=_BUSY_SECONDS,
+        )
         self.memory.needs_build, self.memory.failed_ticks = False, 0
         if batch.ingested.taken:
             self._events.append(

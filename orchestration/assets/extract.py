@@ -13,10 +13,13 @@ from pydantic import Field
 
 from orchestration import pipeline
 from orchestration.accounts import clients
-from orchestration.accounts.registry import IntegrationError, Integrations
+from orchestration.accounts.registry import IntegrationError
 from orchestration.assets.preview import days_chart, table_metadata
-from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.base.account import DEFAULT_INTEGRATION
+from orchestration.config.settings import Settings
 from orchestration.resources import WarehouseResource
+from orchestration.setup.connections import make_connections
+from orchestration.setup.registry import make_integrations
 from orchestration.stripe_api import StripeApiError
 from orchestration.sync import Progress, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError
@@ -73,7 +76,7 @@ def integration_names(settings: Settings) -> Sequence[str]:
     Raises:
         IntegrationError: `integrations.toml` cannot be used.
     """
-    return [each.name for each in Integrations(settings).all()] or [DEFAULT_INTEGRATION]
+    return [each.name for each in make_integrations(settings).all()] or [DEFAULT_INTEGRATION]
 
 
 def extract_asset(settings: Settings) -> dg.AssetsDefinition:
@@ -108,7 +111,11 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
         try:
             request = SyncRequest.of(**config.model_dump())
             report = pipeline.extract(
-                settings, _ProgressEvents(context), integration=context.partition_key, request=request
+                make_connections(settings),
+                settings.warehouse_path,
+                _ProgressEvents(context),
+                integration=context.partition_key,
+                request=request,
             )
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(

@@ -21,9 +21,8 @@ from google.protobuf.json_format import MessageToDict
 from orchestration import pipeline
 from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
-from orchestration.config.settings import Settings
 from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed, build_some
-from orchestration.pipeline.dbt_runner import ModelsFailed
+from orchestration.pipeline.dbt_runner import BuildOptions, ModelsFailed
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.warehouse.connection import WarehouseError
 
@@ -52,7 +51,7 @@ class StageTranslator(DagsterDbtTranslator):
         return spec
 
 
-def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition:
+def models_asset(options: BuildOptions, manifest_path: Path) -> dg.AssetsDefinition:
     """Return every seed and model of the dbt project as one multi-asset."""
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     translator = StageTranslator()
@@ -63,10 +62,10 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
         events = _DbtEvents(context)
         build, error = Build(), None
         try:
-            build = pipeline.build(settings, callback=events)
+            build = pipeline.build(options, callback=events)
             if context.is_subset:
                 events.collected.clear()
-                build_some(settings, _arguments(context, manifest, translator), events)
+                build_some(options, _arguments(context, manifest, translator), events)
         except DataTestsFailed as failed:
             build, error = Build(tests=list(failed.outcomes)), str(failed)
         except (ModelsFailed, WarehouseError) as failed:

@@ -14,8 +14,14 @@ from typing import Any, Final
 import orjson
 
 from orchestration.base.files import replace_file
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings
-from orchestration.pipeline.dbt_runner import ModelsFailed, compile_project, failure_text, project_fingerprint
+from orchestration.pipeline.dbt_runner import (
+    DBT_PROJECT_DIR,
+    BuildOptions,
+    ModelsFailed,
+    compile_project,
+    failure_text,
+    project_fingerprint,
+)
 
 _COMPILERS: Final = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 _PROFILE: Final = "profiles.yml"
@@ -69,27 +75,27 @@ class Plan:
     tests: tuple[PlannedTest, ...]
 
 
-def load_plan(settings: Settings) -> Plan:
+def load_plan(options: BuildOptions) -> Plan:
     """Return the plan of the current project; compile it if no current plan is stored.
 
     Raises:
         ModelsFailed: the project cannot be compiled.
     """
-    plan = stored_plan(settings)
+    plan = stored_plan(options.target_dir)
     if plan is None:
-        plan = _compile(settings, project_fingerprint())
-        _write(_path(settings), plan)
+        plan = _compile(options, project_fingerprint())
+        _write(_path(options.target_dir), plan)
     return plan
 
 
-def stored_plan(settings: Settings) -> Plan | None:
+def stored_plan(target_dir: Path) -> Plan | None:
     """Return the stored plan if it is current, else None."""
-    plan = _read(_path(settings))
+    plan = _read(_path(target_dir))
     return plan if plan is not None and plan.key == _key(project_fingerprint()) else None
 
 
-def _path(settings: Settings) -> Path:
-    return settings.dbt_target_dir / "plan.json"
+def _path(target_dir: Path) -> Path:
+    return target_dir / "plan.json"
 
 
 def _key(fingerprint: str) -> str:
@@ -123,10 +129,10 @@ def _write(path: Path, plan: Plan) -> None:
     replace_file(path, orjson.dumps(asdict(plan)))
 
 
-def _compile(settings: Settings, fingerprint: str) -> Plan:
-    result, manifest = compile_project(settings)
+def _compile(options: BuildOptions, fingerprint: str) -> Plan:
+    result, manifest = compile_project(options)
     if not result.success:
-        raise ModelsFailed(failure_text(result, settings))
+        raise ModelsFailed(failure_text(result, options.log_dir))
     results = [each.node for each in result.result.results]
     nodes = {node.unique_id: node for node in results if node.resource_type in ("model", "test")}
     order = TopologicalSorter({name: node.depends_on.nodes for name, node in nodes.items()}).static_order()

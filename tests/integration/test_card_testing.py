@@ -8,14 +8,15 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline.builder import run_plan
 from orchestration.pipeline.plan import load_plan
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.simulator.world.calibration import DAY
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 from tests.support.load_ledger import record_new_loads
 from tests.support.truth import Rows, find_full_refresh_differences
 
@@ -62,7 +63,9 @@ def rewrite(settings: Settings, what: str, which: str) -> None:
                 WHERE {which}"""
         )
         record_new_loads(connection, "charges")
-        run_plan(connection, replace(load_plan(settings), tests=()))  # the rewritten charges need not be consistent
+        run_plan(
+            connection, replace(load_plan(make_build_options(settings)), tests=())
+        )  # the rewritten charges need not be consistent
 
 
 def query_flagged(settings: Settings) -> set[str]:

@@ -22,6 +22,7 @@ from orchestration.cli.demo import FIRST_DAYS
 from orchestration.cli.query import run_query
 from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import invoke_dbt
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.support.built_folder import BuiltFolder
@@ -244,14 +245,14 @@ def short_window(synced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("short_window")
     shutil.copytree(synced, folder, dirs_exist_ok=True)
     command = ["run", "--select", "int_episodes_summarized+", "--full-refresh", "--vars", "{recovery_window_days: 1}"]
-    done = invoke_dbt(Settings(recoup_data_dir=folder), command)
+    done = invoke_dbt(make_build_options(Settings(recoup_data_dir=folder)), command)
     assert done.success, done.exception
     return folder
 
 
 def test_the_counts_and_amounts_to_date_equal_the_mart(short_window: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(recoup_data_dir=short_window)
-    run._print_summary(run._summary(settings), run.Summary())
+    run._print_summary(run._summary(settings.warehouse_path), run.Summary())
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
         rates = connection.execute(
@@ -400,7 +401,7 @@ def test_a_query_result_is_shown_and_written(recoup: Recoup, synced: Path, tmp_p
 )
 def test_a_value_of_any_type_is_shown(value: str, shown: str, synced: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sql = f"set timezone = 'UTC'; select {value} as v"
-    run_query(Settings(recoup_data_dir=synced), sql, csv=None, parquet=None)
+    run_query(Settings(recoup_data_dir=synced).published_path, sql, csv=None, parquet=None)
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == ["v", shown]
 
 

@@ -127,7 +127,7 @@ def test_the_data_folder_may_have_any_name(
     assert "quarantined 1" in folder.run("webhooks", "status").text.replace("  ", " ")
     assert folder.run("clean").code == 0
     assert [path.name for path in (tmp_path / "outside").iterdir()] == [name], "all files are in the folder"
-    home = prepare_dagster_home(folder.settings)
+    home = prepare_dagster_home(folder.settings.dagster_home)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("DAGSTER_HOME", str(home))
         with dg.DagsterInstance.from_config(str(home)) as instance:

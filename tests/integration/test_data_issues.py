@@ -14,15 +14,16 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as cases
 from hypothesis import strategies as st
 
-from orchestration import pipeline
 from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, invoke_dbt
+from orchestration.setup.pipeline import make_build_options
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.redact import stored_json
 from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow, event_row, object_row
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.payment_histories import (
     DAY,
@@ -311,7 +312,9 @@ def test_odd_data_do_not_stop_a_build_and_are_listed(settings: Settings, tmp_pat
     assert listed == counted == sum(map(len, found.values()))
     assert (failed, left_out) == (sum(each is None for each in reasons.values()), sum(map(bool, reasons.values())))
     assert find_full_refresh_differences(settings, tmp_path / "again") == []
-    assert invoke_dbt(settings, ["test", *TABLES_AND_TESTS, "--exclude-resource-type", "unit_test"]).success
+    assert invoke_dbt(
+        make_build_options(settings), ["test", *TABLES_AND_TESTS, "--exclude-resource-type", "unit_test"]
+    ).success
 
 
 def test_a_resolved_issue_is_no_longer_listed(settings: Settings) -> None:

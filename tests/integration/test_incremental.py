@@ -8,15 +8,16 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration import pipeline
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings
+from orchestration.config.settings import Settings
 from orchestration.pipeline import dbt_runner
 from orchestration.pipeline.builder import run_plan
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ModelsFailed, invoke_dbt
+from orchestration.pipeline.dbt_runner import DBT_PROJECT_DIR, TABLES_AND_TESTS, ModelsFailed, invoke_dbt
 from orchestration.pipeline.plan import load_plan
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 from tests.support.load_ledger import record_new_loads
 from tests.support.truth import Rows, find_full_refresh_differences, read_models, read_tables
 
@@ -106,7 +107,7 @@ def test_a_build_completes_a_partial_build(server: SimulatorServer, settings: Se
     for selection in PARTS:
         server.account.now += DAY
         pipeline.extract(settings)
-        assert invoke_dbt(settings, ["run", "--select", *selection.split()]).success
+        assert invoke_dbt(make_build_options(settings), ["run", "--select", *selection.split()]).success
     pipeline.build(settings)
     assert find_full_refresh_differences(settings, tmp_path / "rebuilt") == []
 
@@ -125,7 +126,7 @@ def patch(settings: Settings, table: str, what: str, which: str) -> None:
     )
     with open_warehouse(settings.warehouse_path) as connection:
         record_new_loads(connection, table)
-        plan = load_plan(settings)
+        plan = load_plan(make_build_options(settings))
         run_plan(connection, replace(plan, tests=()))  # the changed objects need not be consistent
 
 
@@ -178,7 +179,7 @@ def test_rows_that_fail_a_test_stop_every_build_until_they_are_corrected(
     change(settings, "DELETE FROM marts.payment_attempts")
     with pytest.raises(ModelsFailed, match="no_row_is_lost_on_the_way_to_the_marts"):
         pipeline.build(settings)
-    assert invoke_dbt(settings, ["build", "--full-refresh", *TABLES_AND_TESTS]).success
+    assert invoke_dbt(make_build_options(settings), ["build", "--full-refresh", *TABLES_AND_TESTS]).success
     pipeline.build(settings)
     after = read_tables(settings.warehouse_path)
     assert after["sync.model_builds"] != before["sync.model_builds"]
@@ -188,7 +189,7 @@ def test_rows_that_fail_a_test_stop_every_build_until_they_are_corrected(
 def test_the_next_build_tests_rows_of_a_manual_dbt_run(
     settings: Settings,
 ) -> None:
-    assert invoke_dbt(settings, ["run", "--select", "payment_attempts"]).success
+    assert invoke_dbt(make_build_options(settings), ["run", "--select", "payment_attempts"]).success
     change(
         settings,
         """UPDATE marts.payment_attempts
@@ -206,7 +207,7 @@ def test_a_manual_dbt_run_reaches_the_downstream_models_in_the_next_build(
     for table in ("intermediate.int_payment_attempts_unioned", "marts.payment_attempts"):
         change(settings, f"UPDATE {table} SET amount = amount + 1")
     mended = ["run", "--full-refresh", "--select", "int_payment_attempts_unioned"]
-    assert invoke_dbt(settings, mended).success
+    assert invoke_dbt(make_build_options(settings), mended).success
     pipeline.build(settings)
     assert read_models(settings) == before
 
@@ -220,5 +221,5 @@ def test_descriptions_belong_to_the_project_and_readmes_do_not() -> None:
 def test_a_manual_dbt_test_tests_all_rows(settings: Settings) -> None:
     change(settings, "UPDATE marts.payment_attempts SET attempt_number = attempt_number + 1 WHERE attempt_number > 1")
     pipeline.build(settings)
-    found = invoke_dbt(settings, ["test", "--select", "payment_attempts"])
+    found = invoke_dbt(make_build_options(settings), ["test", "--select", "payment_attempts"])
     assert not found.success

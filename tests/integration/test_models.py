@@ -12,22 +12,24 @@ import duckdb
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from orchestration import pipeline
 from orchestration.base.account import AccountKey
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings
+from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import (
+    DBT_PROJECT_DIR,
     TABLES_AND_TESTS,
     ensure_manifest,
     failure_text,
     invoke_dbt,
     run_dbt_command,
 )
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse import rows as rows_module
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
+from tests.support import pipeline
 from tests.support.truth import read_models
 
 GOOD = {"pass", "success", "warn"}
@@ -169,7 +171,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 def statuses(settings: Settings, *arguments: str) -> dict[str, str]:
     """Return dbt's status of each node of a command."""
-    done = invoke_dbt(settings, arguments)
+    done = invoke_dbt(make_build_options(settings), arguments)
     assert done.exception is None, done.exception
     nodes = [result for result in done.result.results if result.node.resource_type != "operation"]
     return {result.node.name: str(result.status) for result in nodes}
@@ -273,7 +275,7 @@ def totals(warehouse: Path) -> tuple[list[Any], list[Any]]:
 
 
 def test_every_measure_and_rate_of_the_semantic_layer_equals_the_marts(built: Settings) -> None:
-    manifest = json.loads(ensure_manifest(built).read_text(encoding="utf-8"))
+    manifest = json.loads(ensure_manifest(make_build_options(built)).read_text(encoding="utf-8"))
     with duckdb.connect(str(built.warehouse_path), read_only=True) as connection:
         ask = connection.execute
         found = {}
@@ -359,9 +361,11 @@ def with_vars(values: dict[str, Any], *command: str) -> list[str]:
 def test_an_invalid_var_is_explained_with_its_name_rule_and_value(name: str, built: Settings) -> None:
     rule, wrong = WRONG[name]
     for value in (wrong[0], "x" * 500 if wrong is SWITCH else wrong[3]):
-        done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted"))
+        done = invoke_dbt(
+            make_build_options(built), with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted")
+        )
         assert not done.success, value
-        message = failure_text(done, built)
+        message = failure_text(done, built.dbt_log_dir)
         assert message.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), message
         shown = json.dumps(value)
         assert message.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), message
@@ -373,8 +377,8 @@ def test_each_var_has_a_rule_that_accepts_its_default_and_rejects_other_types(bu
     inline = """{% for name, values in var('values').items() %}{% for value in values -%}
         {{ name }} {{ is_var_valid(value, var_rules()[name]) }}
     {% endfor %}{% endfor %}"""
-    done = invoke_dbt(built, with_vars({"values": values}, "compile", "--inline", inline))
-    assert done.success, failure_text(done, built)
+    done = invoke_dbt(make_build_options(built), with_vars({"values": values}, "compile", "--inline", inline))
+    assert done.success, failure_text(done, built.dbt_log_dir)
     message = [line.split() for line in done.result.results[0].node.compiled_code.splitlines() if line.strip()]
     expected = [
         [name, str(position == len(each) - 1)] for name, each in values.items() for position in range(len(each))
@@ -393,9 +397,9 @@ def test_dbt_parses_a_project_with_invalid_vars_and_then_explains_them(
     shutil.copy(built.warehouse_path, settings.warehouse_path)
     for position in (0, 3):
         values = {name: wrong[position % len(wrong)] for name, (_, wrong) in WRONG.items()}
-        assert run_dbt_command(settings, with_vars(values, "parse")) == 0
+        assert run_dbt_command(make_build_options(settings), with_vars(values, "parse")) == 0
         capfd.readouterr()
-        assert run_dbt_command(settings, with_vars(values, "build")) != 0
+        assert run_dbt_command(make_build_options(settings), with_vars(values, "build")) != 0
         message = capfd.readouterr().out
         assert message.count("The dbt var ") == 1, message
 
@@ -408,8 +412,10 @@ def test_models_read_vars_only_through_the_checking_macro() -> None:
 def test_metadata_keys_are_optional(built: Settings) -> None:
     """Check that orders are then identified by invoices and order references alone."""
     values: dict[str, Any] = {"recovery_link_metadata_keys": [], "recovery_retry_metadata_keys": []}
-    done = invoke_dbt(built, with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty"))
-    assert done.success, failure_text(done, built)
+    done = invoke_dbt(
+        make_build_options(built), with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty")
+    )
+    assert done.success, failure_text(done, built.dbt_log_dir)
 
 
 def test_only_models_that_other_groups_build_on_are_open_to_them(built: Settings) -> None:
@@ -458,7 +464,7 @@ def test_source_freshness_works(built: Settings) -> None:
 
 def test_the_manifest_is_parsed_again_only_after_a_change(built: Settings) -> None:
     def stamp() -> Any:
-        return ensure_manifest(built).stat().st_mtime_ns
+        return ensure_manifest(make_build_options(built)).stat().st_mtime_ns
 
     first = stamp()
     assert stamp() == first

@@ -9,13 +9,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.cli.demo import DEMO_SHOP, KINDS
 from orchestration.config.settings import DBT_PROJECT_DIR, PROJECT_ROOT, Settings
 from orchestration.pipeline.dbt_runner import failure_text, invoke_dbt
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import permissions_link
 from orchestration.stripe_api.key_check import RESOURCES
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 
 PAGES = {

@@ -7,10 +7,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 from tests.support.truth import find_differences, find_full_refresh_differences, read_tables
 
 HOUR, DAY = 3_600, 86_400

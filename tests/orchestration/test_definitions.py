@@ -102,7 +102,7 @@ def test_workspace_yaml_loads_as_dagster_loads_it(tmp_path: Path) -> None:
         env={
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "HOME": str(tmp_path),
-            "DAGSTER_HOME": str(prepare_dagster_home(settings)),
+            "DAGSTER_HOME": str(prepare_dagster_home(settings.dagster_home)),
             "RECOUP_DATA_DIR": str(tmp_path),
         },
         cwd=PROJECT_ROOT,

@@ -8,9 +8,10 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from orchestration.accounts.registry import Integration, Integrations
+from orchestration.accounts.registry import Integration
 from orchestration.config.settings import Settings
 from orchestration.definitions import build_defs
+from orchestration.setup.registry import make_integrations
 from orchestration.simulator import ApiKey, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.support.stripe_router import StripeRouter
@@ -47,7 +48,7 @@ def settings(shop: SimulatorServer, club: SimulatorServer, tmp_path: Path) -> It
 
 def connect(settings: Settings, name: str, key: str, account_id: str) -> None:
     known = Integration(name, SecretStr(key), "what was pasted", account_id=account_id, livemode=False)
-    Integrations(settings).add(known)
+    make_integrations(settings).add(known)
 
 
 def read(instance: dg.DagsterInstance, settings: Settings, integration: str) -> dg.ExecuteInProcessResult:
@@ -133,9 +134,9 @@ def test_integrations_added_or_removed_after_loading_do_not_block_the_others(
     connect(settings, "late", "rk_test_51QzXwVuKpRmNhGqTb7late", "acct_1Late")
     assert tick(instance, loaded) == "shop club"
     assert tick(instance, build_defs(settings=settings)) == "shop club late"
-    Integrations(settings).remove("shop")
+    make_integrations(settings).remove("shop")
     assert tick(instance, loaded) == "club"
-    Integrations(settings).remove("club")
+    make_integrations(settings).remove("club")
     assert tick(instance, loaded) == "shop is no longer connected. club is no longer connected."
 
 

@@ -10,7 +10,7 @@ import duckdb
 import orjson
 import pytest
 
-from orchestration import pipeline, sensors
+from orchestration import sensors
 from orchestration.config.settings import Settings
 from orchestration.definitions import build_defs
 from orchestration.simulator import Fault, SimulatedAccount, SimulatorServer
@@ -18,6 +18,7 @@ from orchestration.simulator.stripe.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.processes import run_sync_process
 from tests.support.truth import find_differences

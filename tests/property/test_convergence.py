@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from orchestration import pipeline
 from orchestration.config.settings import WEBHOOK_EVENTS, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.simulator.stripe.objects import Renderer
@@ -31,6 +30,7 @@ from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.property.test_sync import fields_with_events
+from tests.support import pipeline
 from tests.support.borrowed_warehouse import BorrowedWarehouse
 from tests.support.built_folder import BuiltFolder
 

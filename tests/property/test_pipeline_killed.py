@@ -23,10 +23,10 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline import builder, dbt_runner, steps
 from orchestration.pipeline.plan import Plan, stored_plan
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor
@@ -36,6 +36,7 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.redact import redact, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.processes import KillPoints
 from tests.support.truth import find_differences, read_rows
@@ -98,12 +99,12 @@ def random_step(chance: random.Random) -> Step:
 def full_models(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
     """Return each model's table with the SQL that builds all of it, compiled by dbt, in the order of the graph."""
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("full_models")))
-    plan = stored_plan(settings)
+    plan = stored_plan(settings.dbt_target_dir)
     assert plan is not None
-    _, manifest = dbt_runner._parse(settings)
-    with dbt_runner._empty_warehouse(settings) as beside:
+    _, manifest = dbt_runner._parse(make_build_options(settings))
+    with dbt_runner._empty_warehouse(make_build_options(settings)) as beside:
         arguments = ["--no-write-json", "compile", "--select", "resource_type:model"]
-        result = dbt_runner._invoke(settings, arguments, manifest=manifest, warehouse=beside)
+        result = dbt_runner._invoke(make_build_options(settings), arguments, manifest=manifest, warehouse=beside)
     sql = {each.node.unique_id: each.node.compiled_code for each in result.result.results}
     return [(f"{m.schema}.{m.name}", sql[m.id]) for m in plan.models if m.materialized != "view"]
 
@@ -216,7 +217,7 @@ def carry_on(settings: Settings, chance: random.Random) -> None:
 
 def build_some_models(settings: Settings, chance: random.Random) -> None:
     """Build some models as `dbt run --select` does, even if nothing has changed, and leave the others."""
-    plan = stored_plan(settings)
+    plan = stored_plan(settings.dbt_target_dir)
     assert plan is not None
     chosen = tuple(model for model in plan.models if chance.random() < 0.4)
     with open_warehouse(settings.warehouse_path) as connection:

@@ -9,9 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline import dbt_runner
+from orchestration.setup.pipeline import make_build_options
+from tests.support import pipeline
 
 _MANIFEST: Final = "manifest.json"
 _PLAN: Final = "plan.json"
@@ -55,6 +56,6 @@ def _build(folder: Path, plan: Path) -> Path:
     made = Settings(recoup_data_dir=folder / "kept")
     made.dbt_target_dir.mkdir(parents=True)
     shutil.copy(settings.warehouse_path, made.warehouse_path)
-    shutil.copy(dbt_runner.ensure_manifest(settings), made.dbt_target_dir / _MANIFEST)
+    shutil.copy(dbt_runner.ensure_manifest(make_build_options(settings)), made.dbt_target_dir / _MANIFEST)
     shutil.copy(plan, made.dbt_target_dir / _PLAN)
     return made.recoup_data_dir

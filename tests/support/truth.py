@@ -15,6 +15,7 @@ import duckdb
 
 from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import invoke_dbt
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import EpisodeTruth, SimulatedAccount, Truth
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
@@ -88,7 +89,7 @@ def find_full_refresh_differences(settings: Settings, folder: Path) -> list[str]
     copy = settings.model_copy(update={"recoup_data_dir": folder})
     folder.mkdir()
     shutil.copy(settings.warehouse_path, copy.warehouse_path)
-    assert invoke_dbt(copy, ["run", "--full-refresh"]).success
+    assert invoke_dbt(make_build_options(copy), ["run", "--full-refresh"]).success
     built, rebuilt = (read_models(each) for each in (settings, copy))
     shutil.rmtree(folder)
     return [table for table in built.keys() | rebuilt.keys() if built.get(table) != rebuilt.get(table)]

@@ -25,17 +25,38 @@ MAY_IMPORT = {
     "sync": {"base", "stripe_api", "warehouse"},
     "webhooks": {"base", "warehouse"},
     "accounts": {"base", "config", "stripe_api", "webhooks"},
-    "pipeline": {"accounts", "base", "config", "stripe_api", "sync", "warehouse", "webhooks"},
-    "web": {"accounts", "base", "config", "stripe_api", "webhooks"},
-    "maintenance": {"base", "config", "warehouse", "webhooks"},
+    "pipeline": {"accounts", "base", "stripe_api", "sync", "warehouse", "webhooks"},
+    "setup": {"accounts", "base", "config", "pipeline"},
+    "web": {"accounts", "base", "config", "setup", "stripe_api", "webhooks"},
+    "maintenance": {"base", "warehouse", "webhooks"},
     "simulator.world": set(),
     "simulator.stripe": {"simulator.world"},
     "simulator.server": {"simulator.stripe", "simulator.world"},
     "simulator": {"simulator.server", "simulator.world"},
 }
 """Components, and which others each may import. Dagster and `cli` may import all but the simulator."""
-SETTINGS_READERS = {"accounts", "pipeline", "web", "maintenance", "config"}
-"""Engines that may import the settings; the others take values."""
+SETTINGS_READERS = {
+    "config/settings.py",
+    "setup/connections.py",
+    "setup/pipeline.py",
+    "setup/registry.py",
+    "web/app.py",
+}
+"""Files of engines that may import the settings: those that make values from them, and the start of the web server.
+
+Dagster's files and `cli` may, too. Everything else takes values.
+"""
+COMMANDS_WITH_SETTINGS = {"cli/app.py", "cli/demo.py", "cli/dev.py", "cli/folder.py", "cli/live.py", "cli/serve.py"}
+"""Files of `cli` whose functions may take the settings: they choose the data folder, or start processes with it."""
+MADE_BY_SETUP = {
+    "AppAuthorization",
+    "BuildOptions",
+    "Integrations",
+    "PipelineInputs",
+    "StripeConnections",
+    "WebhookEndpoints",
+}
+"""Classes that only `setup` constructs."""
 REPORTED_OTHERWISE = {"NotAnEvent", "InvalidPayload", "SignatureRefused", "Stopped"}
 """Exceptions that never reach a person: the receiver or the sync engine handles them."""
 
@@ -93,8 +114,40 @@ def test_a_module_imports_only_what_its_component_may(path: Path) -> None:
         assert not [name for name in components_imported(path) if name.startswith("simulator")]
     if component(path) not in DAGSTER | {"cli"}:
         assert not [name for name in imported(path) if name.split(".")[0].startswith("dagster")]
-    if component(path) not in SETTINGS_READERS | DAGSTER | {"cli"}:
+    if component(path) not in DAGSTER | {"cli"} and path.relative_to(PACKAGE).as_posix() not in SETTINGS_READERS:
         assert not [name for name in imported(path) if name.startswith("orchestration.config.settings")]
+
+
+def _takes_settings(node: ast.AST) -> bool:
+    """Return whether a function has a parameter for the settings, or a class a field for them."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        return any(each.arg == "settings" or _is_settings(each.annotation) for each in arguments)
+    return isinstance(node, ast.AnnAssign) and _is_settings(node.annotation)
+
+
+def _is_settings(annotation: ast.expr | None) -> bool:
+    return annotation is not None and re.search(r"\bSettings\b", ast.unparse(annotation)) is not None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_edges_take_the_settings(path: Path) -> None:
+    """A signature shows what a function uses. The settings are turned into values by `setup`."""
+    name = path.relative_to(PACKAGE).as_posix()
+    if component(path) in DAGSTER or name in SETTINGS_READERS | COMMANDS_WITH_SETTINGS:
+        return
+    assert [node.lineno for node in ast.walk(ast.parse(path.read_text())) if _takes_settings(node)] == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_accounts_are_loaded_at_edges_only(path: Path) -> None:
+    """Engines get the registry and the connections as arguments. Only a registry makes a fresh copy of itself."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {call.id for call in calls if isinstance(call, ast.Name)}
+    if component(path) != "setup" and path != PACKAGE / "accounts" / "registry.py":
+        assert names & MADE_BY_SETUP == set()
+    if component(path) not in DAGSTER | {"cli", "setup"} and path != PACKAGE / "web" / "app.py":
+        assert not [name for name in imported(path) if name.startswith("orchestration.setup")]
 
 
 def test_only_dagster_files_are_at_the_root() -> None:
