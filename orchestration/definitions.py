@@ -16,7 +16,7 @@ from orchestration.jobs import build_jobs, clean_history_job
 from orchestration.pipeline.dbt_runner import ensure_manifest
 from orchestration.resources import WarehouseResource
 from orchestration.schedules import check_schedule, clean_schedule, sync_schedule, webhook_check_schedule
-from orchestration.sensors import webhook_queue_sensor
+from orchestration.sensors import integrations_sensor, webhook_queue_sensor
 
 
 def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -26,7 +26,8 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any]
 
     Args:
         settings: Settings to use instead of those of the environment, for tests and for code that embeds Recoup.
-        resources: Resources that replace the default ones of the same name.
+        resources: Resources that replace the default ones of the same name, such as
+            `{"warehouse": WarehouseResource(database="/other/folder/warehouse.duckdb")}`.
     """
     settings = settings or Settings()
     models = models_asset(settings, ensure_manifest(settings))
@@ -38,7 +39,7 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any]
         asset_checks=[events_synced_before_expiry, keys_check, *queue_checks],
         jobs=[*build_jobs(models, published, keys_check, queue_checks), clean_history_job(settings)],
         schedules=[sync_schedule(settings), check_schedule(settings), webhook_check_schedule(), clean_schedule()],
-        sensors=[webhook_queue_sensor(settings)],
+        sensors=[webhook_queue_sensor(settings), integrations_sensor(settings)],
         resources={"warehouse": WarehouseResource(database=str(settings.warehouse_path))} | dict(resources or {}),
     )
 

@@ -63,10 +63,10 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
         events = _DbtEvents(context)
         build, error = Build(), None
         try:
-            build = pipeline.build(settings, callback=events)
+            build = pipeline.build(settings, callback=events, warehouse=warehouse.path)
             if context.is_subset:
                 events.collected.clear()
-                build_some(settings, _arguments(context, manifest, translator), events)
+                build_some(settings, _arguments(context, manifest, translator), events, warehouse=warehouse.path)
         except DataTestsFailed as failed:
             build, error = Build(tests=list(failed.outcomes)), str(failed)
         except (ModelsFailed, WarehouseError) as failed:

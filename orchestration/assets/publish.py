@@ -7,7 +7,7 @@ import dagster as dg
 
 from orchestration import pipeline
 from orchestration.config.settings import Settings
-from orchestration.resources import WAREHOUSE_POOL
+from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.publish import PublishedFile
 
@@ -25,10 +25,10 @@ def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.Assets
         pool=WAREHOUSE_POOL,
         description="recovery.duckdb, the file for analysts, with all marts and seeds. It can be read at any time.",
     )
-    def recovery() -> dg.MaterializeResult[Any]:
+    def recovery(warehouse: WarehouseResource) -> dg.MaterializeResult[Any]:
         try:
-            published = pipeline.publish_marts(settings)
-            rates = pipeline.recovery_rates(settings)
+            published = pipeline.publish_marts(settings, warehouse=warehouse.path)
+            rates = pipeline.recovery_rates(settings, warehouse=warehouse.path)
         except WarehouseError as error:
             raise dg.Failure(description=str(error)) from None
         return dg.MaterializeResult(

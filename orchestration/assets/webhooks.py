@@ -58,7 +58,7 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
             with closing(Queue(settings.queue_url)) as queue:
                 if config.requeue_quarantined:
                     context.log.info(f"{queue.requeue_quarantined()} events in quarantine are tried again.")
-                report = pipeline.ingest(settings, limit=config.most)
+                report = pipeline.ingest(settings, limit=config.most, warehouse=warehouse.path)
                 stats, quarantined = queue.stats(), queue.quarantine(_MAX_SHOWN)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error)) from None

@@ -121,7 +121,9 @@ class CleanReport:
         )
 
 
-def clean_history(settings: Settings, *, now: datetime, home: Path | None = None) -> CleanReport:
+def clean_history(
+    settings: Settings, *, now: datetime, home: Path | None = None, warehouse: Path | None = None
+) -> CleanReport:
     """Delete history older than RECOUP_HISTORY_DAYS, and return how much was deleted.
 
     It can run at any time, also while Dagster runs, and again after a crash. Unfinished runs are kept, and so is the
@@ -131,6 +133,7 @@ def clean_history(settings: Settings, *, now: datetime, home: Path | None = None
         settings: The data folder, and the number of days for which history is kept.
         now: The current time, with a time zone.
         home: Dagster's home, by default the one in the data folder.
+        warehouse: The warehouse's file, by default the one in the data folder.
     """
     home = home or settings.dagster_home
     before = now - timedelta(days=settings.recoup_history_days)
@@ -138,19 +141,19 @@ def clean_history(settings: Settings, *, now: datetime, home: Path | None = None
         _clean_runs(home, before)
         + _clean_events(home, before)
         + _clean_ticks(home, before, now - timedelta(days=SKIPPED_TICK_DAYS))
-        + _clean_ledger(settings, before)
+        + _clean_ledger(warehouse or settings.warehouse_path, before)
         + _clean_run_folders(home, before)
         + _remove_former_event_logs(home)
         + rotate_log(home / "dagster.log")
     )
 
 
-def _clean_ledger(settings: Settings, before: datetime) -> CleanReport:
+def _clean_ledger(warehouse: Path, before: datetime) -> CleanReport:
     """Delete old entries of loads that are in the models. If the warehouse is busy, the next cleaning deletes them."""
-    if not settings.warehouse_path.exists():
+    if not warehouse.exists():
         return CleanReport()
     try:
-        with open_warehouse(settings.warehouse_path) as connection:
+        with open_warehouse(warehouse) as connection:
             return CleanReport(load_count=delete_closed_loads(connection, before=before))
     except WarehouseBusy:
         return CleanReport()

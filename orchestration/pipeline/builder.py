@@ -8,6 +8,7 @@ rolled back. Models and tests whose inputs have not changed are skipped.
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import duckdb
@@ -99,19 +100,22 @@ def build(
     *,
     callback: EventCallback | None = None,
     observe: Observe = lambda name: None,
+    warehouse: Path | None = None,
 ) -> Build:
     """Build and test all models: with the plan if it can run, else with dbt. `callback` gets dbt's log events.
+
+    `warehouse` is the warehouse's file, here and in the other builds. The default is the one in the data folder.
 
     Raises:
         ModelsFailed: a model or a blocking test failed.
         WarehouseError: as `open_warehouse`.
     """
     with suppress(PlanUnusable):
-        return build_by_plan(settings, observe=observe)
-    return build_in_full(settings, callback)
+        return build_by_plan(settings, observe=observe, warehouse=warehouse)
+    return build_in_full(settings, callback, warehouse=warehouse)
 
 
-def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -> Build:
+def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None, warehouse: Path | None = None) -> Build:
     """Build what has changed since the last complete build with the plan, in one transaction.
 
     Raises:
@@ -119,58 +123,63 @@ def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -
         ModelsFailed: a model or a blocking test failed; no table was changed.
         WarehouseError: as `open_warehouse`.
     """
-    with open_warehouse(settings.warehouse_path, options=build_options(settings)) as connection:
+    path = warehouse or settings.warehouse_path
+    with open_warehouse(path, options=build_options(settings, path)) as connection:
         _complete_build_of(connection, project_fingerprint())
-        plan = load_plan(settings)
+        plan = load_plan(settings, path)
         check_plan(connection, plan)
         return run_plan(connection, plan, observe=observe)
 
 
-def build_options(settings: Settings) -> dict[str, Any]:
+def build_options(settings: Settings, warehouse: Path) -> dict[str, Any]:
     """Return the DuckDB options for a build with the plan."""
-    return {"memory_limit": settings.build_memory, **small_batch_options(settings.warehouse_path)}
+    return {"memory_limit": settings.build_memory, **small_batch_options(warehouse)}
 
 
-def build_in_full(settings: Settings, callback: EventCallback | None = None) -> Build:
+def build_in_full(settings: Settings, callback: EventCallback | None = None, *, warehouse: Path | None = None) -> Build:
     """Build everything with dbt from all raw rows, then compile the plan for later builds.
 
     Raises:
         ModelsFailed: a node failed. The next build builds everything again.
         WarehouseError: as `open_warehouse`.
     """
+    path = warehouse or settings.warehouse_path
     for _ in range(_MAX_ATTEMPTS - 1):
         with suppress(WarehouseLocked):
-            return _build_in_full_once(settings, callback)
-    return _build_in_full_once(settings, callback)
+            return _build_in_full_once(settings, path, callback)
+    return _build_in_full_once(settings, path, callback)
 
 
-def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> Build:
+def _build_in_full_once(settings: Settings, warehouse: Path, callback: EventCallback | None) -> Build:
     fingerprint = project_fingerprint()
-    with open_warehouse(settings.warehouse_path) as connection:  # creates the raw tables; waits for other writers
+    with open_warehouse(warehouse) as connection:  # creates the raw tables; waits for other writers
         delete_complete_build(connection)
         streams = hash_streams(connection)
-    with request_access(settings.warehouse_path):
-        nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [])
-    with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
+    with request_access(warehouse):
+        nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [], warehouse=warehouse)
+    with open_warehouse(warehouse) as connection, transaction(connection):
         is_same = hash_streams(connection) == streams  # if not, another process changed checkpoints before dbt started
         build_id = find_incomplete_build(connection, fingerprint)
         complete_build(connection, build_id, fingerprint, streams=streams if is_same else None)
-    load_plan(settings)
+    load_plan(settings, warehouse)
     return Build(nodes, is_full=True)
 
 
-def build_some(settings: Settings, arguments: Sequence[str], callback: EventCallback) -> None:
+def build_some(
+    settings: Settings, arguments: Sequence[str], callback: EventCallback, *, warehouse: Path | None = None
+) -> None:
     """Build and test with dbt the nodes that `arguments` select. The build is incomplete: it closes no load.
 
     Raises:
         ModelsFailed: a node failed.
         WarehouseError: as `open_warehouse`.
     """
+    path = warehouse or settings.warehouse_path
     for _ in range(_MAX_ATTEMPTS):
-        with open_warehouse(settings.warehouse_path):
+        with open_warehouse(path):
             pass  # waits for other writers
-        with request_access(settings.warehouse_path):
-            result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [callback])
+        with request_access(path):
+            result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [callback], warehouse=path)
         if not is_warehouse_locked(result):
             break
     if not result.success:

@@ -43,7 +43,7 @@ class WarehouseLocked(ModelsFailed):
 def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
     """Run a dbt command on the warehouse, print dbt's output, and return its exit code."""
     environment = os.environ | {
-        "RECOUP_WAREHOUSE_PATH": _path_for_dbt(settings, settings.warehouse_path),
+        "RECOUP_WAREHOUSE_PATH": _path_for_dbt(settings.warehouse_path),
         "RECOUP_BUILD_MEMORY": settings.build_memory,
         "DBT_PROJECT_DIR": str(DBT_PROJECT_DIR),
         "DBT_PROFILES_DIR": str(DBT_PROJECT_DIR),
@@ -55,51 +55,58 @@ def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
     return subprocess.run([*dbt, *arguments], env=environment, check=False).returncode
 
 
-def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence[EventCallback] = ()) -> Any:
+def invoke_dbt(
+    settings: Settings,
+    arguments: Sequence[str],
+    callbacks: Sequence[EventCallback] = (),
+    *,
+    warehouse: Path | None = None,
+) -> Any:
     """Run a dbt command on the warehouse and return dbt's own result, successful or not.
 
     The project is parsed once per process, and again after one of its files has changed. Logs go to the data folder. No
     artifacts are written except compiled SQL. Nothing is printed.
     """
-    parse, manifest = _parse(settings)
+    path = warehouse or settings.warehouse_path
+    parse, manifest = _parse(settings, path)
     if manifest is None:
         return parse
-    return _invoke(settings, ["--no-write-json", *arguments], callbacks, manifest=manifest)
+    return _invoke(settings, ["--no-write-json", *arguments], callbacks, manifest=manifest, warehouse=path)
 
 
-def compile_project(settings: Settings) -> tuple[Any, Any]:
+def compile_project(settings: Settings, warehouse: Path) -> tuple[Any, Any]:
     """Compile all models and data tests for the plan without the warehouse; return dbt's result and manifest."""
-    parse, manifest = _parse(settings)
+    parse, manifest = _parse(settings, warehouse)
     if manifest is None:
         return parse, None
     arguments = ["--no-write-json", "compile", "--vars", "{is_plan: true}"]
-    with _empty_warehouse(settings) as beside:
+    with _empty_warehouse(settings, warehouse) as beside:
         return _invoke(settings, arguments, manifest=manifest, warehouse=beside), manifest
 
 
-def _parse(settings: Settings) -> tuple[Any, Any]:
+def _parse(settings: Settings, warehouse: Path) -> tuple[Any, Any]:
     """Return dbt's result and manifest; the manifest is None if the project cannot be parsed."""
     global _parsed
-    files = _project_files()
-    if _parsed is None or _parsed[0] != files:
-        with _empty_warehouse(settings) as beside:
+    state = (warehouse.name, _project_files())
+    if _parsed is None or _parsed[0] != state:
+        with _empty_warehouse(settings, warehouse) as beside:
             parse = _invoke(settings, ["--no-write-json", "parse"], warehouse=beside)
         if not parse.success:
             return parse, None
-        _parsed = files, parse.result
+        _parsed = state, parse.result
     return None, _parsed[1]
 
 
 @contextmanager
-def _empty_warehouse(settings: Settings) -> Iterator[Path]:
+def _empty_warehouse(settings: Settings, warehouse: Path) -> Iterator[Path]:
     """Yield a path where no warehouse exists, with the file name of the real one, since dbt's SQL contains the name."""
     settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
-        yield Path(beside) / settings.warehouse_path.name
+        yield Path(beside) / warehouse.name
 
 
-_parsed: tuple[dict[Path, int], Any] | None = None
-"""The project's files at the last parse, and dbt's manifest. The manifest does not depend on the data folder."""
+_parsed: tuple[tuple[str, dict[Path, int]], Any] | None = None
+"""The warehouse's file name and the project's files at the last parse, and dbt's manifest, which depends on both."""
 
 
 def _invoke(
@@ -117,8 +124,9 @@ def _invoke(
     where = ["--project-dir", str(DBT_PROJECT_DIR), "--profiles-dir", str(DBT_PROJECT_DIR)]
     quiet = ["--log-level", "none", "--log-level-file", "info", "--log-path", str(settings.dbt_log_dir)]
     into = ["--target-path", str(target or settings.dbt_target_dir)]
-    settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
-    path = _path_for_dbt(settings, warehouse or settings.warehouse_path)
+    opened = warehouse or settings.warehouse_path
+    opened.parent.mkdir(parents=True, exist_ok=True)
+    path = _path_for_dbt(opened)
     with _environment(RECOUP_WAREHOUSE_PATH=path, RECOUP_BUILD_MEMORY=settings.build_memory):
         try:
             result = dbtRunner(manifest, list(callbacks)).invoke([*quiet, *arguments, *where, *into])
@@ -129,12 +137,14 @@ def _invoke(
     return result
 
 
-def _path_for_dbt(settings: Settings, warehouse: Path) -> str:
-    """Return the path of a warehouse in the data folder in the form that dbt-duckdb accepts."""
-    return str(url_safe_path(settings.recoup_data_dir) / warehouse.relative_to(settings.recoup_data_dir))
+def _path_for_dbt(warehouse: Path) -> str:
+    """Return the path of a warehouse in the form that dbt-duckdb accepts."""
+    return str(url_safe_path(warehouse.parent) / warehouse.name)
 
 
-def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:
+def build_with_dbt(
+    settings: Settings, fingerprint: str, callbacks: Sequence[EventCallback] = (), *, warehouse: Path | None = None
+) -> dict[str, int]:
     """Build and test seeds and models from all raw rows; return the number of nodes of each kind that passed.
 
     dbt adds the build to the ledger with `fingerprint`. The caller marks it as complete.
@@ -144,9 +154,10 @@ def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[Eve
         WarehouseLocked: another process opened the warehouse first.
     """
     arguments = ["build", *TABLES_AND_TESTS, "--full-refresh", "--vars", f"{{fingerprint: '{fingerprint}'}}"]
-    result = invoke_dbt(settings, arguments, callbacks)
+    path = warehouse or settings.warehouse_path
+    result = invoke_dbt(settings, arguments, callbacks, warehouse=path)
     if is_warehouse_locked(result):
-        raise WarehouseLocked(f"Another process opened {settings.warehouse_path} first. Run the command again.")
+        raise WarehouseLocked(f"Another process opened {path} first. Run the command again.")
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
     nodes: dict[str, int] = {}

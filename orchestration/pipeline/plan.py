@@ -69,33 +69,39 @@ class Plan:
     tests: tuple[PlannedTest, ...]
 
 
-def load_plan(settings: Settings) -> Plan:
-    """Return the plan of the current project; compile it if no current plan is stored.
+def load_plan(settings: Settings, warehouse: Path | None = None) -> Plan:
+    """Return the plan of the current project for a warehouse; compile it if no current plan is stored.
+
+    The default warehouse is the one in the data folder.
 
     Raises:
         ModelsFailed: the project cannot be compiled.
     """
-    plan = stored_plan(settings)
+    path = warehouse or settings.warehouse_path
+    plan = stored_plan(settings, path)
     if plan is None:
-        plan = _compile(settings, project_fingerprint())
+        plan = _compile(settings, path, project_fingerprint())
         _write(_path(settings), plan)
     return plan
 
 
-def stored_plan(settings: Settings) -> Plan | None:
+def stored_plan(settings: Settings, warehouse: Path | None = None) -> Plan | None:
     """Return the stored plan if it is current, else None."""
-    plan = _read(_path(settings))
-    return plan if plan is not None and plan.key == _key(project_fingerprint()) else None
+    plan, key = _read(_path(settings)), _key(project_fingerprint(), warehouse or settings.warehouse_path)
+    return plan if plan is not None and plan.key == key else None
 
 
 def _path(settings: Settings) -> Path:
     return settings.dbt_target_dir / "plan.json"
 
 
-def _key(fingerprint: str) -> str:
-    """Return a hash of everything that the plan depends on: the project, the compiling versions, and this file."""
+def _key(fingerprint: str, warehouse: Path) -> str:
+    """Return a hash of everything that the plan depends on.
+
+    These are the project, the compiling versions, this file, and the warehouse's file name, which is in the SQL.
+    """
     versions = [f"{name} {metadata.version(name)}" for name in _COMPILERS]
-    parts = [fingerprint, *versions, Path(__file__).read_text(encoding="utf-8")]
+    parts = [fingerprint, *versions, warehouse.name, Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -123,8 +129,8 @@ def _write(path: Path, plan: Plan) -> None:
     replace_file(path, orjson.dumps(asdict(plan)))
 
 
-def _compile(settings: Settings, fingerprint: str) -> Plan:
-    result, manifest = compile_project(settings)
+def _compile(settings: Settings, warehouse: Path, fingerprint: str) -> Plan:
+    result, manifest = compile_project(settings, warehouse)
     if not result.success:
         raise ModelsFailed(failure_text(result, settings))
     results = [each.node for each in result.result.results]
@@ -132,7 +138,7 @@ def _compile(settings: Settings, fingerprint: str) -> Plan:
     order = TopologicalSorter({name: node.depends_on.nodes for name, node in nodes.items()}).static_order()
     compiled = [nodes[name] for name in order if name in nodes]
     return Plan(
-        _key(fingerprint),
+        _key(fingerprint, warehouse),
         fingerprint,
         _duckdb_settings(),
         {name: (source.schema, source.identifier) for name, source in manifest.sources.items()}

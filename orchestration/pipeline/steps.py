@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import duckdb
@@ -44,8 +45,11 @@ def extract(
     *,
     integration: str = DEFAULT_INTEGRATION,
     request: SyncRequest | None = None,
+    warehouse: Path | None = None,
 ) -> SyncReport:
     """Load what is new at Stripe into the raw tables of one integration, and read again what `request` asks for.
+
+    `warehouse` is the warehouse's file, here and in the other steps. The default is the one in the data folder.
 
     Raises:
         KeyMissing: the integration has no key.
@@ -53,11 +57,11 @@ def extract(
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
     used = _resolve_account(settings, integration)
-    warehouse = Warehouse(settings.warehouse_path, options=LOADING_OPTIONS)
-    with open_client(settings, used) as client, closing(warehouse):
-        report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
+    opened = Warehouse(warehouse or settings.warehouse_path, options=LOADING_OPTIONS)
+    with open_client(settings, used) as client, closing(opened):
+        report = sync_account(client, opened, stated_id=used.account_id, request=request, observe=observe)
         account_id = report.account.account_id
-        store_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
+        store_account(opened.connection, integration, account_id, key_digest=_digest_of(used))
     return report
 
 
@@ -77,7 +81,7 @@ def _digest_of(integration: Integration) -> str:
     return key_digest(integration.api_key or SecretStr(str(integration.account_id)))
 
 
-def ingest(settings: Settings, *, limit: int | None = None) -> IngestReport:
+def ingest(settings: Settings, *, limit: int | None = None, warehouse: Path | None = None) -> IngestReport:
     """Load all queued webhook events, or the oldest `limit` events.
 
     If an integration's account is not known yet, it is looked up at Stripe.
@@ -91,7 +95,7 @@ def ingest(settings: Settings, *, limit: int | None = None) -> IngestReport:
 
     with (
         closing(Queue(settings.queue_url)) as queue,
-        open_warehouse(settings.warehouse_path, options=LOADING_OPTIONS) as connection,
+        open_warehouse(warehouse or settings.warehouse_path, options=LOADING_OPTIONS) as connection,
     ):
         report = _ingest(settings, queue, connection, limit)
         queue.delete_finished(before=days_ago(settings.recoup_queue_days))
@@ -108,7 +112,9 @@ class WebhookBatch:
     rates: Sequence[RecoveryRate]
 
 
-def ingest_and_publish(settings: Settings, queue: "Queue", *, limit: int, wait: float) -> WebhookBatch:
+def ingest_and_publish(
+    settings: Settings, queue: "Queue", *, limit: int, wait: float, warehouse: Path | None = None
+) -> WebhookBatch:
     """Load the oldest `limit` queued events, build by the compiled plan, and publish, on one connection.
 
     Events are acknowledged when they are committed to the raw tables. If the build then fails, the next build includes
@@ -120,10 +126,11 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, limit: int, wait: 
         AccountUnknown: as `ingest`, after the events of the other integrations were published.
         QueueUnavailable, WarehouseError: as `ingest`.
     """
-    plan = stored_plan(settings)
+    path = warehouse or settings.warehouse_path
+    plan = stored_plan(settings, path)
     if plan is None:
         raise PlanUnusable("The plan of the models is not compiled yet.")
-    with open_warehouse(settings.warehouse_path, wait=wait, options=build_options(settings)) as connection:
+    with open_warehouse(path, wait=wait, options=build_options(settings, path)) as connection:
         check_plan(connection, plan)
         try:
             ingested = _ingest(settings, queue, connection, limit)
@@ -231,21 +238,21 @@ def estimate_sync(
         return plan_sync(client, connection, stated_id=used.account_id, request=request)
 
 
-def publish_marts(settings: Settings) -> PublishedFile:
+def publish_marts(settings: Settings, *, warehouse: Path | None = None) -> PublishedFile:
     """Publish the analysts' file.
 
     Raises:
         WarehouseError: as `open_warehouse`.
     """
-    with open_warehouse(settings.warehouse_path) as connection:
+    with open_warehouse(warehouse or settings.warehouse_path) as connection:
         return publish(connection, settings.published_path)
 
 
-def recovery_rates(settings: Settings) -> Sequence[RecoveryRate]:
+def recovery_rates(settings: Settings, *, warehouse: Path | None = None) -> Sequence[RecoveryRate]:
     """Return the recovery rates of all accounts as of the last build.
 
     Raises:
         WarehouseError: as `open_warehouse`.
     """
-    with open_warehouse(settings.warehouse_path) as connection:
+    with open_warehouse(warehouse or settings.warehouse_path) as connection:
         return read_recovery_rates(connection)

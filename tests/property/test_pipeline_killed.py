@@ -100,7 +100,7 @@ def full_models(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFact
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("full_models")))
     plan = stored_plan(settings)
     assert plan is not None
-    _, manifest = dbt_runner._parse(settings)
+    _, manifest = dbt_runner._parse(settings, settings.warehouse_path)
     with dbt_runner._empty_warehouse(settings) as beside:
         arguments = ["--no-write-json", "compile", "--select", "resource_type:model"]
         result = dbt_runner._invoke(settings, arguments, manifest=manifest, warehouse=beside)
