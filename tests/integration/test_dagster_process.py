@@ -191,7 +191,7 @@ def test_accounts_that_are_connected_while_dagster_runs_are_synced(tmp_path: Pat
         wait_until(lambda: "FAILURE" in list_runs(port)["shop"], RUN_WITHIN)
         Integrations(settings).remove("store")
         wait_until(lambda: list_partitions(port) == {"default"}, PARTITIONS_WITHIN)
-        assert list_runs(port).keys() == {"shop", "store"}, "no run without an account"
+        assert "default" not in list_runs(port), "no sync starts without an account"
 
 
 def test_the_ui_answers_only_its_own_pages_and_local_scripts(tmp_path: Path, subtests: pytest.Subtests) -> None:
