@@ -3,7 +3,7 @@
 Files at the root define Dagster objects, and so does `assets`. Every other folder is an engine without Dagster.
 `cli` starts Dagster.
 
-    definitions, assets, checks, jobs, schedules, sensors, resources    Dagster: one file for each kind of definition
+    definitions, assets, checks, jobs, partitions, schedules, sensors, resources    Dagster: one file for each kind
 
     cli            the `recoup` command
     web            the webhook receiver, the OAuth callback page, the access guard of Dagster's UI

@@ -7,6 +7,7 @@ events to Dagster's. Its functions for that are not documented, so a test checks
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Final
@@ -62,10 +63,11 @@ def models_asset(options: BuildOptions, manifest_path: Path) -> dg.AssetsDefinit
         events = _DbtEvents(context)
         build, error = Build(), None
         try:
-            build = pipeline.build(options, callback=events)
+            used = replace(options, warehouse_path=warehouse.path)
+            build = pipeline.build(used, callback=events)
             if context.is_subset:
                 events.collected.clear()
-                build_some(options, _arguments(context, manifest, translator), events)
+                build_some(used, _arguments(context, manifest, translator), events)
         except DataTestsFailed as failed:
             build, error = Build(tests=list(failed.outcomes)), str(failed)
         except (ModelsFailed, WarehouseError) as failed:

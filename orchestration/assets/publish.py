@@ -7,14 +7,14 @@ from typing import Any, Final
 import dagster as dg
 
 from orchestration import pipeline
-from orchestration.resources import WAREHOUSE_POOL
+from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.publish import PublishedFile
 
 RECOVERY: Final = dg.AssetKey(["published", "recovery"])
 
 
-def publish_asset(warehouse_path: Path, published_path: Path, marts: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+def publish_asset(published_path: Path, marts: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     """Return the asset `published/recovery`, which replaces the analysts' file with the current marts and seeds."""
 
     @dg.asset(
@@ -25,10 +25,10 @@ def publish_asset(warehouse_path: Path, published_path: Path, marts: Sequence[dg
         pool=WAREHOUSE_POOL,
         description="recovery.duckdb, the file for analysts, with all marts and seeds. It can be read at any time.",
     )
-    def recovery() -> dg.MaterializeResult[Any]:
+    def recovery(warehouse: WarehouseResource) -> dg.MaterializeResult[Any]:
         try:
-            published = pipeline.publish_marts(warehouse_path, published_path)
-            rates = pipeline.recovery_rates(warehouse_path)
+            published = pipeline.publish_marts(warehouse.path, published_path)
+            rates = pipeline.recovery_rates(warehouse.path)
         except WarehouseError as error:
             raise dg.Failure(description=str(error)) from None
         return dg.MaterializeResult(

@@ -61,7 +61,7 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
                     context.log.info(f"{queue.requeue_quarantined()} events in quarantine are tried again.")
                 report = pipeline.ingest(
                     make_connections(settings),
-                    settings.warehouse_path,
+                    warehouse.path,
                     settings.queue_url,
                     keep_days=settings.recoup_queue_days,
                     limit=config.most,

@@ -89,7 +89,7 @@ def connect(
     console.print(f"Saved as {name} in {integrations.path.name}. The key is in its own file under secrets/.")
     console.print(f"  Read it now             [cyan]recoup sync {name}[/]")
     console.print(f"  Receive webhook events  [cyan]recoup webhooks enable {name}[/]")
-    console.print("  Read it on a schedule   [cyan]recoup serve[/] (if running: reload the code location)")
+    console.print("  Read it on a schedule   [cyan]recoup serve[/] (if it runs: at its next sync)")
     if connected:
         _add_connected_or_warn(connections, found)
     return code

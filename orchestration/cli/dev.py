@@ -113,7 +113,7 @@ def _end_orphans(home: Path) -> None:
 
 
 def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: int) -> int:
-    """Run `dagster dev` until interrupted, and return its exit code.
+    """Run Dagster until interrupted, and return its exit code.
 
     Use the simulated account if no account is connected.
     """
@@ -129,7 +129,7 @@ def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: in
 def dagster_dev(
     environment: Mapping[str, str], port: int, lock: IO[str], *, log: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `dagster dev` (UI, daemon and code server) while the context lasts, and yield its process.
+    """Run Dagster (UI, daemon and code server) while the context lasts, and yield the process that runs these.
 
     Dagster has its own session, so that only this process passes Ctrl-C on to it. A run that the terminal interrupts
     as well may hang forever. Processes that remain at the end are killed; a run that is killed loses no data. If this
@@ -152,8 +152,7 @@ def dagster_dev(
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     read_end, write_end = os.pipe()  # Dagster reads the end of file when this process ends
-    dev = ["dev", "-w", "workspace.yaml", "-p", str(port)]
-    command = [sys.executable, "-m", "orchestration.cli.dagster_dev", str(read_end), str(lock.fileno()), *dev]
+    command = [sys.executable, "-m", "orchestration.cli.dagster_dev", str(read_end), str(lock.fileno()), str(port)]
     with log.open("ab") if log else nullcontext() as output:
         process = subprocess.Popen(
             command,

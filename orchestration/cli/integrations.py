@@ -127,7 +127,7 @@ def rename(name: Name, new_name: Annotated[str, typer.Argument(help="The new nam
     integrations = make_integrations(settings)
     before = integrations.named(name)
     integrations.rename(name, new_name)
-    console.print(f"{name} is now named {new_name}. Reload Dagster's code location to see the new name there.")
+    console.print(f"{name} is now named {new_name}. Dagster uses the new name from its next sync on.")
     if before.api_key and not integrations.named(new_name).api_key:
         console.print(
             f"Its key is in {before.key_source}. Rename that to STRIPE_API_KEYS__{new_name.upper()}.", style="yellow"

@@ -40,14 +40,12 @@ class BuildOptions:
     """Where models are built, and with how much memory.
 
     Attributes:
-        data_dir: The data folder, which contains the other paths.
         warehouse_path: The DuckDB file of the raw tables and the models.
         target_dir: The folder of dbt's compiled SQL and artifacts, and of the compiled plan.
         log_dir: The folder of dbt's log files.
         memory_limit: The memory limit in DuckDB's notation, such as `3072MiB`.
     """
 
-    data_dir: Path
     warehouse_path: Path
     target_dir: Path
     log_dir: Path
@@ -65,7 +63,7 @@ class WarehouseLocked(ModelsFailed):
 def run_dbt_command(options: BuildOptions, arguments: Sequence[str]) -> int:
     """Run a dbt command on the warehouse, print dbt's output, and return its exit code."""
     environment = os.environ | {
-        "RECOUP_WAREHOUSE_PATH": _path_for_dbt(options, options.warehouse_path),
+        "RECOUP_WAREHOUSE_PATH": _path_for_dbt(options.warehouse_path),
         "RECOUP_BUILD_MEMORY": options.memory_limit,
         "DBT_PROJECT_DIR": str(DBT_PROJECT_DIR),
         "DBT_PROFILES_DIR": str(DBT_PROJECT_DIR),
@@ -102,13 +100,13 @@ def compile_project(options: BuildOptions) -> tuple[Any, Any]:
 def _parse(options: BuildOptions) -> tuple[Any, Any]:
     """Return dbt's result and manifest; the manifest is None if the project cannot be parsed."""
     global _parsed
-    files = _project_files()
-    if _parsed is None or _parsed[0] != files:
+    state = (options.warehouse_path.name, _project_files())
+    if _parsed is None or _parsed[0] != state:
         with _empty_warehouse(options) as beside:
             parse = _invoke(options, ["--no-write-json", "parse"], warehouse=beside)
         if not parse.success:
             return parse, None
-        _parsed = files, parse.result
+        _parsed = state, parse.result
     return None, _parsed[1]
 
 
@@ -120,8 +118,8 @@ def _empty_warehouse(options: BuildOptions) -> Iterator[Path]:
         yield Path(beside) / options.warehouse_path.name
 
 
-_parsed: tuple[dict[Path, int], Any] | None = None
-"""The project's files at the last parse, and dbt's manifest. The manifest does not depend on the data folder."""
+_parsed: tuple[tuple[str, dict[Path, int]], Any] | None = None
+"""The warehouse's file name and the project's files at the last parse, and dbt's manifest, which depends on both."""
 
 
 def _invoke(
@@ -140,7 +138,7 @@ def _invoke(
     quiet = ["--log-level", "none", "--log-level-file", "info", "--log-path", str(options.log_dir)]
     into = ["--target-path", str(target or options.target_dir)]
     options.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
-    path = _path_for_dbt(options, warehouse or options.warehouse_path)
+    path = _path_for_dbt(warehouse or options.warehouse_path)
     with _environment(RECOUP_WAREHOUSE_PATH=path, RECOUP_BUILD_MEMORY=options.memory_limit):
         try:
             result = dbtRunner(manifest, list(callbacks)).invoke([*quiet, *arguments, *where, *into])
@@ -151,9 +149,9 @@ def _invoke(
     return result
 
 
-def _path_for_dbt(options: BuildOptions, warehouse: Path) -> str:
-    """Return the path of a warehouse in the data folder in the form that dbt-duckdb accepts."""
-    return str(url_safe_path(options.data_dir) / warehouse.relative_to(options.data_dir))
+def _path_for_dbt(warehouse: Path) -> str:
+    """Return the path of a warehouse in the form that dbt-duckdb accepts."""
+    return str(url_safe_path(warehouse.parent) / warehouse.name)
 
 
 def build_with_dbt(options: BuildOptions, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:

@@ -81,27 +81,31 @@ def load_plan(options: BuildOptions) -> Plan:
     Raises:
         ModelsFailed: the project cannot be compiled.
     """
-    plan = stored_plan(options.target_dir)
+    plan = stored_plan(options)
     if plan is None:
         plan = _compile(options, project_fingerprint())
         _write(_path(options.target_dir), plan)
     return plan
 
 
-def stored_plan(target_dir: Path) -> Plan | None:
+def stored_plan(options: BuildOptions) -> Plan | None:
     """Return the stored plan if it is current, else None."""
-    plan = _read(_path(target_dir))
-    return plan if plan is not None and plan.key == _key(project_fingerprint()) else None
+    plan = _read(_path(options.target_dir))
+    key = _key(project_fingerprint(), options.warehouse_path.name)
+    return plan if plan is not None and plan.key == key else None
 
 
 def _path(target_dir: Path) -> Path:
     return target_dir / "plan.json"
 
 
-def _key(fingerprint: str) -> str:
-    """Return a hash of everything that the plan depends on: the project, the compiling versions, and this file."""
+def _key(fingerprint: str, database: str) -> str:
+    """Return a hash of everything that the plan depends on.
+
+    These are the project, the compiling versions, this file, and the warehouse's file name, which is in the SQL.
+    """
     versions = [f"{name} {metadata.version(name)}" for name in _COMPILERS]
-    parts = [fingerprint, *versions, Path(__file__).read_text(encoding="utf-8")]
+    parts = [fingerprint, *versions, database, Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -138,7 +142,7 @@ def _compile(options: BuildOptions, fingerprint: str) -> Plan:
     order = TopologicalSorter({name: node.depends_on.nodes for name, node in nodes.items()}).static_order()
     compiled = [nodes[name] for name in order if name in nodes]
     return Plan(
-        _key(fingerprint),
+        _key(fingerprint, options.warehouse_path.name),
         fingerprint,
         _duckdb_settings(),
         {name: (source.schema, source.identifier) for name, source in manifest.sources.items()}

@@ -156,7 +156,7 @@ def ingest_and_publish(
         AccountUnknown: as `ingest`, after the events of the other integrations were published.
         QueueUnavailable, WarehouseError: as `ingest`.
     """
-    plan = stored_plan(options.target_dir)
+    plan = stored_plan(options)
     if plan is None:
         raise PlanUnusable("The plan of the models is not compiled yet.")
     with open_warehouse(options.warehouse_path, wait=wait, options=connection_options(options)) as connection:

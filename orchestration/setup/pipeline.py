@@ -8,7 +8,6 @@ from orchestration.setup.connections import make_connections
 def make_build_options(settings: Settings) -> BuildOptions:
     """Return the paths and the memory limit of a build in the data folder."""
     return BuildOptions(
-        data_dir=settings.recoup_data_dir,
         warehouse_path=settings.warehouse_path,
         target_dir=settings.dbt_target_dir,
         log_dir=settings.dbt_log_dir,

@@ -37,7 +37,7 @@ _ROLES: Final = {
     "multiprocessing": "run",
     "code-server": "code server's proxy",
     " grpc ": "code server",
-    "orchestration.cli.dagster_dev": "dagster dev",
+    "orchestration.cli.dagster_dev": "parent of Dagster",
 }
 """Part of a command line, and the role of its process. The first matching part decides."""
 

@@ -62,7 +62,7 @@ PARTS: Final = {
     "dbt/": ("dbt/**/*",),
     "all": ("**/*",),
 }
-ROLES: Final = ("receiver", "code server", "code server's proxy", "daemon", "webserver", "dagster dev", "run")
+ROLES: Final = ("receiver", "code server", "code server's proxy", "daemon", "webserver", "parent of Dagster", "run")
 _UNFINISHED: Final = "status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
 
 console = Console(width=140, highlight=False)

@@ -15,7 +15,7 @@ from orchestration.config.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "orchestration"
 FILES = sorted(PACKAGE.rglob("*.py"))
-DAGSTER = {"definitions", "assets", "checks", "jobs", "schedules", "sensors", "resources"}
+DAGSTER = {"definitions", "assets", "checks", "jobs", "partitions", "schedules", "sensors", "resources"}
 """Components that may import Dagster: the files at the root, and one folder."""
 MAY_IMPORT = {
     "base": set(),
@@ -209,6 +209,33 @@ def test_no_file_calls_a_method_that_duckdb_2_removed(path: Path) -> None:
             name = called.attr if isinstance(called, ast.Attribute) else ""
             assert not (name == "sql" and node.attr in {"fetchone", "fetchmany", "execute"})
             assert not (name == "execute" and node.attr in {"arrow", "pl", "fetch_arrow_table", "fetch_record_batch"})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_uses_a_private_name_of_a_library(path: Path) -> None:
+    """A private name may change in any release. `os._exit` and the methods of named tuples are documented."""
+    source = path.read_text(encoding="utf-8")
+    assert not re.findall(r"\b(?:dagster|stripe|duckdb|dbt)\w*\._[a-z]\w*", source)
+    assert not [name for name in imported(path) if re.search(r"(^|\.)_[a-z]", name)]
+    nodes = list(ast.walk(ast.parse(source)))
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    used = {
+        ast.unparse(node)
+        for node in nodes
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr) and node.attr not in defined
+    }
+    assert not {name for name in used if not re.match(r"(self|cls)\._\w+$|os\._exit$|.*\._(replace|asdict)$", name)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if component(path) in DAGSTER], ids=lambda path: path.name)
+def test_dagster_reaches_the_warehouse_only_by_its_resource(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert "open_warehouse" not in source or path.name == "resources.py"
+    assert "warehouse_path" not in source or path.name == "definitions.py"
+    steps = {"extract", "ingest", "build", "build_some", "ingest_and_publish", "publish_marts", "recovery_rates"}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("pipeline.") in steps | {"clean_history"}:
+            assert "warehouse" in {each.arg for each in node.keywords}, ast.unparse(node)
 
 
 def test_dependencies_are_exactly_the_imported_packages() -> None:

@@ -84,7 +84,7 @@ MAKE_ANOTHER = f"Edit the key at Stripe, or create one with exactly these permis
 SAVED = """Saved as shop in integrations.toml. The key is in its own file under secrets/.
   Read it now             recoup sync shop
   Receive webhook events  recoup webhooks enable shop
-  Read it on a schedule   recoup serve (if running: reload the code location)"""
+  Read it on a schedule   recoup serve (if it runs: at its next sync)"""
 
 ALL_NEEDED = "Recoup can read everything it needs."
 CHARGES_MISSING = "This key lacks required permissions: rak_charge_read."
