@@ -22,13 +22,14 @@ from orchestration.pipeline.dbt_runner import (
     invoke_dbt,
     run_dbt_command,
 )
+from orchestration.pipeline.plan import load_plan
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse import rows as rows_module
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
-from tests.support.truth import read_models
+from tests.support.full_models import find_full_refresh_differences, load_full_models
 
 GOOD = {"pass", "success", "warn"}
 
@@ -187,14 +188,20 @@ def test_every_invariant_has_a_corruption_to_notice() -> None:
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_an_invariant_holds_and_notices_each_corruption(name: str, built: Settings, tmp_path: Path) -> None:
-    copy = built.model_copy(update={"recoup_data_dir": tmp_path})
-    shutil.copyfile(built.warehouse_path, tmp_path / "warehouse.duckdb")
-    assert statuses(copy, "test", "--select", name) == {name: "pass"}
-    for corruption in CORRUPTIONS[name]:
-        shutil.copyfile(built.warehouse_path, tmp_path / "warehouse.duckdb")
-        with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+    """Run the invariant's query from the plan, as a build does, on tables that are corrupted and restored."""
+    plan = load_plan(built)
+    (invariant,) = (test for test in plan.tests if test.name == name)
+    warehouse = shutil.copyfile(built.warehouse_path, tmp_path / "warehouse.duckdb")
+    with open_warehouse(Path(warehouse)) as connection:
+        for setting, value in plan.settings.items():
+            connection.execute(f"SET {setting} = '{value}'")
+        assert connection.execute(invariant.query).fetchall() == [(0, False, False)]
+        for corruption in CORRUPTIONS[name]:
+            connection.execute("BEGIN")
             connection.execute(corruption)
-        assert statuses(copy, "test", "--select", name)[name] in ("fail", "warn"), corruption
+            ((_, warns, fails),) = connection.execute(invariant.query).fetchall()
+            connection.execute("ROLLBACK")
+            assert warns or fails, corruption
 
 
 def test_models_build_on_empty_tables_and_again(tmp_path: Path) -> None:
@@ -239,8 +246,20 @@ def test_raw_rows_in_any_order_give_the_same_tables(built: Settings, tmp_path: P
             )
             connection.execute(f"DELETE FROM raw_stripe.{table}")
             connection.execute(f"INSERT INTO raw_stripe.{table} FROM rows_of; DROP TABLE rows_of")
-    assert set(statuses(copy, "run", "--full-refresh").values()) == {"success"}
-    assert read_models(copy) == read_models(built)
+    assert find_full_refresh_differences(copy, tmp_path / "again") == []
+
+
+def test_the_full_sql_of_the_models_gives_the_tables_of_a_build_by_dbt(built: Settings, tmp_path: Path) -> None:
+    """Check what other tests rely on: `find_full_refresh_differences` does what `dbt run --full-refresh` does."""
+    assert find_full_refresh_differences(built, tmp_path / "again") == []
+    with open_warehouse(built.warehouse_path) as connection:
+        assert {table for table, _ in load_full_models(built)} == {
+            f"{schema}.{name}"
+            for schema, name in connection.execute(
+                """SELECT schema_name, table_name FROM duckdb_tables()
+                   WHERE schema_name IN ('staging', 'intermediate', 'marts')"""
+            ).fetchall()
+        }
 
 
 def test_totals_do_not_depend_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:
