@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
+from orchestration.simulator import SimulatedAccount, SimulatorServer
+from tests.integration.connect.conftest import ELSEWHERE, EXPIRED, GOOD, KEYS, LACKING, REVOKED, UNKNOWN
 from tests.support.built_folder import BuiltFolder
 from tests.support.leaks import find_leaks
 from tests.support.run_command import CommandResult, run_recoup
 
 SCREENS = Path(__file__).parent / "screens.txt"
 IS_WRITTEN = os.environ.get("RECOUP_WRITE_SCREENS") == "1"
-LACKING = "rk_test_lacking"
 
 HELP = (
     "",
@@ -35,9 +35,15 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("sync", ""),
     ("integrations list", ""),
     ("connect --name shop", "not a key"),
-    ("connect --name shop", "rk_test_wrong"),
+    ("connect --name shop", UNKNOWN),
+    ("connect --name shop", EXPIRED),
+    ("connect --name shop", REVOKED),
+    ("connect --name shop", ELSEWHERE),
+    ("connect --name shop", "pk_test_51QzXwVuKpRmNhGqTb7publ"),
+    ("connect --name shop", "whsec_51QzXwVuKpRmNhGqTb7sign"),
+    ("connect --name shop", "acct_1QzXwVuKpRmNhGqTb7acct"),
     ("connect --name lacking", LACKING),
-    ("connect --name shop", DEFAULT_API_KEY),
+    ("connect --name shop", GOOD),
     ("query 'select 1'", ""),
     ("check", ""),
     ("sync", ""),
@@ -53,7 +59,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("integrations show shop", ""),
     ("integrations discover shop", ""),
     ("integrations rename shop store", ""),
-    ("integrations set-key store", DEFAULT_API_KEY),
+    ("integrations set-key store", GOOD),
     ("integrations list", ""),
     ("clean", ""),
     ("repair", ""),
@@ -67,8 +73,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
 
 @pytest.fixture
 def server() -> Iterator[SimulatorServer]:
-    keys = {DEFAULT_API_KEY: None, LACKING: ["payment_intent_read", "dispute_read", "event_read"]}
-    with SimulatorServer(SimulatedAccount(seed=34, payments=200, days=45), keys=keys) as running:
+    with SimulatorServer(SimulatedAccount(seed=34, payments=200, days=45), keys=KEYS) as running:
         yield running
 
 
@@ -93,9 +98,7 @@ def show(command: str, result: CommandResult) -> str:
     return f"$ recoup {command}".rstrip() + f"\n{result.screen.strip(chr(10))}\n{code}"
 
 
-def test_every_screen_is_the_one_that_was_read(
-    server: SimulatorServer, built_folder: BuiltFolder, folder: Path
-) -> None:
+def test_every_screen_is_the_one_in_the_file(server: SimulatorServer, built_folder: BuiltFolder, folder: Path) -> None:
     built_folder.copy(folder)
     folder.chmod(0o700)
     variables = {"STRIPE_API_BASE": server.url, "RECOUP_DATA_DIR": str(folder)}
