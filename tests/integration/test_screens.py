@@ -25,11 +25,11 @@ IS_WRITTEN = os.environ.get("RECOUP_WRITE_SCREENS") == "1"
 HELP = (
     "",
     *("connect", "check", "sync", "ingest", "demo", "dev", "serve", "receive", "query", "clean", "repair"),
-    *("dagster-home", "dbt", "integrations", "webhooks"),
+    *("dagster-home", "integrations", "webhooks"),
     *(f"integrations {each}" for each in ("list", "show", "discover", "set-key", "rename", "remove")),
     *(f"webhooks {each}" for each in ("enable", "secret", "test", "status", "requeue")),
 )
-"""Commands whose help is shown."""
+"""Commands whose help is shown. The help of `recoup dbt` is dbt's own."""
 
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("sync", ""),
