@@ -18,8 +18,10 @@ from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, Simulator
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
 from tests.support import pipeline
+from tests.support.built_folder import BuiltFolder
+from tests.support.full_models import find_full_refresh_differences
 from tests.support.load_ledger import record_new_loads
-from tests.support.truth import Rows, find_full_refresh_differences, read_models, read_tables
+from tests.support.truth import Rows, read_models, read_tables
 
 DAY = 86_400
 PARTS = (
@@ -56,9 +58,9 @@ def server() -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the data folder of a synced account whose models are built."""
-    folder = tmp_path_factory.mktemp("built")
+    folder = built_folder.copy(tmp_path_factory.mktemp("built"))
     settings = Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
     pipeline.extract(settings)
     pipeline.build(settings)

@@ -10,8 +10,9 @@ import duckdb
 import pytest
 
 from orchestration.cli.demo import DEMO_SHOP, KINDS
-from orchestration.config.settings import DBT_PROJECT_DIR, PROJECT_ROOT, Settings
-from orchestration.pipeline.dbt_runner import failure_text, invoke_dbt
+from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.pipeline.dbt_runner import DBT_PROJECT_DIR, failure_text, invoke_dbt
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import permissions_link
 from orchestration.stripe_api.key_check import RESOURCES
@@ -89,8 +90,8 @@ def test_the_compiled_sql_of_the_readme_is_what_dbt_compiles(
     arguments: list[str], built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
-    done = invoke_dbt(settings, ["compile", *arguments, "--select", "int_payment_attempts_unioned"])
-    assert done.success, failure_text(done, settings)
+    done = invoke_dbt(make_build_options(settings), ["compile", *arguments, "--select", "int_payment_attempts_unioned"])
+    assert done.success, failure_text(done, settings.dbt_log_dir)
     compiled = normalized(done.result.results[0].node.compiled_code)
     assert compiled.startswith(compiled_block(f"{'with' if arguments else 'without'} --full-refresh")), compiled
 
