@@ -87,7 +87,16 @@ def _parse(settings: Settings) -> tuple[Any, Any]:
         if not parse.success:
             return parse, None
         _parsed = files, parse.result
+    _clear_compiled_sql(_parsed[1])
     return None, _parsed[1]
+
+
+def _clear_compiled_sql(manifest: Any) -> None:
+    """Make dbt compile every node again. It would reuse the SQL of ephemeral models, which differs between commands."""
+    for node in manifest.nodes.values():
+        if node.resource_type in ("model", "test"):
+            node.compiled, node.compiled_code, node._pre_injected_sql = False, None, None
+            node.extra_ctes_injected, node.extra_ctes = False, []
 
 
 @contextmanager
