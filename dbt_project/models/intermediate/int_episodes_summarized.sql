@@ -8,14 +8,10 @@
     meta={'tombstone': 'first_failed_at is null'}
 ) }}
 
-with linked as (
+{# Declares the dependency: dbt does not see a reference inside a condition. #}
+{% set linked = ref('int_payment_intents_linked') %}
 
-    select * from {{ ref('int_payment_intents_linked') }}
-    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
-
-),
-
-first_failures as (
+with first_failures as (
 
     select * from {{ ref('int_episode_first_failures') }}
 
@@ -138,9 +134,10 @@ final as (
             account_id,
             livemode,
             payment_intent_id as episode_id
-        from linked
+        from {{ linked }} as linked
         where
-            not exists (
+            {{ is_new_since_last_build() }}
+            and not exists (
                 select 1 from first_failures
                 where
                     first_failures.account_id = linked.account_id
