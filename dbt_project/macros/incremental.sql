@@ -14,11 +14,16 @@
 
 {#
     Replaces dbt's own macro: dbt compiles the plan without the warehouse, and would not find the tables that exist
-    there.
+    there. An ephemeral model is a part of the incremental model that its `meta.part_of` names, and is incremental if
+    that model is.
 #}
 {% macro is_incremental() -%}
     {%- if checked_var('is_plan') -%}
-        {{ return(model.config.materialized == 'incremental') }}
+        {{ return(model.config.materialized in ('incremental', 'ephemeral')) }}
+    {%- elif model.config.materialized == 'ephemeral' -%}
+        {{ return(execute and not should_full_refresh() and load_relation(api.Relation.create(
+            database=model.database, schema=model.schema, identifier=model.config.meta.part_of
+        )) is not none) }}
     {%- endif -%}
     {{ return(dbt.is_incremental()) }}
 {%- endmacro %}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import dagster as dg
 import duckdb
@@ -120,7 +120,7 @@ def _plan_events(
     if is_done:
         for name in TopologicalSorter(manifest["parent_map"]).static_order():
             node = manifest["nodes"].get(name)
-            if node is not None and node["resource_type"] in ("model", "seed"):
+            if _is_asset(node):
                 output = translator.get_asset_spec(manifest, name, None).key.to_python_identifier()
                 written = build.rows_written.get(name, 0)
                 preview = table_metadata(connection, f'"{node["schema"]}"."{node["alias"]}"') if written else {}
@@ -136,6 +136,15 @@ def _plan_events(
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key, check_name=key.name, passed=True, description=_UNCHANGED_INPUTS
             )
+
+
+def _is_asset(node: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Return True for seeds and for models that are tables or views. An ephemeral model is neither."""
+    return (
+        node is not None
+        and node["resource_type"] in ("model", "seed")
+        and node["config"]["materialized"] != "ephemeral"
+    )
 
 
 def _check_result(outcome: DataTestOutcome, key: dg.AssetCheckKey) -> dg.AssetCheckResult:

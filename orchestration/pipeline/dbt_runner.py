@@ -107,7 +107,8 @@ def _parse(options: BuildOptions) -> tuple[Any, Any]:
         if not parse.success:
             return parse, None
         _parsed = state, parse.result
-    return None, _parsed[1]
+    # A copy: dbt keeps the SQL of ephemeral models in its manifest, and would use it again in the next command.
+    return None, _parsed[1].deepcopy()
 
 
 @contextmanager

@@ -138,8 +138,9 @@ def _compile(options: BuildOptions, fingerprint: str) -> Plan:
     if not result.success:
         raise ModelsFailed(failure_text(result, options.log_dir))
     results = [each.node for each in result.result.results]
-    nodes = {node.unique_id: node for node in results if node.resource_type in ("model", "test")}
-    order = TopologicalSorter({name: node.depends_on.nodes for name, node in nodes.items()}).static_order()
+    nodes = {node.unique_id: node for node in results if _is_planned(node)}
+    parents = {name: _parents(node, manifest) for name, node in nodes.items()}
+    order = TopologicalSorter(parents).static_order()
     compiled = [nodes[name] for name in order if name in nodes]
     return Plan(
         _key(fingerprint, options.warehouse_path.name),
@@ -147,12 +148,26 @@ def _compile(options: BuildOptions, fingerprint: str) -> Plan:
         _duckdb_settings(),
         {name: (source.schema, source.identifier) for name, source in manifest.sources.items()}
         | {name: (node.schema, node.alias) for name, node in manifest.nodes.items() if node.resource_type == "seed"},
-        tuple(_model(node) for node in compiled if node.resource_type == "model"),
-        tuple(_test(node) for node in compiled if node.resource_type == "test"),
+        tuple(_model(node, parents[node.unique_id]) for node in compiled if node.resource_type == "model"),
+        tuple(_test(node, parents[node.unique_id]) for node in compiled if node.resource_type == "test"),
     )
 
 
-def _model(node: Any) -> PlannedModel:
+def _is_planned(node: Any) -> bool:
+    return node.resource_type == "test" or (node.resource_type == "model" and node.config.materialized != "ephemeral")
+
+
+def _parents(node: Any, manifest: Any) -> tuple[str, ...]:
+    """Return the nodes that the node reads. The SQL of an ephemeral model is part of its children, with its parents."""
+    parents: dict[str, None] = {}
+    for name in node.depends_on.nodes:
+        parent = manifest.nodes.get(name)
+        is_ephemeral = parent is not None and parent.config.materialized == "ephemeral"
+        parents |= dict.fromkeys(_parents(parent, manifest) if is_ephemeral else (name,))
+    return tuple(parents)
+
+
+def _model(node: Any, parents: tuple[str, ...]) -> PlannedModel:
     config, key = node.config, node.config.unique_key or ()
     return PlannedModel(
         id=node.unique_id,
@@ -163,12 +178,12 @@ def _model(node: Any) -> PlannedModel:
         unique_key=(key,) if isinstance(key, str) else tuple(key),
         tombstone=config.meta.get("tombstone"),
         measured=tuple(config.meta.get("measured", ())),
-        parents=tuple(node.depends_on.nodes),
+        parents=parents,
         sql=node.compiled_code,
     )
 
 
-def _test(node: Any) -> PlannedTest:
+def _test(node: Any, parents: tuple[str, ...]) -> PlannedTest:
     """Build the test's query as dbt does (dbt-core: macro get_test_sql)."""
     config = node.config
     limit = f"limit {config.limit}" if config.limit else ""
@@ -176,7 +191,7 @@ def _test(node: Any) -> PlannedTest:
         id=node.unique_id,
         name=node.name,
         is_blocking=config.severity.upper() == "ERROR",
-        parents=tuple(node.depends_on.nodes),
+        parents=parents,
         query=f"""select {config.fail_calc}, {config.fail_calc} {config.warn_if}, {config.fail_calc} {config.error_if}
 from (
 {node.compiled_code}

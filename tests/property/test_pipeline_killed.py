@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from orchestration.config.settings import Settings
 from orchestration.pipeline import builder, dbt_runner, steps
 from orchestration.pipeline.plan import Plan, stored_plan
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor

@@ -8,55 +8,29 @@
     meta={'measured': ['begun_at']}
 ) }}
 
-with payment_intents as (
+with {% for relation in ['payment_intents', 'charges', 'events', 'last_payment_errors'] %}
+    {{ relation }} as (
 
-    select * from {{ ref('stg_stripe__payment_intents') }}
-    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
+        select * from {{ ref('stg_stripe__' ~ relation) }}
+        where {{ is_new_since_last_build() if is_incremental() else 'true' }}
 
-),
-
-charges as (
-
-    select * from {{ ref('stg_stripe__charges') }}
-    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
-
-),
-
-events as (
-
-    select * from {{ ref('stg_stripe__events') }}
-    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
-
-),
-
-last_payment_errors as (
-
-    select * from {{ ref('stg_stripe__last_payment_errors') }}
-    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
-
-),
+    ),
+{% endfor %}
 
 reversals as (
 
-    select
-        account_id,
-        livemode,
-        payment_intent_id,
-        charge_id,
-        created_at as begun_at,
-        _load_id
-    from {{ ref('stg_stripe__refunds') }}
-    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
-    union all
-    select
-        account_id,
-        livemode,
-        payment_intent_id,
-        charge_id,
-        created_at as begun_at,
-        _load_id
-    from {{ ref('stg_stripe__disputes') }}
-    where {{ is_new_since_last_build() if is_incremental() else 'true' }}
+    {% for relation in ['refunds', 'disputes'] %}
+        select
+            account_id,
+            livemode,
+            payment_intent_id,
+            charge_id,
+            created_at as begun_at,
+            _load_id
+        from {{ ref('stg_stripe__' ~ relation) }}
+        where {{ is_new_since_last_build() if is_incremental() else 'true' }}
+        {{ 'union all' if not loop.last }}
+    {% endfor %}
 
 ),
 
