@@ -88,6 +88,7 @@
     `meta.measured`.
 #}
 {% macro oldest_new(model, column) -%}
+    {%- if not execute -%}{%- do ref(model) -%}{%- endif -%}
     {%- if not is_incremental() -%}
         timestamp 'infinity'
     {%- elif checked_var('is_plan') -%}
