@@ -211,7 +211,7 @@ def test_the_command_line_of_dagster_materializes_in_a_new_instance(
         "STRIPE_API_BASE": shop.url,
     }
     if has_home:
-        variables["DAGSTER_HOME"] = str(prepare_dagster_home(Settings(recoup_data_dir=tmp_path / "data")))
+        variables["DAGSTER_HOME"] = str(prepare_dagster_home(Settings(recoup_data_dir=tmp_path / "data").dagster_home))
     selection = ",".join("/".join(key.path) for key in (*RAW, dg.AssetKey(["sync", "quarantine"])))
     done = subprocess.run(
         [*MATERIALIZE, "--select", selection, "--partition", "default"],
