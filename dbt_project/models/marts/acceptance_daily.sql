@@ -1,4 +1,5 @@
 {#
+    Over 150 lines, since the model finds the days that have changed.
     Incremental: a build writes all rows of each day with a changed attempt, and of each day that an attempt has left. A
     day that has no more attempts loses its rows.
 #}
@@ -8,11 +9,15 @@
     meta={'tombstone': 'attempt_count is null'}
 ) }}
 
-{% set attempts_relation = ref('payment_attempts') %}
 {% set day = reporting_date('attempted_at') %}
-{% set is_changed_day = '(account_id, livemode, ' ~ day ~ ') in (
-    select account_id, livemode, attempted_date from changed_days
-)' %}
+{% set payment = 'account_id, livemode, coalesce(episode_id, payment_intent_id)' %}
+{# A payment may have attempts on days that have not changed. #}
+{% set is_of_changed_payment %}
+    ({{ payment }}) in (
+        select {{ payment }} from {{ ref('payment_attempts') }}
+        where (account_id, livemode, {{ day }}) in (select account_id, livemode, attempted_date from changed_days)
+    )
+{% endset %}
 {% set dimensions = [
     'account_id', 'livemode', 'attempted_date', 'currency', 'payment_method_type', 'card_brand', 'card_funding',
     'card_country', 'card_wallet', 'three_d_secure_result'
@@ -73,7 +78,7 @@ with {% if is_incremental() %}
     ),
 {% endif %}
 
-classified as (
+attempts as (
 
     select
         *,
@@ -90,13 +95,7 @@ classified as (
             and network_status is distinct from 'not_sent_to_network'
         ) as is_sent_to_network
     from {{ ref('payment_attempts') }}
-
-),
-
-attempts as (
-
-    select * from classified
-    where {{ by_rowid(attempts_relation, is_changed_day) if is_incremental() else 'true' }}
+    where {{ by_rowid(ref('payment_attempts'), is_of_changed_payment) if is_incremental() else 'true' }}
 
 ),
 
@@ -114,26 +113,20 @@ unread_successes as (
 payments as (
 
     select
-        classified.account_id,
-        classified.livemode,
-        classified.payment_id,
-        min(classified.payment_attempt_number) as first_number,
-        bool_or(classified.is_succeeded) or count(unread_successes.episode_id) > 0 as is_payment_succeeded,
-        not is_payment_succeeded and bool_or(not classified.is_decided) as is_payment_undecided
-    from classified
+        attempts.account_id,
+        attempts.livemode,
+        attempts.payment_id,
+        min(attempts.payment_attempt_number) as first_number,
+        bool_or(attempts.is_succeeded) or count(unread_successes.episode_id) > 0 as is_payment_succeeded,
+        not is_payment_succeeded and bool_or(not attempts.is_decided) as is_payment_undecided
+    from attempts
     left join unread_successes
         on
-            classified.account_id = unread_successes.account_id
-            and classified.livemode = unread_successes.livemode
-            and classified.episode_id = unread_successes.episode_id
-    where
-        classified.is_valid
-        {% if is_incremental() %}
-            and (classified.account_id, classified.livemode, classified.payment_id) in (
-                select account_id, livemode, payment_id from attempts -- noqa: RF02
-            )
-        {% endif %}
-    group by classified.account_id, classified.livemode, classified.payment_id
+            attempts.account_id = unread_successes.account_id
+            and attempts.livemode = unread_successes.livemode
+            and attempts.episode_id = unread_successes.episode_id
+    where attempts.is_valid
+    group by attempts.account_id, attempts.livemode, attempts.payment_id
 
 ),
 
@@ -150,6 +143,15 @@ joined as (
             attempts.account_id = payments.account_id
             and attempts.livemode = payments.livemode
             and attempts.payment_id = payments.payment_id
+    {% if is_incremental() %}
+        where (attempts.account_id, attempts.livemode, attempts.attempted_date) in (
+            select
+                account_id,
+                livemode,
+                attempted_date
+            from changed_days
+        )
+    {% endif %}
 
 ),
 
