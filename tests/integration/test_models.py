@@ -108,6 +108,18 @@ CORRUPTIONS = {
         "UPDATE marts.decline_reasons SET first_failure_count = 0",
         "UPDATE marts.retry_performance SET succeeded_count = succeeded_count + 1",
     ],
+    "acceptance_adds_up_to_attempts": [
+        "DELETE FROM marts.acceptance_daily WHERE attempted_date = '2026-03-01'",
+        "UPDATE marts.acceptance_daily SET attempted_date = attempted_date + 1",
+        "UPDATE marts.acceptance_daily SET succeeded_count = succeeded_count - 1 WHERE succeeded_count > 0",
+        "UPDATE marts.acceptance_daily SET attempt_amount = attempt_amount + 1",
+    ],
+    "authentication_funnel_adds_up_to_attempts": [
+        "DELETE FROM marts.authentication_funnel WHERE flow = 'challenge'",
+        "UPDATE marts.authentication_funnel SET failed_count = failed_count + 1",
+        "UPDATE marts.authentication_funnel SET abandoned_count = 1000",
+        "UPDATE marts.payment_attempts SET three_d_secure_result = 'exempted'",
+    ],
     "cohorts_add_up_to_episodes": [
         "UPDATE marts.recovery_cohorts SET recovered_strict_count = recovered_strict_count + 1",
         "UPDATE marts.recovery_cohorts SET recovered_amount = recovered_amount + 1",
@@ -310,7 +322,13 @@ def totals(warehouse: Path) -> tuple[list[Any], list[Any]]:
             f"SELECT currency, recovery_status, {measures} FROM marts.recovery_episodes GROUP BY ALL ORDER BY ALL"
         )
         totals = summed.fetchall()
-        for table in ("recovery_cohorts", "recovery_activity_daily", "retry_performance", "decline_reasons"):
+        for table in (
+            "recovery_cohorts",
+            "recovery_activity_daily",
+            "retry_performance",
+            "decline_reasons",
+            "acceptance_daily",
+        ):
             sums = f"SELECT currency, sum(COLUMNS('.*_(count|amount)$')) FROM marts.{table} GROUP BY ALL ORDER BY ALL"
             if table == "recovery_activity_daily":
                 sums = sums.replace("'.*_(", "'^(new_at_risk|recovered|expired|canceled|reversed).*_(")

@@ -14,6 +14,8 @@ from orchestration.definitions import build_defs
 RAW = {"payment_intents", "charges", "refunds", "disputes", "events", "last_payment_errors"}
 MARTS = {
     "abandoned_authentications",
+    "acceptance_daily",
+    "authentication_funnel",
     "card_retry_budgets",
     "data_coverage",
     "data_issues",

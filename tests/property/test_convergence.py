@@ -42,6 +42,8 @@ FIVE = tuple(WEBHOOK_EVENTS.split(","))
 EVERY = tuple(kind for stream in OBJECT_STREAMS for kind in stream.event_types)
 
 MARTS = (
+    "acceptance_daily",
+    "authentication_funnel",
     "payment_attempts",
     "payment_intents",
     "recovery_episodes",

@@ -14,6 +14,7 @@ import duckdb
 
 from orchestration.config.settings import Settings
 from orchestration.simulator import EpisodeTruth, SimulatedAccount, Truth
+from orchestration.simulator.world.truth_records import AttemptTruth
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
 WINDOW: Final = 30 * 86_400
@@ -42,6 +43,8 @@ def find_differences(account: SimulatedAccount, settings: Settings, syncs: Seque
             *_totals(truth, episodes, published),
             *_cohorts(episodes, published),
             *_rates(truth, episodes, published),
+            *_acceptance(truth, published),
+            *_authentications(truth, published),
             *_coverage(truth, published),
         ]
 
@@ -412,6 +415,104 @@ def _rates(truth: Truth, episodes: Sequence[EpisodeTruth], published: duckdb.Duc
         for name, value in expected.items()
         if abs(found[name] - value) > (0 if name.endswith("_to_date") else unsure)
     ]
+
+
+def _untested_attempts(truth: Truth, published: duckdb.DuckDBPyConnection) -> dict[str, list[AttemptTruth]]:
+    """Return the knowable attempts by PaymentIntent, except published card tests, which have their own tests."""
+    tests = published.execute(
+        "SELECT payment_intent_id, attempt_number FROM marts.payment_attempts WHERE is_card_testing"
+    ).fetchall()
+    attempts: dict[str, list[AttemptTruth]] = defaultdict(list)
+    for attempt in truth.attempts:
+        if attempt.is_knowable:
+            attempts[attempt.payment_intent_id].append(attempt)
+    return {
+        intent: [attempt for number, attempt in enumerate(tries, 1) if (intent, number) not in tests]
+        for intent, tries in attempts.items()
+    }
+
+
+def _acceptance(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    """Compare the counts of attempts and payments. Stripe calls a wrong card number an invalid request."""
+    attempts = _untested_attempts(truth, published)
+    payments = {payment.id: payment for payment in truth.payments}
+    expected: Counter[str] = Counter()
+    for tries in attempts.values():
+        for attempt in tries:
+            if attempt.failure_code == "incorrect_number":
+                expected["invalid"] += 1
+            elif attempt.outcome == "processing":
+                expected["undecided"] += 1
+            else:
+                expected["attempts"] += 1
+                expected["succeeded"] += attempt.outcome in ("succeeded", "authorized")
+                expected["blocked_or_chargeless"] += (
+                    attempt.outcome == "blocked"
+                    or attempt.charge_id is None
+                    or attempt.failure_class in ("predicted_decline", "verification_failed")
+                )
+    groups = _by_id(
+        published,
+        """SELECT coalesce(episode_id, payment_intent_id), list(payment_intent_id)
+           FROM marts.payment_intents GROUP BY ALL""",
+    )
+    for (intents,) in groups.values():
+        tries = [each for intent in intents for each in attempts.get(intent, ())]
+        valid = [each for each in tries if each.failure_code != "incorrect_number"]
+        if not valid:
+            continue
+        has_succeeded = any(each.outcome in ("succeeded", "authorized") for each in valid) or any(
+            intent in payments
+            and payments[intent].status == "succeeded"
+            and all(each.failure_class != "bank_return" for each in attempts.get(intent, ()))
+            for intent in intents
+        )
+        is_undecided = not has_succeeded and any(each.outcome == "processing" for each in valid)
+        expected["undecided_payments" if is_undecided else "payments"] += 1
+        expected["payments_succeeded"] += has_succeeded
+    row = published.execute(
+        """SELECT sum(attempt_count), sum(succeeded_count), sum(attempt_count - network_attempt_count),
+                  sum(undecided_count), sum(invalid_count), sum(payment_count), sum(payment_succeeded_count),
+                  sum(undecided_payment_count)
+           FROM marts.acceptance_daily"""
+    ).fetchone()
+    names = (
+        "attempts",
+        "succeeded",
+        "blocked_or_chargeless",
+        "undecided",
+        "invalid",
+        "payments",
+        "payments_succeeded",
+        "undecided_payments",
+    )
+    found = {name: int(value or 0) for name, value in zip(names, row or (), strict=True)}
+    return _unequal("acceptance", {name: expected[name] for name in names}, found)
+
+
+def _authentications(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
+    """Compare the 3-D Secure requests: authenticated, succeeded, failed, and not finished."""
+    expected: dict[str, Counter[str]] = defaultdict(Counter)
+    for tries in _untested_attempts(truth, published).values():
+        for attempt in tries:
+            if attempt.is_authenticated:
+                expected[attempt.currency]["authenticated"] += 1
+                expected[attempt.currency]["succeeded"] += attempt.outcome in ("succeeded", "authorized")
+            elif attempt.failure_class == "authentication_failed":
+                expected[attempt.currency]["failed"] += 1
+    for payment in truth.payments:
+        if payment.status == "requires_action" and not payment.waiting_for:
+            expected[payment.currency]["unfinished"] += 1
+    names = ("authenticated", "succeeded", "failed", "unfinished")
+    found = {
+        currency: dict(zip(names, map(int, row), strict=True))
+        for currency, *row in published.execute(
+            """SELECT currency, sum(authenticated_count), sum(succeeded_count), sum(failed_count),
+                      sum(abandoned_count + waiting_count)
+               FROM marts.authentication_funnel GROUP BY ALL"""
+        ).fetchall()
+    }
+    return _unequal("authentications", _without_zeros(expected), _without_zeros(found))
 
 
 def _coverage(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
