@@ -39,11 +39,10 @@
 
 {% macro forecast_band_end(of, sign, tail, z) -%}
     {%- set stock, share = of ~ '_stock', 'least(' ~ of ~ '_expected / nullif(' ~ of ~ '_stock, 0), 1)' -%}
-    {%- set none, all = ('log_none', 'log_all') -%}
     {%- set beyond, within = (tail, 1 - tail) -%}
     cast(round(case
-        when coalesce({{ of }}_expected, 0) <= 0 or {{ none }} >= ln({{ beyond if sign == '-' else within }}) then 0
-        when {{ share }} >= 1 or {{ all }} >= ln({{ within if sign == '-' else beyond }}) then {{ stock }}
+        when coalesce({{ of }}_expected, 0) <= 0 or log_none >= ln({{ beyond if sign == '-' else within }}) then 0
+        when {{ share }} >= 1 or log_all >= ln({{ within if sign == '-' else beyond }}) then {{ stock }}
         else {{ stock }} * pow(sin(greatest(0, least(pi() / 2,
             asin(sqrt({{ share }})) {{ sign }} {{ z }} * sqrt({{ of }}_variance)
             / (2 * {{ stock }} * sqrt({{ share }} * (1 - {{ share }})))
