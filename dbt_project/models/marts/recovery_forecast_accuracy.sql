@@ -5,7 +5,7 @@ with forecasts as (
 
 ),
 
--- All failure classes together. Sums of fractions have an order, so that they are the same in every build.
+-- All failure classes together.
 pooled as (
 
     select
@@ -16,12 +16,12 @@ pooled as (
         days_ahead as horizon_days,
         cast(sum(stock_count) as bigint) as count_stock,
         cast(sum(stock_amount) as bigint) as amount_stock,
-        sum(expected_count order by first_failure_class) as count_expected,
-        sum(expected_amount order by first_failure_class) as amount_expected,
-        sum(expected_count_variance order by first_failure_class) as count_variance,
-        sum(expected_amount_variance order by first_failure_class) as amount_variance,
-        sum(log_none order by first_failure_class) as log_none,
-        sum(log_all order by first_failure_class) as log_all,
+        {{ exact_sum('expected_count') }} as count_expected,
+        {{ exact_sum('expected_amount') }} as amount_expected,
+        {{ exact_sum('expected_count_variance') }} as count_variance,
+        {{ exact_sum('expected_amount_variance') }} as amount_variance,
+        {{ exact_sum('log_none') }} as log_none,
+        {{ exact_sum('log_all') }} as log_all,
         cast(sum(recovered_count) as bigint) as recovered_count,
         cast(sum(recovered_amount) as bigint) as recovered_amount
     from forecasts

@@ -33,11 +33,13 @@ final as (
 
         -- numerics
         at_risk_amount,
-        case
-            when left_at <= window_ends_at
-                then ceil(date_diff('second', first_failed_at, left_at) / {{ step_seconds }}.0)
-            else {{ forecast_step_count() }}
-        end as last_step,
+        cast(
+            case
+                when left_at <= window_ends_at
+                    then ceil(date_diff('second', first_failed_at, left_at) / {{ step_seconds }}.0)
+                else {{ forecast_step_count() }}
+            end as bigint
+        ) as last_step,
 
         -- booleans
         is_recovered,
@@ -46,7 +48,7 @@ final as (
         -- timestamps
         first_failed_at,
         window_ends_at,
-        least(left_at, window_ends_at) as left_at
+        left_at
     from dated
 
 )

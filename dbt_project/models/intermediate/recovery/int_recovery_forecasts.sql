@@ -95,7 +95,6 @@ expected as (
 
 ),
 
--- Sums of fractions have an order, so that they are the same in every build.
 final as (
 
     select
@@ -108,16 +107,16 @@ final as (
         cast(days_ahead as bigint) as days_ahead,
         cast(sum(stock_count) as bigint) as stock_count,
         cast(sum(stock_amount) as bigint) as stock_amount,
-        sum(stock_count * probability order by age_step, recovered_after_days) as expected_count,
-        sum(stock_amount * probability order by age_step, recovered_after_days) as expected_amount,
-        sum(stock_count * probability * (1 - probability) order by age_step, recovered_after_days)
-        + pow(sum(stock_count * (1 - probability) * log_error order by age_step, recovered_after_days), 2)
+        {{ exact_sum('stock_count * probability') }} as expected_count,
+        {{ exact_sum('stock_amount * probability') }} as expected_amount,
+        {{ exact_sum('stock_count * probability * (1 - probability)') }}
+        + pow({{ exact_sum('stock_count * (1 - probability) * log_error') }}, 2)
             as expected_count_variance,
-        sum(squared_amount * probability * (1 - probability) order by age_step, recovered_after_days)
-        + pow(sum(stock_amount * (1 - probability) * log_error order by age_step, recovered_after_days), 2)
+        {{ exact_sum('squared_amount * probability * (1 - probability)') }}
+        + pow({{ exact_sum('stock_amount * (1 - probability) * log_error') }}, 2)
             as expected_amount_variance,
-        sum(stock_count * ln(greatest(1 - probability, 1e-300)) order by age_step, recovered_after_days) as log_none,
-        sum(stock_count * ln(greatest(probability, 1e-300)) order by age_step, recovered_after_days) as log_all,
+        {{ exact_sum('stock_count * ln(greatest(1 - probability, 1e-300))') }} as log_none,
+        {{ exact_sum('stock_count * ln(greatest(probability, 1e-300))') }} as log_all,
         cast(coalesce(sum(stock_count) filter (where recovered_after_days <= days_ahead), 0) as bigint)
             as recovered_count,
         cast(coalesce(sum(stock_amount) filter (where recovered_after_days <= days_ahead), 0) as bigint)

@@ -7,8 +7,8 @@
 with exits as (
 
     select
-        * replace (cast(last_step as bigint) as last_step),
-        first_failed_at + to_seconds(cast(last_step * {{ step_seconds }} as bigint)) as observed_at
+        *,
+        first_failed_at + to_seconds(last_step * {{ step_seconds }}) as observed_at
     from {{ ref('int_recovery_exits') }}
 
 ),
@@ -133,9 +133,9 @@ so_far as (
 
     select
         steps.*,
-        coalesce(sum(summed.final_count) over until_then, 0) + coalesce(summed.open_count, 0) as ended_count,
-        coalesce(sum(summed.recovered_count) over until_then, 0) as recovered_count,
-        coalesce(sum(summed.canceled_count) over until_then, 0) as canceled_count
+        cast(coalesce(sum(summed.final_count) over until_then, 0) + coalesce(summed.open_count, 0) as bigint) as ended_count,
+        cast(coalesce(sum(summed.recovered_count) over until_then, 0) as bigint) as recovered_count,
+        cast(coalesce(sum(summed.canceled_count) over until_then, 0) as bigint) as canceled_count
     from steps
     left join summed
         on
@@ -147,6 +147,7 @@ so_far as (
     window until_then as (
         partition by steps.account_id, steps.livemode, steps.first_failure_class, steps.step_number
         order by steps.as_of_at
+        rows between unbounded preceding and current row
     )
 
 ),
@@ -157,7 +158,8 @@ counted as (
         *,
         sum(ended_count) over (
             partition by account_id, livemode, first_failure_class, as_of_at
-            order by step_number desc
+            order by step_number
+            rows between current row and unbounded following
         ) as at_risk_count
     from so_far
 
@@ -200,14 +202,14 @@ open_shares as (
 
     select
         *,
-        product(1 - recovery_hazard - cancellation_hazard) over so_far as open_share,
+        exp(sum(ln(1 - recovery_hazard - cancellation_hazard)) over so_far) as open_share,
         sum(
-            recovery_hazard * (1 - recovery_hazard) / (at_risk_count + {{ class_weight + 1 }})
-            / pow(1 - recovery_hazard, 2)
+            recovery_hazard / ((1 - recovery_hazard) * (at_risk_count + {{ class_weight + 1 }}))
         ) over so_far as log_variance
     from class_hazards
     window so_far as (
         partition by account_id, livemode, first_failure_class, as_of_at order by step_number
+        rows between unbounded preceding and current row
     )
 
 ),
@@ -230,6 +232,7 @@ final as (
             recovery_hazard * open_share / (1 - recovery_hazard - cancellation_hazard)
         ) over (
             partition by account_id, livemode, first_failure_class, as_of_at order by step_number
+            rows between unbounded preceding and current row
         ) as recovered_share,
         log_variance
     from open_shares
