@@ -45,10 +45,7 @@ STOCK_OF_FORECAST = """
 def test_bands_hold_and_a_past_forecast_equals_the_forecast_of_that_day(
     built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    """Build on a Monday and 17 days later, and compare that Monday's forecast with the later table of past forecasts.
-
-    All attempts are in one PaymentIntent: a payment that another one pays later may be linked differently afterwards.
-    """
+    """Build on a Monday and 17 days later, and compare that Monday's forecast with the later table of past forecasts."""
     account = SimulatedAccount(3, 600, 18)
     folder = built_folder.copy(tmp_path)
     # Below 30 days, since Stripe keeps events for 30 days.
