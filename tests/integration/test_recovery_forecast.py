@@ -45,7 +45,7 @@ STOCK_OF_FORECAST = """
 def test_bands_hold_and_a_past_forecast_equals_the_forecast_of_that_day(
     built_folder: BuiltFolder, tmp_path: Path
 ) -> None:
-    """Build on a Monday and 17 days later, and compare that Monday's forecast with the later table of past forecasts."""
+    """Compare a Monday's forecast with what the table of past forecasts says of that day 17 days later."""
     account = SimulatedAccount(3, 600, 18)
     folder = built_folder.copy(tmp_path)
     # Below 30 days, since Stripe keeps events for 30 days.
