@@ -14,3 +14,12 @@
 {% macro reporting_date(instant) -%}
     cast({{ reporting_time(instant) }} as date)
 {%- endmacro %}
+
+{# The UTC TIMESTAMP at which a day begins in the reporting time zone. #}
+{% macro start_of_reporting_date(day) -%}
+    {%- if checked_var('reporting_time_zone') == 'UTC' -%}
+        cast({{ day }} as timestamp)
+    {%- else -%}
+        timezone('UTC', timezone('{{ checked_var("reporting_time_zone") }}', cast({{ day }} as timestamp)))
+    {%- endif -%}
+{%- endmacro %}

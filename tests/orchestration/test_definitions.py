@@ -28,6 +28,8 @@ MARTS = {
     "recovery_cohorts",
     "recovery_curve",
     "recovery_episodes",
+    "recovery_forecast",
+    "recovery_forecast_accuracy",
     "recovery_rates",
     "retry_performance",
     "waiting_payments",
