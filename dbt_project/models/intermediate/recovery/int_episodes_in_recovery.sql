@@ -1,5 +1,5 @@
 {% set is_in_recovery = '(account_id, livemode, episode_id) in
-    (select account_id, livemode, episode_id from episodes)' %}
+        (select episodes.account_id, episodes.livemode, episodes.episode_id from episodes)' %}
 
 with episodes as (
 
@@ -19,7 +19,7 @@ accounts as (
 payment_intents as (
 
     select * from {{ ref('payment_intents') }}
-    where {{ by_rowid(ref('payment_intents'), is_in_recovery) }}
+    where {{ is_in_recovery }}
     qualify
         row_number() over (
             partition by account_id, livemode, episode_id
@@ -41,7 +41,7 @@ last_attempts as (
                 then make_timestamp(card_exp_year, card_exp_month, 1, 0, 0, 0) + interval '1 month'
         end as card_expires_at
     from {{ ref('payment_attempts') }}
-    where outcome <> 'succeeded' and {{ by_rowid(ref('payment_attempts'), is_in_recovery) }}
+    where outcome <> 'succeeded' and {{ is_in_recovery }}
     qualify
         row_number() over (
             partition by account_id, livemode, episode_id

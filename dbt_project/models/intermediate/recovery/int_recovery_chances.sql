@@ -199,7 +199,7 @@ estimated as (
 
     select
         *,
-        {{ shrunk_rate('cell_rate', 'payment_count', 'shrunk_kind_rate') }} as recovery_rate,
+        round({{ shrunk_rate('cell_rate', 'payment_count', 'shrunk_kind_rate') }}, 6) as recovery_rate,
         least(payment_count + {{ recovery_prior_count() }}, account_payment_count) as effective_count
     from of_kinds
 
