@@ -1,17 +1,17 @@
--- The advice to retry must not contradict what the card, Stripe or the network says about it. Read from the attempts and
--- budgets, not from the reasons of the advice.
+-- The advice to retry must not contradict what the card, Stripe or the network says about it. This test reads the
+-- attempts and budgets, not the reasons of the advice.
 select
-    actions.account_id,
-    actions.livemode,
-    actions.episode_id
-from {{ ref('recovery_actions') }} as actions
+    advised.account_id,
+    advised.livemode,
+    advised.episode_id
+from {{ ref('recovery_actions') }} as advised
 inner join {{ ref('int_sync_streams_pivoted') }} as accounts
-    on actions.account_id = accounts.account_id and actions.livemode = accounts.livemode
+    on advised.account_id = accounts.account_id and advised.livemode = accounts.livemode
 inner join {{ ref('payment_attempts') }} as attempts
     on
-        actions.account_id = attempts.account_id
-        and actions.livemode = attempts.livemode
-        and actions.last_attempt_id = attempts.attempt_id
+        advised.account_id = attempts.account_id
+        and advised.livemode = attempts.livemode
+        and advised.last_attempt_id = attempts.attempt_id
 left join {{ ref('card_retry_budgets') }} as budgets
     on
         attempts.account_id = budgets.account_id
@@ -21,12 +21,12 @@ left join {{ ref('card_retry_budgets') }} as budgets
         and attempts.currency = budgets.currency
         and attempts.amount = budgets.amount
 where
-    actions.action in ('retry', 'wait')
-    and actions.reason not in ('processing', 'awaiting_capture', 'customer_is_asked')
+    advised.action in ('retry', 'wait')
+    and advised.reason not in ('processing', 'awaiting_capture', 'customer_is_asked')
     and (
         attempts.stop_signal is not null
         or coalesce(budgets.is_blocked, false)
         or attempts.card_exp_year * 12 + attempts.card_exp_month
         < year(accounts.data_through_at) * 12 + month(accounts.data_through_at)
-        or (actions.action = 'retry' and budgets.next_allowed_at > accounts.data_through_at)
+        or (advised.action = 'retry' and budgets.next_allowed_at > accounts.data_through_at)
     )

@@ -68,7 +68,7 @@ decided as (
             when reason in ('network_limit', 'retry_advised_after') and retry_allowed_at < window_ends_at then 'wait'
             when reason in ('network_limit', 'retry_advised_after') then 'ask_for_new_card'
             else 'retry'
-        end as action
+        end as action -- noqa: RF04
     from reasoned
 
 ),

@@ -2,6 +2,10 @@
 {% set day_ends = day_cells()[1:] + [checked_var('recovery_window_days')] %}
 {% set kind = 'account_id, livemode, first_failure_class, first_decline_category' %}
 
+{% set numbers = attempt_cells()[1:] %}
+{% set seconds = ['0'] %}
+{% for number in numbers %}{% do seconds.append('attempt_' ~ number ~ '_second') %}{% endfor %}
+
 with episodes as (
 
     select * from {{ ref('recovery_episodes') }}
@@ -16,12 +20,12 @@ attempts as (
         account_id,
         livemode,
         episode_id,
-        {% for number in attempt_cells()[1:] %}
-            min(case when episode_attempt_number = {{ number }} then attempted_at end) as attempt_{{ number }}_at
-            {{- ',' if not loop.last }}
+        {% for number in numbers %}
+            min(case when episode_attempt_number = {{ number }} then attempted_at end)
+                as attempt_{{ number }}_at{{ ',' if not loop.last }}
         {% endfor %}
     from {{ ref('payment_attempts') }}
-    where episode_attempt_number in ({{ attempt_cells()[1:] | join(', ') }})
+    where episode_attempt_number in ({{ numbers | join(', ') }})
     group by account_id, livemode, episode_id
 
 ),
@@ -47,15 +51,11 @@ timed as (
 
     select
         past.*,
-        {% for number in attempt_cells()[1:] %}
+        {% for number in numbers %}
+            -- Without such an attempt, the least is the end.
             greatest(
-                0,
-                -- Without such an attempt, least is the end.
-                least(
-                    date_diff('second', past.first_failed_at, attempts.attempt_{{ number }}_at), past.end_second
-                )
-            ) as attempt_{{ number }}_second
-            {{- ',' if not loop.last }}
+                0, least(date_diff('second', past.first_failed_at, attempts.attempt_{{ number }}_at), past.end_second)
+            ) as attempt_{{ number }}_second{{ ',' if not loop.last }}
         {% endfor %}
     from past
     left join attempts
@@ -68,8 +68,6 @@ timed as (
 
 staged as (
 
-    {% set seconds = ['0'] %}
-    {% for number in attempt_cells()[1:] %}{% do seconds.append('attempt_' ~ number ~ '_second') %}{% endfor %}
     select
         {{ kind }},
         is_recovered,
@@ -111,7 +109,9 @@ counted as (
             staged.last_second > cells.days_from * 86400
             and staged.first_second < cells.days_until * 86400
     where staged.last_second > staged.first_second
-    group by all
+    group by
+        staged.account_id, staged.livemode, staged.first_failure_class, staged.first_decline_category,
+        cells.days_from, staged.attempts_from
 
 ),
 
@@ -126,18 +126,28 @@ accounts as (
 
 ),
 
+kinds as (
+
+    select distinct {{ kind }} from episodes
+
+),
+
+attempt_cells as (
+
+    select unnest({{ attempt_cells() }}) as attempts_from
+
+),
+
 -- All cells of each kind of failure that the account has, also those in which no past payment was.
 grid as (
 
     select
         kinds.*,
-        days.days_from,
-        attempts.attempts_from
-    from (
-        select distinct {{ kind }} from episodes
-    ) as kinds
-    cross join (select unnest({{ day_cells() }}) as days_from) as days
-    cross join (select unnest({{ attempt_cells() }}) as attempts_from) as attempts
+        cells.days_from,
+        attempt_cells.attempts_from
+    from kinds
+    cross join cells
+    cross join attempt_cells
 
 ),
 
