@@ -21,7 +21,9 @@ DAY = 86_400
 
 
 @pytest.fixture(scope="module")
-def expected(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+def expected(
+    built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection with `expected`: each row of recovery_actions at each age, and what became of it."""
     account = SimulatedAccount(1, PAYMENTS, shop=DEMO_SHOP)
     connection = duckdb.connect()
@@ -54,7 +56,8 @@ def expected(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory
 def read_miss(connection: duckdb.DuckDBPyConnection, condition: str) -> tuple[float, float, float]:
     """Return the expected and the actual number of recoveries, and the standard error of their difference.
 
-    The error is that of the outcomes, and that of the rates: rows of one cell have the same rate, so their errors add up.
+    The error is that of the outcomes, and that of the rates: rows of one cell have the same rate, so their errors
+    add up.
     """
     rows = connection.execute(
         f"""SELECT (first_failure_class, first_decline_category, expected_recovery_rate, day), expected_recovery_rate,

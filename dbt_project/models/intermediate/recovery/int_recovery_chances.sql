@@ -17,13 +17,12 @@ with episodes as (
 attempts as (
 
     select
+        {% for number in numbers %}
+            min(case when episode_attempt_number = {{ number }} then attempted_at end) as attempt_{{ number }}_at,
+        {% endfor %}
         account_id,
         livemode,
-        episode_id,
-        {% for number in numbers %}
-            min(case when episode_attempt_number = {{ number }} then attempted_at end)
-                as attempt_{{ number }}_at{{ ',' if not loop.last }}
-        {% endfor %}
+        episode_id
     from {{ ref('payment_attempts') }}
     where episode_attempt_number in ({{ numbers | join(', ') }})
     group by account_id, livemode, episode_id
@@ -50,13 +49,13 @@ past as (
 timed as (
 
     select
-        past.*,
         {% for number in numbers %}
             -- Without such an attempt, the least is the end.
             greatest(
                 0, least(date_diff('second', past.first_failed_at, attempts.attempt_{{ number }}_at), past.end_second)
-            ) as attempt_{{ number }}_second{{ ',' if not loop.last }}
+            ) as attempt_{{ number }}_second,
         {% endfor %}
+        past.*
     from past
     left join attempts
         on
