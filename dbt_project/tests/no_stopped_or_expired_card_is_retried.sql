@@ -5,8 +5,8 @@ select
     advised.livemode,
     advised.episode_id
 from {{ ref('recovery_actions') }} as advised
-inner join {{ ref('int_sync_streams_pivoted') }} as streams
-    on advised.account_id = streams.account_id and advised.livemode = streams.livemode
+inner join {{ ref('int_sync_streams_pivoted') }} as watermarks
+    on advised.account_id = watermarks.account_id and advised.livemode = watermarks.livemode
 inner join {{ ref('payment_attempts') }} as attempts
     on
         advised.account_id = attempts.account_id
@@ -27,6 +27,6 @@ where
         attempts.stop_signal is not null
         or coalesce(budgets.is_blocked, false)
         or attempts.card_exp_year * 12 + attempts.card_exp_month
-        < year(streams.data_through_at) * 12 + month(streams.data_through_at)
-        or (advised.action = 'retry' and budgets.next_allowed_at > streams.data_through_at)
+        < year(watermarks.data_through_at) * 12 + month(watermarks.data_through_at)
+        or (advised.action = 'retry' and budgets.next_allowed_at > watermarks.data_through_at)
     )
