@@ -103,6 +103,12 @@ CORRUPTIONS = {
         "UPDATE marts.payment_attempts SET outcome = 'succeeded'",
         "UPDATE marts.card_retry_budgets SET is_blocked = TRUE, next_allowed_at = NULL",
     ],
+    "no_stopped_or_expired_card_is_retried": [
+        "UPDATE marts.payment_attempts SET card_exp_year = 2020, card_exp_month = 12",
+        "UPDATE marts.payment_attempts SET stop_signal = 'hard_code'",
+        "UPDATE marts.card_retry_budgets SET is_blocked = TRUE",
+        "UPDATE marts.card_retry_budgets SET next_allowed_at = '2100-01-01'",
+    ],
     "reasons_and_retries_add_up_to_attempts": [
         "DELETE FROM marts.decline_reasons WHERE failure_code = 'insufficient_funds'",
         "UPDATE marts.decline_reasons SET first_failure_count = 0",

@@ -24,6 +24,7 @@ MARTS = {
     "payment_attempts",
     "payment_intent_status_history",
     "payment_intents",
+    "recovery_actions",
     "recovery_activity_daily",
     "recovery_cohorts",
     "recovery_curve",

@@ -49,6 +49,7 @@ MARTS = (
     "recovery_episodes",
     "recovery_cohorts",
     "recovery_rates",
+    "recovery_actions",
     "link_audit",
     "data_coverage",
 )

@@ -70,6 +70,8 @@ summed as (
         max_by(outcome, purchase_attempt_number) as last_outcome,
         max_by(card_expiry, purchase_attempt_number) as last_card_expiry,
         max_by(stop_signal, purchase_attempt_number) filter (where stop_signal is not null) as stop_signal,
+        max_by(stop_signal_basis, purchase_attempt_number) filter (where stop_signal is not null)
+            as stop_signal_basis,
         max_by(card_expiry, purchase_attempt_number) filter (where stop_signal is not null) as stopped_card_expiry,
         max(attempted_at) filter (where stop_signal is not null) as stopped_at,
         max(min_retry_at) as min_retry_at
@@ -93,6 +95,8 @@ final as (
         -- strings
         rules.rule_id,
         case when summed.stopped_card_expiry = summed.last_card_expiry then summed.stop_signal end as stop_signal,
+        case when summed.stopped_card_expiry = summed.last_card_expiry then summed.stop_signal_basis end
+            as stop_signal_basis,
         summed.last_outcome,
 
         -- numerics

@@ -2,13 +2,7 @@ with attempts as (
 
     select
         *,
-        date_trunc('month', {{ reporting_date('resolved_at') }}) as failed_month,
-        case
-            when payment_method_type in ('card', 'card_present', 'interac_present') then 'card'
-            when payment_method_type in {{ bank_debits() }} then 'bank_debit'
-            when payment_method_type is null then 'card'
-            else 'local_payment_method'
-        end as code_scope
+        date_trunc('month', {{ reporting_date('resolved_at') }}) as failed_month
     from {{ ref('payment_attempts') }}
     where outcome in ('failed', 'blocked')
 
@@ -22,7 +16,7 @@ episodes as (
 
 decline_codes as (
 
-    select * from {{ ref('decline_codes') }}
+    select * from {{ ref('int_decline_codes_scoped') }}
 
 ),
 
@@ -63,39 +57,6 @@ summed as (
 
 ),
 
--- Look up the code for the payment method first, then the general meaning of the code in Stripe's API.
-codes_ranked as (
-
-    select
-        used.failure_code,
-        used.code_scope,
-        decline_codes.category,
-        decline_codes.is_hard,
-        decline_codes.fixed_by,
-        decline_codes.recommended_action,
-        decline_codes.description,
-        row_number() over (
-            partition by used.failure_code, used.code_scope
-            order by
-                case
-                    when decline_codes.scope = used.code_scope then 0
-                    when decline_codes.scope = 'error_code' then 1
-                    when decline_codes.scope = 'card' then 2
-                    when decline_codes.scope = 'bank_debit' then 3
-                    else 4
-                end
-        ) as rank_number
-    from (
-        select distinct
-            failure_code,
-            code_scope
-        from summed
-    ) as used
-    inner join decline_codes
-        on used.failure_code = decline_codes.code
-
-),
-
 final as (
 
     select
@@ -110,10 +71,10 @@ final as (
         summed.code_scope,
 
         -- strings
-        coalesce(codes_ranked.category, 'unknown') as decline_category,
-        codes_ranked.recommended_action,
-        codes_ranked.fixed_by,
-        codes_ranked.description,
+        coalesce(decline_codes.category, 'unknown') as decline_category,
+        decline_codes.recommended_action,
+        decline_codes.fixed_by,
+        decline_codes.description,
 
         -- numerics
         summed.attempt_count,
@@ -129,13 +90,12 @@ final as (
         summed.matured_recovered_count / nullif(cast(summed.matured_count as double), 0) as recovery_rate_matured,
 
         -- booleans
-        codes_ranked.is_hard
+        decline_codes.is_hard
     from summed
-    left join codes_ranked
+    left join decline_codes
         on
-            summed.failure_code = codes_ranked.failure_code
-            and summed.code_scope = codes_ranked.code_scope
-            and codes_ranked.rank_number = 1
+            summed.failure_code = decline_codes.code
+            and summed.code_scope = decline_codes.code_scope
 
 )
 

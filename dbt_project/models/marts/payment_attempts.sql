@@ -1,4 +1,5 @@
 {#
+    Over 150 lines, since it names all columns of an attempt.
     Incremental: a build writes all attempts of each PaymentIntent with an attempt that was numbered again, or with a
     retry that was evaluated again. An episode is numbered as a whole.
 #}
@@ -22,8 +23,17 @@ evaluations as (
 
 unioned as (
 
-    select * from {{ ref('int_payment_attempts_unioned') }}
+    select
+        *,
+        case when outcome in ('failed', 'blocked') then {{ code_scope('payment_method_type') }} end as code_scope
+    from {{ ref('int_payment_attempts_unioned') }}
     where {{ in_changed_payment_intents(ref('int_payment_attempts_unioned'), models=changed) }}
+
+),
+
+decline_codes as (
+
+    select * from {{ ref('int_decline_codes_scoped') }}
 
 ),
 
@@ -31,6 +41,11 @@ attempts as (
 
     select
         attempts.*,
+        case when attempts.code_scope is not null then coalesce(decline_codes.category, 'unknown') end
+            as decline_category,
+        decline_codes.recommended_action,
+        decline_codes.fixed_by,
+        decline_codes.is_hard,
         evaluations.stop_signal,
         evaluations.stop_signal_basis,
         evaluations.prior_stop_signal_attempt_id,
@@ -62,6 +77,10 @@ attempts as (
             attempts.account_id = evaluations.account_id
             and attempts.livemode = evaluations.livemode
             and attempts.attempt_id = evaluations.attempt_id
+    left join decline_codes
+        on
+            attempts.failure_code = decline_codes.code
+            and attempts.code_scope = decline_codes.code_scope
 
 ),
 
@@ -86,6 +105,10 @@ final as (
         outcome,
         failure_class,
         failure_code,
+        code_scope,
+        decline_category,
+        recommended_action,
+        fixed_by,
         decline_code,
         charge_failure_code,
         advice_code,
@@ -134,6 +157,7 @@ final as (
         wasted_reason is not null as is_wasted_retry,
         coalesce(is_retried_too_early, false) as is_retried_too_early,
         coalesce(is_card_data_retry, false) as is_card_data_retry,
+        is_hard,
         is_card_testing,
         is_charge_known,
         is_returned,

@@ -34,8 +34,17 @@ with accounts as (
 
 episodes as (
 
-    select * from {{ ref('int_episodes_summarized') }}
+    select
+        *,
+        {{ code_scope('first_payment_method_type') }} as first_code_scope
+    from {{ ref('int_episodes_summarized') }}
     where {{ by_rowid(ref('int_episodes_summarized'), is_new_or_newly_matured) if is_incremental() else 'true' }}
+
+),
+
+decline_codes as (
+
+    select * from {{ ref('int_decline_codes_scoped') }}
 
 ),
 
@@ -43,6 +52,9 @@ joined as (
 
     select
         episodes.*,
+        decline_codes.recommended_action as first_recommended_action,
+        decline_codes.fixed_by as first_fixed_by,
+        coalesce(decline_codes.category, 'unknown') as first_decline_category,
         accounts.data_through_at,
         episodes.first_failed_at + interval '{{ checked_var("recovery_window_days") }} days' as window_ends_at
     from episodes
@@ -50,6 +62,10 @@ joined as (
         on
             episodes.account_id = accounts.account_id
             and episodes.livemode = accounts.livemode
+    left join decline_codes
+        on
+            episodes.first_failure_code = decline_codes.code
+            and episodes.first_code_scope = decline_codes.code_scope
 
 ),
 
@@ -110,6 +126,10 @@ final as (
         recovery_initiator,
         first_failure_code,
         first_failure_class,
+        first_code_scope,
+        first_decline_category,
+        first_recommended_action,
+        first_fixed_by,
         first_decline_code,
         first_advice_code,
         first_network_decline_code,

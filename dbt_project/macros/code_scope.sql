@@ -1,0 +1,12 @@
+{#
+    The scope of seed decline_codes in which the code of an attempt is looked up first. int_decline_codes_scoped has a
+    row for each code and scope. Attempts without a method are mostly card payments.
+#}
+{% macro code_scope(payment_method_type) -%}
+    case
+        when {{ payment_method_type }} is null or {{ payment_method_type }} in ('{{ card_types() | join("', '") }}')
+            then 'card'
+        when {{ payment_method_type }} in {{ bank_debits() }} then 'bank_debit'
+        else 'local_payment_method'
+    end
+{%- endmacro %}
