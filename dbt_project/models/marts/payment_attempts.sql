@@ -49,8 +49,10 @@ attempts as (
         numbered.episode_attempt_number,
         numbered.previous_outcome,
         numbered.previous_failure_class,
+        numbered.previous_failure_code,
         numbered.previous_advice_code,
-        numbered.hours_since_previous_attempt
+        numbered.hours_since_previous_attempt,
+        numbered.hours_since_previous_episode_attempt
     from unioned as attempts
     inner join numbered
         on
@@ -113,6 +115,7 @@ final as (
         estimated_network_fee_currency,
         previous_outcome,
         previous_failure_class,
+        previous_failure_code,
         previous_advice_code,
 
         -- numerics
@@ -127,6 +130,7 @@ final as (
         declines_30d_same_amount,
         estimated_network_fee_amount,
         hours_since_previous_attempt,
+        hours_since_previous_episode_attempt,
 
         -- booleans
         coalesce(episode_attempt_number, attempt_number) > 1 as is_retry,
