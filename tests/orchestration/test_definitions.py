@@ -18,6 +18,7 @@ MARTS = {
     "data_coverage",
     "data_issues",
     "decline_reasons",
+    "experiment_results",
     "link_audit",
     "payment_attempts",
     "payment_intent_status_history",
@@ -28,6 +29,7 @@ MARTS = {
     "recovery_episodes",
     "recovery_rates",
     "retry_performance",
+    "retry_timing",
     "waiting_payments",
 }
 

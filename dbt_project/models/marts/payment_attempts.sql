@@ -44,6 +44,7 @@ attempts as (
         evaluations.min_retry_at,
         evaluations.estimated_network_fee_amount,
         evaluations.estimated_network_fee_currency,
+        currencies.exponent as currency_exponent,
         numbered.is_card_testing,
         numbered.episode_id,
         numbered.episode_attempt_number,
@@ -64,6 +65,8 @@ attempts as (
             attempts.account_id = evaluations.account_id
             and attempts.livemode = evaluations.livemode
             and attempts.attempt_id = evaluations.attempt_id
+    left join {{ ref('currencies') }} as currencies
+        on attempts.currency = currencies.code
 
 ),
 
@@ -122,7 +125,9 @@ final as (
         attempt_number,
         episode_attempt_number,
         amount,
+        {{ major_amount('amount', 'currency_exponent') }} as amount_major,
         captured_amount,
+        {{ major_amount('captured_amount', 'currency_exponent') }} as captured_amount_major,
         card_exp_month,
         card_exp_year,
         visa_category,
