@@ -14,10 +14,10 @@ dimensions as (
 
     select
         {{ keys | join(', ') }},
-        dimension,
         {% for measure in measures %}
-            sum({{ measure }}) as {{ measure }}{{ ',' if not loop.last }}
+            sum({{ measure }}) as {{ measure }},
         {% endfor %}
+        dimension
     from timing
     where previous_failure_code = 'all'
     group by {{ keys | join(', ') }}, dimension
@@ -42,7 +42,7 @@ expected as (
 
     select
         performance.*,
-        names.dimension
+        every_dimension.dimension
     from performance
     cross join (
         values
@@ -53,7 +53,7 @@ expected as (
         ('day_of_month'),
         ('days_from_month_end'),
         ('card_country')
-    ) as names (dimension)
+    ) as every_dimension (dimension)
 
 )
 

@@ -7,15 +7,15 @@
 {% set weekdays = [
     '1 Monday', '2 Tuesday', '3 Wednesday', '4 Thursday', '5 Friday', '6 Saturday', '7 Sunday'
 ] %}
-{# For each dimension: a column that only its rows of summed_by_bucket have, and the number and the name of a bucket. #}
+{# For each dimension: the number and the name of a bucket. #}
 {% set dimensions = {
-    'hours_since_previous_attempt': ['hours_number', 'hours_number', 'null'],
-    'weekday': ['weekday', 'weekday', 'null'],
-    'hour': ['weekday', 'hour', 'null'],
-    'weekday_and_hour': ['weekday', '(weekday - 1) * 24 + hour', 'null'],
-    'day_of_month': ['day_of_month', 'day_of_month', 'null'],
-    'days_from_month_end': ['day_of_month', 'days_from_month_end', 'null'],
-    'card_country': ['card_country', 'null', 'card_country'],
+    'hours_since_previous_attempt': ['hours_number', 'null'],
+    'weekday': ['attempted_weekday', 'null'],
+    'hour': ['attempted_hour', 'null'],
+    'weekday_and_hour': ['(attempted_weekday - 1) * 24 + attempted_hour', 'null'],
+    'day_of_month': ['day_of_month', 'null'],
+    'days_from_month_end': ['days_from_month_end', 'null'],
+    'card_country': ['null', 'card_country'],
 } %}
 {% set keys = ['account_id', 'livemode', 'currency', 'previous_failure_class'] | join(', ') %}
 {% set measures = ['retry_count', 'decided_count', 'succeeded_count', 'retried_amount', 'succeeded_amount'] %}
@@ -30,7 +30,8 @@ with attempts as (
 
 ),
 
-retries as (
+-- Attempts are read once.
+retries as {{ materialized() }} (
 
     select
         account_id,
@@ -44,8 +45,8 @@ retries as (
             {% endfor %}
             when hours_since_previous_episode_attempt is not null then {{ hours | length }}
         end as hours_number,
-        isodow(attempted_on_clock_at) as weekday,
-        hour(attempted_on_clock_at) as hour,
+        isodow(attempted_on_clock_at) as attempted_weekday,
+        hour(attempted_on_clock_at) as attempted_hour,
         day(attempted_on_clock_at) as day_of_month,
         day(last_day(attempted_on_clock_at)) - day(attempted_on_clock_at) as days_from_month_end,
         card_country,
@@ -56,84 +57,58 @@ retries as (
 
 ),
 
--- Attempts are read once. Weekdays, hours and days are summed together, since there are few combinations.
-summed_by_bucket as {{ materialized() }} (
+summed_by_code as (
 
-    select
-        {{ keys }},
-        previous_failure_code,
-        hours_number,
-        weekday,
-        hour,
-        day_of_month,
-        days_from_month_end,
-        card_country,
-        {% for column in ['hours_number', 'weekday', 'day_of_month', 'card_country'] %}
-            grouping({{ column }}) = 0 as has_{{ column }},
-        {% endfor %}
-        count(*) as retry_count,
-        count(*) filter (where outcome in ('succeeded', 'failed', 'blocked')) as decided_count,
-        count(*) filter (where outcome = 'succeeded') as succeeded_count,
-        coalesce(sum(amount), 0) as retried_amount,
-        coalesce(sum(captured_amount) filter (where outcome = 'succeeded'), 0) as succeeded_amount
-    from retries
-    group by grouping sets (
-        ({{ keys }}, previous_failure_code, hours_number),
-        ({{ keys }}, previous_failure_code, weekday, hour),
-        ({{ keys }}, previous_failure_code, day_of_month, days_from_month_end),
-        ({{ keys }}, previous_failure_code, card_country)
-    )
-
-),
-
-by_dimension as (
-
-    {% for dimension, (present, number, name) in dimensions.items() %}
+    {% for dimension, (number, name) in dimensions.items() %}
         select
             {{ keys }},
             previous_failure_code,
             '{{ dimension }}' as dimension,
             cast({{ number }} as bigint) as bucket_number,
             cast({{ name }} as varchar) as bucket_name,
-            {{ measures | join(', ') }}
-        from summed_by_bucket
-        where has_{{ present }}
+            count(*) as retry_count,
+            count(*) filter (where outcome in ('succeeded', 'failed', 'blocked')) as decided_count,
+            count(*) filter (where outcome = 'succeeded') as succeeded_count,
+            coalesce(sum(amount), 0) as retried_amount,
+            coalesce(sum(captured_amount) filter (where outcome = 'succeeded'), 0) as succeeded_amount
+        from retries
+        group by {{ keys }}, previous_failure_code, {{ name if number == 'null' else number }}
         {{ 'union all' if not loop.last }}
     {% endfor %}
 
 ),
 
-summed_by_code as (
+summed as (
 
     select
         {{ keys }},
+        'all' as previous_failure_code,
         dimension,
         bucket_number,
         bucket_name,
-        case when grouping(previous_failure_code) = 1 then 'all' else previous_failure_code end
-            as previous_failure_code,
         {% for measure in measures %}
-            cast(sum({{ measure }}) as bigint) as {{ measure }}{{ ',' if not loop.last }}
+            sum({{ measure }}) as {{ measure }},
         {% endfor %}
-    from by_dimension
-    group by grouping sets (
-        ({{ keys }}, dimension, bucket_number, bucket_name, previous_failure_code),
-        ({{ keys }}, dimension, bucket_number, bucket_name)
-    )
+        true as is_shown
+    from summed_by_code
+    group by {{ keys }}, dimension, bucket_number, bucket_name
+    union all by name
+    select
+        *,
+        sum(retry_count) over (partition by {{ keys }}, previous_failure_code, dimension)
+        >= {{ frequent_code_count }} as is_shown
+    from summed_by_code
+    where previous_failure_code is not null
 
 ),
 
-frequent as (
+rated as (
 
     select
         *,
         succeeded_count / nullif(cast(decided_count as double), 0) as success_rate
-    from summed_by_code
-    where previous_failure_code is not null
-    qualify
-        previous_failure_code = 'all'
-        or sum(retry_count) over (partition by {{ keys }}, previous_failure_code, dimension)
-        >= {{ frequent_code_count }}
+    from summed
+    where is_shown
 
 ),
 
@@ -152,7 +127,9 @@ final as (
                 when dimension = 'hours_since_previous_attempt' then {{ hours.keys() | list }}[bucket_number]
                 when dimension = 'weekday' then {{ weekdays }}[bucket_number]
                 when dimension = 'weekday_and_hour'
-                    then {{ weekdays }}[bucket_number // 24 + 1] || ' ' || lpad(cast(bucket_number % 24 as varchar), 2, '0')
+                    then
+                        {{ weekdays }}[bucket_number // 24 + 1]
+                        || ' ' || lpad(cast(bucket_number % 24 as varchar), 2, '0')
                 when dimension = 'card_country' then bucket_name
                 else lpad(cast(bucket_number as varchar), 2, '0')
             end,
@@ -161,15 +138,15 @@ final as (
 
         -- numerics
         bucket_number,
-        retry_count,
-        decided_count,
-        succeeded_count,
+        cast(retry_count as bigint) as retry_count,
+        cast(decided_count as bigint) as decided_count,
+        cast(succeeded_count as bigint) as succeeded_count,
         success_rate,
         {{ wilson_lower('success_rate', 'decided_count') }} as success_rate_lower,
         {{ wilson_upper('success_rate', 'decided_count') }} as success_rate_upper,
-        retried_amount,
-        succeeded_amount
-    from frequent
+        cast(retried_amount as bigint) as retried_amount,
+        cast(succeeded_amount as bigint) as succeeded_amount
+    from rated
 
 )
 
