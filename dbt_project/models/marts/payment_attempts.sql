@@ -1,6 +1,6 @@
 {#
     Incremental: a build writes all attempts of each PaymentIntent with an attempt that was numbered again, or with a
-    retry that was evaluated again. An episode is numbered as a whole.
+    retry that was evaluated again. An episode is numbered as a whole. Long, since it lists all columns of an attempt.
 #}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
