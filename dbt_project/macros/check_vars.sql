@@ -24,6 +24,10 @@
         'card_testing_tiny_card_count': ['integer', 1, 1000000],
         'exclude_card_testing': ['boolean'],
         'recovery_retry_metadata_keys': ['keys'],
+        'published_metadata_keys': ['keys'],
+        'experiment_metadata_key': ['key'],
+        'experiment_control_arm': ['text'],
+        'experiment_arm_shares': ['shares'],
         'owner_name': ['text'],
         'owner_email': ['text'],
         'is_plan': ['boolean'],
@@ -44,7 +48,7 @@
             'The dbt var ' ~ name ~ ' must be ' ~ var_rule_text(rule) ~ '. It is ' ~ var_text(value) ~ '.'
         ) }}
     {%- endif -%}
-    {{ return(rule[1] if rule[0] in ('integer', 'number') else {'keys': [], 'boolean': false}.get(rule[0], '')) }}
+    {{ return(rule[1] if rule[0] in ('integer', 'number') else {'keys': [], 'boolean': false, 'shares': {}}.get(rule[0], '')) }}
 {%- endmacro %}
 
 {% macro check_vars() -%}
@@ -63,8 +67,12 @@
         {{ return(value is boolean) }}
     {%- elif kind == 'keys' -%}
         {{ return(are_metadata_keys(value)) }}
+    {%- elif kind == 'shares' -%}
+        {{ return(are_shares(value)) }}
     {%- elif value is not string -%}
         {{ return(false) }}
+    {%- elif kind == 'key' -%}
+        {{ return(value == '' or are_metadata_keys([value])) }}
     {%- elif kind == 'time_zone' -%}
         {{ return(value in modules.pytz.all_timezones_set) }}
     {%- elif kind == 'region' -%}
@@ -90,12 +98,28 @@
     {{ return(true) }}
 {%- endmacro %}
 
+{# True for a mapping of names to numbers above 0. #}
+{% macro are_shares(value) -%}
+    {%- if value is not mapping -%}
+        {{ return(false) }}
+    {%- endif -%}
+    {%- for name, share in value.items() -%}
+        {%- if name is not string or not name.strip() or not (share is integer or share is float)
+            or not (0 < share and share <= 1000000) -%}
+            {{ return(false) }}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(true) }}
+{%- endmacro %}
+
 {% macro var_rule_text(rule) -%}
     {{ return({
         'integer': 'a whole number from ' ~ rule[1] ~ ' to ' ~ rule[2] ~ ', without quotes',
         'number': 'a number from ' ~ rule[1] ~ ' to ' ~ rule[2] ~ ', without quotes',
         'boolean': 'true or false, without quotes',
         'keys': 'a list of different names, such as [order_id, invoice_id], without quotation marks in them',
+        'key': "the name of a metadata key, such as recovery_arm, without quotation marks in it, or '' for none",
+        'shares': 'arms with numbers above 0, such as {control: 50, treatment: 50}, or {} for equal shares',
         'time_zone': 'the IANA name of a time zone, such as Europe/Berlin',
         'region': "br, ca, europe, us, or '' for none",
         'country': "two capital letters, such as 'US', or '' for none",

@@ -126,6 +126,16 @@ CORRUPTIONS = {
         "UPDATE marts.authentication_funnel SET abandoned_count = 1000",
         "UPDATE marts.payment_attempts SET three_d_secure_result = 'exempted'",
     ],
+    "retry_timing_adds_up_to_retries": [
+        "UPDATE marts.retry_timing SET decided_count = decided_count - 1 WHERE decided_count > succeeded_count",
+        "UPDATE marts.retry_timing SET succeeded_amount = succeeded_amount + 1 WHERE dimension = 'hour'",
+        "DELETE FROM marts.retry_timing WHERE dimension = 'card_country'",
+        "UPDATE marts.retry_timing SET previous_failure_code = 'x' WHERE bucket = '1 Monday'",
+    ],
+    "experiment_results_add_up_to_episodes": [
+        "UPDATE marts.recovery_episodes SET experiment_arm = 'a'",
+        "UPDATE marts.recovery_episodes SET has_several_experiment_arms = TRUE WHERE is_matured",
+    ],
     "cohorts_add_up_to_episodes": [
         "UPDATE marts.recovery_cohorts SET recovered_strict_count = recovered_strict_count + 1",
         "UPDATE marts.recovery_cohorts SET recovered_amount = recovered_amount + 1",
@@ -392,6 +402,19 @@ WHOLE: list[Any] = ["30", "x", None, [], {}, True, -1, 1.5, 10**30, float("nan")
 NUMBER: list[Any] = ["0.8", None, [1], {}, False, -0.1, float("inf")]
 TEXT: list[Any] = [5, None, [], {}, True]
 KEYS: list[Any] = ["order_id", 5, None, {"a": 1}, [5], [None], [["a"]], [""], ["a", "A"], ['a"b'], True]
+SHARES: list[Any] = [
+    "a",
+    5,
+    None,
+    ["a"],
+    {"a": 0},
+    {"a": -1},
+    {"a": "5"},
+    {"": 1},
+    {5: 1},
+    {"a": True},
+    {"a": float("inf")},
+]
 SWITCH: list[Any] = ["true", "", 1, None, []]
 WRONG: dict[str, tuple[str, list[Any]]] = {
     "recovery_window_days": ("a whole number from 0 to 3650", WHOLE),
@@ -414,6 +437,10 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
     "card_testing_tiny_card_count": ("a whole number from 1", WHOLE),
     "exclude_card_testing": ("true or false", SWITCH),
     "recovery_retry_metadata_keys": ("a list of different names", KEYS),
+    "published_metadata_keys": ("a list of different names", KEYS),
+    "experiment_metadata_key": ("the name of a metadata key", [*TEXT, " ", "a'b", 'a"b', "a\\"]),
+    "experiment_control_arm": ("text", TEXT),
+    "experiment_arm_shares": ("arms with numbers above 0", SHARES),
     "owner_name": ("text", TEXT),
     "owner_email": ("text", TEXT),
     "is_plan": ("true or false", SWITCH),
@@ -480,11 +507,23 @@ def test_models_read_vars_only_through_the_checking_macro() -> None:
 
 def test_metadata_keys_are_optional(built: Settings) -> None:
     """Check that orders are then identified by invoices and order references alone."""
-    values: dict[str, Any] = {"recovery_link_metadata_keys": [], "recovery_retry_metadata_keys": []}
+    values: dict[str, Any] = {
+        "recovery_link_metadata_keys": [],
+        "recovery_retry_metadata_keys": [],
+        "experiment_metadata_key": "",
+    }
     done = invoke_dbt(
         make_build_options(built), with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty")
     )
     assert done.success, failure_text(done, built.dbt_log_dir)
+
+
+def test_metadata_keys_that_differ_only_in_case_are_explained(built: Settings) -> None:
+    values: dict[str, Any] = {"published_metadata_keys": ["Order_ID"]}
+    done = invoke_dbt(
+        make_build_options(built), with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty")
+    )
+    assert "The dbt vars name the metadata keys order_id and Order_ID" in failure_text(done, built.dbt_log_dir)
 
 
 def test_only_models_that_other_groups_build_on_are_open_to_them(built: Settings) -> None:

@@ -20,6 +20,7 @@ MARTS = {
     "data_coverage",
     "data_issues",
     "decline_reasons",
+    "experiment_results",
     "link_audit",
     "payment_attempts",
     "payment_intent_status_history",
@@ -33,6 +34,7 @@ MARTS = {
     "recovery_forecast_accuracy",
     "recovery_rates",
     "retry_performance",
+    "retry_timing",
     "waiting_payments",
 }
 

@@ -59,13 +59,16 @@ attempts as (
         evaluations.min_retry_at,
         evaluations.estimated_network_fee_amount,
         evaluations.estimated_network_fee_currency,
+        currencies.exponent as currency_exponent,
         numbered.is_card_testing,
         numbered.episode_id,
         numbered.episode_attempt_number,
         numbered.previous_outcome,
         numbered.previous_failure_class,
+        numbered.previous_failure_code,
         numbered.previous_advice_code,
-        numbered.hours_since_previous_attempt
+        numbered.hours_since_previous_attempt,
+        numbered.hours_since_previous_episode_attempt
     from unioned as attempts
     inner join numbered
         on
@@ -81,6 +84,8 @@ attempts as (
         on
             attempts.failure_code = decline_codes.code
             and attempts.code_scope = decline_codes.code_scope
+    left join {{ ref('currencies') }} as currencies
+        on attempts.currency = currencies.code
 
 ),
 
@@ -136,13 +141,16 @@ final as (
         estimated_network_fee_currency,
         previous_outcome,
         previous_failure_class,
+        previous_failure_code,
         previous_advice_code,
 
         -- numerics
         attempt_number,
         episode_attempt_number,
         amount,
+        {{ major_amount('amount', 'currency_exponent') }} as amount_major,
         captured_amount,
+        {{ major_amount('captured_amount', 'currency_exponent') }} as captured_amount_major,
         card_exp_month,
         card_exp_year,
         visa_category,
@@ -150,6 +158,7 @@ final as (
         declines_30d_same_amount,
         estimated_network_fee_amount,
         hours_since_previous_attempt,
+        hours_since_previous_episode_attempt,
 
         -- booleans
         coalesce(episode_attempt_number, attempt_number) > 1 as is_retry,

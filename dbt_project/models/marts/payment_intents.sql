@@ -47,13 +47,18 @@ final as (
         linked.order_key,
         linked.link_tier,
         linked.link_confidence,
+        payment_intents.metadata,
+        {{ dashboard_url('payment_intents.payment_intent_id', relation='payment_intents') }} as dashboard_url,
 
         -- numerics
         linked.episode_position,
         payment_intents.amount,
+        {{ major_amount('payment_intents.amount', 'currencies.exponent') }} as amount_major,
         payment_intents.capturable_amount,
         payment_intents.received_amount,
+        {{ major_amount('payment_intents.received_amount', 'currencies.exponent') }} as received_amount_major,
         payment_intents.refunded_amount,
+        {{ major_amount('payment_intents.refunded_amount', 'currencies.exponent') }} as refunded_amount_major,
         payment_intents.disputed_amount,
         payment_intents.lost_dispute_amount,
         payment_intents.other_currency_reversal_count,
@@ -84,6 +89,8 @@ final as (
             payment_intents.account_id = linked.account_id
             and payment_intents.livemode = linked.livemode
             and payment_intents.payment_intent_id = linked.payment_intent_id
+    left join {{ ref('currencies') }} as currencies
+        on payment_intents.currency = currencies.code
 
 )
 

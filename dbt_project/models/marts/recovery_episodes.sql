@@ -56,6 +56,7 @@ joined as (
         decline_codes.fixed_by as first_fixed_by,
         coalesce(decline_codes.category, 'unknown') as first_decline_category,
         accounts.data_through_at,
+        currencies.exponent as currency_exponent,
         episodes.first_failed_at + interval '{{ checked_var("recovery_window_days") }} days' as window_ends_at
     from episodes
     left join accounts
@@ -66,6 +67,8 @@ joined as (
         on
             episodes.first_failure_code = decline_codes.code
             and episodes.first_code_scope = decline_codes.code_scope
+    left join {{ ref('currencies') }} as currencies
+        on episodes.currency = currencies.code
 
 ),
 
@@ -139,6 +142,9 @@ final as (
         first_card_funding,
         first_card_country,
         first_card_wallet,
+        metadata,
+        {{ dashboard_url('first_failed_payment_intent_id') }} as dashboard_url,
+        experiment_arm,
 
         -- numerics
         payment_intent_count,
@@ -147,9 +153,12 @@ final as (
         attempts_to_recovery,
         duplicate_success_count,
         at_risk_amount,
+        {{ major_amount('at_risk_amount', 'currency_exponent') }} as at_risk_amount_major,
         recovered_amount,
+        {{ major_amount('recovered_amount', 'currency_exponent') }} as recovered_amount_major,
         recovered_in_window_amount,
         recovered_amount_net,
+        {{ major_amount('recovered_amount_net', 'currency_exponent') }} as recovered_amount_net_major,
         recovered_amount_strict,
         recovered_excess_amount,
         other_currency_received_amount,
@@ -160,6 +169,7 @@ final as (
 
         -- booleans
         exclusion_reason is null as is_in_scope,
+        has_several_experiment_arms,
         coalesce(window_ends_at <= data_through_at, false) as is_matured,
         recovered_amount < at_risk_amount
         and (first_succeeded_at is not null or recovered_amount > 0) as is_partially_recovered,

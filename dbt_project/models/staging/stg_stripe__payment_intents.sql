@@ -69,6 +69,8 @@ final as (
         doc.next_action.type as next_action_type,
         {{ metadata_order_columns('doc.metadata') }}
         nullif(trim(doc.payment_details.order_reference), '') as order_reference,
+        {{ published_metadata('doc.metadata') }} as metadata,
+        {{ experiment_arm('doc.metadata') }} as experiment_arm,
 
         -- numerics
         {{ stripe_amount('doc.amount') }} as amount,

@@ -300,7 +300,11 @@ def test_no_key_that_the_models_read_is_dropped() -> None:
     sources = [*PROJECT.glob("models/staging/*.sql"), *PROJECT.glob("macros/*.sql")]
     shapes = [name for path in sources for name in re.findall(r"'(\w+)': (?:'|\{|last_|metadata_)", path.read_text())]
     named = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
-    metadata = [*named["recovery_link_metadata_keys"], *named["recovery_retry_metadata_keys"]]
+    metadata = [
+        *named["recovery_link_metadata_keys"],
+        *named["recovery_retry_metadata_keys"],
+        named["experiment_metadata_key"],
+    ]
     assert {"decline_code", "three_d_secure", "order_reference", "cvc_check", "order_id"} <= {*shapes, *metadata}
     assert [key for key in [*shapes, *metadata] if redact({key: 1}) == {}] == []
 

@@ -68,6 +68,7 @@ attempts as (
         attempts.attempt_number,
         attempts.outcome,
         attempts.failure_class,
+        attempts.failure_code,
         attempts.advice_code,
         attempts.attempted_at,
         attempts.is_attempted_at_estimated,
@@ -101,11 +102,16 @@ final as (
         -- strings
         case when episode_id is not null then lag(outcome) over in_episode end as previous_outcome,
         case when episode_id is not null then lag(failure_class) over in_episode end as previous_failure_class,
+        case when episode_id is not null then lag(failure_code) over in_episode end as previous_failure_code,
         case when episode_id is not null then lag(advice_code) over in_episode end as previous_advice_code,
 
         -- numerics
         case when episode_id is not null then row_number() over in_episode end as episode_attempt_number,
         date_diff('second', lag(attempted_at) over in_payment, attempted_at) / 3600.0 as hours_since_previous_attempt,
+        case
+            when episode_id is not null
+                then date_diff('second', lag(attempted_at) over in_episode, attempted_at) / 3600.0
+        end as hours_since_previous_episode_attempt,
 
         -- booleans
         is_card_testing,

@@ -168,6 +168,8 @@ resolved as (
         joined.cancellation_reason,
         joined.payment_method_types,
         joined.next_action_type,
+        joined.metadata,
+        joined.experiment_arm,
 
         -- numerics
         joined.amount,

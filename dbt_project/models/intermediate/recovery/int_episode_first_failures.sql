@@ -45,6 +45,7 @@ final as (
         failures_numbered.*,
         coalesce(failures_numbered.amount, 0) as at_risk_amount,
         payment_intents.order_key,
+        payment_intents.metadata,
         payment_intents.currency as current_currency,
         payment_intents.amount as current_amount
     from failures_numbered

@@ -54,6 +54,8 @@ payment_intents_summed as (
         payment_intents.episode_id,
         {{ weakest('payment_intents.link_tier', ['customer', 'card', 'order_part', 'order'], 'none') }} as link_tier,
         {{ weakest('payment_intents.link_confidence', ['low', 'medium', 'high', 'exact']) }} as link_confidence,
+        min(payment_intents.experiment_arm) as first_experiment_arm,
+        max(payment_intents.experiment_arm) as last_experiment_arm,
         count(*) as payment_intent_count,
         cast(sum(payment_intents.attempt_count) as bigint) as attempt_count,
         cast(sum(payment_intents.failed_attempt_count) as bigint) as failed_attempt_count,

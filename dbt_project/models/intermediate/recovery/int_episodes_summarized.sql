@@ -57,6 +57,9 @@ final as (
         first_failures.card_funding as first_card_funding,
         first_failures.card_country as first_card_country,
         first_failures.card_wallet as first_card_wallet,
+        first_failures.metadata,
+        case when totals.first_experiment_arm = totals.last_experiment_arm then totals.first_experiment_arm end
+            as experiment_arm,
         recoveries.recovery_scope,
         recoveries.recovery_method,
         recoveries.recovery_initiator,
@@ -97,6 +100,7 @@ final as (
         totals.other_currency_reversal_count,
 
         -- booleans
+        coalesce(totals.first_experiment_arm <> totals.last_experiment_arm, false) as has_several_experiment_arms,
         totals.is_canceled,
         totals.is_strict_canceled,
         first_failures.is_resolved_at_estimated as is_first_failed_at_estimated,
