@@ -1,6 +1,6 @@
 """Asset checks that run on their own schedules, even if no sync has run for a long time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,6 +16,7 @@ from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.config.settings import Settings
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.setup.connections import make_connections
+from orchestration.sync import SyncReport
 from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import account_ages, feed_ages
 from orchestration.webhooks.errors import QueueUnavailable
@@ -121,6 +122,17 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
         )
 
     return every_key_works
+
+
+def synced_keys_result(syncs: Mapping[str, SyncReport]) -> dg.AssetCheckResult:
+    """Return the result of `every_key_works` after a sync of all integrations, which has tried every key."""
+    lacking = {name: sorted(set(report.missing.values())) for name, report in syncs.items() if report.missing}
+    return dg.AssetCheckResult(
+        asset_key=["stripe", "payment_intents"],
+        check_name="every_key_works",
+        passed=not lacking,
+        description=" ".join(f"{name}: The key lacks {', '.join(names)}." for name, names in lacking.items()) or None,
+    )
 
 
 def _key_state(connections: StripeConnections, integration: Integration) -> tuple[bool, str]:

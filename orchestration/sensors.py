@@ -149,7 +149,7 @@ def command_sensor(settings: Settings, events: "CommandEvents") -> dg.SensorDefi
             if last != (context.cursor or ""):
                 with warehouse.get_connection() as connection:
                     made += events.of_report(report, connection)
-        except (WarehouseError, QueueUnavailable) as error:
+        except (WarehouseError, QueueUnavailable, IntegrationError) as error:
             return dg.SensorResult(skip_reason=f"{error} The next tick tries again.")
         return dg.SensorResult(
             asset_events=made, cursor=last, skip_reason=None if made else "No command has finished since."

@@ -12,8 +12,15 @@ from orchestration.assets.extract import extract_results
 from orchestration.assets.models import StageTranslator, build_results
 from orchestration.assets.publish import RECOVERY, published_figures
 from orchestration.assets.webhooks import MAX_SHOWN_QUARANTINED, WEBHOOK_EVENTS, ingest_figures, quarantine_result
-from orchestration.checks import accounts_result, expiry_result, queue_result, signatures_result
+from orchestration.checks import (
+    accounts_result,
+    expiry_result,
+    queue_result,
+    signatures_result,
+    synced_keys_result,
+)
 from orchestration.config.settings import Settings
+from orchestration.partitions import integration_names
 from orchestration.pipeline.command_report import CommandReport
 from orchestration.pipeline.headline import read_headline
 from orchestration.webhooks.queue import Queue
@@ -34,6 +41,7 @@ class CommandEvents:
 
         Raises:
             QueueUnavailable: the webhook queue cannot be read.
+            IntegrationError: `integrations.toml` cannot be used.
         """
         for name, sync in report.syncs.items():
             for result in extract_results(sync, connection):
@@ -41,6 +49,8 @@ class CommandEvents:
         if report.syncs:
             yield _evaluation(expiry_result(connection))
             yield _evaluation(accounts_result(connection, self.settings.recoup_stale_hours))
+        if report.syncs.keys() >= set(integration_names(self.settings)):
+            yield _evaluation(synced_keys_result(report.syncs))
         if report.ingested is not None:
             with closing(Queue(self.settings.queue_url)) as queue:
                 stats = queue.stats()
