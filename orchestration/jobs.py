@@ -10,23 +10,24 @@ import dagster as dg
 
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.checks import events_synced_before_expiry
+from orchestration.config.settings import Settings
 from orchestration.maintenance.history import clean_history
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
+from orchestration.setup.registry import make_integrations
 
 
 def build_jobs(
     models: dg.AssetsDefinition,
     published: dg.AssetsDefinition,
     key_check: dg.AssetChecksDefinition,
+    accounts_check: dg.AssetChecksDefinition,
     webhook_checks: Sequence[dg.AssetChecksDefinition],
+    executor: dg.ExecutorDefinition,
 ) -> Sequence[Any]:
     """Return the jobs that build assets, and the jobs that only run checks.
 
     `sync_stripe` extracts, builds the models and publishes. `ingest_webhooks` does the same for webhook events.
     `rebuild_marts` works without Stripe. `check_sync` and `check_webhooks` run checks.
-
-    Each job runs in one process. A process for each step would cost three seconds, and only one step at a time may
-    write to the warehouse anyway.
     """
     webhook_events = dg.AssetSelection.assets(WEBHOOK_EVENTS)
     queue_checks = dg.AssetSelection.checks(*webhook_checks)
@@ -34,35 +35,60 @@ def build_jobs(
     return [
         dg.define_asset_job(
             "check_sync",
-            selection=dg.AssetSelection.checks(events_synced_before_expiry) | keys_check,
-            executor_def=dg.in_process_executor,
-            description="Check that every key works, and that events are read before Stripe deletes them.",
+            selection=dg.AssetSelection.checks(events_synced_before_expiry, accounts_check) | keys_check,
+            executor_def=executor,
+            description="Check that every key works, that every account is synced, and that no event expires unread.",
         ),
         dg.define_asset_job(
             "sync_stripe",
             selection=dg.AssetSelection.all() - webhook_events - queue_checks - keys_check,
-            executor_def=dg.in_process_executor,
+            executor_def=executor,
             description="Read changes from Stripe, build and test the models, and publish recovery.duckdb.",
         ),
         dg.define_asset_job(
             "ingest_webhooks",
             selection=(webhook_events | dg.AssetSelection.assets(models, published)) - queue_checks,
-            executor_def=dg.in_process_executor,
+            executor_def=executor,
             description="Load webhook events from the queue, build and test the models, and publish recovery.duckdb.",
         ),
         dg.define_asset_job(
             "check_webhooks",
             selection=queue_checks,
-            executor_def=dg.in_process_executor,
+            executor_def=executor,
             description="Check that webhook events do not wait too long, and that their signatures are valid.",
         ),
         dg.define_asset_job(
             "rebuild_marts",
             selection=dg.AssetSelection.assets(models, published),
-            executor_def=dg.in_process_executor,
+            executor_def=executor,
             description="Build and test the models and publish recovery.duckdb, without reading from Stripe.",
         ),
     ]
+
+
+def sync_all_job(settings: Settings) -> dg.JobDefinition:
+    """Return the job `sync_all`, which needs no partition. `sync_all_sensor` starts the syncs when it has succeeded."""
+
+    @dg.op(
+        name="request_syncs",
+        out=dg.Out(dg.Nothing),
+        description="Check that an account is connected. Then a run of sync_stripe begins for each account.",
+    )
+    def request_syncs(context: dg.OpExecutionContext) -> None:
+        names = [each.name for each in make_integrations(settings).all()]
+        if not names:
+            raise dg.Failure(description="No account is connected yet: recoup connect", allow_retries=False)
+        context.log.info(f"A run of sync_stripe begins within seconds for each of: {', '.join(names)}.")
+
+    @dg.job(
+        name="sync_all",
+        executor_def=dg.in_process_executor,
+        description="Sync all connected accounts now: start a run of sync_stripe for each of them.",
+    )
+    def sync_all() -> None:
+        request_syncs()
+
+    return sync_all
 
 
 def clean_history_job(*, keep_days: float) -> dg.JobDefinition:

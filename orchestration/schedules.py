@@ -5,7 +5,7 @@ from typing import Final
 
 import dagster as dg
 
-from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE
+from orchestration.assets.extract import ACCOUNT_TAG, POLL_REQUESTS, READ_ALLOWANCE
 from orchestration.config.settings import Settings
 from orchestration.sensors import UNFINISHED
 from orchestration.setup.registry import make_integrations
@@ -43,7 +43,8 @@ def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
             if reason := _running_reason(context.instance, name) or over_budget:
                 reasons.append(f"{name}: {reason}")
             else:
-                requests.append(dg.RunRequest(run_key=name, partition_key=name))
+                tags = {ACCOUNT_TAG: integration.account_id} if integration.account_id else None
+                requests.append(dg.RunRequest(run_key=name, partition_key=name, tags=tags))
         return requests or dg.SkipReason(" ".join(reasons) or _NOT_CONNECTED)
 
     return sync_stripe_schedule

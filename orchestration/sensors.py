@@ -1,4 +1,6 @@
-"""Dagster's sensors: one processes the webhook queue within its ticks, the other keeps the list of partitions.
+"""Dagster's sensors: one processes the webhook queue within its ticks, the others keep Dagster's state up to date.
+
+The others update the list of partitions, report what commands did, and start the syncs that `sync_all` asks for.
 
 A tick of `webhook_queue_sensor` waits for events and processes them in batches: ingest, build by the compiled plan,
 publish. A batch takes a second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for
@@ -6,22 +8,23 @@ work that a tick cannot do: the first build, a changed dbt project, a large back
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
 from orchestration import pipeline
 from orchestration.accounts.registry import IntegrationError
 from orchestration.assets.publish import RECOVERY, published_figures
-from orchestration.assets.webhooks import WEBHOOK_EVENTS, ingest_figures
+from orchestration.assets.webhooks import WEBHOOK_EVENTS, first_materialization, ingest_figures
 from orchestration.base.errors import RecoupError
 from orchestration.config.settings import Settings
 from orchestration.partitions import PartitionRequest, integration_names, partition_requests
+from orchestration.pipeline.command_report import read_reports
 from orchestration.pipeline.dbt_runner import ModelsFailed
 from orchestration.resources import WarehouseResource
 from orchestration.setup.connections import make_connections
@@ -30,6 +33,9 @@ from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseError
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
 from orchestration.webhooks.queue import Queue, days_ago
+
+if TYPE_CHECKING:
+    from orchestration.assets.commands import CommandEvents  # imports dagster-dbt, which `recoup dev` need not wait for
 
 WAIT_SECONDS: Final = 5.0
 """How long a tick waits for events. Dagster begins ticks five seconds apart, so a shorter tick would leave a gap."""
@@ -69,6 +75,8 @@ _EXPECTED_FAILURES: Final = (ModelsFailed, AccountUnknown, StripeApiError, Wareh
 
 _PARTITIONS_INTERVAL_SECONDS: Final = 10
 """Time between two looks at the connected integrations. A long tick of the other sensor may add its own time."""
+
+_COMMANDS_INTERVAL_SECONDS: Final = 5
 
 
 class TickFailed(RecoupError):
@@ -114,6 +122,62 @@ def integrations_sensor(settings: Settings) -> dg.SensorDefinition:
         except IntegrationError as error:
             return dg.SensorResult(skip_reason=f"{error} The partitions stay as they are.")
         return dg.SensorResult(dynamic_partitions_requests=requests, skip_reason=_changes_text(requests))
+
+    return sensor
+
+
+def command_sensor(settings: Settings, events: "CommandEvents") -> dg.SensorDefinition:
+    """Return the sensor that reports to Dagster what commands have synced, built and published.
+
+    The cursor is the name of the last file that was reported. The first tick in a new instance also reports the webhook
+    events and their queue, so that no run warns of an input that was never materialized.
+    """
+
+    @dg.sensor(
+        name="command_sensor",
+        minimum_interval_seconds=_COMMANDS_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Shows what `recoup sync`, `recoup demo` and `recoup ingest` did, as if a run had done it.",
+    )
+    def sensor(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult:
+        report, last = read_reports(settings.command_reports_dir, after=context.cursor or "")
+        made: list[Any] = []
+        try:
+            if context.cursor is None:
+                first = first_materialization(context.instance)
+                made += [*([first] if first else []), *events.of_queue()]
+            if last != (context.cursor or ""):
+                with warehouse.get_connection() as connection:
+                    made += events.of_report(report, connection)
+        except (WarehouseError, QueueUnavailable, IntegrationError) as error:
+            return dg.SensorResult(skip_reason=f"{error} The next tick tries again.")
+        return dg.SensorResult(
+            asset_events=made, cursor=last, skip_reason=None if made else "No command has finished since."
+        )
+
+    return sensor
+
+
+def sync_all_sensor(settings: Settings, sync_all: dg.JobDefinition, sync: Any) -> dg.SensorDefinition:
+    """Return the sensor that starts a sync of each integration after a run of `sync_all`."""
+
+    @dg.run_status_sensor(
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        name="sync_all_sensor",
+        monitored_jobs=[sync_all],
+        request_jobs=[sync],
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Starts a run of sync_stripe for each account after a run of sync_all.",
+    )
+    def sensor(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        for name in integration_names(settings):
+            of_integration = {"dagster/partition": name}
+            if context.instance.get_runs(dg.RunsFilter(job_name=sync.name, tags=of_integration, statuses=UNFINISHED)):
+                yield dg.SkipReason(f"{name} is being synced already.")
+            else:
+                run_id = context.dagster_run.run_id
+                yield dg.RunRequest(run_key=f"{run_id} {name}", job_name=sync.name, partition_key=name)
 
     return sensor
 
@@ -208,7 +272,7 @@ class _Tick:
             )
         if batch.published.is_new:
             self._events.append(
-                dg.AssetMaterialization(RECOVERY, metadata=published_figures(batch.published, batch.rates))
+                dg.AssetMaterialization(RECOVERY, metadata=published_figures(batch.published, batch.headline))
             )
 
     def _has_large_backlog(self) -> bool:

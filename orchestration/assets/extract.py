@@ -4,16 +4,18 @@ Each integration is a partition, which is synced, fails and is retried on its ow
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any, Final
 
 import dagster as dg
+import duckdb
 from pydantic import Field
 
 from orchestration import pipeline
 from orchestration.accounts import clients
 from orchestration.accounts.registry import IntegrationError
+from orchestration.assets.groups import RAW_GROUP
 from orchestration.assets.preview import days_chart, table_metadata
 from orchestration.config.settings import Settings
 from orchestration.partitions import IntegrationPartitions
@@ -31,6 +33,10 @@ _DESCRIPTIONS: Final = {
     "events": "Every event about these four kinds of object, once. Stripe keeps events for 30 days.",
     "last_payment_errors": "Failures without a charge, if the PaymentIntent still showed them when it was read.",
 }
+STREAMS: Final = dg.AssetKey(["sync", "streams"])
+ACCOUNT_TAG: Final = "recoup/account"
+"""Tag of a run with the id of the account that it synced."""
+
 POLL_REQUESTS: Final = "requests_of_a_poll"
 READ_ALLOWANCE: Final = "read_allowance_of_30_days"
 """Names of the metadata of `sync/streams` from which the schedule computes the interval between syncs."""
@@ -69,20 +75,27 @@ class ExtractConfig(dg.Config):
     )
 
 
-def extract_asset(settings: Settings) -> dg.AssetsDefinition:
+def extract_asset(settings: Settings, *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
     """Return the assets `stripe/*` and `sync/*`, with a partition for each integration."""
 
     @dg.multi_asset(
         name="extract",
-        group_name="raw",
+        group_name=RAW_GROUP,
         partitions_def=IntegrationPartitions(settings),
         specs=[
-            *[_spec("stripe", table, text) for table, text in _DESCRIPTIONS.items()],
-            _spec("sync", "streams", "How far each stream has been read: checkpoints and watermarks."),
+            *[_spec("stripe", table, text, settings.owners) for table, text in _DESCRIPTIONS.items()],
+            _spec(
+                "sync",
+                "streams",
+                "How far each stream has been read: checkpoints and watermarks.",
+                settings.owners,
+                freshness_policy=freshness,
+            ),
             _spec(
                 "sync",
                 "quarantine",
                 "Objects that could not be read, with the reason. Each sync tries some of them again.",
+                settings.owners,
             ),
         ],
         check_specs=[
@@ -111,26 +124,37 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
             raise dg.Failure(
                 description=str(error), allow_retries=not isinstance(error, _NON_RETRYABLE_ERRORS)
             ) from None
+        _tag_run(context, report.account.account_id)
         with warehouse.get_connection() as connection:
-            for table in _DESCRIPTIONS:
-                preview = table_metadata(
-                    connection, f"raw_stripe.{table}", columns="* EXCLUDE (payload)", order_by="_load_id DESC"
-                )
-                yield dg.MaterializeResult(
-                    asset_key=["stripe", table],
-                    metadata={**_table_figures(report, table), **preview},
-                    check_results=[_permission_result(report, table)],
-                )
-            streams = table_metadata(connection, "sync.streams", order_by="stream")
-            yield dg.MaterializeResult(asset_key=["sync", "streams"], metadata={**_run_figures(report), **streams})
-            quarantine = table_metadata(connection, "sync.quarantine", order_by="last_seen_at DESC")
-            yield dg.MaterializeResult(asset_key=["sync", "quarantine"], metadata=quarantine)
+            yield from extract_results(report, connection)
 
     return extract
 
 
-def _spec(schema: str, table: str, description: str) -> dg.AssetSpec:
-    return dg.AssetSpec([schema, table], description=description, kinds={"stripe", "duckdb"})
+def extract_results(report: SyncReport, connection: duckdb.DuckDBPyConnection) -> Iterator[dg.MaterializeResult[Any]]:
+    """Yield the results of `stripe/*` and `sync/*` after a sync of one integration."""
+    for table in _DESCRIPTIONS:
+        preview = table_metadata(
+            connection, f"raw_stripe.{table}", columns="* EXCLUDE (payload)", order_by="_load_id DESC"
+        )
+        yield dg.MaterializeResult(
+            asset_key=["stripe", table],
+            metadata={**_table_figures(report, table), **preview},
+            check_results=[_permission_result(report, table)],
+        )
+    streams = table_metadata(connection, "sync.streams", order_by="stream")
+    yield dg.MaterializeResult(asset_key=STREAMS, metadata={**_run_figures(report), **streams})
+    quarantine = table_metadata(connection, "sync.quarantine", order_by="last_seen_at DESC")
+    yield dg.MaterializeResult(asset_key=["sync", "quarantine"], metadata=quarantine)
+
+
+def _tag_run(context: dg.AssetExecutionContext, account_id: str) -> None:
+    """Tag the run with the account, so that the list of runs can be filtered by it."""
+    context.instance.add_run_tags(context.run_id, {ACCOUNT_TAG: account_id})
+
+
+def _spec(schema: str, table: str, description: str, owners: Sequence[str], **others: Any) -> dg.AssetSpec:
+    return dg.AssetSpec([schema, table], description=description, kinds={"stripe", "duckdb"}, owners=owners, **others)
 
 
 class _ProgressEvents:

@@ -5,11 +5,11 @@ first does the same build, and then calls dbt for these models in the process of
 events to Dagster's. Its functions for that are not documented, so a test checks them in the pinned version.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
-from pathlib import Path
+from itertools import takewhile
 from typing import Any, Final, TypeGuard
 
 import dagster as dg
@@ -20,8 +20,11 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from google.protobuf.json_format import MessageToDict
 
 from orchestration import pipeline
+from orchestration.assets.groups import MODEL_GROUPS, RAW_GROUP, SEEDS_GROUP
 from orchestration.assets.preview import table_metadata
+from orchestration.assets.publish import RECOVERY, publish_now
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
+from orchestration.config.settings import Settings
 from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed, build_some
 from orchestration.pipeline.dbt_runner import BuildOptions, ModelsFailed
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
@@ -30,6 +33,9 @@ from orchestration.warehouse.connection import WarehouseError
 _WEBHOOK_FED_SOURCES: Final = (".stripe.payment_intents", ".stripe.events")
 """Sources that webhook events are also loaded into, by the ends of their ids in dbt's manifest."""
 
+_NOT_ASSETS: Final = "fqn:recoup.semantic"
+"""dbt's selector of the models that are no assets: the days that MetricFlow joins metrics to."""
+
 _UNCHANGED_INPUTS: Final = "Not run: the tables that this test reads have not changed since it passed."
 _RESULT_EVENTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
 
@@ -37,11 +43,23 @@ _RESULT_EVENTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapsh
 class StageTranslator(DagsterDbtTranslator):
     """Translator that groups assets by stage of the pipeline, so that the graph reads from left to right."""
 
+    def __init__(self, owners: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._owners = owners
+
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        """Return `raw` for a source, `staging` for a seed, and the folder under `models/` for a model."""
+        """Return the group of a source, of a seed, or of the model's folder under `models/`."""
         if dbt_resource_props["resource_type"] == "model":
-            return str(dbt_resource_props["fqn"][1])
-        return "raw" if dbt_resource_props["resource_type"] == "source" else "staging"
+            return MODEL_GROUPS.get(str(dbt_resource_props["fqn"][1]))
+        return RAW_GROUP if dbt_resource_props["resource_type"] == "source" else SEEDS_GROUP
+
+    def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """Return the description without the SQL, which has Jinja that only developers can read."""
+        return str(dbt_resource_props["description"]).strip()
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
+        """Return the owners from the settings."""
+        return self._owners
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         """Return the spec of an asset. It also depends on `stripe/webhook_events` if its source receives these."""
@@ -51,15 +69,60 @@ class StageTranslator(DagsterDbtTranslator):
             return spec.replace_attributes(deps=[*spec.deps, WEBHOOK_EVENTS])
         return spec
 
+    def get_asset_check_spec(
+        self, asset_spec: dg.AssetSpec, manifest: Mapping[str, Any], unique_id: str, project: Any
+    ) -> dg.AssetCheckSpec | None:
+        """Return the spec of a test, with a description of what it requires."""
+        spec = super().get_asset_check_spec(asset_spec, manifest, unique_id, project)
+        return spec and spec._replace(description=describe_test(manifest["nodes"][unique_id]))
 
-def models_asset(options: BuildOptions, manifest_path: Path) -> dg.AssetsDefinition:
+
+def describe_test(node: Mapping[str, Any]) -> str:
+    """Return what a data test requires: its description, the comment at the top of its SQL, or a sentence."""
+    if node["description"]:
+        return str(node["description"]).strip()
+    test = node.get("test_metadata")
+    if test is None:
+        lines = takewhile(lambda line: line.startswith("--"), node["raw_code"].strip().splitlines())
+        return " ".join(line.removeprefix("--").strip() for line in lines) or str(node["name"])
+    arguments = test["kwargs"]
+    columns = ", ".join([*arguments.get("columns", ()), *arguments.get("combination_of_columns", ())])
+    column = arguments.get("column_name", columns)
+    target = re.sub(r"^ref\('(\w+)'\)$", r"\1", str(arguments.get("to", "")))
+    sentences = {
+        "not_null": f"{column} is never null.",
+        "unique": f"Each value of {column} occurs once.",
+        "unique_combination_of_columns": f"Each combination of {columns} occurs once.",
+        "accepted_values": f"{column} is one of: {', '.join(map(str, arguments.get('values', ())))}.",
+        "relationships": f"Each value of {column} exists in {target} ({arguments.get('field')}).",
+        "relationships_of_columns": f"Each combination of {columns} exists in {target}.",
+        "expression_is_true": "In every row: " + "; ".join(map(_one_line, arguments.get("expressions", ()))) + ".",
+    }
+    return sentences.get(test["name"], f"The test {test['name']} passes.")
+
+
+def _one_line(expression: object) -> str:
+    return " ".join(str(expression).split())
+
+
+def models_asset(
+    settings: Settings, options: BuildOptions, manifest: Mapping[str, Any], translator: StageTranslator
+) -> dg.AssetsDefinition:
     """Return every seed and model of the dbt project as one multi-asset."""
-    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    translator = StageTranslator()
 
-    @dbt_assets(manifest=manifest, dagster_dbt_translator=translator, name="models", pool=WAREHOUSE_POOL)
+    @dbt_assets(
+        manifest=manifest,
+        exclude=_NOT_ASSETS,
+        dagster_dbt_translator=translator,
+        name="models",
+        pool=WAREHOUSE_POOL,
+    )
     def models(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
-        """Build and test all models. If only some were selected, also run dbt for these."""
+        """Build and test all models. If only some were selected, also run dbt for these.
+
+        If the run does not publish in a step of its own, publish here. So a mart that is materialized alone reaches
+        the analysts' file, without a second run.
+        """
         events = _DbtEvents(context)
         build, error = Build(), None
         try:
@@ -75,11 +138,22 @@ def models_asset(options: BuildOptions, manifest_path: Path) -> dg.AssetsDefinit
         with warehouse.get_connection() as connection:
             yield from events.as_asset_events(manifest, translator, connection)
             if not events.collected:
-                yield from _plan_events(context, build, manifest, translator, connection, is_done=error is None)
+                for result in build_results(build, manifest, translator, connection, is_done=error is None):
+                    if not isinstance(result, dg.AssetCheckResult) or _is_selected(context, result):
+                        yield result
         if error is not None:
             raise dg.Failure(description=error)
+        if RECOVERY not in context.job_def.asset_layer.selected_asset_keys:
+            figures = publish_now(warehouse, settings.published_path)
+            context.log_event(dg.AssetMaterialization(RECOVERY, metadata=figures))
 
     return models
+
+
+def _is_selected(context: dg.AssetExecutionContext, result: dg.AssetCheckResult) -> bool:
+    assert result.asset_key is not None
+    assert result.check_name is not None
+    return dg.AssetCheckKey(result.asset_key, result.check_name) in context.selected_asset_check_keys
 
 
 class _DbtEvents:
@@ -99,50 +173,66 @@ class _DbtEvents:
     ) -> Iterator[Any]:
         """Yield Dagster's events for the collected ones, with previews of the tables."""
         for event in self.collected:
+            node = manifest["nodes"].get(event["data"]["node_info"]["unique_id"])
+            if node is not None and node["resource_type"] != "test" and not _is_asset(node):
+                continue
             message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
             for asset_event in message.to_default_asset_events(manifest, translator, self._context):
                 yield _with_preview(asset_event, event, manifest, connection)
 
 
-def _plan_events(
-    context: dg.AssetExecutionContext,
+def build_results(
     build: Build,
     manifest: Mapping[str, Any],
-    translator: DagsterDbtTranslator,
+    translator: StageTranslator,
     connection: duckdb.DuckDBPyConnection,
     *,
     is_done: bool,
-) -> Iterator[Any]:
-    """Yield an output for each asset that the compiled plan built, and a result for each test.
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Yield a result for each table that is up to date after a build, and for each test.
 
-    If the build failed (`is_done` is false), yield only the results of the tests that ran.
+    If tests failed (`is_done` is false), the tables that they test and the tables that are built from these are not up
+    to date. The others are as they were. If anything else failed, no table is known to be up to date.
     """
-    if is_done:
-        for name in TopologicalSorter(manifest["parent_map"]).static_order():
-            node = manifest["nodes"].get(name)
-            if _is_asset(node):
-                output = translator.get_asset_spec(manifest, name, None).key.to_python_identifier()
-                written = build.rows_written.get(name, 0)
-                preview = table_metadata(connection, f'"{node["schema"]}"."{node["alias"]}"') if written else {}
-                yield dg.Output(None, output, metadata={"rows_written": written, **preview})
+    keys = {test: get_asset_check_key_for_test(manifest, translator, test, None) for test in _tests(manifest)}
+    failures = [keys.get(each.id) for each in build.tests if each.status == "fail"]
+    failed_keys = {key.asset_key for key in failures if key is not None}
+    failed: set[str] = set()
+    for name in TopologicalSorter(manifest["parent_map"]).static_order() if is_done or failed_keys else ():
+        node = manifest["nodes"].get(name)
+        if not _is_asset(node):
+            continue
+        key = translator.get_asset_spec(manifest, name, None).key
+        if key in failed_keys or failed.intersection(manifest["parent_map"][name]):
+            failed.add(name)
+            continue
+        written = build.rows_written.get(name, 0)
+        relation = f'"{node["schema"]}"."{node["alias"]}"'
+        shown = table_metadata(connection, relation) if written or build.is_full else {}
+        yield dg.MaterializeResult(
+            asset_key=key, metadata={**({} if build.is_full else {"rows_written": written}), **shown}
+        )
     outcomes = {outcome.id: outcome for outcome in build.tests}
-    for name, node in manifest["nodes"].items():
-        key = get_asset_check_key_for_test(manifest, translator, name, None)
-        if key is None or key not in context.selected_asset_check_keys:
+    for name, check in keys.items():
+        if check is None:
             continue
         if name in outcomes:
-            yield _check_result(outcomes[name], key)
-        elif is_done and node["config"]["enabled"]:
+            yield _check_result(outcomes[name], check)
+        elif is_done and manifest["nodes"][name]["config"]["enabled"]:
             yield dg.AssetCheckResult(
-                asset_key=key.asset_key, check_name=key.name, passed=True, description=_UNCHANGED_INPUTS
+                asset_key=check.asset_key, check_name=check.name, passed=True, description=_UNCHANGED_INPUTS
             )
 
 
+def _tests(manifest: Mapping[str, Any]) -> Sequence[str]:
+    return [name for name, node in manifest["nodes"].items() if node["resource_type"] == "test"]
+
+
 def _is_asset(node: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Return True for seeds and for models that are tables or views. An ephemeral model is neither."""
+    """Return True for seeds and for models that are tables or views in a folder with a group."""
     return (
         node is not None
-        and node["resource_type"] in ("model", "seed")
+        and (node["resource_type"] == "seed" or (node["resource_type"] == "model" and node["fqn"][1] in MODEL_GROUPS))
         and node["config"]["materialized"] != "ephemeral"
     )
 

@@ -1,7 +1,7 @@
 """Previews for Dagster's UI: the row count and first rows of a table, and a chart of counts by day."""
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -9,6 +9,13 @@ import duckdb
 from dagster import MetadataValue
 
 PREVIEW_ROWS: Final = 5
+MAX_INLINE_CHARACTERS: Final = 999
+"""Most characters of Markdown that Dagster's UI shows in place. It hides a longer text behind a link."""
+
+_MAX_CELL_CHARACTERS: Final = 28
+_UNINFORMATIVE: Final = ("account_id", "livemode")
+"""Columns with the same value in most rows. They come last in a preview."""
+
 _CHART_WIDTH: Final = 720
 _CHART_HEIGHT: Final = 120
 
@@ -24,8 +31,36 @@ def table_metadata(
     names = [column[0] for column in cursor.description or []]
     return {
         "dagster/row_count": MetadataValue.int(row_count[0]),
-        "preview": MetadataValue.md(_markdown(names, cursor.fetchall())),
+        "preview": MetadataValue.md(preview(names, cursor.fetchall())),
     }
+
+
+def preview(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> str:
+    """Return as many columns as the UI shows in place, as a Markdown table.
+
+    The first id comes first, then columns with values in these rows, then the other ids.
+    """
+    order = sorted(range(len(names)), key=lambda index: (_rank(names, rows, index), index))
+    table = ""
+    for count in range(1, len(order) + 1):
+        shown = order[:count]
+        longer = markdown_table([names[i] for i in shown], [[row[i] for i in shown] for row in rows])
+        if len(longer) > MAX_INLINE_CHARACTERS:
+            break
+        table = longer
+    return table
+
+
+def _rank(names: Sequence[str], rows: Sequence[tuple[Any, ...]], index: int) -> int:
+    """Return the place of a column's kind in a preview: 0 is the first."""
+    name = names[index]
+    if name.startswith("_") or name in _UNINFORMATIVE:
+        return 4
+    if rows and all(row[index] is None for row in rows):
+        return 3
+    is_id = name == "id" or name.endswith("_id")
+    first_id = next((each for each in names if each.endswith("id") and each not in _UNINFORMATIVE), None)
+    return 0 if name == first_id else 2 if is_id else 1
 
 
 def days_chart(counts: Mapping[int, int]) -> str:
@@ -50,10 +85,14 @@ def _date(days: int) -> str:
     return str(date(1970, 1, 1) + timedelta(days))
 
 
-def _markdown(names: list[str], rows: list[tuple[Any, ...]]) -> str:
+def markdown_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table in Markdown. Long values are cut."""
     lines = [names, ["---"] * len(names), *[[_cell(value) for value in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+    text = "" if value is None else str(value).replace("\n", " ")
+    if len(text) > _MAX_CELL_CHARACTERS:
+        text = text[: _MAX_CELL_CHARACTERS - 1] + "…"
+    return text.replace("|", "\\|")

@@ -1,6 +1,6 @@
 """Webhook events as an asset. One step loads them from the queue into the raw tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from orchestration import pipeline
+from orchestration.assets.groups import RAW_GROUP
 from orchestration.assets.preview import table_metadata
 from orchestration.config.settings import Settings
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
@@ -22,7 +23,7 @@ from orchestration.webhooks.queue import Queue, QueueStats
 WEBHOOK_EVENTS: Final = dg.AssetKey(["stripe", "webhook_events"])
 
 _EXPECTED_FAILURES: Final = (AccountUnknown, QueueUnavailable, StripeApiError, WarehouseError)
-_MAX_SHOWN: Final = 10
+MAX_SHOWN_QUARANTINED: Final = 10
 """Most quarantined events that the check lists."""
 
 
@@ -38,8 +39,9 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=WEBHOOK_EVENTS,
-        group_name="raw",
+        group_name=RAW_GROUP,
         kinds={"stripe", "duckdb"},
+        owners=settings.owners,
         pool=WAREHOUSE_POOL,
         description="Every webhook event, once, with the times at which it was received and loaded. Its content goes "
         "into the same tables as the objects and events that a sync reads.",
@@ -66,17 +68,27 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
                     keep_days=settings.recoup_queue_days,
                     limit=config.most,
                 )
-                stats, quarantined = queue.stats(), queue.quarantine(_MAX_SHOWN)
+                stats, quarantined = queue.stats(), queue.quarantine(MAX_SHOWN_QUARANTINED)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error)) from None
         with warehouse.get_connection() as connection:
             preview = table_metadata(connection, "raw_stripe.webhook_events", order_by="_load_id DESC")
         yield dg.MaterializeResult(
             metadata={**ingest_figures(report, stats), **preview},
-            check_results=[_quarantine_is_empty(stats, quarantined)],
+            check_results=[quarantine_result(stats, quarantined)],
         )
 
     return webhook_events
+
+
+def first_materialization(instance: dg.DagsterInstance) -> dg.AssetMaterialization | None:
+    """Return an event for a new instance, or None if webhook events were materialized before.
+
+    The table exists from the start. Without this event, Dagster warns at each run that an input is missing.
+    """
+    if instance.get_latest_materialization_event(WEBHOOK_EVENTS) is not None:
+        return None
+    return dg.AssetMaterialization(WEBHOOK_EVENTS, description="No run has loaded webhook events yet.")
 
 
 def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
@@ -95,7 +107,8 @@ def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
     }
 
 
-def _quarantine_is_empty(stats: QueueStats, quarantined: list[tuple[str, datetime, str]]) -> dg.AssetCheckResult:
+def quarantine_result(stats: QueueStats, quarantined: Sequence[tuple[str, datetime, str]]) -> dg.AssetCheckResult:
+    """Return the result of `quarantine_is_empty`, with the newest events in quarantine."""
     lines = ["| event | received (UTC) | reason |", "|---|---|---|"]
     lines += [
         f"| {event_id} | {received_at:%Y-%m-%d %H:%M:%S} | {reason} |" for event_id, received_at, reason in quarantined

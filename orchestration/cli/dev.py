@@ -43,8 +43,8 @@ def prepare_dagster_home(home: Path) -> Path:
 
 
 @contextmanager
-def only_dagster(home: Path) -> Iterator[IO[str]]:
-    """Prevent a second Dagster on this home while the context lasts, and yield a lock for Dagster's processes.
+def only_dagster(settings: Settings) -> Iterator[IO[str]]:
+    """Prevent a second Dagster on this folder while the context lasts, and yield a lock for Dagster's processes.
 
     Kill the processes of an earlier Dagster whose parent was killed. Also end the runs that such a Dagster left
     unfinished, since nothing else does. They would keep the warehouse's slot and block the webhook queue forever.
@@ -52,15 +52,15 @@ def only_dagster(home: Path) -> Iterator[IO[str]]:
     Raises:
         AlreadyRunning: another process runs Dagster on this home.
     """
-    data_dir, home = home.parent, prepare_dagster_home(home)
+    home = prepare_dagster_home(settings.dagster_home)
     with (home / "recoup.lock").open("w") as own, (home / "processes.lock").open("a+") as lock:
         if not try_lock(own) or not _take_over(lock):
             raise AlreadyRunning(
-                f"Another `recoup dev` or `recoup serve` already uses {data_dir}. End it first, or set "
+                f"Another `recoup dev` or `recoup serve` already uses {settings.recoup_data_dir}. End it first, or set "
                 "RECOUP_DATA_DIR to another folder."
             )
         with _dagster_home(home):
-            _end_orphans(home)
+            _prepare_instance(home, settings)
         yield lock
 
 
@@ -95,14 +95,20 @@ def _dagster_home(home: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _end_orphans(home: Path) -> None:
-    """End the runs that no process works on.
+def _prepare_instance(home: Path, settings: Settings) -> None:
+    """End the runs that no process works on, and store what the first click in the UI needs.
+
+    The list of partitions would otherwise be empty until the first tick of a sensor, and the first run would warn that
+    no webhook events were ever loaded.
 
     This also creates Dagster's databases, before several processes would do so at once, and reports a damaged one
     here instead of in each process.
     """
     import dagster as dg
 
+    from orchestration.accounts.registry import IntegrationError
+    from orchestration.assets.webhooks import first_materialization
+    from orchestration.partitions import PARTITIONS_NAME, integration_names
     from orchestration.sensors import UNFINISHED
 
     with dg.DagsterInstance.from_config(str(home)) as instance:
@@ -110,6 +116,10 @@ def _end_orphans(home: Path) -> None:
         for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
             instance.report_run_failed(run, "Dagster was stopped during this run.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        with suppress(IntegrationError):  # the sensor of partitions reports it
+            instance.add_dynamic_partitions(PARTITIONS_NAME, integration_names(settings))
+        if (first := first_materialization(instance)) is not None:
+            instance.report_runless_asset_event(first)
 
 
 def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: int) -> int:
@@ -119,7 +129,7 @@ def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: in
     """
     is_demo = not is_connected(settings)
     folder = demo_settings(settings) if is_demo else settings
-    with only_dagster(folder.dagster_home) as lock, _account_settings(folder, speed, payments, is_demo=is_demo) as used:
+    with only_dagster(folder) as lock, _account_settings(folder, speed, payments, is_demo=is_demo) as used:
         with dagster_dev(dagster_environment(used), port, lock) as dagster, suppress(KeyboardInterrupt):
             dagster.wait()
         return dagster.returncode

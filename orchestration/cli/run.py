@@ -4,8 +4,8 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -26,7 +26,9 @@ from orchestration.base.errors import RecoupError
 from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, progress_bar
 from orchestration.cli.tables import print_trimmed
-from orchestration.pipeline import BuildOptions, PipelineInputs
+from orchestration.pipeline import Build, BuildOptions, DataTestOutcome, PipelineInputs
+from orchestration.pipeline.builder import DataTestsFailed
+from orchestration.pipeline.command_report import CommandReport, write_report
 from orchestration.stripe_api.budget import MIN_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.rate_limits import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
@@ -164,10 +166,11 @@ def run_pipeline(
         The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
     before = _summary(inputs.options.warehouse_path) or Summary()
-    missing, failed = _extract_each(inputs.connections, inputs.options.warehouse_path, request, names)
-    if pipeline.may_have_events(inputs.queue_url):
-        failed = [*failed, *_try_to_ingest(inputs)]
-    _build_and_publish(inputs.options, inputs.published_path)
+    with _reporting(inputs.reports_dir) as done:
+        missing, failed = _extract_each(inputs.connections, inputs.options.warehouse_path, request, names, done)
+        if pipeline.may_have_events(inputs.queue_url):
+            failed = [*failed, *_try_to_ingest(inputs, done)]
+        _build_and_publish(inputs.options, inputs.published_path, done)
     _print_summary(_summary(inputs.options.warehouse_path), before)
     if missing:
         console.print(
@@ -186,8 +189,22 @@ def run_ingest(inputs: PipelineInputs) -> None:
     Raises:
         The exceptions of `pipeline.ingest`, `pipeline.build` and `pipeline.publish_marts`.
     """
-    _print_ingested(_ingest(inputs))
-    _build_and_publish(inputs.options, inputs.published_path)
+    with _reporting(inputs.reports_dir) as done:
+        done.ingested = _ingest(inputs)
+        _print_ingested(done.ingested)
+        _build_and_publish(inputs.options, inputs.published_path, done)
+
+
+@contextmanager
+def _reporting(folder: Path) -> Iterator[CommandReport]:
+    """Yield a report to fill in, and leave it for Dagster when the context ends, also after a failure."""
+    report = CommandReport()
+    try:
+        yield report
+    finally:
+        if report != CommandReport():
+            with suppress(OSError):  # what Dagster shows is not worth a failed command
+                write_report(folder, report)
 
 
 def _ingest(inputs: PipelineInputs) -> IngestReport:
@@ -196,10 +213,11 @@ def _ingest(inputs: PipelineInputs) -> IngestReport:
     )
 
 
-def _try_to_ingest(inputs: PipelineInputs) -> Sequence[str]:
+def _try_to_ingest(inputs: PipelineInputs, done: CommandReport) -> Sequence[str]:
     """Load waiting webhook events. Return `webhook events` if that failed; the sync continues either way."""
     try:
-        _print_ingested(_ingest(inputs))
+        done.ingested = _ingest(inputs)
+        _print_ingested(done.ingested)
     except pipeline.INGEST_ERRORS as error:
         console.print(f"  {error}", style="red", markup=False)
         return ["webhook events"]
@@ -220,20 +238,32 @@ def _print_ingested(report: IngestReport) -> None:
         )
 
 
-def _build_and_publish(options: BuildOptions, published_path: Path) -> None:
+def _build_and_publish(options: BuildOptions, published_path: Path, done: CommandReport) -> None:
     with _stage("Building and testing the models") as show:
         counter = _NodeCounter(show)
-        built = pipeline.build(options, callback=counter, observe=counter.count)
+        try:
+            built = pipeline.build(options, callback=counter, observe=counter.count)
+        except DataTestsFailed as failed:
+            done.build = Build(tests=list(failed.outcomes))
+            raise
+        done.build, done.is_built = replace(built, tests=built.tests or counter.tests), True
     nodes = ", ".join(f"{count} {kind}s" for kind, count in sorted(built.nodes.items()) if kind != "operation")
     console.print(f"  Models: {nodes} passed")
     with _stage("Publishing"):
-        pipeline.publish_marts(options.warehouse_path, published_path)
+        done.published = pipeline.publish_marts(options.warehouse_path, published_path)
 
 
 def _extract_each(
-    connections: StripeConnections, warehouse_path: Path, request: SyncRequest | None, names: Sequence[str]
+    connections: StripeConnections,
+    warehouse_path: Path,
+    request: SyncRequest | None,
+    names: Sequence[str],
+    done: CommandReport,
 ) -> tuple[set[str], Sequence[str]]:
-    """Sync each integration. Return the missing permissions, and the names of the integrations that failed."""
+    """Sync each integration, and add its report to `done`.
+
+    Return the missing permissions, and the names of the integrations that failed.
+    """
     missing: set[str] = set()
     failed: list[str] = []
     for name in names:
@@ -249,6 +279,7 @@ def _extract_each(
                 raise
             console.print(f"  {error}", style="red", markup=False)
         else:
+            done.syncs[name] = report
             _print_report(report)
             missing |= set(report.missing.values())
     return missing, failed
@@ -268,14 +299,22 @@ def _stage(title: str) -> Iterator[Any]:
 
 
 class _NodeCounter:
-    """Counter of finished models and tests. dbt calls it with events; the compiled plan calls `count` with names."""
+    """Counter of finished models and tests, which keeps the results of dbt's tests.
+
+    dbt calls it with events; the compiled plan calls `count` with names.
+    """
 
     def __init__(self, show: Any) -> None:
         self._show, self._finished = show, 0
+        self.tests: list[DataTestOutcome] = []
 
     def __call__(self, event: Any) -> None:
         if event.info.name == "NodeFinished":
-            self.count(event.data.node_info.node_name)
+            node = event.data.node_info
+            self.count(node.node_name)
+            if node.resource_type == "test" and node.node_status in ("pass", "warn", "fail"):
+                failures = event.data.run_result.num_failures
+                self.tests.append(DataTestOutcome(node.unique_id, node.node_name, node.node_status, failures))
 
     def count(self, name: str) -> None:
         """Count a finished node, and show its name."""

@@ -56,7 +56,7 @@ def run_all(
     server, listening = _server(settings), _listen(host, receiver_port)
     environment = dagster_environment(settings)
     log = settings.dagster_home / "dagster.log"
-    with only_dagster(settings.dagster_home) as lock, dagster_dev(environment, port, lock, log=log) as dagster:
+    with only_dagster(settings) as lock, dagster_dev(environment, port, lock, log=log) as dagster:
         threading.Thread(target=_end_with, args=(dagster, server), daemon=True).start()
         threading.Thread(target=background, daemon=True).start()
         threading.Thread(target=_rotate, args=(log,), daemon=True).start()

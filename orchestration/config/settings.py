@@ -45,6 +45,7 @@ _MAX_MEMORY_SHARE: Final = 0.8
 """Largest share of the machine's memory for a build. DuckDB's own default is the same."""
 _HOST: Final = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9]([a-z0-9_.-]*[a-z0-9])?)(:\d{1,5})?")
 _MIN_BUS_KEY_CHARACTERS: Final = 24
+_OWNER: Final = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|[A-Za-z0-9_-]+")
 _CRON: Final = re.compile(r"@(hourly|daily|weekly|monthly)|[\d*/,A-Za-z-]+( [\d*/,A-Za-z-]+){4}")
 
 
@@ -102,6 +103,16 @@ class Settings(BaseSettings):
         le=1,
         description="Share of Stripe's read allocation that scheduled syncs may use. They run less often to stay "
         "within it.",
+    )
+    recoup_stale_hours: float = Field(
+        default=6,
+        ge=1,
+        description="Hours without a sync after which Dagster marks the data as stale. It warns after a third of them. "
+        "Should be several times the interval of RECOUP_SYNC_CRON.",
+    )
+    recoup_owner: str | None = Field(
+        default=None,
+        description="Owner that Dagster shows for all assets: an e-mail address, or a team such as revenue.",
     )
     stripe_webhook_secret: SecretStr | None = Field(
         default=None,
@@ -184,6 +195,7 @@ class Settings(BaseSettings):
         "stripe_app_client_id",
         "recoup_data_dir",
         "recoup_sync_cron",
+        "recoup_owner",
         "recoup_secrets_dir",
         "recoup_webhook_events",
         "recoup_ui_hosts",
@@ -305,6 +317,17 @@ class Settings(BaseSettings):
             raise ValueError("give a cron expression of five fields, such as '0 * * * *' (every hour), or @daily")
         return value.strip()
 
+    @field_validator("recoup_owner")
+    @classmethod
+    def _check_owner(cls, value: str | None) -> str | None:
+        """Refuse a name that Dagster does not accept as an owner, because no asset would load."""
+        owner = (value or "").strip().removeprefix("team:")
+        if owner and not _OWNER.fullmatch(owner):
+            raise ValueError(
+                "give an e-mail address, or the name of a team in letters, digits, - and _, such as revenue"
+            )
+        return owner or None
+
     @field_validator("recoup_data_dir")
     @classmethod
     def _make_absolute(cls, value: Path) -> Path:
@@ -333,6 +356,18 @@ class Settings(BaseSettings):
     def dbt_log_dir(self) -> Path:
         """Folder of dbt's log files."""
         return self.recoup_data_dir / "dbt" / "logs"
+
+    @property
+    def owners(self) -> list[str]:
+        """Owners of the assets, as Dagster writes them: an e-mail address, or `team:` and a name."""
+        if self.recoup_owner is None:
+            return []
+        return [self.recoup_owner if "@" in self.recoup_owner else f"team:{self.recoup_owner}"]
+
+    @property
+    def command_reports_dir(self) -> Path:
+        """Folder of the reports that commands leave for Dagster (`pipeline.command_report`)."""
+        return self.dagster_home / "commands"
 
     @property
     def dagster_home(self) -> Path:

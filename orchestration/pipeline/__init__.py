@@ -6,7 +6,7 @@ Does not: reading from Stripe (`sync`, `webhooks`), storage (`warehouse`), the m
 
 from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable, build, build_by_plan, build_in_full
 from orchestration.pipeline.dbt_runner import BuildOptions
-from orchestration.pipeline.headline import RecoveryRate, read_project_fingerprint, read_recovery_rates
+from orchestration.pipeline.headline import Headline, RecoveryRate, read_project_fingerprint, read_recovery_rates
 from orchestration.pipeline.steps import (
     INGEST_ERRORS,
     INTEGRATION_ERRORS,
@@ -18,7 +18,7 @@ from orchestration.pipeline.steps import (
     ingest_and_publish,
     may_have_events,
     publish_marts,
-    recovery_rates,
+    published_headline,
 )
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Build",
     "BuildOptions",
     "DataTestOutcome",
+    "Headline",
     "PipelineInputs",
     "PlanUnusable",
     "RecoveryRate",
@@ -40,7 +41,7 @@ __all__ = [
     "ingest_and_publish",
     "may_have_events",
     "publish_marts",
+    "published_headline",
     "read_project_fingerprint",
     "read_recovery_rates",
-    "recovery_rates",
 ]

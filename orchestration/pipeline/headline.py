@@ -23,6 +23,49 @@ WHERE period = 'all_time'
 ORDER BY schema, account_id, livemode, is_all_currencies DESC, failed_count_to_date DESC, currency
 """
 
+_MAX_CURRENCIES = 5
+"""Most currencies in a headline, by number of failed payments. Each has four plots in Dagster's UI."""
+
+_CURRENCIES = """
+SELECT
+    episodes.currency,
+    any_value(exponent) AS exponent,
+    count(*) FILTER (is_matured),
+    count(*) FILTER (is_matured AND recovery_status = 'recovered'),
+    sum(at_risk_amount),
+    sum(recovered_amount_net),
+    coalesce(sum(at_risk_amount) FILTER (recovery_status = 'in_recovery'), 0)
+FROM marts.recovery_episodes AS episodes LEFT JOIN seeds.currencies ON currencies.code = episodes.currency
+WHERE is_in_scope AND episodes.currency IS NOT NULL
+    AND livemode = (SELECT coalesce(bool_or(livemode), false) FROM raw_stripe.payment_intents)
+GROUP BY episodes.currency ORDER BY count(*) DESC, episodes.currency LIMIT ?
+"""
+
+
+@dataclass(frozen=True)
+class CurrencyFigures:
+    """The figures to date of one currency, over all accounts in the mode that the published schema `marts` holds.
+
+    `matured` and `recovered` count failed payments whose window is over. Amounts are in minor units.
+    """
+
+    currency: str
+    exponent: int | None
+    matured: int
+    recovered: int
+    at_risk: int
+    recovered_net: int
+    in_recovery: int
+
+    @property
+    def rate(self) -> float | None:
+        """Return the matured recovery rate, 0 to 1, or None if no failed payment has matured."""
+        return self.recovered / self.matured if self.matured else None
+
+    def amount(self, minor: int) -> float:
+        """Return an amount in the currency's major unit, or in minor units if the exponent is not known."""
+        return float(minor / 10 ** (self.exponent or 0))
+
 
 @dataclass(frozen=True)
 class RecoveryRate:
@@ -96,6 +139,23 @@ def read_recovery_rates(connection: duckdb.DuckDBPyConnection) -> Sequence[Recov
         return [RecoveryRate(*row) for row in connection.execute(_RATES).fetchall()]
     except duckdb.CatalogException:
         return []
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures that Dagster shows first: recovery rates by account, and figures by currency."""
+
+    rates: Sequence[RecoveryRate]
+    currencies: Sequence[CurrencyFigures]
+
+
+def read_headline(connection: duckdb.DuckDBPyConnection) -> Headline:
+    """Return the headline figures. Both lists are empty before the first build."""
+    try:
+        rows = connection.execute(_CURRENCIES, [_MAX_CURRENCIES]).fetchall()
+    except duckdb.CatalogException:
+        rows = []
+    return Headline(read_recovery_rates(connection), [CurrencyFigures(*row) for row in rows])
 
 
 def read_project_fingerprint(connection: duckdb.DuckDBPyConnection) -> str | None:

@@ -3,7 +3,7 @@
 Each step opens and closes the warehouse, so that one step at a time has the file open.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -18,7 +18,7 @@ from orchestration.accounts.registry import Integration, IntegrationError, Integ
 from orchestration.base.account import DEFAULT_INTEGRATION, AccountKey
 from orchestration.pipeline.builder import Build, PlanUnusable, check_plan, connection_options, run_plan
 from orchestration.pipeline.dbt_runner import BuildOptions
-from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
+from orchestration.pipeline.headline import Headline, read_headline
 from orchestration.pipeline.plan import stored_plan
 from orchestration.stripe_api import API_VERSION, StripeApiError, is_live, key_digest, latest_instant
 from orchestration.sync import Progress, SyncPlan, SyncReport, SyncRequest, identify, plan_sync, sync_account
@@ -49,6 +49,7 @@ class PipelineInputs:
         published_path: The analysts' file.
         queue_url: The URL of the webhook queue, which need not exist.
         queue_days: Number of days for which the queue remembers a loaded event.
+        reports_dir: The folder in which commands leave reports for Dagster.
     """
 
     connections: StripeConnections
@@ -56,6 +57,7 @@ class PipelineInputs:
     published_path: Path
     queue_url: str = field(repr=False)
     queue_days: float
+    reports_dir: Path
 
 
 def extract(
@@ -133,7 +135,7 @@ class WebhookBatch:
     ingested: IngestReport
     built: Build
     published: PublishedFile
-    rates: Sequence[RecoveryRate]
+    headline: Headline
 
 
 def ingest_and_publish(
@@ -168,7 +170,7 @@ def ingest_and_publish(
             publish(connection, published_path)
             raise
         built, published = run_plan(connection, plan), publish(connection, published_path)
-        return WebhookBatch(ingested, built, published, read_recovery_rates(connection))
+        return WebhookBatch(ingested, built, published, read_headline(connection))
 
 
 def _ingest(
@@ -282,11 +284,11 @@ def publish_marts(warehouse_path: Path, published_path: Path) -> PublishedFile:
         return publish(connection, published_path)
 
 
-def recovery_rates(warehouse_path: Path) -> Sequence[RecoveryRate]:
-    """Return the recovery rates of all accounts as of the last build.
+def published_headline(warehouse_path: Path) -> Headline:
+    """Return the recovery rates and the figures by currency as of the last build.
 
     Raises:
         WarehouseError: as `open_warehouse`.
     """
     with open_warehouse(warehouse_path) as connection:
-        return read_recovery_rates(connection)
+        return read_headline(connection)

@@ -23,4 +23,5 @@ def make_pipeline_inputs(settings: Settings) -> PipelineInputs:
         published_path=settings.published_path,
         queue_url=settings.queue_url,
         queue_days=settings.recoup_queue_days,
+        reports_dir=settings.command_reports_dir,
     )

@@ -108,6 +108,15 @@ def feed_ages(connection: duckdb.DuckDBPyConnection, feeds: Sequence[str], *, no
     return {feed: seconds / 86_400 for feed, seconds in rows}
 
 
+def account_ages(connection: duckdb.DuckDBPyConnection, feeds: Sequence[str], *, now: datetime) -> dict[str, float]:
+    """Return how many hours the data of each account and mode is behind Stripe: the age of its oldest stream."""
+    ages: dict[str, float] = {}
+    for stream, days in feed_ages(connection, feeds, now=now).items():
+        account = stream.rpartition(" ")[0]
+        ages[account] = max(ages.get(account, 0.0), days * 24)
+    return ages
+
+
 def _seconds(timestamp: datetime | None) -> int | None:
     return None if timestamp is None else to_seconds(timestamp)
 

@@ -41,6 +41,16 @@ LAUNCH = """mutation ($job: String!) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   }
 }"""
+LAUNCH_ASSET = """mutation ($path: [String!]!) {
+  launchRun(executionParams: {mode: "default", runConfigData: {}, selector: {
+    repositoryLocationName: "recoup", repositoryName: "__repository__", jobName: "__ASSET_JOB",
+    assetSelection: [{path: $path}], assetCheckSelection: []}}) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+  }
+}"""
+MATERIALIZED = """query ($id: ID!) { runOrError(runId: $id) {
+  ... on Run { status assetMaterializations { assetKey { path } } } } }"""
+ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 RUNS = "query { runsOrError { ... on Runs { results { runId status } } } }"
 
@@ -127,7 +137,8 @@ def page(url: str) -> Iterator[Page]:
 
 def test_the_ui_shows_runs_tables_and_checks(url: str, page: Page, tmp_path: Path, subtests: pytest.Subtests) -> None:
     """Test all pages in one test, since each parallel worker would start its own server."""
-    for look in (history_that_outlives_the_server, asset_graph, graph_of_the_marts, mart, raw_table, foreign_page):
+    looks = (history_that_outlives_the_server, asset_graph, graph_of_the_marts, mart, plots, raw_table, foreign_page)
+    for look in (*looks, materialized_mart, first_click):
         with subtests.test(look.__name__):
             look(url, page)
             page.screenshot(path=str(screenshots(tmp_path) / f"{look.__name__}.png"), full_page=True)
@@ -142,14 +153,14 @@ def history_that_outlives_the_server(url: str, page: Page) -> None:
 
 def asset_graph(url: str, page: Page) -> None:
     page.goto(f"{url}/asset-groups")
-    for group in ("raw", "staging", "intermediate", "marts", "published"):
+    for group in ("1_raw", "2_seeds", "3_staging", "4_intermediate", "5_marts", "6_published"):
         page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
     page.keyboard.press("Alt+e")
     page.get_by_text(re.compile("^(stg_|int_)")).first.wait_for(timeout=60_000)
 
 
 def graph_of_the_marts(url: str, page: Page) -> None:
-    page.goto(f"{url}/locations/recoup/asset-groups/marts/lineage")
+    page.goto(f"{url}/locations/recoup/asset-groups/5_marts/lineage")
     some_mart = re.compile("^(recovery|payment|retry|decline|data|card)_")  # not all fit on the page
     page.get_by_text(some_mart).first.wait_for(timeout=60_000)
     page.get_by_text("Checks").first.wait_for(timeout=60_000)
@@ -159,6 +170,35 @@ def mart(url: str, page: Page) -> None:
     page.goto(f"{url}/assets/marts/recovery_episodes")
     page.get_by_text("Row count").first.wait_for(timeout=60_000)
     page.get_by_text("preview").first.wait_for(timeout=60_000)
+
+
+def plots(url: str, page: Page) -> None:
+    page.goto(f"{url}/assets/published/recovery")
+    page.get_by_text("Plots", exact=True).first.click(timeout=60_000)
+    page.get_by_text(re.compile("^recovery_rate_matured_")).first.wait_for(timeout=60_000)
+
+
+def materialized_mart(url: str, page: Page) -> None:
+    """Check that a run of one mart, as the UI starts it, also publishes."""
+    started = ask(url, LAUNCH_ASSET, path=["marts", "recovery_cohorts"])["launchRun"]
+    run_id = started["run"]["runId"]
+    wait_until(lambda: ask(url, STATUS, id=run_id)["runOrError"]["status"] in ENDED, RUN_ENDED_WITHIN)
+    made = ask(url, MATERIALIZED, id=run_id)["runOrError"]
+    assert made["status"] == "SUCCESS"
+    paths = {"/".join(each["assetKey"]["path"]) for each in made["assetMaterializations"]}
+    assert paths == {"marts/recovery_cohorts", "published/recovery"}
+
+
+def first_click(url: str, page: Page) -> None:
+    """Follow the README: the job sync_all starts without a question, and a sync follows."""
+    page.goto(f"{url}/locations/recoup/jobs/sync_all/playground")
+    page.get_by_role("button", name="Launch Run").first.click(timeout=60_000)
+    wait_until(lambda: len(syncs(url)) == 2, RUN_ENDED_WITHIN)
+
+
+def syncs(url: str) -> list[Any]:
+    runs = ask(url, "query { runsOrError { ... on Runs { results { jobName } } } }")["runsOrError"]["results"]
+    return [run for run in runs if run["jobName"] == "sync_stripe"]
 
 
 def raw_table(url: str, page: Page) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
 from orchestration.cli.dev import prepare_dagster_home
 from orchestration.config.settings import PROJECT_ROOT, Settings
@@ -53,14 +54,44 @@ def test_assets_are_named_after_their_tables_and_grouped_by_stage(defs: dg.Defin
     groups: dict[str, set[str]] = {}
     for node in defs.resolve_asset_graph().asset_nodes:
         groups.setdefault(node.group_name or "", set()).add("/".join(node.key.path))
-    assert groups["raw"] == {f"stripe/{table}" for table in (*RAW, "webhook_events")} | {
+    assert groups["1_raw"] == {f"stripe/{table}" for table in (*RAW, "webhook_events")} | {
         "sync/streams",
         "sync/quarantine",
     }
-    assert groups["marts"] == {f"marts/{table}" for table in MARTS}
-    assert groups["published"] == {"published/recovery"}
-    assert {f"staging/stg_stripe__{table}" for table in RAW} <= groups["staging"]
-    assert groups.keys() == {"raw", "staging", "intermediate", "marts", "semantic", "published"}
+    assert groups["5_marts"] == {f"marts/{table}" for table in MARTS}
+    assert groups["6_published"] == {"published/recovery"}
+    assert {f"staging/stg_stripe__{table}" for table in RAW} <= groups["3_staging"]
+    assert {name.split("/")[0] for name in groups["2_seeds"]} == {"seeds"}
+    assert sorted(groups) == ["1_raw", "2_seeds", "3_staging", "4_intermediate", "5_marts", "6_published"]
+
+
+def test_every_asset_and_check_has_a_description_without_jinja(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    texts = {node.key.to_user_string(): node.description for node in graph.asset_nodes}
+    texts |= {str(key): graph.get_check_spec(key).description for key in graph.asset_check_keys}
+    assert len(texts) > 100
+    assert {name: text for name, text in texts.items() if not text or "{{" in text or "{%" in text} == {}
+
+
+def test_the_owner_of_the_settings_owns_all_assets(settings: Settings) -> None:
+    for value, owner in (("revenue", "team:revenue"), ("team:revenue", "team:revenue"), ("a@b.example", "a@b.example")):
+        owned = build_defs(settings=Settings(recoup_data_dir=settings.recoup_data_dir, recoup_owner=value))
+        assert {tuple(node.owners) for node in owned.resolve_asset_graph().asset_nodes} == {(owner,)}
+    for value in ("two words", "a@b", "a|b@c.example"):
+        with pytest.raises(ValidationError, match="e-mail address, or the name of a team"):
+            Settings(recoup_owner=value)
+
+
+def test_published_data_and_syncs_have_a_freshness_policy(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    fresh = {node.key.to_user_string() for node in graph.asset_nodes if node.freshness_policy is not None}
+    assert fresh == {"published/recovery", "sync/streams"}
+
+
+def test_runs_of_single_assets_use_one_process_unless_another_executor_is_given(settings: Settings) -> None:
+    assert build_defs(settings=settings).resolve_implicit_global_asset_job_def().executor_def is dg.in_process_executor
+    others = build_defs(settings=settings, executor=dg.multiprocess_executor)
+    assert others.resolve_job_def("sync_stripe").executor_def is dg.multiprocess_executor
 
 
 def test_every_model_lies_between_raw_tables_and_published_marts(defs: dg.Definitions) -> None:

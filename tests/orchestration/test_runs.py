@@ -9,8 +9,11 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
+from orchestration.cli.run import run_pipeline
 from orchestration.config.settings import Settings
 from orchestration.definitions import build_defs
+from orchestration.resources import WarehouseResource
+from orchestration.setup.pipeline import make_pipeline_inputs
 from orchestration.simulator import DEFAULT_API_KEY, PERSONAL_MARKERS, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
@@ -66,13 +69,17 @@ def test_a_sync_reports_its_figures_and_a_second_one_changes_nothing(
     reported = metadata(instance, "stripe", "payment_intents")
     assert reported["rows_read"] >= reported["rows_written"] == reported["dagster/row_count"] > 250
     assert reported["data_through"] == reported["watermark"] == server.account.now
-    assert reported["preview"].startswith("| account_id |")
+    assert reported["preview"].startswith("| id |")
+    assert len(reported["preview"]) < 1_000, "Dagster's UI hides a longer text behind a link"
     of_run = metadata(instance, "sync", "streams")
     assert of_run["requests"] > 6
     assert of_run["missing_permissions"] == "none"
     assert metadata(instance, "marts", "recovery_episodes")["dagster/row_count"] > 10
     published = metadata(instance, "published", "recovery")
     assert published["path"] == str(settings.published_path)
+    assert_plotted_figures(settings, published)
+    (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[result.run_id]))
+    assert record.dagster_run.tags["recoup/account"] == server.account.account_id
     with open_warehouse(settings.warehouse_path) as connection:
         ((share, failed),) = connection.execute(
             """SELECT recovery_rate, failed_count FROM marts.recovery_rates
@@ -89,6 +96,56 @@ def test_a_sync_reports_its_figures_and_a_second_one_changes_nothing(
     for table in ("payment_intents", "charges", "refunds", "disputes", "events"):
         assert metadata(instance, "stripe", table)["rows_written"] == 0
     assert metadata(instance, "sync", "streams")["requests"] == 3
+
+
+def assert_plotted_figures(settings: Settings, published: dict[str, Any]) -> None:
+    """Check the numbers by currency against recovery_episodes."""
+    with open_warehouse(settings.warehouse_path) as connection:
+        rows = connection.execute(
+            """SELECT upper(currency), sum(at_risk_amount) / 10 ** any_value(exponent),
+                   sum(recovered_amount_net) / 10 ** any_value(exponent)
+               FROM marts.recovery_episodes JOIN seeds.currencies ON code = currency
+               WHERE is_in_scope GROUP BY 1 ORDER BY count(*) DESC LIMIT 2"""
+        ).fetchall()
+    for currency, at_risk, net in rows:
+        assert published[f"at_risk_{currency}"] == pytest.approx(float(at_risk))
+        assert published[f"recovered_net_{currency}"] == pytest.approx(float(net))
+        assert 0 <= published[f"recovery_rate_matured_{currency}"] <= 1
+    header = published["by_currency"].splitlines()[0]
+    assert header == "| currency | recovery rate, matured | at risk | recovered, net | in recovery |"
+
+
+def test_a_sync_from_the_command_line_is_reported_to_dagster(
+    instance: dg.DagsterInstance, server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(server)
+    run_pipeline(make_pipeline_inputs(settings))
+    defs = build_defs(settings=settings)
+    sensor = defs.resolve_sensor_def("command_sensor")
+    resources = {"warehouse": WarehouseResource(database=str(settings.warehouse_path))}
+    cursor = None
+    for _ in range(2):
+        context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs, resources=resources)
+        tick = sensor.evaluate_tick(context)
+        cursor = tick.cursor
+        for event in tick.asset_events:
+            instance.report_runless_asset_event(event)
+    assert tick.asset_events == [], "a second tick reports nothing again"
+    graph = defs.resolve_asset_graph()
+    known = {key for key in graph.materializable_asset_keys if instance.get_latest_materialization_event(key)}
+    assert graph.materializable_asset_keys - known == set()
+    summaries = instance.event_log_storage.get_asset_check_summary_records(list(graph.asset_check_keys))
+    records = {key: each.last_check_execution_record for key, each in summaries.items()}
+    assert [key for key, record in records.items() if record is None or record.status.value != "SUCCEEDED"] == []
+    assert metadata(instance, "published", "recovery")["path"] == str(settings.published_path)
+
+
+def test_a_folder_that_cannot_be_written_does_not_fail_a_sync(
+    server: SimulatorServer, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(server, built=True)
+    settings.dagster_home.write_text("a file in the way of the folder")
+    assert run_pipeline(make_pipeline_inputs(settings))
 
 
 def test_runs_leave_no_warning_secret_or_personal_data(
@@ -130,9 +187,11 @@ def test_one_mart_can_be_built_alone(
     assert run(instance, settings).success
     defs = build_defs(settings=settings)
     key = dg.AssetKey(["marts", "recovery_cohorts"])
+    settings.published_path.unlink()
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance, asset_selection=[key])
     made = {event.asset_key for event in result.get_asset_materialization_events()}
-    assert made == {key}
+    assert made == {key, dg.AssetKey(["published", "recovery"])}
+    assert settings.published_path.exists(), "a mart that was built alone is published, too"
     assert {name.split(":")[0] for name in checks(result)} == {"marts/recovery_cohorts"}
 
 
@@ -182,6 +241,9 @@ def test_a_failed_test_keeps_the_published_file(
     assert not result.success
     assert re.search(r"unique_combination_stg_stripe__charges\w+: ", failures(result))
     assert settings.published_path.read_bytes() == before
+    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    assert {"seeds/currencies", "staging/stg_stripe__disputes"} <= made, "what did not fail is not marked as failed"
+    assert made & {"staging/stg_stripe__charges", "marts/recovery_episodes", "published/recovery"} == set()
 
 
 def test_runs_that_write_the_warehouse_wait_for_each_other(

@@ -232,7 +232,7 @@ def test_dagster_reaches_the_warehouse_only_by_its_resource(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert "open_warehouse" not in source or path.name == "resources.py"
     assert "warehouse_path" not in source or path.name == "definitions.py"
-    steps = {"extract", "ingest", "build", "build_some", "ingest_and_publish", "publish_marts", "recovery_rates"}
+    steps = {"extract", "ingest", "build", "build_some", "ingest_and_publish", "publish_marts", "published_headline"}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("pipeline.") in steps | {"clean_history"}:
             assert "warehouse" in {each.arg for each in node.keywords}, ast.unparse(node)

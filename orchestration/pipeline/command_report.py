@@ -1,0 +1,86 @@
+"""The report that a command leaves for Dagster: what it read, built and published.
+
+A command does not import Dagster, which takes longer than most syncs. It writes a file, which a sensor reports to the
+instance of Dagster when one runs. Files stay, so that several instances can read them. The oldest are deleted.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestration.base.files import replace_file
+from orchestration.pipeline.builder import Build
+from orchestration.sync import SyncReport
+from orchestration.warehouse.publish import PublishedFile
+from orchestration.webhooks.ingest import IngestReport
+
+_MAX_FILES: Final = 50
+
+
+@dataclass
+class CommandReport:
+    """What one command did.
+
+    Attributes:
+        syncs: reports of the integrations that were synced, by name.
+        ingested: webhook events that were loaded. None if the queue was not read.
+        build: the models that were built, and the tests that ran. None if no build began.
+        is_built: whether the build succeeded.
+        published: the published file. None if it was not reached.
+    """
+
+    syncs: dict[str, SyncReport] = field(default_factory=dict)
+    ingested: IngestReport | None = None
+    build: Build | None = None
+    is_built: bool = False
+    published: PublishedFile | None = None
+
+
+def write_report(folder: Path, report: CommandReport) -> None:
+    """Write the report to a new file in the folder, and delete the oldest files.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = TypeAdapter(CommandReport).dump_json(report)
+    replace_file(folder / f"{time.time_ns():020}.json", content)
+    for old in _files(folder)[:-_MAX_FILES]:
+        old.unlink(missing_ok=True)
+
+
+def read_reports(folder: Path, *, after: str) -> tuple[CommandReport, str]:
+    """Return one report that sums up all files after the file `after`, and the name of the last file.
+
+    It has the newest sync of each integration, and the newest build. If there is no new file, the name is `after`.
+    """
+    merged = CommandReport()
+    for path in _files(folder):
+        if path.name <= after:
+            continue
+        after = path.name
+        if (report := _read(path)) is not None:
+            merged = CommandReport(
+                merged.syncs | report.syncs,
+                report.ingested or merged.ingested,
+                report.build or merged.build,
+                report.is_built if report.build else merged.is_built,
+                report.published or merged.published,
+            )
+    return merged, after
+
+
+def _read(path: Path) -> CommandReport | None:
+    """Return the report, or None if the file was deleted meanwhile, is damaged, or is from another version."""
+    try:
+        return TypeAdapter(CommandReport).validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _files(folder: Path) -> Sequence[Path]:
+    return sorted(folder.glob("*.json"))
