@@ -46,9 +46,7 @@ def read_data(published: Path, *, livemode: bool) -> dict[str, Any]:
     """
     with _open(published) as connection:
         schema = "marts_test." if not livemode and _has_test_schema(connection) else _MARTS
-        return {
-            name: _dataset(connection, sql.replace(_MARTS, schema).strip()) for name, sql in queries().items()
-        }
+        return {name: _dataset(connection, sql.replace(_MARTS, schema).strip()) for name, sql in queries().items()}
 
 
 def _dataset(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:

@@ -52,7 +52,9 @@ def _as_inline_script(code: str) -> str:
 
 def _content_security_policy(*scripts: str) -> str:
     """Return a policy that allows these scripts and no request. The library writes its own style elements."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in scripts)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in scripts
+    )
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         "form-action 'none'"

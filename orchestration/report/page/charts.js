@@ -10,7 +10,7 @@ const fewest = { rate: 10, cell: 20 };
 
 function plot(width, conclusion, options) {
   return Plot.plot({
-    width, ariaLabel: conclusion, marginLeft: 52, marginBottom: 34,
+    width: Math.max(width, 280), ariaLabel: conclusion, marginLeft: 52, marginBottom: 34,
     style: { background: "transparent", color: "var(--text)", fontSize: "12px" }, ...options,
   });
 }
@@ -21,7 +21,8 @@ function shortNumber(selection) {
 
 function weeksChart(rows, selection, width, conclusion) {
   const colors = { domain: outcomes.map(({ name }) => name), range: outcomes.map(({ color }) => color) };
-  const open = rows.filter((row) => row.isOpen).map((row) => row.week);
+  const firstOpen = d3.min(rows.filter((row) => row.isOpen), (row) => row.week);
+  const weekCount = new Set(rows.map((row) => row.week)).size;
   return plot(width, conclusion, {
     height: 280, color: colors,
     x: { type: "band", label: null, tickFormat: weekTick, padding: 0.12, ticks: everyFew(rows.map((row) => row.week), width) },
@@ -32,22 +33,28 @@ function weeksChart(rows, selection, width, conclusion) {
         title: (row) => `Week of ${day(row.week)}: ${words(row.outcome)} ${row.text}`, tip: true,
       }),
       ...changeMarks(rows.map((row) => row.week)),
-      open.length === 0 ? null : Plot.text([d3.min(open)], {
-        x: (week) => week, frameAnchor: "top", dy: -14, textAnchor: "start", text: () => "window not over →", fill: "var(--muted)",
+      firstOpen === undefined ? null : Plot.ruleX([firstOpen], {
+        x: (week) => week, dx: -(width - 72) / weekCount / 2, stroke: "var(--muted)", strokeDasharray: "2,3",
       }),
+      firstOpen === undefined ? null : Plot.text(["window not over"], { frameAnchor: "top-right", dy: -14, text: (text) => text, fill: "var(--muted)" }),
       Plot.ruleY([0], { stroke: "var(--line)" }),
     ],
   });
 }
 
-/** Return marks for the changes that the business dated itself, in the weeks of a chart. */
+/** Return marks for the changes that the business dated itself (changes.csv), in the weeks of a chart. */
 function changeMarks(weeks) {
   const known = new Set(weeks);
-  const changes = rowsOf("changes").filter((row) => known.has(row.week));
+  const changes = rowsOf("changes").map((row) => ({ ...row, week: mondayOf(row.date) })).filter((row) => known.has(row.week));
   return [
-    Plot.ruleX(changes, { x: "week", stroke: "var(--accent)", strokeDasharray: "3,3" }),
-    Plot.text(changes, { x: "week", frameAnchor: "top", text: "label", fill: "var(--accent)", dy: -2 }),
+    Plot.ruleX(changes, { x: "week", stroke: "var(--accent)", strokeDasharray: "4,3" }),
+    Plot.text(changes, { x: "week", frameAnchor: "top", text: "label", fill: "var(--accent)", dy: -2, textAnchor: "start", dx: 4, tip: true, title: (row) => `${row.date}: ${row.label}` }),
   ];
+}
+
+/** Return the Monday of a date's week, as the datasets have it. */
+function mondayOf(date) {
+  return d3.utcMonday.floor(new Date(`${date}T00:00:00Z`)).toISOString().slice(0, 10);
 }
 
 function weekTick(week) {
@@ -213,6 +220,7 @@ function stockChart(rows, selection, width, conclusion) {
     y: { label: null, grid: true, tickFormat: (value) => shortNumber(selection)(Math.abs(value)) },
     marks: [
       Plot.barY(flows, { x: "week", y: "value", fill: "kind", title: (row) => `Week of ${day(row.week)}: ${row.kind} ${shortNumber(selection)(Math.abs(row.value))}`, tip: true }),
+      ...changeMarks(rows.map((row) => row.week)),
       Plot.lineY(rows, { x: "week", y: "closing", stroke: "var(--text)", strokeWidth: 1.5 }),
       Plot.ruleY([0], { stroke: "var(--text)" }),
     ],

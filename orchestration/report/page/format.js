@@ -47,3 +47,16 @@ function words(text) {
 function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
+
+/** Return a text that begins with a capital letter. */
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** Return how long ago a time was, such as "3 hours". */
+function age(text) {
+  const minutes = Math.max(0, (Date.now() - new Date(text)) / 6e4);
+  if (minutes < 90) return plural(Math.round(minutes), "minute");
+  if (minutes < 48 * 60) return plural(Math.round(minutes / 60), "hour");
+  return plural(Math.round(minutes / 1440), "day");
+}

@@ -15,10 +15,12 @@ function renderHeader() {
   const names = accounts.length > 3 ? plural(accounts.length, "account") : accounts.map((row) => row.account_id).join(", ");
   const through = d3.min(accounts, (row) => row.data_through_at);
   document.getElementById("subtitle").textContent = accounts.length
-    ? `${names} (${mode}), data through ${minute(through ?? null)}` : `No account has been synced yet (${mode}).`;
-  document.getElementById("warnings").replaceChildren(...accounts.filter((row) => row.missing_permissions !== null).map((row) => element(
-    "p", { role: "note" }, `${row.account_id}: the API key lacks the permission to read ${row.missing_permissions}. Figures that depend on it are not known.`,
-  )));
+    ? `${names} (${mode}), data through ${minute(through ?? null)}${through ? ` (${age(through)} ago)` : ""}` : `No account has been synced yet (${mode}).`;
+  const warnings = accounts.filter((row) => row.missing_permissions !== null).map(
+    (row) => `${row.account_id}: the API key lacks the permission to read ${row.missing_permissions}. Figures that depend on it are not known.`,
+  );
+  if (report.livemode && through && Date.now() - new Date(through) > 2 * 864e5) warnings.push(`The data are ${age(through)} old. See in Dagster's UI whether the sync runs.`);
+  document.getElementById("warnings").replaceChildren(...warnings.map((text) => element("p", { role: "note" }, text)));
 }
 
 function renderControls(selection, onChange) {
@@ -85,7 +87,7 @@ function renderSql(names) {
 function renderCharts(shown) {
   for (const section of shown) {
     const figure = document.querySelector(`#${section.id} figure`);
-    if (!figure || !section.chart) continue;
+    if (!figure || !section.chart || figure.clientWidth === 0) continue;
     const svg = section.chart(figure.clientWidth, section.conclusion);
     svg.setAttribute("role", "img");
     figure.replaceChildren(svg);

@@ -145,7 +145,7 @@ function reasonsSection(selection) {
   const first = rows[0];
   return {
     id: "reasons", title: "Why do payments fail, and what helps?", datasets: ["reasons"], rows, isTableShown: true,
-    conclusion: first ? `${words(first.code)} comes first: ${money(first.atRisk, selection.currency)} in ${plural(first.failed, "payment")}.` : "No payment has failed.",
+    conclusion: first ? `${sentence(words(first.code))} comes first: ${money(first.atRisk, selection.currency)} in ${plural(first.failed, "payment")}.` : "No payment has failed.",
     caveat: `The rate counts payments whose window is over; none is shown for fewer than ten. ${percent(attempts ? advised / attempts : null, 0)} of the failed attempts carry Stripe's advice code.`,
     columns: [
       column("Reason", (row) => row.code, { html: "code" }), column("Meaning", (row) => row.description ?? "not documented"),

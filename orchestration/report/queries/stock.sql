@@ -2,7 +2,7 @@
 select
     currency,
     account_id,
-    date_trunc('week', activity_date) as week,
+    cast(date_trunc('week', activity_date) as date) as week,
     arg_min(opening_in_recovery_count, activity_date) as opening_count,
     sum(new_at_risk_count) as new_count,
     sum(recovered_count) as recovered_count,

@@ -3,7 +3,7 @@ select
     currency,
     account_id,
     first_failure_class as failure_class,
-    date_trunc('week', first_failed_date) as week,
+    cast(date_trunc('week', first_failed_date) as date) as week,
     case
         when recovery_status like 'lost%' then 'lost'
         else recovery_status
