@@ -9,13 +9,14 @@ READY_DEV := $(VENV)/.ready-dev
 WORKERS ?= 3
 KEPT := secrets integrations.toml webhook_queue.sqlite webhook_queue.sqlite-wal webhook_queue.sqlite-shm
 
-.PHONY: help setup tools demo dev test test-fast soak soak-serve lint types sql bench clean cleanall
+.PHONY: help setup tools demo dev test test-fast screens soak soak-serve lint types sql bench clean cleanall
 
 help:
 	@echo "make demo    a simulated Stripe account, synced, modelled, published: the summary at the end"
 	@echo "make dev     Dagster's UI on your accounts, or on the simulated one"
 	@echo "make test    all tests"
 	@echo "make test-fast  the unit tests only, half a minute"
+	@echo "make screens write the screens of all commands again, in tests/integration/screens.txt"
 	@echo "make soak    thousands of random histories, faults and kills (CASES=5000)"
 	@echo "make soak-serve  recoup serve for twenty minutes: what grows, what fails (SECONDS=1200)"
 	@echo "make lint    ruff, mypy, sqlfluff"
@@ -50,6 +51,9 @@ test: tools
 
 test-fast: tools
 	@$(BIN)/python -m pytest -q -n $(WORKERS) tests/unit
+
+screens: tools
+	@RECOUP_WRITE_SCREENS=1 $(BIN)/python -m pytest -q tests/integration/test_screens.py
 
 soak: tools
 	@RECOUP_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest -n $(WORKERS) --timeout 0 tests/property

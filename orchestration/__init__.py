@@ -3,11 +3,12 @@
 Files at the root define Dagster objects, and so does `assets`. Every other folder is an engine without Dagster.
 `cli` starts Dagster.
 
-    definitions, assets, checks, jobs, schedules, sensors, resources    Dagster: one file for each kind of definition
+    definitions, assets, checks, jobs, partitions, schedules, sensors, resources    Dagster: one file for each kind
 
     cli            the `recoup` command
-    pipeline       the steps that Dagster and the command line share: extract, ingest, build, publish
     web            the webhook receiver, the OAuth callback page, the access guard of Dagster's UI
+    setup          makes the objects that the engines use from the settings
+    pipeline       the steps that Dagster and the command line share: extract, ingest, build, publish
     maintenance    deletes old history, and moves damaged databases aside
     accounts       connected accounts: their keys, tokens, webhook endpoints and API clients
     sync           the sync engine: streams, list windows, change feeds, checkpoints

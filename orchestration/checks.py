@@ -8,11 +8,12 @@ from typing import Final
 import dagster as dg
 
 from orchestration import pipeline
-from orchestration.accounts import clients
-from orchestration.accounts.registry import Integration, Integrations
+from orchestration.accounts.clients import StripeConnections
+from orchestration.accounts.registry import Integration
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.config.settings import Settings
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
+from orchestration.setup.connections import make_connections
 from orchestration.sync.streams import EVENT_FEEDS
 from orchestration.warehouse.checkpoints import feed_ages
 from orchestration.webhooks.errors import QueueUnavailable
@@ -72,7 +73,8 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
         description="The key of every integration works and can read what Recoup needs. Same as `recoup check`.",
     )
     def every_key_works() -> dg.AssetCheckResult:
-        states = {each.name: _key_state(settings, each) for each in Integrations(settings).all()}
+        connections = make_connections(settings)
+        states = {each.name: _key_state(connections, each) for each in connections.integrations.all()}
         problems = {name: state for name, (is_good, state) in states.items() if not is_good}
         return dg.AssetCheckResult(
             passed=not problems,
@@ -83,10 +85,10 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
     return every_key_works
 
 
-def _key_state(settings: Settings, integration: Integration) -> tuple[bool, str]:
+def _key_state(connections: StripeConnections, integration: Integration) -> tuple[bool, str]:
     """Return whether the key can read all that Recoup needs, and a sentence that says so or names the problem."""
     try:
-        connection = clients.check_connection(settings, integration)
+        connection = connections.check(integration)
     except pipeline.INTEGRATION_ERRORS as error:
         return False, str(error)
     if connection.key.is_usable:
@@ -94,7 +96,7 @@ def _key_state(settings: Settings, integration: Integration) -> tuple[bool, str]
     return False, f"The key lacks {', '.join(connection.key.missing_permissions)}."
 
 
-def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
+def webhook_checks(queue_url: str) -> Sequence[dg.AssetChecksDefinition]:
     """Return the checks of `stripe/webhook_events` that read the queue. They work even if no run empties the queue."""
 
     @dg.asset_check(
@@ -103,7 +105,7 @@ def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
     )
     def queue_is_drained() -> dg.AssetCheckResult:
         try:
-            with closing(Queue(settings.queue_url)) as queue:
+            with closing(Queue(queue_url)) as queue:
                 stats = queue.stats()
         except QueueUnavailable as error:
             return dg.AssetCheckResult(passed=False, description=str(error))
@@ -121,7 +123,7 @@ def webhook_checks(settings: Settings) -> Sequence[dg.AssetChecksDefinition]:
     )
     def signatures_are_valid() -> dg.AssetCheckResult:
         try:
-            with closing(Queue(settings.queue_url)) as queue:
+            with closing(Queue(queue_url)) as queue:
                 rejected = queue.refusals(since=days_ago(1))
         except QueueUnavailable as error:
             return dg.AssetCheckResult(passed=False, description=str(error))

@@ -10,9 +10,8 @@ import dagster as dg
 
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.checks import events_synced_before_expiry
-from orchestration.config.settings import Settings
 from orchestration.maintenance.history import clean_history
-from orchestration.resources import WAREHOUSE_POOL
+from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 
 
 def build_jobs(
@@ -66,7 +65,7 @@ def build_jobs(
     ]
 
 
-def clean_history_job(settings: Settings) -> dg.JobDefinition:
+def clean_history_job(*, keep_days: float) -> dg.JobDefinition:
     """Return the job `clean_history`. Its one step does what `recoup clean` does, in this instance's home."""
 
     @dg.op(
@@ -75,8 +74,9 @@ def clean_history_job(settings: Settings) -> dg.JobDefinition:
         pool=WAREHOUSE_POOL,
         description="Delete runs, events, ticks and logs older than RECOUP_HISTORY_DAYS.",
     )
-    def delete_old_history(context: dg.OpExecutionContext) -> None:
-        report = clean_history(settings, now=datetime.now(UTC), home=Path(context.instance.root_directory))
+    def delete_old_history(context: dg.OpExecutionContext, warehouse: WarehouseResource) -> None:
+        home = Path(context.instance.root_directory)
+        report = clean_history(home, warehouse.path, now=datetime.now(UTC), keep_days=keep_days)
         context.add_output_metadata(asdict(report))
 
     @dg.job(

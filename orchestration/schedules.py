@@ -5,65 +5,65 @@ from typing import Final
 
 import dagster as dg
 
-from orchestration.accounts.registry import Integrations
-from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE, integration_names
+from orchestration.assets.extract import POLL_REQUESTS, READ_ALLOWANCE
 from orchestration.config.settings import Settings
 from orchestration.sensors import UNFINISHED
+from orchestration.setup.registry import make_integrations
 from orchestration.stripe_api import seconds_between_polls
 
 _JOB: Final = "sync_stripe"
 _PARTITION: Final = "dagster/partition"
 """Tag in which Dagster stores the partition of a run."""
 
+_NOT_CONNECTED: Final = "No account is connected yet: recoup connect"
+
 
 def sync_schedule(settings: Settings) -> dg.ScheduleDefinition:
     """Return the schedule that runs `sync_stripe` for each integration at RECOUP_SYNC_CRON, in UTC.
 
-    The schedule is on by default if an account is connected, since a run without a key fails.
-
-    A tick skips an integration, and says why, if a sync would use more than RECOUP_READ_SHARE of the account's read
-    allocation. It also skips an integration that was removed. An integration connected after Dagster loaded the code
-    has no partition yet, and is synced once the code location is reloaded.
+    The integrations are read at each tick, so that one that was connected while Dagster runs is synced at the next
+    tick. A tick skips an integration, and says why, if its last sync has not finished, or if a sync would use more than
+    RECOUP_READ_SHARE of the account's read allocation.
     """
-    partitions = integration_names(settings)
 
     @dg.schedule(
         name="sync_stripe_schedule",
         job_name=_JOB,
         cron_schedule=settings.recoup_sync_cron,
         execution_timezone="UTC",
-        default_status=_running_if_connected(settings),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Syncs every integration. A sync without changes uses three reads of Stripe's allocation.",
     )
     def sync_stripe_schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         requests, reasons = [], []
-        connected = integration_names(settings)
-        for name in partitions:
-            if name not in connected:
-                reasons.append(f"{name} is no longer connected.")
-                continue
+        for integration in make_integrations(settings).all():
+            name, tick = integration.name, context.scheduled_execution_time
             last = _last_sync(context.instance, name)
-            tick = context.scheduled_execution_time
             over_budget = _over_budget_reason(last, tick, settings.recoup_read_share) if last else None
             if reason := _running_reason(context.instance, name) or over_budget:
                 reasons.append(f"{name}: {reason}")
             else:
                 requests.append(dg.RunRequest(run_key=name, partition_key=name))
-        return requests or dg.SkipReason(" ".join(reasons))
+        return requests or dg.SkipReason(" ".join(reasons) or _NOT_CONNECTED)
 
     return sync_stripe_schedule
 
 
 def check_schedule(settings: Settings) -> dg.ScheduleDefinition:
     """Return the daily schedule of `check_sync`. A failed or disabled sync cannot report itself."""
-    return dg.ScheduleDefinition(
+
+    @dg.schedule(
         name="check_sync_daily",
         job_name="check_sync",
         cron_schedule="0 6 * * *",
         execution_timezone="UTC",
-        default_status=_running_if_connected(settings),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Tries every key, and warns ten days before Stripe deletes events that were not read.",
     )
+    def check_sync_daily() -> dg.RunRequest | dg.SkipReason:
+        return dg.RunRequest() if make_integrations(settings).all() else dg.SkipReason(_NOT_CONNECTED)
+
+    return check_sync_daily
 
 
 def webhook_check_schedule() -> dg.ScheduleDefinition:
@@ -88,10 +88,6 @@ def clean_schedule() -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Deletes runs, events, ticks and logs older than RECOUP_HISTORY_DAYS.",
     )
-
-
-def _running_if_connected(settings: Settings) -> dg.DefaultScheduleStatus:
-    return dg.DefaultScheduleStatus.RUNNING if Integrations(settings).all() else dg.DefaultScheduleStatus.STOPPED
 
 
 def _running_reason(instance: dg.DagsterInstance, integration: str) -> str | None:

@@ -1,25 +1,31 @@
-"""Dagster's sensor for the webhook queue. It loads events, builds and publishes within its tick.
+"""Dagster's sensors: one processes the webhook queue within its ticks, the other keeps the list of partitions.
 
-A tick waits for events and processes them in batches: ingest, build by the compiled plan, publish. A batch takes a
-second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for work that a tick cannot do:
-the first build, a changed dbt project, a large backlog, and a batch that failed in a tick.
+A tick of `webhook_queue_sensor` waits for events and processes them in batches: ingest, build by the compiled plan,
+publish. A batch takes a second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for
+work that a tick cannot do: the first build, a changed dbt project, a large backlog, and a batch that failed in a tick.
 """
 
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
 
 from orchestration import pipeline
+from orchestration.accounts.registry import IntegrationError
 from orchestration.assets.publish import RECOVERY, published_figures
 from orchestration.assets.webhooks import WEBHOOK_EVENTS, ingest_figures
 from orchestration.base.errors import RecoupError
 from orchestration.config.settings import Settings
+from orchestration.partitions import PartitionRequest, integration_names, partition_requests
 from orchestration.pipeline.dbt_runner import ModelsFailed
+from orchestration.resources import WarehouseResource
+from orchestration.setup.connections import make_connections
+from orchestration.setup.pipeline import make_build_options
 from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseError
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
@@ -61,6 +67,10 @@ _MAX_COUNTED_RUNS: Final = 20
 _EXPECTED_FAILURES: Final = (ModelsFailed, AccountUnknown, StripeApiError, WarehouseError)
 
 
+_PARTITIONS_INTERVAL_SECONDS: Final = 10
+"""Time between two looks at the connected integrations. A long tick of the other sensor may add its own time."""
+
+
 class TickFailed(RecoupError):
     """A batch of webhook events was not published. The text says why, and what happens next."""
 
@@ -76,14 +86,46 @@ def webhook_queue_sensor(settings: Settings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Loads webhook events as they arrive, updates the models, and publishes recovery.duckdb.",
     )
-    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    def sensor(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult:
         try:
             with closing(Queue(settings.queue_url)) as queue:
-                return _Tick(settings, queue, context.instance, memory).run()
+                return _Tick(settings, queue, warehouse.path, context.instance, memory).run()
         except QueueUnavailable as error:
             return dg.SensorResult(skip_reason=f"{error} The next tick tries again.")
 
     return sensor
+
+
+def integrations_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Return the sensor that makes Dagster's list of partitions equal to the connected integrations.
+
+    If the list of integrations cannot be read, the partitions stay as they are.
+    """
+
+    @dg.sensor(
+        name="integrations_sensor",
+        minimum_interval_seconds=_PARTITIONS_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Adds a partition for each connected account, and removes those of disconnected accounts.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            requests = partition_requests(context.instance, integration_names(settings))
+        except IntegrationError as error:
+            return dg.SensorResult(skip_reason=f"{error} The partitions stay as they are.")
+        return dg.SensorResult(dynamic_partitions_requests=requests, skip_reason=_changes_text(requests))
+
+    return sensor
+
+
+def _changes_text(requests: Sequence[PartitionRequest]) -> str:
+    """Return which partitions a tick adds and removes. Dagster shows it with the tick."""
+    changes = [
+        f"{'Added' if isinstance(request, dg.AddDynamicPartitionsRequest) else 'Removed'}: "
+        f"{', '.join(request.partition_keys)}."
+        for request in requests
+    ]
+    return " ".join(changes) or "Every connected account has its partition."
 
 
 @dataclass
@@ -106,6 +148,7 @@ class _Tick:
 
     settings: Settings
     queue: Queue
+    warehouse: Path
     instance: dg.DagsterInstance
     memory: _Memory
     _events: list[Any] = field(default_factory=list)
@@ -150,7 +193,14 @@ class _Tick:
         return None
 
     def _process_batch(self) -> None:
-        batch = pipeline.ingest_and_publish(self.settings, self.queue, limit=MAX_BATCH_EVENTS, wait=_BUSY_SECONDS)
+        batch = pipeline.ingest_and_publish(
+            make_connections(self.settings),
+            replace(make_build_options(self.settings), warehouse_path=self.warehouse),
+            self.settings.published_path,
+            self.queue,
+            limit=MAX_BATCH_EVENTS,
+            wait=_BUSY_SECONDS,
+        )
         self.memory.needs_build, self.memory.failed_ticks = False, 0
         if batch.ingested.taken:
             self._events.append(

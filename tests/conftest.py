@@ -75,7 +75,7 @@ def _shared_plan(shared_folder: Path) -> Iterator[Path]:
     """Keep one compiled plan for all data folders, since it depends only on the dbt project."""
     shared = shared_folder / "plan.json"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plan, "_path", lambda settings: shared)
+        patched.setattr(plan, "_path", lambda target_dir: shared)
         yield shared
 
 

@@ -24,6 +24,8 @@
         'card_testing_tiny_card_count': ['integer', 1, 1000000],
         'exclude_card_testing': ['boolean'],
         'recovery_retry_metadata_keys': ['keys'],
+        'owner_name': ['text'],
+        'owner_email': ['text'],
         'is_plan': ['boolean'],
         'fingerprint': ['text'],
     }) }}

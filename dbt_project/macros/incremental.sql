@@ -2,7 +2,11 @@
     Incremental models write only the rows of changed PaymentIntents again. `_load_id` is the number of the load or
     build that wrote the row; one sequence numbers both. The table sync.loads shows which loads no complete build has
     taken yet. All models of a build take the same loads, so a failed or partial build can be repeated without skipping
-    a load. A full refresh reads everything with the same SQL. macros.yml documents each macro.
+    a load. A full refresh reads everything with the same SQL.
+
+    Most models need three of these macros: is_new_since_last_build or in_changed_payment_intents as the condition, and
+    build_id for `_load_id`. The others are their parts, for models that find their rows in another way. macros.yml
+    documents each macro with the SQL that it compiles to.
 
     Values that differ between builds are literals if dbt runs a model. In the compiled plan (var is_plan) they are
     variables of the DuckDB session, so that the plan's SQL is the same for each build.
@@ -10,11 +14,16 @@
 
 {#
     Replaces dbt's own macro: dbt compiles the plan without the warehouse, and would not find the tables that exist
-    there.
+    there. An ephemeral model is a part of the incremental model that its `meta.part_of` names, and is incremental if
+    that model is.
 #}
 {% macro is_incremental() -%}
     {%- if checked_var('is_plan') -%}
-        {{ return(model.config.materialized == 'incremental') }}
+        {{ return(model.config.materialized in ('incremental', 'ephemeral')) }}
+    {%- elif model.config.materialized == 'ephemeral' -%}
+        {{ return(execute and not should_full_refresh() and load_relation(api.Relation.create(
+            database=model.database, schema=model.schema, identifier=model.config.meta.part_of
+        )) is not none) }}
     {%- endif -%}
     {{ return(dbt.is_incremental()) }}
 {%- endmacro %}
@@ -55,27 +64,22 @@
 
 {#
     Keys of the PaymentIntents with new rows in one of these models. The limit is the number of new rows, so it drops
-    none. It is a hint: without it DuckDB expects a fifth of the table, and hashes the tables in which the keys are
-    looked up.
+    none; a plan measures it after it has built the model. It is a hint: without it DuckDB expects a fifth of the table,
+    and hashes the tables in which the keys are looked up.
 #}
 {% macro changed_payment_intents(models=['int_payment_intents_changed']) -%}
     {%- for model in models %}
         (
             select account_id, livemode, payment_intent_id from {{ ref(model) }}
             where {{ is_new_since_last_build() }}
-            limit {{ new_row_count(model) }}
+            limit {{ build_value(
+                'new_rows_of_' ~ model,
+                'select count(*) from ' ~ ref(model) ~ ' where ' ~ is_new_since_last_build(),
+                needs=ref(model)
+            ) if is_incremental() else 0 }}
         )
         {{- ' union ' if not loop.last }}
     {%- endfor -%}
-{%- endmacro %}
-
-{# The number of new rows of a model. A plan measures it after it has built the model. #}
-{% macro new_row_count(model) -%}
-    {{- build_value(
-        'new_rows_of_' ~ model,
-        'select count(*) from ' ~ ref(model) ~ ' where ' ~ is_new_since_last_build(),
-        needs=ref(model)
-    ) if is_incremental() else 0 -}}
 {%- endmacro %}
 
 {#
@@ -84,6 +88,7 @@
     `meta.measured`.
 #}
 {% macro oldest_new(model, column) -%}
+    {%- if not execute -%}{%- do ref(model) -%}{%- endif -%}
     {%- if not is_incremental() -%}
         timestamp 'infinity'
     {%- elif checked_var('is_plan') -%}

@@ -1,10 +1,16 @@
 {#
     How an incremental model replaces rows. Both strategies give the same result if they run again for the same loads.
 
-    replace_keys: delete the rows whose unique_key is among the new rows, then insert the new rows. A new row that meets
-    the condition in `meta.tombstone` only deletes; it is not inserted.
+    unique_key names what a build rewrites together: all rows of a key are deleted and inserted again. It need not be
+    unique, unlike the unique_key of dbt's own merge strategy. A charge has one row, so its key is the row's. A
+    PaymentIntent has many attempts, so a build rewrites all attempts of a PaymentIntent, and one that is gone
+    disappears. What identifies a row is in the test unique_combination_of_columns of each model.
+
+    replace_keys: delete the rows whose unique_key is among the new rows, then insert the new rows. So a build must
+    produce all rows of each key that it writes. A new row that meets the condition in `meta.tombstone` only deletes; it
+    is not inserted.
     replace_loads: delete the rows of the loads that this build takes, then insert them again. For append-only raw
-    tables.
+    tables, which have no unique_key.
 #}
 {% macro get_incremental_replace_keys_sql(arg_dict) -%}
     {%- set keys = arg_dict['unique_key'] | join(', ') -%}

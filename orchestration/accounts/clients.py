@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestration.accounts.oauth_tokens import AppKey, NotAuthorized
+from orchestration.accounts.oauth_tokens import AppKey, NotAuthorized, StripeApp, TokenFile
 from orchestration.accounts.registry import Integration, Integrations, already_connected_error
-from orchestration.base.account import AccountKey
+from orchestration.base.account import DEFAULT_INTEGRATION, AccountKey
 from orchestration.base.errors import RecoupError
-from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.stripe_api import (
     CHECK_RETRY,
     CHECK_TIMEOUT_SECONDS,
@@ -38,65 +37,133 @@ class Connection:
     key: KeyCheck
 
 
-@contextmanager
-def open_client(
-    settings: Settings, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
-) -> Iterator[StripeClient]:
-    """Yield a Stripe client that uses the integration's key, and close it when the context ends.
+@dataclass(frozen=True)
+class StripeConnections:
+    """Opens Stripe clients for integrations, and checks their keys at Stripe.
 
-    Args:
-        settings: The data folder and the address of Stripe.
-        integration: The account to read. It need not be stored.
-        retry: How failed requests are repeated. None means the default of `StripeClient`.
-        timeout: Seconds to wait for an answer.
-
-    Raises:
-        KeyMissing: The integration has no key.
-        AccountMismatch: The key is of the other mode.
-        NotAuthorized: The account no longer authorizes the Stripe App.
-        StripeUnavailable: The app's token could not be renewed.
+    Attributes:
+        integrations: The registry, which also knows where the tokens of the Stripe App are.
+        app: The Stripe App.
+        api_base: The address of the Stripe API.
     """
-    if integration.is_app:
-        with _open_app_client(settings, integration, retry, timeout) as app_client:
-            yield app_client
-        return
-    if integration.api_key is None:
-        raise _missing_key_error(settings, integration)
-    if integration.livemode is not None and is_live(integration.api_key) is (not integration.livemode):
-        raise _wrong_mode_error(integration)
-    client = StripeClient(
-        integration.api_key,
-        api_base=settings.stripe_api_base,
-        retry=retry,
-        timeout=timeout,
-        stripe_account=integration.account_id if integration.platform else None,
-    )
-    try:
-        yield client
-    finally:
-        client.close()
+
+    integrations: Integrations
+    app: StripeApp
+    api_base: str
+
+    def reload(self) -> "StripeConnections":
+        """Return connections whose registry reads `integrations.toml` again."""
+        return replace(self, integrations=self.integrations.reload())
+
+    @contextmanager
+    def open(
+        self, integration: Integration, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
+    ) -> Iterator[StripeClient]:
+        """Yield a Stripe client that uses the integration's key, and close it when the context ends.
+
+        Args:
+            integration: The account to read. It need not be stored.
+            retry: How failed requests are repeated. None means the default of `StripeClient`.
+            timeout: Seconds to wait for an answer.
+
+        Raises:
+            KeyMissing: The integration has no key.
+            AccountMismatch: The key is of the other mode.
+            NotAuthorized: The account no longer authorizes the Stripe App.
+            StripeUnavailable: The app's token could not be renewed.
+        """
+        if integration.is_app:
+            with self._open_app_client(integration, retry, timeout) as app_client:
+                yield app_client
+            return
+        if integration.api_key is None:
+            raise _missing_key_error(integration, self.integrations)
+        if integration.livemode is not None and is_live(integration.api_key) is (not integration.livemode):
+            raise _wrong_mode_error(integration)
+        client = StripeClient(
+            integration.api_key,
+            api_base=self.api_base,
+            retry=retry,
+            timeout=timeout,
+            stripe_account=integration.account_id if integration.platform else None,
+        )
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def app_key(self, name: str, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS) -> AppKey:
+        """Return the renewable access token of an integration that authorized the Stripe App."""
+        file = TokenFile(self.integrations.tokens_path(name))
+        return AppKey(self.app, name, file, retry=retry, timeout=timeout)
+
+    @contextmanager
+    def _open_app_client(
+        self, integration: Integration, retry: RetryPolicy | None, timeout: float
+    ) -> Iterator[StripeClient]:
+        key = self.app_key(integration.name, retry=retry, timeout=timeout)
+        key()  # raises at once if the app was disconnected
+        client = StripeClient(key, livemode=integration.livemode, api_base=self.api_base, retry=retry, timeout=timeout)
+        try:
+            yield client
+        except NotAuthorized:
+            raise
+        except AuthenticationFailed as rejection:
+            raise key.rejection_error(rejection, client.now) from None
+        finally:
+            client.close()
+
+    def check(self, integration: Integration) -> Connection:
+        """Try an integration's key at Stripe with about twenty requests. The integration need not be stored.
+
+        Raises:
+            KeyMissing: The integration has no key.
+            AccountMismatch: The key is of another account or mode than the integration.
+            StripeApiError: As `check_resources`.
+        """
+        with self.open(integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client:
+            key = check_resources(client, is_platform=bool(integration.connected))
+            return Connection(identify(client, stated_id=integration.account_id), key)
+
+    def discover(self, platform: Integration) -> Sequence[ConnectedAccount]:
+        """Return the connected accounts that match the platform's patterns, newest first.
+
+        Raises:
+            KeyMissing: The platform has no key.
+            StripeApiError: As `check`.
+        """
+        with self.open(platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client:
+            return [account for account in connected_accounts(client) if account.matches(platform.connected)]
+
+    def reject_known_account(self, integration: Integration) -> None:
+        """Check that no other integration reads the same account and mode, as of now.
+
+        The keys of integrations whose account is not known yet are tried at Stripe.
+
+        Raises:
+            IntegrationError: Another integration reads this account and mode.
+        """
+        integrations = self.integrations.reload()
+        integrations.check_account(integration)
+        for other in integrations.all():
+            is_known = other.account_id is not None and other.livemode is not None
+            is_same = other.name == integration.name
+            if is_same or is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
+                continue
+            if integration.account_id is not None and self._account_id(other) == integration.account_id:
+                raise already_connected_error(other, "reads this account")
+
+    def _account_id(self, integration: Integration) -> str | None:
+        """Return the account id of an integration's key, or None if the key does not work."""
+        with (
+            suppress(StripeApiError),
+            self.open(integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client,
+        ):
+            return identify(client, stated_id=integration.account_id).account_id
+        return None
 
 
-@contextmanager
-def _open_app_client(
-    settings: Settings, integration: Integration, retry: RetryPolicy | None, timeout: float
-) -> Iterator[StripeClient]:
-    key = AppKey(settings, integration.name, retry=retry, timeout=timeout)
-    key()  # raises at once if the app was disconnected
-    client = StripeClient(
-        key, livemode=integration.livemode, api_base=settings.stripe_api_base, retry=retry, timeout=timeout
-    )
-    try:
-        yield client
-    except NotAuthorized:
-        raise
-    except AuthenticationFailed as rejection:
-        raise key.rejection_error(rejection, client.now) from None
-    finally:
-        client.close()
-
-
-def _missing_key_error(settings: Settings, integration: Integration) -> KeyMissing:
+def _missing_key_error(integration: Integration, integrations: Integrations) -> KeyMissing:
     if integration.name != DEFAULT_INTEGRATION:
         return KeyMissing(
             f"The key of integration {integration.name!r} cannot be read ({integration.key_source}). Set it again: "
@@ -104,7 +171,7 @@ def _missing_key_error(settings: Settings, integration: Integration) -> KeyMissi
         )
     return KeyMissing(
         "STRIPE_API_KEY is not set. `recoup connect` connects an account; or put a restricted key (rk_live_… or "
-        f"rk_test_…) into the environment or into .env.{_orphan_keys_hint(settings)} Without a key, `recoup demo` "
+        f"rk_test_…) into the environment or into .env.{_orphan_keys_hint(integrations)} Without a key, `recoup demo` "
         "uses a simulated account."
     )
 
@@ -117,63 +184,10 @@ def _wrong_mode_error(integration: Integration) -> AccountMismatch:
     )
 
 
-def _orphan_keys_hint(settings: Settings) -> str:
+def _orphan_keys_hint(integrations: Integrations) -> str:
     """Return a hint that lists API keys set for unknown integrations."""
-    names = sorted(settings.stripe_api_keys)
+    names = integrations.configured_names
     if not names:
         return ""
     lines = ", ".join(f"[{name}]" for name in names)
-    return f" There are keys for {', '.join(names)}: add {lines} to {settings.integrations_path}."
-
-
-def check_connection(settings: Settings, integration: Integration) -> Connection:
-    """Try an integration's key at Stripe with about twenty requests. The integration need not be stored.
-
-    Raises:
-        KeyMissing: The integration has no key.
-        AccountMismatch: The key is of another account or mode than the integration.
-        StripeApiError: As `check_resources`.
-    """
-    with open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client:
-        key = check_resources(client, is_platform=bool(integration.connected))
-        return Connection(identify(client, stated_id=integration.account_id), key)
-
-
-def discover_accounts(settings: Settings, platform: Integration) -> Sequence[ConnectedAccount]:
-    """Return the connected accounts that match the platform's patterns, newest first.
-
-    Raises:
-        KeyMissing: The platform has no key.
-        StripeApiError: As `check_connection`.
-    """
-    with open_client(settings, platform, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client:
-        return [account for account in connected_accounts(client) if account.matches(platform.connected)]
-
-
-def reject_known_account(settings: Settings, integration: Integration) -> None:
-    """Check that no other integration reads the same account and mode.
-
-    The keys of integrations whose account is not known yet are tried at Stripe.
-
-    Raises:
-        IntegrationError: Another integration reads this account and mode.
-    """
-    integrations = Integrations(settings)
-    integrations.check_account(integration)
-    for other in integrations.all():
-        is_known = other.account_id is not None and other.livemode is not None
-        is_same = other.name == integration.name
-        if is_same or is_known or other.api_key is None or is_live(other.api_key) is not integration.livemode:
-            continue
-        if integration.account_id is not None and _account_by_key(settings, other) == integration.account_id:
-            raise already_connected_error(other, "reads this account")
-
-
-def _account_by_key(settings: Settings, integration: Integration) -> str | None:
-    """Return the account id of an integration's key, or None if the key does not work."""
-    with (
-        suppress(StripeApiError),
-        open_client(settings, integration, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS) as client,
-    ):
-        return identify(client, stated_id=integration.account_id).account_id
-    return None
+    return f" There are keys for {', '.join(names)}: add {lines} to {integrations.path}."

@@ -9,19 +9,19 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from orchestration.accounts.clients import reject_known_account
-from orchestration.accounts.oauth_tokens import INVALID_GRANT, TokenFile, Tokens, exchange, resolve_livemode
+from orchestration.accounts.clients import StripeConnections
+from orchestration.accounts.oauth_tokens import INVALID_GRANT, StripeApp, TokenFile, Tokens, exchange, resolve_livemode
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations, check_name
 from orchestration.base.errors import RecoupError
 from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
-from orchestration.config.settings import Settings
 from orchestration.stripe_api import CHECK_RETRY, CHECK_TIMEOUT_SECONDS, InvalidRequest
 
 CALLBACK_PATH: Final = "/oauth/stripe/callback"
@@ -36,6 +36,24 @@ class NotConnected(RecoupError):
     """An authorization that did not connect an account. The text says why, and what to do."""
 
 
+@dataclass(frozen=True)
+class AppAuthorization:
+    """What the authorization of the Stripe App uses.
+
+    Attributes:
+        connections: The app, and the registry to which accounts are added.
+        page: The address of Stripe's page on which accounts authorize the app.
+        callback_url: The address to which Stripe redirects the user. The app's `allowed_redirect_uris` must list it
+            exactly.
+        folder: The folder of the links that were not used yet.
+    """
+
+    connections: StripeConnections
+    page: str
+    callback_url: str
+    folder: Path
+
+
 class _PendingConnection(BaseModel):
     """A connection that was started with a link and waits for the user to return. `expires_at` is in unix seconds."""
 
@@ -44,45 +62,41 @@ class _PendingConnection(BaseModel):
     expires_at: float
 
 
-def callback_url(settings: Settings) -> str:
-    """Return the address to which Stripe redirects the user. The app's `allowed_redirect_uris` must list it exactly."""
-    return settings.recoup_webhook_base_url + CALLBACK_PATH
-
-
-def authorize_url(settings: Settings, name: str, description: str | None = None) -> str:
+def authorize_url(authorization: AppAuthorization, name: str, description: str | None = None) -> str:
     """Create a link to the page on which an account authorizes the app.
 
     Args:
-        settings: The app and the data folder.
+        authorization: The app, its pages and the registry.
         name: The integration that the account becomes. If it exists, the same account authorizes the app again.
         description: The integration's description. By default the existing one.
 
     Raises:
         IntegrationError: No app is set, the name is not valid, or the integration has an API key.
     """
-    if settings.app_client_id is None:
+    app, integrations = authorization.connections.app, authorization.connections.integrations
+    if app.client_id is None:
         raise IntegrationError(
             "STRIPE_APP_CLIENT_ID is not set. It is the client id (ca_…) of your Stripe App. The receiver and the "
             "syncs also need STRIPE_APP_SECRET_KEY."
         )
-    known = _find_app_integration(settings, check_name(name))
+    known = _find_app_integration(integrations, check_name(name))
     if description is None:
         description = known.description if known else ""
     state = secrets.token_urlsafe(_STATE_BYTES)
     pending = _PendingConnection(name=name, description=description, expires_at=time.time() + LINK_SECONDS)
-    _delete_expired_links(settings.authorizations_dir)
-    write_secret(_pending_path(settings, state), pending.model_dump_json())
-    query = {"client_id": settings.app_client_id, "redirect_uri": callback_url(settings), "state": state}
-    return f"{settings.app_page}?{urlencode(query)}"
+    _delete_expired_links(authorization.folder)
+    write_secret(_pending_path(authorization.folder, state), pending.model_dump_json())
+    query = {"client_id": app.client_id, "redirect_uri": authorization.callback_url, "state": state}
+    return f"{authorization.page}?{urlencode(query)}"
 
 
-def connect_app(settings: Settings, query: Mapping[str, str]) -> Integration:
+def connect_app(authorization: AppAuthorization, query: Mapping[str, str]) -> Integration:
     """Store the tokens and the integration of an account that has authorized the app.
 
     An interrupted call never blocks a later link.
 
     Args:
-        settings: The app and the data folder.
+        authorization: The app, its pages and the registry.
         query: The query parameters that Stripe's page added to `callback_url`.
 
     Raises:
@@ -91,14 +105,14 @@ def connect_app(settings: Settings, query: Mapping[str, str]) -> Integration:
         NotAuthorized: STRIPE_APP_SECRET_KEY is missing or wrong.
         StripeUnavailable: Stripe gave no usable answer.
     """
-    pending = _consume_link(settings, query.get("state", ""))
+    pending = _consume_link(authorization.folder, query.get("state", ""))
     again = f"Create another link: recoup connect --app --name {pending.name}"
     if query.get("error") == "access_denied":
         raise NotConnected(f"Access was denied at Stripe, so nothing was connected. {again}")
     if "error" in query or "code" not in query:
         raise NotConnected(f"Stripe could not authorize the app, so nothing was connected. {again}")
     try:
-        tokens = _exchange_code(settings, query["code"])
+        tokens = _exchange_code(authorization.connections.app, query["code"])
     except InvalidRequest as error:
         if error.code != INVALID_GRANT:
             raise
@@ -106,18 +120,18 @@ def connect_app(settings: Settings, query: Mapping[str, str]) -> Integration:
             "Stripe does not accept the code of this authorization: it was already used, is older than five minutes, "
             f"or belongs to another app or mode than STRIPE_APP_SECRET_KEY. {again}"
         ) from None
-    return _store_connection(settings, pending, tokens)
+    return _store_connection(authorization, pending, tokens)
 
 
-def _exchange_code(settings: Settings, code: str) -> Tokens:
+def _exchange_code(app: StripeApp, code: str) -> Tokens:
     form = {"grant_type": "authorization_code", "code": code}
-    grant, at = exchange(settings, form, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS)
+    grant, at = exchange(app, form, retry=CHECK_RETRY, timeout=CHECK_TIMEOUT_SECONDS)
     account_id = grant.stripe_user_id or grant.account_id
     if account_id is None:
         raise NotConnected("Stripe did not say which account this is, so nothing was connected.")
     return Tokens(
         account_id=account_id,
-        livemode=resolve_livemode(settings, grant),
+        livemode=resolve_livemode(app, grant),
         access_token=grant.access_token,
         refresh_token=grant.refresh_token,
         issued_at=time.time(),
@@ -125,10 +139,12 @@ def _exchange_code(settings: Settings, code: str) -> Tokens:
     )
 
 
-def _store_connection(settings: Settings, pending: _PendingConnection, tokens: Tokens) -> Integration:
+def _store_connection(authorization: AppAuthorization, pending: _PendingConnection, tokens: Tokens) -> Integration:
     """Store an authorized account. A lock ensures that two links cannot connect the same account twice."""
-    with exclusive_lock(settings.authorizations_dir / ".lock"):
-        known = _find_app_integration(settings, pending.name)
+    with exclusive_lock(authorization.folder / ".lock"):
+        connections = authorization.connections.reload()  # another link may have connected the account meanwhile
+        integrations = connections.integrations
+        known = _find_app_integration(integrations, pending.name)
         authorized = Integration(
             pending.name,
             None,
@@ -139,29 +155,29 @@ def _store_connection(settings: Settings, pending: _PendingConnection, tokens: T
             is_app=True,
         )
         if known is None:
-            reject_known_account(settings, authorized)
-            Integrations(settings).delete_secrets(authorized.name)
+            connections.reject_known_account(authorized)
+            integrations.delete_secrets(authorized.name)
         elif (known.account_id, known.livemode) != (authorized.account_id, authorized.livemode):
             raise IntegrationError(
                 f"Integration {known.name!r} is {_describe_account(known)}, but this is "
                 f"{_describe_account(authorized)}. To connect this account as well, choose another name: "
                 "recoup connect --app --name …"
             )
-        file = TokenFile(settings, authorized.name)
+        file = TokenFile(integrations.tokens_path(authorized.name))
         with file.lock():
             file.write(tokens)
         if known is None:
-            Integrations(settings).add(authorized)
+            integrations.add(authorized)
     return authorized
 
 
-def _find_app_integration(settings: Settings, name: str) -> Integration | None:
+def _find_app_integration(integrations: Integrations, name: str) -> Integration | None:
     """Return the integration with this name, or None if there is none.
 
     Raises:
         IntegrationError: The integration has an API key.
     """
-    found = next((each for each in Integrations(settings).all() if each.name == name), None)
+    found = next((each for each in integrations.all() if each.name == name), None)
     if found and not found.is_app:
         raise IntegrationError(f"Integration {name!r} has an API key. Choose another name for the app's.")
     return found
@@ -171,13 +187,13 @@ def _describe_account(integration: Integration) -> str:
     return f"{integration.account_id} in {'live' if integration.livemode else 'test'} mode"
 
 
-def _consume_link(settings: Settings, state: str) -> _PendingConnection:
+def _consume_link(folder: Path, state: str) -> _PendingConnection:
     """Return the pending connection and invalidate the link.
 
     Raises:
         NotConnected: The link is unknown, was used, or has expired.
     """
-    path = _pending_path(settings, state)
+    path = _pending_path(folder, state)
     text = read_secret(path)
     try:
         path.unlink()
@@ -194,8 +210,8 @@ def _consume_link(settings: Settings, state: str) -> _PendingConnection:
     return pending
 
 
-def _pending_path(settings: Settings, state: str) -> Path:
-    return settings.authorizations_dir / hashlib.sha256(state.encode()).hexdigest()
+def _pending_path(folder: Path, state: str) -> Path:
+    return folder / hashlib.sha256(state.encode()).hexdigest()
 
 
 def _delete_expired_links(folder: Path) -> None:

@@ -8,14 +8,15 @@ authorizes the app is in `oauth_flow`.
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_serializer
 
-from orchestration.accounts.registry import Integrations, tokens_path
+from orchestration.accounts.registry import Integrations
 from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
-from orchestration.config.settings import Settings
 from orchestration.stripe_api import (
     TIMEOUT_SECONDS,
     AuthenticationFailed,
@@ -41,6 +42,21 @@ _TOKEN_ENDPOINT: Final = "/v1/oauth/token"
 
 class NotAuthorized(AuthenticationFailed):
     """An account that the Stripe App cannot read, or can no longer read. The text says what to do."""
+
+
+@dataclass(frozen=True)
+class StripeApp:
+    """The Stripe App, which accounts authorize instead of creating a key.
+
+    Attributes:
+        client_id: The client id (ca_…), or None if no app is set.
+        secret_key: The secret key of the account that created the app, or None if it is not set.
+        api_base: The address of the Stripe API.
+    """
+
+    client_id: str | None
+    secret_key: SecretStr | None
+    api_base: str
 
 
 class Tokens(BaseModel):
@@ -89,9 +105,8 @@ class Grant(BaseModel):
 class TokenFile:
     """The file with the tokens of one integration. Hold the lock to read the tokens and then change them."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
-        self._path = tokens_path(settings, name)
-        self._lock_path = self._path.with_suffix(".lock")
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock_path = path, path.with_suffix(".lock")
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the file's lock while the context is open. Other threads and processes wait."""
@@ -113,10 +128,15 @@ class AppKey:
     """A `KeySource` that supplies the access token of an integration and renews it. It is thread-safe."""
 
     def __init__(
-        self, settings: Settings, name: str, *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
+        self,
+        app: StripeApp,
+        name: str,
+        file: TokenFile,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        self._settings, self._name, self._retry, self._timeout = settings, name, retry, timeout
-        self._file = TokenFile(settings, name)
+        self._app, self._name, self._file, self._retry, self._timeout = app, name, file, retry, timeout
         self._known: Tokens | None = None
 
     def __call__(self, refused: SecretStr | None = None) -> SecretStr:
@@ -167,7 +187,7 @@ class AppKey:
         self._file.write(stored)  # on a full disk this fails, before Stripe rolls the tokens
         form = {"grant_type": "refresh_token", "refresh_token": stored.refresh_token.get_secret_value()}
         try:
-            grant, _ = exchange(self._settings, form, retry=self._retry, timeout=self._timeout)
+            grant, _ = exchange(self._app, form, retry=self._retry, timeout=self._timeout)
         except InvalidRequest as error:
             raise (self._lost_error() if error.code == INVALID_GRANT else error) from None
         renewed = stored.model_copy(
@@ -196,7 +216,7 @@ class AppKey:
 
 
 def exchange(
-    settings: Settings, form: Mapping[str, str], *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
+    app: StripeApp, form: Mapping[str, str], *, retry: RetryPolicy | None = None, timeout: float = TIMEOUT_SECONDS
 ) -> tuple[Grant, int]:
     """Exchange a code or a refresh token at Stripe for new tokens.
 
@@ -210,14 +230,13 @@ def exchange(
         InvalidRequest: Stripe refuses the code or token. `code` is Stripe's error code, such as `INVALID_GRANT`.
         StripeUnavailable: There is no usable answer.
     """
-    key = settings.stripe_app_secret_key
-    if key is None:
+    if app.secret_key is None:
         raise NotAuthorized(
             "STRIPE_APP_SECRET_KEY is not set. Stripe gives tokens only to the account that created the app: set its "
             "secret key.",
             fault="wrong_key",
         )
-    client = StripeClient(key, api_base=settings.stripe_api_base, retry=retry, timeout=timeout)
+    client = StripeClient(app.secret_key, api_base=app.api_base, retry=retry, timeout=timeout)
     try:
         answer = client.post(_TOKEN_ENDPOINT, form)
     except AuthenticationFailed:
@@ -231,25 +250,25 @@ def exchange(
     return _parse_grant(answer.body), answer.read_no_later_than
 
 
-def resolve_livemode(settings: Settings, grant: Grant) -> bool:
+def resolve_livemode(app: StripeApp, grant: Grant) -> bool:
     """Return whether a grant is of live mode. If Stripe's answer does not say, the mode of the app's key counts."""
     if grant.livemode is not None:
         return grant.livemode
-    assert settings.stripe_app_secret_key is not None
-    return bool(is_live(settings.stripe_app_secret_key))
+    assert app.secret_key is not None
+    return bool(is_live(app.secret_key))
 
 
-def record_deauthorization(settings: Settings, event: Mapping[str, Any]) -> None:
+def record_deauthorization(integrations: Integrations, app: StripeApp, event: Mapping[str, Any]) -> None:
     """Record that an account has uninstalled the app, from Stripe's event (`DEAUTHORIZED_EVENT`).
 
     The event may arrive late or twice. It has no effect if the account has authorized the app again since then.
     """
-    if event["data"]["object"]["id"] != settings.app_client_id:
+    if event["data"]["object"]["id"] != app.client_id:
         return
-    for integration in Integrations(settings).all():
+    for integration in integrations.all():
         is_same_account = (integration.account_id, integration.livemode) == (event.get("account"), event["livemode"])
         if integration.is_app and is_same_account:
-            file = TokenFile(settings, integration.name)
+            file = TokenFile(integrations.tokens_path(integration.name))
             with file.lock():
                 stored = file.read()
                 if stored and stored.disconnected_at is None and event["created"] > stored.authorized_at:

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, Valid
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
+from orchestration.base.account import DEFAULT_INTEGRATION
 from orchestration.base.errors import RecoupError
 from orchestration.base.files import read_secret, write_secret
 from orchestration.base.locks import exclusive_lock
 from orchestration.config.credentials import SecretRefused, parse_api_key, reject_credentials
-from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 
 ACCOUNT_ID: Final = r"^acct_\w+$"
 """Pattern of a Stripe account's id."""
@@ -76,6 +76,14 @@ class Integration:
     is_app: bool = False
 
 
+@dataclass(frozen=True)
+class ConfiguredKey:
+    """An API key from the environment, and the variable or file that supplies it."""
+
+    key: SecretStr
+    source: str
+
+
 class _Entry(BaseModel):
     """The table of one integration in `integrations.toml`."""
 
@@ -126,22 +134,44 @@ def already_connected_error(other: Integration, how: str) -> IntegrationError:
 class Integrations:
     """The integrations of a data folder.
 
-    An instance reads `integrations.toml` when it is constructed, and again before each change. Changes are written at
-    once. Several processes can change the file at the same time.
+    An instance reads `integrations.toml` once, when it is first needed, and again before each change. Changes are
+    written at once. Several processes can change the file at the same time; `reload` shows what they changed. Any
+    method that reads the file raises IntegrationError if it is not valid.
 
-    Raises:
-        IntegrationError: `integrations.toml` is not valid.
+    Args:
+        path: The file `integrations.toml`, which need not exist.
+        secrets_dir: The folder of the stored keys, tokens and signing secrets.
+        default: The integration `default`, whose key may be None.
+        configured_keys: Keys of named integrations from the environment. They override stored keys.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._file = _IntegrationsFile(settings.integrations_path)
-        self._entries = self._file.read()
+    def __init__(
+        self, path: Path, secrets_dir: Path, default: Integration, configured_keys: Mapping[str, ConfiguredKey]
+    ) -> None:
+        self.path = path
+        self._secrets_dir, self._default, self._configured_keys = secrets_dir, default, configured_keys
+        self._file = _IntegrationsFile(path)
+        self._read_entries: Mapping[str, _Entry] | None = None
+
+    def reload(self) -> "Integrations":
+        """Return a registry of the same folder that reads the file again. This one does not change."""
+        return Integrations(self.path, self._secrets_dir, self._default, self._configured_keys)
+
+    @property
+    def _entries(self) -> Mapping[str, _Entry]:
+        if self._read_entries is None:
+            self._read_entries = self._file.read()
+        return self._read_entries
+
+    @property
+    def configured_names(self) -> Sequence[str]:
+        """Return the names that have a key in the environment, whether or not such an integration exists."""
+        return sorted(self._configured_keys)
 
     def all(self) -> Sequence[Integration]:
         """Return `default`, if STRIPE_API_KEY is set, and then the named integrations in the order of the file."""
         named = [self._build(name, entry) for name, entry in self._entries.items()]
-        return [self._build_default(), *named] if self._settings.stripe_api_key else named
+        return [self._default, *named] if self._default.api_key else named
 
     def named(self, name: str) -> Integration:
         """Return the integration with this name. `default` always exists, even without a key.
@@ -150,7 +180,7 @@ class Integrations:
             IntegrationError: There is no such integration.
         """
         if name == DEFAULT_INTEGRATION:
-            return self._build_default()
+            return self._default
         if name not in self._entries:
             known = ", ".join(each.name for each in self.all()) or "none yet; `recoup connect` makes one"
             raise IntegrationError(f"There is no integration {name!r}. There are: {known}.")
@@ -159,7 +189,7 @@ class Integrations:
     def accounts(self) -> Mapping[str, str | None]:
         """Return the account id of each integration, or None if it is not known yet. No key is read."""
         named = {name: entry.account_id for name, entry in self._entries.items()}
-        return {DEFAULT_INTEGRATION: self._settings.stripe_account_id, **named}
+        return {DEFAULT_INTEGRATION: self._default.account_id, **named}
 
     def connected_accounts(self, platform: str) -> Sequence[Integration]:
         """Return the connected accounts that are read with the key of a platform."""
@@ -276,7 +306,7 @@ class Integrations:
             IntegrationError: There is no such integration, or another one has the new name.
         """
         self.require_named(name)
-        old_folder, new_folder = self._settings.secrets_dir / name, self._settings.secrets_dir / new_name
+        old_folder, new_folder = self._secrets_dir / name, self._secrets_dir / new_name
         with self._edit() as document, self._token_lock(name):
             self.require_named(name)
             self.check_new_name(new_name)
@@ -310,29 +340,25 @@ class Integrations:
         A new integration must not get the secrets of one with the same name that was deleted from the file by hand.
         """
         with suppress(FileNotFoundError):
-            shutil.rmtree(self._settings.secrets_dir / name)
+            shutil.rmtree(self._secrets_dir / name)
 
     @contextmanager
     def _edit(self) -> Iterator[tomlkit.TOMLDocument]:
         """Lock the file, read it again, and yield its content. Write the content when the context ends."""
         with self._file.lock():
             document = self._file.load()
-            self._entries = self._file.validate(document.unwrap())
+            self._read_entries = self._file.validate(document.unwrap())
             yield document
-            self._entries = self._file.save(document)
+            self._read_entries = self._file.save(document)
+
+    def tokens_path(self, name: str) -> Path:
+        """Return the path of the tokens of an integration that authorized the Stripe App."""
+        return self._secrets_dir / name / "oauth.json"
 
     def _token_lock(self, name: str) -> AbstractContextManager[None]:
         """Hold the lock of an integration's tokens, so that tokens renewed during a rename are not lost."""
-        path = tokens_path(self._settings, name)
+        path = self.tokens_path(name)
         return exclusive_lock(path.with_suffix(".lock")) if path.exists() else nullcontext()
-
-    def _build_default(self) -> Integration:
-        return Integration(
-            DEFAULT_INTEGRATION,
-            self._settings.stripe_api_key,
-            "STRIPE_API_KEY",
-            account_id=self._settings.stripe_account_id,
-        )
 
     def _build(self, name: str, entry: _Entry) -> Integration:
         """Return the integration of an entry with its API key, which is None if it is missing or damaged."""
@@ -340,14 +366,13 @@ class Integrations:
             platform = self.named(entry.platform)
             return replace(platform, name=name, **entry.model_dump())
         if entry.is_app:
-            key_source = self._relative_path(tokens_path(self._settings, name))
+            key_source = self._relative_path(self.tokens_path(name))
             return Integration(name, None, key_source, **entry.model_dump())
-        configured = self._settings.stripe_api_keys.get(name)
-        stored = self._read_key(name)
+        configured = self._configured_keys.get(name)
         return Integration(
             name,
-            configured or stored,
-            self._settings.api_key_source(name) if configured else self._relative_path(self._key_path(name)),
+            configured.key if configured else self._read_key(name),
+            configured.source if configured else self._relative_path(self._key_path(name)),
             **entry.model_dump(),
         )
 
@@ -358,10 +383,10 @@ class Integrations:
         return None
 
     def _key_path(self, name: str) -> Path:
-        return self._settings.secrets_dir / name / "api_key"
+        return self._secrets_dir / name / "api_key"
 
     def _relative_path(self, path: Path) -> str:
-        return str(path.relative_to(self._settings.recoup_data_dir))
+        return str(path.relative_to(self._secrets_dir.parent))
 
 
 class _IntegrationsFile:
@@ -439,11 +464,6 @@ class _IntegrationsFile:
             if entry.platform is not None and entries.get(entry.platform, entry).platform is not None:
                 raise IntegrationError(f"{self._path}: {name}: there is no platform {entry.platform!r}.")
         return entries
-
-
-def tokens_path(settings: Settings, name: str) -> Path:
-    """Return the path of the tokens of an integration that authorized the Stripe App."""
-    return settings.secrets_dir / name / "oauth.json"
 
 
 def _rename_table(document: tomlkit.TOMLDocument, name: str, new_name: str) -> None:

@@ -4,16 +4,16 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
 from orchestration.accounts.registry import IntegrationError, Integrations
+from orchestration.base.account import DEFAULT_INTEGRATION
 from orchestration.base.files import read_secret, write_secret
 from orchestration.config.credentials import SecretRefused, parse_signing_secret
-from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
 from orchestration.webhooks.endpoint import WebhookEndpoint
 
 ROTATION_GRACE_SECONDS: Final = 24 * 3_600 + 300
@@ -24,12 +24,16 @@ _TOKEN_BYTES: Final = 24
 
 
 class WebhookFiles:
-    """The stored token and secrets of one integration's webhook endpoint. Environment variables take precedence."""
+    """The stored token and secrets of one integration's webhook endpoint.
 
-    def __init__(self, settings: Settings, integration: str = DEFAULT_INTEGRATION) -> None:
-        self._folder = settings.secrets_dir / integration
-        self._settings = settings
-        self._integration = integration
+    Args:
+        folder: The folder of the integration's secrets.
+        integration: The integration's name.
+        configured_secrets: Signing secrets from the environment. If there are any, stored ones are not used.
+    """
+
+    def __init__(self, folder: Path, integration: str, configured_secrets: Sequence[SecretStr] = ()) -> None:
+        self._folder, self._integration, self._configured_secrets = folder, integration, configured_secrets
 
     def endpoint(self) -> WebhookEndpoint | None:
         """Return the endpoint, or None if it was not enabled."""
@@ -65,8 +69,8 @@ class WebhookFiles:
         return current is not None
 
     def _secrets(self) -> Sequence[SecretStr]:
-        if configured := self._settings.webhook_secrets(self._integration):
-            return configured
+        if self._configured_secrets:
+            return self._configured_secrets
         paths = [self._folder / "webhook_secret"]
         previous = self._folder / "webhook_secret_previous"
         with suppress(FileNotFoundError):
@@ -75,24 +79,42 @@ class WebhookFiles:
         return tuple(secret for secret in map(_read_secret, paths) if secret)
 
 
-def webhook_endpoints(settings: Settings) -> Sequence[WebhookEndpoint]:
-    """Return every enabled endpoint, even if its integration was removed: Stripe may still deliver to it."""
-    accounts = _accounts(settings)
-    names = sorted(path.parent.name for path in settings.secrets_dir.glob("*/webhook_token"))
-    names.sort(key=lambda name: name in accounts)  # the last one counts if an interrupted rename left a token twice
-    endpoints = (WebhookFiles(settings, name).endpoint() for name in names)
-    return [replace(endpoint, account_id=accounts.get(endpoint.integration)) for endpoint in endpoints if endpoint]
+@dataclass(frozen=True)
+class WebhookEndpoints:
+    """The webhook endpoints of a data folder.
+
+    Attributes:
+        secrets_dir: The folder of the stored tokens and signing secrets.
+        base_url: The address at which Stripe reaches the receiver.
+        configured_secrets: Signing secrets from the environment, by the integration's name.
+    """
+
+    secrets_dir: Path
+    base_url: str
+    configured_secrets: Mapping[str, Sequence[SecretStr]]
+
+    def files(self, integration: str = DEFAULT_INTEGRATION) -> WebhookFiles:
+        """Return the stored token and secrets of an integration's endpoint, which need not be enabled."""
+        configured = self.configured_secrets.get(integration, ())
+        return WebhookFiles(self.secrets_dir / integration, integration, configured)
+
+    def enabled(self, integrations: Integrations) -> Sequence[WebhookEndpoint]:
+        """Return every enabled endpoint, even if its integration was removed: Stripe may still deliver to it."""
+        accounts = _accounts(integrations)
+        names = sorted(path.parent.name for path in self.secrets_dir.glob("*/webhook_token"))
+        names.sort(key=lambda name: name in accounts)  # the last counts if an interrupted rename left a token twice
+        endpoints = (self.files(name).endpoint() for name in names)
+        return [replace(endpoint, account_id=accounts.get(endpoint.integration)) for endpoint in endpoints if endpoint]
+
+    def url(self, endpoint: WebhookEndpoint) -> str:
+        """Return the address to enter at Stripe."""
+        return f"{self.base_url}/webhooks/stripe/{endpoint.token.get_secret_value()}"
 
 
-def webhook_url(settings: Settings, endpoint: WebhookEndpoint) -> str:
-    """Return the address to enter at Stripe."""
-    return f"{settings.recoup_webhook_base_url}/webhooks/stripe/{endpoint.token.get_secret_value()}"
-
-
-def _accounts(settings: Settings) -> Mapping[str, str | None]:
+def _accounts(integrations: Integrations) -> Mapping[str, str | None]:
     """Return the account id of each integration, or nothing if the registry cannot be read: deliveries still count."""
     with suppress(IntegrationError):
-        return Integrations(settings).accounts()
+        return integrations.accounts()
     return {}
 
 

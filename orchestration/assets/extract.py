@@ -4,7 +4,7 @@ Each integration is a partition, which is synced, fails and is retried on its ow
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import isfinite
 from typing import Any, Final
 
@@ -13,10 +13,12 @@ from pydantic import Field
 
 from orchestration import pipeline
 from orchestration.accounts import clients
-from orchestration.accounts.registry import IntegrationError, Integrations
+from orchestration.accounts.registry import IntegrationError
 from orchestration.assets.preview import days_chart, table_metadata
-from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.config.settings import Settings
+from orchestration.partitions import IntegrationPartitions
 from orchestration.resources import WarehouseResource
+from orchestration.setup.connections import make_connections
 from orchestration.stripe_api import StripeApiError
 from orchestration.sync import Progress, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError
@@ -67,22 +69,13 @@ class ExtractConfig(dg.Config):
     )
 
 
-def integration_names(settings: Settings) -> Sequence[str]:
-    """Return the names of all connected integrations, or `default` if there is none yet.
-
-    Raises:
-        IntegrationError: `integrations.toml` cannot be used.
-    """
-    return [each.name for each in Integrations(settings).all()] or [DEFAULT_INTEGRATION]
-
-
 def extract_asset(settings: Settings) -> dg.AssetsDefinition:
     """Return the assets `stripe/*` and `sync/*`, with a partition for each integration."""
 
     @dg.multi_asset(
         name="extract",
         group_name="raw",
-        partitions_def=dg.StaticPartitionsDefinition(integration_names(settings)),
+        partitions_def=IntegrationPartitions(settings),
         specs=[
             *[_spec("stripe", table, text) for table, text in _DESCRIPTIONS.items()],
             _spec("sync", "streams", "How far each stream has been read: checkpoints and watermarks."),
@@ -108,7 +101,11 @@ def extract_asset(settings: Settings) -> dg.AssetsDefinition:
         try:
             request = SyncRequest.of(**config.model_dump())
             report = pipeline.extract(
-                settings, _ProgressEvents(context), integration=context.partition_key, request=request
+                make_connections(settings),
+                warehouse.path,
+                _ProgressEvents(context),
+                integration=context.partition_key,
+                request=request,
             )
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(

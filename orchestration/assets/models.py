@@ -7,9 +7,10 @@ events to Dagster's. Its functions for that are not documented, so a test checks
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import dagster as dg
 import duckdb
@@ -21,9 +22,8 @@ from google.protobuf.json_format import MessageToDict
 from orchestration import pipeline
 from orchestration.assets.preview import table_metadata
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
-from orchestration.config.settings import Settings
 from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed, build_some
-from orchestration.pipeline.dbt_runner import ModelsFailed
+from orchestration.pipeline.dbt_runner import BuildOptions, ModelsFailed
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.warehouse.connection import WarehouseError
 
@@ -52,7 +52,7 @@ class StageTranslator(DagsterDbtTranslator):
         return spec
 
 
-def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition:
+def models_asset(options: BuildOptions, manifest_path: Path) -> dg.AssetsDefinition:
     """Return every seed and model of the dbt project as one multi-asset."""
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     translator = StageTranslator()
@@ -63,10 +63,11 @@ def models_asset(settings: Settings, manifest_path: Path) -> dg.AssetsDefinition
         events = _DbtEvents(context)
         build, error = Build(), None
         try:
-            build = pipeline.build(settings, callback=events)
+            used = replace(options, warehouse_path=warehouse.path)
+            build = pipeline.build(used, callback=events)
             if context.is_subset:
                 events.collected.clear()
-                build_some(settings, _arguments(context, manifest, translator), events)
+                build_some(used, _arguments(context, manifest, translator), events)
         except DataTestsFailed as failed:
             build, error = Build(tests=list(failed.outcomes)), str(failed)
         except (ModelsFailed, WarehouseError) as failed:
@@ -119,7 +120,7 @@ def _plan_events(
     if is_done:
         for name in TopologicalSorter(manifest["parent_map"]).static_order():
             node = manifest["nodes"].get(name)
-            if node is not None and node["resource_type"] in ("model", "seed"):
+            if _is_asset(node):
                 output = translator.get_asset_spec(manifest, name, None).key.to_python_identifier()
                 written = build.rows_written.get(name, 0)
                 preview = table_metadata(connection, f'"{node["schema"]}"."{node["alias"]}"') if written else {}
@@ -135,6 +136,15 @@ def _plan_events(
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key, check_name=key.name, passed=True, description=_UNCHANGED_INPUTS
             )
+
+
+def _is_asset(node: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Return True for seeds and for models that are tables or views. An ephemeral model is neither."""
+    return (
+        node is not None
+        and node["resource_type"] in ("model", "seed")
+        and node["config"]["materialized"] != "ephemeral"
+    )
 
 
 def _check_result(outcome: DataTestOutcome, key: dg.AssetCheckKey) -> dg.AssetCheckResult:

@@ -1,20 +1,20 @@
 """The analysts' file as an asset. A run publishes it only after every model was built and every test passed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
 
 from orchestration import pipeline
-from orchestration.config.settings import Settings
-from orchestration.resources import WAREHOUSE_POOL
+from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.publish import PublishedFile
 
 RECOVERY: Final = dg.AssetKey(["published", "recovery"])
 
 
-def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+def publish_asset(published_path: Path, marts: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     """Return the asset `published/recovery`, which replaces the analysts' file with the current marts and seeds."""
 
     @dg.asset(
@@ -25,10 +25,10 @@ def publish_asset(settings: Settings, marts: Sequence[dg.AssetKey]) -> dg.Assets
         pool=WAREHOUSE_POOL,
         description="recovery.duckdb, the file for analysts, with all marts and seeds. It can be read at any time.",
     )
-    def recovery() -> dg.MaterializeResult[Any]:
+    def recovery(warehouse: WarehouseResource) -> dg.MaterializeResult[Any]:
         try:
-            published = pipeline.publish_marts(settings)
-            rates = pipeline.recovery_rates(settings)
+            published = pipeline.publish_marts(warehouse.path, published_path)
+            rates = pipeline.recovery_rates(warehouse.path)
         except WarehouseError as error:
             raise dg.Failure(description=str(error)) from None
         return dg.MaterializeResult(

@@ -12,6 +12,7 @@ from orchestration import pipeline
 from orchestration.assets.preview import table_metadata
 from orchestration.config.settings import Settings
 from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
+from orchestration.setup.connections import make_connections
 from orchestration.stripe_api import StripeApiError
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.webhooks.errors import AccountUnknown, QueueUnavailable
@@ -58,7 +59,13 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
             with closing(Queue(settings.queue_url)) as queue:
                 if config.requeue_quarantined:
                     context.log.info(f"{queue.requeue_quarantined()} events in quarantine are tried again.")
-                report = pipeline.ingest(settings, limit=config.most)
+                report = pipeline.ingest(
+                    make_connections(settings),
+                    warehouse.path,
+                    settings.queue_url,
+                    keep_days=settings.recoup_queue_days,
+                    limit=config.most,
+                )
                 stats, quarantined = queue.stats(), queue.quarantine(_MAX_SHOWN)
         except _EXPECTED_FAILURES as error:
             raise dg.Failure(description=str(error)) from None

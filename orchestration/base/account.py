@@ -1,6 +1,10 @@
-"""An account in one mode: the first two columns of every table's unique key."""
+"""An account in one mode: the first two columns of every table's unique key; and the default integration's name."""
 
 from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_INTEGRATION: Final = "default"
+"""Name of the integration that STRIPE_API_KEY configures."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """Files and folders that only their owner can open: the data folder and the secrets in it."""
 
+import errno
+import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -31,6 +34,7 @@ _RECOUP_PATTERNS: Final = (
 _CHECKOUT_NAMES: Final = ("README.md", ".gitignore", ".gitkeep")
 """Files of the data folder that come with the repository."""
 
+_UNSAFE_IN_URLS: Final = frozenset("%#[]*")
 _IGNORED_CHARACTERS: Final = f"{whitespace}\0"
 """Characters removed around a secret. A power failure can leave zero bytes at the end of a file."""
 
@@ -147,3 +151,33 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@cache
+def url_safe_path(folder: Path) -> Path:
+    """Return a path of the folder that can be part of a URL without escaping.
+
+    It is the path itself, or a symbolic link if the path contains a character that another program would misread:
+
+    - Dagster puts its home into a database URL, where `%41` would become `A`.
+    - dbt-duckdb derives the name of a database from its path, up to a `#`.
+    - Dagster creates no event log in a folder whose path contains `[`, `]` or `*`.
+
+    The link is in a folder of this user among the temporary files. Each process creates it again if it is missing.
+
+    Raises:
+        PermissionError: The folder of the links belongs to another user.
+    """
+    if not _UNSAFE_IN_URLS & set(str(folder)):
+        return folder
+    links = Path(tempfile.gettempdir()) / f"recoup-{os.getuid()}"
+    links.mkdir(mode=0o700, exist_ok=True)
+    if links.is_symlink() or links.stat().st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(links))
+    link = links / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    if not link.is_symlink() or link.readlink() != folder:
+        temporary = link.with_name(f"{link.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(folder)
+        os.replace(temporary, link)
+    return link

@@ -249,17 +249,18 @@ def connect(
     """Connect a Stripe account: try its API key, show what the key can read, and save it."""
     from orchestration.cli.connect import connect as connect_account
     from orchestration.cli.connect import print_app_link
+    from orchestration.setup.connections import make_app_authorization, make_connections
 
     if app:
         if key_file or account_id or connected or save_anyway:
             raise typer.BadParameter(
                 "can be combined with --name and --description only; it needs no key", param_hint="--app"
             )
-        print_app_link(_settings(), name=name, description=description)
+        print_app_link(make_app_authorization(_settings()), name=name, description=description)
         return
     raise typer.Exit(
         connect_account(
-            _settings(),
+            make_connections(_settings()),
             name=name,
             description=description,
             key_file=key_file,
@@ -277,9 +278,10 @@ def check(
     """Try the keys again. Exit codes: 0 all required data can be read, 3 a permission is missing, 1 a key fails."""
     from orchestration.cli.connect import check_each
     from orchestration.cli.run import chosen_integrations
+    from orchestration.setup.connections import make_connections
 
-    settings = _settings()
-    raise typer.Exit(check_each(settings, chosen_integrations(settings, names or [])))
+    connections = make_connections(_settings())
+    raise typer.Exit(check_each(connections, chosen_integrations(connections.integrations, names or [])))
 
 
 @app.command()
@@ -294,17 +296,18 @@ def sync(
 ) -> None:
     """Read changes from Stripe, load waiting webhook events, build the models, and publish recovery.duckdb."""
     from orchestration.cli.run import chosen_integrations, print_plan, run_pipeline
+    from orchestration.setup.pipeline import make_pipeline_inputs
     from orchestration.sync import SyncRequest
 
     try:
         request = SyncRequest.of(full_refresh=full_refresh, created_from=created_from, created_until=created_until)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    settings = _settings()
-    chosen = chosen_integrations(settings, names or [])
+    inputs = make_pipeline_inputs(_settings())
+    chosen = chosen_integrations(inputs.connections.integrations, names or [])
     if plan:
-        print_plan(settings, request, chosen)
-    elif not run_pipeline(settings, request, chosen):
+        print_plan(inputs.connections, inputs.options.warehouse_path, request, chosen)
+    elif not run_pipeline(inputs, request, chosen):
         raise typer.Exit(INCOMPLETE)
 
 
@@ -312,8 +315,9 @@ def sync(
 def ingest() -> None:
     """Load waiting webhook events, build the models, and publish. For cron; Dagster does this on its own."""
     from orchestration.cli.run import run_ingest
+    from orchestration.setup.pipeline import make_pipeline_inputs
 
-    run_ingest(_settings())
+    run_ingest(make_pipeline_inputs(_settings()))
 
 
 @app.command()
@@ -335,6 +339,7 @@ def demo(
     from orchestration.cli.demo import KINDS, simulated_account
     from orchestration.cli.folder import demo_settings, is_connected
     from orchestration.cli.run import run_pipeline
+    from orchestration.setup.pipeline import make_pipeline_inputs
 
     if shop is not None and shop not in KINDS:
         raise typer.BadParameter(
@@ -348,7 +353,7 @@ def demo(
         run_live(demo_settings(own), payments=payments, seed=seed, shop=shop, port=port, receiver_port=receiver_port)
         return
     with simulated_account(demo_settings(own), payments=payments, days=days, seed=seed, shop=shop) as settings:
-        run_pipeline(settings, is_beside_accounts=is_beside_accounts)
+        run_pipeline(make_pipeline_inputs(settings), is_beside_accounts=is_beside_accounts)
 
 
 @app.command()
@@ -403,7 +408,7 @@ def query(
     from orchestration.cli.folder import shown_settings
     from orchestration.cli.query import run_query
 
-    run_query(shown_settings(_settings()), sql, csv=csv, parquet=parquet)
+    run_query(shown_settings(_settings()).published_path, sql, csv=csv, parquet=parquet)
 
 
 @app.command()
@@ -412,15 +417,19 @@ def clean() -> None:
     from orchestration.cli.clean import run_clean
     from orchestration.cli.folder import shown_settings
 
-    run_clean(shown_settings(_settings()))
+    settings = shown_settings(_settings())
+    run_clean(settings.dagster_home, settings.warehouse_path, keep_days=settings.recoup_history_days)
 
 
 @app.command()
 def repair() -> None:
     """Check all databases in the data folder, and replace each damaged one with a new one. Nothing is deleted."""
     from orchestration.cli.repair import run_repair
+    from orchestration.maintenance.repair import Databases
 
-    run_repair(_settings())
+    settings = _settings()
+    queue = settings.queue_path if settings.recoup_queue_url is None else None
+    run_repair(Databases(settings.warehouse_path, settings.published_path, queue, settings.dagster_home))
 
 
 @app.command("dagster-home")
@@ -428,7 +437,7 @@ def dagster_home() -> None:
     """Prepare Dagster's home with Recoup's settings, and print its path for DAGSTER_HOME."""
     from orchestration.cli.dev import prepare_dagster_home
 
-    print(prepare_dagster_home(_settings()))
+    print(prepare_dagster_home(_settings().dagster_home))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
@@ -436,11 +445,12 @@ def dbt(context: typer.Context) -> None:
     """Run a dbt command on the warehouse, such as recoup dbt test --select recovery_episodes."""
     from orchestration.cli.folder import shown_settings
     from orchestration.pipeline.dbt_runner import run_dbt_command
+    from orchestration.setup.pipeline import make_build_options
     from orchestration.warehouse.connection import open_warehouse, request_access
 
     settings = shown_settings(_settings())
     with request_access(settings.warehouse_path):
         with open_warehouse(settings.warehouse_path):
             pass  # a running sync has released the warehouse now
-        code = run_dbt_command(settings, context.args)
+        code = run_dbt_command(make_build_options(settings), context.args)
     raise typer.Exit(code)

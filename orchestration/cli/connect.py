@@ -15,13 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import pipeline
-from orchestration.accounts import clients
-from orchestration.accounts.oauth_flow import LINK_SECONDS, authorize_url, callback_url
-from orchestration.accounts.registry import ACCOUNT_ID, Integration, IntegrationError, Integrations, check_name
+from orchestration.accounts.clients import Connection, StripeConnections
+from orchestration.accounts.oauth_flow import LINK_SECONDS, AppAuthorization, authorize_url
+from orchestration.accounts.registry import ACCOUNT_ID, Integration, IntegrationError, check_name
 from orchestration.base.errors import RecoupError
 from orchestration.cli.exit_codes import INCOMPLETE
 from orchestration.config.credentials import SecretRefused, mask_key, parse_api_key
-from orchestration.config.settings import Settings
 from orchestration.stripe_api import (
     API_VERSION,
     AuthenticationFailed,
@@ -52,7 +51,7 @@ class NotSaved(RecoupError):
 
 
 def connect(
-    settings: Settings,
+    connections: StripeConnections,
     *,
     name: str | None,
     description: str | None,
@@ -70,7 +69,7 @@ def connect(
         SecretRefused: the text is not an API key.
         NotSaved: the key does not work, and `save_anyway` is false.
     """
-    integrations = Integrations(settings)
+    integrations = connections.integrations
     if account_id is not None and not re.fullmatch(ACCOUNT_ID, account_id):
         raise typer.BadParameter("must be an account id, which begins with acct_", param_hint="--account-id")
     name = _name_or_prompt(name, integrations.check_new_name)
@@ -82,23 +81,23 @@ def connect(
     description = (description or "").encode("utf-8", "replace").decode()  # a terminal may send bytes that are not text
     key = read_key(key_file)
     candidate = Integration(name, key, "the input", description, account_id, is_live(key), connected)
-    code, found = _try_key(settings, candidate, key, save_anyway=save_anyway)
+    code, found = _try_key(connections, candidate, key, save_anyway=save_anyway)
     if found is None:
         return code
-    clients.reject_known_account(settings, found)
+    connections.reject_known_account(found)
     integrations.add(found)
-    console.print(f"Saved as {name} in {settings.integrations_path.name}. The key is in its own file under secrets/.")
+    console.print(f"Saved as {name} in {integrations.path.name}. The key is in its own file under secrets/.")
     console.print(f"  Read it now             [cyan]recoup sync {name}[/]")
     console.print(f"  Receive webhook events  [cyan]recoup webhooks enable {name}[/]")
-    console.print("  Read it on a schedule   [cyan]recoup serve[/] (if running: reload the code location)")
+    console.print("  Read it on a schedule   [cyan]recoup serve[/] (if it runs: at its next sync)")
     if connected:
-        _add_connected_or_warn(settings, integrations, found)
+        _add_connected_or_warn(connections, found)
     return code
 
 
-def _add_connected_or_warn(settings: Settings, integrations: Integrations, platform: Integration) -> None:
+def _add_connected_or_warn(connections: StripeConnections, platform: Integration) -> None:
     try:
-        add_connected(settings, integrations, platform)
+        add_connected(connections, platform)
     except (StripeApiError, IntegrationError) as error:
         console.print(
             f"Some connected accounts were not added. Try again later: recoup integrations discover {platform.name}",
@@ -107,7 +106,7 @@ def _add_connected_or_warn(settings: Settings, integrations: Integrations, platf
         console.print(str(error), style="yellow", markup=False)
 
 
-def add_connected(settings: Settings, integrations: Integrations, platform: Integration) -> None:
+def add_connected(connections: StripeConnections, platform: Integration) -> None:
     """Add an integration for each connected account that matches the platform's patterns, and show all of them.
 
     Save the patterns if they have changed and an account matches.
@@ -122,15 +121,16 @@ def add_connected(settings: Settings, integrations: Integrations, platform: Inte
             f"{platform.name!r} is a connected account of {platform.platform}: recoup integrations discover "
             f"{platform.platform}"
         )
+    integrations = connections.integrations
     problems: list[str] = []
     known = {each.account_id: each.name for each in integrations.connected_accounts(platform.name)}
     of_platform = replace(platform, description="", connected=(), platform=platform.name)
     table = Table(box=None, header_style="bold")
     for column in ("integration", "account", "name at Stripe", ""):
         table.add_column(column, no_wrap=column == "account", overflow="fold")
-    accounts = clients.discover_accounts(settings, platform)
+    accounts = connections.discover(platform)
     if not accounts and platform.connected:
-        account_count = len(clients.discover_accounts(settings, replace(platform, connected=("*",))))
+        account_count = len(connections.discover(replace(platform, connected=("*",))))
         if account_count:
             raise IntegrationError(_no_match_message(platform.connected, account_count))
     if accounts and list(platform.connected) != list(integrations.named(platform.name).connected):
@@ -163,20 +163,20 @@ def _shortened(problems: Sequence[str]) -> Sequence[str]:
     return [*problems[:_MAX_SHOWN_PROBLEMS], *([f"… and {rest} more accounts could not be added."] if rest > 0 else [])]
 
 
-def print_app_link(settings: Settings, *, name: str | None, description: str | None) -> None:
+def print_app_link(authorization: AppAuthorization, *, name: str | None, description: str | None) -> None:
     """Print the link with which an account authorizes the Stripe App.
 
     Raises:
         IntegrationError: the name or the settings of the app cannot be used (see `authorize_url`).
     """
     name = _name_or_prompt(name, check_name)
-    link = authorize_url(settings, name, description)
+    link = authorize_url(authorization, name, description)
     minutes = LINK_SECONDS // 60
     console.print(f"Open this link within {minutes} minutes, signed in to the Stripe account to connect as {name}:")
     console.print(f"  {link}", soft_wrap=True, markup=False)
     console.print("Stripe then redirects to this address. The app must list it, and the receiver must serve it:")
-    console.print(f"  {callback_url(settings)}", soft_wrap=True, markup=False)
-    if settings.stripe_app_secret_key is None:
+    console.print(f"  {authorization.callback_url}", soft_wrap=True, markup=False)
+    if authorization.connections.app.secret_key is None:
         console.print("STRIPE_APP_SECRET_KEY is not set here. Set it for the receiver and for syncs.", style="yellow")
 
 
@@ -217,15 +217,15 @@ def _ask(question: str, check: Callable[[str], T], *, is_hidden: bool = False) -
             console.print(str(error), style="red", markup=False)
 
 
-def check_each(settings: Settings, names: Sequence[str]) -> int:
+def check_each(connections: StripeConnections, names: Sequence[str]) -> int:
     """Check integrations one after the other, print the results, and return the exit code of the worst one."""
-    integrations, codes = Integrations(settings), []
+    codes = []
     for name in names:
-        integration = integrations.named(name)
+        integration = connections.integrations.named(name)
         if len(names) > 1:
             console.print(name, style="bold")
         try:
-            connection = clients.check_connection(settings, integration)
+            connection = connections.check(integration)
         except pipeline.INTEGRATION_ERRORS as error:
             _print_failure(integration, error)
             codes.append(1)
@@ -235,7 +235,7 @@ def check_each(settings: Settings, names: Sequence[str]) -> int:
     return 1 if 1 in codes else max(codes, default=0)
 
 
-def print_connection(integration: Integration, connection: clients.Connection) -> None:
+def print_connection(integration: Integration, connection: Connection) -> None:
     """Print the account, and for each resource whether the key can read it and what it is needed for."""
     key = integration.api_key
     account = connection.account
@@ -256,11 +256,11 @@ def print_connection(integration: Integration, connection: clients.Connection) -
 
 
 def _try_key(
-    settings: Settings, candidate: Integration, key: SecretStr, *, save_anyway: bool
+    connections: StripeConnections, candidate: Integration, key: SecretStr, *, save_anyway: bool
 ) -> tuple[int, Integration | None]:
     """Return the exit code, and the integration to save, or None if it must not be saved."""
     try:
-        connection = clients.check_connection(settings, candidate)
+        connection = connections.check(candidate)
     except StripeApiError as error:
         if not save_anyway:
             prefix = "" if isinstance(error, StripeUnavailable) else f"{mask_key(key)}: "
@@ -270,9 +270,9 @@ def _try_key(
     print_connection(candidate, connection)
     account = connection.account
     found = replace(candidate, account_id=account.account_id, livemode=account.livemode)
-    if connection.key.is_usable and can_read_connected(settings, found):
+    if connection.key.is_usable and can_read_connected(connections, found):
         if not save_anyway:
-            _check_patterns(settings, found)
+            _check_patterns(connections, found)
         return 0, found
     if save_anyway or (sys.stdin.isatty() and typer.confirm("Save it anyway?", default=False)):
         return INCOMPLETE, found
@@ -280,7 +280,7 @@ def _try_key(
     return INCOMPLETE, None
 
 
-def _check_patterns(settings: Settings, platform: Integration) -> None:
+def _check_patterns(connections: StripeConnections, platform: Integration) -> None:
     """Reject patterns that match none of the connected accounts.
 
     Accept any pattern if the platform has no connected account yet.
@@ -288,9 +288,9 @@ def _check_patterns(settings: Settings, platform: Integration) -> None:
     Raises:
         IntegrationError: there are connected accounts, and none matches.
     """
-    if not platform.connected or clients.discover_accounts(settings, platform):
+    if not platform.connected or connections.discover(platform):
         return
-    account_count = len(clients.discover_accounts(settings, replace(platform, connected=("*",))))
+    account_count = len(connections.discover(replace(platform, connected=("*",))))
     if account_count:
         raise IntegrationError(f"{_no_match_message(platform.connected, account_count)}\n{_NOT_SAVED}")
 
@@ -303,17 +303,17 @@ def _no_match_message(patterns: Sequence[str], account_count: int) -> str:
     )
 
 
-def can_read_connected(settings: Settings, platform: Integration) -> bool:
+def can_read_connected(connections: StripeConnections, platform: Integration) -> bool:
     """Return whether the platform's key can read its chosen connected accounts, tried with the newest one.
 
     Return True as well if that account cannot be read for a reason that is not the key's fault.
     """
-    chosen = clients.discover_accounts(settings, platform) if platform.connected else ()
+    chosen = connections.discover(platform) if platform.connected else ()
     if not chosen:
         return True
     newest = replace(platform, account_id=chosen[0].id, platform=platform.name, connected=())
     try:
-        key = clients.check_connection(settings, newest).key
+        key = connections.check(newest).key
     except StripeApiError as error:
         is_key_fault = isinstance(error, AuthenticationFailed) and error.fault == "connect_not_allowed"
         text = f"Connected account {newest.account_id}: {error}"
@@ -347,7 +347,7 @@ def _resources_table(resources: Sequence[ResourceCheck]) -> Table:
     return table
 
 
-def _print_missing(connection: clients.Connection, *, is_app: bool) -> None:
+def _print_missing(connection: Connection, *, is_app: bool) -> None:
     if connection.key.is_usable:
         console.print("Recoup can read everything it needs.", style="green")
     else:

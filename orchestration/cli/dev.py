@@ -7,16 +7,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import resources
 from pathlib import Path
 from typing import IO, Final
 
 from orchestration.base.errors import RecoupError
+from orchestration.base.files import url_safe_path
 from orchestration.base.locks import try_lock
 from orchestration.cli.folder import demo_settings, is_connected
-from orchestration.config.settings import PROJECT_ROOT, Settings, url_safe_path
+from orchestration.config.settings import PROJECT_ROOT, Settings
 
 _STOP_SECONDS: Final = 20.0
 """Time in which Dagster must end its processes. Then they are killed."""
@@ -32,17 +33,17 @@ class PortTaken(RecoupError):
     """The port of the UI cannot be used. The text names it."""
 
 
-def prepare_dagster_home(settings: Settings) -> Path:
+def prepare_dagster_home(home: Path) -> Path:
     """Create the folder for DAGSTER_HOME with Recoup's instance settings, and return its path."""
-    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     template = resources.files("orchestration").joinpath("dagster.yaml")
     with resources.as_file(template) as path:
-        shutil.copyfile(path, settings.dagster_home / "dagster.yaml")
-    return url_safe_path(settings.dagster_home)
+        shutil.copyfile(path, home / "dagster.yaml")
+    return url_safe_path(home)
 
 
 @contextmanager
-def only_dagster(settings: Settings) -> Iterator[IO[str]]:
+def only_dagster(home: Path) -> Iterator[IO[str]]:
     """Prevent a second Dagster on this home while the context lasts, and yield a lock for Dagster's processes.
 
     Kill the processes of an earlier Dagster whose parent was killed. Also end the runs that such a Dagster left
@@ -51,11 +52,11 @@ def only_dagster(settings: Settings) -> Iterator[IO[str]]:
     Raises:
         AlreadyRunning: another process runs Dagster on this home.
     """
-    home = prepare_dagster_home(settings)
+    data_dir, home = home.parent, prepare_dagster_home(home)
     with (home / "recoup.lock").open("w") as own, (home / "processes.lock").open("a+") as lock:
         if not try_lock(own) or not _take_over(lock):
             raise AlreadyRunning(
-                f"Another `recoup dev` or `recoup serve` already uses {settings.recoup_data_dir}. End it first, or set "
+                f"Another `recoup dev` or `recoup serve` already uses {data_dir}. End it first, or set "
                 "RECOUP_DATA_DIR to another folder."
             )
         with _dagster_home(home):
@@ -112,23 +113,23 @@ def _end_orphans(home: Path) -> None:
 
 
 def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: int) -> int:
-    """Run `dagster dev` until interrupted, and return its exit code.
+    """Run Dagster until interrupted, and return its exit code.
 
     Use the simulated account if no account is connected.
     """
     is_demo = not is_connected(settings)
     folder = demo_settings(settings) if is_demo else settings
-    with only_dagster(folder) as lock, _account_settings(folder, speed, payments, is_demo=is_demo) as used:
-        with dagster_dev(used, port, lock) as dagster, suppress(KeyboardInterrupt):
+    with only_dagster(folder.dagster_home) as lock, _account_settings(folder, speed, payments, is_demo=is_demo) as used:
+        with dagster_dev(dagster_environment(used), port, lock) as dagster, suppress(KeyboardInterrupt):
             dagster.wait()
         return dagster.returncode
 
 
 @contextmanager
 def dagster_dev(
-    settings: Settings, port: int, lock: IO[str], *, log: Path | None = None
+    environment: Mapping[str, str], port: int, lock: IO[str], *, log: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `dagster dev` (UI, daemon and code server) while the context lasts, and yield its process.
+    """Run Dagster (UI, daemon and code server) while the context lasts, and yield the process that runs these.
 
     Dagster has its own session, so that only this process passes Ctrl-C on to it. A run that the terminal interrupts
     as well may hang forever. Processes that remain at the end are killed; a run that is killed loses no data. If this
@@ -136,7 +137,7 @@ def dagster_dev(
     SIGTERM.
 
     Args:
-        settings: Settings of the data folder.
+        environment: Environment of Dagster's processes (`dagster_environment`).
         port: Port of the UI.
         lock: Lock from `only_dagster`, which Dagster's processes keep open.
         log: File to which Dagster's output is appended. Default: this process's output.
@@ -151,12 +152,11 @@ def dagster_dev(
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     read_end, write_end = os.pipe()  # Dagster reads the end of file when this process ends
-    dev = ["dev", "-w", "workspace.yaml", "-p", str(port)]
-    command = [sys.executable, "-m", "orchestration.cli.dagster_dev", str(read_end), str(lock.fileno()), *dev]
+    command = [sys.executable, "-m", "orchestration.cli.dagster_dev", str(read_end), str(lock.fileno()), str(port)]
     with log.open("ab") if log else nullcontext() as output:
         process = subprocess.Popen(
             command,
-            env=_environment(settings),
+            env=environment,
             cwd=PROJECT_ROOT,
             stdout=output,
             stderr=output,
@@ -193,7 +193,7 @@ def _check_free(port: int) -> None:
         ) from None
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def dagster_environment(settings: Settings) -> dict[str, str]:
     """Return the environment with which Dagster's processes get the same settings."""
     variables = {"STRIPE_API_BASE": settings.stripe_api_base, "RECOUP_DATA_DIR": str(settings.recoup_data_dir)}
     if settings.stripe_api_key is not None:

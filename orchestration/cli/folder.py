@@ -29,9 +29,9 @@ def is_connected(settings: Settings) -> bool:
     Raises:
         IntegrationError: `integrations.toml` cannot be used.
     """
-    from orchestration.accounts.registry import Integrations
+    from orchestration.setup.registry import make_integrations
 
-    return bool(Integrations(settings).all())
+    return bool(make_integrations(settings).all())
 
 
 def shown_settings(settings: Settings) -> Settings:

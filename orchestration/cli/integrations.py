@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.accounts.registry import Integration, Integrations
-from orchestration.accounts.webhook_endpoints import WebhookFiles
+from orchestration.accounts.registry import Integration
 from orchestration.cli.exit_codes import INCOMPLETE
 from orchestration.config.credentials import is_live, mask_credentials, mask_key
 from orchestration.config.settings import Settings
+from orchestration.setup.registry import make_integrations, make_webhook_endpoints
 
 app = typer.Typer()
 console = Console(highlight=False)
@@ -36,11 +36,11 @@ _DATA_THROUGH_QUERY: Final = "SELECT account_id, livemode, data_through_at FROM 
 def list_integrations() -> None:
     """List all integrations: account, mode, and the time up to which its data are known."""
     settings = Settings()
-    connected = Integrations(settings).all()
+    connected = make_integrations(settings).all()
     if not connected:
         console.print("No account is connected. Connect one with `recoup connect`, or set STRIPE_API_KEY.")
         return
-    data_through = _data_through(settings)
+    data_through = _data_through(settings.published_path)
     table = Table(box=None, header_style="bold")
     table.add_column("name", overflow="fold", min_width=min(_NAME_WIDTH, max(len(each.name) for each in connected)))
     for column in ("account", "mode", "data through"):
@@ -57,8 +57,8 @@ def list_integrations() -> None:
 def show(name: Name) -> None:
     """Show an integration: the source of its key, its webhook, and the time up to which its data are known."""
     settings = Settings()
-    integration = Integrations(settings).named(name)
-    endpoint = WebhookFiles(settings, name).endpoint()
+    integration = make_integrations(settings).named(name)
+    endpoint = make_webhook_endpoints(settings).files(name).endpoint()
     secrets = f"{len(endpoint.secrets)} signing secrets" if endpoint and endpoint.secrets else "no signing secret yet"
     table = Table(box=None, show_header=False)
     table.add_row("name", integration.name)
@@ -69,7 +69,7 @@ def show(name: Name) -> None:
     of_platform = f"uses that of {integration.platform}" if integration.platform else None
     enable = f"none. To enable it: recoup webhooks enable {name}"
     table.add_row("webhook", of_platform or (f"enabled, {secrets}" if endpoint else enable))
-    through = _data_through(settings).get((integration.account_id, integration.livemode))
+    through = _data_through(settings.published_path).get((integration.account_id, integration.livemode))
     table.add_row("data through", f"{_instant(through)} UTC" if through else "-")
     console.print(table)
 
@@ -86,11 +86,11 @@ def discover(
 ) -> None:
     """Add the new connected accounts of a Connect platform that match its patterns."""
     from orchestration.cli.connect import add_connected
+    from orchestration.setup.connections import make_connections
 
-    settings = Settings()
-    integrations = Integrations(settings)
-    platform = integrations.named(name)
-    add_connected(settings, integrations, replace(platform, connected=connected) if connected else platform)
+    connections = make_connections(Settings())
+    platform = connections.integrations.named(name)
+    add_connected(connections, replace(platform, connected=connected) if connected else platform)
 
 
 @app.command("set-key")
@@ -101,19 +101,19 @@ def set_key(
     ] = None,
 ) -> None:
     """Replace the key by another key of the same account, such as before rolling it. No data are read again."""
-    from orchestration.accounts import clients
     from orchestration.cli.connect import can_read_connected, print_connection, read_key
+    from orchestration.setup.connections import make_connections
 
-    settings = Settings()
-    integrations = Integrations(settings)
+    connections = make_connections(Settings())
+    integrations = connections.integrations
     integration = replace(integrations.require_own_key(name), api_key=read_key(key_file), key_source="the input")
-    connection = clients.check_connection(settings, integration)
+    connection = connections.check(integration)
     print_connection(integration, connection)
-    if not (connection.key.is_usable and can_read_connected(settings, integration)):
+    if not (connection.key.is_usable and can_read_connected(connections, integration)):
         console.print("The key was not changed.", style="red")
         raise typer.Exit(INCOMPLETE)
     account_id, livemode = connection.account.account_id, connection.account.livemode
-    clients.reject_known_account(settings, replace(integration, account_id=account_id, livemode=livemode))
+    connections.reject_known_account(replace(integration, account_id=account_id, livemode=livemode))
     assert integration.api_key is not None
     integrations.set_key(name, integration.api_key)
     integrations.set_account(name, account_id, livemode=livemode)
@@ -124,10 +124,10 @@ def set_key(
 def rename(name: Name, new_name: Annotated[str, typer.Argument(help="The new name.")]) -> None:
     """Rename an integration. Its data, its key, and the address and secrets of its webhook do not change."""
     settings = Settings()
-    integrations = Integrations(settings)
+    integrations = make_integrations(settings)
     before = integrations.named(name)
     integrations.rename(name, new_name)
-    console.print(f"{name} is now named {new_name}. Reload Dagster's code location to see the new name there.")
+    console.print(f"{name} is now named {new_name}. Dagster uses the new name from its next sync on.")
     if before.api_key and not integrations.named(new_name).api_key:
         console.print(
             f"Its key is in {before.key_source}. Rename that to STRIPE_API_KEYS__{new_name.upper()}.", style="yellow"
@@ -142,8 +142,7 @@ def remove(
     name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
 ) -> None:
     """Remove an integration with its key and its webhook. Data that were read stay in the tables."""
-    settings = Settings()
-    integrations = Integrations(settings)
+    integrations = make_integrations(Settings())
     integrations.require_named(name)
     integration = integrations.named(name)
     connected = len(integrations.connected_accounts(name))
@@ -174,15 +173,15 @@ def _key(integration: Integration) -> str:
     return mask_key(integration.api_key) if integration.api_key else "none"
 
 
-def _data_through(settings: Settings) -> Mapping[tuple[str | None, bool | None], datetime]:
-    if not settings.published_path.exists():
+def _data_through(published_path: Path) -> Mapping[tuple[str | None, bool | None], datetime]:
+    if not published_path.exists():
         return {}
     import duckdb
 
     from orchestration.cli.query import QueryRefused, open_published
 
     try:
-        with open_published(settings) as connection:
+        with open_published(published_path) as connection:
             schemas = [schema for (schema,) in connection.execute(_SCHEMAS_QUERY).fetchall()]
             rows = [
                 row for schema in schemas for row in connection.execute(_DATA_THROUGH_QUERY.format(schema)).fetchall()

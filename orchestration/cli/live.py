@@ -3,18 +3,20 @@
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import requests
 from pydantic import SecretStr
 from rich.console import Console
 
-from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.demo import simulated_account
 from orchestration.cli.query import open_published
 from orchestration.cli.run import format_amount, run_pipeline
 from orchestration.cli.serve import run_all
 from orchestration.config.settings import Settings
+from orchestration.setup.pipeline import make_pipeline_inputs
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.simulator import DEFAULT_WEBHOOK_SECRET
 
 LIVE_SPEED: Final = 600.0
@@ -40,47 +42,49 @@ def run_live(settings: Settings, *, payments: int, seed: int, shop: str | None, 
         The exceptions of `run_pipeline` and `run_all`.
     """
     with simulated_account(settings, payments=payments, days=0, seed=seed, shop=shop, speed=LIVE_SPEED) as simulated:
-        run_pipeline(simulated)
+        run_pipeline(make_pipeline_inputs(simulated))
         used = simulated.model_copy(
             update={
                 "stripe_webhook_secret": SecretStr(DEFAULT_WEBHOOK_SECRET),
                 "recoup_webhook_base_url": f"http://127.0.0.1:{receiver_port}",
             }
         )
+        endpoints = make_webhook_endpoints(used)
+        url = endpoints.url(endpoints.files().enable())
         console.print(f"\nA simulated day now takes {86_400 / LIVE_SPEED:.0f} seconds.")
         run_all(
             used,
             port=port,
             host="127.0.0.1",
             receiver_port=receiver_port,
-            background=lambda: _print_changes_forever(used),
+            background=lambda: _print_changes_forever(used.stripe_api_base, url, used.published_path),
         )
 
 
-def _print_changes_forever(settings: Settings) -> None:
+def _print_changes_forever(stripe: str, webhook_url: str, published_path: Path) -> None:
     """Make the account send webhook events, and print each change of the marts. Ends with the process."""
-    endpoint = {"url": webhook_url(settings, WebhookFiles(settings).enable()), "secret": DEFAULT_WEBHOOK_SECRET}
-    requests.post(f"{settings.stripe_api_base}/_sim/webhook_endpoints", json=endpoint, timeout=30).raise_for_status()
-    before = _episodes(settings)
-    for _ in _publications(settings):
-        now = _episodes(settings)
+    endpoint = {"url": webhook_url, "secret": DEFAULT_WEBHOOK_SECRET}
+    requests.post(f"{stripe}/_sim/webhook_endpoints", json=endpoint, timeout=30).raise_for_status()
+    before = _episodes(published_path)
+    for _ in _publications(published_path):
+        now = _episodes(published_path)
         _print_changes(before, now)
         before = now
 
 
-def _publications(settings: Settings) -> Iterator[None]:
+def _publications(path: Path) -> Iterator[None]:
     """Yield each time that the published file was replaced."""
-    last_written = settings.published_path.stat().st_mtime_ns
+    last_written = path.stat().st_mtime_ns
     while True:
         time.sleep(_POLL_SECONDS)
-        written = settings.published_path.stat().st_mtime_ns
+        written = path.stat().st_mtime_ns
         if written != last_written:
             last_written = written
             yield
 
 
-def _episodes(settings: Settings) -> Episodes:
-    with open_published(settings) as connection:
+def _episodes(published_path: Path) -> Episodes:
+    with open_published(published_path) as connection:
         cursor = connection.execute(_EPISODES)
         names = [column[0] for column in cursor.description]
         return {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}

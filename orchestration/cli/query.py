@@ -15,7 +15,6 @@ from rich.table import Table
 from orchestration.base.errors import RecoupError
 from orchestration.base.files import user_file_permissions
 from orchestration.cli.tables import print_trimmed
-from orchestration.config.settings import Settings
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, wal_of
 
 SHOWN_ROWS: Final = 50
@@ -42,13 +41,13 @@ class QueryRefused(RecoupError):
     """The query cannot be run. The text says why."""
 
 
-def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path | None) -> None:
-    """Run `sql` on the published file, and print the result or write it to the given files.
+def run_query(path: Path, sql: str, *, csv: Path | None, parquet: Path | None) -> None:
+    """Run `sql` on the published file at `path`, and print the result or write it to the given files.
 
     Raises:
         QueryRefused: there is no published file yet, or DuckDB rejects the query.
     """
-    with open_published(settings) as connection:
+    with open_published(path) as connection:
         try:
             relation = connection.sql(_TABLES if _SHOW_TABLES.fullmatch(sql) else sql)
             if relation is None:
@@ -59,8 +58,8 @@ def run_query(settings: Settings, sql: str, *, csv: Path | None, parquet: Path |
             else:
                 _print(relation)
         except duckdb.Error as error:
-            if is_damaged_file(str(error), settings.published_path):
-                raise QueryRefused(_damage_message(settings.published_path)) from None
+            if is_damaged_file(str(error), path):
+                raise QueryRefused(_damage_message(path)) from None
             raise QueryRefused(str(error)) from None
 
 
@@ -81,18 +80,18 @@ def _write(relation: duckdb.DuckDBPyRelation, csv: Path | None, parquet: Path | 
     print(f"Wrote {len(frame):,} rows to {', '.join(written)}")
 
 
-def open_published(settings: Settings) -> duckdb.DuckDBPyConnection:
+def open_published(path: Path) -> duckdb.DuckDBPyConnection:
     """Return a read-only connection to the published file.
 
     Raises:
         QueryRefused: the file does not exist yet, is damaged, or another program has it open for writing.
     """
-    if not settings.published_path.exists():
-        raise QueryRefused(f"{settings.published_path} does not exist yet. Run `recoup sync` or `recoup demo` first.")
+    if not path.exists():
+        raise QueryRefused(f"{path} does not exist yet. Run `recoup sync` or `recoup demo` first.")
     try:
-        return duckdb.connect(str(settings.published_path), read_only=True)
+        return duckdb.connect(str(path), read_only=True)
     except duckdb.Error as error:
-        raise QueryRefused(_open_error_message(settings.published_path, str(error))) from None
+        raise QueryRefused(_open_error_message(path, str(error))) from None
 
 
 def _open_error_message(path: Path, message: str) -> str:

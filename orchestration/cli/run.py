@@ -19,12 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import pipeline
+from orchestration.accounts.clients import StripeConnections
 from orchestration.accounts.registry import Integrations
+from orchestration.base.account import DEFAULT_INTEGRATION
 from orchestration.base.errors import RecoupError
 from orchestration.cli.lean import without_pandas
 from orchestration.cli.progress import STREAM_LABELS, progress_bar
 from orchestration.cli.tables import print_trimmed
-from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.pipeline import BuildOptions, PipelineInputs
 from orchestration.stripe_api.budget import MIN_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.rate_limits import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
@@ -58,19 +60,20 @@ class Summary:
     project: str | None = None
 
 
-def chosen_integrations(settings: Settings, names: Sequence[str]) -> Sequence[str]:
+def chosen_integrations(integrations: Integrations, names: Sequence[str]) -> Sequence[str]:
     """Return the named integrations; without names, all of them, or `default` if none is connected.
 
     Raises:
         IntegrationError: a named integration does not exist.
     """
-    integrations = Integrations(settings)
     if names:
         return [integrations.named(name).name for name in dict.fromkeys(names)]
     return [each.name for each in integrations.all()] or [DEFAULT_INTEGRATION]
 
 
-def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -> None:
+def print_plan(
+    connections: StripeConnections, warehouse_path: Path, request: SyncRequest, names: Sequence[str]
+) -> None:
     """Print what a sync of these integrations would read, and how long that takes at Stripe's rate limits.
 
     Raises:
@@ -78,12 +81,12 @@ def print_plan(settings: Settings, request: SyncRequest, names: Sequence[str]) -
         The exceptions of `pipeline.estimate_sync`, if there is only one integration.
     """
     if len(names) == 1:
-        _print_single_plan(pipeline.estimate_sync(settings, request, integration=names[0]))
+        _print_single_plan(pipeline.estimate_sync(connections, warehouse_path, request, integration=names[0]))
         return
     plans: dict[str, SyncPlan] = {}
     for name in names:
         try:
-            plans[name] = pipeline.estimate_sync(settings, request, integration=name)
+            plans[name] = pipeline.estimate_sync(connections, warehouse_path, request, integration=name)
         except pipeline.INTEGRATION_ERRORS as error:
             console.print(f"{name}: {error}", style="red", markup=False)
     _print_plans(plans)
@@ -138,7 +141,7 @@ class PartialSyncError(RecoupError):
 
 @without_pandas()
 def run_pipeline(
-    settings: Settings,
+    inputs: PipelineInputs,
     request: SyncRequest | None = None,
     names: Sequence[str] = (DEFAULT_INTEGRATION,),
     *,
@@ -149,7 +152,7 @@ def run_pipeline(
     Return True if every required resource could be read.
 
     Args:
-        settings: Settings of the data folder.
+        inputs: The integrations, the data folder and the webhook queue.
         request: What to read again besides the changes.
         names: Names of the integrations to sync.
         is_beside_accounts: Whether this is the demo and real accounts are connected. Commands then need
@@ -160,37 +163,43 @@ def run_pipeline(
             exception of `pipeline.extract` is raised instead.
         The exceptions of `pipeline.build` and `pipeline.publish_marts`.
     """
-    before = _summary(settings) or Summary()
-    missing, failed = _extract_each(settings, request, names)
-    if pipeline.may_have_events(settings):
-        failed = [*failed, *_ingest(settings)]
-    _build_and_publish(settings)
-    _print_summary(_summary(settings), before)
+    before = _summary(inputs.options.warehouse_path) or Summary()
+    missing, failed = _extract_each(inputs.connections, inputs.options.warehouse_path, request, names)
+    if pipeline.may_have_events(inputs.queue_url):
+        failed = [*failed, *_try_to_ingest(inputs)]
+    _build_and_publish(inputs.options, inputs.published_path)
+    _print_summary(_summary(inputs.options.warehouse_path), before)
     if missing:
         console.print(
             f"These figures are incomplete, because the key lacks {', '.join(sorted(missing))}.", style="bold red"
         )
-    _print_next_steps(settings, is_beside_accounts=is_beside_accounts)
+    _print_next_steps(inputs.published_path, is_beside_accounts=is_beside_accounts)
     if failed:
         raise PartialSyncError(f"Not synced (see above): {', '.join(failed)}.")
     return not missing
 
 
 @without_pandas()
-def run_ingest(settings: Settings) -> None:
+def run_ingest(inputs: PipelineInputs) -> None:
     """Load the webhook events that wait in the queue, build, and publish.
 
     Raises:
         The exceptions of `pipeline.ingest`, `pipeline.build` and `pipeline.publish_marts`.
     """
-    _print_ingested(pipeline.ingest(settings))
-    _build_and_publish(settings)
+    _print_ingested(_ingest(inputs))
+    _build_and_publish(inputs.options, inputs.published_path)
 
 
-def _ingest(settings: Settings) -> Sequence[str]:
+def _ingest(inputs: PipelineInputs) -> IngestReport:
+    return pipeline.ingest(
+        inputs.connections, inputs.options.warehouse_path, inputs.queue_url, keep_days=inputs.queue_days
+    )
+
+
+def _try_to_ingest(inputs: PipelineInputs) -> Sequence[str]:
     """Load waiting webhook events. Return `webhook events` if that failed; the sync continues either way."""
     try:
-        _print_ingested(pipeline.ingest(settings))
+        _print_ingested(_ingest(inputs))
     except pipeline.INGEST_ERRORS as error:
         console.print(f"  {error}", style="red", markup=False)
         return ["webhook events"]
@@ -211,18 +220,18 @@ def _print_ingested(report: IngestReport) -> None:
         )
 
 
-def _build_and_publish(settings: Settings) -> None:
+def _build_and_publish(options: BuildOptions, published_path: Path) -> None:
     with _stage("Building and testing the models") as show:
         counter = _NodeCounter(show)
-        built = pipeline.build(settings, callback=counter, observe=counter.count)
+        built = pipeline.build(options, callback=counter, observe=counter.count)
     nodes = ", ".join(f"{count} {kind}s" for kind, count in sorted(built.nodes.items()) if kind != "operation")
     console.print(f"  Models: {nodes} passed")
     with _stage("Publishing"):
-        pipeline.publish_marts(settings)
+        pipeline.publish_marts(options.warehouse_path, published_path)
 
 
 def _extract_each(
-    settings: Settings, request: SyncRequest | None, names: Sequence[str]
+    connections: StripeConnections, warehouse_path: Path, request: SyncRequest | None, names: Sequence[str]
 ) -> tuple[set[str], Sequence[str]]:
     """Sync each integration. Return the missing permissions, and the names of the integrations that failed."""
     missing: set[str] = set()
@@ -232,7 +241,8 @@ def _extract_each(
             console.print(name, style="bold")
         try:
             with progress_bar(console) as show:
-                report = pipeline.extract(settings, show, integration=name, request=request)
+                # a first sync takes hours, in which the key of the next integration may be replaced
+                report = pipeline.extract(connections.reload(), warehouse_path, show, integration=name, request=request)
         except pipeline.INTEGRATION_ERRORS as error:
             failed.append(name)
             if len(failed) == len(names):
@@ -307,15 +317,15 @@ def _print_report(report: SyncReport) -> None:
         )
 
 
-def _summary(settings: Settings) -> Summary | None:
+def _summary(warehouse_path: Path) -> Summary | None:
     """Return the figures of the models: an empty summary before the first build, None if they cannot be read.
 
     Read them from the warehouse, since analysts may change the published file.
     """
-    if not settings.warehouse_path.exists():
+    if not warehouse_path.exists():
         return Summary()
     try:
-        with open_warehouse(settings.warehouse_path, wait=_SUMMARY_WAIT_SECONDS) as connection:
+        with open_warehouse(warehouse_path, wait=_SUMMARY_WAIT_SECONDS) as connection:
             return Summary(pipeline.read_recovery_rates(connection), pipeline.read_project_fingerprint(connection))
     except (WarehouseError, duckdb.Error, OSError):
         return None
@@ -414,15 +424,15 @@ def format_amount(minor: int, exponent: int | None) -> str:
     return f"{major:,}.{rest:0{exponent}d}" if exponent else f"{major:,}"
 
 
-def _print_next_steps(settings: Settings, *, is_beside_accounts: bool) -> None:
+def _print_next_steps(published_path: Path, *, is_beside_accounts: bool) -> None:
     recoup = _own_command()
-    folder = f"RECOUP_DATA_DIR={shlex.quote(str(settings.recoup_data_dir))} " if is_beside_accounts else ""
+    folder = f"RECOUP_DATA_DIR={shlex.quote(str(published_path.parent))} " if is_beside_accounts else ""
     ui = f"{recoup} demo --live" if is_beside_accounts else f"{recoup} dev"
     steps = {"SQL on the tables": f'{folder}{recoup} query "{_EXAMPLE}"', "Dagster's UI": ui}
     if shutil.which("duckdb"):
-        steps["DuckDB's own shell"] = f"duckdb -readonly {settings.published_path}"
+        steps["DuckDB's own shell"] = f"duckdb -readonly {published_path}"
     console.print()
-    _print_step("Tables for analysts:", str(settings.published_path))
+    _print_step("Tables for analysts:", str(published_path))
     for purpose, command in steps.items():
         _print_step(f"  {purpose:<18} ", command)
 

@@ -8,7 +8,6 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from orchestration.config.settings import Settings
 from orchestration.webhooks.queue import Queue, days_ago
 
 console = Console(highlight=False)
@@ -16,15 +15,15 @@ console = Console(highlight=False)
 _MAX_SHOWN: Final = 10
 
 
-def print_status(settings: Settings) -> None:
+def print_status(queue_url: str, *, keep_days: float) -> None:
     """Print how many events are waiting, loaded, quarantined, rejected or skipped, and why events are in quarantine."""
-    with closing(Queue(settings.queue_url)) as queue:
+    with closing(Queue(queue_url)) as queue:
         stats, quarantined = queue.stats(), queue.quarantine(_MAX_SHOWN)
         loaded, duplicates = queue.history_counts()
         rejected, skipped = queue.refusals(since=days_ago(1)), queue.passed_over(since=days_ago(1))
     table = Table(box=None, show_header=False)
     table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")
-    table.add_row("loaded", f"{loaded:,} (deleted from the queue after {settings.recoup_queue_days:g} days)")
+    table.add_row("loaded", f"{loaded:,} (deleted from the queue after {keep_days:g} days)")
     table.add_row("received more than once", f"{duplicates:,}")
     table.add_row("quarantined", f"{stats.quarantined:,}")
     table.add_row("rejected in 24 hours", _counts(rejected))
@@ -40,8 +39,8 @@ def _counts(by_reason: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(by_reason.items())) or "none"
 
 
-def requeue_quarantined(settings: Settings) -> None:
+def requeue_quarantined(queue_url: str) -> None:
     """Put the events in quarantine back into the queue, and print how many."""
-    with closing(Queue(settings.queue_url)) as queue:
+    with closing(Queue(queue_url)) as queue:
         count = queue.requeue_quarantined()
     console.print(f"{count:,} events are queued again." if count else "The quarantine is empty.")

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 import orjson
@@ -11,9 +12,7 @@ import requests
 import stripe
 from rich.console import Console
 
-from orchestration.accounts.webhook_endpoints import webhook_url
 from orchestration.base.errors import RecoupError
-from orchestration.config.settings import Settings
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.validation import SAMPLE_PREFIX
@@ -29,8 +28,10 @@ class SampleLost(RecoupError):
     """The sample did not arrive in the table. The text says how far it got, and what to do."""
 
 
-def follow(settings: Settings, endpoint: WebhookEndpoint, *, url: str | None, wait: float) -> None:
-    """Post a sample event to `url` or the endpoint's address, and wait until it is loaded, for at most `wait` seconds.
+def follow(
+    endpoint: WebhookEndpoint, address: str, event_type: str, queue_url: str, warehouse_path: Path, *, wait: float
+) -> None:
+    """Post a sample event of a type to `address`, and wait until it is loaded, for at most `wait` seconds.
 
     Raises:
         SampleLost: the sample did not arrive in the table.
@@ -38,16 +39,15 @@ def follow(settings: Settings, endpoint: WebhookEndpoint, *, url: str | None, wa
     if not endpoint.secrets:
         raise SampleLost("No signing secret is set. Set it first: recoup webhooks secret")
     event_id = f"{SAMPLE_PREFIX}{secrets.token_hex(12)}"
-    address = url or webhook_url(settings, endpoint)
     started = time.monotonic()
-    _post(address, _sample(event_id, min(settings.webhook_events)), endpoint.secrets[0].get_secret_value())
+    _post(address, _sample(event_id, event_type), endpoint.secrets[0].get_secret_value())
     console.print(f"Received and on disk      {1000 * (time.monotonic() - started):7.0f} ms")
-    _wait_until_loaded(settings, event_id, started, wait)
-    with open_warehouse(settings.warehouse_path) as connection:
+    _wait_until_loaded(queue_url, event_id, started, wait)
+    with open_warehouse(warehouse_path) as connection:
         row = connection.execute("FROM raw_stripe.webhook_events WHERE event_id = ?", [event_id]).fetchone()
     if row is None:
         raise SampleLost(
-            f"The queue says that the sample was loaded, but {settings.warehouse_path} does not contain it. Check that "
+            f"The queue says that the sample was loaded, but {warehouse_path} does not contain it. Check that "
             "RECOUP_DATA_DIR is the same for Dagster and this command."
         )
     console.print(f"In raw_stripe.webhook_events {time.monotonic() - started:6.1f} s")
@@ -85,9 +85,9 @@ def _sample(event_id: str, event_type: str) -> Mapping[str, object]:
     }
 
 
-def _wait_until_loaded(settings: Settings, event_id: str, started: float, wait: float) -> None:
+def _wait_until_loaded(queue_url: str, event_id: str, started: float, wait: float) -> None:
     """Wait until the queue reports the event as loaded. `started` is the start on the monotonic clock."""
-    with closing(Queue(settings.queue_url)) as queue:
+    with closing(Queue(queue_url)) as queue:
         while (state := queue.state_of(event_id)) != "done":
             if state is None:
                 raise SampleLost(

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.padding import Padding
 
 from orchestration.accounts.registry import IntegrationError, Integrations
-from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
-from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
+from orchestration.base.account import DEFAULT_INTEGRATION
+from orchestration.config.settings import Settings
+from orchestration.setup.registry import make_integrations, make_webhook_endpoints
 
 app = typer.Typer()
 console = Console(highlight=False)
@@ -21,18 +22,18 @@ Name = Annotated[str | None, typer.Argument(help="Name of the integration, if th
 def enable(name: Name = None) -> None:
     """Enable the webhook endpoint, and print how to set it up at Stripe."""
     settings = Settings()
-    integration = _chosen(settings, name)
-    files = WebhookFiles(settings, integration)
+    integrations, endpoints = make_integrations(settings), make_webhook_endpoints(settings)
+    integration = _chosen(integrations, name)
     suffix = f" {integration}" if name else ""
-    endpoint = files.enable()
+    endpoint = endpoints.files(integration).enable()
     console.print("At Stripe: Workbench > Webhooks > Add destination (payload style: Snapshot).")
-    if Integrations(settings).connected_accounts(integration):
+    if integrations.connected_accounts(integration):
         _print_scope(integration)
     console.print("1. Events:")
     for event_type in settings.recoup_webhook_events.split(","):
         console.print(f"     {event_type}")
     console.print("2. Endpoint URL:")
-    console.print(f"     {webhook_url(settings, endpoint)}", soft_wrap=True)
+    console.print(f"     {endpoints.url(endpoint)}", soft_wrap=True)
     if not settings.recoup_webhook_base_url.startswith("https://"):
         _print_indented(
             "Stripe needs an https address that it can reach. Set RECOUP_WEBHOOK_BASE_URL to it, and let your proxy "
@@ -62,10 +63,10 @@ def _print_indented(text: str) -> None:
 def secret(name: Name = None) -> None:
     """Set the signing secret, from a hidden prompt or standard input. The previous one is valid for 24 more hours."""
     settings = Settings()
-    integration = _chosen(settings, name)
+    integration = _chosen(make_integrations(settings), name)
     is_terminal = sys.stdin.isatty()
     text = typer.prompt("Signing secret (whsec_…), hidden", hide_input=True) if is_terminal else sys.stdin.read()
-    files = WebhookFiles(settings, integration)
+    files = make_webhook_endpoints(settings).files(integration)
     is_rolled = files.set_secret(text)
     files.enable()
     console.print(
@@ -90,8 +91,10 @@ def send_sample(
     from orchestration.cli.webhook_sample import follow
 
     settings = Settings()
-    endpoint = WebhookFiles(settings, _chosen(settings, name)).enable()
-    follow(settings, endpoint, url=url, wait=wait)
+    endpoints = make_webhook_endpoints(settings)
+    endpoint = endpoints.files(_chosen(make_integrations(settings), name)).enable()
+    event_type = min(settings.webhook_events)
+    follow(endpoint, url or endpoints.url(endpoint), event_type, settings.queue_url, settings.warehouse_path, wait=wait)
 
 
 @app.command()
@@ -99,7 +102,8 @@ def status() -> None:
     """Show the queue: waiting events, quarantined events with the reason, and rejected deliveries."""
     from orchestration.cli.webhook_queue import print_status
 
-    print_status(Settings())
+    settings = Settings()
+    print_status(settings.queue_url, keep_days=settings.recoup_queue_days)
 
 
 @app.command()
@@ -107,17 +111,16 @@ def requeue() -> None:
     """Try to load the events in quarantine again, such as after an update."""
     from orchestration.cli.webhook_queue import requeue_quarantined
 
-    requeue_quarantined(Settings())
+    requeue_quarantined(Settings().queue_url)
 
 
-def _chosen(settings: Settings, name: str | None) -> str:
+def _chosen(integrations: Integrations, name: str | None) -> str:
     """Return the name of the chosen integration: the given one, or the only one, or `default`.
 
     Raises:
         IntegrationError: the integration does not exist, its events come to the endpoint of its platform, or a name
             is needed because there are several.
     """
-    integrations = Integrations(settings)
     if name is not None:
         platform = integrations.named(name).platform
         if platform is not None:

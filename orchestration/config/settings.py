@@ -3,14 +3,10 @@
 `.env.example` and the README list every variable with its meaning. A test checks that all three agree.
 """
 
-import errno
-import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -24,6 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from orchestration.base.account import DEFAULT_INTEGRATION
 from orchestration.config.credentials import (
     SecretRefused,
     parse_api_key,
@@ -33,18 +30,14 @@ from orchestration.config.credentials import (
 )
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent.parent
-DBT_PROJECT_DIR: Final = PROJECT_ROOT / "dbt_project"
 
 WEBHOOK_EVENTS: Final = (
     "payment_intent.succeeded,payment_intent.payment_failed,payment_intent.processing,"
     "payment_intent.requires_action,payment_intent.canceled"
 )
-DEFAULT_INTEGRATION: Final = "default"
-"""Name of the integration that STRIPE_API_KEY configures."""
 
 T = TypeVar("T")
 
-_UNSAFE_IN_URLS: Final = frozenset("%#[]*")
 _MARKETPLACE: Final = "https://marketplace.stripe.com"
 _EVENT_TYPE: Final = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
 _MEMORY: Final = re.compile(r"([1-9]\d*(?:\.\d+)?) ?(MiB|GiB)")
@@ -429,36 +422,6 @@ class Settings(BaseSettings):
     def simulator_state_path(self) -> Path:
         """Path of the file in which `recoup demo` stores the seed and the clock of its simulated account."""
         return self.recoup_data_dir / "simulator.json"
-
-
-@cache
-def url_safe_path(folder: Path) -> Path:
-    """Return a path of the folder that can be part of a URL without escaping.
-
-    It is the path itself, or a symbolic link if the path contains a character that another program would misread:
-
-    - Dagster puts its home into a database URL, where `%41` would become `A`.
-    - dbt-duckdb derives the name of a database from its path, up to a `#`.
-    - Dagster creates no event log in a folder whose path contains `[`, `]` or `*`.
-
-    The link is in a folder of this user among the temporary files. Each process creates it again if it is missing.
-
-    Raises:
-        PermissionError: The folder of the links belongs to another user.
-    """
-    if not _UNSAFE_IN_URLS & set(str(folder)):
-        return folder
-    links = Path(tempfile.gettempdir()) / f"recoup-{os.getuid()}"
-    links.mkdir(mode=0o700, exist_ok=True)
-    if links.is_symlink() or links.stat().st_uid != os.getuid():
-        raise PermissionError(errno.EPERM, "it belongs to another user", str(links))
-    link = links / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    if not link.is_symlink() or link.readlink() != folder:
-        temporary = link.with_name(f"{link.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(folder)
-        os.replace(temporary, link)
-    return link
 
 
 def _parse_each(secrets: Mapping[str, SecretStr], parse: Callable[[str], T]) -> dict[str, T]:

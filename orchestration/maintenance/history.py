@@ -19,7 +19,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from orchestration.config.settings import Settings
 from orchestration.warehouse.connection import WarehouseBusy, open_warehouse
 from orchestration.warehouse.ledger import delete_closed_loads
 
@@ -121,36 +120,36 @@ class CleanReport:
         )
 
 
-def clean_history(settings: Settings, *, now: datetime, home: Path | None = None) -> CleanReport:
-    """Delete history older than RECOUP_HISTORY_DAYS, and return how much was deleted.
+def clean_history(home: Path, warehouse_path: Path, *, now: datetime, keep_days: float) -> CleanReport:
+    """Delete history older than `keep_days`, and return how much was deleted.
 
     It can run at any time, also while Dagster runs, and again after a crash. Unfinished runs are kept, and so is the
     newest event of each asset, partition and check. Nothing is deleted if Dagster's home does not exist.
 
     Args:
-        settings: The data folder, and the number of days for which history is kept.
+        home: Dagster's home.
+        warehouse_path: The warehouse, whose ledger of loads is cleaned, too.
         now: The current time, with a time zone.
-        home: Dagster's home, by default the one in the data folder.
+        keep_days: Number of days for which history is kept.
     """
-    home = home or settings.dagster_home
-    before = now - timedelta(days=settings.recoup_history_days)
+    before = now - timedelta(days=keep_days)
     return (
         _clean_runs(home, before)
         + _clean_events(home, before)
         + _clean_ticks(home, before, now - timedelta(days=SKIPPED_TICK_DAYS))
-        + _clean_ledger(settings, before)
+        + _clean_ledger(warehouse_path, before)
         + _clean_run_folders(home, before)
         + _remove_former_event_logs(home)
         + rotate_log(home / "dagster.log")
     )
 
 
-def _clean_ledger(settings: Settings, before: datetime) -> CleanReport:
+def _clean_ledger(warehouse_path: Path, before: datetime) -> CleanReport:
     """Delete old entries of loads that are in the models. If the warehouse is busy, the next cleaning deletes them."""
-    if not settings.warehouse_path.exists():
+    if not warehouse_path.exists():
         return CleanReport()
     try:
-        with open_warehouse(settings.warehouse_path) as connection:
+        with open_warehouse(warehouse_path) as connection:
             return CleanReport(load_count=delete_closed_loads(connection, before=before))
     except WarehouseBusy:
         return CleanReport()

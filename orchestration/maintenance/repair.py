@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,6 @@ import duckdb
 
 from orchestration.base.errors import RecoupError
 from orchestration.base.locks import try_lock
-from orchestration.config.settings import Settings
 from orchestration.maintenance.history import EVENT_LOG
 from orchestration.warehouse.connection import WarehouseBusy, WarehouseDamaged, open_warehouse, request_access
 from orchestration.warehouse.damage import is_damaged_file, is_damaged_wal, is_text, move_aside, wal_of
@@ -51,7 +51,17 @@ class RepairedDatabase:
     remark: str
 
 
-def repair(settings: Settings) -> Iterator[RepairedDatabase]:
+@dataclass(frozen=True)
+class Databases:
+    """The databases of a data folder. `queue` is None if the webhook queue is not a SQLite file."""
+
+    warehouse: Path
+    published: Path
+    queue: Path | None
+    dagster_home: Path
+
+
+def repair(databases: Databases) -> Iterator[RepairedDatabase]:
     """Read all databases of the data folder, move damaged ones aside, and yield each as soon as it is repaired.
 
     A database that cannot be repaired does not stop the others. It is reported at the end. After an interruption, call
@@ -61,17 +71,22 @@ def repair(settings: Settings) -> Iterator[RepairedDatabase]:
         NotRepairable: A process holds a damaged file, or a file is not a database. The text has one line for each.
     """
     problems: list[str] = []
-    for repair_one in (_repair_warehouse, _repair_published, _repair_queue, _repair_history):
+    repairs = (
+        partial(_repair_warehouse, databases.warehouse),
+        partial(_repair_published, databases.published),
+        *([partial(_repair_queue, databases.queue)] if databases.queue else []),
+        partial(_repair_history, databases.dagster_home),
+    )
+    for repair_one in repairs:
         try:
-            yield from repair_one(settings)
+            yield from repair_one()
         except RecoupError as error:
             problems.append(str(error))
     if problems:
         raise NotRepairable("\n".join(problems))
 
 
-def _repair_warehouse(settings: Settings) -> Sequence[RepairedDatabase]:
-    path = settings.warehouse_path
+def _repair_warehouse(path: Path) -> Sequence[RepairedDatabase]:
     if not path.exists() or not _is_warehouse_damaged(path):
         return ()
     with request_access(path), path.open("rb+") as file:
@@ -113,8 +128,7 @@ def _read_all(connection: duckdb.DuckDBPyConnection) -> None:
         connection.table(f'"{schema}"."{table}"').set_alias("rows").aggregate("bit_xor(hash(rows))").fetchall()
 
 
-def _repair_published(settings: Settings) -> Sequence[RepairedDatabase]:
-    path = settings.published_path
+def _repair_published(path: Path) -> Sequence[RepairedDatabase]:
     if not path.exists() or not _is_published_damaged(path):
         return ()
     path = path.resolve()
@@ -130,20 +144,19 @@ def _is_published_damaged(path: Path) -> bool:
     return False
 
 
-def _repair_queue(settings: Settings) -> Sequence[RepairedDatabase]:
+def _repair_queue(path: Path) -> Sequence[RepairedDatabase]:
     """Replace a damaged queue with a new one that holds the readable events that were not loaded yet.
 
     A receiver that has the damaged file open notices that it was moved. It refuses deliveries until then, which Stripe
     repeats.
     """
-    path = settings.queue_path
-    if settings.recoup_queue_url is not None or not _is_sqlite_damaged(path):
+    if not _is_sqlite_damaged(path):
         return ()
     from orchestration.webhooks.queue import Delivery, Queue  # imports SQLAlchemy, which is slow
 
     rows = _readable_events(path)
     moved = move_aside(path, *_companions(path))
-    with closing(Queue(settings.queue_url)) as queue:
+    with closing(Queue(f"sqlite:///{path}")) as queue:
         queue.put([Delivery(name, event_id, text, at, account) for name, event_id, text, at, account in rows])
     remark = f"A new queue holds the {len(rows):,} waiting events that could be read; `recoup sync` reads the others."
     return [RepairedDatabase(path, moved, remark)]
@@ -158,8 +171,7 @@ def _readable_events(path: Path) -> list[tuple[str, str, str, datetime, str | No
     return rows
 
 
-def _repair_history(settings: Settings) -> Sequence[RepairedDatabase]:
-    home = settings.dagster_home
+def _repair_history(home: Path) -> Sequence[RepairedDatabase]:
     paths = [home / EVENT_LOG, home / "history" / "runs.db", home / "schedules" / "schedules.db"]
     damaged = [path for path in paths if _is_sqlite_damaged(path)]
     if not damaged:

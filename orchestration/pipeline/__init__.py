@@ -5,10 +5,12 @@ Does not: reading from Stripe (`sync`, `webhooks`), storage (`warehouse`), the m
 """
 
 from orchestration.pipeline.builder import Build, DataTestOutcome, PlanUnusable, build, build_by_plan, build_in_full
+from orchestration.pipeline.dbt_runner import BuildOptions
 from orchestration.pipeline.headline import RecoveryRate, read_project_fingerprint, read_recovery_rates
 from orchestration.pipeline.steps import (
     INGEST_ERRORS,
     INTEGRATION_ERRORS,
+    PipelineInputs,
     WebhookBatch,
     estimate_sync,
     extract,
@@ -23,7 +25,9 @@ __all__ = [
     "INGEST_ERRORS",
     "INTEGRATION_ERRORS",
     "Build",
+    "BuildOptions",
     "DataTestOutcome",
+    "PipelineInputs",
     "PlanUnusable",
     "RecoveryRate",
     "WebhookBatch",

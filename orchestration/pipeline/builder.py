@@ -13,9 +13,9 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.base.errors import RecoupError
-from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import (
     TABLES_AND_TESTS,
+    BuildOptions,
     EventCallback,
     ModelsFailed,
     WarehouseLocked,
@@ -95,7 +95,7 @@ class PlanUnusable(RecoupError):
 
 
 def build(
-    settings: Settings,
+    options: BuildOptions,
     *,
     callback: EventCallback | None = None,
     observe: Observe = lambda name: None,
@@ -107,11 +107,11 @@ def build(
         WarehouseError: as `open_warehouse`.
     """
     with suppress(PlanUnusable):
-        return build_by_plan(settings, observe=observe)
-    return build_in_full(settings, callback)
+        return build_by_plan(options, observe=observe)
+    return build_in_full(options, callback)
 
 
-def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -> Build:
+def build_by_plan(options: BuildOptions, *, observe: Observe = lambda name: None) -> Build:
     """Build what has changed since the last complete build with the plan, in one transaction.
 
     Raises:
@@ -119,19 +119,19 @@ def build_by_plan(settings: Settings, *, observe: Observe = lambda name: None) -
         ModelsFailed: a model or a blocking test failed; no table was changed.
         WarehouseError: as `open_warehouse`.
     """
-    with open_warehouse(settings.warehouse_path, options=build_options(settings)) as connection:
+    with open_warehouse(options.warehouse_path, options=connection_options(options)) as connection:
         _complete_build_of(connection, project_fingerprint())
-        plan = load_plan(settings)
+        plan = load_plan(options)
         check_plan(connection, plan)
         return run_plan(connection, plan, observe=observe)
 
 
-def build_options(settings: Settings) -> dict[str, Any]:
+def connection_options(options: BuildOptions) -> dict[str, Any]:
     """Return the DuckDB options for a build with the plan."""
-    return {"memory_limit": settings.build_memory, **small_batch_options(settings.warehouse_path)}
+    return {"memory_limit": options.memory_limit, **small_batch_options(options.warehouse_path)}
 
 
-def build_in_full(settings: Settings, callback: EventCallback | None = None) -> Build:
+def build_in_full(options: BuildOptions, callback: EventCallback | None = None) -> Build:
     """Build everything with dbt from all raw rows, then compile the plan for later builds.
 
     Raises:
@@ -140,26 +140,26 @@ def build_in_full(settings: Settings, callback: EventCallback | None = None) -> 
     """
     for _ in range(_MAX_ATTEMPTS - 1):
         with suppress(WarehouseLocked):
-            return _build_in_full_once(settings, callback)
-    return _build_in_full_once(settings, callback)
+            return _build_in_full_once(options, callback)
+    return _build_in_full_once(options, callback)
 
 
-def _build_in_full_once(settings: Settings, callback: EventCallback | None) -> Build:
+def _build_in_full_once(options: BuildOptions, callback: EventCallback | None) -> Build:
     fingerprint = project_fingerprint()
-    with open_warehouse(settings.warehouse_path) as connection:  # creates the raw tables; waits for other writers
+    with open_warehouse(options.warehouse_path) as connection:  # creates the raw tables; waits for other writers
         delete_complete_build(connection)
         streams = hash_streams(connection)
-    with request_access(settings.warehouse_path):
-        nodes = build_with_dbt(settings, fingerprint, [callback] if callback else [])
-    with open_warehouse(settings.warehouse_path) as connection, transaction(connection):
+    with request_access(options.warehouse_path):
+        nodes = build_with_dbt(options, fingerprint, [callback] if callback else [])
+    with open_warehouse(options.warehouse_path) as connection, transaction(connection):
         is_same = hash_streams(connection) == streams  # if not, another process changed checkpoints before dbt started
         build_id = find_incomplete_build(connection, fingerprint)
         complete_build(connection, build_id, fingerprint, streams=streams if is_same else None)
-    load_plan(settings)
+    load_plan(options)
     return Build(nodes, is_full=True)
 
 
-def build_some(settings: Settings, arguments: Sequence[str], callback: EventCallback) -> None:
+def build_some(options: BuildOptions, arguments: Sequence[str], callback: EventCallback) -> None:
     """Build and test with dbt the nodes that `arguments` select. The build is incomplete: it closes no load.
 
     Raises:
@@ -167,14 +167,14 @@ def build_some(settings: Settings, arguments: Sequence[str], callback: EventCall
         WarehouseError: as `open_warehouse`.
     """
     for _ in range(_MAX_ATTEMPTS):
-        with open_warehouse(settings.warehouse_path):
+        with open_warehouse(options.warehouse_path):
             pass  # waits for other writers
-        with request_access(settings.warehouse_path):
-            result = invoke_dbt(settings, ["build", *TABLES_AND_TESTS, *arguments], [callback])
+        with request_access(options.warehouse_path):
+            result = invoke_dbt(options, ["build", *TABLES_AND_TESTS, *arguments], [callback])
         if not is_warehouse_locked(result):
             break
     if not result.success:
-        raise ModelsFailed(failure_text(result, settings))
+        raise ModelsFailed(failure_text(result, options.log_dir))
 
 
 def check_plan(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:

@@ -10,12 +10,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from orchestration.base.errors import RecoupError
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings, url_safe_path
+from orchestration.base.files import url_safe_path
+
+DBT_PROJECT_DIR: Final = Path(__file__).resolve().parents[2] / "dbt_project"
 
 EventCallback = Callable[[Any], None]
 """Called with each of dbt's structured log events."""
@@ -32,6 +35,23 @@ _PARSED_SUFFIXES: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
 """Suffixes of the project's files that dbt parses."""
 
 
+@dataclass(frozen=True)
+class BuildOptions:
+    """Where models are built, and with how much memory.
+
+    Attributes:
+        warehouse_path: The DuckDB file of the raw tables and the models.
+        target_dir: The folder of dbt's compiled SQL and artifacts, and of the compiled plan.
+        log_dir: The folder of dbt's log files.
+        memory_limit: The memory limit in DuckDB's notation, such as `3072MiB`.
+    """
+
+    warehouse_path: Path
+    target_dir: Path
+    log_dir: Path
+    memory_limit: str
+
+
 class ModelsFailed(RecoupError):
     """A model or a test failed. The message names it. The published file has not changed."""
 
@@ -40,70 +60,71 @@ class WarehouseLocked(ModelsFailed):
     """Another process opened the warehouse first, so that no table was built."""
 
 
-def run_dbt_command(settings: Settings, arguments: Sequence[str]) -> int:
+def run_dbt_command(options: BuildOptions, arguments: Sequence[str]) -> int:
     """Run a dbt command on the warehouse, print dbt's output, and return its exit code."""
     environment = os.environ | {
-        "RECOUP_WAREHOUSE_PATH": _path_for_dbt(settings, settings.warehouse_path),
-        "RECOUP_BUILD_MEMORY": settings.build_memory,
+        "RECOUP_WAREHOUSE_PATH": _path_for_dbt(options.warehouse_path),
+        "RECOUP_BUILD_MEMORY": options.memory_limit,
         "DBT_PROJECT_DIR": str(DBT_PROJECT_DIR),
         "DBT_PROFILES_DIR": str(DBT_PROJECT_DIR),
-        "DBT_TARGET_PATH": str(settings.dbt_target_dir),
-        "DBT_LOG_PATH": str(settings.dbt_log_dir),
+        "DBT_TARGET_PATH": str(options.target_dir),
+        "DBT_LOG_PATH": str(options.log_dir),
     }
-    settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
+    options.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
     dbt = [sys.executable, "-c", "from dbt.cli.main import cli; cli(prog_name='recoup dbt')"]
     return subprocess.run([*dbt, *arguments], env=environment, check=False).returncode
 
 
-def invoke_dbt(settings: Settings, arguments: Sequence[str], callbacks: Sequence[EventCallback] = ()) -> Any:
+def invoke_dbt(options: BuildOptions, arguments: Sequence[str], callbacks: Sequence[EventCallback] = ()) -> Any:
     """Run a dbt command on the warehouse and return dbt's own result, successful or not.
 
     The project is parsed once per process, and again after one of its files has changed. Logs go to the data folder. No
     artifacts are written except compiled SQL. Nothing is printed.
     """
-    parse, manifest = _parse(settings)
+    parse, manifest = _parse(options)
     if manifest is None:
         return parse
-    return _invoke(settings, ["--no-write-json", *arguments], callbacks, manifest=manifest)
+    return _invoke(options, ["--no-write-json", *arguments], callbacks, manifest=manifest)
 
 
-def compile_project(settings: Settings) -> tuple[Any, Any]:
+def compile_project(options: BuildOptions) -> tuple[Any, Any]:
     """Compile all models and data tests for the plan without the warehouse; return dbt's result and manifest."""
-    parse, manifest = _parse(settings)
+    parse, manifest = _parse(options)
     if manifest is None:
         return parse, None
     arguments = ["--no-write-json", "compile", "--vars", "{is_plan: true}"]
-    with _empty_warehouse(settings) as beside:
-        return _invoke(settings, arguments, manifest=manifest, warehouse=beside), manifest
+    with _empty_warehouse(options) as beside:
+        return _invoke(options, arguments, manifest=manifest, warehouse=beside), manifest
 
 
-def _parse(settings: Settings) -> tuple[Any, Any]:
+def _parse(options: BuildOptions) -> tuple[Any, Any]:
     """Return dbt's result and manifest; the manifest is None if the project cannot be parsed."""
     global _parsed
-    files = _project_files()
-    if _parsed is None or _parsed[0] != files:
-        with _empty_warehouse(settings) as beside:
-            parse = _invoke(settings, ["--no-write-json", "parse"], warehouse=beside)
+    state = (options.warehouse_path.name, _project_files())
+    if _parsed is None or _parsed[0] != state:
+        with _empty_warehouse(options) as beside:
+            parse = _invoke(options, ["--no-write-json", "parse"], warehouse=beside)
         if not parse.success:
             return parse, None
-        _parsed = files, parse.result
-    return None, _parsed[1]
+        _parsed = state, parse.result
+    # A copy: dbt keeps the SQL of ephemeral models in its manifest, and would use it again in the next command.
+    return None, _parsed[1].deepcopy()
 
 
 @contextmanager
-def _empty_warehouse(settings: Settings) -> Iterator[Path]:
+def _empty_warehouse(options: BuildOptions) -> Iterator[Path]:
     """Yield a path where no warehouse exists, with the file name of the real one, since dbt's SQL contains the name."""
-    settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
-        yield Path(beside) / settings.warehouse_path.name
+    options.target_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=options.target_dir) as beside:
+        yield Path(beside) / options.warehouse_path.name
 
 
-_parsed: tuple[dict[Path, int], Any] | None = None
-"""The project's files at the last parse, and dbt's manifest. The manifest does not depend on the data folder."""
+_parsed: tuple[tuple[str, dict[Path, int]], Any] | None = None
+"""The warehouse's file name and the project's files at the last parse, and dbt's manifest, which depends on both."""
 
 
 def _invoke(
-    settings: Settings,
+    options: BuildOptions,
     arguments: Sequence[str],
     callbacks: Sequence[EventCallback] = (),
     *,
@@ -115,11 +136,11 @@ def _invoke(
     from dbt.cli.main import dbtRunner
 
     where = ["--project-dir", str(DBT_PROJECT_DIR), "--profiles-dir", str(DBT_PROJECT_DIR)]
-    quiet = ["--log-level", "none", "--log-level-file", "info", "--log-path", str(settings.dbt_log_dir)]
-    into = ["--target-path", str(target or settings.dbt_target_dir)]
-    settings.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
-    path = _path_for_dbt(settings, warehouse or settings.warehouse_path)
-    with _environment(RECOUP_WAREHOUSE_PATH=path, RECOUP_BUILD_MEMORY=settings.build_memory):
+    quiet = ["--log-level", "none", "--log-level-file", "info", "--log-path", str(options.log_dir)]
+    into = ["--target-path", str(target or options.target_dir)]
+    options.warehouse_path.parent.mkdir(parents=True, exist_ok=True)
+    path = _path_for_dbt(warehouse or options.warehouse_path)
+    with _environment(RECOUP_WAREHOUSE_PATH=path, RECOUP_BUILD_MEMORY=options.memory_limit):
         try:
             result = dbtRunner(manifest, list(callbacks)).invoke([*quiet, *arguments, *where, *into])
         finally:
@@ -129,12 +150,12 @@ def _invoke(
     return result
 
 
-def _path_for_dbt(settings: Settings, warehouse: Path) -> str:
-    """Return the path of a warehouse in the data folder in the form that dbt-duckdb accepts."""
-    return str(url_safe_path(settings.recoup_data_dir) / warehouse.relative_to(settings.recoup_data_dir))
+def _path_for_dbt(warehouse: Path) -> str:
+    """Return the path of a warehouse in the form that dbt-duckdb accepts."""
+    return str(url_safe_path(warehouse.parent) / warehouse.name)
 
 
-def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:
+def build_with_dbt(options: BuildOptions, fingerprint: str, callbacks: Sequence[EventCallback] = ()) -> dict[str, int]:
     """Build and test seeds and models from all raw rows; return the number of nodes of each kind that passed.
 
     dbt adds the build to the ledger with `fingerprint`. The caller marks it as complete.
@@ -144,11 +165,11 @@ def build_with_dbt(settings: Settings, fingerprint: str, callbacks: Sequence[Eve
         WarehouseLocked: another process opened the warehouse first.
     """
     arguments = ["build", *TABLES_AND_TESTS, "--full-refresh", "--vars", f"{{fingerprint: '{fingerprint}'}}"]
-    result = invoke_dbt(settings, arguments, callbacks)
+    result = invoke_dbt(options, arguments, callbacks)
     if is_warehouse_locked(result):
-        raise WarehouseLocked(f"Another process opened {settings.warehouse_path} first. Run the command again.")
+        raise WarehouseLocked(f"Another process opened {options.warehouse_path} first. Run the command again.")
     if not result.success:
-        raise ModelsFailed(failure_text(result, settings))
+        raise ModelsFailed(failure_text(result, options.log_dir))
     nodes: dict[str, int] = {}
     for node in result.result.results:
         kind = str(node.node.resource_type)
@@ -161,7 +182,7 @@ def is_warehouse_locked(result: Any) -> bool:
     return _LOCK_MESSAGE in str(result.exception)
 
 
-def ensure_manifest(settings: Settings) -> Path:
+def ensure_manifest(options: BuildOptions) -> Path:
     """Return the path of dbt's manifest; parse the project if one of its files is newer.
 
     Dagster loads its definitions from the manifest.
@@ -169,14 +190,14 @@ def ensure_manifest(settings: Settings) -> Path:
     Raises:
         ModelsFailed: the project cannot be parsed.
     """
-    manifest = settings.dbt_target_dir / "manifest.json"
+    manifest = options.target_dir / "manifest.json"
     if _is_whole(manifest) and manifest.stat().st_mtime_ns > max(_project_files().values()):
         return manifest
-    settings.dbt_target_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings.dbt_target_dir) as beside:
-        result = _invoke(settings, ["parse"], target=Path(beside))
+    options.target_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=options.target_dir) as beside:
+        result = _invoke(options, ["parse"], target=Path(beside))
         if not result.success:
-            raise ModelsFailed(failure_text(result, settings))
+            raise ModelsFailed(failure_text(result, options.log_dir))
         os.replace(Path(beside) / "manifest.json", manifest)
     return manifest
 
@@ -208,7 +229,7 @@ def _is_for_people(path: Path) -> bool:
     return path.suffix == ".md" and path.parent == DBT_PROJECT_DIR
 
 
-def failure_text(result: Any, settings: Settings) -> str:
+def failure_text(result: Any, log_dir: Path) -> str:
     """Return a message of at most one screen that names the failed nodes."""
     nodes = getattr(result.result, "results", None) or []
     failed = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
@@ -217,7 +238,7 @@ def failure_text(result: Any, settings: Settings) -> str:
     lines = [f"{node.node.name}: {_first_line(node.message)}" for node in failed[:_SHOWN_FAILURES]]
     more = [f"… and {len(failed) - _SHOWN_FAILURES} more"] if len(failed) > _SHOWN_FAILURES else []
     where = (
-        f"dbt's log: {settings.dbt_log_dir / 'dbt.log'}. The published file has not changed.\n"
+        f"dbt's log: {log_dir / 'dbt.log'}. The published file has not changed.\n"
         "If rows were changed by hand, `recoup dbt build --full-refresh` restores them."
     )
     return "\n".join([f"{len(failed)} of {len(nodes)} dbt nodes failed:", *lines, *more, where])

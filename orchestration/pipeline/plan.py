@@ -14,8 +14,14 @@ from typing import Any, Final
 import orjson
 
 from orchestration.base.files import replace_file
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings
-from orchestration.pipeline.dbt_runner import ModelsFailed, compile_project, failure_text, project_fingerprint
+from orchestration.pipeline.dbt_runner import (
+    DBT_PROJECT_DIR,
+    BuildOptions,
+    ModelsFailed,
+    compile_project,
+    failure_text,
+    project_fingerprint,
+)
 
 _COMPILERS: Final = ("dbt-core", "dbt-adapters", "dbt-duckdb", "duckdb")
 _PROFILE: Final = "profiles.yml"
@@ -69,33 +75,37 @@ class Plan:
     tests: tuple[PlannedTest, ...]
 
 
-def load_plan(settings: Settings) -> Plan:
+def load_plan(options: BuildOptions) -> Plan:
     """Return the plan of the current project; compile it if no current plan is stored.
 
     Raises:
         ModelsFailed: the project cannot be compiled.
     """
-    plan = stored_plan(settings)
+    plan = stored_plan(options)
     if plan is None:
-        plan = _compile(settings, project_fingerprint())
-        _write(_path(settings), plan)
+        plan = _compile(options, project_fingerprint())
+        _write(_path(options.target_dir), plan)
     return plan
 
 
-def stored_plan(settings: Settings) -> Plan | None:
+def stored_plan(options: BuildOptions) -> Plan | None:
     """Return the stored plan if it is current, else None."""
-    plan = _read(_path(settings))
-    return plan if plan is not None and plan.key == _key(project_fingerprint()) else None
+    plan = _read(_path(options.target_dir))
+    key = _key(project_fingerprint(), options.warehouse_path.name)
+    return plan if plan is not None and plan.key == key else None
 
 
-def _path(settings: Settings) -> Path:
-    return settings.dbt_target_dir / "plan.json"
+def _path(target_dir: Path) -> Path:
+    return target_dir / "plan.json"
 
 
-def _key(fingerprint: str) -> str:
-    """Return a hash of everything that the plan depends on: the project, the compiling versions, and this file."""
+def _key(fingerprint: str, database: str) -> str:
+    """Return a hash of everything that the plan depends on.
+
+    These are the project, the compiling versions, this file, and the warehouse's file name, which is in the SQL.
+    """
     versions = [f"{name} {metadata.version(name)}" for name in _COMPILERS]
-    parts = [fingerprint, *versions, Path(__file__).read_text(encoding="utf-8")]
+    parts = [fingerprint, *versions, database, Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -123,26 +133,41 @@ def _write(path: Path, plan: Plan) -> None:
     replace_file(path, orjson.dumps(asdict(plan)))
 
 
-def _compile(settings: Settings, fingerprint: str) -> Plan:
-    result, manifest = compile_project(settings)
+def _compile(options: BuildOptions, fingerprint: str) -> Plan:
+    result, manifest = compile_project(options)
     if not result.success:
-        raise ModelsFailed(failure_text(result, settings))
+        raise ModelsFailed(failure_text(result, options.log_dir))
     results = [each.node for each in result.result.results]
-    nodes = {node.unique_id: node for node in results if node.resource_type in ("model", "test")}
-    order = TopologicalSorter({name: node.depends_on.nodes for name, node in nodes.items()}).static_order()
+    nodes = {node.unique_id: node for node in results if _is_planned(node)}
+    parents = {name: _parents(node, manifest) for name, node in nodes.items()}
+    order = TopologicalSorter(parents).static_order()
     compiled = [nodes[name] for name in order if name in nodes]
     return Plan(
-        _key(fingerprint),
+        _key(fingerprint, options.warehouse_path.name),
         fingerprint,
         _duckdb_settings(),
         {name: (source.schema, source.identifier) for name, source in manifest.sources.items()}
         | {name: (node.schema, node.alias) for name, node in manifest.nodes.items() if node.resource_type == "seed"},
-        tuple(_model(node) for node in compiled if node.resource_type == "model"),
-        tuple(_test(node) for node in compiled if node.resource_type == "test"),
+        tuple(_model(node, parents[node.unique_id]) for node in compiled if node.resource_type == "model"),
+        tuple(_test(node, parents[node.unique_id]) for node in compiled if node.resource_type == "test"),
     )
 
 
-def _model(node: Any) -> PlannedModel:
+def _is_planned(node: Any) -> bool:
+    return node.resource_type == "test" or (node.resource_type == "model" and node.config.materialized != "ephemeral")
+
+
+def _parents(node: Any, manifest: Any) -> tuple[str, ...]:
+    """Return the nodes that the node reads. The SQL of an ephemeral model is part of its children, with its parents."""
+    parents: dict[str, None] = {}
+    for name in node.depends_on.nodes:
+        parent = manifest.nodes.get(name)
+        is_ephemeral = parent is not None and parent.config.materialized == "ephemeral"
+        parents |= dict.fromkeys(_parents(parent, manifest) if is_ephemeral else (name,))
+    return tuple(parents)
+
+
+def _model(node: Any, parents: tuple[str, ...]) -> PlannedModel:
     config, key = node.config, node.config.unique_key or ()
     return PlannedModel(
         id=node.unique_id,
@@ -153,12 +178,12 @@ def _model(node: Any) -> PlannedModel:
         unique_key=(key,) if isinstance(key, str) else tuple(key),
         tombstone=config.meta.get("tombstone"),
         measured=tuple(config.meta.get("measured", ())),
-        parents=tuple(node.depends_on.nodes),
+        parents=parents,
         sql=node.compiled_code,
     )
 
 
-def _test(node: Any) -> PlannedTest:
+def _test(node: Any, parents: tuple[str, ...]) -> PlannedTest:
     """Build the test's query as dbt does (dbt-core: macro get_test_sql)."""
     config = node.config
     limit = f"limit {config.limit}" if config.limit else ""
@@ -166,7 +191,7 @@ def _test(node: Any) -> PlannedTest:
         id=node.unique_id,
         name=node.name,
         is_blocking=config.severity.upper() == "ERROR",
-        parents=tuple(node.depends_on.nodes),
+        parents=parents,
         query=f"""select {config.fail_calc}, {config.fail_calc} {config.warn_if}, {config.fail_calc} {config.error_if}
 from (
 {node.compiled_code}

@@ -5,18 +5,19 @@ Each step opens and closes the warehouse, so that one step at a time has the fil
 
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import duckdb
 from pydantic import SecretStr
 
-from orchestration.accounts.clients import KeyMissing, open_client
+from orchestration.accounts.clients import KeyMissing, StripeConnections
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations
-from orchestration.base.account import AccountKey
-from orchestration.config.settings import DEFAULT_INTEGRATION, Settings
-from orchestration.pipeline.builder import Build, PlanUnusable, build_options, check_plan, run_plan
+from orchestration.base.account import DEFAULT_INTEGRATION, AccountKey
+from orchestration.pipeline.builder import Build, PlanUnusable, check_plan, connection_options, run_plan
+from orchestration.pipeline.dbt_runner import BuildOptions
 from orchestration.pipeline.headline import RecoveryRate, read_recovery_rates
 from orchestration.pipeline.plan import stored_plan
 from orchestration.stripe_api import API_VERSION, StripeApiError, is_live, key_digest, latest_instant
@@ -38,8 +39,28 @@ INGEST_ERRORS: Final = (AccountUnknown, QueueUnavailable)
 """Errors of the webhook queue and its events; polling continues."""
 
 
+@dataclass(frozen=True)
+class PipelineInputs:
+    """What the steps of one data folder use, for a caller that runs all of them.
+
+    Attributes:
+        connections: The integrations and how to reach Stripe.
+        options: The warehouse, and how the models are built.
+        published_path: The analysts' file.
+        queue_url: The URL of the webhook queue, which need not exist.
+        queue_days: Number of days for which the queue remembers a loaded event.
+    """
+
+    connections: StripeConnections
+    options: BuildOptions
+    published_path: Path
+    queue_url: str = field(repr=False)
+    queue_days: float
+
+
 def extract(
-    settings: Settings,
+    connections: StripeConnections,
+    warehouse_path: Path,
     observe: Callable[[Progress], None] = lambda progress: None,
     *,
     integration: str = DEFAULT_INTEGRATION,
@@ -52,21 +73,21 @@ def extract(
         IntegrationError: there is no such integration.
         StripeApiError, WarehouseError: as `sync_account` and `open_warehouse`.
     """
-    used = _resolve_account(settings, integration)
-    warehouse = Warehouse(settings.warehouse_path, options=LOADING_OPTIONS)
-    with open_client(settings, used) as client, closing(warehouse):
+    used = _resolve_account(connections, integration)
+    warehouse = Warehouse(warehouse_path, options=LOADING_OPTIONS)
+    with connections.open(used) as client, closing(warehouse):
         report = sync_account(client, warehouse, stated_id=used.account_id, request=request, observe=observe)
         account_id = report.account.account_id
         store_account(warehouse.connection, integration, account_id, key_digest=_digest_of(used))
     return report
 
 
-def _resolve_account(settings: Settings, name: str) -> Integration:
+def _resolve_account(connections: StripeConnections, name: str) -> Integration:
     """Return the integration; look up and store its account id if it was written by hand without one."""
-    integrations = Integrations(settings)
+    integrations = connections.integrations
     used = integrations.named(name)
     if name != DEFAULT_INTEGRATION and used.account_id is None:
-        with open_client(settings, used) as client:
+        with connections.open(used) as client:
             account = identify(client)
         integrations.set_account(name, account.account_id, livemode=account.livemode)
     return integrations.named(name)
@@ -77,8 +98,15 @@ def _digest_of(integration: Integration) -> str:
     return key_digest(integration.api_key or SecretStr(str(integration.account_id)))
 
 
-def ingest(settings: Settings, *, limit: int | None = None) -> IngestReport:
-    """Load all queued webhook events, or the oldest `limit` events.
+def ingest(
+    connections: StripeConnections,
+    warehouse_path: Path,
+    queue_url: str,
+    *,
+    keep_days: float,
+    limit: int | None = None,
+) -> IngestReport:
+    """Load all queued webhook events, or the oldest `limit` events, and forget those loaded `keep_days` ago.
 
     If an integration's account is not known yet, it is looked up at Stripe.
 
@@ -90,11 +118,11 @@ def ingest(settings: Settings, *, limit: int | None = None) -> IngestReport:
     from orchestration.webhooks.queue import Queue, days_ago  # imports sqlalchemy, which no other step needs
 
     with (
-        closing(Queue(settings.queue_url)) as queue,
-        open_warehouse(settings.warehouse_path, options=LOADING_OPTIONS) as connection,
+        closing(Queue(queue_url)) as queue,
+        open_warehouse(warehouse_path, options=LOADING_OPTIONS) as connection,
     ):
-        report = _ingest(settings, queue, connection, limit)
-        queue.delete_finished(before=days_ago(settings.recoup_queue_days))
+        report = _ingest(connections, queue, connection, limit)
+        queue.delete_finished(before=days_ago(keep_days))
         return report
 
 
@@ -108,7 +136,15 @@ class WebhookBatch:
     rates: Sequence[RecoveryRate]
 
 
-def ingest_and_publish(settings: Settings, queue: "Queue", *, limit: int, wait: float) -> WebhookBatch:
+def ingest_and_publish(
+    connections: StripeConnections,
+    options: BuildOptions,
+    published_path: Path,
+    queue: "Queue",
+    *,
+    limit: int,
+    wait: float,
+) -> WebhookBatch:
     """Load the oldest `limit` queued events, build by the compiled plan, and publish, on one connection.
 
     Events are acknowledged when they are committed to the raw tables. If the build then fails, the next build includes
@@ -120,41 +156,43 @@ def ingest_and_publish(settings: Settings, queue: "Queue", *, limit: int, wait: 
         AccountUnknown: as `ingest`, after the events of the other integrations were published.
         QueueUnavailable, WarehouseError: as `ingest`.
     """
-    plan = stored_plan(settings)
+    plan = stored_plan(options)
     if plan is None:
         raise PlanUnusable("The plan of the models is not compiled yet.")
-    with open_warehouse(settings.warehouse_path, wait=wait, options=build_options(settings)) as connection:
+    with open_warehouse(options.warehouse_path, wait=wait, options=connection_options(options)) as connection:
         check_plan(connection, plan)
         try:
-            ingested = _ingest(settings, queue, connection, limit)
+            ingested = _ingest(connections, queue, connection, limit)
         except AccountUnknown:
             run_plan(connection, plan)
-            publish(connection, settings.published_path)
+            publish(connection, published_path)
             raise
-        built, published = run_plan(connection, plan), publish(connection, settings.published_path)
+        built, published = run_plan(connection, plan), publish(connection, published_path)
         return WebhookBatch(ingested, built, published, read_recovery_rates(connection))
 
 
 def _ingest(
-    settings: Settings, queue: "Queue", connection: duckdb.DuckDBPyConnection, limit: int | None
+    connections: StripeConnections, queue: "Queue", connection: duckdb.DuckDBPyConnection, limit: int | None
 ) -> IngestReport:
+    connections = connections.reload()  # events may come from an integration that was connected since the start
     return ingest_queue(
         connection,
         queue,
-        account_of=cache(partial(_account_of, settings, connection)),
-        may_write=cache(partial(_may_write, settings)),
+        account_of=cache(partial(_account_of, connections, connection)),
+        may_write=cache(partial(_may_write, connections.integrations)),
         pinned_version=API_VERSION,
         limit=limit,
-        latest=latest_instant(settings.stripe_api_base),
+        latest=latest_instant(connections.api_base),
     )
 
 
-def may_have_events(settings: Settings) -> bool:
-    """Return whether a webhook queue exists. If not, a sync need not import sqlalchemy."""
-    return settings.recoup_queue_url is not None or settings.queue_path.exists()
+def may_have_events(queue_url: str) -> bool:
+    """Return whether a webhook queue may exist. If not, a sync need not import sqlalchemy."""
+    path = queue_url.removeprefix("sqlite:///")
+    return path == queue_url or Path(path).exists()
 
 
-def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name: str) -> str:
+def _account_of(connections: StripeConnections, connection: duckdb.DuckDBPyConnection, name: str) -> str:
     """Return the account id of an integration, even if it was renamed or removed.
 
     Raises:
@@ -162,7 +200,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
     """
     used: Integration | None = None
     with suppress(IntegrationError):
-        used = Integrations(settings).named(name)
+        used = connections.integrations.named(name)
     key = used.api_key if used else None
     configured_id = used.account_id if used else None
     known = configured_id or stored_account_id(connection, name, key_digest=key_digest(key) if key else None)
@@ -171,7 +209,7 @@ def _account_of(settings: Settings, connection: duckdb.DuckDBPyConnection, name:
     if used is None or key is None:
         raise _account_unknown(name, _hint(name, is_connected=used is not None))
     try:
-        with open_client(settings, used) as client:
+        with connections.open(used) as client:
             account_id = identify(client).account_id
     except StripeApiError as error:
         raise _account_unknown(name, str(error)) from None
@@ -193,13 +231,12 @@ def _account_unknown(name: str, hint: str) -> AccountUnknown:
     )
 
 
-def _may_write(settings: Settings, name: str, account: AccountKey, is_own: bool) -> bool:
+def _may_write(integrations: Integrations, name: str, account: AccountKey, is_own: bool) -> bool:
     """Return whether events at an integration's endpoint may write an account and mode.
 
     They may write the integration's own account, and those of its connected accounts that were chosen. If the
     integration was renamed or removed, they may write any connected account that was chosen.
     """
-    integrations = Integrations(settings)
     try:
         used = integrations.named(name)
     except IntegrationError:
@@ -219,33 +256,37 @@ def _is_live_or_none(integration: Integration) -> bool | None:
 
 
 def estimate_sync(
-    settings: Settings, request: SyncRequest | None = None, *, integration: str = DEFAULT_INTEGRATION
+    connections: StripeConnections,
+    warehouse_path: Path,
+    request: SyncRequest | None = None,
+    *,
+    integration: str = DEFAULT_INTEGRATION,
 ) -> SyncPlan:
     """Estimate what `extract` would read, with a few requests to Stripe.
 
     Raises:
         KeyMissing, IntegrationError, StripeApiError, WarehouseError: as `extract`.
     """
-    used = Integrations(settings).named(integration)
-    with open_client(settings, used) as client, open_warehouse(settings.warehouse_path) as connection:
+    used = connections.integrations.named(integration)
+    with connections.open(used) as client, open_warehouse(warehouse_path) as connection:
         return plan_sync(client, connection, stated_id=used.account_id, request=request)
 
 
-def publish_marts(settings: Settings) -> PublishedFile:
+def publish_marts(warehouse_path: Path, published_path: Path) -> PublishedFile:
     """Publish the analysts' file.
 
     Raises:
         WarehouseError: as `open_warehouse`.
     """
-    with open_warehouse(settings.warehouse_path) as connection:
-        return publish(connection, settings.published_path)
+    with open_warehouse(warehouse_path) as connection:
+        return publish(connection, published_path)
 
 
-def recovery_rates(settings: Settings) -> Sequence[RecoveryRate]:
+def recovery_rates(warehouse_path: Path) -> Sequence[RecoveryRate]:
     """Return the recovery rates of all accounts as of the last build.
 
     Raises:
         WarehouseError: as `open_warehouse`.
     """
-    with open_warehouse(settings.warehouse_path) as connection:
+    with open_warehouse(warehouse_path) as connection:
         return read_recovery_rates(connection)

@@ -6,18 +6,22 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from orchestration.accounts.clients import StripeConnections
 from orchestration.accounts.oauth_flow import CALLBACK_PATH
 from orchestration.accounts.oauth_tokens import DEAUTHORIZED_EVENT, record_deauthorization
-from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_endpoints
+from orchestration.accounts.registry import Integrations
+from orchestration.accounts.webhook_endpoints import WebhookEndpoints
 from orchestration.base.files import make_new_files_private
 from orchestration.config.settings import Settings
+from orchestration.setup.connections import make_app_authorization
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.web.oauth_callback import callback_page
 from orchestration.webhooks.endpoint import WebhookEndpoint
 from orchestration.webhooks.queue import Queue
@@ -35,14 +39,15 @@ def receiver(settings: Settings | None = None) -> Starlette:
         make_new_files_private()
         settings = Settings()
     logging.getLogger("uvicorn.access").addFilter(_mask_secrets)
-    WebhookFiles(settings).enable()
+    authorization, endpoints = make_app_authorization(settings), make_webhook_endpoints(settings)
+    endpoints.files().enable()
     return create_receiver(
         Queue(settings.queue_url),
-        _cached_endpoints(settings),
+        _cached_endpoints(endpoints, authorization.connections.integrations),
         stored_types=settings.webhook_events,
         bus_key=settings.recoup_event_bus_key,
-        watchers={DEAUTHORIZED_EVENT: partial(record_deauthorization, settings)},
-        routes=[Route(CALLBACK_PATH, callback_page(settings), methods=["GET"])],
+        watchers={DEAUTHORIZED_EVENT: partial(_record_deauthorization, authorization.connections)},
+        routes=[Route(CALLBACK_PATH, callback_page(authorization), methods=["GET"])],
     )
 
 
@@ -55,15 +60,22 @@ def _mask_secrets(record: logging.LogRecord) -> bool:
     return True
 
 
-def _cached_endpoints(settings: Settings) -> Callable[[], Sequence[WebhookEndpoint]]:
+def _record_deauthorization(connections: StripeConnections, event: Mapping[str, Any]) -> None:
+    """Record that an account has uninstalled the app, even if it was connected after this process started."""
+    record_deauthorization(connections.integrations.reload(), connections.app, event)
+
+
+def _cached_endpoints(
+    endpoints: WebhookEndpoints, integrations: Integrations
+) -> Callable[[], Sequence[WebhookEndpoint]]:
     """Return a function that returns all enabled endpoints, and reads them again after `_REFRESH_SECONDS`."""
     read_at = float("-inf")
     cached: Sequence[WebhookEndpoint] = ()
 
-    def endpoints() -> Sequence[WebhookEndpoint]:
+    def enabled_endpoints() -> Sequence[WebhookEndpoint]:
         nonlocal read_at, cached
         if time.monotonic() - read_at > _REFRESH_SECONDS:
-            read_at, cached = time.monotonic(), webhook_endpoints(settings)
+            read_at, cached = time.monotonic(), endpoints.enabled(integrations.reload())
         return cached
 
-    return endpoints
+    return enabled_endpoints

@@ -8,9 +8,8 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from orchestration.accounts.oauth_flow import NotConnected, connect_app
+from orchestration.accounts.oauth_flow import AppAuthorization, NotConnected, connect_app
 from orchestration.accounts.registry import Integration, IntegrationError
-from orchestration.config.settings import Settings
 from orchestration.stripe_api import StripeApiError
 
 logger = logging.getLogger(__name__)
@@ -34,14 +33,14 @@ _HEADERS: Final = {
 """The page's address contains a code and a state. These headers keep it out of caches and out of `Referer`."""
 
 
-def callback_page(settings: Settings) -> Callable[[Request], Response]:
+def callback_page(authorization: AppAuthorization) -> Callable[[Request], Response]:
     """Create the handler for `CALLBACK_PATH`. It waits for Stripe, so Starlette runs it in a thread."""
 
     def page(request: Request) -> Response:
         if request.method == "HEAD":  # link previews send HEAD; they must not consume the one-time link
             return Response(headers=_HEADERS)
         try:
-            integration = connect_app(settings, request.query_params)
+            integration = connect_app(authorization, request.query_params)
         except (NotConnected, IntegrationError) as error:
             return _not_connected_page(str(error), 400)
         except StripeApiError as error:

@@ -177,8 +177,8 @@ class Queue:
                 .where(WEBHOOK_QUEUE.c.seq.in_(oldest))
                 .values(attempts=WEBHOOK_QUEUE.c.attempts + 1)
                 .returning(*columns)
-            ).fetchall()
-        rows = [QueuedEvent(**{**row._mapping, "received_at": _utc(row.received_at)}) for row in taken]
+            ).mappings()
+            rows = [QueuedEvent(**{**row, "received_at": _utc(row["received_at"])}) for row in taken]
         return sorted(rows, key=lambda row: row.seq)
 
     def finish(

@@ -21,11 +21,11 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
 from tests.bench import accounts, engine, models, shops, webhooks
+from tests.support import pipeline
 
 PAYMENTS: Final = 20_000
 STREAMS: Final = ("payment_intents", "charges", "refunds", "disputes", "events")

@@ -19,10 +19,11 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from orchestration import pipeline
-from orchestration.accounts.registry import Integration, Integrations
+from orchestration.accounts.registry import Integration
 from orchestration.config.settings import Settings
+from orchestration.setup.registry import make_integrations
 from orchestration.simulator import Fault, SimulatedAccount, SimulatorServer
+from tests.support import pipeline
 
 PAYMENTS: Final = int(os.environ.get("RECOUP_BENCH_ACCOUNT", "3000"))
 LIMITS: Final = {"global_rate": 100, "endpoint_rate": 25, "latency": 0.1}
@@ -62,7 +63,7 @@ def seconds_of(servers: Sequence[SimulatorServer], fault: Fault | None) -> float
     market.gates[failing].faults.clear()
     urls = {"market": market.url, "shop": shop.url, **dict.fromkeys((failing, *connected), market.url)}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        integrations = Integrations(Settings(recoup_data_dir=Path(folder)))
+        integrations = make_integrations(Settings(recoup_data_dir=Path(folder)))
         for name, server in (("market", market), ("shop", shop)):
             key = SecretStr(KEYS[name])
             integrations.add(Integration(name, key, "", account_id=server.account.id, livemode=True))

@@ -16,10 +16,10 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from orchestration import pipeline
 from orchestration.cli.demo import KINDS, PLAIN
 from orchestration.config.settings import Settings
 from tests.bench.shops import SEEDS, VARIANTS, make_settings, read_by_syncs, without_rate_limit
+from tests.support import pipeline
 
 PROMISED: Final = {"exact": 0.995, "high": 0.98, "medium": 0.9, "low": 0.0}
 """The smallest share of right links of each confidence."""

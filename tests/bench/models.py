@@ -23,11 +23,11 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
 from orchestration.warehouse.connection import create_tables, open_warehouse
+from tests.support import pipeline
 from tests.support.load_ledger import record_new_loads
 
 PAYMENTS: Final = 20_000

@@ -16,10 +16,10 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from orchestration import pipeline
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
+from tests.support import pipeline
 from tests.support.processes import RECOUP, find_free_port
 
 PAYMENTS: Final = int(os.environ.get("RECOUP_BENCH_PAYMENTS", "20000"))
@@ -37,7 +37,7 @@ _ROLES: Final = {
     "multiprocessing": "run",
     "code-server": "code server's proxy",
     " grpc ": "code server",
-    "orchestration.cli.dagster_dev": "dagster dev",
+    "orchestration.cli.dagster_dev": "parent of Dagster",
 }
 """Part of a command line, and the role of its process. The first matching part decides."""
 

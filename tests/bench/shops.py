@@ -20,7 +20,6 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from orchestration import pipeline
 from orchestration.cli.demo import KINDS, PLAIN
 from orchestration.config.settings import Settings
 from orchestration.pipeline import plan
@@ -28,6 +27,7 @@ from orchestration.simulator import DEFAULT_API_KEY, Debt, SimulatedAccount, Sim
 from orchestration.simulator.world.calibration import DAY, HOUR
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder, ensure_built_folder
 
 SEEDS: Final = tuple(map(int, os.environ.get("RECOUP_BENCH_SEEDS", "1 2 3").split()))
@@ -269,7 +269,7 @@ def without_rate_limit(folder: Path) -> Iterator[BuiltFolder]:
     """Read without Stripe's rate limit, and yield a data folder whose models are built on empty tables."""
     kept = folder / "plan.json"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plan, "_path", lambda settings: kept)
+        patched.setattr(plan, "_path", lambda target_dir: kept)
         patched.setattr(client, "Governor", lambda *, livemode, wait: Governor(livemode=livemode, wait=lambda _: None))
         yield ensure_built_folder(folder, kept)
 

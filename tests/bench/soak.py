@@ -26,10 +26,9 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from orchestration import pipeline
-from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.demo import FIRST_DAYS, simulator_process
 from orchestration.config.settings import Settings
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.simulator import DEFAULT_API_KEY, DEFAULT_WEBHOOK_SECRET, SimulatedAccount
 from tests.bench.serving import (
     ACCOUNT,
@@ -42,6 +41,7 @@ from tests.bench.serving import (
     sync_build_publish,
     wait_until,
 )
+from tests.support import pipeline
 from tests.support.truth import find_differences
 
 SECONDS: Final = float(os.environ.get("RECOUP_SOAK_SECONDS", "1200"))
@@ -62,7 +62,7 @@ PARTS: Final = {
     "dbt/": ("dbt/**/*",),
     "all": ("**/*",),
 }
-ROLES: Final = ("receiver", "code server", "code server's proxy", "daemon", "webserver", "dagster dev", "run")
+ROLES: Final = ("receiver", "code server", "code server's proxy", "daemon", "webserver", "parent of Dagster", "run")
 _UNFINISHED: Final = "status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
 
 console = Console(width=140, highlight=False)
@@ -234,9 +234,9 @@ def soak(folder: Path) -> tuple[Watch, list[str]]:
 
 def _live(settings: Settings, served: Served, url: str) -> Watch:
     """Send events while the account lives, then wait until all started work has ended."""
-    token_files = WebhookFiles(settings).enable()
+    token_files = make_webhook_endpoints(settings).files().enable()
     base = settings.model_copy(update={"recoup_webhook_base_url": f"http://127.0.0.1:{served.receiver_port}"})
-    endpoint = {"url": webhook_url(base, token_files), "secret": DEFAULT_WEBHOOK_SECRET}
+    endpoint = {"url": make_webhook_endpoints(base).url(token_files), "secret": DEFAULT_WEBHOOK_SECRET}
     requests.post(f"{url}/_sim/webhook_endpoints", json=endpoint, timeout=30).raise_for_status()
     wait_until(lambda: has_ticked(settings), served)
     _set_speed(url, SPEED)

@@ -39,10 +39,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from orchestration import pipeline
-from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.cli.demo import simulator_process
 from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.simulator import SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.warehouse.redact import redact, stored_json
@@ -60,6 +59,7 @@ from tests.bench.serving import (
     sync_build_publish,
     wait_until,
 )
+from tests.support import pipeline
 from tests.support.postgres import Postgres
 from tests.support.processes import RECOUP, find_free_port
 
@@ -145,7 +145,7 @@ def serving(settings: Settings, kind: str) -> Iterator[tuple[str, int]]:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
-        token = WebhookFiles(settings).enable().token.get_secret_value()
+        token = make_webhook_endpoints(settings).files().enable().token.get_secret_value()
         yield f"http://127.0.0.1:{port}/webhooks/stripe/{token}", running.pid
     finally:
         running.send_signal(signal.SIGINT)
@@ -396,7 +396,7 @@ def _synced_account(folder: Path) -> str:
 
 def _to_marts(settings: Settings, served: Served, rate: float, pushed: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Send the events at this rate, and wait until the last of them is published."""
-    token = WebhookFiles(settings).enable().token.get_secret_value()
+    token = make_webhook_endpoints(settings).files().enable().token.get_secret_value()
     address = urlsplit(f"http://127.0.0.1:{served.receiver_port}/webhooks/stripe/{token}")
     intents = {event["data"]["object"]["id"]: number for number, event in enumerate(pushed)}
     sender = Sender(

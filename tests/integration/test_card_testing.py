@@ -8,16 +8,19 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline.builder import run_plan
 from orchestration.pipeline.plan import load_plan
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.simulator.world.calibration import DAY
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
+from tests.support import pipeline
+from tests.support.built_folder import BuiltFolder
+from tests.support.full_models import find_full_refresh_differences
 from tests.support.load_ledger import record_new_loads
-from tests.support.truth import Rows, find_full_refresh_differences
+from tests.support.truth import Rows
 
 SMALL = "(payload ->> '$.amount')::BIGINT <= 200"
 CUSTOMER_OF_THE_DAY = """json_object('customer', 'cus_' || epoch(created)::BIGINT // 86400)"""
@@ -39,9 +42,9 @@ def server(account: SimulatedAccount) -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def built(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Return the settings of a synced account whose models are built."""
-    folder = tmp_path_factory.mktemp("built")
+    folder = built_folder.copy(tmp_path_factory.mktemp("built"))
     settings = Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
     pipeline.extract(settings)
     pipeline.build(settings)
@@ -62,7 +65,9 @@ def rewrite(settings: Settings, what: str, which: str) -> None:
                 WHERE {which}"""
         )
         record_new_loads(connection, "charges")
-        run_plan(connection, replace(load_plan(settings), tests=()))  # the rewritten charges need not be consistent
+        run_plan(
+            connection, replace(load_plan(make_build_options(settings)), tests=())
+        )  # the rewritten charges need not be consistent
 
 
 def query_flagged(settings: Settings) -> set[str]:
@@ -104,7 +109,7 @@ def test_a_burst_that_is_read_in_parts_is_flagged_as_a_whole(make_settings: Make
     tested_at = [at for at in tested_at if at >= begun_at]
     assert len(tested_at) > 10
     with SimulatorServer(account) as server:
-        settings = make_settings(server)
+        settings = make_settings(server, built=True)
         counts = []
         for at in (*tested_at[1 :: len(tested_at) // 4], ended_at):
             account.now = at

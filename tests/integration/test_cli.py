@@ -22,6 +22,7 @@ from orchestration.cli.demo import FIRST_DAYS
 from orchestration.cli.query import run_query
 from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import invoke_dbt
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.support.built_folder import BuiltFolder
@@ -135,13 +136,16 @@ def test_a_damaged_published_file_is_named(recoup: Recoup, tmp_path: Path) -> No
     assert "is damaged. Publish it again: recoup sync" in result.text
 
 
-def test_an_interrupted_build_says_so(synced: Path, environment: dict[str, str], recoup: Recoup) -> None:
-    log = synced / "dbt" / "logs" / "dbt.log"
-    with duckdb.connect(str(synced / "warehouse.duckdb")) as connection:
+def test_an_interrupted_build_says_so(synced: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """Check what is printed. `test_killed_sync.py` checks that the next sync continues."""
+    folder = Path(shutil.copytree(synced, tmp_path / "data"))
+    log = folder / "dbt" / "logs" / "dbt.log"
+    log.unlink(missing_ok=True)
+    with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
         connection.execute("UPDATE sync.model_builds SET fingerprint = 'of another state of the project'")
     process = subprocess.Popen(
         [*RECOUP, "sync"],
-        env=environment | {"RECOUP_DATA_DIR": str(synced)},
+        env=environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -154,7 +158,6 @@ def test_an_interrupted_build_says_so(synced: Path, environment: dict[str, str],
     assert "Traceback" not in err, err
     assert process.returncode == 130
     assert "Stopped. Stored data are kept" in " ".join(err.split())
-    assert recoup("sync", RECOUP_DATA_DIR=str(synced)).code == 0
 
 
 def test_a_server_that_is_not_stripe_is_an_error(recoup: Recoup, tmp_path: Path) -> None:
@@ -244,14 +247,14 @@ def short_window(synced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("short_window")
     shutil.copytree(synced, folder, dirs_exist_ok=True)
     command = ["run", "--select", "int_episodes_summarized+", "--full-refresh", "--vars", "{recovery_window_days: 1}"]
-    done = invoke_dbt(Settings(recoup_data_dir=folder), command)
+    done = invoke_dbt(make_build_options(Settings(recoup_data_dir=folder)), command)
     assert done.success, done.exception
     return folder
 
 
 def test_the_counts_and_amounts_to_date_equal_the_mart(short_window: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(recoup_data_dir=short_window)
-    run._print_summary(run._summary(settings), run.Summary())
+    run._print_summary(run._summary(settings.warehouse_path), run.Summary())
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     with duckdb.connect(str(settings.warehouse_path), read_only=True) as connection:
         rates = connection.execute(
@@ -400,7 +403,7 @@ def test_a_query_result_is_shown_and_written(recoup: Recoup, synced: Path, tmp_p
 )
 def test_a_value_of_any_type_is_shown(value: str, shown: str, synced: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sql = f"set timezone = 'UTC'; select {value} as v"
-    run_query(Settings(recoup_data_dir=synced), sql, csv=None, parquet=None)
+    run_query(Settings(recoup_data_dir=synced).published_path, sql, csv=None, parquet=None)
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == ["v", shown]
 
 

@@ -8,17 +8,24 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
+from pydantic import SecretStr
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from orchestration.config.settings import PROJECT_ROOT
+from orchestration.accounts.registry import Integration, Integrations
+from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from tests.support.processes import RECOUP, find_free_port, is_dagster_up, list_descendants, list_parents, wait_until
 
 STARTED_WITHIN = 120.0
 ENDED_WITHIN = 60.0
+PARTITIONS_WITHIN = 60.0
+RUN_WITHIN = 240.0
 PROXY = "recoup.example.com"
 
 
@@ -32,7 +39,7 @@ class Running:
     family: set[int]
 
     def dagster(self) -> int:
-        """Return the id of the process that runs `dagster dev`."""
+        """Return the id of the process that runs the UI, the daemon and the code server."""
         return int((self.output.parent / "data" / "dagster" / "processes.lock").read_text())
 
     def is_gone(self) -> bool:
@@ -41,11 +48,11 @@ class Running:
 
 
 @contextmanager
-def recoup(folder: Path, *command: str) -> Iterator[Running]:
+def recoup(folder: Path, *command: str, **variables: str) -> Iterator[Running]:
     """Run the command until its UI and daemon are up, and kill all its processes at the end."""
     port, output = find_free_port(), folder / "output.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STRIPE_", "RECOUP_"))}
-    environment |= {"RECOUP_DATA_DIR": str(folder / "data"), "RECOUP_UI_HOSTS": PROXY}
+    environment |= {"RECOUP_DATA_DIR": str(folder / "data"), "RECOUP_UI_HOSTS": PROXY} | variables
     with output.open("wb") as result:
         process = subprocess.Popen(
             [*RECOUP, *command, "--port", str(port)],
@@ -60,7 +67,7 @@ def recoup(folder: Path, *command: str) -> Iterator[Running]:
         wait_until(lambda: is_dagster_up(f"http://127.0.0.1:{port}") or process.poll() is not None, STARTED_WITHIN)
         assert process.poll() is None, output.read_text()
         running.family = list_descendants(process.pid)
-        assert len(running.family) >= 5, "dagster dev, code server and its proxy, webserver, daemon"
+        assert len(running.family) >= 5, "their parent, code server and its proxy, webserver, daemon"
         yield running
     finally:
         for pid in running.family | list_descendants(process.pid) | {process.pid}:
@@ -70,8 +77,8 @@ def recoup(folder: Path, *command: str) -> Iterator[Running]:
         process.wait()
 
 
-def serve(folder: Path) -> AbstractContextManager[Running]:
-    return recoup(folder, "serve", "--receiver-port", str(find_free_port()))
+def serve(folder: Path, **variables: str) -> AbstractContextManager[Running]:
+    return recoup(folder, "serve", "--receiver-port", str(find_free_port()), **variables)
 
 
 def kill_command(running: Running) -> None:
@@ -84,7 +91,7 @@ def kill_command_while_dagster_hangs(running: Running) -> None:
     running.process.kill()
 
 
-def kill_command_and_dagster_dev(running: Running) -> None:
+def kill_command_and_parent_of_dagster(running: Running) -> None:
     dagster = running.dagster()
     running.process.kill()
     os.kill(dagster, signal.SIGKILL)
@@ -97,14 +104,20 @@ def close_terminal(running: Running) -> None:
     wait_until(running.is_gone, ENDED_WITHIN)
 
 
-def kill_dagster_dev(running: Running) -> None:
+def kill_parent_of_dagster(running: Running) -> None:
     os.kill(running.dagster(), signal.SIGKILL)
     wait_until(running.is_gone, ENDED_WITHIN)
     assert running.process.returncode == 1
     assert "Dagster has ended (exit code -9)" in running.output.read_text()
 
 
-ENDS = (kill_command_while_dagster_hangs, kill_command_and_dagster_dev, kill_command, close_terminal, kill_dagster_dev)
+ENDS = (
+    kill_command_while_dagster_hangs,
+    kill_command_and_parent_of_dagster,
+    kill_command,
+    close_terminal,
+    kill_parent_of_dagster,
+)
 
 
 @pytest.mark.timeout(900)
@@ -125,6 +138,60 @@ def test_killing_dev_ends_dagster_and_the_simulated_account(tmp_path: Path) -> N
     with recoup(tmp_path, "dev", "--payments", "100") as dev:
         assert len(dev.family) >= 6, "the simulated account ends too"
         kill_command(dev)
+
+
+PARTITIONS = """query { partitionSetsOrError(pipelineName: "sync_stripe", repositorySelector: {
+    repositoryLocationName: "recoup", repositoryName: "__repository__"}) {
+  ... on PartitionSets { results { partitionsOrError { ... on Partitions { results { name } } } } } } }"""
+RUNS = "query { runsOrError { ... on Runs { results { status tags { key value } } } } }"
+LAUNCH = """mutation { launchRun(executionParams: {mode: "default", runConfigData: {}, selector: {
+    repositoryLocationName: "recoup", repositoryName: "__repository__", jobName: "sync_stripe"},
+    executionMetadata: {tags: [{key: "dagster/partition", value: "shop"}]}}) { __typename } }"""
+
+
+def ask(port: int, query: str) -> Any:
+    answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=60)
+    answer.raise_for_status()
+    return answer.json()["data"]
+
+
+def list_partitions(port: int) -> set[str]:
+    """Return the partitions that the UI shows."""
+    (found,) = ask(port, PARTITIONS)["partitionSetsOrError"]["results"]
+    return {each["name"] for each in found["partitionsOrError"]["results"]}
+
+
+def list_runs(port: int) -> dict[str, set[str]]:
+    """Return the statuses of the runs of each partition."""
+    found: dict[str, set[str]] = {}
+    for run in ask(port, RUNS)["runsOrError"]["results"]:
+        tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+        found.setdefault(tags.get("dagster/partition", ""), set()).add(run["status"])
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_accounts_that_are_connected_while_dagster_runs_are_synced(tmp_path: Path) -> None:
+    """Connect, rename and remove an account under a running daemon with a new instance and a schedule of a minute."""
+    settings = Settings(recoup_data_dir=tmp_path / "data")
+    with (
+        SimulatorServer(SimulatedAccount(seed=34, payments=60, days=10)) as stripe,
+        serve(tmp_path, STRIPE_API_BASE=stripe.url, RECOUP_SYNC_CRON="* * * * *") as running,
+    ):
+        port = running.port
+        wait_until(lambda: list_partitions(port) == {"default"}, PARTITIONS_WITHIN)
+        key = SecretStr(DEFAULT_API_KEY)
+        Integrations(settings).add(Integration("shop", key, "pasted", account_id=stripe.account.id, livemode=False))
+        wait_until(lambda: list_partitions(port) == {"shop"}, PARTITIONS_WITHIN)
+        wait_until(lambda: "SUCCESS" in list_runs(port).get("shop", set()), RUN_WITHIN)
+        Integrations(settings).rename("shop", "store")
+        wait_until(lambda: list_partitions(port) == {"store"}, PARTITIONS_WITHIN)
+        wait_until(lambda: "SUCCESS" in list_runs(port).get("store", set()), RUN_WITHIN)
+        assert ask(port, LAUNCH)["launchRun"]["__typename"] == "LaunchRunSuccess"
+        wait_until(lambda: "FAILURE" in list_runs(port)["shop"], RUN_WITHIN)
+        Integrations(settings).remove("store")
+        wait_until(lambda: list_partitions(port) == {"default"}, PARTITIONS_WITHIN)
+        assert "default" not in list_runs(port), "no sync starts without an account"
 
 
 def test_the_ui_answers_only_its_own_pages_and_local_scripts(tmp_path: Path, subtests: pytest.Subtests) -> None:

@@ -6,10 +6,10 @@ from itertools import pairwise
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.cli.demo import DEMO_SHOP, FIRST_DAYS
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT, SimulatedAccount, SimulatorServer
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.truth import Rows
 

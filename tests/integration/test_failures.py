@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.accounts.registry import Integrations
 from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.setup.registry import make_integrations
 from tests.support.processes import RECOUP
 from tests.support.run_command import CommandResult, run_recoup
 
@@ -134,7 +134,7 @@ def test_an_integration_whose_secrets_cannot_be_copied_is_not_renamed(tmp_path: 
     result = run_recoup("integrations", "rename", "shop", "store", RECOUP_DATA_DIR=str(tmp_path))
     assert_one_sentence(result)
     assert re.search(r"cannot be copied: [^\[\]()]*named pipe", result.text)
-    assert [each.name for each in Integrations(Settings(recoup_data_dir=tmp_path)).all()] == ["shop"]
+    assert [each.name for each in make_integrations(Settings(recoup_data_dir=tmp_path)).all()] == ["shop"]
 
 
 def test_removing_the_integration_of_the_variable_is_refused_without_a_question(tmp_path: Path) -> None:

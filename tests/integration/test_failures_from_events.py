@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from tests.integration.test_data_issues import DAY, MIDNIGHT, Payload, charge, intent, load, query_published, recovered
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
-from tests.support.truth import find_full_refresh_differences
+from tests.support.full_models import find_full_refresh_differences
 
 VERSION = "2026-10-28.endive"
 BANK = {"type": "issuer_declined", "network_status": "declined_by_network"}

@@ -14,8 +14,8 @@ from typing import Any, Final
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.payment_histories import (
     DAY,

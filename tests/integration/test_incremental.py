@@ -8,24 +8,29 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration import pipeline
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings
+from orchestration.config.settings import Settings
 from orchestration.pipeline import dbt_runner
 from orchestration.pipeline.builder import run_plan
-from orchestration.pipeline.dbt_runner import TABLES_AND_TESTS, ModelsFailed, invoke_dbt
+from orchestration.pipeline.dbt_runner import DBT_PROJECT_DIR, TABLES_AND_TESTS, ModelsFailed, invoke_dbt
 from orchestration.pipeline.plan import load_plan
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
+from tests.support import pipeline
+from tests.support.built_folder import BuiltFolder
+from tests.support.full_models import find_full_refresh_differences
 from tests.support.load_ledger import record_new_loads
-from tests.support.truth import Rows, find_full_refresh_differences, read_models, read_tables
+from tests.support.truth import Rows, read_models, read_tables
 
 DAY = 86_400
 PARTS = (
     "staging",
     "+int_payment_intents_summarized",
     "int_payment_intents_changed+1",
-    "int_retries_evaluated",
+    "int_retry_windows",
+    "int_retry_signals int_retries_evaluated",
+    "int_charge_evidence",
     "payment_attempts",
     "int_charges_inferred_from_events int_payment_intents_linked",
 )
@@ -53,9 +58,9 @@ def server() -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def built(server: SimulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(server: SimulatorServer, built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the data folder of a synced account whose models are built."""
-    folder = tmp_path_factory.mktemp("built")
+    folder = built_folder.copy(tmp_path_factory.mktemp("built"))
     settings = Settings(stripe_api_key=DEFAULT_API_KEY, stripe_api_base=server.url, recoup_data_dir=folder)  # type: ignore[arg-type]
     pipeline.extract(settings)
     pipeline.build(settings)
@@ -104,7 +109,7 @@ def test_a_build_completes_a_partial_build(server: SimulatorServer, settings: Se
     for selection in PARTS:
         server.account.now += DAY
         pipeline.extract(settings)
-        assert invoke_dbt(settings, ["run", "--select", *selection.split()]).success
+        assert invoke_dbt(make_build_options(settings), ["run", "--select", *selection.split()]).success
     pipeline.build(settings)
     assert find_full_refresh_differences(settings, tmp_path / "rebuilt") == []
 
@@ -123,7 +128,7 @@ def patch(settings: Settings, table: str, what: str, which: str) -> None:
     )
     with open_warehouse(settings.warehouse_path) as connection:
         record_new_loads(connection, table)
-        plan = load_plan(settings)
+        plan = load_plan(make_build_options(settings))
         run_plan(connection, replace(plan, tests=()))  # the changed objects need not be consistent
 
 
@@ -176,7 +181,7 @@ def test_rows_that_fail_a_test_stop_every_build_until_they_are_corrected(
     change(settings, "DELETE FROM marts.payment_attempts")
     with pytest.raises(ModelsFailed, match="no_row_is_lost_on_the_way_to_the_marts"):
         pipeline.build(settings)
-    assert invoke_dbt(settings, ["build", "--full-refresh", *TABLES_AND_TESTS]).success
+    assert invoke_dbt(make_build_options(settings), ["build", "--full-refresh", *TABLES_AND_TESTS]).success
     pipeline.build(settings)
     after = read_tables(settings.warehouse_path)
     assert after["sync.model_builds"] != before["sync.model_builds"]
@@ -186,7 +191,7 @@ def test_rows_that_fail_a_test_stop_every_build_until_they_are_corrected(
 def test_the_next_build_tests_rows_of_a_manual_dbt_run(
     settings: Settings,
 ) -> None:
-    assert invoke_dbt(settings, ["run", "--select", "payment_attempts"]).success
+    assert invoke_dbt(make_build_options(settings), ["run", "--select", "payment_attempts"]).success
     change(
         settings,
         """UPDATE marts.payment_attempts
@@ -204,7 +209,7 @@ def test_a_manual_dbt_run_reaches_the_downstream_models_in_the_next_build(
     for table in ("intermediate.int_payment_attempts_unioned", "marts.payment_attempts"):
         change(settings, f"UPDATE {table} SET amount = amount + 1")
     mended = ["run", "--full-refresh", "--select", "int_payment_attempts_unioned"]
-    assert invoke_dbt(settings, mended).success
+    assert invoke_dbt(make_build_options(settings), mended).success
     pipeline.build(settings)
     assert read_models(settings) == before
 
@@ -218,5 +223,5 @@ def test_descriptions_belong_to_the_project_and_readmes_do_not() -> None:
 def test_a_manual_dbt_test_tests_all_rows(settings: Settings) -> None:
     change(settings, "UPDATE marts.payment_attempts SET attempt_number = attempt_number + 1 WHERE attempt_number > 1")
     pipeline.build(settings)
-    found = invoke_dbt(settings, ["test", "--select", "payment_attempts"])
+    found = invoke_dbt(make_build_options(settings), ["test", "--select", "payment_attempts"])
     assert not found.success

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.processes import RECOUP
 from tests.support.truth import read_tables

@@ -12,23 +12,27 @@ import duckdb
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from orchestration import pipeline
 from orchestration.base.account import AccountKey
-from orchestration.config.settings import DBT_PROJECT_DIR, Settings
+from orchestration.config.settings import Settings
 from orchestration.pipeline.dbt_runner import (
+    DBT_PROJECT_DIR,
     TABLES_AND_TESTS,
     ensure_manifest,
     failure_text,
     invoke_dbt,
     run_dbt_command,
 )
+from orchestration.pipeline.plan import load_plan
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse import rows as rows_module
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
-from tests.support.truth import read_models
+from tests.support import pipeline
+from tests.support.built_folder import make_once
+from tests.support.full_models import find_full_refresh_differences, load_full_models
 
 GOOD = {"pass", "success", "warn"}
 
@@ -153,9 +157,14 @@ CORRUPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Return the settings of a synced account whose models are built."""
+def built(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Return the settings of a synced account whose models are built by dbt, once for all workers."""
+    made = make_once(shared_folder, "built_models", sync_and_build)
     folder = tmp_path_factory.mktemp("built")
+    return Settings(recoup_data_dir=Path(shutil.copytree(made, folder, dirs_exist_ok=True)))
+
+
+def sync_and_build(folder: Path) -> None:
     with SimulatorServer(SimulatedAccount(seed=21, payments=600, days=90)) as server:
         settings = Settings(
             stripe_api_key="rk_test_simulated_account_reads_everything",  # type: ignore[arg-type]
@@ -163,13 +172,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             recoup_data_dir=folder,
         )
         pipeline.extract(settings)
-    pipeline.build(settings)
-    return settings
+    assert pipeline.build(settings).is_full
 
 
 def statuses(settings: Settings, *arguments: str) -> dict[str, str]:
     """Return dbt's status of each node of a command."""
-    done = invoke_dbt(settings, arguments)
+    done = invoke_dbt(make_build_options(settings), arguments)
     assert done.exception is None, done.exception
     nodes = [result for result in done.result.results if result.node.resource_type != "operation"]
     return {result.node.name: str(result.status) for result in nodes}
@@ -181,20 +189,47 @@ def test_the_unit_tests_of_the_models_pass(built: Settings) -> None:
     assert [name for name, status in found.items() if status != "pass"] == []
 
 
+def test_dbt_by_hand_builds_every_model_again_from_new_rows(built: Settings, tmp_path: Path) -> None:
+    copy = Settings(recoup_data_dir=tmp_path)
+    shutil.copy(built.warehouse_path, copy.warehouse_path)
+    found = statuses(copy, "build", *TABLES_AND_TESTS)
+    assert {name: status for name, status in found.items() if status not in GOOD} == {}
+    models = {path.stem for path in (DBT_PROJECT_DIR / "models").rglob("*.sql")}
+    assert {name for name in models if "ephemeral" not in model_text(name)} <= set(found)
+
+
+def model_text(name: str) -> str:
+    (path,) = (DBT_PROJECT_DIR / "models").rglob(f"{name}.sql")
+    return path.read_text(encoding="utf-8")
+
+
 def test_every_invariant_has_a_corruption_to_notice() -> None:
     assert set(CORRUPTIONS) == {path.stem for path in (DBT_PROJECT_DIR / "tests").glob("*.sql")}
 
 
+@pytest.fixture(scope="module")
+def invariants(built: Settings) -> dict[str, str]:
+    """Return the SQL of each invariant, compiled by dbt once, since `dbt test` takes two CPU seconds each time."""
+    done = invoke_dbt(make_build_options(built), ["compile", "--select", "test_type:singular"])
+    assert done.success, failure_text(done, built.dbt_log_dir)
+    return {result.node.name: result.node.compiled_code for result in done.result.results}
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_an_invariant_holds_and_notices_each_corruption(name: str, built: Settings, tmp_path: Path) -> None:
-    copy = built.model_copy(update={"recoup_data_dir": tmp_path})
-    shutil.copyfile(built.warehouse_path, tmp_path / "warehouse.duckdb")
-    assert statuses(copy, "test", "--select", name) == {name: "pass"}
-    for corruption in CORRUPTIONS[name]:
-        shutil.copyfile(built.warehouse_path, tmp_path / "warehouse.duckdb")
-        with open_warehouse(tmp_path / "warehouse.duckdb") as connection:
+def test_an_invariant_holds_and_notices_each_corruption(
+    name: str, built: Settings, invariants: dict[str, str], tmp_path: Path
+) -> None:
+    query = f"SELECT count(*) FROM ({invariants[name]})"
+    warehouse = Path(shutil.copyfile(built.warehouse_path, tmp_path / "warehouse.duckdb"))
+    with open_warehouse(warehouse) as connection:
+        for setting, value in load_plan(make_build_options(built)).settings.items():
+            connection.execute(f"SET {setting} = '{value}'")
+        assert connection.execute(query).fetchall() == [(0,)]
+        for corruption in CORRUPTIONS[name]:
+            connection.execute("BEGIN")
             connection.execute(corruption)
-        assert statuses(copy, "test", "--select", name)[name] in ("fail", "warn"), corruption
+            assert connection.execute(query).fetchall() != [(0,)], corruption
+            connection.execute("ROLLBACK")
 
 
 def test_models_build_on_empty_tables_and_again(tmp_path: Path) -> None:
@@ -239,8 +274,20 @@ def test_raw_rows_in_any_order_give_the_same_tables(built: Settings, tmp_path: P
             )
             connection.execute(f"DELETE FROM raw_stripe.{table}")
             connection.execute(f"INSERT INTO raw_stripe.{table} FROM rows_of; DROP TABLE rows_of")
-    assert set(statuses(copy, "run", "--full-refresh").values()) == {"success"}
-    assert read_models(copy) == read_models(built)
+    assert find_full_refresh_differences(copy, tmp_path / "again") == []
+
+
+def test_the_full_sql_of_the_models_gives_the_tables_of_a_build_by_dbt(built: Settings, tmp_path: Path) -> None:
+    """Check what other tests rely on: `find_full_refresh_differences` does what `dbt run --full-refresh` does."""
+    assert find_full_refresh_differences(built, tmp_path / "again") == []
+    with open_warehouse(built.warehouse_path) as connection:
+        assert {table for table, _ in load_full_models(built)} == {
+            f"{schema}.{name}"
+            for schema, name in connection.execute(
+                """SELECT schema_name, table_name FROM duckdb_tables()
+                   WHERE schema_name IN ('staging', 'intermediate', 'marts')"""
+            ).fetchall()
+        }
 
 
 def test_totals_do_not_depend_on_the_reporting_time_zone(built: Settings, tmp_path: Path) -> None:
@@ -273,7 +320,7 @@ def totals(warehouse: Path) -> tuple[list[Any], list[Any]]:
 
 
 def test_every_measure_and_rate_of_the_semantic_layer_equals_the_marts(built: Settings) -> None:
-    manifest = json.loads(ensure_manifest(built).read_text(encoding="utf-8"))
+    manifest = json.loads(ensure_manifest(make_build_options(built)).read_text(encoding="utf-8"))
     with duckdb.connect(str(built.warehouse_path), read_only=True) as connection:
         ask = connection.execute
         found = {}
@@ -343,6 +390,8 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
     "card_testing_tiny_card_count": ("a whole number from 1", WHOLE),
     "exclude_card_testing": ("true or false", SWITCH),
     "recovery_retry_metadata_keys": ("a list of different names", KEYS),
+    "owner_name": ("text", TEXT),
+    "owner_email": ("text", TEXT),
     "is_plan": ("true or false", SWITCH),
     "fingerprint": ("text", TEXT),
 }
@@ -355,14 +404,17 @@ def with_vars(values: dict[str, Any], *command: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PROJECT_VARS)
 def test_an_invalid_var_is_explained_with_its_name_rule_and_value(name: str, built: Settings) -> None:
+    """Check one value of each var, of different types. The next test checks which values are refused."""
     rule, wrong = WRONG[name]
-    for value in (wrong[0], "x" * 500 if wrong is SWITCH else wrong[3]):
-        done = invoke_dbt(built, with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted"))
-        assert not done.success, value
-        message = failure_text(done, built)
-        assert message.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), message
-        shown = json.dumps(value)
-        assert message.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), message
+    value = "x" * 500 if wrong is SWITCH else wrong[list(PROJECT_VARS).index(name) % len(wrong)]
+    done = invoke_dbt(
+        make_build_options(built), with_vars({name: value}, "run", "--select", "int_sync_streams_pivoted")
+    )
+    assert not done.success, value
+    message = failure_text(done, built.dbt_log_dir)
+    assert message.startswith(f"dbt could not start: The dbt var {name} must be {rule}"), message
+    shown = json.dumps(value)
+    assert message.endswith(f". It is {shown if len(shown) < 60 else shown[:59] + '…'}."), message
 
 
 def test_each_var_has_a_rule_that_accepts_its_default_and_rejects_other_types(built: Settings) -> None:
@@ -371,8 +423,8 @@ def test_each_var_has_a_rule_that_accepts_its_default_and_rejects_other_types(bu
     inline = """{% for name, values in var('values').items() %}{% for value in values -%}
         {{ name }} {{ is_var_valid(value, var_rules()[name]) }}
     {% endfor %}{% endfor %}"""
-    done = invoke_dbt(built, with_vars({"values": values}, "compile", "--inline", inline))
-    assert done.success, failure_text(done, built)
+    done = invoke_dbt(make_build_options(built), with_vars({"values": values}, "compile", "--inline", inline))
+    assert done.success, failure_text(done, built.dbt_log_dir)
     message = [line.split() for line in done.result.results[0].node.compiled_code.splitlines() if line.strip()]
     expected = [
         [name, str(position == len(each) - 1)] for name, each in values.items() for position in range(len(each))
@@ -389,13 +441,12 @@ def test_dbt_parses_a_project_with_invalid_vars_and_then_explains_them(
     """
     settings = Settings(recoup_data_dir=tmp_path)
     shutil.copy(built.warehouse_path, settings.warehouse_path)
-    for position in (0, 3):
-        values = {name: wrong[position % len(wrong)] for name, (_, wrong) in WRONG.items()}
-        assert run_dbt_command(settings, with_vars(values, "parse")) == 0
-        capfd.readouterr()
-        assert run_dbt_command(settings, with_vars(values, "build")) != 0
-        message = capfd.readouterr().out
-        assert message.count("The dbt var ") == 1, message
+    first, fourth = ({name: wrong[nth % len(wrong)] for name, (_, wrong) in WRONG.items()} for nth in (0, 3))
+    assert run_dbt_command(make_build_options(settings), with_vars(first, "parse")) == 0
+    capfd.readouterr()
+    assert run_dbt_command(make_build_options(settings), with_vars(fourth, "build")) != 0, "a build parses, too"
+    message = capfd.readouterr().out
+    assert message.count("The dbt var ") == 1, message
 
 
 def test_models_read_vars_only_through_the_checking_macro() -> None:
@@ -406,8 +457,50 @@ def test_models_read_vars_only_through_the_checking_macro() -> None:
 def test_metadata_keys_are_optional(built: Settings) -> None:
     """Check that orders are then identified by invoices and order references alone."""
     values: dict[str, Any] = {"recovery_link_metadata_keys": [], "recovery_retry_metadata_keys": []}
-    done = invoke_dbt(built, with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty"))
-    assert done.success, failure_text(done, built)
+    done = invoke_dbt(
+        make_build_options(built), with_vars(values, "build", "--select", "stg_stripe__payment_intents", "--empty")
+    )
+    assert done.success, failure_text(done, built.dbt_log_dir)
+
+
+def test_only_models_that_other_groups_build_on_are_open_to_them(built: Settings) -> None:
+    manifest = json.loads(ensure_manifest(make_build_options(built)).read_text(encoding="utf-8"))
+    models = {name: node for name, node in manifest["nodes"].items() if node["resource_type"] == "model"}
+    readers: dict[str, set[str]] = {name: set() for name in models}
+    for node in models.values():
+        for parent in set(node["depends_on"]["nodes"]) & models.keys():
+            readers[parent].add(node["group"])
+    expected = {
+        name: {"marts": "public", "intermediate": "protected" if readers[name] - {node["group"]} else "private"}.get(
+            node["fqn"][1], "protected"
+        )
+        for name, node in models.items()
+    }
+    assert {name: node["access"] for name, node in models.items()} == expected
+    assert {node["group"] for node in models.values()} == {group["name"] for group in manifest["groups"].values()}
+    owners = [each["owner"]["name"] for kind in ("groups", "exposures") for each in manifest[kind].values()]
+    assert set(owners) == {PROJECT_VARS["owner_name"]}
+
+
+def test_the_readme_lists_the_models_whose_unique_key_is_not_the_key_of_a_row(built: Settings) -> None:
+    manifest = json.loads(ensure_manifest(make_build_options(built)).read_text(encoding="utf-8"))
+    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+    row_keys = {
+        test["attached_node"]: test["test_metadata"]["kwargs"]["combination_of_columns"]
+        for test in manifest["nodes"].values()
+        if (test.get("test_metadata") or {}).get("name") == "unique_combination_of_columns"
+    }
+    keyed = {node["unique_id"]: node for node in models if node["config"]["unique_key"]}
+    several = {node["name"] for name, node in keyed.items() if node["config"]["unique_key"] != row_keys[name]}
+    (paragraph,) = re.findall(
+        r"\*\*`unique_key` names(.*?)In all other models", (DBT_PROJECT_DIR / "README.md").read_text(), re.S
+    )
+    assert several == {word for word in re.findall(r"`(\w+)`", paragraph) if word != "merge"}
+    with duckdb.connect(str(built.warehouse_path), read_only=True) as connection:
+        for name in keyed.keys() - {node["unique_id"] for node in models if node["name"] in several}:
+            key = ", ".join(keyed[name]["config"]["unique_key"])
+            table = keyed[name]["relation_name"].split(".", 1)[1]
+            assert not connection.execute(f"SELECT {key} FROM {table} GROUP BY ALL HAVING count(*) > 1").fetchall()
 
 
 def test_source_freshness_works(built: Settings) -> None:
@@ -416,7 +509,7 @@ def test_source_freshness_works(built: Settings) -> None:
 
 def test_the_manifest_is_parsed_again_only_after_a_change(built: Settings) -> None:
     def stamp() -> Any:
-        return ensure_manifest(built).stat().st_mtime_ns
+        return ensure_manifest(make_build_options(built)).stat().st_mtime_ns
 
     first = stamp()
     assert stamp() == first

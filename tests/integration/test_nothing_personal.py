@@ -7,9 +7,9 @@ import orjson
 import pytest
 import requests
 
-from orchestration import pipeline
 from orchestration.simulator import DEFAULT_API_KEY, PERSONAL_MARKERS, SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 
 DAY = 86_400
 FORBIDDEN = (*PERSONAL_MARKERS, "client_secret", DEFAULT_API_KEY)

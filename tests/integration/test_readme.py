@@ -4,16 +4,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.cli.demo import DEMO_SHOP, KINDS
 from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.pipeline.dbt_runner import DBT_PROJECT_DIR, failure_text, invoke_dbt
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.stripe_api import permissions_link
 from orchestration.stripe_api.key_check import RESOURCES
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 
 PAGES = {
@@ -35,7 +38,7 @@ ANSWERS = [
     query
     for name in ("README.md", "dbt_project/README.md")
     for query in re.findall(r"```sql\n(.*?)```", PAGES[name], re.S)
-    if "{{" not in query  # a model is not a query
+    if "{{" not in query and not query.startswith("-- Compiled")  # a model is not a query
 ]
 IN_TEXT = re.findall(r"`(SELECT .+?)`", README)
 
@@ -70,6 +73,44 @@ def test_the_readme_has_queries_and_names_exactly_the_published_marts(published:
     rows = published.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'marts'").fetchall()
     named = set(re.findall(r"^\| `marts\.(\w+)` \|", README, re.M))
     assert named == {name for (name,) in rows}
+
+
+def normalized(sql: str) -> str:
+    """Return the SQL without values that differ between builds, the database's name, quotes and white space."""
+    return re.sub(r"(?<=_load_id >= )\d+|(?<=limit )\d+|(?<=timestamp )'.*?'|\"warehouse\"\.|\"|\s", "", sql)
+
+
+def compiled_block(title: str) -> str:
+    (shown,) = re.findall(rf"```sql\n-- Compiled {title}\n(.*?)```", PAGES["dbt_project/README.md"], re.S)
+    return normalized(shown)
+
+
+@pytest.mark.parametrize("arguments", [["--full-refresh"], []])
+def test_the_compiled_sql_of_the_readme_is_what_dbt_compiles(
+    arguments: list[str], built_folder: BuiltFolder, tmp_path: Path
+) -> None:
+    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path))
+    done = invoke_dbt(make_build_options(settings), ["compile", *arguments, "--select", "int_payment_attempts_unioned"])
+    assert done.success, failure_text(done, settings.dbt_log_dir)
+    compiled = normalized(done.result.results[0].node.compiled_code)
+    assert compiled.startswith(compiled_block(f"{'with' if arguments else 'without'} --full-refresh")), compiled
+
+
+def test_the_statements_of_the_strategy_are_in_the_readme() -> None:
+    macro = (DBT_PROJECT_DIR / "macros/strategies.sql").read_text("utf-8")
+    (body,) = re.findall(r"-%\}\n(    delete from .*?)\n    \{\{ 'where \(' ~ tombstone", macro, re.S)
+    for name, value in (
+        ("keys", "account_id, livemode, payment_intent_id"),
+        ("arg_dict['target_relation']", "intermediate.int_payment_attempts_unioned"),
+        ("arg_dict['temp_relation']", "int_payment_attempts_unioned__dbt_tmp"),
+    ):
+        body = body.replace(f"{{{{ {name} }}}}", value)
+    assert normalized(body) + ";" == compiled_block("by replace_keys")
+
+
+def test_the_source_of_the_compiled_sql_is_in_the_readme_as_it_is() -> None:
+    (shown,) = re.findall(r"begins so:\n\n```sql\n(.*?\n)\)\n```", PAGES["dbt_project/README.md"], re.S)
+    assert shown in (DBT_PROJECT_DIR / "models/intermediate/payments/int_payment_attempts_unioned.sql").read_text("utf-8")
 
 
 def heading_anchors(text: str) -> set[str]:

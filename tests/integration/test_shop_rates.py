@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestration import pipeline
 from orchestration.cli.demo import KINDS
 from orchestration.simulator import DEFAULT_ENABLED_EVENTS, SimulatedAccount, SimulatorServer
 from orchestration.simulator.stripe.objects import Renderer
@@ -22,6 +21,7 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row
 from tests.bench.shops import Comparison, compare_shops, format_table, make_settings
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 
 PAYMENTS, DAYS = 600, 180

@@ -4,13 +4,13 @@ import duckdb
 import orjson
 import pytest
 
-from orchestration import pipeline
 from orchestration.simulator import PERSONAL_MARKERS, SHOPS, SimulatedAccount, SimulatorServer
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.simulator.world.calibration import DAY
 from orchestration.sync.streams import EVENT_RETENTION_SECONDS, OBJECT_STREAMS
 from orchestration.warehouse.rows import OBJECT_TABLES
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 
 SHOWN = {
     "payment_intents": (

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from orchestration import pipeline
-from orchestration.accounts.registry import Integration, Integrations
+from orchestration.accounts.registry import Integration
 from orchestration.config.settings import Settings
+from orchestration.setup.registry import make_integrations
 from orchestration.simulator import DEFAULT_API_KEY, Fault, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
+from tests.support import pipeline
 from tests.support.processes import run_sync_process
 from tests.support.truth import read_tables
 
@@ -62,7 +63,7 @@ def test_connected_accounts_sync_in_parallel_and_a_failing_one_stops_no_other(tm
     platform, *connected = (SimulatedAccount(seed=seed, payments=100, days=60) for seed in range(71, 76))
     with SimulatorServer(platform, connected=connected) as server, ExitStack() as stack:
         settings = settings_of(server, tmp_path).model_copy(update={"stripe_api_key": None})
-        integrations = Integrations(settings)
+        integrations = make_integrations(settings)
         integrations.add(Integration("market", SecretStr(DEFAULT_API_KEY), "", account_id=platform.id, livemode=False))
         names = [f"market_{number}" for number in range(len(connected))]
         for name, account in zip(names, connected, strict=True):

@@ -7,11 +7,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from tests.conftest import MakeSettings
-from tests.support.truth import find_differences, find_full_refresh_differences, read_tables
+from tests.support import pipeline
+from tests.support.full_models import find_full_refresh_differences
+from tests.support.truth import find_differences, read_tables
 
 HOUR, DAY = 3_600, 86_400
 PASSES = (0, 5 * HOUR + 17, 9 * DAY, 33 * DAY + 1, 2 * DAY)

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline import builder
-from orchestration.pipeline.dbt_runner import EventCallback, WarehouseLocked, build_with_dbt, project_fingerprint
+from orchestration.pipeline.dbt_runner import (
+    BuildOptions,
+    EventCallback,
+    WarehouseLocked,
+    build_with_dbt,
+    project_fingerprint,
+)
+from orchestration.setup.pipeline import make_build_options
+from tests.support import pipeline
 
 
 def test_dbt_says_so_if_the_warehouse_is_locked(tmp_path: Path) -> None:
@@ -26,7 +33,7 @@ with open_warehouse(Path({str(settings.warehouse_path)!r})):
     assert holder.stdout is not None
     assert holder.stdout.readline() == "open\n"
     with pytest.raises(WarehouseLocked, match="Another process opened"):
-        build_with_dbt(settings, project_fingerprint())
+        build_with_dbt(make_build_options(settings), project_fingerprint())
     holder.communicate()
     assert holder.returncode == 0
 
@@ -34,10 +41,10 @@ with open_warehouse(Path({str(settings.warehouse_path)!r})):
 def test_a_build_waits_if_the_warehouse_is_locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     taken = iter([True, True, False])
 
-    def build(settings: Settings, fingerprint: str, callbacks: list[EventCallback]) -> dict[str, int]:
+    def build(options: BuildOptions, fingerprint: str, callbacks: list[EventCallback]) -> dict[str, int]:
         if next(taken):
             raise WarehouseLocked("taken")
-        return build_with_dbt(settings, fingerprint, callbacks)
+        return build_with_dbt(options, fingerprint, callbacks)
 
     monkeypatch.setattr(builder, "build_with_dbt", build)
     assert pipeline.build(Settings(recoup_data_dir=tmp_path)).nodes["model"] > 20

@@ -6,7 +6,6 @@ from typing import Any, Final
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
@@ -16,6 +15,7 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.truth import find_waiting_differences
 

@@ -14,15 +14,15 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from orchestration import pipeline
-from orchestration.accounts.registry import Integration, Integrations
-from orchestration.accounts.webhook_endpoints import WebhookFiles
+from orchestration.accounts.registry import Integration
 from orchestration.config.settings import Settings
+from orchestration.setup.registry import make_integrations, make_webhook_endpoints
 from orchestration.web.app import receiver
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue, days_ago
 from tests.engines.webhooks.conftest import make_event
 from tests.engines.webhooks.test_receiver import serving, signed
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 
 SECRETS = {"shop": "whsec_" + "s" * 32, "shop_a": "whsec_" + "a" * 32, "other": "whsec_" + "o" * 32}
@@ -60,13 +60,13 @@ class Endpoints:
 def endpoints(built_folder: BuiltFolder, tmp_path: Path, holding_secrets: set[Path]) -> Iterator[Endpoints]:
     settings = Settings(recoup_data_dir=built_folder.copy(tmp_path / "data"))
     holding_secrets.add(settings.secrets_dir)
-    integrations = Integrations(settings)
+    integrations = make_integrations(settings)
     integrations.add(Integration("shop", SecretStr("rk_test_" + "s" * 24), "", account_id="acct_own", livemode=False))
     integrations.add(Integration("shop_a", None, "", account_id="acct_a", livemode=False, platform="shop"))
     integrations.add(Integration("other", SecretStr("rk_live_" + "o" * 24), "", account_id="acct_other", livemode=True))
     tokens = {}
     for name, secret in SECRETS.items():
-        files = WebhookFiles(settings, name)
+        files = make_webhook_endpoints(settings).files(name)
         tokens[name] = files.enable().token.get_secret_value()
         files.set_secret(secret)
     with serving(receiver(settings)) as url:
@@ -162,7 +162,7 @@ def test_queued_events_are_loaded_after_a_rename(endpoints: Endpoints) -> None:
     endpoints.send("shop", make_event(1))
     endpoints.send("shop", make_event(2, account="acct_a"))
     endpoints.send("shop", make_event(3, account="acct_b"))
-    Integrations(endpoints.settings).rename("shop", "store")
+    make_integrations(endpoints.settings).rename("shop", "store")
     assert endpoints.publish() == [("acct_a", False, "pi_2", 500), ("acct_own", False, "pi_1", 500)]
 
 

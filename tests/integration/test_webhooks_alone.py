@@ -13,7 +13,6 @@ from typing import Any, Literal
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatedAccount, SimulatorServer
@@ -22,6 +21,7 @@ from orchestration.simulator.world.account import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import event_row, object_row
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.truth import read_tables
 

@@ -18,14 +18,14 @@ import requests
 import stripe
 from pydantic import SecretStr
 
-from orchestration import pipeline
-from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Queue
 from tests.engines.webhooks.conftest import make_event
 from tests.engines.webhooks.test_ingest import put
+from tests.support import pipeline
 from tests.support.processes import RECOUP, KillPoints, find_free_port
 
 SECRET = "whsec_" + "k" * 32
@@ -155,7 +155,7 @@ def test_a_receiver_killed_under_load_keeps_every_acknowledged_event_once(tmp_pa
 
 
 def token(folder: Path) -> str:
-    return WebhookFiles(settings_of(folder)).enable().token.get_secret_value()
+    return make_webhook_endpoints(settings_of(folder)).files().enable().token.get_secret_value()
 
 
 def ingest_until_killed(folder: str, killed_at: int) -> None:

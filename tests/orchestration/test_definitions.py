@@ -6,7 +6,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from pydantic import SecretStr
 
 from orchestration.cli.dev import prepare_dagster_home
 from orchestration.config.settings import PROJECT_ROOT, Settings
@@ -84,13 +83,10 @@ def test_syncs_and_webhooks_are_separate_jobs_that_do_not_block_each_other(defs:
     assert {f"marts/{table}" for table in MARTS} | {"published/recovery"} <= selected("ingest_webhooks")
 
 
-@pytest.mark.parametrize("key", [None, "rk_test_abc"])
-def test_the_schedule_is_on_by_default_only_with_a_key(key: str | None, settings: Settings) -> None:
-    changed = settings.model_copy(
-        update={"stripe_api_key": SecretStr(key) if key else None, "recoup_sync_cron": "*/15 * * * *"}
-    )
+def test_the_schedule_is_on_by_default_even_before_an_account_is_connected(settings: Settings) -> None:
+    changed = settings.model_copy(update={"recoup_sync_cron": "*/15 * * * *"})
     schedule = build_defs(settings=changed).resolve_schedule_def("sync_stripe_schedule")
-    assert schedule.default_status is (dg.DefaultScheduleStatus.RUNNING if key else dg.DefaultScheduleStatus.STOPPED)
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("*/15 * * * *", "UTC")
     assert schedule.job_name == "sync_stripe"
 
@@ -102,7 +98,7 @@ def test_workspace_yaml_loads_as_dagster_loads_it(tmp_path: Path) -> None:
         env={
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "HOME": str(tmp_path),
-            "DAGSTER_HOME": str(prepare_dagster_home(settings)),
+            "DAGSTER_HOME": str(prepare_dagster_home(settings.dagster_home)),
             "RECOUP_DATA_DIR": str(tmp_path),
         },
         cwd=PROJECT_ROOT,

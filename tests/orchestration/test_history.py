@@ -52,7 +52,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def clean(settings: Settings, now: datetime = NOW) -> CleanReport:
-    return clean_history(settings, now=now)
+    return clean_history(
+        settings.dagster_home, settings.warehouse_path, now=now, keep_days=settings.recoup_history_days
+    )
 
 
 def update(path: Path, statement: str, *parameters: object) -> None:
@@ -262,7 +264,7 @@ def test_runs_leave_few_bytes_and_no_files_of_their_own(instance: dg.DagsterInst
 
 
 def test_two_processes_can_write_events_at_once(tmp_path: Path) -> None:
-    home = prepare_dagster_home(Settings(recoup_data_dir=tmp_path))
+    home = prepare_dagster_home(Settings(recoup_data_dir=tmp_path).dagster_home)
     code = (
         "import dagster as dg, sys\n"
         "with dg.DagsterInstance.get() as instance:\n"
@@ -290,7 +292,7 @@ def test_an_older_home_keeps_working_and_its_event_logs_are_removed(tmp_path: Pa
         finished = empty_job.execute_in_process(instance=former).run_id
         orphan = former.create_run_for_job(empty_job, status=dg.DagsterRunStatus.STARTED).run_id
     assert clean(settings) == NOTHING, "the old layout is used until Recoup's settings exist"
-    with only_dagster(settings), environment_of(settings), dg.DagsterInstance.get() as instance:
+    with only_dagster(settings.dagster_home), environment_of(settings), dg.DagsterInstance.get() as instance:
         assert {run.run_id: run.status.value for run in instance.get_runs()} == {
             finished: "SUCCESS",
             orphan: "FAILURE",
@@ -345,10 +347,11 @@ def test_the_cleaning_job_reports_what_it_deleted_and_leaves_no_file(
 def test_the_cleaning_command_works_without_dagster_and_says_what_it_freed(
     instance: dg.DagsterInstance, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_clean(Settings(recoup_data_dir=tmp_path / "nothing"))
+    nothing = Settings(recoup_data_dir=tmp_path / "nothing")
+    run_clean(nothing.dagster_home, nothing.warehouse_path, keep_days=30)
     assert not (tmp_path / "nothing").exists()
     run_empty(instance, settings, 40)
-    run_clean(settings)
+    run_clean(settings.dagster_home, settings.warehouse_path, keep_days=30)
     first, second = capsys.readouterr().out.split("Deleted history older than 30 days")[1:]
     assert [line.split()[1] for line in first.splitlines()[1:]] == ["0", "0", "0", "0", "0", "0.0"]
     assert second.splitlines()[1].split() == ["runs", "1"]

@@ -1,5 +1,7 @@
 """Several accounts in Dagster: each is a partition that syncs, fails and waits separately; a check tests all keys."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,14 +10,18 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from orchestration.accounts.registry import Integration, Integrations
-from orchestration.config.settings import Settings
+from orchestration.accounts.registry import Integration
+from orchestration.cli.dev import prepare_dagster_home
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.definitions import build_defs
+from orchestration.setup.registry import make_integrations
 from orchestration.simulator import ApiKey, SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.support.stripe_router import StripeRouter
 
 SHOP, CLUB = "rk_test_51QzXwVuKpRmNhGqTb7shop", "rk_test_51QzXwVuKpRmNhGqTb7club"
+LATE = "rk_test_51QzXwVuKpRmNhGqTb7late"
+MATERIALIZE = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "orchestration.definitions"]
 RAW = [dg.AssetKey(["sync", "streams"])] + [
     dg.AssetKey(["stripe", table])
     for table in ("payment_intents", "charges", "refunds", "disputes", "events", "last_payment_errors")
@@ -47,7 +53,7 @@ def settings(shop: SimulatorServer, club: SimulatorServer, tmp_path: Path) -> It
 
 def connect(settings: Settings, name: str, key: str, account_id: str) -> None:
     known = Integration(name, SecretStr(key), "what was pasted", account_id=account_id, livemode=False)
-    Integrations(settings).add(known)
+    make_integrations(settings).add(known)
 
 
 def read(instance: dg.DagsterInstance, settings: Settings, integration: str) -> dg.ExecuteInProcessResult:
@@ -126,17 +132,97 @@ def test_a_tick_requests_a_run_for_each_integration_within_its_allowance(
     assert "club: The last sync made 40 requests." in why
 
 
-def test_integrations_added_or_removed_after_loading_do_not_block_the_others(
+def test_ticks_follow_the_connected_integrations_without_reloading(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     loaded = build_defs(settings=settings)
-    connect(settings, "late", "rk_test_51QzXwVuKpRmNhGqTb7late", "acct_1Late")
-    assert tick(instance, loaded) == "shop club"
-    assert tick(instance, build_defs(settings=settings)) == "shop club late"
-    Integrations(settings).remove("shop")
-    assert tick(instance, loaded) == "club"
-    Integrations(settings).remove("club")
-    assert tick(instance, loaded) == "shop is no longer connected. club is no longer connected."
+    connect(settings, "late", LATE, "acct_1Late")
+    assert tick(instance, loaded) == "shop club late"
+    make_integrations(settings).remove("shop")
+    make_integrations(settings).rename("club", "gym")
+    assert tick(instance, loaded) == "gym late"
+    for name in ("gym", "late"):
+        make_integrations(settings).remove(name)
+    assert tick(instance, loaded) == "No account is connected yet: recoup connect"
+
+
+def update_partitions(instance: dg.DagsterInstance, loaded: dg.Definitions) -> tuple[list[str], str]:
+    """Apply a tick of the sensor as the daemon does; return the list of partitions and the text of the tick."""
+    with dg.build_sensor_context(instance=instance) as context:
+        result = loaded.resolve_sensor_def("integrations_sensor").evaluate_tick(context)
+    for request in result.dynamic_partitions_requests or []:
+        if isinstance(request, dg.AddDynamicPartitionsRequest):
+            instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
+        else:
+            for key in request.partition_keys:
+                instance.delete_dynamic_partition(request.partitions_def_name, key)
+    return sorted(instance.get_dynamic_partitions("integration")), str(result.skip_message)
+
+
+def test_the_list_of_partitions_follows_the_connected_integrations(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    loaded = build_defs(settings=settings)
+    unchanged = "Every connected account has its partition."
+    assert update_partitions(instance, loaded) == (["club", "shop"], "Added: shop, club.")
+    assert update_partitions(instance, loaded) == (["club", "shop"], unchanged)
+    connect(settings, "late", LATE, "acct_1Late")
+    assert update_partitions(instance, loaded)[0] == ["club", "late", "shop"]
+    make_integrations(settings).rename("club", "gym")
+    make_integrations(settings).remove("shop")
+    assert update_partitions(instance, loaded) == (["gym", "late"], "Added: gym. Removed: shop, club.")
+    content = settings.integrations_path.read_text()
+    settings.integrations_path.write_text("[gym")
+    partitions, why = update_partitions(instance, loaded)
+    assert partitions == ["gym", "late"]
+    assert why.endswith("The partitions stay as they are.")
+    settings.integrations_path.write_text(content)
+    for name in ("gym", "late"):
+        make_integrations(settings).remove(name)
+    assert update_partitions(instance, loaded)[0] == ["default"]
+
+
+def test_a_run_needs_no_list_of_partitions_and_a_removed_integration_is_refused(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    loaded = build_defs(settings=settings)
+    connect(settings, "late", LATE, "acct_1Late")
+    job = loaded.resolve_job_def("sync_stripe")
+    options = {"instance": instance, "op_selection": ["extract"], "raise_on_error": False}
+    late = job.execute_in_process(partition_key="late", **options)
+    assert [event.event_type_value for event in late.all_events if event.is_step_start] == ["STEP_START"]
+    assert update_partitions(instance, loaded)[0] == ["club", "late", "shop"]
+    make_integrations(settings).remove("late")
+    with pytest.raises(dg.DagsterUnknownPartitionError):
+        job.execute_in_process(partition_key="late", **options)
+
+
+@pytest.mark.parametrize("has_home", [True, False])
+def test_the_command_line_of_dagster_materializes_in_a_new_instance(
+    has_home: bool, shop: SimulatorServer, tmp_path: Path
+) -> None:
+    shop.keys.put(SHOP, ApiKey(None))
+    variables = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "HOME": str(tmp_path),
+        "RECOUP_DATA_DIR": str(tmp_path / "data"),
+        "STRIPE_API_KEY": SHOP,
+        "STRIPE_API_BASE": shop.url,
+    }
+    if has_home:
+        variables["DAGSTER_HOME"] = str(prepare_dagster_home(Settings(recoup_data_dir=tmp_path / "data")))
+    selection = ",".join("/".join(key.path) for key in (*RAW, dg.AssetKey(["sync", "quarantine"])))
+    done = subprocess.run(
+        [*MATERIALIZE, "--select", selection, "--partition", "default"],
+        env=variables,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert read_accounts(Settings(recoup_data_dir=tmp_path / "data")) == {shop.account.id}
 
 
 def run_key_check(instance: dg.DagsterInstance, settings: Settings) -> dg.AssetCheckEvaluation:

@@ -7,12 +7,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.definitions import build_defs
 from orchestration.simulator import SimulatedAccount, SimulatorServer
 from orchestration.warehouse.connection import open_warehouse
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 
 
 @pytest.fixture(scope="module")

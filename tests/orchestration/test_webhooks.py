@@ -10,14 +10,16 @@ import duckdb
 import orjson
 import pytest
 
-from orchestration import pipeline, sensors
+from orchestration import sensors
 from orchestration.config.settings import Settings
 from orchestration.definitions import build_defs
+from orchestration.resources import WarehouseResource
 from orchestration.simulator import Fault, SimulatedAccount, SimulatorServer
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.warehouse.connection import open_warehouse
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.conftest import MakeSettings
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.processes import run_sync_process
 from tests.support.truth import find_differences
@@ -61,12 +63,13 @@ def deliver(queue: Queue, account: SimulatedAccount, most: int = 10_000) -> int:
 
 def tick(instance: dg.DagsterInstance, settings: Settings) -> dg.RunRequest | str:
     """Return the run that a new code server's sensor requests, or why it requests none."""
-    result = evaluate(instance, build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor"))
+    result = evaluate(instance, settings, build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor"))
     return result.run_requests[0] if result.run_requests else str(result.skip_message)
 
 
-def evaluate(instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> Any:
-    with dg.build_sensor_context(instance=instance) as context:
+def evaluate(instance: dg.DagsterInstance, settings: Settings, sensor: dg.SensorDefinition) -> Any:
+    warehouse = WarehouseResource(database=str(settings.warehouse_path))
+    with dg.build_sensor_context(instance=instance, resources={"warehouse": warehouse}) as context:
         return sensor.evaluate_tick(context)
 
 
@@ -178,7 +181,7 @@ def test_a_tick_publishes_events_without_a_run(
 ) -> None:
     before = published_payments(settings)
     delivered = deliver(queue, server.account)
-    result = evaluate(instance, built)
+    result = evaluate(instance, settings, built)
     assert (result.run_requests, queue.stats().queued) == ([], 0)
     ingested, published = result.asset_events
     assert (ingested.asset_key, published.asset_key) == (sensors.WEBHOOK_EVENTS, sensors.RECOVERY)
@@ -188,18 +191,18 @@ def test_a_tick_publishes_events_without_a_run(
     after = published_payments(settings)
     assert len(after) > len(before)
     assert {intent: truth[intent] for intent in after} == after
-    assert evaluate(instance, built).asset_events == [], "nothing is left"
+    assert evaluate(instance, settings, built).asset_events == [], "nothing is left"
 
 
 def test_the_first_tick_after_a_kill_builds_loaded_events(
     instance: dg.DagsterInstance, settings: Settings, server: SimulatorServer, queue: Queue, built: dg.SensorDefinition
 ) -> None:
-    assert evaluate(instance, built).asset_events == []
+    assert evaluate(instance, settings, built).asset_events == []
     before = published_payments(settings)
     deliver(queue, server.account)
     pipeline.ingest(settings)
     again = build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
-    (published,) = evaluate(instance, again).asset_events
+    (published,) = evaluate(instance, settings, again).asset_events
     assert published.asset_key == sensors.RECOVERY
     assert len(published_payments(settings)) > len(before)
 
@@ -213,11 +216,11 @@ def test_a_tick_with_a_failed_test_publishes_nothing_and_requests_a_run(
         counted = connection.execute(marts).fetchall()
     deliver(queue, server.account)
     with pytest.raises(sensors.TickFailed, match="no_row_is_lost_on_the_way_to_the_marts: 1 rows fail"):
-        evaluate(instance, built)
+        evaluate(instance, settings, built)
     assert published_payments(settings) == before
     with open_warehouse(settings.warehouse_path) as connection:
         assert connection.execute(marts).fetchall() == counted
-    (request,) = evaluate(instance, built).run_requests
+    (request,) = evaluate(instance, settings, built).run_requests
     assert request.tags["recoup/queued"] == "0", "the events are in the raw tables"
 
 
@@ -231,12 +234,12 @@ def test_events_are_published_during_a_first_sync_and_no_run_fails(
         _wait_for_payments(settings)
         delivered = deliver(queue, account, most=FIRST_EVENTS)
         sensor = build_defs(settings=settings).resolve_sensor_def("webhook_queue_sensor")
-        (request,) = evaluate(instance, sensor).run_requests
+        (request,) = evaluate(instance, settings, sensor).run_requests
         assert run(instance, settings, tags=dict(request.tags)).success
         assert figures(instance)["taken"] == delivered
         published_at_first = published_attempts(settings)
         deliver(queue, account)
-        ingested, published = evaluate(instance, sensor).asset_events
+        ingested, published = evaluate(instance, settings, sensor).asset_events
         assert (ingested.asset_key, published.asset_key) == (sensors.WEBHOOK_EVENTS, sensors.RECOVERY)
         assert queue.stats().queued == 0
         assert published_attempts(settings) > published_at_first
@@ -273,6 +276,7 @@ def sync_build_publish(settings: Settings) -> None:
 
 def test_a_large_backlog_requests_a_run(
     instance: dg.DagsterInstance,
+    settings: Settings,
     server: SimulatorServer,
     queue: Queue,
     built: dg.SensorDefinition,
@@ -280,7 +284,7 @@ def test_a_large_backlog_requests_a_run(
 ) -> None:
     monkeypatch.setattr(sensors, "MAX_BATCH_EVENTS", 5)
     deliver(queue, server.account)
-    assert len(evaluate(instance, built).run_requests) == 1
+    assert len(evaluate(instance, settings, built).run_requests) == 1
 
 
 def test_a_run_without_a_key_or_account_keeps_events_and_says_what_to_set(

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from orchestration import pipeline
 from orchestration.config.settings import WEBHOOK_EVENTS, Settings
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.simulator.stripe.objects import Renderer
@@ -31,8 +30,10 @@ from orchestration.warehouse.rows import OBJECT_TABLES
 from orchestration.webhooks.ingest import ingest_queue
 from orchestration.webhooks.queue import Delivery, Queue
 from tests.property.test_sync import fields_with_events
+from tests.support import pipeline
 from tests.support.borrowed_warehouse import BorrowedWarehouse
 from tests.support.built_folder import BuiltFolder
+from tests.support.full_models import find_full_refresh_differences
 
 CASES = int(os.environ.get("RECOUP_CASES", "12"))
 BUILT_CASES = int(os.environ.get("RECOUP_BUILT_CASES", "2"))
@@ -199,9 +200,9 @@ def run_history(history: History, server: SimulatorServer, ways: dict[str, Way],
 def make_ways(
     folder: Path, server: SimulatorServer, seed: int, built_folder: BuiltFolder | None = None
 ) -> dict[str, Way]:
-    """Return the ways by name. All data folders except that of the polls begin as copies of the built folder."""
+    """Return the ways by name. The data folders begin as copies of the built folder, if there is one."""
     return {
-        name: Way(folder / name, server, random.Random(seed + n), None if name == "poll" else built_folder)
+        name: Way(folder / name, server, random.Random(seed + n), built_folder)
         for n, name in enumerate(("poll", "both", "push"))
     }
 
@@ -290,7 +291,7 @@ def expected_intents(account: SimulatedAccount, events: Sequence[Entry]) -> dict
 
 @pytest.mark.parametrize("case", range(BUILT_CASES))
 def test_polls_and_webhooks_end_in_the_same_marts(case: int, built_folder: BuiltFolder, tmp_path: Path) -> None:
-    """Build the webhook warehouse in parts, the others at once: the polled one by dbt."""
+    """Build the webhook warehouse in parts, the others at once; the polled one must equal a full build."""
     types, doubled = (FIVE, 0.3) if case % 2 else (EVERY, 1.0)
     history = History(70 + case, 150, 12, [1, 600][case % 2], (0, 3, 5), types, 3, doubled, 0.3)
     with SimulatorServer(history.account()) as server:
@@ -303,6 +304,7 @@ def test_polls_and_webhooks_end_in_the_same_marts(case: int, built_folder: Built
             way.close()
     for name in ("poll", "both"):
         pipeline.build(ways[name].settings)
+    assert find_full_refresh_differences(ways["poll"].settings, tmp_path / "full") == []
     built = {name: marts(way.settings) for name, way in ways.items()}
     assert len(built["poll"]["recovery_episodes"]) > 5
     for table in MARTS:

@@ -16,10 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from orchestration import pipeline
-from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.simulator import SimulatedAccount
 from orchestration.simulator.stripe.objects import Renderer
 from orchestration.stripe_api import API_VERSION, Answer
@@ -30,6 +29,7 @@ from orchestration.warehouse.rows import OBJECT_TABLES, EventRow, ObjectRow
 from orchestration.web.app import receiver
 from orchestration.webhooks.queue import Queue
 from tests.engines.webhooks.test_receiver import serving, signed
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 
 CASES = int(os.environ.get("RECOUP_HOSTILE_CASES", "4"))
@@ -149,7 +149,7 @@ def test_no_object_stops_a_build_or_displaces_a_good_one(
         recoup_webhook_events=",".join(EVERY_KIND),
     )
     holding_secrets.add(settings_of.secrets_dir)
-    token = WebhookFiles(settings_of).enable().token.get_secret_value()
+    token = make_webhook_endpoints(settings_of).files().enable().token.get_secret_value()
     numbers = iter(range(10**6))
     expected: set[str] = set()
 

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as cases
 from hypothesis import strategies as st
 
-from orchestration import pipeline
 from orchestration.base.account import AccountKey
 from orchestration.config.settings import Settings
 from orchestration.stripe_api import API_VERSION
 from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.load import Loader
 from orchestration.warehouse.rows import object_row
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.payment_histories import DAY, HOUR, MIDNIGHT, charge, intent
 from tests.support.truth import read_models

@@ -9,9 +9,8 @@ is a case; RECOUP_CASES sets their number, and `make soak` runs thousands.
 import multiprocessing
 import os
 import random
-import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,10 +22,10 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline import builder, dbt_runner, steps
 from orchestration.pipeline.plan import Plan, stored_plan
+from orchestration.setup.pipeline import make_build_options
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer, webhook_payload
 from orchestration.stripe_api import client
 from orchestration.stripe_api.rate_limits import Governor
@@ -36,17 +35,20 @@ from orchestration.warehouse.connection import open_warehouse, transaction
 from orchestration.warehouse.redact import redact, stored_json
 from orchestration.webhooks import ingest
 from orchestration.webhooks.queue import Delivery, Queue
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
+from tests.support.full_models import build_all_rows
 from tests.support.processes import KillPoints
 from tests.support.truth import find_differences, read_rows
 
-CASES = int(os.environ.get("RECOUP_CASES", "104"))
+CASES = int(os.environ.get("RECOUP_CASES", "65"))
 STEPS = 13
 """The number of steps in a history, each of which is a case."""
 COMPARED_STEPS = 4
 """Compare with a full build after every fourth step and the last. Lost rows stay lost, so it still finds them."""
 
 HOUR, DAY = 3_600, 86_400
+TABLES = ("refunds", "charges", "disputes")
 MOST_EDGES = 14
 FIVE = {
     f"payment_intent.{kind}" for kind in ("succeeded", "payment_failed", "processing", "requires_action", "canceled")
@@ -92,20 +94,6 @@ def random_step(chance: random.Random) -> Step:
         has_failing_test=chance.random() < 0.2,
         seed=chance.randrange(2**32),
     )
-
-
-@pytest.fixture(scope="session")
-def full_models(built_folder: BuiltFolder, tmp_path_factory: pytest.TempPathFactory) -> Sequence[tuple[str, str]]:
-    """Return each model's table with the SQL that builds all of it, compiled by dbt, in the order of the graph."""
-    settings = Settings(recoup_data_dir=built_folder.copy(tmp_path_factory.mktemp("full_models")))
-    plan = stored_plan(settings)
-    assert plan is not None
-    _, manifest = dbt_runner._parse(settings)
-    with dbt_runner._empty_warehouse(settings) as beside:
-        arguments = ["--no-write-json", "compile", "--select", "resource_type:model"]
-        result = dbt_runner._invoke(settings, arguments, manifest=manifest, warehouse=beside)
-    sql = {each.node.unique_id: each.node.compiled_code for each in result.result.results}
-    return [(f"{m.schema}.{m.name}", sql[m.id]) for m in plan.models if m.materialized != "view"]
 
 
 class Shop:
@@ -154,27 +142,14 @@ class Shop:
         """Return the first differences between the published marts and the simulator's truth."""
         return list(find_differences(self.account, self.settings, self.syncs)[:5])
 
-    def differences_from_full_build(self, full_models: Sequence[tuple[str, str]], folder: Path) -> list[str]:
+    def differences_from_full_build(self, folder: Path) -> list[str]:
         """Return the tables, and the published marts, that differ from a build of everything."""
-        copy = self.settings.model_copy(update={"recoup_data_dir": folder})
-        folder.mkdir()
-        shutil.copy(self.settings.warehouse_path, copy.warehouse_path)
-        tables = [table for table, _ in full_models]
-        with open_warehouse(copy.warehouse_path) as connection:
-            # Rows are few: threads cost more than they save.
-            connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-            built = read_rows(connection, without={"_load_id"}, only=tables)
-            connection.execute("BEGIN")
-            for table, sql in full_models:
-                connection.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
-            expected = read_rows(connection, without={"_load_id"}, only=tables)
-            connection.execute("ROLLBACK")
-        shutil.rmtree(folder)
+        built, expected = build_all_rows(self.settings, folder)
         with duckdb.connect(str(self.settings.published_path), read_only=True) as published:
-            marts = [table for table in tables if table.startswith("marts.")]
+            marts = [table for table in expected if table.startswith("marts.")]
             shown = read_rows(published, without={"_load_id"}, only=marts)
         return [
-            *(table for table in tables if built[table] != expected[table]),
+            *(table for table in expected if built[table] != expected[table]),
             *(f"published {table}" for table in marts if shown[table] != expected[table]),
         ]
 
@@ -216,7 +191,7 @@ def carry_on(settings: Settings, chance: random.Random) -> None:
 
 def build_some_models(settings: Settings, chance: random.Random) -> None:
     """Build some models as `dbt run --select` does, even if nothing has changed, and leave the others."""
-    plan = stored_plan(settings)
+    plan = stored_plan(make_build_options(settings))
     assert plan is not None
     chosen = tuple(model for model in plan.models if chance.random() < 0.4)
     with open_warehouse(settings.warehouse_path) as connection:
@@ -259,7 +234,6 @@ def shops(tmp_path: Path, built_folder: BuiltFolder) -> Iterator[Callable[[Simul
 def test_one_clean_sync_after_any_kill_makes_the_marts_equal_the_truth(
     history: int,
     shops: Callable[[SimulatedAccount], Shop],
-    full_models: Sequence[tuple[str, str]],
     tmp_path: Path,
 ) -> None:
     chance = random.Random(f"history {history}")
@@ -274,15 +248,12 @@ def test_one_clean_sync_after_any_kill_makes_the_marts_equal_the_truth(
         shop.sync()
         assert shop.differences_from_truth() == [], steps_of_history[: number + 1]
         if number % COMPARED_STEPS == 0 or step is steps_of_history[-1]:
-            different = shop.differences_from_full_build(full_models, tmp_path / "full")
+            different = shop.differences_from_full_build(tmp_path / "full")
             assert different == [], steps_of_history[: number + 1]
 
 
-@pytest.mark.parametrize("table", ["refunds", "charges", "disputes"])
 def test_rows_loaded_by_a_killed_sync_are_built_after_a_webhook(
-    table: str,
     shops: Callable[[SimulatedAccount], Shop],
-    full_models: Sequence[tuple[str, str]],
     tmp_path: Path,
 ) -> None:
     """Kill a sync after it loaded rows and before its build, then ingest a webhook event and sync again."""
@@ -290,19 +261,21 @@ def test_rows_loaded_by_a_killed_sync_are_built_after_a_webhook(
     shop = shops(account)
     shop.sync()
     account.now += 12 * DAY
-    loaded = pipeline.extract(shop.settings).counts[table].written
-    assert loaded > 0, "the account has none; choose another seed"
+    loaded = pipeline.extract(shop.settings).counts
+    for table in TABLES:
+        assert loaded[table].written > 0, f"the account has no {table}; choose another seed"
     account.now += HOUR
     shop.push(1.0, random.Random(1))
     carry_on(shop.settings, random.Random(2))
     with open_warehouse(shop.settings.warehouse_path) as connection:
-        ((raw, staged),) = connection.execute(
-            f"SELECT (SELECT count(*) FROM raw_stripe.{table}), (SELECT count(*) FROM staging.stg_stripe__{table})"
-        ).fetchall()
-    assert raw == staged
+        for table in TABLES:
+            ((raw, staged),) = connection.execute(
+                f"SELECT (SELECT count(*) FROM raw_stripe.{table}), (SELECT count(*) FROM staging.stg_stripe__{table})"
+            ).fetchall()
+            assert raw == staged, table
     for _ in range(2):
         shop.sync()
         account.now += HOUR
     shop.sync()
     assert shop.differences_from_truth() == []
-    assert shop.differences_from_full_build(full_models, tmp_path / "full") == []
+    assert shop.differences_from_full_build(tmp_path / "full") == []

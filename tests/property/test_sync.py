@@ -33,7 +33,7 @@ from orchestration.warehouse.rows import OBJECT_TABLES
 from tests.support.borrowed_warehouse import BorrowedWarehouse
 from tests.support.processes import KillPoints
 
-CASES = int(os.environ.get("RECOUP_CASES", "152"))
+CASES = int(os.environ.get("RECOUP_CASES", "64"))
 CHUNKS = 8
 HOUR, DAY = 3_600, 86_400
 

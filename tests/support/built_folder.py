@@ -6,12 +6,15 @@ takes about one.
 
 import fcntl
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.pipeline import dbt_runner
+from orchestration.setup.pipeline import make_build_options
+from tests.support import pipeline
 
 _MANIFEST: Final = "manifest.json"
 _PLAN: Final = "plan.json"
@@ -41,20 +44,28 @@ def ensure_built_folder(shared: Path, plan: Path) -> BuiltFolder:
         shared: the folder that all workers share.
         plan: the path of this process's compiled plan.
     """
-    path = shared / "built_folder"
-    with (shared / "built_folder.lock").open("w") as lock:
+    return BuiltFolder(make_once(shared, "built_folder", lambda folder: _build(folder, plan)))
+
+
+def make_once(shared: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder `name` in `shared`, which `make` fills. The first worker that asks makes it; others wait."""
+    path, unfinished = shared / name, shared / f"{name}.unfinished"
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            _build(shared / "unfinished_folder", plan).rename(path)
-    return BuiltFolder(path)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(path)
+    return path
 
 
-def _build(folder: Path, plan: Path) -> Path:
-    settings = Settings(recoup_data_dir=folder / "built")
-    pipeline.build(settings)
-    made = Settings(recoup_data_dir=folder / "kept")
-    made.dbt_target_dir.mkdir(parents=True)
-    shutil.copy(settings.warehouse_path, made.warehouse_path)
-    shutil.copy(dbt_runner.ensure_manifest(settings), made.dbt_target_dir / _MANIFEST)
-    shutil.copy(plan, made.dbt_target_dir / _PLAN)
-    return made.recoup_data_dir
+def _build(folder: Path, plan: Path) -> None:
+    with TemporaryDirectory(dir=folder.parent) as beside:
+        settings = Settings(recoup_data_dir=Path(beside))
+        pipeline.build(settings)
+        made = Settings(recoup_data_dir=folder)
+        made.dbt_target_dir.mkdir(parents=True)
+        shutil.copy(settings.warehouse_path, made.warehouse_path)
+        shutil.copy(dbt_runner.ensure_manifest(make_build_options(settings)), made.dbt_target_dir / _MANIFEST)
+        shutil.copy(plan, made.dbt_target_dir / _PLAN)

@@ -10,14 +10,14 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from orchestration import pipeline
-from orchestration.accounts.webhook_endpoints import WebhookFiles
 from orchestration.config.settings import WEBHOOK_EVENTS, Settings
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from orchestration.simulator.world.account import RESOURCES, Entry, Resource
 from orchestration.stripe_api import API_VERSION
 from orchestration.web.app import receiver
 from tests.engines.webhooks.test_receiver import serving, signed
+from tests.support import pipeline
 
 MIDNIGHT = 1_767_312_000
 """2026-01-02 00:00:00 UTC."""
@@ -304,7 +304,7 @@ def deliver_events(settings: Settings, payments: Sequence[Payment]) -> None:
     subscribed = {"recoup_webhook_events": f"{WEBHOOK_EVENTS},payment_intent.amount_capturable_updated"}
     known = {"stripe_account_id": "acct_1", "stripe_webhook_secret": SecretStr(SECRET)}
     reached = settings.model_copy(update=subscribed | known)
-    token = WebhookFiles(reached).enable().token.get_secret_value()
+    token = make_webhook_endpoints(reached).files().enable().token.get_secret_value()
     events = sorted((each for payment in payments for each in payment.events), key=lambda each: each["created"])
     with serving(receiver(reached)) as url, requests.Session() as session:
         for each in events:

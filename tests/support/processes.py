@@ -19,7 +19,7 @@ from orchestration.warehouse.connection import transaction
 
 _EXTRACT = """
 import sys
-from orchestration import pipeline
+from tests.support import pipeline
 from orchestration.config.settings import Settings
 pipeline.extract(Settings(), integration=sys.argv[1])
 """

@@ -53,6 +53,7 @@ def run_recoup(*arguments: str, typed: str = "", **variables: str) -> CommandRes
             patched.setenv(name, value)
         patched.setitem(Settings.model_config, "env_file", None)
         patched.setattr(sys, "argv", ["recoup", *arguments])
+        patched.setattr(sys.modules["__main__"], "__package__", None, raising=False)  # usage names `recoup`, not pytest
         patched.setattr(sys, "stdin", io.StringIO(typed))
         patched.setattr(logging.root, "handlers", [])
         for console in CONSOLES:

@@ -4,7 +4,6 @@ The two share no code: the truth comes from the simulated stories, the tables fr
 grouping of PaymentIntents into episodes is taken from the tables; the tests of the kinds of shop check it.
 """
 
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -14,7 +13,6 @@ from typing import Any, Final
 import duckdb
 
 from orchestration.config.settings import Settings
-from orchestration.pipeline.dbt_runner import invoke_dbt
 from orchestration.simulator import EpisodeTruth, SimulatedAccount, Truth
 
 STATUSES: Final = ("recovered", "recovered_late", "in_recovery", "lost_canceled", "lost_expired")
@@ -81,17 +79,6 @@ def read_rows(
         table: connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY ALL").fetchall()
         for table, names in columns.items()
     }
-
-
-def find_full_refresh_differences(settings: Settings, folder: Path) -> list[str]:
-    """Return the tables of the warehouse whose rows differ after a full refresh of a copy in `folder`."""
-    copy = settings.model_copy(update={"recoup_data_dir": folder})
-    folder.mkdir()
-    shutil.copy(settings.warehouse_path, copy.warehouse_path)
-    assert invoke_dbt(copy, ["run", "--full-refresh"]).success
-    built, rebuilt = (read_models(each) for each in (settings, copy))
-    shutil.rmtree(folder)
-    return [table for table in built.keys() | rebuilt.keys() if built.get(table) != rebuilt.get(table)]
 
 
 def read_models(settings: Settings) -> dict[str, Rows]:

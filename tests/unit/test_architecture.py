@@ -15,7 +15,7 @@ from orchestration.config.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "orchestration"
 FILES = sorted(PACKAGE.rglob("*.py"))
-DAGSTER = {"definitions", "assets", "checks", "jobs", "schedules", "sensors", "resources"}
+DAGSTER = {"definitions", "assets", "checks", "jobs", "partitions", "schedules", "sensors", "resources"}
 """Components that may import Dagster: the files at the root, and one folder."""
 MAY_IMPORT = {
     "base": set(),
@@ -25,17 +25,38 @@ MAY_IMPORT = {
     "sync": {"base", "stripe_api", "warehouse"},
     "webhooks": {"base", "warehouse"},
     "accounts": {"base", "config", "stripe_api", "webhooks"},
-    "pipeline": {"accounts", "base", "config", "stripe_api", "sync", "warehouse", "webhooks"},
-    "web": {"accounts", "base", "config", "stripe_api", "webhooks"},
-    "maintenance": {"base", "config", "warehouse", "webhooks"},
+    "pipeline": {"accounts", "base", "stripe_api", "sync", "warehouse", "webhooks"},
+    "setup": {"accounts", "base", "config", "pipeline"},
+    "web": {"accounts", "base", "config", "setup", "stripe_api", "webhooks"},
+    "maintenance": {"base", "warehouse", "webhooks"},
     "simulator.world": set(),
     "simulator.stripe": {"simulator.world"},
     "simulator.server": {"simulator.stripe", "simulator.world"},
     "simulator": {"simulator.server", "simulator.world"},
 }
 """Components, and which others each may import. Dagster and `cli` may import all but the simulator."""
-SETTINGS_READERS = {"accounts", "pipeline", "web", "maintenance", "config"}
-"""Engines that may import the settings; the others take values."""
+SETTINGS_READERS = {
+    "config/settings.py",
+    "setup/connections.py",
+    "setup/pipeline.py",
+    "setup/registry.py",
+    "web/app.py",
+}
+"""Files of engines that may import the settings: those that make values from them, and the start of the web server.
+
+Dagster's files and `cli` may, too. Everything else takes values.
+"""
+COMMANDS_WITH_SETTINGS = {"cli/app.py", "cli/demo.py", "cli/dev.py", "cli/folder.py", "cli/live.py", "cli/serve.py"}
+"""Files of `cli` whose functions may take the settings: they choose the data folder, or start processes with it."""
+MADE_BY_SETUP = {
+    "AppAuthorization",
+    "BuildOptions",
+    "Integrations",
+    "PipelineInputs",
+    "StripeConnections",
+    "WebhookEndpoints",
+}
+"""Classes that only `setup` constructs."""
 REPORTED_OTHERWISE = {"NotAnEvent", "InvalidPayload", "SignatureRefused", "Stopped"}
 """Exceptions that never reach a person: the receiver or the sync engine handles them."""
 
@@ -93,8 +114,40 @@ def test_a_module_imports_only_what_its_component_may(path: Path) -> None:
         assert not [name for name in components_imported(path) if name.startswith("simulator")]
     if component(path) not in DAGSTER | {"cli"}:
         assert not [name for name in imported(path) if name.split(".")[0].startswith("dagster")]
-    if component(path) not in SETTINGS_READERS | DAGSTER | {"cli"}:
+    if component(path) not in DAGSTER | {"cli"} and path.relative_to(PACKAGE).as_posix() not in SETTINGS_READERS:
         assert not [name for name in imported(path) if name.startswith("orchestration.config.settings")]
+
+
+def _takes_settings(node: ast.AST) -> bool:
+    """Return whether a function has a parameter for the settings, or a class a field for them."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        return any(each.arg == "settings" or _is_settings(each.annotation) for each in arguments)
+    return isinstance(node, ast.AnnAssign) and _is_settings(node.annotation)
+
+
+def _is_settings(annotation: ast.expr | None) -> bool:
+    return annotation is not None and re.search(r"\bSettings\b", ast.unparse(annotation)) is not None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_edges_take_the_settings(path: Path) -> None:
+    """A signature shows what a function uses. The settings are turned into values by `setup`."""
+    name = path.relative_to(PACKAGE).as_posix()
+    if component(path) in DAGSTER or name in SETTINGS_READERS | COMMANDS_WITH_SETTINGS:
+        return
+    assert [node.lineno for node in ast.walk(ast.parse(path.read_text())) if _takes_settings(node)] == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_accounts_are_loaded_at_edges_only(path: Path) -> None:
+    """Engines get the registry and the connections as arguments. Only a registry makes a fresh copy of itself."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {call.id for call in calls if isinstance(call, ast.Name)}
+    if component(path) != "setup" and path != PACKAGE / "accounts" / "registry.py":
+        assert names & MADE_BY_SETUP == set()
+    if component(path) not in DAGSTER | {"cli", "setup"} and path != PACKAGE / "web" / "app.py":
+        assert not [name for name in imported(path) if name.startswith("orchestration.setup")]
 
 
 def test_only_dagster_files_are_at_the_root() -> None:
@@ -156,6 +209,33 @@ def test_no_file_calls_a_method_that_duckdb_2_removed(path: Path) -> None:
             name = called.attr if isinstance(called, ast.Attribute) else ""
             assert not (name == "sql" and node.attr in {"fetchone", "fetchmany", "execute"})
             assert not (name == "execute" and node.attr in {"arrow", "pl", "fetch_arrow_table", "fetch_record_batch"})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_uses_a_private_name_of_a_library(path: Path) -> None:
+    """A private name may change in any release. `os._exit` and the methods of named tuples are documented."""
+    source = path.read_text(encoding="utf-8")
+    assert not re.findall(r"\b(?:dagster|stripe|duckdb|dbt)\w*\._[a-z]\w*", source)
+    assert not [name for name in imported(path) if re.search(r"(^|\.)_[a-z]", name)]
+    nodes = list(ast.walk(ast.parse(source)))
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    used = {
+        ast.unparse(node)
+        for node in nodes
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr) and node.attr not in defined
+    }
+    assert not {name for name in used if not re.match(r"(self|cls)\._\w+$|os\._exit$|.*\._(replace|asdict)$", name)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if component(path) in DAGSTER], ids=lambda path: path.name)
+def test_dagster_reaches_the_warehouse_only_by_its_resource(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert "open_warehouse" not in source or path.name == "resources.py"
+    assert "warehouse_path" not in source or path.name == "definitions.py"
+    steps = {"extract", "ingest", "build", "build_some", "ingest_and_publish", "publish_marts", "recovery_rates"}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("pipeline.") in steps | {"clean_history"}:
+            assert "warehouse" in {each.arg for each in node.keywords}, ast.unparse(node)
 
 
 def test_dependencies_are_exactly_the_imported_packages() -> None:

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -14,8 +14,9 @@ import pytest
 from pydantic import SecretStr
 
 from orchestration.accounts.registry import Integration, IntegrationError, Integrations
-from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_endpoints
 from orchestration.config.settings import Settings
+from orchestration.setup.registry import make_integrations, make_webhook_endpoints
+from orchestration.webhooks.endpoint import WebhookEndpoint
 
 KEYS = {name: SecretStr(f"rk_test_of_{name}_51HabcXYZ") for name in ("shop", "club", "other")}
 ACCOUNTS = {"shop": "acct_1Shop", "club": "acct_1Club", "other": "acct_1Other"}
@@ -26,7 +27,11 @@ Make = Callable[..., Integrations]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Return a function that opens the registry in the test's folder with the given settings."""
-    return lambda **environment: Integrations(Settings(recoup_data_dir=tmp_path / "data", **environment))
+    return lambda **environment: make_integrations(Settings(recoup_data_dir=tmp_path / "data", **environment))
+
+
+def enabled_endpoints(settings: Settings) -> Sequence[WebhookEndpoint]:
+    return make_webhook_endpoints(settings).enabled(make_integrations(settings))
 
 
 def integration(name: str, **changed: object) -> Integration:
@@ -156,7 +161,7 @@ def test_an_invalid_file_is_reported_with_its_fault(damage: bytes, sentence: str
     path.parent.mkdir()
     path.write_bytes(damage)
     with pytest.raises(IntegrationError) as refused:
-        make()
+        make().all()
     assert str(refused.value) in (f"{path} {sentence}", f"{path}: {sentence}")
 
 
@@ -168,7 +173,7 @@ def test_a_key_in_the_file_of_integrations_is_refused_and_not_repeated(
     holding_secrets.add(path)
     path.write_text(f"[shop]\napi_key = '{key_of(integration('shop'))}'\n")
     with pytest.raises(IntegrationError) as refused:
-        make()
+        make().all()
     assert str(refused.value) == f"{path} cannot be used: shop.api_key: there is no such setting"
 
 
@@ -198,7 +203,7 @@ def test_a_renamed_integration_keeps_its_position_key_and_webhook_endpoint(
     make: Make, two: Integrations, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
-    files = WebhookFiles(settings, "shop")
+    files = make_webhook_endpoints(settings).files("shop")
     files.set_secret("whsec_" + "a" * 32)
     before, endpoint = two.named("shop"), files.enable()
     two.rename("shop", "store")
@@ -209,7 +214,7 @@ def test_a_renamed_integration_keeps_its_position_key_and_webhook_endpoint(
         before.account_id,
         before.description,
     )
-    (found,) = webhook_endpoints(settings)
+    (found,) = enabled_endpoints(settings)
     assert (found.integration, found.token, found.secrets) == ("store", endpoint.token, endpoint.secrets)
     with pytest.raises(IntegrationError, match=r"There is no integration 'shop'\. There are: store, club"):
         make().named("shop")
@@ -250,10 +255,14 @@ def test_of_endpoints_with_one_token_that_of_the_connected_integration_is_listed
     two: Integrations, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
-    WebhookFiles(settings, "shop").enable()
+    make_webhook_endpoints(settings).files("shop").enable()
     for left in ("apple", "zebra"):
         shutil.copytree(settings.secrets_dir / "shop", settings.secrets_dir / left)
-    assert [each.integration for each in webhook_endpoints(settings)] == ["apple", "zebra", "shop"]
+    assert [each.integration for each in enabled_endpoints(settings)] == [
+        "apple",
+        "zebra",
+        "shop",
+    ]
 
 
 def test_a_removal_that_fails_to_write_the_file_keeps_the_key(
@@ -300,19 +309,19 @@ def test_a_file_from_windows_is_read_and_a_file_with_dotted_keys_is_left_unchang
 
 def test_an_endpoint_has_the_account_id_of_its_integration(make: Make, two: Integrations, tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
-    WebhookFiles(settings, "shop").enable()
-    assert [each.account_id for each in webhook_endpoints(settings)] == ["acct_1Shop"]
+    make_webhook_endpoints(settings).files("shop").enable()
+    assert [each.account_id for each in enabled_endpoints(settings)] == ["acct_1Shop"]
     settings.integrations_path.write_text("not TOML")
-    assert [each.account_id for each in webhook_endpoints(settings)] == [None], "the endpoint is still served"
+    assert [each.account_id for each in enabled_endpoints(settings)] == [None], "the endpoint is still served"
 
 
 def test_a_removed_integration_leaves_no_secret(make: Make, two: Integrations, tmp_path: Path) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
-    WebhookFiles(settings, "shop").enable()
+    make_webhook_endpoints(settings).files("shop").enable()
     two.remove("shop")
     assert [each.name for each in make().all()] == ["club"]
     assert not (tmp_path / "data" / "secrets" / "shop").exists()
-    assert webhook_endpoints(settings) == []
+    assert enabled_endpoints(settings) == []
     for name in ("shop", "default"):
         with pytest.raises(IntegrationError):
             make().remove(name)
@@ -396,7 +405,7 @@ def test_a_missing_platform_is_an_error(make: Make, tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text('[shop]\naccount_id = "acct_1"\nplatform = "market"\n')
     with pytest.raises(IntegrationError, match="shop: there is no platform 'market'"):
-        make()
+        make().all()
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x9c garbage", bytes(40), b""], ids=["garbage", "zeroed", "empty"])
@@ -404,14 +413,14 @@ def test_a_damaged_file_of_an_endpoint_affects_no_other_endpoint_and_can_be_repl
     content: bytes, two: Integrations, tmp_path: Path
 ) -> None:
     settings = Settings(recoup_data_dir=tmp_path / "data")
-    shop, club = (WebhookFiles(settings, name) for name in ("shop", "club"))
+    shop, club = (make_webhook_endpoints(settings).files(name) for name in ("shop", "club"))
     shop.enable(), club.enable()
     for name in ("webhook_token", "webhook_secret"):
         (settings.secrets_dir / "shop" / name).write_bytes(content)
-    assert [each.integration for each in webhook_endpoints(settings)] == ["club"]
+    assert [each.integration for each in enabled_endpoints(settings)] == ["club"]
     assert re.fullmatch(r"[\w-]{32}", shop.enable().token.get_secret_value())
     shop.set_secret("whsec_5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH")
-    assert [len(each.secrets) for each in webhook_endpoints(settings) if each.integration == "shop"] == [1]
+    assert [len(each.secrets) for each in enabled_endpoints(settings) if each.integration == "shop"] == [1]
 
 
 def test_a_file_that_is_nested_too_deeply_is_not_toml(make: Make, two: Integrations, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import stripe
 
-from orchestration.config.settings import DBT_PROJECT_DIR
+from orchestration.pipeline.dbt_runner import DBT_PROJECT_DIR
 from orchestration.simulator.world import calibration
 
 OUT_OF_SCOPE = {

@@ -17,49 +17,17 @@ recent as (
 
     select
         attempts.*,
-        lower(coalesce(attempts.card_network, attempts.card_brand)) as network,
         accounts.data_through_at
-    from {{ ref('payment_attempts') }} as attempts
+    from {{ ref('int_retry_windows') }} as attempts
     inner join accounts
         on attempts.account_id = accounts.account_id and attempts.livemode = accounts.livemode
     where
-        attempts.instrument_key is not null
-        and coalesce(attempts.card_network, attempts.card_brand) is not null
+        attempts.network is not null
+        and attempts.amount is not null
         and attempts.attempted_at > accounts.data_through_at - interval '30 days'
         and attempts.attempted_at <= accounts.data_through_at
         -- A limit over all accounts lets DuckDB skip older rows.
         and attempts.attempted_at > (select min(known.data_through_at) - interval '30 days' from accounts as known)
-
-),
-
-failed as (
-
-    select distinct {{ purchase }}
-    from recent
-    where outcome = 'failed'
-
-),
-
-attempts as (
-
-    select
-        recent.*,
-        {{ is_refused_by_network('recent') }} as is_unapproved,
-        coalesce(recent.card_exp_year, 0) * 100 + coalesce(recent.card_exp_month, 0) as expiry,
-        row_number() over (
-            partition by
-                recent.account_id, recent.livemode, recent.instrument_key, recent.currency, recent.amount
-            order by {{ attempt_order('recent') }}
-        ) as purchase_attempt_number
-    from recent
-    inner join failed
-        on
-            recent.account_id = failed.account_id
-            and recent.livemode = failed.livemode
-            and recent.instrument_key = failed.instrument_key
-            and recent.network = failed.network
-            and recent.currency is not distinct from failed.currency
-            and recent.amount = failed.amount
 
 ),
 
@@ -70,7 +38,7 @@ with_first_decline as (
         min(case when network <> 'visa' or visa_category between 2 and 4 then purchase_attempt_number end) over (
             partition by {{ purchase }}
         ) as first_decline_number
-    from attempts
+    from recent
 
 ),
 
@@ -82,7 +50,7 @@ counted as (
         *,
         case network
             when 'visa' then is_unapproved and purchase_attempt_number > first_decline_number
-            when 'mastercard' then outcome = 'failed' and failure_class = 'declined'
+            when 'mastercard' then is_declined
         end as is_counted
     from with_first_decline
 
@@ -100,13 +68,14 @@ summed as (
         min(attempted_at) filter (where is_counted) as oldest_counted_at,
         max(attempted_at) as last_attempted_at,
         max_by(outcome, purchase_attempt_number) as last_outcome,
-        max_by(expiry, purchase_attempt_number) as last_expiry,
+        max_by(card_expiry, purchase_attempt_number) as last_card_expiry,
         max_by(stop_signal, purchase_attempt_number) filter (where stop_signal is not null) as stop_signal,
-        max_by(expiry, purchase_attempt_number) filter (where stop_signal is not null) as stopped_expiry,
+        max_by(card_expiry, purchase_attempt_number) filter (where stop_signal is not null) as stopped_card_expiry,
         max(attempted_at) filter (where stop_signal is not null) as stopped_at,
         max(min_retry_at) as min_retry_at
     from counted
     group by {{ purchase }}
+    having bool_or(outcome = 'failed')
 
 ),
 
@@ -123,7 +92,7 @@ final as (
 
         -- strings
         rules.rule_id,
-        case when summed.stopped_expiry = summed.last_expiry then summed.stop_signal end as stop_signal,
+        case when summed.stopped_card_expiry = summed.last_card_expiry then summed.stop_signal end as stop_signal,
         summed.last_outcome,
 
         -- numerics
@@ -136,14 +105,14 @@ final as (
         rules.max_reattempts - summed.counted_30d as budget_left,
 
         -- booleans
-        coalesce(summed.stopped_expiry = summed.last_expiry, false) as is_blocked,
+        coalesce(summed.stopped_card_expiry = summed.last_card_expiry, false) as is_blocked,
         coalesce(summed.counted_30d >= rules.warn_at, false) as is_near_limit,
 
         -- timestamps
         summed.last_attempted_at,
         summed.oldest_counted_at + interval '30 days' as budget_resets_at,
         case
-            when summed.stopped_expiry = summed.last_expiry then summed.stopped_at + interval '30 days'
+            when summed.stopped_card_expiry = summed.last_card_expiry then summed.stopped_at + interval '30 days'
             when summed.counted_30d >= rules.max_reattempts
                 then greatest(
                     summed.oldest_counted_at + interval '30 days', coalesce(summed.min_retry_at, summed.data_through_at)

@@ -1,3 +1,4 @@
+{# More than 150 lines, since it counts each of its sources once and lists every count. #}
 with payment_intents as (
 
     select * from {{ ref('payment_intents') }}

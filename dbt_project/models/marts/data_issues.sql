@@ -1,7 +1,9 @@
 {#
+    More than 150 lines, since each of the 18 issues has its text and its condition here.
+
     Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
-    int_payment_intents_changed lists. A full build writes all rows. A PaymentIntent
-    without an issue loses its rows.
+    int_payment_intents_changed lists. A full build writes all rows. The key is not unique: a PaymentIntent may have
+    several issues, which a build replaces together. A PaymentIntent without an issue loses its rows.
 #}
 {{ config(
     materialized='incremental',

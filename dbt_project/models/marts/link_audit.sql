@@ -1,14 +1,11 @@
 {#
+    More than 150 lines, since its six parts share one shape.
+
     Each part of the audit is a common table expression with one column for each measure. The last loop turns all parts
-    into rows of one shape: `counted` of `out_of`, and their ratio. Each build counts everything again, so two parts are
-    limited: purchases to the last days, and orders of large accounts to a sample of their values.
+    into rows of one shape: `counted` of `out_of`, and their ratio.
 #}
 {% set tiers = ['order', 'order_part', 'card', 'customer'] %}
 {% set confidences = ['exact', 'high', 'medium', 'low'] %}
-{% set coincidence_days = 90 %}
-{% set all_values_up_to = 200000 %}
-{% set one_value_in = 16 %}
-{% set minute, visit = 60, 6 * 3600 %}
 
 {% set by_kind = 'account_id, livemode, link_tier, link_confidence' %}
 {% set per_account = 'over (partition by account_id, livemode)' %}
@@ -37,13 +34,7 @@
     'rates_up_to_confidence': ('rates_by_confidence', {'recovered': ('recovered', 'failed')})
 } %}
 
-with accounts as (
-
-    select * from {{ ref('int_sync_streams_pivoted') }}
-
-),
-
-episodes as (
+with episodes as (
 
     select
         *,
@@ -91,150 +82,23 @@ episodes_by_weakest_link as (
 
 ),
 
--- If many PaymentIntents name an order, sample the values whose hash begins with 0: hashes are evenly spread. Shared
--- values are few, so all of them are read.
-sampling as (
-
-    select
-        case when count(*) > {{ all_values_up_to }} then '1' else '~' end as hash_limit,
-        case when count(*) > {{ all_values_up_to }} then {{ one_value_in }} else 1 end as weight
-    from {{ ref('int_orders_named') }}
-
-),
-
-order_values as (
-
-    select
-        account_id,
-        livemode,
-        order_name,
-        bool_or(is_shared) as is_shared,
-        case when bool_or(is_shared) then 1 else (select sampling.weight from sampling) end as weight,
-        count(distinct customer_id) as customer_count,
-        count(case when is_paid then 1 end) as success_count
-    from {{ ref('int_orders_named') }}
-    where is_shared or order_hash < (select sampling.hash_limit from sampling)
-    group by account_id, livemode, order_name, order_hash
-
-),
-
 order_reliability as (
 
     select
-        account_id,
-        livemode,
-        order_name as subject,
-        cast(null as varchar) as link_confidence,
-        sum(weight) as order_values,
-        sum(weight * customer_count) as customers,
-        sum(weight * success_count) as successes,
-        count(case when is_shared then 1 end) as shared_values
-    from order_values
-    group by account_id, livemode, order_name
-
-),
-
--- Equal purchases of a customer, or of a guest's card, in a period after which a whole link gap has passed.
-purchases as (
-
-    select
-        keyed.account_id,
-        keyed.livemode,
-        keyed.customer_id is null as is_guest,
-        keyed.is_paid,
-        keyed.started_at
-        <= accounts.data_through_at - interval '{{ checked_var("link_gap_days") }} days' as is_gap_over,
-        coalesce(keyed.customer_price_hash, keyed.card_price_hash) as payer_hash,
-        date_diff('second', keyed.started_at, lead(keyed.started_at) over by_payer) as seconds_to_next,
-        coalesce(
-            keyed.order_name = lead(keyed.order_name) over by_payer
-            and keyed.order_key <> lead(keyed.order_key) over by_payer,
-            false
-        ) as is_next_of_another_order
-    from {{ ref('int_payment_intents_keyed') }} as keyed
-    inner join accounts
-        on keyed.account_id = accounts.account_id and keyed.livemode = accounts.livemode
-    where
-        (keyed.customer_price_hash is not null or keyed.card_price_hash is not null)
-        and keyed.started_at
-        > accounts.data_through_at - interval '{{ checked_var("link_gap_days") + coincidence_days }} days'
-    window
-        by_payer as (
-            partition by coalesce(keyed.customer_price_hash, keyed.card_price_hash)
-            order by keyed.started_at, keyed.payment_intent_id
-        )
-
-),
-
--- How often each payer buys, as in the macro link_retries: known from three gaps of six hours or more.
-habits as (
-
-    select
-        payer_hash,
-        count(case when seconds_to_next >= {{ visit }} then 1 end) as gap_count,
-        median(case when seconds_to_next >= {{ visit }} then seconds_to_next end) as interval_seconds,
-        mad(case when seconds_to_next >= {{ visit }} then seconds_to_next end) as spread_seconds,
-        count(case when seconds_to_next <= {{ minute }} then 1 end) as equal_count
-    from purchases
-    where is_paid and seconds_to_next is not null
-    group by payer_hash
-
-),
-
--- When a retry could begin if the purchase had failed: after the pause, and until the payer's next purchase is due. Two
--- purchases within a minute, seen twice, indicate equal subscriptions. The pause is then one minute.
-retry_times as (
-
-    select
         *,
-        case
-            when equal_count >= 2 then {{ [minute, checked_var('link_pause_seconds')] | max }}
-            else {{ checked_var('link_pause_seconds') }}
-        end as pause_seconds,
-        spread_seconds <= interval_seconds / 8.0 as is_regular,
-        interval_seconds - least(
-            greatest(interval_seconds / case when gap_count >= 4 then 24.0 else 12.0 end, 3 * spread_seconds),
-            interval_seconds / 4.0
-        ) as due_seconds
-    from habits
-
-),
-
-next_purchases as (
-
-    select
-        purchases.*,
-        case
-            when purchases.is_guest then {{ checked_var('guest_link_gap_days') * 86400 }}
-            else {{ checked_var('link_gap_days') * 86400 }}
-        end as gap_seconds,
-        not purchases.is_next_of_another_order
-        and purchases.seconds_to_next >= retry_times.pause_seconds
-        and case
-            when retry_times.gap_count < 3 then true
-            when retry_times.is_regular then purchases.seconds_to_next < retry_times.due_seconds
-            else purchases.is_guest or purchases.seconds_to_next <= retry_times.interval_seconds / 8.0
-        end as is_in_doubt
-    from purchases
-    left join retry_times on purchases.payer_hash = retry_times.payer_hash
-    where purchases.is_paid and purchases.is_gap_over
+        order_name as subject,
+        cast(null as varchar) as link_confidence
+    from {{ ref('int_orders_counted') }}
 
 ),
 
 next_purchase_gaps as (
 
     select
-        account_id,
-        livemode,
-        case when is_guest then 'card' else 'customer' end as subject,
-        cast(null as varchar) as link_confidence,
-        count(*) as successes,
-        count(case when seconds_to_next <= 86400 then 1 end) as within_a_day,
-        count(case when seconds_to_next <= 86400 and is_in_doubt then 1 end) as within_a_day_in_doubt,
-        count(case when seconds_to_next <= gap_seconds then 1 end) as within_the_gap,
-        count(case when seconds_to_next <= gap_seconds and is_in_doubt then 1 end) as within_the_gap_in_doubt
-    from next_purchases
-    group by account_id, livemode, is_guest
+        *,
+        payer as subject,
+        cast(null as varchar) as link_confidence
+    from {{ ref('int_next_purchases_counted') }}
 
 ),
 

@@ -1,103 +1,29 @@
 {#
-    Incremental: a build writes all attempts of each episode in which a PaymentIntent, an attempt, a retry evaluation or
-    a card-testing flag has changed.
+    Incremental: a build writes all attempts of each PaymentIntent with an attempt that was numbered again, or with a
+    retry that was evaluated again. An episode is numbered as a whole.
 #}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 
-{# Attempts are numbered and compared within an episode, so one changed attempt changes the whole episode. #}
-{% set changed_keys %}
-    {{ changed_payment_intents([
-        'int_payment_intents_linked', 'int_payment_attempts_unioned', 'int_retries_evaluated', 'int_card_tests_flagged'
-    ]) }}
-{% endset %}
-{% set is_in_changed_episode %}
-    (account_id, livemode, episode_id) in (
-        select account_id, livemode, episode_id from {{ ref('int_payment_intents_linked') }}
-        where (account_id, livemode, payment_intent_id) in ({{ changed_keys }})
-    )
-{% endset %}
-{% set is_rewritten %}
-    (account_id, livemode, payment_intent_id) in (
-        {{ changed_keys }} union select account_id, livemode, payment_intent_id from linked
-    )
-{% endset %}
+{% set changed = ['int_payment_attempts_numbered', 'int_retries_evaluated'] %}
 
-with linked as (
+with numbered as (
 
-    select
-        account_id,
-        livemode,
-        payment_intent_id,
-        episode_id
-    from {{ ref('int_payment_intents_linked') }}
-    where {{ is_in_changed_episode if is_incremental() else 'true' }}
+    select * from {{ ref('int_payment_attempts_numbered') }}
+    where {{ in_changed_payment_intents(ref('int_payment_attempts_numbered'), models=changed) }}
 
 ),
 
 evaluations as (
 
     select * from {{ ref('int_retries_evaluated') }}
-    where {{ by_rowid(ref('int_retries_evaluated'), is_rewritten) if is_incremental() else 'true' }}
-
-),
-
-card_tests as (
-
-    select * from {{ ref('int_card_tests_flagged') }}
-    where
-        is_card_testing
-        and {{ by_rowid(ref('int_card_tests_flagged'), is_rewritten) if is_incremental() else 'true' }}
+    where {{ in_changed_payment_intents(ref('int_retries_evaluated'), models=changed) }}
 
 ),
 
 unioned as (
 
     select * from {{ ref('int_payment_attempts_unioned') }}
-    where {{ by_rowid(ref('int_payment_attempts_unioned'), is_rewritten) if is_incremental() else 'true' }}
-
-),
-
--- Sort only the columns that are compared: sorting whole attempts takes twice the time. An attempt is in no episode
--- until its PaymentIntent is known.
-compared as (
-
-    select
-        attempts.account_id,
-        attempts.livemode,
-        attempts.attempt_id,
-        attempts.payment_intent_id,
-        attempts.attempt_number,
-        attempts.outcome,
-        attempts.failure_class,
-        attempts.advice_code,
-        attempts.attempted_at,
-        attempts.is_attempted_at_estimated,
-        linked.episode_id
-    from unioned as attempts
-    left join linked
-        on
-            attempts.account_id = linked.account_id
-            and attempts.livemode = linked.livemode
-            and attempts.payment_intent_id = linked.payment_intent_id
-
-),
-
-numbered as (
-
-    select
-        account_id,
-        livemode,
-        attempt_id,
-        episode_id,
-        case when episode_id is not null then row_number() over in_episode end as episode_attempt_number,
-        case when episode_id is not null then lag(outcome) over in_episode end as previous_outcome,
-        case when episode_id is not null then lag(failure_class) over in_episode end as previous_failure_class,
-        case when episode_id is not null then lag(advice_code) over in_episode end as previous_advice_code,
-        date_diff('second', lag(attempted_at) over in_payment, attempted_at) / 3600.0 as hours_since_previous_attempt
-    from compared
-    window
-        in_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number),
-        in_episode as (partition by account_id, livemode, episode_id order by {{ attempt_order() }})
+    where {{ in_changed_payment_intents(ref('int_payment_attempts_unioned'), models=changed) }}
 
 ),
 
@@ -118,7 +44,7 @@ attempts as (
         evaluations.min_retry_at,
         evaluations.estimated_network_fee_amount,
         evaluations.estimated_network_fee_currency,
-        card_tests.attempt_id is not null as is_card_testing,
+        numbered.is_card_testing,
         numbered.episode_id,
         numbered.episode_attempt_number,
         numbered.previous_outcome,
@@ -136,11 +62,6 @@ attempts as (
             attempts.account_id = evaluations.account_id
             and attempts.livemode = evaluations.livemode
             and attempts.attempt_id = evaluations.attempt_id
-    left join card_tests
-        on
-            attempts.account_id = card_tests.account_id
-            and attempts.livemode = card_tests.livemode
-            and attempts.attempt_id = card_tests.attempt_id
 
 ),
 

@@ -1,6 +1,7 @@
 {#
     Incremental: a build writes all rows of the PaymentIntents that changed since the last complete build, which
-    int_payment_intents_changed lists. A full build writes all rows.
+    int_payment_intents_changed lists. A full build writes all rows. The key is not unique: a PaymentIntent has several
+    statuses, which a build replaces together.
 #}
 {{ config(materialized='incremental', unique_key=['account_id', 'livemode', 'payment_intent_id']) }}
 

@@ -1,3 +1,4 @@
+{# More than 150 lines: one estimate (Kaplan-Meier) in steps that only make sense together. #}
 {% set last_day = 2 * checked_var('recovery_window_days') %}
 {% set cohort = 'account_id, livemode, cohort_month, currency, first_failure_class' %}
 

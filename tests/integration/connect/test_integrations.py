@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from orchestration import pipeline
 from orchestration.accounts.registry import IntegrationError
 from orchestration.config.settings import Settings
 from orchestration.simulator import SimulatorServer
@@ -19,6 +18,7 @@ from tests.integration.connect.conftest import (
     UNKNOWN,
     read_saved,
 )
+from tests.support import pipeline
 from tests.support.processes import RECOUP
 from tests.support.run_command import run_recoup
 

@@ -10,9 +10,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from orchestration import pipeline
 from orchestration.config.settings import Settings
 from orchestration.simulator import ApiKey, SimulatedAccount, SimulatorServer
+from tests.support import pipeline
 from tests.support.built_folder import BuiltFolder
 from tests.support.run_command import CommandResult, run_recoup
 from tests.support.stripe_router import StripeRouter

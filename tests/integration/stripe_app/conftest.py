@@ -25,6 +25,8 @@ from pydantic import SecretStr
 
 from orchestration.accounts.oauth_flow import CALLBACK_PATH, authorize_url
 from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.setup.connections import make_app_authorization
+from orchestration.setup.registry import make_webhook_endpoints
 from orchestration.simulator import (
     DEFAULT_WEBHOOK_SECRET,
     AppOptions,
@@ -50,7 +52,7 @@ class App:
 
     def visit(self, name: str = "shop", description: str | None = None) -> requests.Response:
         """Open the link, agree (or not) at Stripe, and return the callback page."""
-        return requests.get(authorize_url(self.settings, name, description), timeout=20)
+        return requests.get(authorize_url(make_app_authorization(self.settings), name, description), timeout=20)
 
     def connect(self, name: str = "shop") -> None:
         page = self.visit(name)
@@ -68,6 +70,10 @@ class App:
 
     def exchanges(self) -> int:
         return self.server.requests.by_endpoint[ENDPOINT]
+
+    def webhook_url(self) -> str:
+        endpoints = make_webhook_endpoints(self.settings)
+        return endpoints.url(endpoints.files().enable())
 
     def reads(self) -> int:
         return self.server.requests.total - self.exchanges()
@@ -147,5 +153,5 @@ def callback(app: App, **query: str) -> requests.Response:
 
 def sent_back(app: App, name: str = "shop") -> dict[str, str]:
     """Return the query with which Stripe sends the browser back, without delivering it."""
-    answer = requests.get(authorize_url(app.settings, name), allow_redirects=False, timeout=20)
+    answer = requests.get(authorize_url(make_app_authorization(app.settings), name), allow_redirects=False, timeout=20)
     return dict(parse_qsl(urlsplit(answer.headers["Location"]).query))

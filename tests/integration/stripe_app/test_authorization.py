@@ -12,10 +12,11 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from orchestration import pipeline
 from orchestration.accounts.oauth_flow import CALLBACK_PATH, LINK_SECONDS, authorize_url
-from orchestration.accounts.registry import IntegrationError, Integrations
+from orchestration.accounts.registry import IntegrationError
 from orchestration.config.settings import PROJECT_ROOT
+from orchestration.setup.connections import make_app_authorization
+from orchestration.setup.registry import make_integrations
 from orchestration.simulator import (
     DEFAULT_API_KEY,
     AppOptions,
@@ -31,6 +32,7 @@ from tests.integration.stripe_app.conftest import (
     sent_back,
     serving,
 )
+from tests.support import pipeline
 from tests.support.processes import RECOUP
 
 
@@ -44,7 +46,7 @@ def test_two_accounts_authorize_the_app_and_each_is_read_by_its_own_token(app: A
     assert (stored["account_id"], stored["livemode"], stored["authorized_at"]) == (account.id, False, account.now)
     app.server.app.account_id = other_account(app).id
     app.connect("second")
-    shop, second = Integrations(app.settings).all()
+    shop, second = make_integrations(app.settings).all()
     assert (shop.name, shop.description, shop.account_id, shop.livemode, shop.is_app) == (
         "shop",
         "The <b>first</b> shop",
@@ -113,7 +115,7 @@ def test_an_app_integration_can_be_listed_and_renamed_and_has_no_key_to_set(app:
 def test_an_unpublished_app_is_authorized_by_its_full_link(app: App) -> None:
     link = f"{app.server.url}/oauth/v2/chnlink_61abc/authorize?client_id={CLIENT_ID}"
     settings = app.settings.model_copy(update={"stripe_app_client_id": link})
-    url = authorize_url(settings, "shop")
+    url = authorize_url(make_app_authorization(settings), "shop")
     assert url.startswith(f"{app.server.url}/oauth/v2/chnlink_61abc/authorize?client_id={CLIENT_ID}&redirect_uri=")
     assert requests.get(url, timeout=20).status_code == 200
 
@@ -161,7 +163,7 @@ def test_denied_access_is_reported_and_stores_nothing(app: App) -> None:
     assert page.status_code == 400
     assert "Access was denied at Stripe, so nothing was connected." in page.text
     assert not app.path().exists()
-    assert Integrations(app.settings).all() == []
+    assert make_integrations(app.settings).all() == []
 
 
 def test_a_used_code_is_refused_with_an_explanation(app: App) -> None:
@@ -179,7 +181,7 @@ def test_an_account_cannot_be_connected_by_the_app_twice(app: App) -> None:
     assert page.status_code == 400
     assert "Integration &#x27;shop&#x27; (secrets/shop/oauth.json) reads this account already." in page.text
     assert not app.path("twin").exists()
-    assert [each.name for each in Integrations(app.settings).all()] == ["shop"]
+    assert [each.name for each in make_integrations(app.settings).all()] == ["shop"]
 
 
 def test_an_account_with_a_key_is_not_connected_by_the_app(app: App) -> None:
@@ -189,7 +191,7 @@ def test_an_account_with_a_key_is_not_connected_by_the_app(app: App) -> None:
         keyed = keyed.model_copy(update={"recoup_webhook_base_url": base_url})
         app.server.app.options = AppOptions(CLIENT_ID, SECRET_KEY, [base_url + CALLBACK_PATH])
         with serving(listening, keyed):
-            page = requests.get(authorize_url(keyed, "shop"), timeout=20)
+            page = requests.get(authorize_url(make_app_authorization(keyed), "shop"), timeout=20)
     assert page.status_code == 400
     assert "Integration &#x27;default&#x27; (STRIPE_API_KEY) reads this account already." in page.text
 
@@ -199,7 +201,7 @@ def test_orphaned_tokens_do_not_block_a_new_connection(app: App) -> None:
     app.connect()
     app.settings.integrations_path.unlink()
     app.connect()
-    assert [each.name for each in Integrations(app.settings).all()] == ["shop"]
+    assert [each.name for each in make_integrations(app.settings).all()] == ["shop"]
     pipeline.extract(app.settings, integration="shop")
 
 
@@ -218,9 +220,9 @@ def test_a_name_with_a_key_cannot_be_used_for_the_app(app: App) -> None:
     settings.integrations_path.parent.mkdir(parents=True, exist_ok=True)
     settings.integrations_path.write_text('[shop]\naccount_id = "acct_1"\n')
     with pytest.raises(IntegrationError, match="has an API key"):
-        authorize_url(settings, "shop")
+        authorize_url(make_app_authorization(settings), "shop")
     with pytest.raises(IntegrationError, match="A name consists of lowercase letters"):
-        authorize_url(settings, "Shop EU")
+        authorize_url(make_app_authorization(settings), "Shop EU")
 
 
 @pytest.mark.parametrize(
@@ -230,12 +232,13 @@ def test_a_name_with_a_key_cannot_be_used_for_the_app(app: App) -> None:
         ({"stripe_app_secret_key": SecretStr("sk_test_wrong")}, 502, "Stripe does not accept STRIPE_APP_SECRET_KEY."),
     ],
 )
-def test_a_wrong_key_of_the_app_is_named(
-    app: App, changes: dict[str, Any], status: int, sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in changes.items():
-        monkeypatch.setattr(app.settings, name, value)
-    page = app.visit()
+def test_a_wrong_key_of_the_app_is_named(app: App, changes: dict[str, Any], status: int, sentence: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        wrong = app.settings.model_copy(update={"recoup_webhook_base_url": base_url, **changes})
+        app.server.app.options = AppOptions(CLIENT_ID, SECRET_KEY, [base_url + CALLBACK_PATH])
+        with serving(listening, wrong):
+            page = requests.get(authorize_url(make_app_authorization(wrong), "shop"), timeout=20)
     assert page.status_code == status
     assert sentence in page.text
     assert not app.path().exists()

@@ -6,10 +6,9 @@ import time
 import pytest
 import requests
 
-from orchestration import pipeline
 from orchestration.accounts.oauth_tokens import DEAUTHORIZED_EVENT, NotAuthorized
-from orchestration.accounts.webhook_endpoints import WebhookFiles, webhook_url
 from orchestration.cli.connect import check_each
+from orchestration.setup.connections import make_connections
 from orchestration.simulator import (
     DEFAULT_WEBHOOK_SECRET,
     AppOptions,
@@ -28,6 +27,7 @@ from tests.integration.stripe_app.conftest import (
     sent_back,
     wait_until,
 )
+from tests.support import pipeline
 
 
 def disconnected_on(app: App) -> str:
@@ -52,7 +52,7 @@ def test_every_sync_after_an_uninstall_says_so(app: App) -> None:
 
 def deliver_deauthorizations(app: App) -> str:
     """Register the app's webhook endpoint at Stripe."""
-    url = webhook_url(app.settings, WebhookFiles(app.settings).enable())
+    url = app.webhook_url()
     return app.server.deliverer.register(WebhookEndpoint(url, enabled_events=(DEAUTHORIZED_EVENT,), connect=True))
 
 
@@ -74,7 +74,7 @@ def test_a_deauthorization_event_ends_one_integration_and_keeps_the_others(
         pipeline.extract(app.settings, integration="shop")
     assert app.server.requests.total == 0
     assert pipeline.extract(app.settings, integration="second").account.account_id == other_account(app).id
-    assert check_each(app.settings, ["shop", "second"]) == 1
+    assert check_each(make_connections(app.settings), ["shop", "second"]) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert expected in shown
     assert f"The app works: {other_account(app).id}, test mode" in shown
@@ -89,7 +89,7 @@ def test_an_old_deauthorization_event_does_not_end_a_newer_authorization(app: Ap
     app.server.app.deauthorize(account.id)
     account.now += 60
     app.connect()
-    url = webhook_url(app.settings, WebhookFiles(app.settings).enable())
+    url = app.webhook_url()
     signature = signature_header(late, [DEFAULT_WEBHOOK_SECRET], int(time.time()))
     answer = requests.post(url, data=late, headers={"Stripe-Signature": signature}, timeout=20)
     assert (answer.status_code, answer.json()["stored"]) == (200, 0)
@@ -125,7 +125,7 @@ def test_secrets_are_stored_only_in_their_own_file(
     for _ in range(2):
         seen += [app.tokens()["access_token"], app.tokens()["refresh_token"]]
         pipeline.extract(app.settings, integration="shop")
-        check_each(app.settings, ["shop"])
+        check_each(make_connections(app.settings), ["shop"])
         app.server.account.now += HOUR
     last = app.tokens()
     app.server.app.deauthorize(app.server.account.id)

@@ -8,20 +8,21 @@ import time
 import duckdb
 import pytest
 
-from orchestration import pipeline
-from orchestration.accounts.oauth_tokens import RENEW_AFTER_SECONDS, AppKey, NotAuthorized
-from orchestration.accounts.registry import Integrations
+from orchestration.accounts.oauth_tokens import RENEW_AFTER_SECONDS, NotAuthorized
+from orchestration.setup.connections import make_connections
+from orchestration.setup.registry import make_integrations
 from orchestration.simulator import (
     Fault,
 )
 from orchestration.stripe_api import RetryPolicy, StripeUnavailable
 from tests.integration.stripe_app.conftest import AGAIN, HOUR, TOKEN_PATH, App, wait_until
+from tests.support import pipeline
 
 ONE_TRY = RetryPolicy(tries=1, first_tries=1)
 PRINT_TOKEN = """
-from orchestration.accounts.oauth_tokens import AppKey
 from orchestration.config.settings import Settings
-print(AppKey(Settings(), "shop")().get_secret_value())
+from orchestration.setup.connections import make_connections
+print(make_connections(Settings()).app_key("shop")().get_secret_value())
 """
 
 
@@ -42,7 +43,7 @@ def test_a_token_is_renewed_before_it_expires_or_if_the_clock_went_back(app: App
     app.connect()
     app.change(issued_at=time.time() - age)
     app.server.requests.clear()
-    key = AppKey(app.settings, "shop")
+    key = make_connections(app.settings).app_key("shop")
     token = key()
     assert token.get_secret_value() == app.tokens()["access_token"]
     for _ in range(3):
@@ -54,7 +55,7 @@ def test_a_fresh_token_is_not_renewed(app: App) -> None:
     app.connect()
     app.change(issued_at=time.time() - RENEW_AFTER_SECONDS + 60)
     app.server.requests.clear()
-    assert AppKey(app.settings, "shop")().get_secret_value() == app.tokens()["access_token"]
+    assert make_connections(app.settings).app_key("shop")().get_secret_value() == app.tokens()["access_token"]
     assert app.server.requests.total == 0
 
 
@@ -87,9 +88,9 @@ def test_listing_integrations_sends_no_request(app: App) -> None:
     app.connect()
     app.change(issued_at=0.0)
     app.server.requests.clear()
-    (shop,) = Integrations(app.settings).all()
+    (shop,) = make_integrations(app.settings).all()
     assert (shop.name, shop.api_key, shop.key_source) == ("shop", None, "secrets/shop/oauth.json")
-    assert Integrations(app.settings).named("shop") == shop
+    assert make_integrations(app.settings).named("shop") == shop
     assert app.server.requests.total == 0
 
 
@@ -106,7 +107,7 @@ def test_processes_that_need_a_new_token_renew_it_once(app: App) -> None:
 
 def test_threads_whose_token_is_refused_renew_it_once(app: App) -> None:
     app.connect()
-    key = AppKey(app.settings, "shop")
+    key = make_connections(app.settings).app_key("shop")
     refused, found = key(), []
     app.server.requests.clear()
     threads = [threading.Thread(target=lambda: found.append(key(refused))) for _ in range(16)]
@@ -146,7 +147,7 @@ def test_a_kill_after_stripe_renewed_the_tokens_is_reported_and_repaired_by_one_
     app.connect("shop")
     report = pipeline.extract(app.settings, integration="shop")
     assert not report.relisted_feeds
-    assert [each.name for each in Integrations(app.settings).all()] == ["shop"]
+    assert [each.name for each in make_integrations(app.settings).all()] == ["shop"]
 
 
 def test_a_kill_before_stripe_renewed_the_tokens_loses_nothing(app: App) -> None:
@@ -158,7 +159,11 @@ def test_a_kill_before_stripe_renewed_the_tokens_loses_nothing(app: App) -> None
     kill_during_exchange(app, app.process(PRINT_TOKEN))
     assert app.tokens() == before
     app.server.faults.clear()
-    assert AppKey(app.settings, "shop")().get_secret_value() == app.tokens()["access_token"] != before["access_token"]
+    assert (
+        make_connections(app.settings).app_key("shop")().get_secret_value()
+        == app.tokens()["access_token"]
+        != before["access_token"]
+    )
 
 
 def test_a_full_disk_prevents_a_token_renewal(app: App) -> None:
@@ -172,7 +177,7 @@ def test_a_full_disk_prevents_a_token_renewal(app: App) -> None:
     assert "OSError" in result
     assert (app.tokens(), app.exchanges()) == (before, 0)
     assert [path.name for path in app.path().parent.iterdir() if path.name.startswith(".")] == []
-    assert AppKey(app.settings, "shop")().get_secret_value() != before["access_token"]
+    assert make_connections(app.settings).app_key("shop")().get_secret_value() != before["access_token"]
 
 
 def test_an_outage_at_stripe_keeps_the_tokens(app: App) -> None:
@@ -181,7 +186,7 @@ def test_an_outage_at_stripe_keeps_the_tokens(app: App) -> None:
     before = app.tokens()
     app.server.faults.add(Fault("server_error", path=TOKEN_PATH, status=503))
     with pytest.raises(StripeUnavailable, match="POST /v1/oauth/token"):
-        AppKey(app.settings, "shop", retry=ONE_TRY)()
+        make_connections(app.settings).app_key("shop", retry=ONE_TRY)()
     assert app.tokens() == before
 
 
