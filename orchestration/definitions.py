@@ -8,6 +8,7 @@ import dagster as dg
 from orchestration.assets.extract import extract_asset
 from orchestration.assets.models import models_asset
 from orchestration.assets.publish import publish_asset
+from orchestration.assets.report import report_asset
 from orchestration.assets.webhooks import webhook_events_asset
 from orchestration.base.files import make_new_files_private
 from orchestration.checks import events_synced_before_expiry, key_check, webhook_checks
@@ -35,12 +36,13 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, Any]
     models = models_asset(options, ensure_manifest(options))
     published_inputs = [key for key in models.keys if key.path[0] in ("marts", "seeds")]
     published = publish_asset(settings.published_path, sorted(published_inputs))
+    report = report_asset(settings.published_path)
     keys_check, queue_checks = key_check(settings), webhook_checks(settings.queue_url)
     clean_job = clean_history_job(keep_days=settings.recoup_history_days)
     return dg.Definitions(
-        assets=[extract_asset(settings), webhook_events_asset(settings), models, published],
+        assets=[extract_asset(settings), webhook_events_asset(settings), models, published, report],
         asset_checks=[events_synced_before_expiry, keys_check, *queue_checks],
-        jobs=[*build_jobs(models, published, keys_check, queue_checks), clean_job],
+        jobs=[*build_jobs(models, [published, report], keys_check, queue_checks), clean_job],
         schedules=[sync_schedule(settings), check_schedule(settings), webhook_check_schedule(), clean_schedule()],
         sensors=[webhook_queue_sensor(settings), integrations_sensor(settings)],
         resources={"warehouse": WarehouseResource(database=str(settings.warehouse_path))} | dict(resources or {}),

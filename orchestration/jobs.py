@@ -16,13 +16,13 @@ from orchestration.resources import WAREHOUSE_POOL, WarehouseResource
 
 def build_jobs(
     models: dg.AssetsDefinition,
-    published: dg.AssetsDefinition,
+    published: Sequence[dg.AssetsDefinition],
     key_check: dg.AssetChecksDefinition,
     webhook_checks: Sequence[dg.AssetChecksDefinition],
 ) -> Sequence[Any]:
     """Return the jobs that build assets, and the jobs that only run checks.
 
-    `sync_stripe` extracts, builds the models and publishes. `ingest_webhooks` does the same for webhook events.
+    `sync_stripe` extracts, builds the models, and publishes `recovery.duckdb` and the report. `ingest_webhooks` does the same for webhook events.
     `rebuild_marts` works without Stripe. `check_sync` and `check_webhooks` run checks.
 
     Each job runs in one process. A process for each step would cost three seconds, and only one step at a time may
@@ -42,13 +42,13 @@ def build_jobs(
             "sync_stripe",
             selection=dg.AssetSelection.all() - webhook_events - queue_checks - keys_check,
             executor_def=dg.in_process_executor,
-            description="Read changes from Stripe, build and test the models, and publish recovery.duckdb.",
+            description="Read changes from Stripe, build and test the models, and publish.",
         ),
         dg.define_asset_job(
             "ingest_webhooks",
-            selection=(webhook_events | dg.AssetSelection.assets(models, published)) - queue_checks,
+            selection=(webhook_events | dg.AssetSelection.assets(models, *published)) - queue_checks,
             executor_def=dg.in_process_executor,
-            description="Load webhook events from the queue, build and test the models, and publish recovery.duckdb.",
+            description="Load webhook events from the queue, build and test the models, and publish.",
         ),
         dg.define_asset_job(
             "check_webhooks",
@@ -58,9 +58,9 @@ def build_jobs(
         ),
         dg.define_asset_job(
             "rebuild_marts",
-            selection=dg.AssetSelection.assets(models, published),
+            selection=dg.AssetSelection.assets(models, *published),
             executor_def=dg.in_process_executor,
-            description="Build and test the models and publish recovery.duckdb, without reading from Stripe.",
+            description="Build and test the models and publish, without reading from Stripe.",
         ),
     ]
 

@@ -4,15 +4,20 @@
 contains ids and aggregates, and no personal data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from orchestration.base.files import replace_file
 from orchestration.report.changes import ChangesInvalid, read_changes
 from orchestration.report.data import ReportUnavailable, read_data, read_modes
 from orchestration.report.page import render_page
 
-__all__ = ["ChangesInvalid", "ReportFile", "ReportUnavailable", "write_report"]
+__all__ = ["ChangesInvalid", "ReportFile", "ReportUnavailable", "report_path", "write_report", "write_reports"]
+
+CHANGES_NAME: Final = "changes.csv"
+"""Name of the file, beside the analysts' file, in which a business dates what it changed."""
 
 
 @dataclass(frozen=True)
@@ -24,25 +29,36 @@ class ReportFile:
     size: int
 
 
-def write_report(
-    published: Path, path: Path, *, livemode: bool | None = None, changes: Path | None = None
-) -> ReportFile:
-    """Write the report of one mode to a file, which is replaced atomically.
+def report_path(folder: Path, *, livemode: bool) -> Path:
+    """Return the path of a mode's page in the data folder."""
+    return folder / f"report_{'live' if livemode else 'test'}.html"
+
+
+def write_reports(published: Path) -> Sequence[ReportFile]:
+    """Write the page of each mode that the analysts' file has data of, beside that file. Live mode comes first.
+
+    Raises:
+        ReportUnavailable, ChangesInvalid, OSError: As `write_report`.
+    """
+    modes = read_modes(published)
+    return [write_report(published, report_path(published.parent, livemode=mode), livemode=mode) for mode in modes]
+
+
+def write_report(published: Path, path: Path, *, livemode: bool | None = None) -> ReportFile:
+    """Write the page of one mode to a file, which is replaced atomically.
 
     Args:
-        published: The analysts' file.
+        published: The analysts' file. The file `changes.csv` beside it may hold dated changes.
         path: The file to write.
         livemode: The mode to show. None means live mode if the file has live data, and test mode otherwise.
-        changes: A CSV file of dated changes to draw as lines (`read_changes`). It need not exist.
 
     Raises:
         ReportUnavailable: The analysts' file is missing or cannot be read.
         ChangesInvalid: The file of changes is not valid.
         OSError: The page cannot be written. An older page is still there.
     """
-    modes = read_modes(published)
-    mode = livemode if livemode is not None else (modes or [False])[0]
-    dated = read_changes(changes or path.with_name("changes.csv"))
-    page = render_page({**read_data(published, livemode=mode), "changes": dated}, livemode=mode).encode()
+    mode = livemode if livemode is not None else (read_modes(published) or [False])[0]
+    changes = read_changes(published.with_name(CHANGES_NAME))
+    page = render_page({**read_data(published, livemode=mode), "changes": changes}, livemode=mode).encode()
     replace_file(path, page)
     return ReportFile(path, mode, len(page))
