@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -28,12 +27,8 @@ class ReportPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for the report, or pass the request on."""
-        path = scope.get("path", "").rstrip("/")
-        if (
-            scope["type"] != "http"
-            or path not in _PATHS
-            or HTTPConnection(scope).scope["method"] not in ("GET", "HEAD")
-        ):
+        path = str(scope.get("path", "")).rstrip("/")
+        if path not in _PATHS or scope.get("method") not in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
         response = await asyncio.to_thread(self._respond, _PATHS[path])
