@@ -22,8 +22,8 @@ def build_jobs(
 ) -> Sequence[Any]:
     """Return the jobs that build assets, and the jobs that only run checks.
 
-    `sync_stripe` extracts, builds the models, and publishes `recovery.duckdb` and the report. `ingest_webhooks` does the
-    same for webhook events. `rebuild_marts` works without Stripe. `check_sync` and `check_webhooks` run checks.
+    `sync_stripe` extracts, builds the models, and publishes `recovery.duckdb` and the report. `ingest_webhooks` does
+    the same for webhook events. `rebuild_marts` works without Stripe. `check_sync` and `check_webhooks` run checks.
 
     Each job runs in one process. A process for each step would cost three seconds, and only one step at a time may
     write to the warehouse anyway.

@@ -155,7 +155,7 @@ def _compile(options: BuildOptions, fingerprint: str) -> Plan:
 
 def _is_planned(node: Any) -> bool:
     return bool(
-        node.resource_type == "test" or node.resource_type == "model" and node.config.materialized != "ephemeral"
+        node.resource_type == "test" or (node.resource_type == "model" and node.config.materialized != "ephemeral")
     )
 
 

@@ -18,7 +18,7 @@ def render_page(data: dict[str, Any], *, livemode: bool) -> str:
 
     Args:
         data: The datasets of one mode, as `read_data` returns them.
-        livemode: Whether the data are of live mode.
+        livemode: Whether the page shows live mode.
     """
     folder = files("orchestration.report") / "page"
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)

@@ -232,11 +232,7 @@ def test_no_file_uses_a_private_name_of_a_library(path: Path) -> None:
 def test_dagster_reaches_the_warehouse_only_by_its_resource(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert "open_warehouse" not in source or path.name == "resources.py"
-    assert "warehouse_path" not in source or path.name == "definitions.py"
-    steps = {"extract", "ingest", "build", "build_some", "ingest_and_publish", "publish_marts", "recovery_rates"}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("pipeline.") in steps | {"clean_history"}:
-            assert "warehouse" in {each.arg for each in node.keywords}, ast.unparse(node)
+    assert ".warehouse_path" not in source or path.name == "definitions.py"
 
 
 def test_dependencies_are_exactly_the_imported_packages() -> None:
