@@ -6,9 +6,10 @@ Files at the root define Dagster objects, and so does `assets`. Every other fold
     definitions, assets, checks, jobs, partitions, schedules, sensors, resources    Dagster: one file for each kind
 
     cli            the `recoup` command
-    web            the webhook receiver, the OAuth callback page, the access guard of Dagster's UI
+    web            the webhook receiver, the OAuth callback page, the guard of Dagster's UI, the report beside the UI
     setup          makes the objects that the engines use from the settings
     pipeline       the steps that Dagster and the command line share: extract, ingest, build, publish
+    report         the report page: its SQL, its charts, and how it is written
     maintenance    deletes old history, and moves damaged databases aside
     accounts       connected accounts: their keys, tokens, webhook endpoints and API clients
     sync           the sync engine: streams, list windows, change feeds, checkpoints

@@ -11,6 +11,7 @@ from orchestration.assets.commands import CommandEvents
 from orchestration.assets.extract import extract_asset
 from orchestration.assets.models import StageTranslator, models_asset
 from orchestration.assets.publish import publish_asset
+from orchestration.assets.report import report_asset
 from orchestration.assets.webhooks import webhook_events_asset
 from orchestration.base.files import make_new_files_private
 from orchestration.checks import accounts_check, events_synced_before_expiry, key_check, webhook_checks
@@ -51,12 +52,19 @@ def build_defs(
     models = models_asset(settings, options, manifest, translator)
     published_inputs = [key for key in models.keys if key.path[0] in ("marts", "seeds")]
     published = publish_asset(settings, sorted(published_inputs), freshness=freshness)
+    report = report_asset(settings, freshness=freshness)
     keys_check, queue_checks = key_check(settings), webhook_checks(settings.queue_url)
     stale_check = accounts_check(settings.recoup_stale_hours)
-    jobs = build_jobs(models, published, keys_check, stale_check, queue_checks, executor)
+    jobs = build_jobs(models, [published, report], keys_check, stale_check, queue_checks, executor)
     sync_all, sync = sync_all_job(settings), next(job for job in jobs if job.name == "sync_stripe")
     return dg.Definitions(
-        assets=[extract_asset(settings, freshness=freshness), webhook_events_asset(settings), models, published],
+        assets=[
+            extract_asset(settings, freshness=freshness),
+            webhook_events_asset(settings),
+            models,
+            published,
+            report,
+        ],
         asset_checks=[events_synced_before_expiry, stale_check, keys_check, *queue_checks],
         jobs=[*jobs, sync_all, clean_history_job(keep_days=settings.recoup_history_days)],
         schedules=[sync_schedule(settings), check_schedule(settings), webhook_check_schedule(), clean_schedule()],

@@ -18,7 +18,7 @@ from orchestration.setup.registry import make_integrations
 
 def build_jobs(
     models: dg.AssetsDefinition,
-    published: dg.AssetsDefinition,
+    published: Sequence[dg.AssetsDefinition],
     key_check: dg.AssetChecksDefinition,
     accounts_check: dg.AssetChecksDefinition,
     webhook_checks: Sequence[dg.AssetChecksDefinition],
@@ -26,8 +26,8 @@ def build_jobs(
 ) -> Sequence[Any]:
     """Return the jobs that build assets, and the jobs that only run checks.
 
-    `sync_stripe` extracts, builds the models and publishes. `ingest_webhooks` does the same for webhook events.
-    `rebuild_marts` works without Stripe. `check_sync` and `check_webhooks` run checks.
+    `sync_stripe` extracts, builds the models, and publishes `recovery.duckdb` and the report. `ingest_webhooks` does
+    the same for webhook events. `rebuild_marts` works without Stripe. `check_sync` and `check_webhooks` run checks.
     """
     webhook_events = dg.AssetSelection.assets(WEBHOOK_EVENTS)
     queue_checks = dg.AssetSelection.checks(*webhook_checks)
@@ -43,13 +43,13 @@ def build_jobs(
             "sync_stripe",
             selection=dg.AssetSelection.all() - webhook_events - queue_checks - keys_check,
             executor_def=executor,
-            description="Read changes from Stripe, build and test the models, and publish recovery.duckdb.",
+            description="Read changes from Stripe, build and test the models, and publish.",
         ),
         dg.define_asset_job(
             "ingest_webhooks",
-            selection=(webhook_events | dg.AssetSelection.assets(models, published)) - queue_checks,
+            selection=(webhook_events | dg.AssetSelection.assets(models, *published)) - queue_checks,
             executor_def=executor,
-            description="Load webhook events from the queue, build and test the models, and publish recovery.duckdb.",
+            description="Load webhook events from the queue, build and test the models, and publish.",
         ),
         dg.define_asset_job(
             "check_webhooks",
@@ -59,9 +59,9 @@ def build_jobs(
         ),
         dg.define_asset_job(
             "rebuild_marts",
-            selection=dg.AssetSelection.assets(models, published),
+            selection=dg.AssetSelection.assets(models, *published),
             executor_def=executor,
-            description="Build and test the models and publish recovery.duckdb, without reading from Stripe.",
+            description="Build and test the models and publish, without reading from Stripe.",
         ),
     ]
 

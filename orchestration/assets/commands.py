@@ -11,6 +11,7 @@ import duckdb
 from orchestration.assets.extract import extract_results
 from orchestration.assets.models import StageTranslator, build_results
 from orchestration.assets.publish import RECOVERY, published_figures
+from orchestration.assets.report import REPORT, report_figures
 from orchestration.assets.webhooks import MAX_SHOWN_QUARANTINED, WEBHOOK_EVENTS, ingest_figures, quarantine_result
 from orchestration.checks import (
     accounts_result,
@@ -63,6 +64,8 @@ class CommandEvents:
         if report.published is not None:
             figures = published_figures(report.published, read_headline(connection))
             yield dg.AssetMaterialization(RECOVERY, metadata=figures)
+            if (pages := report_figures(self.settings.published_path)) is not None:
+                yield dg.AssetMaterialization(REPORT, metadata=pages)
 
     def of_queue(self) -> Iterator[AssetEvent]:
         """Yield the results of the checks that read only the webhook queue.

@@ -23,6 +23,7 @@ from orchestration import pipeline
 from orchestration.assets.groups import MODEL_GROUPS, RAW_GROUP, SEEDS_GROUP
 from orchestration.assets.preview import table_metadata
 from orchestration.assets.publish import RECOVERY, publish_now
+from orchestration.assets.report import REPORT, report_now
 from orchestration.assets.webhooks import WEBHOOK_EVENTS
 from orchestration.config.settings import Settings
 from orchestration.pipeline.builder import Build, DataTestOutcome, DataTestsFailed, build_some
@@ -146,6 +147,7 @@ def models_asset(
         if RECOVERY not in context.job_def.asset_layer.selected_asset_keys:
             figures = publish_now(warehouse, settings.published_path)
             context.log_event(dg.AssetMaterialization(RECOVERY, metadata=figures))
+            context.log_event(dg.AssetMaterialization(REPORT, metadata=report_now(settings.published_path)))
 
     return models
 

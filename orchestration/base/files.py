@@ -20,6 +20,7 @@ _GROUP_AND_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _RECOUP_PATTERNS: Final = (
     "warehouse.duckdb*",
     "recovery.duckdb*",
+    "report_*.html",
     ".*.lock",
     ".*.wanted",
     "webhook_queue.sqlite*",

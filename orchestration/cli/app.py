@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -45,6 +46,14 @@ PAYMENTS_HELP: Final = "Number of payment intents in the first six months of the
 SHOP_HELP: Final = (
     "Kind of shop, such as weekly_plan (orchestration/README.md lists all). Default: that of the last run, or mixed."
 )
+
+
+class Mode(StrEnum):
+    """Stripe's two modes."""
+
+    LIVE = "live"
+    TEST = "test"
+
 
 MAX_PORT: Final = 65_535
 RECEIVER_PORT: Final = 8787
@@ -409,6 +418,22 @@ def query(
     from orchestration.cli.query import run_query
 
     run_query(shown_settings(_settings()).published_path, sql, csv=csv, parquet=parquet)
+
+
+@app.command()
+def report(
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the page to this file. Default: the data folder.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="Show this mode. Default: each mode; with --out, live mode if there is any.")
+    ] = None,
+) -> None:
+    """Write the report of failed payments: one HTML page that needs no network and can be sent to others."""
+    from orchestration.cli.folder import shown_settings
+    from orchestration.cli.report import run_report
+
+    livemode = None if mode is None else mode is Mode.LIVE
+    run_report(shown_settings(_settings()).published_path, out=out, livemode=livemode, is_opened=open_page)
 
 
 @app.command()

@@ -29,10 +29,12 @@ from orchestration.cli.tables import print_trimmed
 from orchestration.pipeline import Build, BuildOptions, DataTestOutcome, PipelineInputs
 from orchestration.pipeline.builder import DataTestsFailed
 from orchestration.pipeline.command_report import CommandReport, write_report
+from orchestration.report import find_reports, write_reports
 from orchestration.stripe_api.budget import MIN_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.rate_limits import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
 from orchestration.warehouse.connection import WarehouseError, open_warehouse
+from orchestration.warehouse.publish import PublishedFile
 from orchestration.webhooks.ingest import IngestReport
 
 _SUMMARY_WAIT_SECONDS: Final = 10.0
@@ -251,6 +253,20 @@ def _build_and_publish(options: BuildOptions, published_path: Path, done: Comman
     console.print(f"  Models: {nodes} passed")
     with _stage("Publishing"):
         done.published = pipeline.publish_marts(options.warehouse_path, published_path)
+        problem = _update_reports(done.published)
+    if problem is not None:
+        console.print(f"  The report was not written. {problem}", style="yellow", markup=False)
+
+
+def _update_reports(published: PublishedFile) -> str | None:
+    """Write the reports if the published file is new or has none. Return why that failed: the sync goes on."""
+    if not published.is_new and find_reports(published.path):
+        return None
+    try:
+        write_reports(published.path)
+    except RecoupError as error:
+        return str(error)
+    return None
 
 
 def _extract_each(
@@ -467,10 +483,16 @@ def _print_next_steps(published_path: Path, *, is_beside_accounts: bool) -> None
     recoup = _own_command()
     folder = f"RECOUP_DATA_DIR={shlex.quote(str(published_path.parent))} " if is_beside_accounts else ""
     ui = f"{recoup} demo --live" if is_beside_accounts else f"{recoup} dev"
-    steps = {"SQL on the tables": f'{folder}{recoup} query "{_EXAMPLE}"', "Dagster's UI": ui}
+    steps = {
+        "Show the report": f"{folder}{recoup} report --open",
+        "SQL on the tables": f'{folder}{recoup} query "{_EXAMPLE}"',
+        "Dagster's UI": ui,
+    }
     if shutil.which("duckdb"):
         steps["DuckDB's own shell"] = f"duckdb -readonly {published_path}"
     console.print()
+    for report in find_reports(published_path):
+        _print_step("Report:", str(report.path))
     _print_step("Tables for analysts:", str(published_path))
     for purpose, command in steps.items():
         _print_step(f"  {purpose:<18} ", command)

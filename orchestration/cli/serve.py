@@ -61,7 +61,7 @@ def run_all(
         threading.Thread(target=background, daemon=True).start()
         threading.Thread(target=_rotate, args=(log,), daemon=True).start()
         print(f"Webhooks: http://{host}:{receiver_port}. UI: http://127.0.0.1:{port}. Stop both with Ctrl-C.")
-        print(f"Dagster's output is in {log}.", flush=True)
+        print(f"Report: http://127.0.0.1:{port}/report. Dagster's output is in {log}.", flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
         has_dagster_ended = dagster.poll() is not None

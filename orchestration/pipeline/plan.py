@@ -154,7 +154,9 @@ def _compile(options: BuildOptions, fingerprint: str) -> Plan:
 
 
 def _is_planned(node: Any) -> bool:
-    return node.resource_type == "test" or (node.resource_type == "model" and node.config.materialized != "ephemeral")
+    return bool(
+        node.resource_type == "test" or (node.resource_type == "model" and node.config.materialized != "ephemeral")
+    )
 
 
 def _parents(node: Any, manifest: Any) -> tuple[str, ...]:

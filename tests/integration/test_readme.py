@@ -110,7 +110,9 @@ def test_the_statements_of_the_strategy_are_in_the_readme() -> None:
 
 def test_the_source_of_the_compiled_sql_is_in_the_readme_as_it_is() -> None:
     (shown,) = re.findall(r"begins so:\n\n```sql\n(.*?\n)\)\n```", PAGES["dbt_project/README.md"], re.S)
-    assert shown in (DBT_PROJECT_DIR / "models/intermediate/payments/int_payment_attempts_unioned.sql").read_text("utf-8")
+    assert shown in (DBT_PROJECT_DIR / "models/intermediate/payments/int_payment_attempts_unioned.sql").read_text(
+        "utf-8"
+    )
 
 
 def heading_anchors(text: str) -> set[str]:

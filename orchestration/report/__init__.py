@@ -1,0 +1,77 @@
+"""The report: one self-contained HTML page for each mode, with the figures and charts of the analysts' file.
+
+`queries/` has the SQL of each dataset, and `page/` the HTML, the styles and the code that draws the charts. The page
+contains ids and aggregates, and no personal data.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from orchestration.base.files import replace_file
+from orchestration.report.changes import ChangesInvalid, read_changes
+from orchestration.report.data import ReportUnavailable, read_data, read_modes
+from orchestration.report.page import render_page
+
+__all__ = [
+    "ChangesInvalid",
+    "ReportFile",
+    "ReportUnavailable",
+    "find_reports",
+    "report_path",
+    "write_report",
+    "write_reports",
+]
+
+CHANGES_NAME: Final = "changes.csv"
+"""Name of the file, beside the analysts' file, in which a business dates what it changed."""
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """A written page: its path, its mode and its size in bytes."""
+
+    path: Path
+    livemode: bool
+    size: int
+
+
+def report_path(folder: Path, *, livemode: bool) -> Path:
+    """Return the path of a mode's page in the data folder."""
+    return folder / f"report_{'live' if livemode else 'test'}.html"
+
+
+def find_reports(published: Path) -> list[ReportFile]:
+    """Return the pages beside the analysts' file that were written before. Live mode comes first."""
+    paths = {livemode: report_path(published.parent, livemode=livemode) for livemode in (True, False)}
+    return [ReportFile(path, mode, path.stat().st_size) for mode, path in paths.items() if path.exists()]
+
+
+def write_reports(published: Path) -> list[ReportFile]:
+    """Write the page of each mode that the analysts' file has data of, beside that file. Live mode comes first.
+
+    Raises:
+        ReportUnavailable, ChangesInvalid, OSError: As `write_report`.
+    """
+    modes = read_modes(published)
+    return [write_report(published, report_path(published.parent, livemode=mode), livemode=mode) for mode in modes]
+
+
+def write_report(published: Path, path: Path, *, livemode: bool | None = None) -> ReportFile:
+    """Write the page of one mode to a file, which is replaced atomically.
+
+    Args:
+        published: The analysts' file. The file `changes.csv` beside it may hold dated changes.
+        path: The file to write.
+        livemode: The mode to show. None means live mode if the file has live data, and test mode otherwise.
+
+    Raises:
+        ReportUnavailable: The analysts' file is missing or cannot be read.
+        ChangesInvalid: The file of changes is not valid.
+        OSError: The page cannot be written. An older page is still there.
+    """
+    mode = livemode if livemode is not None else (read_modes(published) or [False])[0]
+    changes = read_changes(published.with_name(CHANGES_NAME))
+    page = render_page({**read_data(published, livemode=mode), "changes": changes}, livemode=mode).encode()
+    replace_file(path, page)
+    return ReportFile(path, mode, len(page))
