@@ -101,8 +101,7 @@ final as (
         decided.failure_code,
         decided.first_failure_class,
         decided.first_decline_category,
-        'https://dashboard.stripe.com/' || case when decided.livemode then '' else 'test/' end || 'payments/'
-        || decided.payment_intent_id as dashboard_url,
+        {{ dashboard_url('decided.payment_intent_id', relation='decided') }} as dashboard_url,
 
         -- numerics
         decided.open_amount,

@@ -168,6 +168,52 @@ function layOutFlow(columns, links) {
   return { nodes, ribbons };
 }
 
+function forecastChart(days, selection, width, conclusion) {
+  return plot(width, conclusion, {
+    height: 250,
+    x: { label: "days from now" },
+    y: { label: null, grid: true, zero: true, tickFormat: shortNumber(selection) },
+    marks: [
+      Plot.areaY(days, { x: "day", y1: "lower90", y2: "upper90", fill: "var(--band)" }),
+      Plot.areaY(days, { x: "day", y1: "lower50", y2: "upper50", fill: "var(--band)" }),
+      Plot.line(days, { x: "day", y: "expected", stroke: "var(--accent)", strokeWidth: 2.5 }),
+      Plot.tip(days, Plot.pointerX({ x: "day", y: "expected", title: (each) => `In ${plural(each.day, "day")}: ${each.text}` })),
+    ],
+  });
+}
+
+function accuracyChart(rows, selection, width, conclusion) {
+  return plot(width, conclusion, {
+    height: 250,
+    x: { type: "band", label: null, tickFormat: weekTick, padding: 0.4, ticks: everyFew(rows.map((row) => row.week), width) },
+    y: { label: null, grid: true, zero: true, tickFormat: shortNumber(selection) },
+    marks: [
+      Plot.ruleX(rows, { x: "week", y1: "lower", y2: "upper", stroke: "var(--lost)", strokeWidth: 6, strokeLinecap: "round" }),
+      Plot.tickY(rows, { x: "week", y: "expected", stroke: "var(--accent)", strokeWidth: 2 }),
+      Plot.dot(rows, {
+        x: "week", y: "actual", fill: (row) => (row.isWithin ? "var(--recovered)" : "var(--bad)"), r: 4, tip: true,
+        title: (row) => `${day(row.week)}: expected ${row.expectedText}, came back ${row.actualText}`,
+      }),
+    ],
+  });
+}
+
+/** Return bars of success with 95 % intervals, one for each bucket. */
+function bucketsChart(rows, width, conclusion, label) {
+  return plot(width, conclusion, {
+    height: 220,
+    x: { type: "band", label, domain: rows.map((row) => row.name), padding: 0.25, ticks: rows.length > 15 ? rows.map((row) => row.name).filter((_, index) => index % 3 === 0) : undefined },
+    y: { label: null, grid: true, percent: true, zero: true, tickFormat: (value) => `${value} %` },
+    marks: [
+      Plot.barY(rows, {
+        x: "name", y: (row) => row.share.rate, fill: "var(--recovered)", fillOpacity: (row) => (row.share.trials < fewest.cell ? 0.35 : 1), tip: true,
+        title: (row) => `${row.name}: ${percent(row.share.rate)} of ${plural(row.share.trials, "retry", "retries")} (${percent(row.share.lower)} to ${percent(row.share.upper)})`,
+      }),
+      Plot.ruleX(rows, { x: "name", y1: (row) => row.share.lower, y2: (row) => row.share.upper, stroke: "var(--text)" }),
+    ],
+  });
+}
+
 const weekdays = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 function heatmapChart(cells, width, conclusion) {

@@ -35,6 +35,11 @@ function minute(text) {
   return text === null ? "not known" : `${text.slice(0, 10)} ${text.slice(11, 16)} UTC`;
 }
 
+/** Return a time without its year and zone, such as "06-30 14:55". */
+function shortMinute(text) {
+  return `${text.slice(5, 10)} ${text.slice(11, 16)}`;
+}
+
 function month(text) {
   return new Date(text).toLocaleDateString("en", { month: "long", year: "numeric", timeZone: "UTC" });
 }

@@ -36,14 +36,19 @@ function renderControls(selection, onChange) {
 }
 
 function renderFigures(selection) {
-  return element("section", { id: "figures", "aria-label": "Five figures" }, element("div", { class: "cards" }, ...figures(selection).map((figure) => element(
-    "div", { class: "card", "data-value": figure.value ?? "" }, element("h3", {}, figure.label), element("strong", {}, figure.text),
-    figure.note ? element("p", {}, figure.note) : null, figure.before ? element("p", {}, figure.before) : null,
-  ))), renderSql(["figures"]));
+  return element("section", { id: "figures", "aria-label": "Five figures" }, renderCards(figures(selection)), renderSql(["figures"]));
+}
+
+function renderCards(cards) {
+  return element("div", { class: "cards" }, ...cards.map((card) => element(
+    "div", { class: "card", "data-value": card.value ?? "" }, element("h3", {}, card.label), element("strong", {}, card.text),
+    card.note ? element("p", {}, card.note) : null, card.before ? element("p", {}, card.before) : null,
+  )));
 }
 
 function renderSection(section) {
   const made = element("section", { id: section.id }, element("h2", {}, section.title), element("p", { class: "conclusion" }, section.conclusion));
+  if (section.cards?.length) made.append(renderCards(section.cards));
   if (section.chart) {
     if (section.legend) made.append(element("ul", { class: "legend" }, ...section.legend.map(({ label, color }) => {
       const sample = element("span");
@@ -70,7 +75,9 @@ function renderTable({ columns, rows, title }) {
 function renderCell(each, row) {
   const text = String(each.text(row)), value = each.value(row);
   const cell = element("td", { class: each.numeric ? "number" : null, "data-value": value ?? "" });
-  if (each.html === "code") cell.append(element("code", {}, text));
+  if (each.html === "link" && row.dashboard_url) {
+    cell.append(element("a", { href: row.dashboard_url, target: "_blank", rel: "noopener noreferrer" }, element("code", {}, text)));
+  } else if (each.html === "code" || each.html === "link") cell.append(element("code", {}, text));
   else if (each.html === "bar" && typeof value === "number" && text !== "too few") {
     const bar = element("i");
     bar.style.width = `${100 * value}%`;

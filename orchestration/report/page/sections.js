@@ -196,6 +196,119 @@ function attemptsSection(selection) {
   };
 }
 
+/** Return a bucket of the mart retry_timing as a short label: "6 3 to 5 d" is "3–5 d". */
+function shortBucket(text) {
+  return text.replace(/^\d+ /, "").replace("under ", "<").replace(" to ", "–").replace(" or more", "+");
+}
+
+/** Return the success of retries in the buckets of one dimension of the mart retry_timing. */
+function buckets(selection, dimension) {
+  const groups = d3.groups(selected("retry_buckets", selection).filter((row) => row.dimension === dimension), (row) => row.bucket_number);
+  return groups.sort(([a], [b]) => a - b).map(([, cells]) => ({
+    name: dimension === "day_of_month" ? String(cells[0].bucket_number) : shortBucket(cells[0].bucket),
+    share: share(total(cells, "succeeded_count"), total(cells, "decided_count")),
+  })).filter((row) => row.share !== null);
+}
+
+function bucketsSection(selection, { id, title, dimension, label, of, caveat }) {
+  const rows = buckets(selection, dimension);
+  const best = d3.greatest(rows.filter((row) => row.share.trials >= fewest.cell), (row) => row.share.rate);
+  return {
+    id, title, datasets: ["retry_buckets"], rows, isHalf: true,
+    conclusion: best ? `${sentence(of(best.name))} is highest: ${percent(best.share.rate, 0)} of ${plural(best.share.trials, "retry", "retries")}.` : "Nothing has 20 retries yet.",
+    caveat: `${caveat} Pale bars have fewer than 20 retries. Whiskers are 95 % intervals; the differences need not be caused by the time.`,
+    chart: rows.length === 0 ? null : (width, conclusion) => bucketsChart(rows, width, conclusion, label),
+    columns: [column(sentence(label), (row) => row.name), column("Success", (row) => percent(row.share.rate), { numeric: true, value: (row) => row.share.rate }),
+      column("Retries", (row) => count(row.share.trials), { numeric: true, value: (row) => row.share.trials })],
+  };
+}
+
+function waitedSection(selection) {
+  return bucketsSection(selection, {
+    id: "waited", title: "How long to wait before a retry?", dimension: "hours_since_previous_attempt", label: "time since the attempt before",
+    of: (name) => `a wait of ${name}`, caveat: "By the time since the attempt before, of the same debt.",
+  });
+}
+
+function daysOfMonthSection(selection) {
+  return bucketsSection(selection, {
+    id: "days-of-month", title: "Does payday matter?", dimension: "day_of_month", label: "day of the month", of: (name) => `day ${name} of the month`, caveat: "By the day of the retry.",
+  });
+}
+
+const actions = [
+  { name: "retry", label: "Retry now" }, { name: "ask_for_new_card", label: "Ask for another card" }, { name: "ask_to_authenticate", label: "Ask to authenticate" },
+  { name: "wait", label: "Wait" }, { name: "stop", label: "Stop" },
+];
+
+function actionLabel(name) {
+  return actions.find((action) => action.name === name)?.label ?? words(name);
+}
+
+function todaySection(selection) {
+  const sums = d3.rollup(selected("today_sums", selection), (cells) => ({
+    payments: total(cells, "payment_count"), open: total(cells, "open_amount"), expected: total(cells, "expected_amount"),
+  }), (row) => row.action);
+  const order = actions.map((action) => action.name), asMoney = (amount) => money(amount, selection.currency);
+  const rows = selected("today", selection).sort((a, b) => order.indexOf(a.action) - order.indexOf(b.action) || b.expected_recovered_amount - a.expected_recovered_amount);
+  const through = d3.min(rowsOf("accounts"), (row) => row.data_through_at);
+  const known = order.filter((name) => sums.has(name)), retry = sums.get("retry");
+  return {
+    id: "today", title: "What to do today?", datasets: ["today_sums", "today"], rows, isTableShown: true,
+    conclusion: known.length === 0 ? "Nothing is in recovery." : `${plural(retry?.payments ?? 0, "payment")} may be retried now, worth ${asMoney(retry?.open ?? 0)}; about ${asMoney(retry?.expected ?? 0)} of it is likely to come back.`,
+    cards: known.map((name) => ({
+      label: actionLabel(name), text: plural(sums.get(name).payments, "payment"), value: sums.get(name).payments,
+      note: `${asMoney(sums.get(name).open)} open`, before: name === "stop" ? "" : `${asMoney(sums.get(name).expected)} expected`,
+    })),
+    caveat: "Recoup never retries a payment. Expected is what payments like this brought in the rest of their window, whatever was done. At most 50 payments of each action and class are listed.",
+    columns: [column("Action", (row) => actionLabel(row.action)), column("Payment", (row) => row.payment_intent_id, { html: "link" }),
+      column("Why", (row) => words(row.reason)), column("Last failure", (row) => words(row.failure_code)),
+      column("Open", (row) => asMoney(row.open_amount), { numeric: true, value: (row) => row.open_amount }),
+      column("Expected", (row) => `${asMoney(row.expected_recovered_amount ?? 0)} (${percent(row.expected_recovery_rate, 0)})`, { numeric: true, value: (row) => row.expected_recovered_amount }),
+      column("Attempts", (row) => row.attempt_count, { numeric: true }), column("From", (row) => (row.earliest_at === null ? "" : row.earliest_at <= through ? "now" : shortMinute(row.earliest_at))),
+      column("Until", (row) => (row.latest_at === null ? "" : shortMinute(row.latest_at)))],
+  };
+}
+
+function forecastSection(selection) {
+  const kind = selection.weight, text = asText(selection);
+  const rows = d3.groups(selected("forecast", selection), (row) => row.days_ahead).sort(([a], [b]) => a - b).map(([dayNumber, cells]) => {
+    const stock = total(cells, `stock_${kind}`), expected = total(cells, `expected_${kind}`), variance = total(cells, `${kind}_variance`);
+    const [[lower50, upper50], [lower90, upper90]] = [0.674490, 1.644854].map((z) => band(expected, variance, stock, z));
+    return { day: dayNumber, stock, expected, lower50, upper50, lower90, upper90, text: text(Math.round(expected)) };
+  });
+  const last = rows.at(-1), range = (low, high) => `${text(Math.round(low))} to ${text(Math.round(high))}`;
+  return {
+    id: "forecast", title: "How much will come back?", datasets: ["forecast"], rows, isHalf: true,
+    conclusion: last ? `Of ${text(last.stock)} in recovery, ${last.text} will probably come back, in nine of ten cases ${range(last.lower90, last.upper90)}.` : "Nothing is in recovery.",
+    caveat: "Bands of 50 and 90 %. Only what is in recovery now; new failures are not in it.",
+    chart: rows.length === 0 ? null : (width, conclusion) => forecastChart(rows, selection, width, conclusion),
+    columns: [column("Day", (row) => row.day, { numeric: true }), column("Expected", (row) => row.text, { numeric: true, value: (row) => row.expected }),
+      column("50 % band", (row) => range(row.lower50, row.upper50), { numeric: true, value: (row) => row.lower50 }),
+      column("90 % band", (row) => range(row.lower90, row.upper90), { numeric: true, value: (row) => row.lower90 })],
+  };
+}
+
+/** Show past forecasts account by account: their bands cannot be added up. */
+function accuracySection(selection) {
+  const kind = selection.weight, text = asText(selection);
+  const cells = selected("forecast_accuracy", selection), busiest = d3.greatest(d3.rollups(cells, (rows) => total(rows, "expected_amount"), (row) => row.account_id), ([, sum]) => sum)?.[0];
+  const rows = cells.filter((row) => row.account_id === busiest).map((row) => ({
+    week: row.as_of_date, expected: row[`expected_${kind}`], lower: row[`${kind}_lower`], upper: row[`${kind}_upper`], actual: row[`recovered_${kind}`],
+    isWithin: row[`is_${kind}_within_90`], expectedText: text(Math.round(row[`expected_${kind}`])), actualText: text(row[`recovered_${kind}`]),
+  })).sort((a, b) => d3.ascending(a.week, b.week));
+  const held = rows.filter((row) => row.isWithin).length;
+  return {
+    id: "accuracy", title: "How good were past forecasts?", datasets: ["forecast_accuracy"], rows, isHalf: true,
+    conclusion: rows.length ? `${held} of the last ${plural(rows.length, "forecast")} for 30 days held within the 90 % band.` : "No forecast is 30 days old yet.",
+    caveat: `Each Monday's forecast from what was known then (bar: 90 % band, line: expected), and what came back (dot). All classes of first failure${busiest && selection.account === everything && rowsOf("accounts").length > 1 ? `; account ${busiest}` : ""}.`,
+    chart: rows.length === 0 ? null : (width, conclusion) => accuracyChart(rows, selection, width, conclusion),
+    columns: [column("Monday", (row) => day(row.week)), column("Expected", (row) => row.expectedText, { numeric: true, value: (row) => row.expected }),
+      column("90 % band", (row) => `${text(Math.round(row.lower))} to ${text(Math.round(row.upper))}`, { numeric: true, value: (row) => row.lower }),
+      column("Came back", (row) => row.actualText, { numeric: true, value: (row) => row.actual })],
+  };
+}
+
 function waitingSection(selection) {
   const rows = selected("waiting", selection).filter((row) => row.is_open);
   return {
@@ -282,6 +395,6 @@ function coverageSection(selection) {
 }
 
 const sections = [
-  weeksSection, curveSection, flowSection, reasonsSection, timingSection, attemptsSection, waitingSection, stockSection, accountsSection,
-  linksSection, doubleChargesSection, coverageSection,
+  weeksSection, todaySection, forecastSection, accuracySection, curveSection, flowSection, reasonsSection, timingSection, attemptsSection,
+  waitedSection, daysOfMonthSection, waitingSection, stockSection, accountsSection, linksSection, doubleChargesSection, coverageSection,
 ];

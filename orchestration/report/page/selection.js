@@ -47,6 +47,14 @@ function total(rows, column) {
   return d3.sum(rows, (row) => row[column] ?? 0);
 }
 
+/** Return the band around an expected part of a stock: normal for arcsin(sqrt(share)), as in mart recovery_forecast. */
+function band(expected, variance, stock, z) {
+  const part = stock > 0 ? expected / stock : 0;
+  if (part <= 0 || part >= 1) return [expected, expected];
+  const middle = Math.asin(Math.sqrt(part)), spread = z * Math.sqrt(variance) / stock / (2 * Math.sqrt(part * (1 - part)));
+  return [Math.max(0, middle - spread), Math.min(Math.PI / 2, middle + spread)].map((angle) => Math.sin(angle) ** 2 * stock);
+}
+
 /** Return the share and its 95 % interval (Wilson), or null if there is nothing to divide by. */
 function share(successes, trials, effective = trials) {
   if (trials === 0) return null;
