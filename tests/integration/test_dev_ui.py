@@ -186,7 +186,7 @@ def materialized_mart(url: str, page: Page) -> None:
     made = ask(url, MATERIALIZED, id=run_id)["runOrError"]
     assert made["status"] == "SUCCESS"
     paths = {"/".join(each["assetKey"]["path"]) for each in made["assetMaterializations"]}
-    assert paths == {"marts/recovery_cohorts", "published/recovery"}
+    assert paths == {"marts/recovery_cohorts", "published/recovery", "published/report"}
 
 
 def first_click(url: str, page: Page) -> None:

@@ -174,7 +174,7 @@ def test_rows_that_fail_a_test_stop_every_build_until_they_are_corrected(
     change(settings, f"INSERT INTO marts.payment_attempts {twice}")
     broken = read_tables(settings.warehouse_path)
     for _ in range(2):
-        with pytest.raises(ModelsFailed, match="unique_combination_payment_attempts") as failed:
+        with pytest.raises(ModelsFailed, match="unique_combination_of_columns_payment_attempts") as failed:
             pipeline.build(settings)
         assert "Nothing was changed" in str(failed.value)
         assert read_tables(settings.warehouse_path) == broken, "a build is one transaction"
