@@ -189,7 +189,7 @@ def signatures_result(queue_url: str) -> dg.AssetCheckResult:
     named: dict[str, Any] = {"asset_key": WEBHOOK_EVENTS, "check_name": "signatures_are_valid"}
     try:
         with closing(Queue(queue_url)) as queue:
-            rejected = queue.refusals(since=days_ago(1))
+            rejected = queue.rejected(since=days_ago(1))
     except QueueUnavailable as error:
         return dg.AssetCheckResult(passed=False, description=str(error), **named)
     return dg.AssetCheckResult(

@@ -99,7 +99,7 @@ def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
         "ingested": report.ingested,
         "duplicates": report.duplicates,
         "quarantined": report.quarantined,
-        "passed_over": report.passed_over,
+        "ignored": report.ignored,
         "objects_written": report.objects_written,
         "slowest_seconds": round(report.slowest_seconds, 3),
         "queued_now": stats.queued,
