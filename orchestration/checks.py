@@ -35,7 +35,7 @@ MAX_QUEUE_MINUTES: Final = 15.0
 @dg.asset_check(
     asset=["stripe", "events"],
     pool=WAREHOUSE_POOL,
-    description="Every event feed was read in the last 20 days. Stripe deletes events after 30 days.",
+    description="Every event feed is less than 20 days behind. Stripe deletes events after 30 days.",
 )
 def events_synced_before_expiry(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     """Pass if the checkpoint of every event feed is less than 20 days old."""
@@ -125,7 +125,7 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
 
 
 def synced_keys_result(syncs: Mapping[str, SyncReport]) -> dg.AssetCheckResult:
-    """Return the result of `every_key_works` after a sync of all integrations, which has tried every key."""
+    """Return the result of `every_key_works` from a sync of all integrations, since the sync has used every key."""
     lacking = {name: sorted(set(report.missing.values())) for name, report in syncs.items() if report.missing}
     return dg.AssetCheckResult(
         asset_key=["stripe", "payment_intents"],
