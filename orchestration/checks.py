@@ -76,7 +76,7 @@ def _age_text(oldest: float) -> str:
 
 
 def accounts_check(stale_hours: float) -> dg.AssetChecksDefinition:
-    """Return the check that finds an account that is not synced any more, while others are."""
+    """Return the check that finds accounts that have not been synced for `stale_hours`, even if others have."""
 
     @dg.asset_check(
         asset=STREAMS,
