@@ -111,7 +111,7 @@ class _Receiver:
     stored_types: frozenset[str]
     bus_key: SecretStr | None
     watchers: Mapping[str, Watcher] = field(default_factory=dict)
-    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    not_stored: Counter[tuple[str, str]] = field(default_factory=Counter)
     logged: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
