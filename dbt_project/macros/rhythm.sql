@@ -20,9 +20,9 @@
 {%- endmacro %}
 
 {#
-    The shortest time in seconds between a refusal and its retry. A customer who pays twice within a minute has equal subscriptions.
-    If the payment of one fails, payments of the others begin within that minute and are not retries. So the pause is
-    longer.
+    The shortest time in seconds between a refusal and its retry. A customer who pays twice within a minute has equal
+    subscriptions. If the payment of one fails, payments of the others begin within that minute and are not retries. So
+    the pause is then longer.
 #}
 {% macro pause_before_retry(has_equals) -%}
     case

@@ -25,7 +25,7 @@ _MAX_FILES: Final = 50
 
 @dataclass
 class CommandReport:
-    """What one command did.
+    """The report of one command.
 
     Attributes:
         syncs: reports of the integrations that were synced, by name.
