@@ -17,8 +17,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from orchestration.accounts.registry import Integration, Integrations
+from orchestration.accounts.registry import Integration
 from orchestration.config.settings import PROJECT_ROOT, Settings
+from orchestration.setup.registry import make_integrations
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
 from tests.support.processes import RECOUP, find_free_port, is_dagster_up, list_descendants, list_parents, wait_until
 
@@ -181,15 +182,16 @@ def test_accounts_that_are_connected_while_dagster_runs_are_synced(tmp_path: Pat
         port = running.port
         wait_until(lambda: list_partitions(port) == {"default"}, PARTITIONS_WITHIN)
         key = SecretStr(DEFAULT_API_KEY)
-        Integrations(settings).add(Integration("shop", key, "pasted", account_id=stripe.account.id, livemode=False))
+        shop = Integration("shop", key, "pasted", account_id=stripe.account.id, livemode=False)
+        make_integrations(settings).add(shop)
         wait_until(lambda: list_partitions(port) == {"shop"}, PARTITIONS_WITHIN)
         wait_until(lambda: "SUCCESS" in list_runs(port).get("shop", set()), RUN_WITHIN)
-        Integrations(settings).rename("shop", "store")
+        make_integrations(settings).rename("shop", "store")
         wait_until(lambda: list_partitions(port) == {"store"}, PARTITIONS_WITHIN)
         wait_until(lambda: "SUCCESS" in list_runs(port).get("store", set()), RUN_WITHIN)
         assert ask(port, LAUNCH)["launchRun"]["__typename"] == "LaunchRunSuccess"
         wait_until(lambda: "FAILURE" in list_runs(port)["shop"], RUN_WITHIN)
-        Integrations(settings).remove("store")
+        make_integrations(settings).remove("store")
         wait_until(lambda: list_partitions(port) == {"default"}, PARTITIONS_WITHIN)
         assert "default" not in list_runs(port), "no sync starts without an account"
 

@@ -23,16 +23,22 @@ function renderHeader() {
   document.getElementById("warnings").replaceChildren(...warnings.map((text) => element("p", { role: "note" }, text)));
 }
 
-function renderControls(selection, onChange) {
+function renderControls(onChange) {
   const form = document.getElementById("selection");
-  form.replaceChildren(...controls.filter(({ values }) => values.length > 0).map(({ name, label, values }) => {
-    const select = element("select", { name, id: `by-${name}` }, ...values.map((value) => element(
-      "option", { value, ...(selection[name] === value ? { selected: "" } : {}) }, name === "currency" ? value.toUpperCase() : name === "account" ? value : words(value),
-    )));
+  form.append(...controls.filter(({ values }) => values.length > 0).map(({ name, label, values }) => {
+    const text = { currency: (value) => value.toUpperCase(), account: (value) => value }[name] ?? words;
+    const select = element("select", { name, id: `by-${name}` }, ...values.map((value) => element("option", { value }, text(value))));
     select.addEventListener("change", () => onChange({ ...readSelection(), [name]: select.value }));
     return element("label", { for: `by-${name}` }, label, select);
   }));
   form.addEventListener("submit", (event) => event.preventDefault());
+}
+
+function updateControls(selection) {
+  for (const [name, value] of Object.entries(selection)) {
+    const select = document.getElementById(`by-${name}`);
+    if (select) select.value = value;
+  }
 }
 
 function renderFigures(selection) {
@@ -123,10 +129,11 @@ function start() {
   let shown = [];
   const show = (selection) => {
     writeSelection(selection);
-    renderControls(selection, (changed) => { show(changed); document.getElementById(`by-${document.activeElement?.name}`)?.focus(); });
+    updateControls(selection);
     shown = render(selection);
   };
   renderHeader();
+  renderControls(show);
   show(readSelection());
   document.getElementById("footer").textContent = "Amounts of different currencies are never added. Times are UTC; days and hours are in the reporting time zone. "
     + "Charts: Observable Plot and d3 (ISC licence), from pyobsplot (MIT licence).";

@@ -57,10 +57,11 @@ class Shops:
         assert run_recoup("connect", "--name", name, typed=key, **self.variables).code == 0
 
     def rows(self, mart: str, account_id: str) -> list[tuple[Any, ...]]:
-        """Return an account's rows without its id and without columns about loads."""
+        """Return an account's rows without its id, without the links that contain it, and without columns of loads."""
         with closing(duckdb.connect(str(self.settings.published_path), read_only=True)) as connection:
             columns = [name for name, *_ in connection.execute(f"DESCRIBE marts.{mart}").fetchall()]
-            chosen = ", ".join(name for name in columns if name != "account_id" and not name.startswith("_"))
+            left_out = ("account_id", "dashboard_url")
+            chosen = ", ".join(name for name in columns if name not in left_out and not name.startswith("_"))
             sql = f"SELECT {chosen} FROM marts.{mart} WHERE account_id = ? ORDER BY ALL"
             return connection.execute(sql, [account_id]).fetchall()
 
