@@ -28,8 +28,8 @@
     <of>_variance, log_none and log_all.
 
     The share of the stock that is recovered is taken as normal on the scale arcsin(sqrt(share)), so no band goes below
-    nothing or above the stock. Of a stock of few payments, often none or all are recovered. log_none and log_all are the
-    logarithms of the probabilities of these two cases. If one of them is likely enough, it is the end of the band.
+    nothing or above the stock. Of a stock of few payments, often none or all are recovered. log_none and log_all are
+    the logarithms of the probabilities of these two cases. If one of them is likely enough, it is the end of the band.
 #}
 {% macro forecast_bands(name, of) -%}
     {%- for percent, tail, z in [(50, 0.25, 0.674490), (90, 0.05, 1.644854)] %}

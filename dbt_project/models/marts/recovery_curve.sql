@@ -143,8 +143,8 @@ counted as (
 
 ),
 
--- One minus the product of each day's share that was not recovered. Canceled episodes stay in the denominator: they will
--- never be recovered, which is known for the whole time.
+-- One minus the product of each day's share that was not recovered. Canceled episodes stay in the denominator: it is
+-- known for the whole time that they will never be recovered.
 multiplied as (
 
     select
