@@ -35,7 +35,7 @@ MAX_QUEUE_MINUTES: Final = 15.0
 @dg.asset_check(
     asset=["stripe", "events"],
     pool=WAREHOUSE_POOL,
-    description="Every event feed was read in the last 20 days. Stripe deletes events after 30 days.",
+    description="Every event feed is less than 20 days behind. Stripe deletes events after 30 days.",
 )
 def events_synced_before_expiry(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     """Pass if the checkpoint of every event feed is less than 20 days old."""
@@ -76,7 +76,7 @@ def _age_text(oldest: float) -> str:
 
 
 def accounts_check(stale_hours: float) -> dg.AssetChecksDefinition:
-    """Return the check that finds an account that is not synced any more, while others are."""
+    """Return the check that finds accounts that have not been synced for `stale_hours`, even if others have."""
 
     @dg.asset_check(
         asset=STREAMS,
@@ -125,7 +125,7 @@ def key_check(settings: Settings) -> dg.AssetChecksDefinition:
 
 
 def synced_keys_result(syncs: Mapping[str, SyncReport]) -> dg.AssetCheckResult:
-    """Return the result of `every_key_works` after a sync of all integrations, which has tried every key."""
+    """Return the result of `every_key_works` from a sync of all integrations, since the sync has used every key."""
     lacking = {name: sorted(set(report.missing.values())) for name, report in syncs.items() if report.missing}
     return dg.AssetCheckResult(
         asset_key=["stripe", "payment_intents"],
@@ -189,7 +189,7 @@ def signatures_result(queue_url: str) -> dg.AssetCheckResult:
     named: dict[str, Any] = {"asset_key": WEBHOOK_EVENTS, "check_name": "signatures_are_valid"}
     try:
         with closing(Queue(queue_url)) as queue:
-            rejected = queue.refusals(since=days_ago(1))
+            rejected = queue.rejected(since=days_ago(1))
     except QueueUnavailable as error:
         return dg.AssetCheckResult(passed=False, description=str(error), **named)
     return dg.AssetCheckResult(

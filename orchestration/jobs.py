@@ -27,7 +27,8 @@ def build_jobs(
     """Return the jobs that build assets, and the jobs that only run checks.
 
     `sync_stripe` extracts, builds the models, and publishes `recovery.duckdb` and the report. `ingest_webhooks` does
-    the same for webhook events. `rebuild_marts` works without Stripe. `check_sync` and `check_webhooks` run checks.
+    the same for webhook events. `rebuild_marts` only builds and publishes. `check_sync` and `check_webhooks` run
+    checks.
     """
     webhook_events = dg.AssetSelection.assets(WEBHOOK_EVENTS)
     queue_checks = dg.AssetSelection.checks(*webhook_checks)
@@ -72,7 +73,7 @@ def sync_all_job(settings: Settings) -> dg.JobDefinition:
     @dg.op(
         name="request_syncs",
         out=dg.Out(dg.Nothing),
-        description="Check that an account is connected. Then a run of sync_stripe begins for each account.",
+        description="Check that an account is connected. Then sync_all_sensor starts a run for each account.",
     )
     def request_syncs(context: dg.OpExecutionContext) -> None:
         names = [each.name for each in make_integrations(settings).all()]

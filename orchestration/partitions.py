@@ -1,7 +1,7 @@
 """Dagster partitions: one for each connected integration.
 
-Belongs here: which partitions exist. Does not: what a partition contains (`assets/extract.py`), when Dagster's list is
-updated (`sensors.py`).
+This file says which partitions exist. `assets/extract.py` says what a partition contains, and `sensors.py` when
+Dagster's list is updated.
 """
 
 from collections.abc import Sequence, Set

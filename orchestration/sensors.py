@@ -1,6 +1,7 @@
-"""Dagster's sensors: one processes the webhook queue within its ticks, the others keep Dagster's state up to date.
+"""Dagster's sensors. Dagster calls each of them again and again; one call is a tick.
 
-The others update the list of partitions, report what commands did, and start the syncs that `sync_all` asks for.
+`webhook_queue_sensor` processes the webhook queue, `integrations_sensor` updates the list of partitions,
+`command_sensor` reports what commands did, and `sync_all_sensor` starts the syncs that `sync_all` asks for.
 
 A tick of `webhook_queue_sensor` waits for events and processes them in batches: ingest, build by the compiled plan,
 publish. A batch takes a second or two; a run of a job takes ten. The sensor requests a run of `ingest_webhooks` for
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from orchestration.assets.commands import CommandEvents  # imports dagster-dbt, which `recoup dev` need not wait for
 
 WAIT_SECONDS: Final = 5.0
-"""How long a tick waits for events. Dagster begins ticks five seconds apart, so a shorter tick would leave a gap."""
+"""How long a tick waits for events. Dagster begins ticks five seconds apart; after a shorter one, events would wait."""
 
 WORK_SECONDS: Final = 20.0
 """How long a tick accepts new work. Dagster shows the materializations of a tick when the tick ends, and waits for the
@@ -58,7 +59,10 @@ _MAX_PAUSE_SECONDS: Final = 300.0
 _EMPTY: Final = "The webhook queue is empty."
 _JOB: Final = "ingest_webhooks"
 _OLDEST_TAG: Final = "recoup/oldest_queued"
-"""Tag of a run with the queue's oldest row when the run was requested. A failed run leaves that row in the queue."""
+"""Tag of a run with the number of the oldest row in the queue when the run was requested.
+
+A failed run leaves that row in the queue, so the failed runs for it can be counted.
+"""
 
 UNFINISHED: Final = [
     status
@@ -72,11 +76,11 @@ _MAX_COUNTED_RUNS: Final = 20
 
 _EXPECTED_FAILURES: Final = (ModelsFailed, AccountUnknown, StripeApiError, WarehouseError)
 
-
 _PARTITIONS_INTERVAL_SECONDS: Final = 10
-"""Time between two looks at the connected integrations. A long tick of the other sensor may add its own time."""
+"""Seconds between two ticks of `integrations_sensor`. A long tick of `webhook_queue_sensor` can delay the next one."""
 
 _COMMANDS_INTERVAL_SECONDS: Final = 5
+"""Seconds between two ticks of `command_sensor`."""
 
 
 class TickFailed(RecoupError):
@@ -129,8 +133,8 @@ def integrations_sensor(settings: Settings) -> dg.SensorDefinition:
 def command_sensor(settings: Settings, events: "CommandEvents") -> dg.SensorDefinition:
     """Return the sensor that reports to Dagster what commands have synced, built and published.
 
-    The cursor is the name of the last file that was reported. The first tick in a new instance also reports the webhook
-    events and their queue, so that no run warns of an input that was never materialized.
+    The cursor is the name of the last file that was reported. The first tick in a new instance also reports
+    `stripe/webhook_events` and its checks: otherwise each run would warn that this input was never materialized.
     """
 
     @dg.sensor(
@@ -152,7 +156,7 @@ def command_sensor(settings: Settings, events: "CommandEvents") -> dg.SensorDefi
         except (WarehouseError, QueueUnavailable, IntegrationError) as error:
             return dg.SensorResult(skip_reason=f"{error} The next tick tries again.")
         return dg.SensorResult(
-            asset_events=made, cursor=last, skip_reason=None if made else "No command has finished since."
+            asset_events=made, cursor=last, skip_reason=None if made else "No command has finished since the last tick."
         )
 
     return sensor
@@ -196,8 +200,11 @@ def _changes_text(requests: Sequence[PartitionRequest]) -> str:
 class _Memory:
     """State that a code server keeps between ticks.
 
-    `needs_run` is true after a failed tick: the next tick requests a run. `needs_build` is true if the models may lack
-    loaded events, as at the start and after a failure.
+    Attributes:
+        needs_run: whether the next tick requests a run, since the last tick failed.
+        needs_build: whether events may be loaded that the models do not have yet, as at the start and after a failure.
+        failed_ticks: number of ticks that failed since the last batch that was published.
+        failed_at: Unix seconds of the last failure.
     """
 
     needs_run: bool = False

@@ -1,6 +1,6 @@
 {#
     The scope of seed decline_codes in which the code of an attempt is looked up first. int_decline_codes_scoped has a
-    row for each code and scope. Attempts without a method are mostly card payments.
+    row for each code and scope. If the method is not known, it is taken as a card, since most such attempts are.
 #}
 {% macro code_scope(payment_method_type) -%}
     case

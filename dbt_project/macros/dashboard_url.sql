@@ -1,4 +1,4 @@
-{# The page of a PaymentIntent in Stripe's Dashboard. With the account's id, it opens in the right account. #}
+{# The page of a PaymentIntent in Stripe's Dashboard. The address has the account's id, so the right account opens. #}
 {% macro dashboard_url(payment_intent_id, relation='') -%}
     {%- set prefix = relation ~ '.' if relation else '' -%}
     'https://dashboard.stripe.com/' || {{ prefix }}account_id

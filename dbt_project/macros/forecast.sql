@@ -27,8 +27,9 @@
     The four ends of the 50 % and 90 % bands of a count or an amount, as columns. Expects <of>_stock, <of>_expected,
     <of>_variance, log_none and log_all.
 
-    The share of the stock is normal on the scale arcsin(sqrt(share)), so no band leaves the stock. A stock of few
-    payments is often recovered not at all or completely. Their probabilities are known, and decide these ends.
+    The share of the stock that is recovered is taken as normal on the scale arcsin(sqrt(share)), so no band goes below
+    nothing or above the stock. Of a stock of few payments, often none or all are recovered. log_none and log_all are
+    the logarithms of the probabilities of these two cases. If one of them is likely enough, it is the end of the band.
 #}
 {% macro forecast_bands(name, of) -%}
     {%- for percent, tail, z in [(50, 0.25, 0.674490), (90, 0.05, 1.644854)] %}

@@ -11,12 +11,13 @@
 
     Args:
         group_hash: the column of int_payment_intents_keyed that names the group.
-        earlier: models with stronger links. A PaymentIntent with a successor or predecessor there gets no other one
-            here.
+        earlier: models with stronger links. If one of them gave a PaymentIntent a predecessor (or a successor), this
+            model does not give it another.
         gap_days, guest_gap_days: how many days after the last attempt a retry may begin. A merchant cannot charge a
             guest again: guests come back soon or not at all.
         finds_double_payments: also link a second payment of an order that began before the first one was complete. If
-            several PaymentIntents of an order have no predecessor, they are parts of it, and has_equals is true.
+            several PaymentIntents of an order have no predecessor, they are parts of the order. has_equals is then
+            true, although they are no equal subscriptions.
 #}
 {% macro link_retries(group_hash, earlier, gap_days, guest_gap_days, finds_double_payments=false) -%}
 {% set day = 86400 %}

@@ -1,6 +1,6 @@
 {#
-    Payments in recovery are compared with past payments in the same cell: as many days after the first failure, after
-    as many attempts. A cell begins with the given number and ends before the next one.
+    Payments in recovery are compared with past payments of the same cell: those that were as many days after the first
+    failure, and had as many attempts. A cell begins with the given number and ends before the next one.
 #}
 {% macro day_cells() -%}
     {{ return([0, 1, 2, 3, 4, 7, 14]) }}
@@ -25,7 +25,7 @@
     {{ return(20) }}
 {%- endmacro %}
 
-{# The rate of a cell with `count` payments, moved towards the rate of the coarser cell if these are few. #}
+{# The rate of a cell with `count` payments. The fewer they are, the nearer it is to the rate of the coarser cell. #}
 {% macro shrunk_rate(rate, count, coarser_rate) -%}
     ({{ rate }} * {{ count }} + {{ coarser_rate }} * {{ recovery_prior_count() }})
     / ({{ count }} + {{ recovery_prior_count() }})

@@ -4,12 +4,12 @@
     DECISIONLOG.md has the reason and the measured figures for each rule.
 #}
 
-{# Seconds between two payments that belong to one visit at most, so that they show no rhythm. #}
+{# The longest time in seconds between two payments of one visit. Such payments show no rhythm. #}
 {% macro visit_seconds() -%}
     {{ return(6 * 3600) }}
 {%- endmacro %}
 
-{# Seconds between two payments that indicate equal subscriptions at most. #}
+{# The longest time in seconds between two payments that indicates equal subscriptions of one customer. #}
 {% macro equal_payment_seconds() -%}
     {{ return(60) }}
 {%- endmacro %}
@@ -20,9 +20,9 @@
 {%- endmacro %}
 
 {#
-    Seconds between a refusal and a retry, at least. A customer who pays twice within a minute has equal subscriptions.
-    If the payment of one fails, payments of the others begin within that minute and are not retries. So the pause is
-    longer.
+    The shortest time in seconds between a refusal and its retry. A customer who pays twice within a minute has equal
+    subscriptions. If the payment of one fails, payments of the others begin within that minute and are not retries. So
+    the pause is then longer.
 #}
 {% macro pause_before_retry(has_equals) -%}
     case
@@ -31,7 +31,7 @@
     end
 {%- endmacro %}
 
-{# An eighth of the interval: a payment so soon after another one is not the payment of the next interval. #}
+{# An eighth of the interval. A payment that comes sooner after another one is not the next regular payment. #}
 {% macro soon_after(interval) -%}
     {{ interval }} / 8.0
 {%- endmacro %}
@@ -42,8 +42,8 @@
 {%- endmacro %}
 
 {#
-    How long before and after its time a payment is due: three times the spread, and at least a 24th of the interval (a
-    twelfth if few gaps are known, since these have little spread by chance), but at most a quarter.
+    How long before and after its time a payment counts as due: three times the spread. At least a 24th of the interval,
+    or a twelfth if fewer than four gaps are known, since few gaps may have little spread by chance. At most a quarter.
 #}
 {% macro rhythm_tolerance(gap_count, interval, spread) -%}
     least(

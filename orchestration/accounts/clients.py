@@ -39,7 +39,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class StripeConnections:
-    """Opens Stripe clients for integrations, and checks their keys at Stripe.
+    """The connections to Stripe of a data folder: opens clients for integrations, and checks their keys.
 
     Attributes:
         integrations: The registry, which also knows where the tokens of the Stripe App are.

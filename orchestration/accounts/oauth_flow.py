@@ -38,7 +38,7 @@ class NotConnected(RecoupError):
 
 @dataclass(frozen=True)
 class AppAuthorization:
-    """What the authorization of the Stripe App uses.
+    """The values that an authorization of the Stripe App needs.
 
     Attributes:
         connections: The app, and the registry to which accounts are added.

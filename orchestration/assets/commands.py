@@ -1,4 +1,4 @@
-"""What commands did outside Dagster (`recoup sync`, `demo`, `ingest`), as Dagster's events of assets and checks."""
+"""Convert what commands did outside Dagster (`recoup sync`, `demo`, `ingest`) to Dagster's events."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -31,14 +31,16 @@ AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 @dataclass(frozen=True)
 class CommandEvents:
-    """What is needed to write the events of a command: the settings and the dbt project."""
+    """Converter of command reports to Dagster's events. It holds the settings and the dbt project's manifest."""
 
     settings: Settings
     manifest: Mapping[str, Any]
     translator: StageTranslator
 
     def of_report(self, report: CommandReport, connection: duckdb.DuckDBPyConnection) -> Iterator[AssetEvent]:
-        """Yield the events that a run would have written. Previews and row counts are those of the warehouse now.
+        """Yield the events that a run would have written for the same work.
+
+        Previews and row counts are those of the warehouse at the time of the call.
 
         Raises:
             QueueUnavailable: the webhook queue cannot be read.
@@ -68,7 +70,7 @@ class CommandEvents:
                 yield dg.AssetMaterialization(REPORT, metadata=pages)
 
     def of_queue(self) -> Iterator[AssetEvent]:
-        """Yield the results of the checks that read only the webhook queue.
+        """Yield the results of the checks that read nothing but the webhook queue.
 
         Raises:
             QueueUnavailable: the webhook queue cannot be read.

@@ -6,4 +6,4 @@ RAW_GROUP: Final = "1_raw"
 SEEDS_GROUP: Final = "2_seeds"
 PUBLISHED_GROUP: Final = "6_published"
 MODEL_GROUPS: Final = {"staging": "3_staging", "intermediate": "4_intermediate", "marts": "5_marts"}
-"""The group of the models in each folder of `models/`. Models in other folders are no assets."""
+"""The group of the models in each folder of `models/`. Models in other folders do not become assets."""

@@ -35,7 +35,7 @@ _WEBHOOK_FED_SOURCES: Final = (".stripe.payment_intents", ".stripe.events")
 """Sources that webhook events are also loaded into, by the ends of their ids in dbt's manifest."""
 
 _NOT_ASSETS: Final = "fqn:recoup.semantic"
-"""dbt's selector of the models that are no assets: the days that MetricFlow joins metrics to."""
+"""dbt's selector of the models that do not become assets: the table of days to which MetricFlow joins metrics."""
 
 _UNCHANGED_INPUTS: Final = "Not run: the tables that this test reads have not changed since it passed."
 _RESULT_EVENTS: Final = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
@@ -63,7 +63,7 @@ class StageTranslator(DagsterDbtTranslator):
         return self._owners
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        """Return the spec of an asset. It also depends on `stripe/webhook_events` if its source receives these."""
+        """Return the spec of an asset. If webhook events are loaded into its source, it also depends on these."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         parents = manifest["parent_map"].get(unique_id, [])
         if any(parent.endswith(_WEBHOOK_FED_SOURCES) for parent in parents):
@@ -121,8 +121,8 @@ def models_asset(
     def models(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
         """Build and test all models. If only some were selected, also run dbt for these.
 
-        If the run does not publish in a step of its own, publish here. So a mart that is materialized alone reaches
-        the analysts' file, without a second run.
+        If the run has no step that publishes, publish here. So a mart that is materialized alone reaches the analysts'
+        file and the report, without a second run.
         """
         events = _DbtEvents(context)
         build, error = Build(), None
@@ -159,7 +159,7 @@ def _is_selected(context: dg.AssetExecutionContext, result: dg.AssetCheckResult)
 
 
 class _DbtEvents:
-    """Callback that collects dbt's result events while dbt uses the warehouse, and later converts them to Dagster's."""
+    """Callback that collects dbt's result events. They are converted to Dagster's when dbt has closed the warehouse."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._context = context
@@ -193,8 +193,15 @@ def build_results(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Yield a result for each table that is up to date after a build, and for each test.
 
-    If tests failed (`is_done` is false), the tables that they test and the tables that are built from these are not up
-    to date. The others are as they were. If anything else failed, no table is known to be up to date.
+    If tests failed (`is_done` is false), there is no result for the tables that they test and for the tables built from
+    these. The other tables are as they were before the build. If anything else failed, no table has a result.
+
+    Args:
+        build: What the build wrote, and the outcomes of its tests.
+        manifest: dbt's manifest.
+        translator: Translator of dbt's nodes to assets.
+        connection: Connection to the warehouse, for the previews.
+        is_done: Whether the build succeeded.
     """
     keys = {test: get_asset_check_key_for_test(manifest, translator, test, None) for test in _tests(manifest)}
     failures = [keys.get(each.id) for each in build.tests if each.status == "fail"]

@@ -10,11 +10,11 @@ from dagster import MetadataValue
 
 PREVIEW_ROWS: Final = 5
 MAX_INLINE_CHARACTERS: Final = 999
-"""Most characters of Markdown that Dagster's UI shows in place. It hides a longer text behind a link."""
+"""Most characters of Markdown that Dagster's UI shows in place. Instead of a longer text, it shows a link."""
 
 _MAX_CELL_CHARACTERS: Final = 28
 _UNINFORMATIVE: Final = ("account_id", "livemode")
-"""Columns with the same value in most rows. They come last in a preview."""
+"""Columns that have the same value in most rows. They come last in a preview."""
 
 _CHART_WIDTH: Final = 720
 _CHART_HEIGHT: Final = 120
@@ -52,7 +52,7 @@ def preview(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> str:
 
 
 def _rank(names: Sequence[str], rows: Sequence[tuple[Any, ...]], index: int) -> int:
-    """Return the place of a column's kind in a preview: 0 is the first."""
+    """Return the place of a column in a preview by its kind, from 0 (first) to 4 (last)."""
     name = names[index]
     if name.startswith("_") or name in _UNINFORMATIVE:
         return 4

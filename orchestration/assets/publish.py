@@ -54,7 +54,7 @@ def publish_now(warehouse: WarehouseResource, published_path: Path) -> dict[str,
 
 
 def published_figures(published: PublishedFile, headline: pipeline.Headline) -> dict[str, Any]:
-    """Return the recovery figures and those of the published file, as Dagster's metadata.
+    """Return the recovery figures and the size of the published file, as Dagster's metadata.
 
     Each number has a plot in the UI. The numbers of a currency end in its code, such as `at_risk_EUR`, and their
     amounts are in the currency's major unit.

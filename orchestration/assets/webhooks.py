@@ -43,8 +43,8 @@ def webhook_events_asset(settings: Settings) -> dg.AssetsDefinition:
         kinds={"stripe", "duckdb"},
         owners=settings.owners,
         pool=WAREHOUSE_POOL,
-        description="Every webhook event, once, with the times at which it was received and loaded. Its content goes "
-        "into the same tables as the objects and events that a sync reads.",
+        description="Every webhook event, once, with the times at which it was received and loaded. Its content is in "
+        "the same tables as the objects and events that a sync reads.",
         check_specs=[
             dg.AssetCheckSpec(
                 "quarantine_is_empty",
@@ -99,7 +99,7 @@ def ingest_figures(report: IngestReport, stats: QueueStats) -> dict[str, Any]:
         "ingested": report.ingested,
         "duplicates": report.duplicates,
         "quarantined": report.quarantined,
-        "passed_over": report.passed_over,
+        "ignored": report.ignored,
         "objects_written": report.objects_written,
         "slowest_seconds": round(report.slowest_seconds, 3),
         "queued_now": stats.queued,

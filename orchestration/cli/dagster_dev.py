@@ -2,9 +2,9 @@
 
 This module runs the code server, the daemon and the guarded UI. `orchestration.cli.dev` starts and stops it.
 
-`dagster dev` would run the same three, but it has no option for another webserver than Dagster's, which has no guard.
-All of them stay in the process group of this process, so that one signal reaches all. The parent holds the other end of
-a pipe; its end of file means that the parent has ended.
+`dagster dev` would run the same three, but always with Dagster's own webserver, which has no guard. All of them stay in
+the process group of this process, so that one signal reaches all. The parent holds the other end of a pipe. An end of
+file on the pipe means that the parent has ended.
 """
 
 import json
@@ -56,7 +56,7 @@ def main() -> None:
 class _Dagster:
     """The processes of Dagster.
 
-    They keep the lock open, which so shows whether any of them still runs, even if this process was killed.
+    They keep the lock open. So the lock shows whether any of them still runs, even if this process was killed.
     """
 
     def __init__(self, folder: Path, port: int, lock: int) -> None:

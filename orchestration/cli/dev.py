@@ -43,18 +43,18 @@ def prepare_dagster_home(home: Path) -> Path:
 
 
 @contextmanager
-def only_dagster(settings: Settings) -> Iterator[IO[str]]:
+def prevent_second_dagster(settings: Settings) -> Iterator[IO[str]]:
     """Prevent a second Dagster on this folder while the context lasts, and yield a lock for Dagster's processes.
 
-    Kill the processes of an earlier Dagster whose parent was killed. Also end the runs that such a Dagster left
-    unfinished, since nothing else does. They would keep the warehouse's slot and block the webhook queue forever.
+    Kill the processes of an earlier Dagster whose parent was killed. Also mark the runs that such a Dagster left
+    unfinished as failed. Otherwise they would count as running forever, and block other runs and the webhook queue.
 
     Raises:
         AlreadyRunning: another process runs Dagster on this home.
     """
     home = prepare_dagster_home(settings.dagster_home)
     with (home / "recoup.lock").open("w") as own, (home / "processes.lock").open("a+") as lock:
-        if not try_lock(own) or not _take_over(lock):
+        if not try_lock(own) or not _kill_leftover_dagster(lock):
             raise AlreadyRunning(
                 f"Another `recoup dev` or `recoup serve` already uses {settings.recoup_data_dir}. End it first, or set "
                 "RECOUP_DATA_DIR to another folder."
@@ -64,7 +64,7 @@ def only_dagster(settings: Settings) -> Iterator[IO[str]]:
         yield lock
 
 
-def _take_over(lock: IO[str]) -> bool:
+def _kill_leftover_dagster(lock: IO[str]) -> bool:
     """Kill the processes of an earlier Dagster without a parent, then lock the file that they kept locked.
 
     Return False if the file is still locked after `_STOP_SECONDS`. The file contains the number of their process
@@ -96,7 +96,7 @@ def _dagster_home(home: Path) -> Iterator[None]:
 
 
 def _prepare_instance(home: Path, settings: Settings) -> None:
-    """End the runs that no process works on, and store what the first click in the UI needs.
+    """Mark unfinished runs as failed, since no process works on them, and store what the UI needs from the start.
 
     The list of partitions would otherwise be empty until the first tick of a sensor, and the first run would warn that
     no webhook events were ever loaded.
@@ -129,7 +129,7 @@ def run_dagster_dev(settings: Settings, *, port: int, speed: float, payments: in
     """
     is_demo = not is_connected(settings)
     folder = demo_settings(settings) if is_demo else settings
-    with only_dagster(folder) as lock, _account_settings(folder, speed, payments, is_demo=is_demo) as used:
+    with prevent_second_dagster(folder) as lock, _account_settings(folder, speed, payments, is_demo=is_demo) as used:
         with dagster_dev(dagster_environment(used), port, lock) as dagster, suppress(KeyboardInterrupt):
             dagster.wait()
         return dagster.returncode
@@ -149,7 +149,7 @@ def dagster_dev(
     Args:
         environment: Environment of Dagster's processes (`dagster_environment`).
         port: Port of the UI.
-        lock: Lock from `only_dagster`, which Dagster's processes keep open.
+        lock: Lock from `prevent_second_dagster`, which Dagster's processes keep open.
         log: File to which Dagster's output is appended. Default: this process's output.
 
     Raises:

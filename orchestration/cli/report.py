@@ -13,8 +13,8 @@ def run_report(published: Path, *, out: Path | None, livemode: bool | None, is_o
     Args:
         published: The analysts' file.
         out: A file to write instead of those in the data folder.
-        livemode: The mode to show. None means each mode, or the main one with `out`.
-        is_opened: Whether the browser shows the first page.
+        livemode: The mode to show. None means each mode; with `out`, live mode if there is live data, else test mode.
+        is_opened: Whether to open the first page in the browser.
 
     Raises:
         ReportUnavailable, ChangesInvalid, OSError: As `write_report`.
@@ -22,7 +22,7 @@ def run_report(published: Path, *, out: Path | None, livemode: bool | None, is_o
     reports = _write(published, out, livemode)
     print_reports(reports)
     if is_opened and not webbrowser.open(reports[0].path.resolve().as_uri()):
-        print("No browser was found. Open the file by hand.")
+        print("No browser was found. Open the file yourself.")
 
 
 def _write(published: Path, out: Path | None, livemode: bool | None) -> list[ReportFile]:

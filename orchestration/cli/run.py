@@ -199,7 +199,7 @@ def run_ingest(inputs: PipelineInputs) -> None:
 
 @contextmanager
 def _reporting(folder: Path) -> Iterator[CommandReport]:
-    """Yield a report to fill in, and leave it for Dagster when the context ends, also after a failure."""
+    """Yield a report to fill in. When the context ends, also by a failure, write it to the folder for Dagster."""
     report = CommandReport()
     try:
         yield report
@@ -259,7 +259,7 @@ def _build_and_publish(options: BuildOptions, published_path: Path, done: Comman
 
 
 def _update_reports(published: PublishedFile) -> str | None:
-    """Write the reports if the published file is new or has none. Return why that failed: the sync goes on."""
+    """Write the report pages if the published file is new or there are none. Return why that failed, or None."""
     if not published.is_new and find_reports(published.path):
         return None
     try:

@@ -13,7 +13,7 @@ from typing import Final
 import uvicorn
 
 from orchestration.base.errors import RecoupError
-from orchestration.cli.dev import dagster_dev, dagster_environment, only_dagster
+from orchestration.cli.dev import dagster_dev, dagster_environment, prevent_second_dagster
 from orchestration.config.settings import Settings
 from orchestration.maintenance.history import rotate_log
 from orchestration.web.app import receiver
@@ -56,7 +56,7 @@ def run_all(
     server, listening = _server(settings), _listen(host, receiver_port)
     environment = dagster_environment(settings)
     log = settings.dagster_home / "dagster.log"
-    with only_dagster(settings) as lock, dagster_dev(environment, port, lock, log=log) as dagster:
+    with prevent_second_dagster(settings) as lock, dagster_dev(environment, port, lock, log=log) as dagster:
         threading.Thread(target=_end_with, args=(dagster, server), daemon=True).start()
         threading.Thread(target=background, daemon=True).start()
         threading.Thread(target=_rotate, args=(log,), daemon=True).start()

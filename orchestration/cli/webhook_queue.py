@@ -16,18 +16,18 @@ _MAX_SHOWN: Final = 10
 
 
 def print_status(queue_url: str, *, keep_days: float) -> None:
-    """Print how many events are waiting, loaded, quarantined, rejected or skipped, and why events are in quarantine."""
+    """Print how many events are waiting, loaded, quarantined, rejected or ignored, and why events are in quarantine."""
     with closing(Queue(queue_url)) as queue:
         stats, quarantined = queue.stats(), queue.quarantine(_MAX_SHOWN)
         loaded, duplicates = queue.history_counts()
-        rejected, skipped = queue.refusals(since=days_ago(1)), queue.passed_over(since=days_ago(1))
+        rejected, ignored = queue.rejected(since=days_ago(1)), queue.ignored(since=days_ago(1))
     table = Table(box=None, show_header=False)
     table.add_row("waiting", f"{stats.queued:,}, the oldest for {stats.age(datetime.now(UTC)):.0f} s")
     table.add_row("loaded", f"{loaded:,} (deleted from the queue after {keep_days:g} days)")
     table.add_row("received more than once", f"{duplicates:,}")
     table.add_row("quarantined", f"{stats.quarantined:,}")
     table.add_row("rejected in 24 hours", _counts(rejected))
-    table.add_row("skipped in 24 hours", _counts(skipped))
+    table.add_row("ignored in 24 hours", _counts(ignored))
     console.print(table)
     for event_id, received_at, reason in quarantined:
         console.print(f"  {event_id}  {received_at:%Y-%m-%d %H:%M:%S} UTC  {reason}", markup=False)

@@ -1,10 +1,10 @@
-"""Cleaning: deletes Dagster's history of Recoup's runs when it is older than RECOUP_HISTORY_DAYS.
+"""Delete Dagster's history of Recoup's runs that is older than RECOUP_HISTORY_DAYS.
 
 This module decides what is deleted from Dagster's home, and when. The job and its schedule are in `jobs` and
 `schedules`, the command is in `cli/clean.py`. The queue of webhook events deletes its own rows (`RECOUP_QUEUE_DAYS`).
 
-Dagster need not be installed, started or stopped: its SQLite files are opened directly, in short transactions. Their
-layout is that of the pinned version. A test compares the result with what Dagster itself reads.
+This module does not import Dagster, and works whether Dagster runs or not: it opens Dagster's SQLite files directly, in
+short transactions. Their layout is that of the pinned version. A test compares the result with what Dagster reads.
 """
 
 import fcntl

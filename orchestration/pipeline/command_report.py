@@ -1,7 +1,8 @@
 """The report that a command leaves for Dagster: what it read, built and published.
 
-A command does not import Dagster, which takes longer than most syncs. It writes a file, which a sensor reports to the
-instance of Dagster when one runs. Files stay, so that several instances can read them. The oldest are deleted.
+A command does not import Dagster, which takes longer than most syncs. It writes a file instead. When Dagster runs, its
+sensor `command_sensor` reads the file and shows what the command did. The newest 50 files are kept, so that several
+instances of Dagster can read them.
 """
 
 import time
@@ -19,18 +20,19 @@ from orchestration.warehouse.publish import PublishedFile
 from orchestration.webhooks.ingest import IngestReport
 
 _MAX_FILES: Final = 50
+"""Number of reports that are kept."""
 
 
 @dataclass
 class CommandReport:
-    """What one command did.
+    """The report of one command.
 
     Attributes:
         syncs: reports of the integrations that were synced, by name.
         ingested: webhook events that were loaded. None if the queue was not read.
         build: the models that were built, and the tests that ran. None if no build began.
         is_built: whether the build succeeded.
-        published: the published file. None if it was not reached.
+        published: the published file. None if the command did not publish.
     """
 
     syncs: dict[str, SyncReport] = field(default_factory=dict)
@@ -54,9 +56,14 @@ def write_report(folder: Path, report: CommandReport) -> None:
 
 
 def read_reports(folder: Path, *, after: str) -> tuple[CommandReport, str]:
-    """Return one report that sums up all files after the file `after`, and the name of the last file.
+    """Return one report that combines the new files, and the name of the newest file.
 
-    It has the newest sync of each integration, and the newest build. If there is no new file, the name is `after`.
+    The report has the newest sync of each integration, and the newest build. If there is no new file, it is empty and
+    the name is `after`.
+
+    Args:
+        folder: The folder of the reports.
+        after: Name of the last file that was read before, or an empty text.
     """
     merged = CommandReport()
     for path in _files(folder):

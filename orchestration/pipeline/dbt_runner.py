@@ -37,7 +37,7 @@ _PARSED_SUFFIXES: Final = frozenset({".sql", ".yml", ".yaml", ".csv", ".md"})
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Where models are built, and with how much memory.
+    """The paths and the memory limit of a build.
 
     Attributes:
         warehouse_path: The DuckDB file of the raw tables and the models.

@@ -24,7 +24,7 @@ ORDER BY schema, account_id, livemode, is_all_currencies DESC, failed_count_to_d
 """
 
 _MAX_CURRENCIES = 5
-"""Most currencies in a headline, by number of failed payments. Each has four plots in Dagster's UI."""
+"""Most currencies in a headline; those with the most failed payments are kept. Each has four plots in Dagster's UI."""
 
 _CURRENCIES = """
 SELECT
@@ -44,7 +44,7 @@ GROUP BY episodes.currency ORDER BY count(*) DESC, episodes.currency LIMIT ?
 
 @dataclass(frozen=True)
 class CurrencyFigures:
-    """The figures to date of one currency, over all accounts in the mode that the published schema `marts` holds.
+    """The figures to date of one currency, over all accounts: in live mode, or in test mode before any live payment.
 
     `matured` and `recovered` count failed payments whose window is over. Amounts are in minor units.
     """

@@ -31,8 +31,9 @@ _PROFILE: Final = "profiles.yml"
 class PlannedModel:
     """A model and how to build it.
 
-    `parents` are dbt's ids. `measured` names timestamp columns; later models read the oldest value among the new rows.
-    `tombstone` is a condition: a new row that meets it deletes the rows of its key and is not inserted.
+    `parents` are dbt's ids. `measured` names timestamp columns. For each of them, later models read the oldest value
+    among the new rows of this model. `tombstone` is a condition: a new row that meets it deletes the rows of its key,
+    and is not inserted.
     """
 
     id: str

@@ -41,7 +41,7 @@ INGEST_ERRORS: Final = (AccountUnknown, QueueUnavailable)
 
 @dataclass(frozen=True)
 class PipelineInputs:
-    """What the steps of one data folder use, for a caller that runs all of them.
+    """The values that the steps of one data folder take, for a caller that runs all of them.
 
     Attributes:
         connections: The integrations and how to reach Stripe.

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 CHANGES_NAME: Final = "changes.csv"
-"""Name of the file, beside the analysts' file, in which a business dates what it changed."""
+"""Name of the file beside the analysts' file in which a business writes what it changed, and when."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def report_path(folder: Path, *, livemode: bool) -> Path:
 
 
 def find_reports(published: Path) -> list[ReportFile]:
-    """Return the pages beside the analysts' file that were written before. Live mode comes first."""
+    """Return the pages that exist beside the analysts' file. Live mode comes first."""
     paths = {livemode: report_path(published.parent, livemode=livemode) for livemode in (True, False)}
     return [ReportFile(path, mode, path.stat().st_size) for mode, path in paths.items() if path.exists()]
 

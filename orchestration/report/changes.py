@@ -12,7 +12,7 @@ _COLUMNS: Final = ["date", "label"]
 
 
 class ChangesInvalid(RecoupError):
-    """`changes.csv` cannot be used. The text names the line, and says what it must look like."""
+    """`changes.csv` cannot be used. The text says where the fault is, and what is valid."""
 
 
 def read_changes(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import duckdb
 from orchestration.base.errors import RecoupError
 
 _MARTS: Final = "marts."
-"""Prefix of the marts in the queries. In a file with live and test data, `marts_test` has the test data."""
+"""Schema of the marts in the queries. If the file has live and test data, the test data are in `marts_test`."""
 
 
 class ReportUnavailable(RecoupError):
@@ -56,7 +56,7 @@ def _dataset(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it. Times are UTC."""
+    """Return a value in a form that JSON can hold. Times get the suffix Z, since they are UTC."""
     if isinstance(value, datetime):
         return value.isoformat() + "Z"
     if isinstance(value, date):

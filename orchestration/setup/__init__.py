@@ -1,1 +1,1 @@
-"""Setup: makes the values and objects that the engines use from the settings. Only Dagster, `cli` and `web` call it."""
+"""Setup: makes the values and objects that engines take, from the settings. Only Dagster, `cli` and `web` call it."""

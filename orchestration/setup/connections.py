@@ -14,6 +14,6 @@ def make_connections(settings: Settings) -> StripeConnections:
 
 
 def make_app_authorization(settings: Settings) -> AppAuthorization:
-    """Return what the authorization of the Stripe App uses."""
+    """Return the object that lets accounts authorize the Stripe App."""
     callback_url = settings.recoup_webhook_base_url + CALLBACK_PATH
     return AppAuthorization(make_connections(settings), settings.app_page, callback_url, settings.authorizations_dir)

@@ -16,7 +16,7 @@ def make_build_options(settings: Settings) -> BuildOptions:
 
 
 def make_pipeline_inputs(settings: Settings) -> PipelineInputs:
-    """Return what the pipeline's steps use in the data folder."""
+    """Return the connections, paths and limits that the pipeline's steps use in the data folder."""
     return PipelineInputs(
         connections=make_connections(settings),
         options=make_build_options(settings),

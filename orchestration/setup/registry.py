@@ -1,4 +1,4 @@
-"""Make the registry of integrations and the webhook endpoints from the settings. No engine is imported."""
+"""Make the registry of integrations and the webhook endpoints from the settings."""
 
 from orchestration.accounts.registry import ConfiguredKey, Integration, Integrations
 from orchestration.accounts.webhook_endpoints import WebhookEndpoints

@@ -151,8 +151,8 @@ class StripeClient:
 
     It may be used by any number of threads. `api_key` is a key, or a function that returns the current key. `livemode`
     is the mode that the key's prefix states, or the one given for a function; None if neither states it. `now` is
-    Stripe's clock, and the only "now" of a sync. `own_clock` (unix seconds) defaults to this machine's clock if the
-    address is Stripe's own. Any other server, such as the simulator, may have a time of its own.
+    Stripe's clock, and the only "now" of a sync. `own_clock` returns the Unix seconds of this machine. By default it is
+    used only if the address is Stripe's own, since the time of another server, such as the simulator, may differ.
     """
 
     def __init__(
@@ -200,6 +200,8 @@ class StripeClient:
     def now(self) -> int:
         """Return the unix seconds of Stripe's clock: an instant that all clocks involved have reached.
 
+        The current time is not earlier.
+
         Raises:
             RuntimeError: no answer has arrived yet.
         """
@@ -208,7 +210,10 @@ class StripeClient:
 
     @property
     def latest(self) -> int:
-        """Return the unix seconds of Stripe's clock: an instant that no clock involved has passed."""
+        """Return the unix seconds of Stripe's clock: an instant that no clock involved has passed.
+
+        The current time is not later.
+        """
         with self._lock:
             return self._clock.latest
 

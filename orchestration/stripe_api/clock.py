@@ -63,7 +63,7 @@ class StripeClock:
 
     @property
     def latest(self) -> int:
-        """Return an instant that no clock involved has passed."""
+        """Return an instant that no clock involved has passed: the current time is not later."""
         return self.now if self._own is None or self._newest is None else max(self._newest, int(self._own()) + 1)
 
     def own_now(self) -> float:

@@ -39,9 +39,11 @@ BACKOFF_INTERVAL_SECONDS: Final = 1.0
 """Seconds in which a limit is lowered only once. Requests sent before the first 429 arrived show nothing new."""
 
 RECOVERY_SECONDS: Final = 20.0
-"""Seconds from the last 429 until a limit is back at its documented value, however low it was. After a quarter of this
-time, a limit has regained a sixtieth of that value. If Stripe or the merchant's own requests permanently leave less,
-that is detected again some ten times a minute, at the cost of one or two 429s."""
+"""Seconds from the last 429 until a limit is back at its documented value, however low it was.
+
+A limit rises slowly at first: in the first five seconds by about a sixtieth of the documented value. If the real limit
+stays lower, because Stripe or the merchant's own requests leave less, one or two 429s about ten times a minute show it.
+"""
 
 
 @dataclass
@@ -97,16 +99,16 @@ class Governor:
         self._account = _Limit((LIVE_RATE if livemode else TEST_RATE) * HEADROOM, 1.0)
         self._endpoints: dict[str, _Limit] = {}
         self._concurrency = _Limit(MAX_CONCURRENT_REQUESTS, 1.0)
-        self._under_way = 0
+        self._unanswered_count = 0
         self._slot_free = threading.Condition()
 
     @contextmanager
     def turn(self, endpoint: str) -> Iterator[None]:
-        """Wait until a request to the endpoint may be sent. It counts as under way until the context ends."""
+        """Wait until a request to the endpoint may be sent. It counts as unanswered until the context ends."""
         with self._slot_free:
-            while self._under_way >= int(self._concurrency.allowed_at(self._clock())):
+            while self._unanswered_count >= int(self._concurrency.allowed_at(self._clock())):
                 self._slot_free.wait(_RECHECK_SECONDS)
-            self._under_way += 1
+            self._unanswered_count += 1
             pause = self._reserve(endpoint)
         try:
             if pause > 0:
@@ -114,7 +116,7 @@ class Governor:
             yield
         finally:
             with self._slot_free:
-                self._under_way -= 1
+                self._unanswered_count -= 1
                 self._slot_free.notify()
 
     def record_refusal(self, endpoint: str, reason: str) -> None:

@@ -40,6 +40,7 @@ GROUP BY ALL
 """Charges that changed without an event of their own. A dispute sets `disputed`, and a failed refund lowers
 `amount_refunded`. Stripe sends `charge.updated` for neither (SDK: `_event.py`)."""
 
+# In `_precedence`, a second character 2 means that the object was read again, a first character 0 that it is not final.
 _DUE: Final = """
 WITH changed_by_others AS ({changed_by_others}),
 due AS (

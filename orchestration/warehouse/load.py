@@ -69,8 +69,12 @@ _EVENT_COLUMNS: Final = {
 }
 _ERROR_COLUMNS: Final = {"id": _STRING, "payment_intent_id": _STRING, "first_seen_at": _SECOND, "payload": _STRING}
 
+# The first three characters of `_precedence` are finality, source and "is no `*.created` event" (`rows.Precedence`).
 _IS_FINAL: Final = "(winners._precedence LIKE '2%' OR (winners._precedence LIKE '_2%' AND winners.is_incoming))"
+"""True if the winning payload needs no further read: its status is final, or the object was just read again."""
+
 _IS_CREATED_EVENT: Final = "candidates._precedence LIKE '_00%'"
+"""True for the payload of a `*.created` event. All other payloads of its second are newer."""
 
 # The table is roughly ordered by `created`. The bounds let DuckDB skip parts of the table without any of these objects.
 # If payloads disagree on `created`, the row keeps the earliest value: models search for related rows from then on.

@@ -139,17 +139,23 @@ _SECRET_PHRASES: Final = (
 )
 _SECRET_LAST_WORDS: Final = _word_set("cvc cvv cvn csc pin otp totp pan passcode credential")
 _WHOLE_KEYS: Final = _word_set("token auth authorization bearer str")
-"""Words that are private if they are the whole key. In `network_token` or `authorization_code` they are harmless."""
+"""Words that are private if they are the whole key (`str`: German, street). In `network_token` they are harmless."""
 
 _URL_WORDS: Final = _word_set("url uri href weblink permalink pdf")
 _HARMLESS_KEYS: Final = frozenset({"doc_url"})
+"""Whole keys that are kept although a word in them is private."""
+
 _HARMLESS_NOUNS: Final = _word_set(
     "product plan price item article sku brand bank coupon campaign network tier package variant feature file host"
 )
 """Nouns whose name is not a person's name, as in `bank_name`."""
 
 _HARMLESS_WORDS: Final = _word_set("iphone smartphone rename filename hostname productname planname brandname bankname")
+"""Words that are kept although they end like a private one, such as `phone` or `name`."""
+
 _HARMLESS_ENDING: Final = re.compile(r"(?<!ssn)_check$|^(iban|card_number|account_number)_last_?4$")
+"""Keys with the result of a check, such as `address_line1_check`, or with the last four digits of a number."""
+
 _ADDRESS_LINE: Final = re.compile(r"(^|_)line_?[1-9](_|$)")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SEPARATORS: Final = re.compile(r"[\W_]+")
@@ -160,7 +166,7 @@ _LETTERS: Final = str.maketrans(
 
 
 def is_dropped(key: str) -> bool:
-    """Return whether redaction drops a key of an object, with its value."""
+    """Return whether redaction drops a key of an object: a private key, or one that is private at Stripe."""
     return key in _STRIPE_KEYS or is_private(key)
 
 

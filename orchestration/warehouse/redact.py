@@ -32,7 +32,10 @@ _PRIVATE_CHARACTERS: Final = b"@+%\\{[&=:?("
 
 _FIVE_DIGITS: Final = 5 * b"0"
 _DIGITS: Final = re.compile(rb"00000(?:0{7}|(?<=[^\n0]00000))")
-"""Twelve digits, or five digits after another character, as in card numbers, IBANs and phone numbers."""
+"""Long numbers in a text translated by `_CLASSES`, which makes each digit a 0: card numbers, IBANs, phone numbers.
+
+It matches twelve digits in a row, or five digits after a character that is no digit.
+"""
 
 _MARK_AT_UNDERSCORE: Final = re.compile("_(?:live|test|org|secret)_")
 _MARK_AT_DASH: Final = re.compile("-(?:(?<=sk-)|(?<=pat-)|(?<=xox.-)|----BEGIN)")
@@ -54,18 +57,18 @@ def _classes() -> bytes:
 _CLASSES: Final = _classes()
 
 
-class _DroppedKeys(dict[tuple[str, ...], tuple[str, ...]]):
-    """A cache from the keys of an object to those keys that are dropped or shortened."""
+class _KeysToDropCache(dict[tuple[str, ...], tuple[str, ...]]):
+    """A cache: for the keys of an object, those of them whose values are dropped or shortened."""
 
     def __missing__(self, keys: tuple[str, ...]) -> tuple[str, ...]:
         if len(self) > _MAX_CACHE_ENTRIES:
             self.clear()
-        self[keys] = dropped = tuple(key for key in keys if key == "next_action" or _dropped[key])
+        self[keys] = dropped = tuple(key for key in keys if key == "next_action" or _is_key_dropped[key])
         return dropped
 
 
-class _Dropped(dict[str, bool]):
-    """A cache from a key to whether it is dropped."""
+class _IsDroppedCache(dict[str, bool]):
+    """A cache: for a key, whether its value is dropped."""
 
     def __missing__(self, key: str) -> bool:
         if len(self) > _MAX_CACHE_ENTRIES:
@@ -74,8 +77,8 @@ class _Dropped(dict[str, bool]):
         return decision
 
 
-_dropped: Final = _Dropped()
-_dropped_keys: Final = _DroppedKeys()
+_is_key_dropped: Final = _IsDroppedCache()
+_keys_to_drop: Final = _KeysToDropCache()
 
 
 def redact(node: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def _redact(node: dict[str, Any] | list[Any]) -> None:
 
 def _drop_keys(node: dict[str, Any], collect: Callable[[str], None]) -> None:
     """Delete private keys; collect the remaining texts, and the numbers that are long enough for a card number."""
-    for key in _dropped_keys[tuple(node)]:
+    for key in _keys_to_drop[tuple(node)]:
         _drop(node, key)
     for value in node.values():
         if value is None:

@@ -40,11 +40,15 @@ refund may fail after it succeeded, and a charge is captured, refunded or disput
 class Precedence:
     """Build the text that ranks payloads of the same second: the greatest text is kept.
 
-    Its parts are finality (1 character), source (1 character), 0 for a `*.created` event or else 1, and the event id.
+    Its parts are finality (1 character), source (1 character), 0 for a `*.created` event and 1 for anything else, and
+    the event id. SQL in `load.py` and `reread.py` matches these characters with LIKE.
     """
 
     EVENT, LISTED, REREAD = 0, 1, 2
-    """Rank of each source. `REREAD` is the highest: the object was retrieved to resolve a tie."""
+    """Rank of each source. A webhook counts as EVENT, a list or a normal retrieve as LISTED.
+
+    `REREAD` is the highest: the object was retrieved to resolve a tie.
+    """
 
     @staticmethod
     def of(payload: Mapping[str, Any], source: int, *, is_created: bool = False, event_id: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The report page beside Dagster's UI, at /report. It is written again when the analysts' file has changed."""
+"""The report page beside Dagster's UI, at /report. A request writes it again if the analysts' file has changed."""
 
 import asyncio
 from pathlib import Path
@@ -40,11 +40,11 @@ class ReportPage:
         except RecoupError as error:
             return PlainTextResponse(f"{error}\n", 503)
         if page is None:
-            return PlainTextResponse("There is no data of this mode. Run a sync, or see /report.\n", 404)
+            return PlainTextResponse("There is no data of this mode yet. Run `recoup sync`, or open /report.\n", 404)
         return HTMLResponse(page.read_bytes(), headers={"Cache-Control": "no-cache"})
 
     def _current_page(self, livemode: bool | None) -> Path | None:
-        """Return the file of the page, written again if it is older than the analysts' file."""
+        """Return the page's file, or None if the mode has no data. A page older than the data is written again."""
         modes = (True, False) if livemode is None else (livemode,)
         pages = [report_path(self._published.parent, livemode=mode) for mode in modes]
         found = next((page for page in pages if page.exists()), None)

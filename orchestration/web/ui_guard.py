@@ -65,7 +65,7 @@ class UiGuard:
             return "a page of another site sent this. Open the UI's own address instead."
         if _is_cross_site(request.headers) and not _is_page_navigation(request):
             return "a page of another site sent this. Open the UI's own address instead."
-        if _hides_origin(request):
+        if _is_anonymous_graphql_get(request):
             return "the browser does not say which page sent this. Send GraphQL by POST."
         return None
 
@@ -98,8 +98,8 @@ def _is_page_navigation(request: HTTPConnection) -> bool:
     )
 
 
-def _hides_origin(request: HTTPConnection) -> bool:
-    """Return whether a browser sends a GraphQL query by GET without naming the page it comes from.
+def _is_anonymous_graphql_get(request: HTTPConnection) -> bool:
+    """Return whether a browser sends a GraphQL query by GET and does not say which page it comes from.
 
     Browsers send no `Sec-Fetch-Site` over plain HTTP to a name other than localhost, and old browsers never send it.
     They send no `Origin` when a page embeds an address as an image. The UI itself uses POST.

@@ -47,10 +47,10 @@ BAD_EVENT_ERRORS: Final = (duckdb.DataError, pa.ArrowInvalid, pa.ArrowTypeError,
 
 @dataclass
 class IngestReport:
-    """The result of an ingest: taken = ingested + duplicates + quarantined + passed_over.
+    """The result of an ingest: taken = ingested + duplicates + quarantined + ignored.
 
     `received` counts deliveries, including repeated ones. `ingested` events were new to the warehouse. `duplicates` had
-    been loaded before, from a poll or an earlier attempt. `passed_over` events belong to accounts that their endpoint
+    been loaded before, from a poll or an earlier attempt. `ignored` events belong to accounts that their endpoint
     may not write. `slowest_seconds` is the longest time from receipt to commit. `accounts` are the accounts that got
     rows.
     """
@@ -60,7 +60,7 @@ class IngestReport:
     ingested: int = 0
     duplicates: int = 0
     quarantined: int = 0
-    passed_over: int = 0
+    ignored: int = 0
     objects_written: int = 0
     slowest_seconds: float = 0.0
     accounts: set[AccountKey] = field(default_factory=set)
@@ -79,7 +79,7 @@ Returns whether the integration's endpoint may write the account.
 class _Batch:
     by_account: dict[AccountKey, list[_Entry]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
-    passed_over: Counter[tuple[str, AccountKey]] = field(default_factory=Counter)
+    ignored: Counter[tuple[str, AccountKey]] = field(default_factory=Counter)
     waiting: list[int] = field(default_factory=list)
 
 
@@ -150,12 +150,12 @@ def _ingest_batch(
         raise
     redacted = {each.seq: redact_text(each.payload) or "" for each in taken if each.seq in batch.unreadable}
     queue.finish([each.seq for each in taken if each.seq not in batch.unreadable], batch.unreadable, redacted)
-    _note_passed_over(queue, batch)
+    _note_ignored(queue, batch)
     now = datetime.now(UTC)
     report.received += sum(each.deliveries for each in taken)
     report.taken += len(taken)
     report.quarantined += len(batch.unreadable)
-    report.passed_over += batch.passed_over.total()
+    report.ignored += batch.ignored.total()
     report.ingested += counts["events"].written
     report.duplicates += counts["events"].read - counts["events"].written
     report.objects_written += sum(each.written for table, each in counts.items() if table != "events")
@@ -165,22 +165,22 @@ def _ingest_batch(
     report.accounts |= batch.by_account.keys()
 
 
-def _note_passed_over(queue: Queue, batch: _Batch) -> None:
-    """Count events that were passed over for `recoup webhooks status`; log each endpoint and account once."""
+def _note_ignored(queue: Queue, batch: _Batch) -> None:
+    """Count ignored events, which `recoup webhooks status` shows; log each endpoint and account once."""
     by_integration: Counter[str] = Counter()
-    for (integration, account), count in batch.passed_over.items():
+    for (integration, account), count in batch.ignored.items():
         by_integration[integration] += count
         if (integration, account) not in _logged:
             _logged.add((integration, account))
             logger.warning(
-                "Events of %s (%s mode) at the endpoint of integration %r are passed over: it may not write them. "
+                "Events of %s (%s mode) at the endpoint of integration %r are ignored: it may not write them. "
                 "Choose the account with `recoup connect`, or remove the event destination at Stripe.",
                 account.account_id,
                 "live" if account.livemode else "test",
                 integration,
             )
     for integration, count in by_integration.items():
-        queue.count_refusals(integration, {"other_account": count}, now=datetime.now(UTC))
+        queue.count_not_stored(integration, {"other_account": count}, now=datetime.now(UTC))
 
 
 _logged: Final[set[tuple[str, AccountKey]]] = set()
@@ -214,7 +214,7 @@ def _read(
                 continue
             key, is_allowed = account
             if not is_allowed:
-                batch.passed_over[queued.integration, key] += 1
+                batch.ignored[queued.integration, key] += 1
                 continue
             batch.by_account.setdefault(key, []).append((queued, row))
     return batch

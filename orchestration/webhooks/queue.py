@@ -82,15 +82,15 @@ REFUSALS: Final = sa.Table(
     sa.Column("reason", sa.Text, primary_key=True),
     sa.Column("requests", sa.BigInteger, nullable=False),
 )
-"""Counts per hour of rejected requests, and of genuine events that were passed over (`PASSED_OVER`)."""
+"""Counts per hour of what was not stored: rejected requests, and genuine events that were ignored (`IGNORED`)."""
 
-PASSED_OVER: Final = {
+IGNORED: Final = {
     "no_event": "A signed request was not a Stripe event.",
     "thin_event": "A thin event arrived, which contains no object. Choose the payload style Snapshot at Stripe.",
     "test_event": "A test event of Stripe arrived, with an id such as evt_00000000000000.",
     "other_account": "An event of an account arrived that this endpoint may not write.",
 }
-"""Why a genuine event was passed over that a person may expect in the tables, by the reason that is counted."""
+"""Why a genuine event was ignored, by the reason that is counted. A person may expect these events in the tables."""
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,8 @@ class Queue:
         with self._transaction() as connection:
             return [(row.event_id, _utc(row.received_at), row.reason) for row in connection.execute(rows)]
 
-    def count_refusals(self, integration: str, reasons: Mapping[str, int], *, now: datetime) -> None:
-        """Add to the counts, by reason, of the hour of `now` (UTC)."""
+    def count_not_stored(self, integration: str, reasons: Mapping[str, int], *, now: datetime) -> None:
+        """Add rejected requests and ignored events, by reason, to the counts of the hour of `now` (UTC)."""
         hour = now.replace(minute=0, second=0, microsecond=0)
         insert = self._insert(REFUSALS)
         statement = insert.on_conflict_do_update(
@@ -304,13 +304,13 @@ class Queue:
             with self._transaction() as connection:
                 connection.execute(statement, rows)
 
-    def refusals(self, *, since: datetime) -> dict[str, int]:
+    def rejected(self, *, since: datetime) -> dict[str, int]:
         """Return the numbers of rejected requests by reason, since the start of the hour of `since`."""
-        return {reason: count for reason, count in self._counted(since).items() if reason not in PASSED_OVER}
+        return {reason: count for reason, count in self._counted(since).items() if reason not in IGNORED}
 
-    def passed_over(self, *, since: datetime) -> dict[str, int]:
-        """Return the numbers of events that were passed over by reason, since the start of the hour of `since`."""
-        return {reason: count for reason, count in self._counted(since).items() if reason in PASSED_OVER}
+    def ignored(self, *, since: datetime) -> dict[str, int]:
+        """Return the numbers of events that were ignored by reason, since the start of the hour of `since`."""
+        return {reason: count for reason, count in self._counted(since).items() if reason in IGNORED}
 
     def _counted(self, since: datetime) -> dict[str, int]:
         hour = since.replace(minute=0, second=0, microsecond=0)

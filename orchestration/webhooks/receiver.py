@@ -48,7 +48,7 @@ from orchestration.webhooks.payloads import (
     parse,
     validation_code,
 )
-from orchestration.webhooks.queue import PASSED_OVER, Delivery, Queue
+from orchestration.webhooks.queue import IGNORED, Delivery, Queue
 from orchestration.webhooks.signature import SignatureRefused, verify
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ Watcher = Callable[[Mapping[str, Any]], object]
 
 _STRIPE_PREFIX: Final = "/webhooks/stripe/"
 
-_REFUSALS_INTERVAL_SECONDS: Final = 2.0
+_COUNTS_INTERVAL_SECONDS: Final = 2.0
 """Seconds between two writes of the counts, so that many forged requests do not cause many commits."""
 
 
@@ -111,7 +111,7 @@ class _Receiver:
     stored_types: frozenset[str]
     bus_key: SecretStr | None
     watchers: Mapping[str, Watcher] = field(default_factory=dict)
-    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    not_stored: Counter[tuple[str, str]] = field(default_factory=Counter)
     logged: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -138,14 +138,14 @@ class _Receiver:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         with suppress(QueueUnavailable):
             await asyncio.to_thread(self.queue.stats)  # connect before the first delivery
-        writer = asyncio.create_task(self._write_refusals_regularly())
+        writer = asyncio.create_task(self._write_not_stored_regularly())
         try:
             yield
         finally:
             writer.cancel()
             with suppress(asyncio.CancelledError):
                 await writer
-            await self._write_refusals()
+            await self._write_not_stored()
             self.queue.close()
 
     async def stripe(self, request: Request) -> Response:
@@ -247,7 +247,7 @@ class _Receiver:
 
     async def _store(self, endpoint: WebhookEndpoint, events: Sequence[Any]) -> int:
         """Store the genuine events of stored types, call the watchers, and return how many events were stored."""
-        reasons = [(event, _skip_reason(event, self.stored_types, self.watchers)) for event in events]
+        reasons = [(event, _ignore_reason(event, self.stored_types, self.watchers)) for event in events]
         for event, reason in reasons:
             if reason is None and event["type"] in self.watchers:
                 await asyncio.to_thread(self.watchers[event["type"]], event)
@@ -259,16 +259,16 @@ class _Receiver:
         for _ in range(len(events) - len(to_store)):
             self.metrics.count_event("other", is_stored=False)
         for _, reason in reasons:
-            if reason in PASSED_OVER:
-                self._note_passed_over(endpoint, reason)
+            if reason in IGNORED:
+                self._note_ignored(endpoint, reason)
         return len(to_store)
 
-    def _note_passed_over(self, endpoint: WebhookEndpoint, reason: str) -> None:
-        """Count an event that was passed over for `recoup webhooks status`; log the first one of each reason."""
-        self.refusals[endpoint.integration, reason] += 1
+    def _note_ignored(self, endpoint: WebhookEndpoint, reason: str) -> None:
+        """Count an ignored event, which `recoup webhooks status` shows; log the first one of each reason."""
+        self.not_stored[endpoint.integration, reason] += 1
         if (endpoint.integration, reason) not in self.logged:
             self.logged.add((endpoint.integration, reason))
-            logger.warning("Integration %s: %s It is answered with 200.", endpoint.integration, PASSED_OVER[reason])
+            logger.warning("Integration %s: %s It is answered with 200.", endpoint.integration, IGNORED[reason])
 
     def _refuse(self, endpoint: WebhookEndpoint | None, error: Exception) -> Response:
         status, reason = 400, "not_an_event"
@@ -280,25 +280,25 @@ class _Receiver:
             status, reason = 503, "queue_unavailable"
         self.metrics.count_refusal(reason)
         if endpoint is not None and reason != "queue_unavailable":
-            self.refusals[endpoint.integration, reason] += 1
+            self.not_stored[endpoint.integration, reason] += 1
         text = "Not stored: try again later." if isinstance(error, QueueUnavailable) else str(error)
         return _json(status, {"error": text}, {"Retry-After": "5"} if status == 503 else None)
 
-    async def _write_refusals_regularly(self) -> None:
+    async def _write_not_stored_regularly(self) -> None:
         while True:
-            await asyncio.sleep(_REFUSALS_INTERVAL_SECONDS)
-            await self._write_refusals()
+            await asyncio.sleep(_COUNTS_INTERVAL_SECONDS)
+            await self._write_not_stored()
 
-    async def _write_refusals(self) -> None:
-        counted, self.refusals = self.refusals, Counter()
+    async def _write_not_stored(self) -> None:
+        counted, self.not_stored = self.not_stored, Counter()
         by_integration: dict[str, dict[str, int]] = {}
         for (integration, reason), count in counted.items():
             by_integration.setdefault(integration, {})[reason] = count
         for integration, reasons in by_integration.items():
             try:
-                await asyncio.to_thread(self.queue.count_refusals, integration, reasons, now=datetime.now(UTC))
+                await asyncio.to_thread(self.queue.count_not_stored, integration, reasons, now=datetime.now(UTC))
             except QueueUnavailable:
-                self.refusals.update({(integration, reason): count for reason, count in reasons.items()})
+                self.not_stored.update({(integration, reason): count for reason, count in reasons.items()})
 
 
 class _DirectRoute:
@@ -330,8 +330,8 @@ def _parsed_or_none(body: bytes) -> Any:
         return None
 
 
-def _skip_reason(event: Any, stored_types: Collection[str], watchers: Collection[str]) -> str | None:
-    """Return why a genuine event is passed over, or None if it must be stored or passed to a watcher."""
+def _ignore_reason(event: Any, stored_types: Collection[str], watchers: Collection[str]) -> str | None:
+    """Return why a genuine event is ignored, or None if it must be stored or passed to a watcher."""
     if is_thin(event):
         return "thin_event"
     kind = event.get("type") if isinstance(event, dict) else None
@@ -343,7 +343,7 @@ def _skip_reason(event: Any, stored_types: Collection[str], watchers: Collection
         return "test_event"
     if kind in stored_types:
         return None
-    return None if kind in watchers and _is_usable(event) else "unwanted"
+    return None if kind in watchers and _is_usable(event) else "other_type"
 
 
 def _is_usable(event: Any) -> bool:

@@ -101,7 +101,7 @@ def test_as_many_payments_are_recovered_as_expected(condition: str, expected: du
 
 
 def test_the_expected_amount_comes_in(expected: duckdb.DuckDBPyConnection) -> None:
-    """Amounts are few and unequal: the largest payments decide. So allow for three errors of the single amounts."""
+    """Allow for three standard errors of the single amounts, since a few large payments decide."""
     for currency, hoped, found, error in expected.execute(
         """SELECT currency, sum(expected_recovered_amount), sum(open_amount * is_recovered::INT),
                sqrt(sum(open_amount::DOUBLE ** 2 * expected_recovery_rate * (1 - expected_recovery_rate)))

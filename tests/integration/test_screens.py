@@ -1,6 +1,6 @@
-"""Each command's screen, as a person sees it in a terminal of 80 columns, kept in screens.txt.
+"""Compare each command's screen in a terminal of 80 columns with screens.txt.
 
-`make screens` writes the file again after a change that is meant. Read its difference before you commit it.
+After an intended change, `make screens` writes the file again. Read its difference before you commit it.
 """
 
 import os

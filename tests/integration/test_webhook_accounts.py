@@ -53,7 +53,7 @@ class Endpoints:
 
     def count_ignored(self) -> dict[str, int]:
         with closing(Queue(self.settings.queue_url)) as queue:
-            return queue.passed_over(since=days_ago(1))
+            return queue.ignored(since=days_ago(1))
 
 
 @pytest.fixture

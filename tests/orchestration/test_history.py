@@ -15,7 +15,7 @@ import pytest
 from dagster import AssetCheckKey, AssetKey
 
 from orchestration.cli.clean import run_clean
-from orchestration.cli.dev import only_dagster, prepare_dagster_home
+from orchestration.cli.dev import prepare_dagster_home, prevent_second_dagster
 from orchestration.config.settings import Settings
 from orchestration.definitions import build_defs
 from orchestration.maintenance import history
@@ -292,7 +292,7 @@ def test_an_older_home_keeps_working_and_its_event_logs_are_removed(tmp_path: Pa
         finished = empty_job.execute_in_process(instance=former).run_id
         orphan = former.create_run_for_job(empty_job, status=dg.DagsterRunStatus.STARTED).run_id
     assert clean(settings) == NOTHING, "the old layout is used until Recoup's settings exist"
-    with only_dagster(settings), environment_of(settings), dg.DagsterInstance.get() as instance:
+    with prevent_second_dagster(settings), environment_of(settings), dg.DagsterInstance.get() as instance:
         assert {run.run_id: run.status.value for run in instance.get_runs()} == {
             finished: "SUCCESS",
             orphan: "FAILURE",

@@ -317,7 +317,7 @@ def test_the_checks_report_quarantined_waiting_and_forged_events(
         "signatures_are_valid": True,
     }
     queue.put([Delivery("default", "evt_1", "no json", datetime.now(UTC) - timedelta(minutes=40))])
-    queue.count_refusals("default", {"wrong_signature": 4}, now=datetime.now(UTC))
+    queue.count_not_stored("default", {"wrong_signature": 4}, now=datetime.now(UTC))
     seen = watch()
     assert seen["queue_is_drained"] == (False, "Events in the queue: 1. The oldest has waited 40 minutes.")
     assert seen["signatures_are_valid"][0] is False

@@ -88,8 +88,8 @@ histories = st.builds(
 """The total is less than thirty days, so that polls and webhooks alike can know everything."""
 
 
-class Way:
-    """A warehouse and the way in which changes reach it. The connection stays open until a run is killed."""
+class LoadedWarehouse:
+    """A warehouse that polls or webhooks fill. The connection stays open until a run is killed."""
 
     def __init__(
         self, path: Path, server: SimulatorServer, chance: random.Random, built_folder: BuiltFolder | None = None
@@ -163,7 +163,7 @@ def delivery(account: SimulatedAccount, event: Entry) -> Delivery:
     return Delivery("default", event.id, payload, datetime.now(UTC))
 
 
-def read_raw(way: Way) -> dict[str, Any]:
+def read_raw(way: LoadedWarehouse) -> dict[str, Any]:
     """Return what all ways must agree on: the events, and the fields of each object that have events."""
     ask = way.warehouse.execute
     found: dict[str, Any] = {
@@ -179,7 +179,9 @@ def read_raw(way: Way) -> dict[str, Any]:
     return found | {"events": events, "doubted": doubted}
 
 
-def run_history(history: History, server: SimulatorServer, ways: dict[str, Way], *, built: Sequence[str] = ()) -> None:
+def run_history(
+    history: History, server: SimulatorServer, ways: dict[str, LoadedWarehouse], *, built: Sequence[str] = ()
+) -> None:
     """Let time pass and load the changes into each warehouse in its own way; build the `built` ones after each sync."""
     account, chance = server.account, random.Random(history.seed)
     start, held = account.opened_at - 1, []
@@ -202,10 +204,10 @@ def run_history(history: History, server: SimulatorServer, ways: dict[str, Way],
 
 def make_ways(
     folder: Path, server: SimulatorServer, seed: int, built_folder: BuiltFolder | None = None
-) -> dict[str, Way]:
+) -> dict[str, LoadedWarehouse]:
     """Return the ways by name. The data folders begin as copies of the built folder, if there is one."""
     return {
-        name: Way(folder / name, server, random.Random(seed + n), built_folder)
+        name: LoadedWarehouse(folder / name, server, random.Random(seed + n), built_folder)
         for n, name in enumerate(("poll", "both", "push"))
     }
 
@@ -248,7 +250,7 @@ def test_webhooks_alone_give_the_same_tables_in_any_order(
     def run(history: History) -> None:
         with SimulatorServer(history.account()) as server, TemporaryDirectory(dir=tmp_path) as folder:
             account = server.account
-            ways = [Way(Path(folder, str(n)), server, random.Random(history.seed + n)) for n in range(2)]
+            ways = [LoadedWarehouse(Path(folder, str(n)), server, random.Random(history.seed + n)) for n in range(2)]
             events = [
                 each
                 for each in account.events_between(account.opened_at - 1, account.now)
@@ -269,7 +271,7 @@ def test_webhooks_alone_give_the_same_tables_in_any_order(
     run()
 
 
-def read_stable_columns(way: Way) -> dict[str, list[Any]]:
+def read_stable_columns(way: LoadedWarehouse) -> dict[str, list[Any]]:
     """Return each column that does not depend on when and how often something was loaded."""
     ask = way.warehouse.execute
     found = {

@@ -1,4 +1,4 @@
-"""The steps of the pipeline for the settings of a test, instead of for the values that each step uses."""
+"""The steps of the pipeline, called with the settings of a test. Each step itself takes values."""
 
 from typing import Any
 

@@ -177,7 +177,10 @@ def _requiring_action(truth: Truth, published: duckdb.DuckDBPyConnection) -> lis
 
 
 def _abandoned(truth: Truth, published: duckdb.DuckDBPyConnection) -> list[str]:
-    """Compare the times of abandoned authentications. Payments whose history is not known are skipped."""
+    """Compare the abandoned authentications: the time at which each customer was asked.
+
+    Payments whose history is not known are skipped.
+    """
     known = {payment.id: payment.history[-1] for payment in truth.payments if payment.is_history_known}
     waits = {payment.id: payment.waiting_for for payment in truth.payments}
     expected = {

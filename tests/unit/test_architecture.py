@@ -133,7 +133,7 @@ def _is_settings(annotation: ast.expr | None) -> bool:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_edges_take_the_settings(path: Path) -> None:
-    """A signature shows what a function uses. The settings are turned into values by `setup`."""
+    """Check that functions take values, so that a signature shows what is used. `setup` reads the settings."""
     name = path.relative_to(PACKAGE).as_posix()
     if component(path) in DAGSTER or name in SETTINGS_READERS | COMMANDS_WITH_SETTINGS:
         return
@@ -142,7 +142,7 @@ def test_only_edges_take_the_settings(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_accounts_are_loaded_at_edges_only(path: Path) -> None:
-    """Engines get the registry and the connections as arguments. Only a registry makes a fresh copy of itself."""
+    """Check that engines get the registry and the connections as arguments. Only `reload` makes a new registry."""
     calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     names = {call.id for call in calls if isinstance(call, ast.Name)}
     if component(path) != "setup" and path != PACKAGE / "accounts" / "registry.py":

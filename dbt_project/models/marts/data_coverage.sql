@@ -114,7 +114,7 @@ attempts_counted as (
         count(*) filter (where is_attempted_at_estimated) as estimated_attempted_at_count,
         count(*) filter (where is_resolved_at_estimated) as estimated_resolved_at_count,
         count(*) filter (where is_card_testing) as card_testing_attempt_count,
-        -- An attempt without an episode has no number in one. Numbers are read faster than ids.
+        -- episode_attempt_number is null if the attempt is in no episode. It is faster to read than episode_id.
         count(*) filter (where episode_attempt_number is null) as attempts_of_unknown_payment_intents_count
     from attempts
     group by account_id, livemode

@@ -1,6 +1,6 @@
 {#
-    Long, since one table has the rates, their differences and the check of the shares. Reads recovery_episodes only:
-    int_episode_totals has compared the arms of the payments of an episode.
+    Over 150 lines, since one table has the rates, their differences and the check of the shares. It reads
+    recovery_episodes only: int_episode_totals has found out which arm the payments of an episode name.
 #}
 {% set control_arm = checked_var('experiment_control_arm') | replace("'", "''") %}
 {% set shares = checked_var('experiment_arm_shares') %}

@@ -143,8 +143,8 @@ counted as (
 
 ),
 
--- One minus the product of each day's share that was not recovered. Canceled episodes stay at risk and are never
--- recovered: the time for which they could be observed is known.
+-- One minus the product of each day's share that was not recovered. Canceled episodes stay in the denominator: it is
+-- known for the whole time that they will never be recovered.
 multiplied as (
 
     select

@@ -1,4 +1,4 @@
-// The charts. Each returns an SVG that fills the width; its label is the conclusion for those who cannot see it.
+// The charts. Each returns an SVG that fills the width. Its label, for readers who cannot see it, is the conclusion.
 
 const outcomes = [
   { name: "recovered", label: "recovered in time", color: "var(--recovered)" },

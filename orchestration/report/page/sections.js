@@ -127,7 +127,7 @@ function flowSection(selection) {
   const back = d3.sum(rows.filter((row) => row.outcome.startsWith("recovered")), (row) => row.value);
   return {
     id: "flow", title: "What was tried, and what brought it back?", datasets: ["flow"], rows,
-    conclusion: back > 0 ? `${percent(same / back, 0)} of what came back did so with the same card or account; the rest needed the customer.` : "Nothing has come back yet.",
+    conclusion: back > 0 ? `${percent(same / back, 0)} of what came back did so with the same card or account; for the rest, the customer had to do something.` : "Nothing has come back yet.",
     caveat: "The method is inferred from what Stripe shows about the payment that succeeded. A retry may be the merchant's or the customer's.",
     chart: sum === 0 ? null : (width, conclusion) => flowChart(columns, rows, width, conclusion, asText(selection)),
     columns: [column("First failure", (row) => row.reason), column("Retries", (row) => row.retries), column("Recovered by", (row) => row.method),
@@ -168,7 +168,7 @@ function timingSection(selection) {
   return {
     id: "timing", title: "When do retries go through?", datasets: ["timing"], rows, isHalf: true,
     conclusion: best ? `${weekdays[best.weekday - 1]} ${best.hour} to ${best.hour + 3} h is highest: ${percent(best.share.rate, 0)}; all retries: ${percent(all.rate, 0)}.` : "No time has 20 retries yet.",
-    caveat: "By weekday and hour of the retry. A dot marks fewer than 20 retries. Differences need not be caused by the time: other payments may be retried at other times.",
+    caveat: "By weekday and hour of the retry. A dot marks fewer than 20 retries. The time need not be the cause of a difference: different payments may be retried at different times.",
     chart: rows.length === 0 ? null : (width, conclusion) => heatmapChart(rows, width, conclusion),
     columns: [column("Weekday", (row) => weekdays[row.weekday - 1]), column("Hour", (row) => row.hour, { numeric: true }),
       column("Success", (row) => percent(row.share?.rate ?? null), { numeric: true, value: (row) => row.share?.rate ?? "" }),
@@ -186,7 +186,7 @@ function attemptsSection(selection) {
   return {
     id: "attempts", title: "How many attempts are worth it?", datasets: ["timing"], rows, isHalf: true,
     conclusion: second ? `The second attempt succeeds in ${percent(second.rate, 0)} of cases. ${plural(wasted, "retry was", "retries were")} ruled out by an earlier answer; ${plural(early, "came", "came")} too early.` : "Nothing has been retried yet.",
-    caveat: "Whiskers are 95 % intervals; the number of retries is in the bar. Later attempts are harder cases, so their success does not say what an attempt more would bring.",
+    caveat: "Whiskers are 95 % intervals; the number of retries is in the bar. Later attempts are harder cases, so their success does not say what one more attempt would bring.",
     chart: rows.length === 0 ? null : (width, conclusion) => attemptsChart(rows, width, conclusion),
     columns: [column("Attempt", (row) => (row.attempt === 7 ? "7 and more" : row.attempt), { numeric: true }),
       column("Success", (row) => percent(row.share?.rate ?? null), { numeric: true, value: (row) => row.share?.rate ?? "" }),
@@ -215,8 +215,8 @@ function bucketsSection(selection, { id, title, dimension, label, of, caveat }) 
   const best = d3.greatest(rows.filter((row) => row.share.trials >= fewest.cell), (row) => row.share.rate);
   return {
     id, title, datasets: ["retry_buckets"], rows, isHalf: true,
-    conclusion: best ? `${sentence(of(best.name))} is highest: ${percent(best.share.rate, 0)} of ${plural(best.share.trials, "retry", "retries")}.` : "Nothing has 20 retries yet.",
-    caveat: `${caveat} Pale bars have fewer than 20 retries. Whiskers are 95 % intervals; the differences need not be caused by the time.`,
+    conclusion: best ? `${sentence(of(best.name))} is highest: ${percent(best.share.rate, 0)} of ${plural(best.share.trials, "retry", "retries")}.` : "No bar has 20 retries yet.",
+    caveat: `${caveat} Pale bars have fewer than 20 retries. Whiskers are 95 % intervals. The time need not be the cause of a difference.`,
     chart: rows.length === 0 ? null : (width, conclusion) => bucketsChart(rows, width, conclusion, label),
     columns: [column(sentence(label), (row) => row.name), column("Success", (row) => percent(row.share.rate), { numeric: true, value: (row) => row.share.rate }),
       column("Retries", (row) => count(row.share.trials), { numeric: true, value: (row) => row.share.trials })],
@@ -225,8 +225,8 @@ function bucketsSection(selection, { id, title, dimension, label, of, caveat }) 
 
 function waitedSection(selection) {
   return bucketsSection(selection, {
-    id: "waited", title: "How long to wait before a retry?", dimension: "hours_since_previous_attempt", label: "time since the attempt before",
-    of: (name) => `a wait of ${name}`, caveat: "By the time since the attempt before, of the same debt.",
+    id: "waited", title: "How long to wait before a retry?", dimension: "hours_since_previous_attempt", label: "time since the previous attempt",
+    of: (name) => `a wait of ${name}`, caveat: "By the time since the previous attempt to collect the same debt.",
   });
 }
 
@@ -260,7 +260,7 @@ function todaySection(selection) {
       label: actionLabel(name), text: plural(sums.get(name).payments, "payment"), value: sums.get(name).payments,
       note: `${asMoney(sums.get(name).open)} open`, before: name === "stop" ? "" : `${asMoney(sums.get(name).expected)} expected`,
     })),
-    caveat: "Recoup never retries a payment. Expected is what payments like this brought in the rest of their window, whatever was done. At most 50 payments of each action and class are listed.",
+    caveat: "Recoup never retries a payment. The expected amount is what similar payments brought in the rest of their window, whatever was done about them. At most 50 payments of each action and class are listed.",
     columns: [column("Action", (row) => actionLabel(row.action)), column("Payment", (row) => row.payment_intent_id, { html: "link" }),
       column("Why", (row) => words(row.reason)), column("Last failure", (row) => words(row.failure_code)),
       column("Open", (row) => asMoney(row.open_amount), { numeric: true, value: (row) => row.open_amount }),
@@ -281,7 +281,7 @@ function forecastSection(selection) {
   return {
     id: "forecast", title: "How much will come back?", datasets: ["forecast"], rows, isHalf: true,
     conclusion: last ? `Of ${text(last.stock)} in recovery, ${last.text} will probably come back, in nine of ten cases ${range(last.lower90, last.upper90)}.` : "Nothing is in recovery.",
-    caveat: "Bands of 50 and 90 %. Only what is in recovery now; new failures are not in it.",
+    caveat: "The bands contain the outcome in 50 and 90 % of cases. New failures are not part of the forecast.",
     chart: rows.length === 0 ? null : (width, conclusion) => forecastChart(rows, selection, width, conclusion),
     columns: [column("Day", (row) => row.day, { numeric: true }), column("Expected", (row) => row.text, { numeric: true, value: (row) => row.expected }),
       column("50 % band", (row) => range(row.lower50, row.upper50), { numeric: true, value: (row) => row.lower50 }),
@@ -300,8 +300,8 @@ function accuracySection(selection) {
   const held = rows.filter((row) => row.isWithin).length;
   return {
     id: "accuracy", title: "How good were past forecasts?", datasets: ["forecast_accuracy"], rows, isHalf: true,
-    conclusion: rows.length ? `${held} of the last ${plural(rows.length, "forecast")} for 30 days held within the 90 % band.` : "No forecast is 30 days old yet.",
-    caveat: `Each Monday's forecast from what was known then (bar: 90 % band, line: expected), and what came back (dot). All classes of first failure${busiest && selection.account === everything && rowsOf("accounts").length > 1 ? `; account ${busiest}` : ""}.`,
+    conclusion: rows.length ? `${held} of the last ${plural(rows.length, "forecast")} for 30 days were right: the outcome was within the 90 % band.` : "No forecast is 30 days old yet.",
+    caveat: `For each Monday, the forecast from what was known then (bar: 90 % band, line: expected) and what came back (dot). All classes of first failure${busiest && selection.account === everything && rowsOf("accounts").length > 1 ? `; account ${busiest}` : ""}.`,
     chart: rows.length === 0 ? null : (width, conclusion) => accuracyChart(rows, selection, width, conclusion),
     columns: [column("Monday", (row) => day(row.week)), column("Expected", (row) => row.expectedText, { numeric: true, value: (row) => row.expected }),
       column("90 % band", (row) => `${text(Math.round(row.lower))} to ${text(Math.round(row.upper))}`, { numeric: true, value: (row) => row.lower }),
@@ -312,7 +312,7 @@ function accuracySection(selection) {
 function waitingSection(selection) {
   const rows = selected("waiting", selection).filter((row) => row.is_open);
   return {
-    id: "waiting", title: "What has not been paid, and has not failed?", datasets: ["waiting"], rows, isTableShown: true,
+    id: "waiting", title: "Which payments are neither paid nor failed?", datasets: ["waiting"], rows, isTableShown: true,
     conclusion: rows.length ? `${plural(total(rows, "payment_count"), "payment")} worth ${money(total(rows, "amount"), selection.currency)} wait or were abandoned.` : "No payment waits for a customer, a bank or a voucher.",
     caveat: "These payments are in no recovery rate. They are shown for all classes of first failure.",
     columns: [column("Waiting for", (row) => words(row.waiting_for)),
@@ -382,7 +382,7 @@ function doubleChargesSection(selection) {
 function coverageSection(selection) {
   const rows = selected("accounts", selection);
   return {
-    id: "coverage", title: "What do these figures rest on?", datasets: ["accounts"], rows, isTableShown: true,
+    id: "coverage", title: "How complete are these figures?", datasets: ["accounts"], rows, isTableShown: true,
     conclusion: `${plural(total(rows, "payment_intent_count"), "payment")}, ${plural(total(rows, "attempt_count"), "attempt")}.`,
     caveat: "Failures that made no charge are known from events, which Stripe keeps for 30 days; earlier ones are known only if the payment still showed them.",
     columns: [column("Account", (row) => row.account_id, { html: "code" }), column("Data through", (row) => minute(row.data_through_at)),

@@ -18,7 +18,7 @@ function distinct(rows, column) {
   return [...new Set(rows.map((row) => row[column]))].sort();
 }
 
-/** Return the selection that the URL names. What it does not name, or names wrongly, has the first value. */
+/** Return the selection in the URL. A control that the URL does not name, or with an unknown value, has its first value. */
 function readSelection() {
   const named = new URLSearchParams(location.hash.slice(1));
   return Object.fromEntries(
@@ -30,7 +30,7 @@ function writeSelection(selection) {
   history.replaceState(null, "", `#${new URLSearchParams(selection)}`);
 }
 
-/** Return the rows of a dataset that the selection covers. A dataset without a column is not limited by it. */
+/** Return the rows of a dataset that the selection covers. If a dataset lacks a column, that column does not limit it. */
 function selected(name, selection) {
   const limits = [["currency", selection.currency], ["account_id", selection.account], ["failure_class", selection.class]];
   return rowsOf(name).filter((row) => limits.every(

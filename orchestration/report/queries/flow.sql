@@ -1,4 +1,4 @@
--- From the first failure over the number of retries and the method to the outcome.
+-- Failed payments by first failure, number of retries, method of recovery and outcome.
 select
     currency,
     account_id,

@@ -1,4 +1,4 @@
--- Retries and their success by the hours since the attempt before, and by the day of the month.
+-- Retries and their success by the hours since the previous attempt, and by the day of the month.
 select
     currency,
     account_id,

@@ -1,4 +1,4 @@
--- Retries and their success by weekday (1 is Monday), hour, number of the attempt and class of the failure before.
+-- Retries and their success by weekday (1 is Monday), hour, number of the attempt and class of the previous failure.
 select
     currency,
     account_id,

@@ -78,7 +78,7 @@ class DeliveryCounts:
         failed_tries: number of tries that failed.
         pending: ids of events that are due and not delivered yet.
         delayed: ids of events that happened and are due later on the account's clock.
-        lost: ids of events that are never sent.
+        never_sent: ids of events that are lost on purpose and so never sent.
         given_up: ids of events that were abandoned after too many tries or too long a time.
         responses: status of the last answer for each event id; None if there was no answer.
     """
@@ -87,7 +87,7 @@ class DeliveryCounts:
     failed_tries: int = 0
     pending: list[str] = field(default_factory=list)
     delayed: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
+    never_sent: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
     responses: dict[str, int | None] = field(default_factory=dict)
 
@@ -128,7 +128,7 @@ class _Outbox:
                 self._schedule(event)
 
     def send_now(self, event: WebhookEvent) -> None:
-        """Queue an event for sending now, even if it was sent or lost before."""
+        """Queue an event for sending now, even if it was sent before, or never."""
         with self._lock:
             self._enqueue(event)
 
@@ -155,7 +155,7 @@ class _Outbox:
                 self._counts.failed_tries,
                 [delivery.event.id for delivery in pending],
                 [event.id for _, _, _, event in sorted(self._scheduled)],
-                list(self._counts.lost),
+                list(self._counts.never_sent),
                 list(self._counts.given_up),
                 dict(self._counts.responses),
             )
@@ -183,7 +183,7 @@ class _Outbox:
         """Schedule an event for each time that it must be sent, or count it as lost."""
         endpoint = self.endpoint
         if self._is_chosen(event, "lost", endpoint.lost):
-            self._counts.lost.append(event.id)
+            self._counts.never_sent.append(event.id)
             return
         due = event.created + (endpoint.delay if self._is_chosen(event, "delayed", endpoint.delayed) else 0)
         for copy in range(2 if self._is_chosen(event, "duplicates", endpoint.duplicates) else 1):

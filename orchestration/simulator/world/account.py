@@ -32,7 +32,7 @@ RESOURCES: Final[tuple[Resource, ...]] = ("payment_intents", "charges", "refunds
 TieOrder = Literal["forward", "reverse", "shuffled"]
 
 _SLACK_DAYS: Final = 14
-_INTENTS_PER_OBLIGATION: Final = 1.015
+_INTENTS_PER_DEBT: Final = 1.015
 
 
 class Entry(NamedTuple):
@@ -103,7 +103,7 @@ class SimulatedAccount:
         self._events_lost = events_lost
         self._tick = tick
         self.intents: dict[str, Intent] = {}
-        self._per_day = payments / days / _INTENTS_PER_OBLIGATION
+        self._per_day = payments / days / _INTENTS_PER_DEBT
         self._tie_order = tie_order
         self._generated_days = 0
         self._generation_lock = threading.Lock()

@@ -1,7 +1,8 @@
 """The numbers of the simulated account, each with its source. Constants only: `stories` draws from them.
 
-`published` marks a figure published about real payments. `preset` marks our choice within published ranges. `texture`
-marks a choice that only makes each of Stripe's cases frequent enough to be tested.
+Each comment begins its source with one of three words. published: a figure published about real payments. preset: our
+choice within published ranges. texture: our choice without a published figure, so that each of Stripe's cases is
+frequent enough to be tested.
 """
 
 from typing import Final, NamedTuple
@@ -32,7 +33,7 @@ class Failure(NamedTuple):
 
 
 FIRST_FAILURE: Final = 0.10
-"""Share of card obligations whose first attempt fails. preset; published: 5-18 % (Recurly 2013), 14-16 % (2015)."""
+"""Share of card debts whose first attempt fails. preset; published: 5-18 % (Recurly 2013), 14-16 % (2015)."""
 
 CARD_FAILURES: Final = (
     Failure("insufficient_funds", 38.0, 0.65, "same", "card_declined", "insufficient_funds",
@@ -66,15 +67,16 @@ CARD_FAILURES: Final = (
     Failure("fraudulent", 0.25, 0.05, "other", "card_declined", "fraudulent",
             advice_code="do_not_try_again", network_decline_code="59"),
 )  # fmt: skip
-"""Mix and 30-day recovery by code. preset, 51.7 % recovered overall; published: NSF, generic and hold > 90 % of first
-failures (Recurly), NSF 38 / expired 24 / generic 17 (unverified); recovery 47-57 % (Recurly, Slicker, Churnbuster)."""
+"""Mix and 30-day recovery by code. preset: 51.7 % recovered overall. published: insufficient funds, generic declines
+and holds are over 90 % of first failures (Recurly); 38 % insufficient funds, 24 % expired, 17 % generic (unverified);
+47 to 57 % recovered (Recurly, Slicker, Churnbuster)."""
 
 BLOCKED: Final = Failure("blocked", 0.0, 0.0, "other", "card_declined", "fraudulent", outcome_type="blocked",
                          network_status="not_sent_to_network", advice_code="do_not_try_again")  # fmt: skip
 """A payment blocked by Radar, as Stripe's documentation of declines describes it."""
 
 BLOCKED_SHARE: Final = 0.006
-"""Share of card obligations whose first attempt Radar blocks. texture."""
+"""Share of card debts whose first attempt Radar blocks. texture."""
 
 FAILURE_FACTOR: Final = {
     ("funding", "credit"): 0.90, ("funding", "debit"): 1.08, ("funding", "prepaid"): 1.75,
@@ -87,7 +89,7 @@ debit less than prepaid, domestic less than foreign, wallet less than keyed, sav
 
 ATTEMPTS_WHEN_RECOVERED: Final = ((2, 0.68), (3, 0.21), (4, 0.08), (5, 0.02), (6, 0.01))
 ATTEMPTS_WHEN_LOST: Final = ((1, 0.30), (2, 0.15), (3, 0.13), (4, 0.14), (5, 0.14), (6, 0.09), (8, 0.05))
-"""Number of attempts of an obligation. preset: together they make each further retry less likely to succeed.
+"""Number of attempts of a debt. preset: together they make each further retry less likely to succeed.
 published: Stripe retries up to 8 times in two weeks by default, Recurly stops at 7 declines."""
 
 RECOVERED_IN_SESSION: Final = 0.15
@@ -110,13 +112,13 @@ the same instrument, 10 % an updated one, 25 % another one, and 5 % authenticati
 THROUGH_NEW_INTENT: Final = 0.25
 """Share of recoveries with another PaymentIntent. preset."""
 WITH_ORDER_KEY: Final = 0.5
-"""Share of obligations whose PaymentIntents name the order. preset."""
+"""Share of debts whose PaymentIntents name the order. preset."""
 DOUBLE_PAYMENT: Final = 0.02
 """Share of recoveries in which the order is paid twice, half of them in the same second by a second click. preset."""
 WASTED_RETRY: Final = 0.35
 """Share of do_not_try_again failures that are retried anyway; about 4 % of failures. preset."""
 TWICE_IN_A_SECOND: Final = 0.03
-"""Share of failed obligations whose first retry happens in the same second. texture."""
+"""Share of failed debts whose first retry happens in the same second. texture."""
 
 REFUND: Final = 0.03
 REFUND_OF_RECOVERED: Final = 0.05
@@ -129,7 +131,7 @@ DISPUTE_ENDS: Final = (("lost", 0.45), ("won", 0.30), ("warning_closed", 0.15), 
 """Shares of refunds and disputes, and how disputes end. texture; published: 0.5 % disputed."""
 
 BANK_DEBIT: Final = 0.05
-"""Share of obligations paid by bank debit, which settles in 3 to 6 days. preset."""
+"""Share of debts paid by bank debit, which settles in 3 to 6 days. preset."""
 DEBIT_BOUNCES: Final = 0.09
 DEBIT_RETURNED_LATE: Final = 0.025
 DEBIT_RECOVERY: Final = 0.60
@@ -151,19 +153,19 @@ UNATTEMPTED: Final = 0.02
 CANCELED_UNATTEMPTED: Final = 0.008
 REQUIRES_CONFIRMATION: Final = 0.003
 EDITED_AFTER_FAILURE: Final = 0.06
-"""Shares of obligations. The last is a share of lost ones: the merchant edits metadata, which clears
+"""Shares of debts. The last is a share of lost ones: the merchant edits metadata, which clears
 last_payment_error. texture."""
 
 CANCEL_REASONS: Final = (("abandoned", 0.45), ("requested_by_customer", 0.20), ("duplicate", 0.10),
                          ("fraudulent", 0.07), ("automatic", 0.06), ("expired", 0.05), (None, 0.07))  # fmt: skip
 CANCELED_WHEN_LOST: Final = 0.40
-"""Share of lost obligations whose merchant cancels the PaymentIntent. texture."""
+"""Share of lost debts whose merchant cancels the PaymentIntent. texture."""
 
 BURST_EVERY: Final = 7
 BURST_SHARE: Final = 0.32
-"""Every 7th day, this share of a week's obligations is charged as renewals in one second at midnight UTC. texture."""
+"""Every 7th day, this share of a week's debts is charged as renewals in one second at midnight UTC. texture."""
 RENEWAL_CYCLE: Final = 4
-"""Number of renewal batches: each customer renews every 28 days. texture."""
+"""Number of groups of renewing customers. One group is charged a week, so each customer pays every 28 days. texture."""
 
 CURRENCIES: Final = (("usd", 0.55), ("eur", 0.22), ("gbp", 0.13), ("jpy", 0.06), ("kwd", 0.04))
 """Currencies by share, with two, zero and three decimals. texture."""

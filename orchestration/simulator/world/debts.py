@@ -1,6 +1,6 @@
 """Compute the correct debts: which PaymentIntents each debt had, and its outcome.
 
-Each generated PaymentIntent states its debt (`Intent.obligation`). Nothing here compares customers, cards, order
+Each generated PaymentIntent states its debt (`Intent.debt`). Nothing here compares customers, cards, order
 numbers or times to link payments.
 """
 
@@ -21,7 +21,7 @@ class Debt:
     """One debt as of the time of the truth. Amounts are in minor units of `currency`, times are Unix seconds.
 
     Args:
-        id: name of the debt (`Intent.obligation`).
+        id: name of the debt (`Intent.debt`).
         currency: currency of the first attempt.
         amount: amount of the first attempt, which was at risk if that attempt failed.
         payment_intent_ids: ids of all PaymentIntents for this debt, in the order of their creation.
@@ -79,7 +79,7 @@ def compute_debts(
     paid = {payment.id: payment for payment in payments}
     owed: dict[str, list[Intent]] = defaultdict(list)
     for intent in intents:
-        owed[intent.obligation].append(intent)
+        owed[intent.debt].append(intent)
     return [_debt(name, sorted(own, key=lambda i: (i.created, i.id)), tried, paid) for name, own in owed.items()]
 
 

@@ -16,22 +16,22 @@ class Act(Enum):
     """The kind of a step: what happens to a PaymentIntent or to one of its objects. It determines Stripe's events."""
 
     CREATED = auto()
-    CHALLENGED = auto()
-    INSTRUCTED = auto()
+    CHALLENGED = auto()  # the customer was sent to 3-D Secure
+    INSTRUCTED = auto()  # the customer was shown a voucher or bank details
     AUTHENTICATION_FAILED = auto()
-    EXPIRED = auto()
+    EXPIRED = auto()  # a voucher was not paid in time
     FAILED = auto()
     SUCCEEDED = auto()
     AUTHORIZED = auto()
     CAPTURED = auto()
-    LAPSED = auto()
-    PROCESSING = auto()
-    SETTLED = auto()
-    BOUNCED = auto()
+    LAPSED = auto()  # an authorization expired without a capture
+    PROCESSING = auto()  # a bank debit was sent
+    SETTLED = auto()  # a bank debit arrived
+    BOUNCED = auto()  # a bank debit failed
     CANCELED = auto()
-    EDITED = auto()
-    REPRICED = auto()
-    BALANCED = auto()
+    EDITED = auto()  # the merchant changed the metadata
+    REPRICED = auto()  # currency or amount changed
+    BALANCED = auto()  # the charge got its balance transaction
     REFUNDED = auto()
     REFUND_SETTLED = auto()
     REFUND_FAILED = auto()
@@ -126,7 +126,7 @@ class Intent:
     Args:
         customer: number of the payer; None for a guest.
         amount: amount in minor units of `currency`.
-        obligation: name of the debt. Intents with the same obligation try to pay the same debt.
+        debt: name of the debt. Several intents can try to pay one debt.
         order_key: the order as Stripe shows it, in `payment_details.order_reference` if `is_order_in_details`, else in
             `metadata.order_id`. None if the merchant passes none.
         starts_confirmable: whether the first status is `requires_confirmation`.
@@ -144,7 +144,7 @@ class Intent:
     customer: int | None
     currency: str
     amount: int
-    obligation: str
+    debt: str
     order_key: str | None = None
     is_order_in_details: bool = False
     is_saved: bool = False

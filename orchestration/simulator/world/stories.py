@@ -1,6 +1,6 @@
-"""Generate the obligations that begin on one day, each with everything that happens to it later.
+"""Generate the debts of the basic account (`--shop plain`) that begin on one day, with all that happens to them later.
 
-Seed and day determine an obligation completely, including what happens months later. So generating more days never
+Seed and day determine a debt completely, including what happens months later. So generating more days never
 changes earlier ones. `aftermath` generates what follows a success.
 """
 
@@ -30,13 +30,13 @@ _RENEWALS_START: Final = 1_000_000
 
 
 def generate_day(seed: int, day: int, opened_at: int, per_day: float) -> list[Intent]:
-    """Return all intents of the obligations that begin on day number `day`.
+    """Return all intents of the debts that begin on day number `day`.
 
     Args:
         seed: seed of the account.
         day: number of the day; 0 is the day that begins at `opened_at`.
         opened_at: Unix seconds of a midnight in UTC.
-        per_day: average number of obligations a day. Every seventh day has the renewals of the week as well.
+        per_day: average number of debts a day. Every seventh day has the renewals of the week as well.
     """
     rng = Random(seed << 40 | day)
     midnight = opened_at + day * DAY
@@ -48,16 +48,16 @@ def generate_day(seed: int, day: int, opened_at: int, per_day: float) -> list[In
         for n in range(size):
             number = _RENEWALS_START + batch * size + n
             who = make_payer(seed, number)
-            intents += _Obligation(seed, f"{day}/r{n}", rng, who, is_renewal=True).generate(midnight)
+            intents += _CardDebt(seed, f"{day}/r{n}", rng, who, is_renewal=True).generate(midnight)
     regulars = max(20, int(per_day * 60))
     for n in range(visits):
         who = make_payer(seed, rng.randrange(regulars))
-        intents += _Obligation(seed, f"{day}/{n}", rng, who, is_renewal=False).generate(midnight + rng.randrange(DAY))
+        intents += _CardDebt(seed, f"{day}/{n}", rng, who, is_renewal=False).generate(midnight + rng.randrange(DAY))
     return intents
 
 
-class _Obligation:
-    """One debt, and every attempt to pay it."""
+class _CardDebt:
+    """A debt of the basic account, with its PaymentIntents and every attempt to pay it."""
 
     def __init__(self, seed: int, name: str, rng: Random, who: Payer, *, is_renewal: bool) -> None:
         self.rng = rng
@@ -86,7 +86,7 @@ class _Obligation:
         return self.intents
 
     def open(self, at: int) -> Intent:
-        """Create a PaymentIntent for this obligation at `at`."""
+        """Create a PaymentIntent for this debt at `at`."""
         is_async = not self.is_manual and self.rng.random() < 0.3
         metadata = {"channel": "renewal" if self.is_renewal else "shop"}
         if self.rng.random() < 0.08:
@@ -100,7 +100,7 @@ class _Obligation:
             customer=None if self.is_guest else self.who.number,
             currency=self.who.currency,
             amount=self.amount,
-            obligation=self.name,
+            debt=self.name,
             order_key=self.order_key,
             is_order_in_details=self.is_order_in_details,
             is_saved=self.is_saved,

@@ -5,7 +5,11 @@ with `state` or `objects`, so that the same mistake cannot be in both. Times are
 
 Definitions: a card payment succeeds when it is charged, a bank debit when it settles, a manual capture when it is
 captured. A bank debit fails when it bounces. A settled debit that the bank returns fails when the dispute is opened. An
-unfinished authentication is not an attempt. `debts` computes the debts, `episodes` the episodes of given groups.
+unfinished authentication is not an attempt.
+
+`debts` says which PaymentIntents were for one debt, and whether it was paid (`Debt`). `episodes` takes any groups of
+PaymentIntents, such as those that the models linked, and says what became of each (`EpisodeTruth`), with the part of
+each PaymentIntent in it (`Member`).
 """
 
 from bisect import bisect_left
@@ -307,7 +311,7 @@ def _payment(intent: Intent, past: Sequence[Step], attempt_count: int, reader: _
         canceled_at=end.at if end else None,
         cancellation_reason=end.detail if end else None,
         order_key=intent.order_key,
-        obligation=intent.obligation,
+        debt=intent.debt,
         attempt_count=attempt_count,
         history=tuple(history),
         is_history_known=all(reader.can_read_event_at(instant) for _, instant in history),

@@ -53,7 +53,7 @@ class PaymentTruth:
 
     Args:
         order_key: the order as Stripe shows it.
-        obligation: name of the debt. Payments with the same obligation try to pay the same debt.
+        debt: name of the debt. Several payments can try to pay one debt.
         attempt_count: number of knowable attempts.
         history: each status with the time at which it began.
         is_history_known: whether the events of all these statuses could be read.
@@ -70,7 +70,7 @@ class PaymentTruth:
     canceled_at: int | None
     cancellation_reason: str | None
     order_key: str | None
-    obligation: str
+    debt: str
     attempt_count: int
     history: tuple[tuple[str, int], ...]
     is_history_known: bool

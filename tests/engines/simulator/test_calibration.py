@@ -1,7 +1,7 @@
 """The account matches the ranges of `calibration`, measured on the generated payments of several seeds.
 
-An obligation is what a payer owes, over all PaymentIntents that try to collect it. Bank debits and payments that Radar
-blocks at first are left out; so are obligations of the last 30 days, which have not had their time to recover.
+A debt is what a payer owes, over all PaymentIntents that try to collect it. Bank debits and payments that Radar
+blocks at first are left out; so are debts of the last 30 days, which have not had their time to recover.
 """
 
 from collections import defaultdict
@@ -45,9 +45,9 @@ def is_blocked(attempt: Attempt) -> bool:
 
 @dataclass(frozen=True)
 class Figures:
-    """Card obligations that are old enough, the failed ones, and the recoveries."""
+    """Card debts that are old enough, the failed ones, and the recoveries."""
 
-    obligations: list[list[Try]]
+    debts: list[list[Try]]
     failed: list[list[Try]]
     recoveries: list[tuple[Try, Try]]
 
@@ -55,17 +55,17 @@ class Figures:
         return sum(holds(first, success) for first, success in self.recoveries) / len(self.recoveries)
 
     def failure_rate(self, holds: Callable[[Try], bool]) -> float:
-        chosen = [each[0] for each in self.obligations if holds(each[0])]
+        chosen = [each[0] for each in self.debts if holds(each[0])]
         return sum(not first.is_approved for first in chosen) / len(chosen)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
 def figures(request: pytest.FixtureRequest) -> Figures:
     account = SimulatedAccount(request.param)
-    by_obligation: dict[str, list[Intent]] = defaultdict(list)
+    by_debt: dict[str, list[Intent]] = defaultdict(list)
     for intent in account.intents.values():
-        by_obligation[intent.obligation].append(intent)
-    told = [tries(intents) for intents in by_obligation.values()]
+        by_debt[intent.debt].append(intent)
+    told = [tries(intents) for intents in by_debt.values()]
     chosen = [
         each
         for each in told
@@ -83,7 +83,7 @@ def test_a_tenth_of_first_attempts_fail(figures: Figures) -> None:
     assert 0.08 <= figures.failure_rate(lambda first: True) <= 0.13
 
 
-def test_half_of_the_failed_obligations_recover_within_30_days(figures: Figures) -> None:
+def test_half_of_the_failed_debts_recover_within_30_days(figures: Figures) -> None:
     in_time = figures.share(lambda first, success: success.at - first.at <= 30 * DAY) * len(figures.recoveries)
     assert 0.45 <= in_time / len(figures.failed) <= 0.58
 

@@ -54,7 +54,7 @@ def by_debt(shop: str, seed: int = 1) -> list[list[Intent]]:
     """Return the PaymentIntents of each debt in the order of their creation."""
     debts: dict[str, list[Intent]] = defaultdict(list)
     for intent in sorted(intents_of(shop, seed).values(), key=lambda each: each.created):
-        debts[intent.obligation].append(intent)
+        debts[intent.debt].append(intent)
     return list(debts.values())
 
 
@@ -157,7 +157,7 @@ def test_each_payment_is_for_one_debt_and_the_truth_adds_up(shop: str, seed: int
             assert debt.paid_at == paid_at
             assert debt.first_failed_at == min((at for at in failed if at not in blocked_at), default=None)
             assert debt.received_amount == total, "no debt is paid twice"
-        assert len({intent.obligation for intent in own}) == 1
+        assert len({intent.debt for intent in own}) == 1
         assert 0 <= debt.received_amount <= debt.amount
         if debt.recovered_at is not None and debt.first_failed_at is not None:
             assert debt.recovered_at > debt.first_failed_at
@@ -206,7 +206,7 @@ def test_a_failure_after_a_debt_is_paid_does_not_make_it_a_failed_debt() -> None
     failure = next(each for each in CARD_FAILURES if each.name == "do_not_honor")
     later = paid.created + HOUR
     tried.attempts, tried.steps = [tried.attempts[0]._replace(at=later, failure=failure)], [Step(later, Act.FAILED)]
-    tried.obligation = paid.obligation
+    tried.debt = paid.debt
     (debt,) = compute_truth([paid, tried], later, [later]).debts
     assert (debt.first_failed_at, debt.paid_at, debt.recovered_at) == (None, paid.created, None)
     (other,) = compute_truth([tried], later, [later]).debts
@@ -229,7 +229,7 @@ def test_each_of_three_shops_uses_each_order_number_once() -> None:
     debts: dict[str, set[str]] = defaultdict(set)
     customers: dict[str, set[int | None]] = defaultdict(set)
     for intent in intents_of("three_shops").values():
-        debts[intent.metadata["order_id"]].add(intent.obligation)
+        debts[intent.metadata["order_id"]].add(intent.debt)
         customers[intent.metadata["order_id"]].add(intent.customer)
     counts = Counter(len(each) for each in debts.values())
     assert max(counts) == 3
@@ -296,7 +296,7 @@ def test_one_off_orders_are_retried_after_one_to_five_days_without_order_numbers
 def test_orders_are_paid_in_parts_at_once_later_or_after_the_whole_failed() -> None:
     orders: dict[str | None, set[str]] = defaultdict(set)
     for debt in by_debt("split_tender"):
-        orders[debt[0].order_key].add(debt[0].obligation)
+        orders[debt[0].order_key].add(debt[0].debt)
     assert {len(debts) for debts in orders.values()} == {1, 2, 3}
     debts = debts_of("split_tender")
     intents = intents_of("split_tender")
@@ -317,7 +317,7 @@ def test_parts_paid_at_once_are_opened_before_any_is_attempted(part_count: int) 
     for intents in orders.values():
         first = {}
         for intent in sorted(intents, key=lambda each: each.created):
-            first.setdefault(intent.obligation, intent)
+            first.setdefault(intent.debt, intent)
         parts = list(first.values())
         assert [part.created - parts[0].created for part in parts] == list(range(len(parts)))
         tried_at = [attempt.at for part in parts for attempt in part.attempts[:1]]
@@ -332,7 +332,7 @@ def test_parts_paid_in_turn_are_opened_after_the_previous_part_is_paid() -> None
     account = SimulatedAccount(1, 600, 60, shop="split_tender", shop_parameters=given)
     orders: dict[str | None, dict[str, list[Intent]]] = defaultdict(lambda: defaultdict(list))
     for intent in account.intents.values():
-        orders[intent.order_key][intent.obligation].append(intent)
+        orders[intent.order_key][intent.debt].append(intent)
     for parts in orders.values():
         in_turn = sorted(parts.values(), key=lambda part: min(intent.created for intent in part))
         for one, other in pairwise(in_turn):

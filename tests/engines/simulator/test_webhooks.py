@@ -252,9 +252,9 @@ def test_delayed_events_are_late_by_the_configured_delay(receiver: Receiver) -> 
 def test_lost_events_are_reproducible_by_seed(receiver: Receiver) -> None:
     expected = {event.id for event in of_the_next_day()}
     ids, counts = received(receiver, (DAY,), lost=0.3)
-    assert sorted([*ids, *counts.lost]) == sorted(expected)
-    assert 0.15 < len(counts.lost) / len(expected) < 0.45
-    assert received(receiver, (HOUR,) * 24, lost=0.3)[1].lost == counts.lost
+    assert sorted([*ids, *counts.never_sent]) == sorted(expected)
+    assert 0.15 < len(counts.never_sent) / len(expected) < 0.45
+    assert received(receiver, (HOUR,) * 24, lost=0.3)[1].never_sent == counts.never_sent
     assert received(receiver, (DAY,), lost=1.0)[0] == []
 
 
@@ -420,7 +420,7 @@ def test_an_event_can_be_resent_even_if_it_was_lost(receiver: Receiver) -> None:
     with SimulatorServer(account) as server:
         endpoint = server.deliverer.register(WebhookEndpoint(receiver.url, lost=1.0))
         account.now += HOUR
-        lost = settled(server, endpoint).lost[0]
+        lost = settled(server, endpoint).never_sent[0]
         for body in ({"event": lost}, {"event": lost, "endpoint": endpoint}):
             assert control(server, "POST", "deliveries", body) == {"event": lost, "endpoints": [endpoint]}
             settled(server, endpoint)

@@ -82,7 +82,7 @@ def test_events_of_connected_accounts_without_an_integration_are_skipped(
     report = run(
         warehouse, queue, may_write=lambda integration, account, is_own: is_own or account.account_id == "acct_3"
     )
-    assert (report.taken, report.ingested, report.passed_over) == (3, 2, 1)
+    assert (report.taken, report.ingested, report.ignored) == (3, 2, 1)
     assert rows(warehouse, "events", "account_id, id") == [("acct_1", "evt_1"), ("acct_3", "evt_3")]
     assert queue.stats().queued == 0
 

@@ -124,10 +124,10 @@ def test_the_age_of_the_queue_is_that_of_its_oldest_event(queue: Queue) -> None:
 
 
 def test_refusals_are_counted_by_the_hour(queue: Queue) -> None:
-    queue.count_refusals("default", {"too_old": 2, "wrong_signature": 1}, now=NOW)
-    queue.count_refusals("default", {"too_old": 1}, now=NOW + timedelta(minutes=50))
-    queue.count_refusals("default", {"too_old": 9}, now=NOW - timedelta(hours=2))
-    assert queue.refusals(since=NOW) == {"too_old": 3, "wrong_signature": 1}
+    queue.count_not_stored("default", {"too_old": 2, "wrong_signature": 1}, now=NOW)
+    queue.count_not_stored("default", {"too_old": 1}, now=NOW + timedelta(minutes=50))
+    queue.count_not_stored("default", {"too_old": 9}, now=NOW - timedelta(hours=2))
+    assert queue.rejected(since=NOW) == {"too_old": 3, "wrong_signature": 1}
 
 
 def test_events_can_be_added_with_plain_sql(queue: Queue) -> None:

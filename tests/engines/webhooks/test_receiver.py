@@ -174,10 +174,10 @@ def test_a_signed_body_that_is_not_a_used_event_is_answered_200_and_skipped(
     assert 'recoup_webhook_events_total{stored="no",type="other"} 1.0' in metrics
     deadline = time.monotonic() + 20
     expected = {reason: 1} if reason else {}
-    while (counted := queue.passed_over(since=days_ago(1))) != expected and time.monotonic() < deadline:
+    while (counted := queue.ignored(since=days_ago(1))) != expected and time.monotonic() < deadline:
         time.sleep(0.1)
     assert counted == expected
-    assert queue.refusals(since=days_ago(1)) == {}, "the signature is accepted"
+    assert queue.rejected(since=days_ago(1)) == {}, "the signature is accepted"
 
 
 def of_intent(**changes: Any) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def test_an_unsigned_body_is_400_and_is_counted_for_the_checks(url: str, queue: 
     assert queue.stats().queued == 0
     deadline = time.monotonic() + 20
     expected = {"no_signature": 1, "wrong_signature": 1, "not_utf8": 1}
-    while (counted := queue.refusals(since=days_ago(1))) != expected and time.monotonic() < deadline:
+    while (counted := queue.rejected(since=days_ago(1))) != expected and time.monotonic() < deadline:
         time.sleep(0.1)
     assert counted == expected
 

@@ -18,10 +18,10 @@ with events as (
 
 ),
 
--- One row for each event that mentions a charge. The error names the charge that failed. `latest_charge` is the charge
--- that the event is about only for the event types below: after a failure without a charge it is an older one. A
--- PaymentIntent with manual capture that was canceled without an error had been authorized. `is_own_event` is false if
--- the event happened later than the status that it shows.
+-- One row for each event that mentions a charge. The error names the charge that failed. `latest_charge` may
+-- be an older charge, as after a failure without a charge. So it is used only for the event types below, whose events
+-- are about it. A PaymentIntent with manual capture that was canceled without an error had been authorized.
+-- `is_own_event` is false if the event happened later than the status that it shows.
 charge_mentions as (
 
     select

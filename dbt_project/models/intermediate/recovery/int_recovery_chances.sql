@@ -13,7 +13,7 @@ with episodes as (
 
 ),
 
--- The attempts with which an episode enters the next cell.
+-- When each episode made the attempts whose numbers begin a cell.
 attempts as (
 
     select
@@ -50,7 +50,7 @@ timed as (
 
     select
         {% for number in numbers %}
-            -- Without such an attempt, the least is the end.
+            -- If there is no such attempt, least() ignores the null and returns end_second.
             greatest(
                 0, least(date_diff('second', past.first_failed_at, attempts.attempt_{{ number }}_at), past.end_second)
             ) as attempt_{{ number }}_second,
@@ -85,7 +85,7 @@ cells as (
 
 ),
 
--- A payment counts for the time that it spent in the cell: it is as likely to be found there at any moment.
+-- The weight of a payment is the time that it spent in the cell: a forecast may find it there at any moment.
 counted as (
 
     select

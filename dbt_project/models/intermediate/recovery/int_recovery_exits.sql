@@ -7,8 +7,8 @@ with episodes as (
 
 ),
 
--- A payment leaves recovery with the first success in its window, or else with its cancellation. What Stripe does not
--- date counts from the failure on.
+-- A payment leaves recovery when it is paid in full within its window, or else when it is canceled. If the time of the
+-- cancellation is not known, the payment counts as canceled when it failed.
 dated as (
 
     select

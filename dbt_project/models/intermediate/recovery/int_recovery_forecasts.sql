@@ -67,8 +67,8 @@ ahead as (
 
 ),
 
--- The probability of a recovery in the next days: the share that is recovered in that time, of those still open now.
--- Its standard error is that of the sum of the hazards of these days (Greenwood).
+-- The probability that an open payment is recovered in the next days: of the payments that were still open at this age,
+-- the share that was recovered in as many days. Its standard error is that of the sum of their hazards (Greenwood).
 expected as (
 
     select

@@ -23,8 +23,8 @@ forecast_times as (
 
 ),
 
--- A payment counts for its completed steps only, whether it was recovered or not. Once its last step is over, it is the
--- same for all later forecasts.
+-- A payment counts for its completed steps only, whether it was recovered or not. Once its last step is over, all later
+-- forecasts count it in the same way.
 observed as (
 
     select

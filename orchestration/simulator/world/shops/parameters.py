@@ -21,7 +21,7 @@ class ShopParameters:
         failure_rate: share of debts whose first attempt fails.
         recovery_rate: share of failed debts that are paid in the end. The order of the failure codes is kept.
         retry_delays: for each retry, the shortest and the longest time from the first failure.
-        retry_share: share of the lost debts that are retried.
+        retry_share: share of the debts never paid that are retried. Paid ones are always retried until they succeed.
         new_intent_share: share of retries with a new PaymentIntent; the others use the last one.
         other_card_share: share of retries in the same PaymentIntent that use another card.
         other_card_in_new_intent_share: the same for retries with a new PaymentIntent.

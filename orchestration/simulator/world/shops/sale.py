@@ -19,7 +19,7 @@ _CANCEL_REASONS: Final = (("abandoned", 0.5), ("requested_by_customer", 0.3), (N
 class Sale:
     """A debt of one customer, and how the shop describes it to Stripe.
 
-    `name` is unique within the account and becomes the `obligation` of the PaymentIntents. `customer` is None for a
+    `name` is unique within the account and becomes the name of the debt (`Intent.debt`). `customer` is None for a
     guest. `method_types` are the payment method types of the PaymentIntents; None means those of the account.
     """
 
@@ -63,7 +63,7 @@ class Sale:
             customer=self.customer,
             currency=self.currency,
             amount=self.amount if amount is None else amount,
-            obligation=self.name,
+            debt=self.name,
             order_key=self.order_key,
             is_order_in_details=self.is_order_in_details,
             is_saved=self.is_off_session,
