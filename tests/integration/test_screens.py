@@ -24,7 +24,7 @@ IS_WRITTEN = os.environ.get("RECOUP_WRITE_SCREENS") == "1"
 
 HELP = (
     "",
-    *("connect", "check", "sync", "ingest", "demo", "dev", "serve", "receive", "query", "clean", "repair"),
+    *("connect", "check", "sync", "ingest", "demo", "dev", "serve", "receive", "query", "report", "clean", "repair"),
     *("dagster-home", "integrations", "webhooks"),
     *(f"integrations {each}" for each in ("list", "show", "discover", "set-key", "rename", "remove")),
     *(f"webhooks {each}" for each in ("enable", "secret", "test", "status", "requeue")),
@@ -90,6 +90,7 @@ def hide_what_varies(text: str, server: SimulatorServer, folder: Path) -> str:
         text = text.replace(found, name)
     text = re.sub(r"/webhooks/stripe/[\w-]{20,}", "/webhooks/stripe/TOKEN", text)
     text = re.sub(r"\b\d+(\.\d+)? s\b", "N s", text)
+    text = re.sub(r"\S*bin/recoup ", "recoup ", text)  # where the shell does not find it
     return re.sub(r"\b20\d\d-\d\d-\d\d \d\d:\d\d(:\d\d)?( UTC)?", "YYYY-MM-DD hh:mm", text)
 
 

@@ -73,16 +73,16 @@ expected as (
 
     select
         ahead.*,
-        least((later.recovered_share - today.recovered_share) / today.open_share, 1) as probability,
-        sqrt(greatest(later.log_variance - today.log_variance, 0)) as log_error
+        least((later.recovered_share - current.recovered_share) / current.open_share, 1) as probability,
+        sqrt(greatest(later.log_variance - current.log_variance, 0)) as log_error
     from ahead
-    inner join hazards as today
+    inner join hazards as current
         on
-            ahead.account_id = today.account_id
-            and ahead.livemode = today.livemode
-            and ahead.first_failure_class = today.first_failure_class
-            and ahead.as_of_at = today.as_of_at
-            and ahead.age_step = today.step_number
+            ahead.account_id = current.account_id
+            and ahead.livemode = current.livemode
+            and ahead.first_failure_class = current.first_failure_class
+            and ahead.as_of_at = current.as_of_at
+            and ahead.age_step = current.step_number
     inner join hazards as later
         on
             ahead.account_id = later.account_id
