@@ -59,7 +59,7 @@ def test_assets_are_named_after_their_tables_and_grouped_by_stage(defs: dg.Defin
         "sync/quarantine",
     }
     assert groups["5_marts"] == {f"marts/{table}" for table in MARTS}
-    assert groups["6_published"] == {"published/recovery"}
+    assert groups["6_published"] == {"published/recovery", "published/report"}
     assert {f"staging/stg_stripe__{table}" for table in RAW} <= groups["3_staging"]
     assert {name.split("/")[0] for name in groups["2_seeds"]} == {"seeds"}
     assert sorted(groups) == ["1_raw", "2_seeds", "3_staging", "4_intermediate", "5_marts", "6_published"]
@@ -85,7 +85,7 @@ def test_the_owner_of_the_settings_owns_all_assets(settings: Settings) -> None:
 def test_published_data_and_syncs_have_a_freshness_policy(defs: dg.Definitions) -> None:
     graph = defs.resolve_asset_graph()
     fresh = {node.key.to_user_string() for node in graph.asset_nodes if node.freshness_policy is not None}
-    assert fresh == {"published/recovery", "sync/streams"}
+    assert fresh == {"published/recovery", "published/report", "sync/streams"}
 
 
 def test_runs_of_single_assets_use_one_process_unless_another_executor_is_given(settings: Settings) -> None:
@@ -109,7 +109,8 @@ def test_jobs_select_their_assets_and_share_one_pool(defs: dg.Definitions) -> No
     for job in ("sync_stripe", "ingest_webhooks"):
         for op in defs.resolve_job_def(job).all_node_defs:
             assert isinstance(op, dg.OpDefinition)
-            assert op.pool == (None if op.name == "extract" else "warehouse"), f"{op.name}: a sync yields by itself"
+            without = ("extract", "published__report")
+            assert op.pool == (None if op.name in without else "warehouse"), f"{op.name}: a sync yields by itself"
 
 
 def test_syncs_and_webhooks_are_separate_jobs_that_do_not_block_each_other(defs: dg.Definitions) -> None:
