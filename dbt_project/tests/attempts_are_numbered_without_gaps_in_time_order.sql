@@ -2,8 +2,8 @@
 -- the outcome of the one before it.
 {{ config(meta={'dagster': {'ref': {'name': 'payment_attempts'}}}) }}
 
--- Whole episodes: int_payment_attempts_numbered writes all attempts of an episode again, payment_attempts only those of a
--- PaymentIntent.
+-- Whole episodes: int_payment_attempts_numbered writes all attempts of an episode again, payment_attempts only those of
+-- a PaymentIntent.
 with attempts as (
 
     select

@@ -73,16 +73,16 @@ expected as (
 
     select
         ahead.*,
-        least((later.recovered_share - current.recovered_share) / current.open_share, 1) as probability,
-        sqrt(greatest(later.log_variance - current.log_variance, 0)) as log_error
+        least((later.recovered_share - reached.recovered_share) / reached.open_share, 1) as probability,
+        sqrt(greatest(later.log_variance - reached.log_variance, 0)) as log_error
     from ahead
-    inner join hazards as current
+    inner join hazards as reached
         on
-            ahead.account_id = current.account_id
-            and ahead.livemode = current.livemode
-            and ahead.first_failure_class = current.first_failure_class
-            and ahead.as_of_at = current.as_of_at
-            and ahead.age_step = current.step_number
+            ahead.account_id = reached.account_id
+            and ahead.livemode = reached.livemode
+            and ahead.first_failure_class = reached.first_failure_class
+            and ahead.as_of_at = reached.as_of_at
+            and ahead.age_step = reached.step_number
     inner join hazards as later
         on
             ahead.account_id = later.account_id

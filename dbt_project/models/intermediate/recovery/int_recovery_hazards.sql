@@ -133,7 +133,8 @@ so_far as (
 
     select
         steps.*,
-        cast(coalesce(sum(summed.final_count) over until_then, 0) + coalesce(summed.open_count, 0) as bigint) as ended_count,
+        cast(coalesce(sum(summed.final_count) over until_then, 0) + coalesce(summed.open_count, 0) as bigint)
+            as ended_count,
         cast(coalesce(sum(summed.recovered_count) over until_then, 0) as bigint) as recovered_count,
         cast(coalesce(sum(summed.canceled_count) over until_then, 0) as bigint) as canceled_count
     from steps
