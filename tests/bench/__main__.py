@@ -5,6 +5,7 @@ Each case has its own process, and the simulated account another, so that neithe
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from rich.table import Table
 from orchestration.cli.demo import FIRST_DAYS, SimulatorState, simulator_process
 from orchestration.config.settings import Settings
 from orchestration.simulator import DEFAULT_API_KEY, OPENED_AT
-from tests.bench import accounts, engine, models, shops, webhooks
+from tests.bench import accounts, engine, models, report, shops, webhooks
 from tests.support import pipeline
 
 PAYMENTS: Final = 20_000
@@ -113,7 +114,9 @@ def main() -> None:
                 f"{figures['seconds'] / baseline['seconds']:.3f}",
             )
             console.print(f"{name} done", style="dim")
-    console.print(table)
+        console.print(table)
+        own = _settings(url, Path(folder)).published_path
+        report.main(console, Path(os.environ.get("RECOUP_BENCH_PUBLISHED", own)), Path(folder))
     console.print(
         "Baseline: auto_paging, the official SDK's objects into pandas into DuckDB, without checkpoints or models."
     )

@@ -20,20 +20,12 @@ import requests
 from playwright.sync_api import Page, sync_playwright
 
 from orchestration.config.settings import PROJECT_ROOT
+from tests.support.browser import CHROMIUM_FLAGS
 from tests.support.built_folder import BuiltFolder
 from tests.support.processes import RECOUP, find_free_port, is_dagster_up, wait_until
 
 STARTED_WITHIN = 120.0
 RUN_ENDED_WITHIN = 180.0
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LAUNCH = """mutation ($job: String!) {
   launchRun(executionParams: {mode: "default", runConfigData: {}, selector: {
     repositoryLocationName: "recoup", repositoryName: "__repository__", jobName: $job},

@@ -1,6 +1,7 @@
 """The report page in a real browser: its figures are those of the marts, for every selection, on any screen."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,11 +12,11 @@ import duckdb
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from orchestration.config.settings import Settings
+from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.report import ChangesInvalid, ReportUnavailable, write_report, write_reports
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
-from tests.integration.test_dev_ui import CHROMIUM_FLAGS
 from tests.support import pipeline
+from tests.support.browser import CHROMIUM_FLAGS
 from tests.support.built_folder import BuiltFolder
 
 SECTIONS = {
@@ -424,6 +425,18 @@ def test_a_young_account_has_sentences_instead_of_charts(
     assert "NaN" not in text
     assert made.complaints == []
     made.page.close()
+
+
+def test_the_twenty_questions_are_answered_by_a_section_or_by_sql() -> None:
+    text = (PROJECT_ROOT / "dbt_project" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?\?) \| (report|SQL): (.+?) \|$", text, re.M)
+    assert len(rows) == 20
+    for question, where, answer in rows:
+        if where == "SQL":
+            sql = text.split(f"**{answer}**", 1)[1].split("```sql\n", 1)[1].split("```", 1)[0]
+            assert len(sql.strip().splitlines()) <= 10, question
+        else:
+            assert set(answer.split(", with")[0].split(", ")) <= SECTIONS, question
 
 
 def test_the_page_holds_no_more_than_the_datasets(report: Path) -> None:

@@ -144,6 +144,7 @@ function start() {
   });
   addEventListener("hashchange", () => show(readSelection()));
   document.documentElement.dataset.ready = "true";
+  performance.mark("drawn");
 }
 
 start();
