@@ -492,7 +492,8 @@ def _print_next_steps(published_path: Path, *, is_beside_accounts: bool) -> None
         steps["DuckDB's own shell"] = f"duckdb -readonly {published_path}"
     console.print()
     for report in find_reports(published_path):
-        _print_step("Report:", str(report.path))
+        if report.path.stat().st_mtime >= published_path.stat().st_mtime:  # an older one could not be replaced
+            _print_step("Report:", str(report.path))
     _print_step("Tables for analysts:", str(published_path))
     for purpose, command in steps.items():
         _print_step(f"  {purpose:<18} ", command)

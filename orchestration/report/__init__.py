@@ -54,6 +54,8 @@ def write_reports(published: Path) -> list[ReportFile]:
         ReportUnavailable, ChangesInvalid, OSError: As `write_report`.
     """
     modes = read_modes(published)
+    for mode in {True, False} - set(modes):  # the page of data that are no longer there
+        report_path(published.parent, livemode=mode).unlink(missing_ok=True)
     return [write_report(published, report_path(published.parent, livemode=mode), livemode=mode) for mode in modes]
 
 
@@ -66,11 +68,17 @@ def write_report(published: Path, path: Path, *, livemode: bool | None = None) -
         livemode: The mode to show. None means live mode if the file has live data, and test mode otherwise.
 
     Raises:
-        ReportUnavailable: The analysts' file is missing or cannot be read.
+        ReportUnavailable: The analysts' file is missing, cannot be read, or has no data of this mode. Or `path` is a
+            folder.
         ChangesInvalid: The file of changes is not valid.
         OSError: The page cannot be written. An older page is still there.
     """
-    mode = livemode if livemode is not None else (read_modes(published) or [False])[0]
+    modes = read_modes(published)
+    mode = livemode if livemode is not None else (modes or [False])[0]
+    if mode not in modes and livemode is not None:
+        raise ReportUnavailable(f"{published} has no data of {'live' if mode else 'test'} mode.")
+    if path.is_dir():
+        raise ReportUnavailable(f"{path} is a folder. Name a file in it, such as {path / 'report.html'}.")
     changes = read_changes(published.with_name(CHANGES_NAME))
     page = render_page({**read_data(published, livemode=mode), "changes": changes}, livemode=mode).encode()
     replace_file(path, page)

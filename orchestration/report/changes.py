@@ -31,10 +31,14 @@ def read_changes(path: Path) -> dict[str, Any]:
 def _rows(path: Path) -> Iterator[list[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             if reader.fieldnames is not None and list(reader.fieldnames)[:2] != _COLUMNS:
                 raise ChangesInvalid(f"{path}: the first line must be `date,label`.")
             for row in reader:
+                if row.get("") or None in row:
+                    raise ChangesInvalid(
+                        f"{path}, line {reader.line_num}: more than two columns. Put a label with a comma in quotes."
+                    )
                 yield [_day(path, reader.line_num, row["date"]), (row["label"] or "").strip()]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ChangesInvalid(f"{path} is not a CSV file in UTF-8: {error}") from None

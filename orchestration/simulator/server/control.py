@@ -294,7 +294,7 @@ def _only_endpoint_id(endpoints: Mapping[str, WebhookEndpoint]) -> str:
 
 def _delivery_counts(counts: DeliveryCounts) -> dict[str, int]:
     """Return the number of deliveries in each state, without the ids."""
-    ids = ("pending", "delayed", "lost", "given_up")
+    ids = ("pending", "delayed", "never_sent", "given_up")
     numbers = {"delivered": counts.delivered, "failed_tries": counts.failed_tries}
     return numbers | {name: len(getattr(counts, name)) for name in ids}
 
