@@ -35,7 +35,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
             if reader.fieldnames is not None and list(reader.fieldnames)[:2] != _COLUMNS:
                 raise ChangesInvalid(f"{path}: the first line must be `date,label`.")
             for row in reader:
-                if row.get("") or None in row:
+                if None in row:
                     raise ChangesInvalid(
                         f"{path}, line {reader.line_num}: more than two columns. Put a label with a comma in quotes."
                     )

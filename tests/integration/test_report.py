@@ -454,6 +454,8 @@ def test_the_page_holds_no_more_than_the_datasets(report: Path) -> None:
         (b"date,label\n01.02.2026,x\n", "line 2: '01.02.2026' is not a date. Write it like 2026-01-31."),
         (b"date,label\n2026-01-01,x\n\n2026-13-01,y\n", "line 4: '2026-13-01' is not a date"),
         (b"date,label\n2026-01-01,\xff\n", "is not a CSV file in UTF-8"),
+        (b"date,label\n2026-01-01,a,b\n", "line 2: more than two columns. Put a label with a comma in quotes."),
+        (b'date,label\n2026-01-01,"a\n2026-02-01,b\n', "is not a CSV file in UTF-8: unexpected end of data"),
     ],
 )
 def test_wrong_changes_are_explained_and_keep_the_older_page(
@@ -468,6 +470,20 @@ def test_wrong_changes_are_explained_and_keep_the_older_page(
         write_report(own, written.path)
     assert message in str(raised.value)
     assert written.path.read_bytes() == before
+
+
+def test_a_mode_without_data_and_a_folder_as_target_are_refused(published: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReportUnavailable, match="has no data of live mode"):
+        write_report(published, tmp_path / "live.html", livemode=True)
+    with pytest.raises(ReportUnavailable, match="is a folder"):
+        write_report(published, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    own = tmp_path / published.name
+    shutil.copy(published, own)
+    leftover = tmp_path / "report_live.html"
+    leftover.write_text("of an earlier account")
+    assert [report.livemode for report in write_reports(own)] == [False]
+    assert not leftover.exists()
 
 
 def test_without_a_published_file_the_error_says_what_to_do(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ function forecastSection(selection) {
   return {
     id: "forecast", title: "How much will come back?", datasets: ["forecast"], rows, isHalf: true,
     conclusion: last ? `Of ${text(last.stock)} in recovery, ${last.text} will probably come back, in nine of ten cases ${range(last.lower90, last.upper90)}.` : "Nothing is in recovery.",
-    caveat: "The bands contain the outcome in 50 and 90 % of cases. New failures are not part of the forecast.",
+    caveat: "The bands contain the outcome in 50 and 90 % of cases. New failures are not part of the forecast. The expected sums of “What to do today?” differ a little: they go by the number of attempts, the forecast by days.",
     chart: rows.length === 0 ? null : (width, conclusion) => forecastChart(rows, selection, width, conclusion),
     columns: [column("Day", (row) => row.day, { numeric: true }), column("Expected", (row) => row.text, { numeric: true, value: (row) => row.expected }),
       column("50 % band", (row) => range(row.lower50, row.upper50), { numeric: true, value: (row) => row.lower50 }),
