@@ -42,7 +42,14 @@ numbered as (
         lag(attempted_at) over of_episode as attempted_before_in_episode_at,
         lag(outcome) over of_episode as outcome_before_in_episode
     from attempts
-    where (account_id, livemode, debt_id) in (select * from untested)
+    where
+        (account_id, livemode, debt_id) in (
+            select
+                untested.account_id,
+                untested.livemode,
+                untested.debt_id
+            from untested
+        )
     window
         of_payment as (partition by account_id, livemode, payment_intent_id order by attempt_number),
         of_episode as (partition by account_id, livemode, episode_id order by episode_attempt_number)

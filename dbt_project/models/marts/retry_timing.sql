@@ -1,5 +1,5 @@
 {# Over 150 lines, since it has seven dimensions. #}
-{# A failure code has rows of its own if at least so many retries followed it. #}
+{# A failure code has rows of its own if at least this many retries followed it. #}
 {% set frequent_code_count = 100 %}
 {% set hours = {
     '1 under 1 h': 1, '2 1 to 6 h': 6, '3 6 to 24 h': 24, '4 24 to 48 h': 48, '5 48 to 72 h': 72, '6 3 to 5 d': 120,

@@ -30,13 +30,13 @@ class Try:
 
 
 def tries(intents: list[Intent]) -> list[Try]:
-    told = [
+    tried = [
         Try(step.at, step.act in APPROVED, intent.attempts[step.nth], intent)
         for intent in intents
         for step in intent.steps
         if step.act in FAILED + APPROVED
     ]
-    return sorted(told, key=lambda each: (each.at, each.is_approved))
+    return sorted(tried, key=lambda each: (each.at, each.is_approved))
 
 
 def is_blocked(attempt: Attempt) -> bool:
@@ -65,10 +65,10 @@ def figures(request: pytest.FixtureRequest) -> Figures:
     by_debt: dict[str, list[Intent]] = defaultdict(list)
     for intent in account.intents.values():
         by_debt[intent.debt].append(intent)
-    told = [tries(intents) for intents in by_debt.values()]
+    tried = [tries(intents) for intents in by_debt.values()]
     chosen = [
         each
-        for each in told
+        for each in tried
         if each
         and each[0].at < account.now - 30 * DAY
         and each[0].attempt.instrument.kind == "card"
