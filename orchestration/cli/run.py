@@ -29,7 +29,7 @@ from orchestration.cli.tables import print_trimmed
 from orchestration.pipeline import Build, BuildOptions, DataTestOutcome, PipelineInputs
 from orchestration.pipeline.builder import DataTestsFailed
 from orchestration.pipeline.command_report import CommandReport, write_report
-from orchestration.report import find_reports, write_reports
+from orchestration.report import current_reports, write_reports
 from orchestration.stripe_api.budget import MIN_ALLOWANCE, READS_PER_TRANSACTION
 from orchestration.stripe_api.rate_limits import ENDPOINT_RATE
 from orchestration.sync import SyncPlan, SyncReport, SyncRequest
@@ -260,7 +260,7 @@ def _build_and_publish(options: BuildOptions, published_path: Path, done: Comman
 
 def _update_reports(published: PublishedFile) -> str | None:
     """Write the report pages if the published file is new or there are none. Return why that failed, or None."""
-    if not published.is_new and find_reports(published.path):
+    if current_reports(published.path):
         return None
     try:
         write_reports(published.path)
@@ -491,9 +491,8 @@ def _print_next_steps(published_path: Path, *, is_beside_accounts: bool) -> None
     if shutil.which("duckdb"):
         steps["DuckDB's own shell"] = f"duckdb -readonly {published_path}"
     console.print()
-    for report in find_reports(published_path):
-        if report.path.stat().st_mtime >= published_path.stat().st_mtime:  # an older one could not be replaced
-            _print_step("Report:", str(report.path))
+    for report in current_reports(published_path):  # an older one could not be replaced
+        _print_step("Report:", str(report.path))
     _print_step("Tables for analysts:", str(published_path))
     for purpose, command in steps.items():
         _print_step(f"  {purpose:<18} ", command)

@@ -17,6 +17,7 @@ __all__ = [
     "ChangesInvalid",
     "ReportFile",
     "ReportUnavailable",
+    "current_reports",
     "find_reports",
     "report_path",
     "write_report",
@@ -45,6 +46,14 @@ def find_reports(published: Path) -> list[ReportFile]:
     """Return the pages that exist beside the analysts' file. Live mode comes first."""
     paths = {livemode: report_path(published.parent, livemode=livemode) for livemode in (True, False)}
     return [ReportFile(path, mode, path.stat().st_size) for mode, path in paths.items() if path.exists()]
+
+
+def current_reports(published: Path) -> list[ReportFile]:
+    """Return the pages, or none if one of them is older than the analysts' file or there is no such file."""
+    if not published.exists():
+        return []
+    written, reports = published.stat().st_mtime_ns, find_reports(published)
+    return reports if all(report.path.stat().st_mtime_ns >= written for report in reports) else []
 
 
 def write_reports(published: Path) -> list[ReportFile]:

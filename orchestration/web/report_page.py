@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestration.base.errors import RecoupError
-from orchestration.report import report_path, write_reports
+from orchestration.report import current_reports, write_reports
 
 _PATHS: Final = {"/report": None, "/report/live": True, "/report/test": False}
 """The addresses of the page, and the mode that each shows. None means live mode if there is any."""
@@ -45,9 +45,8 @@ class ReportPage:
 
     def _current_page(self, livemode: bool | None) -> Path | None:
         """Return the page's file, or None if the mode has no data. A page older than the data is written again."""
-        modes = (True, False) if livemode is None else (livemode,)
-        pages = [report_path(self._published.parent, livemode=mode) for mode in modes]
-        found = next((page for page in pages if page.exists()), None)
-        if found is None or not self._published.exists() or found.stat().st_mtime <= self._published.stat().st_mtime:
-            write_reports(self._published)
-        return next((page for page in pages if page.exists()), None)
+        for find in (current_reports, write_reports):
+            for report in find(self._published):
+                if livemode in (None, report.livemode):
+                    return report.path
+        return None

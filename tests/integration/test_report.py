@@ -1,6 +1,7 @@
 """The report page in a real browser: its figures are those of the marts, for every selection, on any screen."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,10 +12,14 @@ from typing import Any
 import duckdb
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from orchestration.config.settings import PROJECT_ROOT, Settings
 from orchestration.report import ChangesInvalid, ReportUnavailable, write_report, write_reports
 from orchestration.simulator import DEFAULT_API_KEY, SimulatedAccount, SimulatorServer
+from orchestration.web.report_page import ReportPage
 from tests.support import pipeline
 from tests.support.browser import CHROMIUM_FLAGS
 from tests.support.built_folder import BuiltFolder
@@ -484,6 +489,25 @@ def test_a_mode_without_data_and_a_folder_as_target_are_refused(published: Path,
     leftover.write_text("of an earlier account")
     assert [report.livemode for report in write_reports(own)] == [False]
     assert not leftover.exists()
+
+
+def test_the_ui_serves_the_current_page_and_passes_on_everything_else(published: Path, tmp_path: Path) -> None:
+    own = tmp_path / published.name
+
+    async def ui(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("the UI")(scope, receive, send)
+
+    client = TestClient(ReportPage(ui, own))
+    assert client.get("/report").status_code == 503
+    shutil.copy(published, own)
+    page = tmp_path / "report_test.html"
+    assert client.get("/report").text == client.get("/report/test/").text == page.read_text(encoding="utf-8")
+    assert client.get("/report/live").status_code == 404
+    page.write_text("an older page")
+    assert client.get("/report").text == "an older page", "a page that is newer than the data is not written again"
+    os.utime(page, (0, 0))
+    assert client.get("/report").text.startswith("<!doctype html>")
+    assert client.post("/report").text == client.get("/runs").text == client.get("/reports").text == "the UI"
 
 
 def test_without_a_published_file_the_error_says_what_to_do(tmp_path: Path) -> None:

@@ -38,10 +38,6 @@ function selected(name, selection) {
   ));
 }
 
-function hasColumn(name, column) {
-  return report.datasets[name].columns.includes(column);
-}
-
 /** Return the sum of a column of rows; a missing value counts as 0. */
 function total(rows, column) {
   return d3.sum(rows, (row) => row[column] ?? 0);
